@@ -1,0 +1,49 @@
+# Everything a person runs. Each target installs what it needs first; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PACKAGES := openvswitch-switch iproute2 ethtool python3-venv
+PYTHON ?= python3
+
+.PHONY: help install install-bench demo test check format bench lock clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed  ## Debian's packages and the virtual environment, from the lock file
+
+$(VENV)/.installed: requirements/dev.lock pyproject.toml packaging/install-system.sh
+	@packaging/install-system.sh $(SYSTEM_PACKAGES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+install-bench: install  ## the peers that benchmarks measure against
+	@packaging/install-system.sh ovn-central ovn-host
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bench.lock
+
+demo: install  ## a three-host pool on this machine: reach, migrate, repair
+	@$(BIN)/vnet lab demo topologies/quickstart.vnet.yaml
+
+test: install  ## the whole suite, on real Open vSwitch
+	@$(BIN)/python -m pytest
+
+check: install  ## format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install  ## rewrite to the one format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock:  ## refresh the lock files
+	@$(BIN)/python -m pip install --quiet uv
+	@for g in dev bench; do $(BIN)/uv pip compile -q pyproject.toml --group $$g --generate-hashes --no-header -o requirements/$$g.lock; done
+	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-header -o requirements/run.lock
+
+clean:  ## what the targets made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

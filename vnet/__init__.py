@@ -1,0 +1,1 @@
+"""vnet: a software-defined virtual network for pools of virtualization hosts."""

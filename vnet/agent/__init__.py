@@ -1,0 +1,1 @@
+"""One per host: observe, compile, apply, verify, report."""

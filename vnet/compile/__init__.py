@@ -1,0 +1,1 @@
+"""Pool rows to what one host's Open vSwitch should hold. Pure."""

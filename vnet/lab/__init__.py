@@ -1,0 +1,1 @@
+"""Pools on one machine."""

@@ -1,0 +1,1 @@
+"""Differences, their order and what they disrupt. Pure."""

@@ -1,0 +1,1 @@
+"""The pool database: the Vnet OVSDB schema and typed access to it."""

@@ -1,0 +1,1 @@
+"""Packets through compiled pipelines, across hosts, in memory."""

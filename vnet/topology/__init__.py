@@ -1,0 +1,1 @@
+"""The topology document: YAML to values, every error with its place."""
