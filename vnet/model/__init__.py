@@ -1,1 +1,52 @@
 """What a pool is made of, as frozen values. Imports nothing of vnet."""
+
+from vnet.model.mtu import mtu_arithmetic, overhead_bytes
+from vnet.model.state import PoolState
+from vnet.model.values import (
+    AgentStatus,
+    Binding,
+    BindingState,
+    BondHash,
+    BondMode,
+    Event,
+    Host,
+    InvalidValue,
+    LacpTime,
+    Location,
+    LockingMode,
+    Network,
+    NetworkType,
+    Owner,
+    Pool,
+    Subnet,
+    Trunk,
+    Uplink,
+    Vif,
+    Vm,
+)
+
+__all__ = [
+    "AgentStatus",
+    "Binding",
+    "BindingState",
+    "BondHash",
+    "BondMode",
+    "Event",
+    "Host",
+    "InvalidValue",
+    "LacpTime",
+    "Location",
+    "LockingMode",
+    "Network",
+    "NetworkType",
+    "Owner",
+    "Pool",
+    "PoolState",
+    "Subnet",
+    "Trunk",
+    "Uplink",
+    "Vif",
+    "Vm",
+    "mtu_arithmetic",
+    "overhead_bytes",
+]

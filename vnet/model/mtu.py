@@ -1,0 +1,25 @@
+"""What a network's frames cost on the wire, and so how much of the underlay's MTU is left to the VM."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from vnet.model.values import NetworkType
+
+# Outer IPv4 (20), the encapsulation with its key, and the inner Ethernet header (14), which the outer packet carries too.
+# VXLAN: UDP 8 + 8 (RFC 7348 §5). Geneve without options: UDP 8 + 8 (RFC 8926 §3.4). GRE with a key: 8 (RFC 2890 §2).
+OVERHEAD_IPV4 = {NetworkType.VXLAN: 50, NetworkType.GENEVE: 50, NetworkType.GRE: 42}
+IPV6_MORE = 20  # RFC 8200 §3: the IPv6 header has 40 bytes
+
+
+def overhead_bytes(kind: NetworkType, vtep: str | None) -> int:
+    """Bytes of the underlay's MTU that the encapsulation takes, over the family of the VTEP address; 0 without a tunnel."""
+    base = OVERHEAD_IPV4.get(kind, 0)
+    return base + IPV6_MORE if base and vtep is not None and ip_address(vtep).version == 6 else base
+
+
+def mtu_arithmetic(kind: NetworkType, underlay_mtu: int, vtep: str | None) -> str:
+    """The computation, as a person would write it: '1500 (underlay) - 50 (vxlan over IPv4) = 1450'."""
+    family = "IPv6" if vtep is not None and ip_address(vtep).version == 6 else "IPv4"
+    cost = overhead_bytes(kind, vtep)
+    return f"{underlay_mtu} (underlay) - {cost} ({kind.value} over {family}) = {underlay_mtu - cost}"

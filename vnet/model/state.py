@@ -1,0 +1,36 @@
+"""A whole pool at one instant: what the database holds, as values keyed by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vnet.model.values import AgentStatus, Binding, Host, Location, Network, Pool, Subnet, Vif, Vm
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """Everything in a pool. `pool` is None in a database where no document was ever applied.
+
+    bindings are keyed (VIF id, host); the other mappings by name, a VIF by its id, an agent by its host.
+    """
+
+    pool: Pool | None = None
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    subnets: Mapping[str, Subnet] = field(default_factory=dict)
+    vms: Mapping[str, Vm] = field(default_factory=dict)
+    vifs: Mapping[str, Vif] = field(default_factory=dict)
+    bindings: Mapping[tuple[str, str], Binding] = field(default_factory=dict)
+    agents: Mapping[str, AgentStatus] = field(default_factory=dict)
+
+    def location(self, vif: str) -> Location:
+        """Where one VIF is. Costs one look per host of the pool at most, never one per binding."""
+        return Location.of([b for host in self.hosts if (b := self.bindings.get((vif, host))) is not None])
+
+    def locations(self) -> dict[str, Location]:
+        """Where every bound VIF is, in one pass."""
+        by_vif: dict[str, list[Binding]] = {}
+        for binding in self.bindings.values():
+            by_vif.setdefault(binding.vif, []).append(binding)
+        return {vif: Location.of(bindings) for vif, bindings in by_vif.items()}

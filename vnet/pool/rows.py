@@ -1,0 +1,140 @@
+"""Pool database rows to values and back. One rule: a table's columns are the fields of its value, by the same name.
+
+The exceptions are written out here: an uplink's row names its host, a trunk is a set of strings, enums are their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from enum import Enum
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from vnet.model import (
+    AgentStatus,
+    Binding,
+    BindingState,
+    BondHash,
+    BondMode,
+    Event,
+    Host,
+    LacpTime,
+    LockingMode,
+    Network,
+    NetworkType,
+    Owner,
+    Pool,
+    Subnet,
+    Trunk,
+    Uplink,
+    Vif,
+    Vm,
+)
+
+SCHEMA_NAME = "Vnet"
+SCHEMA_TEXT = files("vnet.pool").joinpath("vnet.ovsschema").read_text()
+
+Value = Pool | Host | Network | Subnet | Vm | Vif | Binding | AgentStatus | Event
+V = TypeVar("V", Pool, Network, Subnet, Vm, Vif, Binding, AgentStatus, Event)
+Row = Mapping[str, Any]  # what ovsctl hands out: str, int, bool, frozenset, dict, None for an empty optional
+Columns = dict[str, Any]
+Key = tuple[tuple[str, str], ...]  # ((column, value), ...): what names a row
+
+TABLE_OF: dict[type, str] = {
+    Pool: "Pool",
+    Host: "Host",
+    Network: "Network",
+    Subnet: "Subnet",
+    Vm: "Vm",
+    Vif: "Vif",
+    Binding: "Binding",
+    AgentStatus: "Agent",
+    Event: "Event",
+}
+KEY_COLUMNS: dict[str, tuple[str, ...]] = {
+    "Pool": (),
+    "Host": ("name",),
+    "Uplink": ("host", "name"),
+    "Network": ("name",),
+    "Subnet": ("name",),
+    "Vm": ("name",),
+    "Vif": ("id",),
+    "Binding": ("vif", "host"),
+    "Agent": ("host",),
+}
+
+
+def _ordered(values: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(values))
+
+
+def _trunk(values: frozenset[str]) -> Trunk | None:
+    if not values:
+        return None
+    return Trunk() if "all" in values else Trunk(tuple(sorted(int(value) for value in values)))
+
+
+# How a column becomes a field, where it is not already one.
+_DECODE: dict[type, dict[str, Callable[[Any], Any]]] = {
+    Pool: {"locking_mode": LockingMode},
+    Network: {"type": NetworkType, "hosts": frozenset, "owner": Owner},
+    Subnet: {"owner": Owner},
+    Vm: {"owner": Owner},
+    Vif: {"addresses": _ordered, "locking_mode": LockingMode, "trunk": _trunk, "owner": Owner},
+    Binding: {"state": BindingState, "addresses": _ordered, "acked": frozenset},
+    AgentStatus: {"problems": dict},
+    Event: {},
+}
+_FIELDS: dict[type, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
+    kind: tuple((f.name, decode.get(f.name)) for f in fields(kind)) for kind, decode in _DECODE.items()
+}
+
+
+def from_row(kind: type[V], row: Row) -> V:
+    """The value that a row of its table holds. Raises InvalidValue for a row no pool may hold."""
+    values = {name: row[name] if decode is None else decode(row[name]) for name, decode in _FIELDS[kind]}
+    return kind(**values)
+
+
+def uplink_from_row(row: Row) -> Uplink:
+    """The uplink that a row of table Uplink holds; its column `host` says whose it is."""
+    return Uplink(
+        name=row["name"],
+        members=_ordered(row["members"]),
+        mode=None if row["mode"] is None else BondMode(row["mode"]),
+        lacp_time=LacpTime(row["lacp_time"]),
+        hash=BondHash(row["hash"]),
+        mtu=row["mtu"],
+    )
+
+
+def host_from_rows(row: Row, uplinks: tuple[Uplink, ...]) -> Host:
+    """A host from its row and its uplinks, which are rows of their own."""
+    ordered = tuple(sorted(uplinks, key=lambda uplink: uplink.name))
+    return Host(row["name"], row["address"], ordered, Owner(row["owner"]))
+
+
+def _encode(value: object) -> Any:
+    match value:
+        case Enum():
+            return value.value
+        case Trunk():
+            return frozenset(map(str, value.tags)) or frozenset({"all"})
+        case tuple():
+            return frozenset(value)
+        case _:
+            return value
+
+
+def to_columns(value: Value | Uplink) -> Columns:
+    """The columns of a value's row, as ovsctl takes them. A host's uplinks, and an uplink's host, are left out."""
+    columns = {f.name: _encode(getattr(value, f.name)) for f in fields(value) if f.name != "uplinks"}
+    if isinstance(value, Vif) and value.trunk is None:
+        columns["trunk"] = frozenset()
+    return columns
+
+
+def key_of(value: Value) -> Key:
+    """What names a value's row: the columns of its table's index. Empty for the one row of Pool."""
+    return tuple((column, getattr(value, column)) for column in KEY_COLUMNS[TABLE_OF[type(value)]])
