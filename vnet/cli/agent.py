@@ -1,0 +1,43 @@
+"""`vnet agent`: runs the daemon of one host."""
+
+from __future__ import annotations
+
+import socket
+from importlib import import_module
+
+import click
+
+
+@click.command()
+@click.option(
+    "--host", default=socket.gethostname, show_default="this machine's name", help="This host's name in the pool."
+)
+@click.option(
+    "--pool",
+    multiple=True,
+    metavar="REMOTE",
+    default=("unix:/run/vnet/pool.sock",),
+    help="Pool database; repeat for a cluster.",
+)
+@click.option("--ovs-db", metavar="REMOTE", default="unix:/run/openvswitch/db.sock", show_default=True)
+@click.option("--ovs-rundir", metavar="DIR", default="/run/openvswitch", show_default=True)
+@click.option("--bridge", default="br-int", show_default=True)
+@click.option("--datapath-type", default="", help="As in ovs-vswitchd.conf.db(5); empty for the kernel's.")
+@click.option("--socket", "socket_path", metavar="PATH", default="/run/vnet/agent.sock", show_default=True)
+def agent(
+    host: str, pool: tuple[str, ...], ovs_db: str, ovs_rundir: str, bridge: str, datapath_type: str, socket_path: str
+) -> int:
+    """Run the agent of this host."""
+    daemon = import_module("vnet.agent.daemon")
+    return int(
+        daemon.main(
+            host=host,
+            pool=pool,
+            ovs_db=ovs_db,
+            ovs_rundir=ovs_rundir,
+            bridge=bridge,
+            datapath_type=datapath_type,
+            socket=socket_path,
+        )
+        or 0
+    )

@@ -1,0 +1,114 @@
+"""The `vnet` command: its groups, loaded only when used, and its exit codes.
+
+One rule: nothing heavy is imported here, so that `vnet --help`, completion and short commands start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+from click.shell_completion import CompletionItem
+
+from vnet.cli.exits import CommandError, Exit, colour
+
+# Command: (where it is defined, one line of help).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "validate": ("vnet.cli.topology:validate", "Check a topology document; changes nothing."),
+    "schema": ("vnet.cli.topology:schema", "Print the JSON Schema of topology documents."),
+    "plan": ("vnet.cli.topology:plan", "Show what applying a document would change, and why."),
+    "apply": ("vnet.cli.topology:apply", "Make the pool what a document says."),
+    "export": ("vnet.cli.topology:export", "Write the pool as a document."),
+    "status": ("vnet.cli.show:status", "The pool, and what in it is not as desired."),
+    "show": ("vnet.cli.show:show", "List hosts, networks, VIFs or bindings."),
+    "events": ("vnet.cli.show:events", "What happened in the pool."),
+    "vif": ("vnet.cli.vif:vif", "Create, plug, move and delete VIFs."),
+    "vm": ("vnet.cli.vm:vm", "The same for VMs: all VIFs of one as a unit."),
+    "host": ("vnet.cli.host:host", "Act on a whole host."),
+    "lab": ("vnet.cli.lab:lab", "A pool on this machine, to try and to test with."),
+    "controller": ("vnet.cli.controller:controller", "Run the controller."),
+    "agent": ("vnet.cli.agent:agent", "Run a host's agent."),
+    "completion": ("vnet.cli.completion:completion", "Print shell completion for bash, zsh or fish."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)
+        ] + options
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--controller",
+    "address",
+    envvar="VNET_CONTROLLER",
+    metavar="ADDRESS",
+    default="unix:/run/vnet/controller.sock",
+    show_default=True,
+    help="unix:PATH or http://HOST:PORT.",
+)
+@click.option(
+    "--token-file",
+    envvar="VNET_TOKEN_FILE",
+    type=click.Path(dir_okay=False),
+    help="File with the bearer token that TCP needs.",
+)
+@click.version_option(package_name="vnet", prog_name="vnet")
+@click.pass_context
+def cli(ctx: click.Context, address: str, token_file: str | None) -> None:
+    """Networks that span a pool of virtualization hosts."""
+    ctx.obj = (address, token_file)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command line; the code to exit with. Messages go to standard error."""
+    try:
+        result = cli.main(args, prog_name="vnet", standalone_mode=False, color=colour())
+        return int(result) if isinstance(result, int) else int(Exit.OK)
+    except click.UsageError as error:
+        error.show()
+        return Exit.USAGE
+    except CommandError as error:
+        error.show()
+        return error.exit
+    except click.ClickException as error:
+        error.show()
+        return Exit.FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return Exit.FAILED
+    except BrokenPipeError:
+        # Whoever read our output had enough (`vnet events | head`). Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
