@@ -1,7 +1,7 @@
-"""The errors of ovsctl.openflow: one tree, split by whose fault it is.
+"""The error tree of ovsctl.openflow. One rule: an error says where it is and what to do about it.
 
-`UsageError` is ours (a value or call that cannot be right), `DecodeError`, `NegotiationError` and `PeerError`
-are the switch's, `ConnectionLost` and `RequestTimeout` ask for a later try on a new connection.
+`InvalidValueError` is our own misuse; `DecodeError`, `NegotiationError`, `PeerError` and `ModError` are the
+switch's word; `ConnectionLost` and `RequestTimeout` ask for another try on a new connection.
 """
 
 from __future__ import annotations
@@ -10,19 +10,51 @@ from collections.abc import Sequence
 
 
 class OpenFlowError(Exception):
-    """Base of every error raised by ovsctl.openflow."""
+    """Anything that this package raises on purpose."""
 
 
-class UsageError(OpenFlowError, ValueError):
-    """A value or a call that cannot be right, whatever the switch says; nothing was sent."""
+class InvalidValueError(OpenFlowError, ValueError):
+    """Our own misuse: a value that no switch could take. Nothing was sent."""
+
+
+class FieldError(InvalidValueError):
+    """A match field or sub-field that cannot be: unknown, too wide, without its prerequisite."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"field {field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class ActionError(InvalidValueError):
+    """An action that cannot be."""
+
+    def __init__(self, action: str, problem: str) -> None:
+        super().__init__(f"action {action}: {problem}")
+        self.action = action
+        self.problem = problem
+
+
+class FlowError(InvalidValueError):
+    """A flow, group or meter that cannot be."""
+
+
+class TextError(InvalidValueError):
+    """Text that is not `ovs-ofctl` syntax, or uses a part of it that ovsctl does not support."""
+
+    def __init__(self, text: str, problem: str) -> None:
+        super().__init__(f"{problem}: {text[:200]!r}")
+        self.text = text
+        self.problem = problem
 
 
 class DecodeError(OpenFlowError):
-    """Bytes that are not what OpenFlow says they should be. The message says what, `offset` where."""
+    """The peer's bytes are not OpenFlow 1.5, or use a part of it that ovsctl does not support."""
 
-    def __init__(self, message: str, offset: int | None = None) -> None:
-        super().__init__(message if offset is None else f"{message} (at byte {offset})")
-        self.offset = offset
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(f"{what}: {problem}")
+        self.what = what
+        self.problem = problem
 
 
 class NegotiationError(OpenFlowError):
