@@ -1,0 +1,56 @@
+"""Flows to the wire and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from ovsctl.openflow import (
+    Controller,
+    Ct,
+    FieldError,
+    Flow,
+    FlowModCommand,
+    GotoTable,
+    Match,
+    Move,
+    Nat,
+    Output,
+    RegField,
+    Resubmit,
+    SetField,
+    decode_flow_mod,
+    encode_flow_mod,
+)
+
+
+def test_flow_mod_decodes_to_the_flow_it_was_made_of() -> None:
+    flow = Flow(
+        Match(in_port=1, dl_vlan=5, reg0=5, reg1=(3, 7), eth_type=0x0800, ct_state="+trk-new"),
+        (
+            SetField("reg0", 7),
+            SetField(RegField(1, 21, 22), 2),
+            Move("eth_src", "eth_dst"),
+            Ct(True, table=5, zone="reg0[0..15]", nat=Nat("src", "10.0.0.1")),
+            Controller(100, b"abc"),
+            Resubmit(20),
+            Output(5),
+            GotoTable(12),
+        ),
+        table=10,
+        priority=100,
+        cookie=7,
+    )
+    mod = decode_flow_mod(encode_flow_mod(flow, FlowModCommand.MODIFY_STRICT, cookie_mask=3))
+    assert mod.flow == flow
+    assert (mod.command, mod.cookie_mask, mod.all_tables) == (FlowModCommand.MODIFY_STRICT, 3, False)
+
+
+def test_equal_matches_however_written() -> None:
+    assert Match(reg0=1, reg1=2) == Match(xreg0=0x1_0000_0002)
+    assert Match(dl_vlan=9) == Match(vlan_vid=0x1009) == Match(vlan_tci=(0x1009, 0x1FFF))
+    assert Match(eth_src="0a:00:00:00:00:01/00:00:00:00:00:00") == Match()
+
+
+def test_prerequisite_is_asked_for() -> None:
+    with pytest.raises(FieldError, match="ip_src: it exists only together with eth_type=0x0800"):
+        Match(ip_src="10.0.0.1")
