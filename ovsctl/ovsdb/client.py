@@ -1,0 +1,474 @@
+"""The asyncio client: connects, keeps the best server, resumes replicas and locks by itself.
+
+The one rule: what may have reached the server is never sent twice. A transaction whose answer was
+lost ends with OutcomeUnknown; monitors and locks, which are safe to repeat, are taken up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .connection import Connection
+from .errors import (
+    BadValue,
+    ConnectFailed,
+    ConnectionLost,
+    DecodeError,
+    NotConnected,
+    OutcomeUnknown,
+    OvsdbError,
+    RequestError,
+    transact_error,
+)
+from .locks import Lock
+from .operations import Operation
+from .remotes import Remote, Tls
+from .replica import Condition, Monitor, Replica
+from .schema import Json, Schema
+from .server_info import SERVER_DATABASE, SERVER_MONITORS, SERVER_SCHEMA, ServerInfo, server_info, unfit
+from .session import MAX_MESSAGE_BYTES, Notification
+from .values import ZERO_UUID
+
+_BACKOFF_S = (0.05, 4.0)
+_HANDSHAKE_TIMEOUT_S = 10.0
+
+
+class Client:
+    """A connection to one database on one of several servers.
+
+    Connects on `async with`, and again by itself whenever it is lost. With `leader_only` only the
+    cluster's leader will do. `shuffle` tries the remotes in random order, so that many clients
+    spread over the servers. `connect_timeout_s` None waits for a first connection without end.
+    """
+
+    def __init__(
+        self,
+        remotes: Sequence[str] | str,
+        database: str,
+        *,
+        leader_only: bool = False,
+        shuffle: bool = False,
+        tls: Tls | ssl.SSLContext | None = None,
+        connect_timeout_s: float | None = 10.0,
+        probe_interval_s: float | None = 5.0,
+        backoff_s: tuple[float, float] = _BACKOFF_S,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        rng: random.Random | None = None,
+    ) -> None:
+        texts = [remotes] if isinstance(remotes, str) else list(remotes)
+        if not texts:
+            raise BadValue("at least one remote", remotes)
+        self.database = database
+        self.leader_only = leader_only
+        self._remotes = [Remote.parse(text) for text in texts]
+        if shuffle:
+            (rng or random.Random()).shuffle(self._remotes)  # noqa: S311 - spreads load, hides nothing
+        self._tls = tls.context() if isinstance(tls, Tls) else tls
+        self._connect_timeout_s = connect_timeout_s
+        self._probe_interval_s, self._max_message_bytes = probe_interval_s, max_message_bytes
+        self._backoff_s = backoff_s
+        self._connection: Connection | None = None
+        self._server = Replica(SERVER_SCHEMA, SERVER_MONITORS)
+        self._schema: Schema | None = None
+        self._info: ServerInfo | None = None
+        self._replicas: dict[int, Replica] = {}
+        self._unanswered: dict[int, int] = {}
+        self._locks: dict[str, Lock] = {}
+        self._next_monitor = 0
+        self._reasons: dict[str, str] = {}
+        self._callbacks: list[Callable[[bool], None]] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Client:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect; raises ConnectFailed with each remote's reason after `connect_timeout_s`."""
+        self._task = asyncio.create_task(self._run(), name=f"ovsdb client of {self.database}")
+        try:
+            await self.wait_connected(self._connect_timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Disconnect and end all replicas' streams."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._connection is not None:
+            self._connection.close(ConnectionLost("the client is closed"))
+        for replica in self._replicas.values():
+            replica.close(None)
+        for lock in self._locks.values():
+            lock.fail(NotConnected("the client is closed"))
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a usable connection and all replicas are in step with it."""
+        return self._connection is not None
+
+    @property
+    def schema(self) -> Schema:
+        """The server's schema, as of the last connection; raises NotConnected before the first."""
+        if self._schema is None:
+            raise NotConnected(f"no server of {self.database} was reached yet")
+        return self._schema
+
+    @property
+    def server(self) -> ServerInfo | None:
+        """What is known of the server in use; None while there is none."""
+        return self._info if self.connected else None
+
+    def on_connection_change(self, callback: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `callback(connected)` at each change; returns what ends it."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    async def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Return when connected; raises ConnectFailed after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._connection is None:
+                    if self._task is None:
+                        raise NotConnected("the client is not open")
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise ConnectFailed(self._reasons) from None
+
+    # --- requests -------------------------------------------------------------------------------
+
+    async def transact(self, *operations: Operation, timeout_s: float | None = None) -> list[Any]:
+        """Do all operations or none; returns one result per operation, as its class says.
+
+        Raises UsageError before anything is sent if an operation does not fit the schema,
+        TransactError (by kind) if the server refuses it, NotConnected if nothing could be sent,
+        and OutcomeUnknown if the answer did not come, also after `timeout_s`.
+        """
+        connection = self._usable()
+        schema = self.schema
+        params = [self.database, *(operation.encode(schema) for operation in operations)]
+        call = connection.call("transact", params, lambda raw: _results(schema, operations, raw))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await call  # type: ignore[no-any-return]  # what the handler returned
+        except ConnectionLost as error:
+            raise OutcomeUnknown(f"no answer to the transaction: {error}") from error
+        except TimeoutError:
+            raise OutcomeUnknown(f"no answer to the transaction within {timeout_s} s") from None
+
+    async def request(self, method: str, *params: object) -> object:
+        """Any other request, such as list_dbs; returns the result as plain JSON values."""
+        return msgspec.json.decode(await self._usable().call(method, list(params)))
+
+    async def monitor(self, tables: Mapping[str, Monitor]) -> Replica:
+        """A replica of `tables`, returned with its first rows in.
+
+        Raises UsageError if the schema has no such table, column or value, RequestError if the
+        server refuses it.
+        """
+        self._next_monitor += 1
+        number = self._next_monitor
+
+        async def change(table: str, where: Condition) -> None:
+            await self._change_condition(number, table, where)
+
+        replica = Replica(self.schema, tables, change)
+        replica.encode_monitors()
+        self._replicas[number] = replica
+        self._unanswered[number] = 0
+        if self._connection is not None:
+            self._start(self._connection, number)
+        try:
+            await replica.wait_synced()
+        except BaseException:
+            self._forget(number)
+            raise
+        return replica
+
+    async def cancel(self, replica: Replica) -> None:
+        """End a monitor; its streams end, its rows stay as they are."""
+        for number, known in tuple(self._replicas.items()):
+            if known is replica:
+                self._forget(number)
+                replica.close(None)
+                if self._connection is not None:
+                    with contextlib.suppress(ConnectionLost):
+                        await self._connection.call("monitor_cancel", [number])
+
+    def lock(self, name: str) -> Lock:
+        """The lock of this name; nothing is asked of the server until it is acquired."""
+        return self._locks.setdefault(name, Lock(self, name))
+
+    # --- for locks ------------------------------------------------------------------------------
+
+    def want_lock(self, lock: Lock) -> None:
+        if self._connection is not None:
+            lock.ask(self._connection, self._is_leader())
+
+    async def steal_lock(self, lock: Lock) -> None:
+        connection = self._usable()
+        if not self._is_leader():
+            lock.wanted = False
+            lock.ask(connection, False)
+            return
+        await connection.call("steal", [lock.name], lock.answered)
+
+    async def drop_lock(self, lock: Lock) -> None:
+        if self._connection is not None and self._is_leader():
+            with contextlib.suppress(ConnectionLost, RequestError):
+                await self._connection.call("unlock", [lock.name])
+
+    def is_retried(self, error: OvsdbError) -> bool:
+        """Whether the next connection will take this up again."""
+        return isinstance(error, ConnectionLost) and self._task is not None
+
+    def _is_leader(self) -> bool:
+        return self._info is not None and self._info.leader
+
+    # --- connecting -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        least_s, most_s = self._backoff_s
+        wait_s = least_s
+        while True:
+            for remote in tuple(self._remotes):
+                connection = await self._try(remote)
+                if connection is not None:
+                    wait_s = least_s
+                    await connection.lost.wait()
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, most_s)
+
+    async def _try(self, remote: Remote) -> Connection | None:
+        """A connection with everything taken up on it; None, with the reason kept, if it will not do."""
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
+                connection = await remote.connect(self._new_connection, self._tls)
+                info, schema = await self._introduce(connection, remote)
+            await self._take_up(connection, info, schema)
+        except (OSError, OvsdbError) as error:
+            self._reasons[remote.text] = str(error) or type(error).__name__
+            if connection is not None:
+                connection.close(ConnectionLost(str(error)))
+            return None
+        except asyncio.CancelledError:
+            if connection is not None:
+                connection.close(ConnectionLost("the client is closed"))
+            raise
+        return connection
+
+    def _new_connection(self) -> Connection:
+        return Connection(
+            self._on_notification,
+            self._on_lost,
+            probe_interval_s=self._probe_interval_s,
+            max_message_bytes=self._max_message_bytes,
+        )
+
+    async def _introduce(self, connection: Connection, remote: Remote) -> tuple[ServerInfo, Schema]:
+        """Learn what the server is and its schema; raises ConnectionLost if it will not do."""
+        self._server = Replica(SERVER_SCHEMA, SERVER_MONITORS)
+        watching = connection.call(
+            "monitor_cond_since",
+            [SERVER_DATABASE, SERVER_DATABASE, self._server.encode_monitors(), ZERO_UUID],
+            self._server.fold_initial,
+        )
+        asking = connection.call("get_schema", [self.database], Schema.parse)
+        try:
+            await watching
+        except RequestError:
+            info = ServerInfo.plain(remote.text, self.database)
+        else:
+            info = server_info(self._server, remote.text, self.database)
+            reason = unfit(info, self.leader_only)
+            if reason is not None:
+                raise ConnectionLost(reason)
+        schema = await asking
+        assert isinstance(schema, Schema)  # noqa: S101 - for the type checker
+        return info, schema
+
+    async def _take_up(self, connection: Connection, info: ServerInfo, schema: Schema) -> None:
+        """Make the connection the one in use, after all replicas are in step with it."""
+        changed = self._schema is not None and schema != self._schema
+        self._schema, self._info = schema, info
+        for number, replica in tuple(self._replicas.items()):
+            if changed:
+                self._use_schema(number, replica, schema)
+        await asyncio.gather(*(self._start(connection, number) for number in tuple(self._replicas)))
+        if connection.error is not None:
+            raise connection.error
+        self._connection = connection
+        for number in self._replicas:  # those that were asked for meanwhile
+            if not self._replicas[number].synced:
+                self._start(connection, number)
+        for lock in self._locks.values():
+            if lock.wanted:
+                lock.ask(connection, info.leader)
+        self._announce(True)
+
+    def _use_schema(self, number: int, replica: Replica, schema: Schema) -> None:
+        try:
+            replica.use_schema(schema)
+            replica.encode_monitors()
+        except OvsdbError as error:
+            self._forget(number)
+            replica.close(error)
+
+    def _start(self, connection: Connection, number: int) -> asyncio.Future[Any]:
+        replica = self._replicas[number]
+        params = [self.database, number, replica.encode_monitors(), replica.last_id]
+        call = connection.call("monitor_cond_since", params, replica.fold_initial)
+        call.add_done_callback(lambda done: self._started(number, done))
+        return call
+
+    def _started(self, number: int, done: asyncio.Future[Any]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, RequestError) and number in self._replicas:
+            self._replicas[number].close(error)
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._replicas.pop(number, None)
+        self._unanswered.pop(number, None)
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _on_notification(self, connection: Connection, event: Notification) -> None:
+        match event.method:
+            case "update3":
+                monitor, last_id, updates = _params(event, _UPDATE3)
+                self._update(connection, monitor, last_id, updates)
+            case "locked" | "stolen":
+                (name,) = _params(event, _LOCK)
+                lock = self._locks.get(name)
+                if lock is not None and lock.wanted:
+                    lock.set_held(event.method == "locked")
+            case _:
+                pass  # such as monitor_canceled: the server disconnects us as well
+
+    def _update(self, connection: Connection, monitor: object, last_id: str, updates: msgspec.Raw) -> None:
+        if monitor == SERVER_DATABASE:
+            self._server.fold_update(last_id, updates)
+            self._check_server(connection)
+        elif isinstance(monitor, int) and monitor in self._replicas:
+            self._replicas[monitor].fold_update(last_id, updates)
+
+    def _check_server(self, connection: Connection) -> None:
+        """The server's own state changed: leave it if it will not do any more."""
+        if connection is not self._connection or self._info is None:
+            return
+        before, self._info = self._info, server_info(self._server, self._info.remote, self.database)
+        reason = unfit(self._info, self.leader_only)
+        if reason is not None:
+            connection.close(ConnectionLost(reason))
+        elif before.leader and not self._info.leader:
+            for lock in self._locks.values():
+                if lock.wanted:
+                    lock.ask(connection, False)
+
+    def _on_lost(self, connection: Connection) -> None:
+        for number, replica in self._replicas.items():
+            replica.lost(resume=not self._unanswered[number])
+            self._unanswered[number] = 0
+        if connection is self._connection:
+            self._connection = None
+            for lock in self._locks.values():
+                lock.set_held(False)
+            self._announce(False)
+
+    def _announce(self, connected: bool) -> None:
+        self._changed.set()
+        for callback in tuple(self._callbacks):
+            callback(connected)
+
+    def _usable(self) -> Connection:
+        if self._connection is None:
+            raise NotConnected(f"not connected to {self.database}")
+        return self._connection
+
+    # --- conditions -----------------------------------------------------------------------------
+
+    async def _change_condition(self, number: int, table: str, where: Condition) -> None:
+        replica = self._replicas.get(number)
+        if replica is None:
+            raise NotConnected("the replica is closed")
+        before = replica.monitors[table]
+        replica.monitors[table] = Monitor(before.columns, where)
+        connection = self._connection
+        if connection is None or not replica.synced:
+            # Whether the server has taken it when the connection comes back is open: ask for all.
+            replica.lost(resume=False)
+            await replica.wait_synced()
+            return
+        self._unanswered[number] += 1
+        params = [number, number, {table: [{"where": replica.encode_condition(table, where)}]}]
+        try:
+            await connection.call("monitor_cond_change", params, lambda _: self._answered(number))
+        except ConnectionLost:
+            await replica.wait_synced()
+        except RequestError:
+            self._answered(number)
+            replica.monitors[table] = before
+            raise
+
+    def _answered(self, number: int) -> None:
+        if self._unanswered.get(number):
+            self._unanswered[number] -= 1
+
+
+def _results(schema: Schema, operations: Sequence[Operation], raw: msgspec.Raw) -> list[Any]:
+    """The results of a transaction's answer; raises TransactError, DecodeError."""
+    try:
+        answers = _RESULTS.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"answer to transact: {error}") from None
+    for index, answer in enumerate(answers):
+        match answer:
+            case {"error": str(name)}:
+                details = str(answer.get("details") or "")
+                at = index if index < len(operations) else None
+                raise transact_error(name, details, at, operations, _inserted(answers))
+    if len(answers) != len(operations):
+        raise DecodeError(f"{len(answers)} results of {len(operations)} operations")
+    return [operation.decode(schema, answer) for operation, answer in zip(operations, answers, strict=True)]
+
+
+def _inserted(answers: list[Json]) -> dict[str, int]:
+    """The operation by the UUID of the row that it inserted."""
+    found = {}
+    for index, answer in enumerate(answers):
+        match answer:
+            case {"uuid": ["uuid", str(uuid)]}:
+                found[uuid] = index
+    return found
+
+
+_RESULTS: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Any])
+_UPDATE3: msgspec.json.Decoder[tuple[Any, str, msgspec.Raw]] = msgspec.json.Decoder(tuple[Any, str, msgspec.Raw])
+_LOCK: msgspec.json.Decoder[tuple[str]] = msgspec.json.Decoder(tuple[str])
+
+
+def _params(event: Notification, decoder: msgspec.json.Decoder[Any]) -> Any:
+    try:
+        return decoder.decode(event.params)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"{event.method}: {error}") from None

@@ -1,0 +1,123 @@
+"""Database locks (RFC 7047 §4.1.8 to §4.1.10), asked for only from the cluster's leader.
+
+Every server of a cluster grants locks by itself, so a lock is a lock only where all ask the same
+server: its leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .errors import DecodeError, NotLeader, OvsdbError
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .connection import Connection
+
+
+class Lock:
+    """One named lock, wanted until released. It is lost with the connection and asked for again.
+
+    Guard a transaction with `Assert(lock.name)`: `held` alone may be an instant old.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.name = name
+        self.held = False
+        self.wanted = False
+        self._client = client
+        self._changed = asyncio.Event()
+        self._callbacks: list[Callable[[bool], None]] = []
+        self._error: OvsdbError | None = None
+
+    def on_change(self, callback: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `callback(held)` at each change; returns what ends it."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    async def acquire(self) -> None:
+        """Ask for the lock and return when it is ours, in the order of asking.
+
+        Raises NotLeader when the client is connected to another server than the leader and was not
+        told to go there (`leader_only`), RequestError, NotConnected once the client is closed.
+        """
+        self._error = None
+        if not self.wanted:
+            self.wanted = True
+            self._client.want_lock(self)
+        try:
+            while not self.held:
+                if self._error is not None:
+                    raise self._error
+                self._changed.clear()
+                await self._changed.wait()
+        except BaseException:
+            await self.release()
+            raise
+
+    async def steal(self) -> None:
+        """Take the lock from whoever has it; the loser is told (RFC 7047 §4.1.9)."""
+        self.wanted = True
+        await self._client.steal_lock(self)
+
+    async def release(self) -> None:
+        """Give the lock back, or leave the queue for it."""
+        if self.wanted:
+            self.wanted = False
+            self.set_held(False)
+            await self._client.drop_lock(self)
+
+    async def wait_lost(self) -> None:
+        """Return when the lock is not ours any more."""
+        while self.held:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def __aenter__(self) -> Lock:
+        await self.acquire()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.release()
+
+    # --- for the client -------------------------------------------------------------------------
+
+    def ask(self, connection: Connection, is_leader: bool) -> None:
+        """Send the request on a fresh connection, or say why not."""
+        if not is_leader:
+            self.fail(NotLeader(f"lock {self.name}: connected to a server that is not the leader"))
+            return
+        connection.call("lock", [self.name], self.answered).add_done_callback(self._refused)
+
+    def answered(self, raw: msgspec.Raw) -> None:
+        try:
+            locked = msgspec.json.decode(raw, type=_Answer).locked
+        except msgspec.MsgspecError as error:
+            raise DecodeError(f"answer to lock: {error}") from None
+        if self.wanted and locked:
+            self.set_held(True)
+
+    def _refused(self, future: asyncio.Future[object]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, OvsdbError) and not self._client.is_retried(error):
+            self.fail(error)
+
+    def fail(self, error: OvsdbError) -> None:
+        self._error = error
+        self.set_held(False)
+        self._changed.set()
+
+    def set_held(self, held: bool) -> None:
+        if held != self.held:
+            self.held = held
+            self._changed.set()
+            for callback in tuple(self._callbacks):
+                callback(held)
+
+
+class _Answer(msgspec.Struct):
+    locked: bool = True  # the answer to steal says nothing else

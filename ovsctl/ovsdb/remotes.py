@@ -1,0 +1,72 @@
+"""Where servers are, and how to open a connection to one (ovsdb(7), "Active" connection methods)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from .errors import BadRemote
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files for ssl: remotes, in PEM: our key and certificate, and the CA that signs the servers'.
+
+    As everywhere in Open vSwitch the peer is trusted for its CA; its name is not looked at.
+    """
+
+    private_key: Path
+    certificate: Path
+    ca_certificate: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError or ssl.SSLError for files that are not there or not PEM."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(self.ca_certificate)
+        context.load_cert_chain(self.certificate, self.private_key)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A parsed remote: `path` of a unix socket, or `host` and `port`."""
+
+    text: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    secure: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Remote:
+        """unix:FILE, tcp:HOST[:PORT] or ssl:HOST[:PORT] with IPv6 in brackets; raises BadRemote."""
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest:
+            return cls(text, path=rest)
+        if kind not in ("tcp", "ssl") or not rest:
+            raise BadRemote(f"expected unix:FILE, tcp:HOST:PORT or ssl:HOST:PORT, got {text!r}")
+        if rest.startswith("["):
+            host, bracket, port = rest[1:].partition("]")
+            port = port.removeprefix(":") if bracket else "?"
+        else:
+            host, _, port = rest.partition(":")
+        port = port or "6640"  # IANA's port for OVSDB
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise BadRemote(f"expected HOST:PORT or [IPV6]:PORT, got {text!r}")
+        return cls(text, host=host, port=int(port), secure=kind == "ssl")
+
+    async def connect(self, factory: Callable[[], P], context: ssl.SSLContext | None) -> P:
+        """A connected protocol; raises OSError (ssl.SSLError is one)."""
+        loop = asyncio.get_running_loop()
+        if self.path:
+            return (await loop.create_unix_connection(factory, self.path))[1]
+        used = context if self.secure else None
+        return (await loop.create_connection(factory, self.host, self.port, ssl=used))[1]

@@ -1,0 +1,148 @@
+"""The JSON-RPC session of OVSDB without any input or output (RFC 7047 §4).
+
+The one rule: bytes and the time go in, events and bytes to send come out; nothing here waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .errors import ConnectionLost, DecodeError, ProtocolError
+from .framing import Framer
+
+MAX_MESSAGE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to our request `id`. `error` is None exactly when `result` counts."""
+
+    id: int
+    result: msgspec.Raw
+    error: object
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A message of the server that wants no answer: update3, locked, stolen and the like."""
+
+    method: str
+    params: msgspec.Raw
+
+
+Event: TypeAlias = Reply | Notification
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _Message(msgspec.Struct):
+    id: Any = msgspec.UNSET
+    method: str | None = None
+    params: msgspec.Raw = _NULL
+    result: msgspec.Raw = _NULL
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Message).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Session:
+    """One connection's state: the requests in flight, what is to send, when the peer was last heard."""
+
+    def __init__(
+        self,
+        *,
+        now_s: float = 0.0,
+        probe_interval_s: float | None = 5.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._framer = Framer(max_message_bytes)
+        self._outgoing: list[bytes] = []
+        self._in_flight: set[int] = set()
+        self._next_id = 0
+        self._heard_s = now_s
+        self._probed = False
+        self.probe_interval_s = probe_interval_s
+
+    # --- to the peer --------------------------------------------------------------------------
+
+    def request(self, method: str, params: object) -> int:
+        """Queue a request; returns the id that its Reply will carry."""
+        self._next_id += 1
+        self._in_flight.add(self._next_id)
+        self._outgoing.append(_encode({"method": method, "params": params, "id": self._next_id}))
+        return self._next_id
+
+    def notify(self, method: str, params: object) -> None:
+        """Queue a notification, which has no answer."""
+        self._outgoing.append(_encode({"method": method, "params": params, "id": None}))
+
+    def data_to_send(self) -> bytes:
+        """What is to be written now; handed out once."""
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    # --- from the peer ------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now_s: float = 0.0) -> list[Event]:
+        """The events in what was read; answers to echo requests are queued for sending.
+
+        Raises ProtocolError (and its kinds DecodeError, MessageTooLong), after which the session
+        is of no more use.
+        """
+        self._heard_s = now_s
+        self._probed = False
+        events = []
+        for message in self._framer.feed(data):
+            event = self._event(message)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _event(self, text: bytes | bytearray) -> Event | None:
+        try:
+            message = _decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DecodeError(f"not a JSON-RPC message: {error}") from None
+        except RecursionError:
+            raise DecodeError("not a JSON-RPC message: nested too deeply") from None
+        if message.method is None:
+            return self._reply(message)
+        if message.id is None or message.id is msgspec.UNSET:
+            return Notification(message.method, message.params)
+        self._answer(message)
+        return None
+
+    def _reply(self, message: _Message) -> Reply | None:
+        if message.id == "echo":
+            return None
+        if not isinstance(message.id, int) or message.id not in self._in_flight:
+            raise ProtocolError(f"an answer to a request that is not in flight: {str(message.id)[:40]}")
+        self._in_flight.remove(message.id)
+        return Reply(message.id, message.result, message.error)
+
+    def _answer(self, message: _Message) -> None:
+        """Answer a request of the server: only echo is known (RFC 7047 §4.1.11)."""
+        if message.method == "echo":
+            answer = {"id": message.id, "result": message.params, "error": None}
+        else:
+            answer = {"id": message.id, "result": None, "error": "unknown method"}
+        self._outgoing.append(_encode(answer))
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """Queue an echo when the peer was silent for one interval; after two raise ConnectionLost."""
+        if self.probe_interval_s is None:
+            return
+        silent_s = now_s - self._heard_s
+        if silent_s >= 2 * self.probe_interval_s:
+            raise ConnectionLost(f"the server was silent for {silent_s:.1f} s")
+        if silent_s >= self.probe_interval_s and not self._probed:
+            self._probed = True
+            self._outgoing.append(_encode({"method": "echo", "params": [], "id": "echo"}))
