@@ -180,12 +180,51 @@ def encode_flow_delete(
 
 
 class FlowMod(NamedTuple):
-    """A decoded flow-mod. With `all_tables` (a non-strict one may be for all), flow.table is 0."""
+    """A flow-mod: what to do with `flow`, or for a non-strict command with all flows that it covers.
+
+    `all_tables` (then flow.table is 0) is for non-strict deletion. `cookie_mask` says which bits of flow.cookie
+    a flow in the switch must have to be modified or deleted.
+    """
 
     command: FlowModCommand
     flow: Flow
-    cookie_mask: int
-    all_tables: bool
+    cookie_mask: int = 0
+    all_tables: bool = False
+
+    @property
+    def TYPE(self) -> int:
+        """OFPT_FLOW_MOD."""
+        return 14
+
+    def body(self) -> bytes:
+        """What follows the ofp_header."""
+        if self.all_tables:
+            flow = self.flow
+            return encode_flow_delete(match=flow.match, cookie=flow.cookie, cookie_mask=self.cookie_mask)
+        return encode_flow_mod(self.flow, self.command, cookie_mask=self.cookie_mask)
+
+    @classmethod
+    def add(cls, flow: Flow) -> FlowMod:
+        """Add `flow`, in place of one with the same key."""
+        return cls(FlowModCommand.ADD, flow)
+
+    @classmethod
+    def modify(cls, flow: Flow) -> FlowMod:
+        """Give the flow with this key these actions; its counters, cookie and timeouts stay."""
+        return cls(FlowModCommand.MODIFY_STRICT, flow)
+
+    @classmethod
+    def delete(cls, flow: Flow) -> FlowMod:
+        """Delete the flow with this key, whatever its actions."""
+        return cls(FlowModCommand.DELETE_STRICT, flow)
+
+    @classmethod
+    def delete_all(
+        cls, table: int | None = None, match: Match = MATCH_ALL, cookie: int = 0, cookie_mask: int = 0
+    ) -> FlowMod:
+        """Delete every flow that `match` covers, of one table or of all, with this cookie under this mask."""
+        flow = Flow(match, table=table or 0, cookie=cookie)
+        return cls(FlowModCommand.DELETE, flow, cookie_mask, table is None)
 
 
 def decode_flow_mod(body: bytes) -> FlowMod:

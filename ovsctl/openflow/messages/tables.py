@@ -1,0 +1,99 @@
+"""The switch's own description, table counters and table configuration (OpenFlow 1.5 §7.3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+from typing import ClassVar, Self
+
+from ..wire import Reader
+from .multipart import MultipartType
+
+_TEXTS = Struct("!256s256s256s32s256s")
+_STATS = Struct("!B3xIQQ")
+_DESC = Struct("!HBxI")
+_EVICTION = 1 << 2  # OFPTC14_EVICTION
+_VACANCY_EVENTS = 1 << 3  # OFPTC14_VACANCY_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchDescRequest:
+    MULTIPART: ClassVar[MultipartType] = MultipartType.DESC
+
+    def body(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchDesc:
+    """Who made the switch and what it calls itself."""
+
+    manufacturer: str
+    hardware: str
+    software: str
+    serial: str
+    datapath: str
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Self:
+        texts = reader.unpack(_TEXTS, "switch description")
+        return cls(*(text.split(b"\0", 1)[0].decode("utf-8", "replace") for text in texts))
+
+
+def decode_switch_descs(reader: Reader) -> Iterator[SwitchDesc]:
+    while reader.remaining:
+        yield SwitchDesc.decode(reader)
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatsRequest:
+    MULTIPART: ClassVar[MultipartType] = MultipartType.TABLE_STATS
+
+    def body(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class TableStats:
+    """How many flows a table has, and how many packets it looked up and matched."""
+
+    table: int
+    active: int
+    lookups: int
+    matched: int
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Self:
+        return cls(*reader.unpack(_STATS, "table stats"))
+
+
+def decode_table_stats(reader: Reader) -> Iterator[TableStats]:
+    while reader.remaining:
+        yield TableStats.decode(reader)
+
+
+@dataclass(frozen=True, slots=True)
+class TableDescRequest:
+    MULTIPART: ClassVar[MultipartType] = MultipartType.TABLE_DESC
+
+    def body(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class TableDesc:
+    """How a table deals with being full."""
+
+    table: int
+    eviction: bool
+    vacancy_events: bool
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Self:
+        _length, table, config = reader.unpack(_DESC, "table description")
+        return cls(table, bool(config & _EVICTION), bool(config & _VACANCY_EVENTS))
+
+
+def decode_table_descs(reader: Reader) -> Iterator[TableDesc]:
+    return map(TableDesc.decode, reader.entries(0, _DESC.size, "table description"))
