@@ -1,0 +1,448 @@
+"""An asyncio OpenFlow 1.5 client for one connection to Open vSwitch.
+
+One rule: a call returns only when the switch has done the work, and raises with the modification at fault when
+it has not. Reconnecting is the caller's: `on_disconnect` and ConnectionLost say when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .actions import Action
+from .connection import Connection, open_connection, wait
+from .errors import BundleError, ConnectionLost, InvalidValueError, ModError, PeerError
+from .fields import Port
+from .flow import ALL_TABLES, MATCH_ALL, FlowEntry
+from .match import Match
+from .messages import (
+    ALL_CHANGES,
+    ATOMIC_ORDERED,
+    AggregateRequest,
+    AggregateStats,
+    AsyncConfig,
+    AsyncKind,
+    BarrierRequest,
+    BundleControl,
+    BundleControlType,
+    BundleFlags,
+    FeaturesReply,
+    FeaturesRequest,
+    FlowMonitorCancel,
+    FlowMonitorRequest,
+    FlowRemoved,
+    FlowStatsRequest,
+    FlowUpdate,
+    MessageType,
+    MonitorFlags,
+    PacketIn,
+    PacketOut,
+    PortDesc,
+    PortDescRequest,
+    PortStats,
+    PortStatsRequest,
+    PortStatus,
+    Role,
+    RoleReply,
+    RoleRequest,
+    RoleStatus,
+    SetAsync,
+    SetConfig,
+    SetPacketInFormat,
+    SwitchDesc,
+    SwitchDescRequest,
+    TableDesc,
+    TableDescRequest,
+    TableStats,
+    TableStatsRequest,
+)
+from .packet_queue import PacketQueue
+from .session import CHUNK_BYTES, Batch, Sendable, Session, Stray, bundle_chunks, mod_chunks
+
+Remove = Callable[[], None]
+T = TypeVar("T")
+
+_WHOLE_PACKET = 0xFFFF
+_ASYNC_KIND: dict[type, AsyncKind] = {
+    PacketIn: AsyncKind.PACKET_IN,
+    FlowRemoved: AsyncKind.FLOW_REMOVED,
+    PortStatus: AsyncKind.PORT_STATUS,
+    RoleStatus: AsyncKind.ROLE_STATUS,
+}
+
+
+class OpenFlowClient:
+    """One OpenFlow 1.5 connection: `async with OpenFlowClient("unix:/run/openvswitch/br-int.mgmt") as of:`.
+
+    `remote` is `unix:PATH`, `tcp:HOST[:PORT]` or `ssl:HOST[:PORT]` (with `ssl`). `timeout_s` bounds each
+    request. After `probe_s` seconds of silence an echo is asked for, after as long again the connection is
+    given up; None turns that off. Every method may raise ConnectionLost, RequestTimeout and PeerError.
+    """
+
+    def __init__(
+        self,
+        remote: str,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        timeout_s: float = 30.0,
+        probe_s: float | None = 15.0,
+        max_reply_bytes: int = 1 << 30,
+    ) -> None:
+        self.remote = remote
+        self.timeout_s = timeout_s
+        self.unexpected: deque[Stray] = deque(maxlen=100)  # the latest messages that fit no request
+        self.unexpected_count = 0
+        self._ssl = ssl
+        self._probe_s = probe_s
+        self._session = Session(max_reply_bytes=max_reply_bytes)
+        self._connection: Connection | None = None
+        self._handlers: dict[type, list[Callable[[Any], None]]] = {}
+        self._on_disconnect: list[Callable[[ConnectionLost], None]] = []
+        self._bundle_id = 0
+        self._monitor_id = 0
+        self._monitors: dict[int, Callable[[FlowUpdate], None]] = {}
+        self._features: FeaturesReply | None = None
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect, agree on OpenFlow 1.5 and learn the switch's features. A client connects once."""
+        if self._connection is not None:
+            raise InvalidValueError("a client connects once; make another one")
+        session = self._session
+
+        def make() -> Connection:
+            return Connection(session, self._notice, self._stray, self._lost)
+
+        self._connection = await open_connection(self.remote, make, self._ssl, self.timeout_s)
+        self._features = await self._call(FeaturesRequest())
+        if self._handlers:
+            self._configure_async()
+            await self.barrier()
+        if self._probe_s is not None:
+            self._connection.start_probing(self._probe_s)
+
+    async def close(self) -> None:
+        """Close the connection; what was sent and not answered may or may not have been done."""
+        if self._connection is not None:
+            self._connection.abort()
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and self._connection.lost is None
+
+    @property
+    def features(self) -> FeaturesReply:
+        """What the switch said of itself at connect; `features.datapath_id` is the bridge's."""
+        if self._features is None:
+            raise InvalidValueError("not connected yet")
+        return self._features
+
+    def on_disconnect(self, callback: Callable[[ConnectionLost], None]) -> Remove:
+        """Call back at once when the connection ends, by either side. Returns a function that takes it back."""
+        self._on_disconnect.append(callback)
+        return _remover(self._on_disconnect, callback)
+
+    # -- changing flows, groups and meters ----------------------------------------------------------------
+
+    async def bundle(self, mods: Iterable[Sendable], flags: BundleFlags = ATOMIC_ORDERED) -> None:
+        """Apply flow, group modifications and packet-outs in order, all of them or none.
+
+        No packet sees a part of them. Raises BundleError, which names the modifications at fault, when the
+        switch refuses one, and InvalidValueError for one that cannot be sent; in both cases nothing was
+        applied. ConnectionLost and RequestTimeout leave it unknown. Open vSwitch bundles no meters: see
+        `apply`. (OpenFlow 1.5 §7.3.9.)
+        """
+        batch_mods = list(mods)
+        for mod in batch_mods:
+            if mod.TYPE == MessageType.METER_MOD:
+                raise InvalidValueError(f"Open vSwitch takes no meters in a bundle, use apply(): {mod}")
+        if batch_mods:
+            batch = self._session.open_batch(batch_mods)
+            try:
+                await self._bundle(batch, flags)
+            finally:
+                self._session.close_batch(batch)
+
+    async def apply(self, changes: Iterable[Sendable]) -> None:
+        """Like `bundle`, with meters too: added and changed ones go before the bundle, deleted ones after it.
+
+        When the bundle fails, the meters that went before it stay; raises ModError when the switch refuses one.
+        """
+        mods = list(changes)
+        meters = [mod for mod in mods if mod.TYPE == MessageType.METER_MOD]
+        await self.send_flow_mods(mod for mod in meters if not _is_meter_delete(mod))
+        await self.bundle(mod for mod in mods if mod.TYPE != MessageType.METER_MOD)
+        await self.send_flow_mods(mod for mod in meters if _is_meter_delete(mod))
+
+    async def send_flow_mods(self, mods: Iterable[Sendable]) -> None:
+        """Send modifications one by one and a barrier: the fast path for one change.
+
+        Raises ModError with those that the switch refused; all others were applied.
+        """
+        batch_mods = list(mods)
+        if not batch_mods:
+            return
+        connection = self._connected()
+        batch = self._session.open_batch(batch_mods)
+        try:
+            unsent = b""
+            for chunk in mod_chunks(batch):
+                if unsent:
+                    connection.write(unsent)
+                    await connection.drain()
+                unsent = chunk
+            done, barrier = connection.prepare(BarrierRequest())
+            connection.write(unsent + barrier)
+            await wait(done, self.timeout_s)
+        finally:
+            self._session.close_batch(batch)
+        if batch.refused:
+            raise ModError(batch.errors, batch.refused)
+
+    async def barrier(self) -> None:
+        """Return when the switch has done everything sent before."""
+        await self._call(BarrierRequest())
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    async def dump_flows(
+        self, table: int | None = None, match: Match = MATCH_ALL, *, cookie: int = 0, cookie_mask: int = 0
+    ) -> list[FlowEntry]:
+        """Flows that `match` covers, of one table or of all, whose cookie has these bits under the mask.
+
+        Each entry has `flow` and `stats` (packets, bytes, duration_s, idle_s). Raises DecodeError when one of
+        them uses actions or fields that ovsctl does not support: narrow the dump to your own cookies.
+        """
+        chosen = ALL_TABLES if table is None else table
+        return await self._multipart(FlowStatsRequest(chosen, match, cookie, cookie_mask), FlowEntry)
+
+    async def aggregate(
+        self, table: int | None = None, match: Match = MATCH_ALL, *, cookie: int = 0, cookie_mask: int = 0
+    ) -> AggregateStats:
+        """How many flows `dump_flows` would return, and their packets and bytes together."""
+        chosen = ALL_TABLES if table is None else table
+        request = AggregateRequest(chosen, match, cookie, cookie_mask)
+        return (await self._multipart(request, AggregateStats))[0]
+
+    async def ports(self) -> list[PortDesc]:
+        """Every port of the bridge, its local port included."""
+        return await self._multipart(PortDescRequest(), PortDesc)
+
+    async def port_stats(self) -> list[PortStats]:
+        return await self._multipart(PortStatsRequest(), PortStats)
+
+    async def table_stats(self) -> list[TableStats]:
+        return await self._multipart(TableStatsRequest(), TableStats)
+
+    async def table_descs(self) -> list[TableDesc]:
+        return await self._multipart(TableDescRequest(), TableDesc)
+
+    async def switch_desc(self) -> SwitchDesc:
+        """Manufacturer, hardware, software, serial number and datapath description."""
+        descriptions = await self._multipart(SwitchDescRequest(), SwitchDesc)
+        return descriptions[0]
+
+    async def role(self, role: Role = Role.NOCHANGE, generation_id: int = 0) -> RoleReply:
+        """Take a role, or ask for the present one. PRIMARY and SECONDARY need a generation not seen before."""
+        reply: RoleReply = await self._call(RoleRequest(role, generation_id))
+        return reply
+
+    async def packet_out(
+        self, data: bytes, *, actions: Sequence[Action], in_port: int = Port.CONTROLLER, match: Match | None = None
+    ) -> None:
+        """Send an Ethernet frame through `actions`, as if it came in by `in_port`.
+
+        `match` instead of `in_port` gives all pipeline fields (in_port, tunnel, metadata, registers). Returns
+        when the switch has done it; raises ModError when it refused.
+        """
+        await self.send_flow_mods([PacketOut(data, tuple(actions), match or Match(in_port=in_port))])
+
+    # -- being told --------------------------------------------------------------------------------------
+
+    def on_packet_in(self, callback: Callable[[PacketIn], None]) -> Remove:
+        """Call back with each packet sent to us, as soon as it is read. Returns a function that ends it."""
+        return self._subscribe(PacketIn, callback)
+
+    def packet_ins(self, max_queue: int = 1000) -> PacketQueue:
+        """Packets sent to us, from now on: `async for packet in of.packet_ins():`.
+
+        At most `max_queue` wait to be taken, more are dropped and counted (`PacketQueue.dropped`). The loop
+        ends with ConnectionLost; `close()` the queue to stop earlier.
+        """
+        queue = PacketQueue(max_queue)
+        queue.on_close = [self.on_packet_in(queue.put), self.on_disconnect(queue.end)]
+        if self._connection is not None and self._connection.lost is not None:
+            queue.end(self._connection.lost)
+        return queue
+
+    def on_port_status(self, callback: Callable[[PortStatus], None]) -> Remove:
+        """Call back when a port appears, changes or goes. Returns a function that ends it."""
+        return self._subscribe(PortStatus, callback)
+
+    def on_role_status(self, callback: Callable[[RoleStatus], None]) -> Remove:
+        """Call back when another controller took our role."""
+        return self._subscribe(RoleStatus, callback)
+
+    def on_flow_removed(self, callback: Callable[[FlowRemoved], None]) -> Remove:
+        """Call back when a flow with the SEND_FLOW_REM flag goes, by timeout, deletion or eviction."""
+        return self._subscribe(FlowRemoved, callback)
+
+    async def on_flow_change(
+        self,
+        callback: Callable[[FlowUpdate], None],
+        *,
+        table: int | None = None,
+        match: Match = MATCH_ALL,
+        initial: bool = False,
+        own_in_full: bool = False,
+    ) -> int:
+        """Watch the flow tables: call back with each change, whoever makes it. Returns the monitor's id.
+
+        Our own changes come as FlowEvent.OWN with the transaction id only (unless `own_in_full`, or while the
+        switch has paused the monitor), so any other event is someone else's. With `initial` the flows already
+        there come first. The switch merges several monitors of a connection: every callback gets all updates.
+        """
+        self._monitor_id += 1
+        flags = ALL_CHANGES
+        flags |= MonitorFlags.INITIAL if initial else MonitorFlags(0)
+        flags |= MonitorFlags.OWN_IN_FULL if own_in_full else MonitorFlags(0)
+        chosen = ALL_TABLES if table is None else table
+        request = FlowMonitorRequest(self._monitor_id, flags, chosen, match)
+        callbacks = self._handlers.setdefault(FlowUpdate, [])
+        callbacks.append(callback)
+        try:
+            for update in await self._multipart(request, FlowUpdate):
+                self._run(callback, update)
+        except BaseException:
+            callbacks.remove(callback)
+            raise
+        self._monitors[self._monitor_id] = callback
+        return self._monitor_id
+
+    async def cancel_flow_monitor(self, monitor_id: int) -> None:
+        """End what `on_flow_change` began."""
+        callback = self._monitors.pop(monitor_id, None)
+        if callback is None:
+            raise InvalidValueError(f"there is no flow monitor {monitor_id}")
+        await self._multipart(FlowMonitorCancel(monitor_id), FlowUpdate)
+        self._handlers[FlowUpdate].remove(callback)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise InvalidValueError("not connected; use `async with` or connect()")
+        return self._connection
+
+    async def _call(self, message: Sendable) -> Any:
+        return await self._connected().call(message, self.timeout_s)
+
+    async def _multipart(self, request: Any, entry: type[T]) -> list[T]:
+        return await self._connected().multipart(request, self.timeout_s)
+
+    async def _bundle(self, batch: Batch, flags: BundleFlags) -> None:
+        connection = self._connected()
+        self._bundle_id += 1
+        bundle_id = self._bundle_id
+
+        def control(kind: BundleControlType) -> BundleControl:
+            return BundleControl(bundle_id, kind, flags)
+
+        opened, unsent = connection.prepare(control(BundleControlType.OPEN_REQUEST))
+        try:
+            for chunk in bundle_chunks(batch, bundle_id, flags):
+                connection.write(unsent + chunk)
+                unsent = b""
+                if len(chunk) >= CHUNK_BYTES:
+                    await connection.drain()
+            # The answer to closing comes after every error for an addition; a commit would apply the rest.
+            closed, close = connection.prepare(control(BundleControlType.CLOSE_REQUEST))
+            connection.write(unsent + close)
+            await wait(asyncio.gather(opened, closed), self.timeout_s)
+            if batch.refused:
+                raise BundleError(batch.errors, batch.refused)
+        except BaseException as error:
+            opened.cancel()
+            if connection.lost is None:
+                connection.fire(control(BundleControlType.DISCARD_REQUEST))
+            if isinstance(error, PeerError):
+                raise BundleError(batch.errors or [error], batch.refused) from error
+            raise
+        try:
+            await self._call(control(BundleControlType.COMMIT_REQUEST))
+        except PeerError as error:
+            raise BundleError(batch.errors or [error], batch.refused) from error
+
+    def _subscribe(self, kind: type[T], callback: Callable[[T], None]) -> Remove:
+        handlers = self._handlers.setdefault(kind, [])
+        handlers.append(callback)
+        if self.connected and len(handlers) == 1:
+            self._configure_async()
+        return _remover(handlers, callback)
+
+    def _configure_async(self) -> None:
+        """Ask for exactly the asynchronous messages that somebody wants. Nobody waits for it: messages keep
+        their order, so whatever is sent later happens under the new configuration."""
+        connection = self._connected()
+        kinds = [kind for message, kind in _ASYNC_KIND.items() if self._handlers.get(message)]
+        if AsyncKind.PACKET_IN in kinds:
+            # A connection to the management socket gets no packets while its miss_send_len is 0.
+            connection.write(self._session.send(SetConfig(miss_send_len=_WHOLE_PACKET)))
+            connection.write(self._session.send(SetPacketInFormat()))
+        connection.write(self._session.send(SetAsync(AsyncConfig.of(*kinds))))
+
+    def _notice(self, value: Any) -> None:
+        for item in value if isinstance(value, list) else (value,):
+            for callback in tuple(self._handlers.get(type(item), ())):
+                self._run(callback, item)
+
+    def _stray(self, stray: Stray) -> None:
+        self.unexpected_count += 1
+        self.unexpected.append(stray)
+
+    def _lost(self, error: ConnectionLost) -> None:
+        for callback in tuple(self._on_disconnect):
+            self._run(callback, error)
+
+    def _run(self, callback: Callable[[Any], None], value: Any) -> None:
+        """A callback that fails must not take the connection with it: the loop's exception handler gets it."""
+        try:
+            callback(value)
+        except Exception as error:
+            context = {"message": f"OpenFlow callback for {value} failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _remover(callbacks: list[Callable[[T], None]], callback: Callable[[T], None]) -> Remove:
+    def remove() -> None:
+        if callback in callbacks:
+            callbacks.remove(callback)
+
+    return remove
+
+
+def _is_meter_delete(mod: Sendable) -> bool:
+    """Whether a meter-mod's command, its first two bytes, is OFPMC_DELETE."""
+    return mod.body()[:2] == b"\0\2"
