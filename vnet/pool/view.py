@@ -1,0 +1,48 @@
+"""A pool with what questions about it need: who is alive, and the bindings by VIF and by network.
+
+One rule: nothing here remembers; everything is derived from the rows and from when each host was last heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from vnet.model import Binding, Location, PoolState, Vif
+
+# Agents write their heartbeat every 2 s; five in a row missing is no accident.
+HOST_DOWN_AFTER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """live: the hosts whose agent was heard in the last HOST_DOWN_AFTER_S. members: network to the hosts with bindings on it."""
+
+    state: PoolState
+    live: frozenset[str] = frozenset()
+    bindings_of: Mapping[str, Mapping[str, Binding]] = field(default_factory=dict)
+    members: Mapping[str, Collection[str]] = field(default_factory=dict)
+    vifs_of: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: PoolState, live: Iterable[str] = ()) -> PoolView:
+        """The view of a state, its indexes computed from scratch."""
+        bindings_of: dict[str, dict[str, Binding]] = {}
+        members: dict[str, set[str]] = {}
+        for binding in state.bindings.values():
+            bindings_of.setdefault(binding.vif, {})[binding.host] = binding
+            members.setdefault(binding.network, set()).add(binding.host)
+        vifs_of: dict[str, list[str]] = {}
+        for vif in state.vifs.values():
+            if vif.vm is not None:
+                vifs_of.setdefault(vif.vm, []).append(vif.id)
+        return cls(state, frozenset(live), bindings_of, members, vifs_of)
+
+    def location(self, vif: str) -> Location:
+        """Where one VIF is."""
+        return Location.of(list(self.bindings_of.get(vif, {}).values()))
+
+    def vifs(self, vm: str) -> tuple[Vif, ...]:
+        """A VM's VIFs, by index."""
+        found = [self.state.vifs[id] for id in self.vifs_of.get(vm, ())]
+        return tuple(sorted(found, key=lambda vif: (vif.index, vif.id)))
