@@ -1,0 +1,105 @@
+"""A real pool database for tests, and what agents write into it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ovsctl.ovsdb import Delete, Insert, Mutate, Update, Wait
+from tests.servers import OvsdbServer, ovsdb_server, run_dir, wait_until
+from vnet.controller.embedded import EmbeddedDatabase
+from vnet.model import AgentStatus, Binding, BindingState, Host, Network, NetworkType, Pool, Uplink, Vif
+from vnet.pool import changes
+from vnet.pool.database import PoolDatabase, now_ms
+from vnet.pool.rows import SCHEMA_TEXT, to_columns
+from vnet.pool.writes import configuration_write
+
+SCHEMA: dict[str, Any] = json.loads(SCHEMA_TEXT)
+HOSTS = ("xen1", "xen2", "xen3")
+FIRST = [
+    changes.Insert(Pool("test")),
+    *(changes.Insert(Host(name, f"10.99.0.{i}", (Uplink("trunk0", ("eth1",)),))) for i, name in enumerate(HOSTS, 1)),
+    changes.Insert(Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001)),
+    changes.Insert(Network("prod", NetworkType.VLAN, 2, 1500, key=5002, tag=120, uplink="trunk0")),
+]
+
+
+@contextlib.contextmanager
+def pool_server(schema: dict[str, Any] = SCHEMA) -> Iterator[OvsdbServer]:
+    with ovsdb_server(schema) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def opened(remote: str, *, filled: bool = True, **options: Any) -> AsyncIterator[PoolDatabase]:
+    """A connection to the pool at `remote`, with three hosts and two networks unless they are there."""
+    database = PoolDatabase([remote], **options)
+    await database.open()
+    try:
+        if filled and database.mirror.state.pool is None:
+            await database.write(configuration_write(FIRST, None))
+        yield database
+    finally:
+        await database.close()
+
+
+@contextlib.contextmanager
+def embedded(**options: Any) -> Iterator[EmbeddedDatabase]:
+    """Directories for an embedded database, whose server (it outlives its starter) ends with the test."""
+    with run_dir() as path:
+        database = EmbeddedDatabase(path / "run", path / "state", **options)
+        try:
+            yield database
+        finally:
+            stop_embedded(database)
+
+
+def stop_embedded(database: EmbeddedDatabase, sig: int = signal.SIGKILL) -> None:
+    pid = database.pid()
+    if pid is None:
+        return
+    command = Path(f"/proc/{pid}/cmdline")
+    if command.exists() and str(database.database) in command.read_text():
+        os.kill(pid, sig)
+        wait_until(lambda: not command.exists() or not command.read_text(), f"end of ovsdb-server {pid}")
+
+
+class FakeAgent:
+    """Writes what an agent of `host` would, by the rules that agents keep: it raises a VIF's epoch as it claims it."""
+
+    def __init__(self, database: PoolDatabase, host: str) -> None:
+        self.database, self.host = database, host
+
+    async def beat(self, generation: int = 0, **problems: str) -> None:
+        status = AgentStatus(self.host, generation, now_ms(), 1, problems=problems)
+        where = [("host", "==", self.host)]
+        await self.database.transact(Delete("Agent", where), Insert("Agent", to_columns(status)))
+
+    async def claim(self, id: str, *, ready: bool = True) -> None:
+        vif: Vif = self.database.mirror.state.vifs[id]
+        state = BindingState.HELD if vif.incoming == self.host else BindingState.ACTIVE
+        epoch = vif.epoch + 1
+        binding = Binding(id, self.host, vif.network, vif.mac, epoch, state, vif.addresses, ready=ready, since=now_ms())
+        where = [("id", "==", id)]
+        await self.database.transact(
+            Wait("Vif", where, ["epoch"], [{"epoch": vif.epoch}]),
+            Update("Vif", where, {"epoch": epoch}),
+            Insert("Binding", to_columns(replace(binding))),
+        )
+
+    async def acknowledge(self, id: str, of: str) -> None:
+        where = [("vif", "==", id), ("host", "==", of)]
+        await self.database.transact(Mutate("Binding", where, [("acked", "insert", [self.host])]))
+
+    async def set_state(self, id: str, state: BindingState) -> None:
+        where = [("vif", "==", id), ("host", "==", self.host)]
+        await self.database.transact(Update("Binding", where, {"state": state.value, "since": now_ms()}))
+
+    async def release(self, id: str) -> None:
+        await self.database.transact(Delete("Binding", [("vif", "==", id), ("host", "==", self.host)]))

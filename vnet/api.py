@@ -1,0 +1,305 @@
+"""What travels between the controller and those who call it, as types: the server, the clients and OpenAPI share them.
+
+One rule: words and values are those of the document, spelled with underscores. Times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+Rest = Literal["all"]
+Phase = Literal["none", "preparing", "prepared", "receiving", "active"]
+
+
+class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers may grow: a client leaves out what it does not know."""
+
+
+# --- in every answer ------------------------------------------------------------------------------
+
+
+class Problem(_Answer, frozen=True, kw_only=True):
+    """Why a call was refused; nothing has changed. code: for programs. where: the field, object or host it is about."""
+
+    code: str
+    message: str
+    where: str = ""
+
+
+class Reason(_Answer, frozen=True, kw_only=True):
+    """Why something is not as desired."""
+
+    code: str
+    text: str
+    host: str = ""
+
+
+class Place(_Answer, frozen=True, kw_only=True):
+    """Where a VIF is: `defined` (no host has it), `claimed` (a host has its port), `ready` (packets reach it)."""
+
+    state: Literal["defined", "claimed", "ready"]
+    host: str | None = None
+    since: str | None = None
+    why: list[Reason] = []
+
+
+class Migration(_Answer, frozen=True, kw_only=True):
+    """How far a migration is. waiting: what is missing. not_waited: dead hosts that are not waited for."""
+
+    phase: Phase
+    source: str | None = None
+    destination: str | None = None
+    waiting: list[str] = []
+    not_waited: list[str] = []
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+
+class Pool(_Answer, frozen=True, kw_only=True):
+    name: str
+    underlay_mtu: int
+    locking_mode: str
+    revision: int
+    generation: int
+
+
+class Uplink(_Struct, frozen=True, kw_only=True):
+    name: str
+    members: list[str]
+    mode: Literal["active-backup", "balance-slb", "lacp"] | None = None
+    lacp_time: Literal["slow", "fast"] = "slow"
+    hash: Literal["source-mac", "tcpudp-ports"] = "source-mac"
+    mtu: int | None = None
+
+
+class Agent(_Answer, frozen=True, kw_only=True):
+    """What a host's agent last said. behind: generations it has not acknowledged yet."""
+
+    alive: bool
+    generation: int = 0
+    behind: int = 0
+    started: str | None = None
+    version: str = ""
+    ovs_version: str = ""
+    problems: dict[str, str] = {}
+
+
+class Host(_Answer, frozen=True, kw_only=True):
+    name: str
+    address: str | None
+    uplinks: list[Uplink]
+    owner: str
+    agent: Agent
+    vifs: int = 0
+
+
+class HostSpec(_Struct, frozen=True, kw_only=True):
+    """A host as a toolstack makes it."""
+
+    address: str | None = None
+    uplinks: list[Uplink] = []
+
+
+class Network(_Answer, frozen=True, kw_only=True):
+    name: str
+    type: str
+    number: int
+    key: int | None
+    tag: int | Literal["untagged"] | None
+    uplink: str | None
+    hosts: list[str]
+    mtu: int
+    owner: str
+    vifs: int = 0
+
+
+class NetworkSpec(_Struct, frozen=True, kw_only=True):
+    """A network as a toolstack makes it. What is left out (key, mtu) is allocated or computed, and kept."""
+
+    type: Literal["internal", "vlan", "vxlan", "gre", "geneve"]
+    key: int | None = None
+    tag: int | Literal["untagged"] | None = None
+    uplink: str | None = None
+    hosts: list[str] = []
+    mtu: int | None = None
+
+
+class Vif(_Answer, frozen=True, kw_only=True):
+    id: str
+    network: str
+    mac: str
+    vm: str | None
+    index: int
+    addresses: list[str]
+    locking_mode: str
+    trunk: list[int] | Rest | None
+    host: str | None
+    incoming: str | None
+    owner: str
+    place: Place
+    migration: Migration | None = None
+
+
+class VifSpec(_Struct, frozen=True, kw_only=True):
+    """A VIF as a toolstack makes it. The MAC is allocated and kept if left out; the VM is made if there is none."""
+
+    network: str
+    mac: str | None = None
+    vm: str | None = None
+    index: int | None = None
+    addresses: list[str] | None = None
+    locking_mode: Literal["locked", "unlocked", "disabled"] | None = None
+    trunk: list[int] | Rest | None = None
+    host: str | None = None
+
+
+class NewVif(VifSpec, frozen=True, kw_only=True):
+    """A VIF whose id is in the body. Without one it is VM/INDEX."""
+
+    id: str | None = None
+
+
+class VmSpec(_Struct, frozen=True, kw_only=True):
+    host: str | None = None
+
+
+class Vm(_Answer, frozen=True, kw_only=True):
+    name: str
+    host: str | None
+    owner: str
+    vifs: list[Vif]
+    migration: Migration
+
+
+class Binding(_Answer, frozen=True, kw_only=True):
+    vif: str
+    host: str
+    network: str
+    mac: str
+    addresses: list[str]
+    epoch: int
+    state: str
+    ready: bool
+    acked: list[str]
+    since: str | None
+
+
+class Event(_Answer, frozen=True, kw_only=True):
+    """id: give it as Last-Event-ID to go on after it."""
+
+    id: str
+    time: str
+    kind: str
+    text: str
+    host: str = ""
+    network: str = ""
+    vif: str = ""
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+class PlugCall(_Struct, frozen=True, kw_only=True):
+    """host: where it is to run. wait_s: how long to wait for it to be ready."""
+
+    host: str
+    wait_s: float = 0.0
+
+
+class PrepareCall(_Struct, frozen=True, kw_only=True):
+    """force: also to a host whose agent does not report."""
+
+    to: str
+    force: bool = False
+
+
+class StepCall(_Struct, frozen=True, kw_only=True):
+    """force: see each call."""
+
+    force: bool = False
+
+
+class MigrateCall(_Struct, frozen=True, kw_only=True):
+    """The whole way: prepare, wait until prepared, wait for the guest's announcement (or activate), finish.
+
+    activate: the controller says when, instead of the guest's own announcement. timeout_s: give up waiting after this long,
+    leaving things as they are; call again to go on, or abort.
+    """
+
+    to: str
+    activate: bool = False
+    timeout_s: float = 60.0
+
+
+class EvacuateCall(_Struct, frozen=True, kw_only=True):
+    to: str | None = None
+    activate: bool = False
+    timeout_s: float = 600.0
+
+
+class Evacuation(_Answer, frozen=True, kw_only=True):
+    """Where each VM (or VIF without one) went."""
+
+    moved: dict[str, str]
+
+
+class Progress(_Answer, frozen=True, kw_only=True):
+    """One line of a long call's progress. The last one is `done` or `failed`."""
+
+    kind: Literal["progress", "done", "failed"]
+    text: str
+    problem: Problem | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+# --- the pool as a whole --------------------------------------------------------------------------
+
+
+class Change(_Answer, frozen=True, kw_only=True):
+    """One line of a plan. action: create, update or delete."""
+
+    action: str
+    kind: str
+    name: str
+    reason: str
+    disruption: str
+    details: list[str] = []
+
+
+class Plan(_Answer, frozen=True, kw_only=True):
+    """What an apply would do. revision: of the pool it was made against; give it to apply."""
+
+    revision: int
+    changes: list[Change]
+
+
+class Applied(_Answer, frozen=True, kw_only=True):
+    """What an apply did. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report."""
+
+    plan: Plan
+    revision: int
+    generation: int
+    acknowledged: list[str] = []
+    waiting: list[str] = []
+    dead: list[str] = []
+
+
+class Status(_Answer, frozen=True, kw_only=True):
+    """The pool at a glance. problems: all that is not as desired, and why."""
+
+    pool: Pool | None
+    controller: str
+    database: list[str]
+    hosts: int
+    live_hosts: int
+    networks: int
+    vifs: dict[str, int]
+    problems: list[Reason]

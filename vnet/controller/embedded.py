@@ -1,0 +1,149 @@
+"""The controller's own pool database: one ovsdb-server on a file, which outlives the controller.
+
+One rule: whoever comes finds it by its socket and control socket; nobody starts a second one on the same file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnet.pool.database import check_version
+from vnet.pool.errors import PoolUnreachable
+from vnet.pool.rows import SCHEMA_TEXT
+
+START_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedDatabase:
+    """Where the database and its server are. `listen`: further remotes, as ptcp:6640:127.0.0.1."""
+
+    run_dir: Path
+    state_dir: Path
+    listen: tuple[str, ...] = ()
+
+    @property
+    def database(self) -> Path:
+        return self.state_dir / "pool.db"
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / "pool.sock"
+
+    @property
+    def control(self) -> Path:
+        return self.run_dir / "pool.ctl"
+
+    @property
+    def pidfile(self) -> Path:
+        return self.run_dir / "pool.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.state_dir / "pool.log"
+
+    @property
+    def remote(self) -> str:
+        return f"unix:{self.socket}"
+
+    def ensure(self) -> bool:
+        """Have the server running: find it, or create, convert and start. Whether it was started now.
+
+        Raises SchemaMismatch for a file of a newer schema, PoolUnreachable if the server does not come up.
+        """
+        if self._answers():
+            self._add_remotes()
+            return False
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with self._alone():
+            if self._answers():  # another controller was quicker
+                return False
+            self._prepare_file()
+            self._start()
+        return True
+
+    def pid(self) -> int | None:
+        """The server's process id, as it wrote it."""
+        try:
+            return int(self.pidfile.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex(str(self.socket)) == 0
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.run_dir / "pool.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _prepare_file(self) -> None:
+        """Create the file, or bring its schema up to ours with a copy of the old one kept beside it."""
+        schema = self.run_dir / "vnet.ovsschema"
+        schema.write_text(SCHEMA_TEXT)
+        if not self.database.exists():
+            _run("ovsdb-tool", "create", str(self.database), str(schema))
+            return
+        version = _run("ovsdb-tool", "db-version", str(self.database)).strip()
+        if check_version(tuple(int(part) for part in version.split("."))):
+            return
+        shutil.copy2(self.database, self.database.with_suffix(f".db.{version}"))
+        _run("ovsdb-tool", "convert", str(self.database), str(schema))
+
+    def _start(self) -> None:
+        """Start the server as a process of its own (--detach): our end is not its end."""
+        remotes = [f"--remote=p{self.remote}", *(f"--remote={remote}" for remote in self.listen)]
+        _run(
+            "ovsdb-server",
+            "--detach",
+            "--no-chdir",
+            f"--pidfile={self.pidfile}",
+            f"--unixctl={self.control}",
+            f"--log-file={self.log}",
+            "-vconsole:err",
+            "-vsyslog:off",
+            *remotes,
+            str(self.database),
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise PoolUnreachable(f"ovsdb-server does not listen on {self.socket}; see {self.log}")
+            time.sleep(0.01)
+
+    def _add_remotes(self) -> None:
+        for remote in self.listen:
+            _run("ovs-appctl", "-t", str(self.control), "ovsdb-server/add-remote", remote)
+
+
+def _run(*command: str) -> str:
+    # Sockets, logs and the database are for their owner alone.
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            umask=0o077,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        raise PoolUnreachable(f"{command[0]} is not installed: apt-get install openvswitch-common") from None
+    if done.returncode:
+        raise PoolUnreachable(f"{command[0]} failed: {done.stderr.strip() or done.returncode}")
+    return done.stdout

@@ -1,0 +1,28 @@
+"""What can go wrong with the pool database, in one tree."""
+
+from __future__ import annotations
+
+
+class PoolError(Exception):
+    """Base of everything that this package raises."""
+
+
+class WriteConflict(PoolError):
+    """A write was refused because the pool is not as its maker saw it; nothing of it is in the database.
+
+    code: stale-revision, row-changed, missing-reference, in-use or exists. where: the object it is about.
+    """
+
+    def __init__(self, code: str, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.where = where
+
+
+class SchemaMismatch(PoolError):
+    """The database's schema is newer than this program knows, or is not ours."""
+
+
+class PoolUnreachable(PoolError):
+    """The pool database does not answer now."""
