@@ -1,0 +1,225 @@
+"""What one host knows of the pool: the input of compile, and the only place that indexes it.
+
+A HostView holds the rows a host needs (its networks, their bindings, its VIFs) and what its Open vSwitch says (ofports).
+The agent folds changes into it; compile only reads it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+from vnet.compile.pipeline import TAG_BITS, VLAN_SEGMENT
+from vnet.model import (
+    Binding,
+    BindingState,
+    Host,
+    Location,
+    LockingMode,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    Vif,
+)
+
+TUNNEL_DEVICE = {
+    NetworkType.VXLAN: "vnet-vxlan",
+    NetworkType.GRE: "vnet-gre",
+    NetworkType.GENEVE: "vnet-geneve",
+}
+RELAY_TYPE = NetworkType.GENEVE  # how a VLAN network's frames reach a VIF that is moving (DESIGN 6)
+
+
+def patch_device(uplink: str) -> str:
+    """The name of br-int's end of the patch to an uplink's bridge."""
+    return f"int-{uplink}"
+
+
+class Role(Enum):
+    """What a VIF is to this host, derived from its bindings alone."""
+
+    ABSENT = "absent"  # no port here that may carry it
+    ACTIVE = "active"  # it runs here
+    INCOMING = "incoming"  # it is moving here
+    CLOSED = "closed"  # it ran here, or has a port here that another host's claim keeps shut
+
+
+class HostView:
+    """One host's part of the pool. Mutated only through its methods, which keep the indexes."""
+
+    def __init__(self, me: str) -> None:
+        self.me = me
+        self.pool: Pool | None = None
+        self.hosts: dict[str, Host] = {}
+        self.networks: dict[str, Network] = {}
+        self.vifs: dict[str, Vif] = {}
+        self.ports: dict[str, int] = {}  # VIF id to ofport
+        self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
+        self._bindings: dict[str, dict[str, dict[str, Binding]]] = defaultdict(lambda: defaultdict(dict))
+        self._members: dict[str, Counter[str]] = defaultdict(Counter)
+        self._unlocked: dict[str, Counter[str]] = defaultdict(Counter)
+        self._local: dict[str, set[str]] = defaultdict(set)
+        self._networks_of_host: dict[str, Counter[str]] = defaultdict(Counter)
+
+    @classmethod
+    def of(cls, state: PoolState, me: str, ports: dict[str, int], devices: dict[str, int]) -> HostView:
+        """The view that a host would have of a whole pool: what `plan`, the simulator and the tests compile from."""
+        view = cls(me)
+        view.pool = state.pool
+        view.hosts = dict(state.hosts)
+        view.devices = dict(devices)
+        here = {v.network for v in state.vifs.values() if v.id in ports or me in (v.incoming, v.host)}
+        for network in state.networks.values():
+            if network.name in here and network.on(me):
+                view.networks[network.name] = network
+        for binding in state.bindings.values():
+            if binding.network in view.networks:
+                view.set_binding(binding)
+        for vif, ofport in ports.items():
+            if vif in state.vifs:
+                view.set_vif(state.vifs[vif])
+                view.set_port(vif, ofport)
+        return view
+
+    # Bindings
+
+    def set_binding(self, binding: Binding) -> None:
+        self.drop_binding(binding.network, binding.vif, binding.host)
+        self._bindings[binding.network][binding.vif][binding.host] = binding
+        self._members[binding.network][binding.host] += 1
+        self._networks_of_host[binding.host][binding.network] += 1
+        if binding.unlocked:
+            self._unlocked[binding.network][binding.host] += 1
+
+    def drop_binding(self, network: str, vif: str, host: str) -> Binding | None:
+        """Forgets a binding; returns it, None if there was none."""
+        of_vif = self._bindings[network].get(vif)
+        binding = of_vif.pop(host, None) if of_vif else None
+        if binding is None:
+            return None
+        if not of_vif:
+            del self._bindings[network][vif]
+        self._members[network] -= Counter({host: 1})
+        self._networks_of_host[host] -= Counter({network: 1})
+        if binding.unlocked:
+            self._unlocked[network] -= Counter({host: 1})
+        return binding
+
+    def bindings(self, network: str) -> Iterator[Binding]:
+        """Every binding of a network, on any host."""
+        for of_vif in self._bindings[network].values():
+            yield from of_vif.values()
+
+    def binding(self, network: str, vif: str, host: str) -> Binding | None:
+        return self._bindings[network].get(vif, {}).get(host)
+
+    def location(self, network: str, vif: str) -> Location:
+        return Location.of(list(self._bindings[network].get(vif, {}).values()))
+
+    def bound(self, network: str) -> Iterable[str]:
+        """The ids of a network's VIFs that have a binding."""
+        return self._bindings[network].keys()
+
+    def members(self, network: str) -> Counter[str]:
+        """The hosts with bindings on a network, this one included, and how many each has."""
+        return self._members[network]
+
+    def unlocked(self, network: str) -> Counter[str]:
+        """The hosts with unlocked VIFs on a network."""
+        return self._unlocked[network]
+
+    def networks_of(self, host: str) -> list[str]:
+        """The networks known here that a host has bindings on."""
+        return list(self._networks_of_host[host])
+
+    # Local VIFs and ports
+
+    def set_vif(self, vif: Vif) -> None:
+        self.drop_vif(vif.id)
+        self.vifs[vif.id] = vif
+        self._local[vif.network].add(vif.id)
+
+    def drop_vif(self, vif: str) -> None:
+        old = self.vifs.pop(vif, None)
+        if old is not None:
+            self._local[old.network].discard(vif)
+
+    def set_port(self, vif: str, ofport: int) -> None:
+        self.ports[vif] = ofport
+
+    def drop_port(self, vif: str) -> None:
+        self.ports.pop(vif, None)
+
+    def role(self, vif: Vif) -> Role:
+        """What a VIF is to this host."""
+        if vif.id not in self.ports or vif.network not in self.networks or vif.locking_mode is LockingMode.DISABLED:
+            return Role.ABSENT
+        where = self.location(vif.network, vif.id)
+        if where.current is not None and where.current.host == self.me:
+            return Role.ACTIVE
+        if where.incoming is not None and where.incoming.host == self.me:
+            return Role.INCOMING
+        return Role.CLOSED
+
+    def state(self, vif: Vif) -> BindingState | None:
+        """What this host's binding of a VIF says, None without one."""
+        binding = self.binding(vif.network, vif.id, self.me)
+        return binding.state if binding else None
+
+    def local(self, network: str) -> list[Vif]:
+        """The VIFs of a network that this host has rows of."""
+        return [self.vifs[vif] for vif in self._local[network]]
+
+    def here(self, network: str) -> list[Vif]:
+        """The VIFs of a network that frames may be delivered to here, by ofport."""
+        return self._deliverable(self.local(network))
+
+    def trunks(self, uplink: str) -> list[Vif]:
+        """The trunk VIFs on an uplink's untagged network that frames may be delivered to here, by ofport."""
+        return self._deliverable(
+            vif
+            for network in self.networks.values()
+            if network.uplink == uplink and network.tag == 0
+            for vif in self.local(network.name)
+            if vif.trunk is not None
+        )
+
+    def _deliverable(self, vifs: Iterable[Vif]) -> list[Vif]:
+        usable = [vif for vif in vifs if self.role(vif) in (Role.ACTIVE, Role.INCOMING)]
+        return sorted(usable, key=lambda vif: self.ports[vif.id])
+
+    # Where a network's frames travel on this host
+
+    @property
+    def host(self) -> Host | None:
+        return self.hosts.get(self.me)
+
+    def uplink_index(self, uplink: str) -> int | None:
+        """An uplink's place among this host's, None if it has no such uplink."""
+        names = sorted(u.name for u in self.host.uplinks) if self.host else []
+        return names.index(uplink) if uplink in names else None
+
+    def segment(self, network: Network) -> int | None:
+        """The segment of a network on this host, None if the host lacks its uplink."""
+        if network.type is not NetworkType.VLAN:
+            return network.number
+        return self.vlan_segment(network.uplink or "", network.tag or 0)
+
+    def vlan_segment(self, uplink: str, tag: int) -> int | None:
+        index = self.uplink_index(uplink)
+        return None if index is None else VLAN_SEGMENT | index << TAG_BITS | tag
+
+    def uplink_port(self, network: Network) -> int | None:
+        """The ofport towards a VLAN network's physical side."""
+        return self.devices.get(patch_device(network.uplink)) if network.uplink else None
+
+    def tunnel_port(self, network: Network) -> int | None:
+        """The ofport of the tunnel that carries a network's frames, or on a VLAN network those of its relay."""
+        kind = RELAY_TYPE if network.type is NetworkType.VLAN else network.type
+        return self.devices.get(TUNNEL_DEVICE[kind]) if kind in TUNNEL_DEVICE else None
+
+    def vtep(self, host: str) -> str | None:
+        known = self.hosts.get(host)
+        return known.address if known else None

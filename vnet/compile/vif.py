@@ -1,0 +1,198 @@
+"""Flows of a VIF's own port: what it may send, by locking mode, and how frames are handed to it.
+
+A port that is not active yet (a migration's destination) is opened by its announcement, inside the switch (DESIGN 7).
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from netaddr import EUI
+
+from ovsctl.openflow import Action, Flow, Match
+from ovsctl.openflow import actions as act
+from vnet.compile.l2 import EXACT_TAG, TAGGED, Actions, Flows, classified, goto, segment_to_tag, tag_to_segment
+from vnet.compile.pipeline import (
+    ANY_TAG,
+    OPEN_BOTH,
+    OPEN_IN,
+    OPEN_OUT,
+    REG_FROM,
+    REG_OPEN,
+    REG_PORT,
+    Category,
+    From,
+    Table,
+    cookie,
+)
+from vnet.compile.view import HostView, Role
+from vnet.model import BindingState, LockingMode, Network, Vif
+
+ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
+UDP, ICMPV6 = 17, 58
+NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, MULTICAST_REPORT = 135, 136, 143  # RFC 4861 §4.3, §4.4; RFC 3810 §5.2
+ANNOUNCEMENT = b"vnet:announce"  # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
+
+Fields = dict[str, object]
+
+
+def vif_flows(view: HostView, network: Network, vif: Vif) -> Flows:
+    """Everything about a local VIF's port; nothing where the port must stay silent."""
+    role, segment = view.role(vif), view.segment(network)
+    if role not in (Role.ACTIVE, Role.INCOMING) or segment is None:
+        return ()
+    ofport, mark = view.ports[vif.id], cookie(Category.VIF, vif.id)
+    entries = _entries(vif, segment)
+    guard = guard_flows(vif, ofport, mark)
+    deliveries = _deliveries(vif, ofport, segment)
+    if role is Role.ACTIVE:
+        classify = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport, **match}, actions) for match, actions in entries]
+        deliver = [_flow(mark, Table.DELIVER, 100, {"reg2": ofport, **match}, actions) for match, actions in deliveries]
+        return (*classify, *guard, *deliver)
+    return (*guard, *_gated(view, vif, ofport, mark, entries, deliveries))
+
+
+def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
+    return Flow(table=table, priority=priority, cookie=mark, match=Match(**match), actions=actions)
+
+
+def _entries(vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
+    """How frames enter from the port: untagged ones on the VIF's network, a trunk's tagged ones on the tag's segment."""
+    entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, Table.GUARD))]
+    if vif.trunk is None:
+        return entries
+    for tag in vif.trunk.tags:
+        actions = (act.PopVlan(), *classified(From.VIF, segment | tag, Table.GUARD))
+        entries.append(({"vlan_tci": (TAGGED | tag, EXACT_TAG)}, actions))
+    if not vif.trunk.tags:
+        actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), goto(Table.GUARD))
+        entries.append(({"vlan_tci": (TAGGED, TAGGED)}, actions))
+    return entries
+
+
+def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actions]]:
+    """How frames leave to the port: as they are, on a trunk with the tag of their segment."""
+    out: Action = act.Output(ofport)
+    if vif.trunk is None:
+        return [({}, (out,))]
+    deliveries: list[tuple[Fields, Actions]] = [({"metadata": segment}, (out,))]
+    for tag in vif.trunk.tags:
+        tagged = (act.PushVlan(), act.SetField("vlan_vid", TAGGED | tag), out, act.PopVlan())
+        deliveries.append(({"metadata": segment | tag}, tagged))
+    if not vif.trunk.tags:
+        # Segment 0 of the uplink is the untagged one: without its own flow above it would get a tag of 0.
+        deliveries += [({"metadata": (segment, ANY_TAG)}, (*segment_to_tag(), out, act.PopVlan()))]
+    return deliveries
+
+
+def link_local(mac: str) -> str:
+    """The address that IPv6 derives from a MAC (RFC 4291 appendix A)."""
+    return str(EUI(mac).ipv6_link_local())
+
+
+ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops
+
+
+def guard_flows(vif: Vif, ofport: int, mark: int) -> list[Flow]:
+    """What a VIF may send.
+
+    unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, what DHCP and duplicate address
+    detection need before there is one, and RARP. locked without addresses: anything as its MAC. The rest dies in this table.
+    """
+    return [
+        _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else (goto(Table.LOOKUP),))
+        for priority, match in _rules(vif)
+    ]
+
+
+def _rules(vif: Vif) -> list[tuple[int, Fields]]:
+    if vif.locking_mode is LockingMode.UNLOCKED:
+        return [(ALLOW, {})]
+    own: Fields = {"eth_src": vif.mac}
+    arp, ipv6 = own | {"eth_type": ETH_ARP}, own | {"eth_type": ETH_IPV6}
+    if not vif.addresses:
+        return [(ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": vif.mac})]
+    v4 = [a for a in vif.addresses if ip_address(a).version == 4]
+    v6 = [a for a in vif.addresses if ip_address(a).version == 6]
+    rules: list[tuple[int, Fields]] = [(ALLOW, own | {"eth_type": ETH_RARP})]
+    for address in v4:
+        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": address}))
+        rules.append((ALLOW, own | {"eth_type": ETH_IPV4, "ip_src": address}))
+    if v4:
+        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": "0.0.0.0"}))  # a probe, RFC 5227 §1.1
+        dhcp: Fields = {"nw_proto": UDP, "ip_src": "0.0.0.0", "ip_dst": "255.255.255.255", "udp_src": 68, "udp_dst": 67}
+        rules.append((ALLOW, own | {"eth_type": ETH_IPV4} | dhcp))  # RFC 2131 §4.1
+    if v6:
+        rules += _ipv6_rules(ipv6, [*v6, link_local(vif.mac)])
+    return rules
+
+
+def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
+    """As its own addresses, but advertisements only for them; from :: what detects duplicates (RFC 4862 §5.4.2)."""
+    icmp = ipv6 | {"nw_proto": ICMPV6}
+    advertise = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}
+    rules: list[tuple[int, Fields]] = [
+        (ALLOW, icmp | {"icmpv6_type": NEIGHBOUR_SOLICITATION, "ipv6_src": "::"}),
+        (ALLOW, icmp | {"icmpv6_type": MULTICAST_REPORT, "ipv6_src": "::"}),  # RFC 3810 §5.2.13
+        (REFUSE, advertise),
+    ]
+    for source in addresses:
+        rules.append((ALLOW, ipv6 | {"ipv6_src": source}))
+        rules += [(EXCEPT, advertise | {"ipv6_src": source, "nd_target": target}) for target in addresses]
+    return rules
+
+
+def announcements(vif: Vif) -> list[Fields]:
+    """What a guest sends of itself when it runs at its new host: RARP, gratuitous ARP, an unsolicited advertisement.
+
+    Where its addresses are not known, an ARP reply to everyone counts: nobody asked for it (RFC 5227 §3).
+    """
+    own: Fields = {"vlan_tci": 0} if vif.locking_mode is LockingMode.UNLOCKED else {"vlan_tci": 0, "eth_src": vif.mac}
+    found: list[Fields] = [own | {"eth_type": ETH_RARP}]
+    v4 = [a for a in vif.addresses if ip_address(a).version == 4]
+    found += [own | {"eth_type": ETH_ARP, "arp_spa": a, "arp_tpa": a} for a in v4]
+    if not v4:
+        found.append(own | {"eth_type": ETH_ARP, "arp_op": 2, "eth_dst": BROADCAST})
+    advertise = {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": NEIGHBOUR_ADVERTISEMENT, "ipv6_dst": ALL_NODES}
+    found.append(own | advertise)
+    return found
+
+
+def _gated(
+    view: HostView,
+    vif: Vif,
+    ofport: int,
+    mark: int,
+    entries: list[tuple[Fields, Actions]],
+    deliveries: list[tuple[Fields, Actions]],
+) -> Flows:
+    """The port of a migration's destination: GATE says whether it is open, and an announcement opens it."""
+    ask: Actions = (act.SetField(REG_PORT, ofport), act.SetField(REG_OPEN, 0), goto(Table.GATE))
+    flows = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport}, (*ask, goto(Table.ADMIT)))]
+    for match, actions in entries:
+        opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}
+        flows.append(_flow(mark, Table.ADMIT, 200, opened, actions))
+    opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *entries[0][1])
+    flows += [_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match}, opening) for match in announcements(vif)]
+    flows.append(_flow(mark, Table.DELIVER, 100, {"reg2": ofport}, (*ask, goto(Table.GATED))))
+    for match, actions in deliveries:
+        flows.append(_flow(mark, Table.GATED, 100, {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN), **match}, actions))
+    if view.state(vif) is BindingState.RECEIVING:
+        flows.append(_flow(mark, Table.GATE, 100, {"reg2": ofport}, (act.SetField(REG_OPEN, OPEN_IN),)))
+    return tuple(flows)
+
+
+def open_by_learning() -> Action:
+    """The switch opens the port that the packet came from, both ways, without asking anyone (ovs-actions(7), learn)."""
+    return act.Learn(
+        table=Table.GATE,
+        priority=200,
+        cookie=cookie(Category.LEARNED, ""),
+        specs=(
+            act.LearnMatch((REG_PORT, 0, 16), src=("in_port", 0, 16)),
+            act.LearnLoad((REG_OPEN, 0, 2), value=OPEN_BOTH),
+        ),
+    )
+
