@@ -1,1 +1,40 @@
-"""Pool rows to what one host's Open vSwitch should hold. Pure."""
+"""Pool rows to what one host's Open vSwitch should hold. Pure: reads a HostView, returns rows and flows."""
+
+from vnet.compile.compiler import Change, Compiler, Source, compile_flows, flat
+from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
+from vnet.compile.pipeline import (
+    COOKIE_MARK,
+    COOKIE_MARK_MASK,
+    COOKIE_OBJECT_MASK,
+    PIPELINE,
+    Category,
+    From,
+    Table,
+    cookie,
+)
+from vnet.compile.view import HostView, Role, patch_device
+from vnet.compile.vif import ANNOUNCEMENT
+
+__all__ = [
+    "ANNOUNCEMENT",
+    "COOKIE_MARK",
+    "COOKIE_MARK_MASK",
+    "COOKIE_OBJECT_MASK",
+    "PIPELINE",
+    "Category",
+    "Change",
+    "Compiler",
+    "From",
+    "HostView",
+    "Role",
+    "Source",
+    "Switch",
+    "Table",
+    "compile_flows",
+    "cookie",
+    "flat",
+    "ovs_rows",
+    "patch_device",
+    "tunnels_in_use",
+    "vif_mtus",
+]

@@ -208,7 +208,8 @@ class Compiler:
         for network in self.view.networks.values():
             if name in devices_of(network):
                 self._touch_network(network.name)
-        self._dirty |= {source for source in sources(self.view) if source.category is Category.TRUNK}
+        if self.view.host:
+            self._dirty |= {Source(Category.TRUNK, uplink.name) for uplink in self.view.host.uplinks}
 
     def _touch_network(self, name: str) -> None:
         self._dirty |= network_sources(self.view, name)

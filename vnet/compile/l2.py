@@ -16,7 +16,6 @@ from vnet.compile.pipeline import (
     REG_FROM,
     REG_OPEN,
     REG_PORT,
-    TAG_BITS,
     Category,
     From,
     Table,
@@ -32,6 +31,7 @@ MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-201
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
 TAGGED = 0x1000  # vlan_tci: a tag is present
 EXACT_TAG = 0x1FFF
+TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
 
 
 def goto(table: Table) -> Action:
@@ -81,7 +81,9 @@ def from_uplink(ofport: int, tag: int, segment: int, mark: int) -> Flow:
     vlan = (TAGGED | tag, EXACT_TAG) if tag else 0
     pop: Actions = (act.PopVlan(),) if tag else ()
     actions = (*pop, *classified(From.UPLINK, segment, Table.LOOKUP))
-    return Flow(table=Table.CLASSIFY, priority=100, cookie=mark, match=Match(in_port=ofport, vlan_tci=vlan), actions=actions)
+    return Flow(
+        table=Table.CLASSIFY, priority=100, cookie=mark, match=Match(in_port=ofport, vlan_tci=vlan), actions=actions
+    )
 
 
 def to_uplink(ofport: int, tag: int) -> Actions:
@@ -141,7 +143,12 @@ def _away(view: HostView, network: Network) -> tuple[Actions, Actions]:
 
 
 def segment_flood(
-    mark: int, segment: tuple[int, int | None], everyone: Actions, suspects: Actions, away: Actions, away_unknown: Actions
+    mark: int,
+    segment: tuple[int, int | None],
+    everyone: Actions,
+    suspects: Actions,
+    away: Actions,
+    away_unknown: Actions,
 ) -> Flows:
     """The four flows of a segment (value, mask): flood and unknown, each from a VIF and from elsewhere.
 
@@ -193,12 +200,12 @@ def _trunk_flood(view: HostView, mark: int, segment: tuple[int, int | None], her
 
 def tag_to_segment(base: int) -> Actions:
     """Takes the tag off a frame and makes it the segment's low bits."""
-    return (act.SetField("metadata", base), act.Move(("vlan_tci", 0, TAG_BITS), ("metadata", 0, TAG_BITS)), act.PopVlan())
+    return (act.SetField("metadata", base), act.Move(TAG_OF_FRAME, TAG_OF_SEGMENT), act.PopVlan())
 
 
 def segment_to_tag() -> Actions:
     """Puts the tag that the segment stands for on a frame."""
-    return (act.PushVlan(), act.Move(("metadata", 0, TAG_BITS), ("vlan_tci", 0, TAG_BITS)))
+    return (act.PushVlan(), act.Move(TAG_OF_SEGMENT, TAG_OF_FRAME))
 
 
 def segments_of(view: HostView, network: Network, vif: Vif | None) -> list[tuple[int, int | None]]:

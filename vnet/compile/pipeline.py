@@ -88,7 +88,9 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"reg2"}),
         frozenset(),
     ),
-    Table.GATED: Stage("delivery to a moving VIF's port that is open", frozenset({"reg2", "reg5", "metadata"}), frozenset()),
+    Table.GATED: Stage(
+        "delivery to a moving VIF's port that is open", frozenset({"reg2", "reg5", "metadata"}), frozenset()
+    ),
 }
 
 

@@ -33,7 +33,9 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
 UDP, ICMPV6 = 17, 58
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, MULTICAST_REPORT = 135, 136, 143  # RFC 4861 §4.3, §4.4; RFC 3810 §5.2
-ANNOUNCEMENT = b"vnet:announce"  # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
+ANNOUNCEMENT = (
+    b"vnet:announce"  # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
+)
 
 Fields = dict[str, object]
 
@@ -48,7 +50,9 @@ def vif_flows(view: HostView, network: Network, vif: Vif) -> Flows:
     guard = guard_flows(vif, ofport, mark)
     deliveries = _deliveries(vif, ofport, segment)
     if role is Role.ACTIVE:
-        classify = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport, **match}, actions) for match, actions in entries]
+        classify = [
+            _flow(mark, Table.CLASSIFY, 100, {"in_port": ofport, **match}, actions) for match, actions in entries
+        ]
         deliver = [_flow(mark, Table.DELIVER, 100, {"reg2": ofport, **match}, actions) for match, actions in deliveries]
         return (*classify, *guard, *deliver)
     return (*guard, *_gated(view, vif, ofport, mark, entries, deliveries))
@@ -102,7 +106,13 @@ def guard_flows(vif: Vif, ofport: int, mark: int) -> list[Flow]:
     detection need before there is one, and RARP. locked without addresses: anything as its MAC. The rest dies in this table.
     """
     return [
-        _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else (goto(Table.LOOKUP),))
+        _flow(
+            mark,
+            Table.GUARD,
+            priority,
+            {"in_port": ofport, **match},
+            () if priority == REFUSE else (goto(Table.LOOKUP),),
+        )
         for priority, match in _rules(vif)
     ]
 
@@ -155,7 +165,12 @@ def announcements(vif: Vif) -> list[Fields]:
     found += [own | {"eth_type": ETH_ARP, "arp_spa": a, "arp_tpa": a} for a in v4]
     if not v4:
         found.append(own | {"eth_type": ETH_ARP, "arp_op": 2, "eth_dst": BROADCAST})
-    advertise = {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": NEIGHBOUR_ADVERTISEMENT, "ipv6_dst": ALL_NODES}
+    advertise = {
+        "eth_type": ETH_IPV6,
+        "nw_proto": ICMPV6,
+        "icmpv6_type": NEIGHBOUR_ADVERTISEMENT,
+        "ipv6_dst": ALL_NODES,
+    }
     found.append(own | advertise)
     return found
 
@@ -191,8 +206,7 @@ def open_by_learning() -> Action:
         priority=200,
         cookie=cookie(Category.LEARNED, ""),
         specs=(
-            act.LearnMatch((REG_PORT, 0, 16), src=("in_port", 0, 16)),
-            act.LearnLoad((REG_OPEN, 0, 2), value=OPEN_BOTH),
+            act.LearnMatch(f"{REG_PORT}[0..15]", "in_port"),
+            act.LearnLoad(OPEN_BOTH, f"{REG_OPEN}[0..1]"),
         ),
     )
-

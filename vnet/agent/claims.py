@@ -1,0 +1,75 @@
+"""What an agent should do about a VIF whose port it sees, or no longer sees. Pure decisions; the agent carries them out.
+
+One rule: nobody fights. A host claims a VIF that nobody runs, one that is moving to it, or one it was asked to run; else its
+port stays silent and says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from vnet.model import Binding, BindingState, Location, Network, Vif
+
+
+class Act(Enum):
+    CLAIM = "claim"  # insert our binding, with a new epoch
+    RENEW = "renew"  # give our binding a new epoch: we were asked to run what another host runs
+    ACTIVATE = "activate"  # our binding becomes active
+    RELEASE = "release"  # delete our binding
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, and what is wrong ("" if nothing is). `state` is the claim's."""
+
+    act: Act | None = None
+    state: BindingState = BindingState.ACTIVE
+    problem: str = ""
+
+
+def decide(me: str, vif: Vif, network: Network | None, where: Location, mine: Binding | None, plugged: bool) -> Decision:
+    """What to do about a VIF on host `me`. `mine` is this host's binding, `plugged` whether its port is here."""
+    if not plugged:
+        return Decision(Act.RELEASE if mine else None)
+    if network is None:
+        return Decision(problem=f"network {vif.network} is not in the pool")
+    if not network.on(me):
+        hosts = ", ".join(sorted(network.hosts))
+        return Decision(
+            Act.RELEASE if mine else None, problem=f"network {network.name} is not on host {me}, only on {hosts}"
+        )
+    if vif.incoming == me and vif.host != me:
+        return _arriving(mine)
+    return _at_home(me, vif, where, mine)
+
+
+def _arriving(mine: Binding | None) -> Decision:
+    """A migration's destination waits, held, for the guest or the toolstack to say that it runs here."""
+    return Decision() if mine else Decision(Act.CLAIM, BindingState.HELD)
+
+
+def _at_home(me: str, vif: Vif, where: Location, mine: Binding | None) -> Decision:
+    current = where.current
+    elsewhere = current is not None and current.host != me
+    wanted = vif.host == me and vif.incoming is None
+    if mine is None:
+        if not elsewhere or wanted:
+            return Decision(Act.CLAIM)
+        return Decision(problem=_taken(vif, current))
+    if mine.state is not BindingState.ACTIVE:
+        # No longer coming here: finished, and then it is ours; or aborted.
+        if wanted or current is None:
+            return Decision(Act.ACTIVATE)
+        return Decision(Act.RELEASE, problem=_taken(vif, current))
+    if elsewhere and wanted:
+        return Decision(Act.RENEW)
+    if elsewhere and vif.incoming is None:
+        return Decision(Act.RELEASE, problem=_taken(vif, current))
+    return Decision()
+
+
+def _taken(vif: Vif, current: Binding | None) -> str:
+    if current is None:
+        return f"VIF {vif.id} is not expected here"
+    return f"VIF {vif.id} runs on host {current.host}; its port here stays silent until it is moved or unplugged there"

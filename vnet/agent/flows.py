@@ -1,0 +1,157 @@
+"""The flows of ours on the integration bridge: kept as desired over reconnects, restarts and other people's hands.
+
+One rule: only flows with our cookie mark are ours. Changes go in as one bundle; on a new connection the switch's flows are
+read back and only the difference is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from ovsctl.openflow import ConnectionLost, Flow, FlowKey, FlowMod, FlowTable, OpenFlowClient, OpenFlowError, PacketIn
+from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, Category, Change, cookie
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.05  # how long a bridge that does not listen is left alone: vswitchd comes back within tens of milliseconds
+DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
+LEARNED = cookie(Category.LEARNED, "")
+
+
+class FlowKeeper:
+    """Keeps the switch at `remote` to the desired flows, from the moment `start` has been called.
+
+    on_packet_in: a packet that a flow sent to us. on_drift: how many flows somebody else had changed. on_change: the
+    connection came or went. keep_learned: whether a flow that the switch learned is still wanted.
+    """
+
+    def __init__(
+        self,
+        remote: str,
+        on_packet_in: Callable[[PacketIn], None],
+        on_drift: Callable[[int], None],
+        on_change: Callable[[], None],
+        keep_learned: Callable[[Flow], bool],
+    ) -> None:
+        self.remote = remote
+        self.connected = False
+        self.messages = 0  # flow modifications sent, for tests to count
+        self.desired: dict[FlowKey, Flow] = {}
+        self._on_packet_in = on_packet_in
+        self._on_drift = on_drift
+        self._on_change = on_change
+        self._keep_learned = keep_learned
+        self._client: OpenFlowClient | None = None
+        self._lock = asyncio.Lock()
+        self._started = asyncio.Event()
+        self._drift: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """The desired flows are complete: from now on the switch is held to them."""
+        self._started.set()
+
+    def want(self, changes: Iterable[Change]) -> list[FlowMod]:
+        """Takes sources' changes into the desired flows; the modifications that carry them out."""
+        mods: dict[FlowKey, FlowMod] = {}
+        removed: dict[FlowKey, Flow] = {}
+        added: dict[FlowKey, Flow] = {}
+        for change in changes:
+            removed |= {flow.key: flow for flow in change.old}
+            added |= {flow.key: flow for flow in change.new}
+        for key, flow in removed.items():
+            if key not in added:
+                self.desired.pop(key, None)
+                mods[key] = FlowMod.delete(flow)
+        for key, flow in added.items():
+            if self.desired.get(key) != flow:
+                self.desired[key] = flow
+                mods[key] = FlowMod.add(flow)
+        return list(mods.values())
+
+    async def push(self, mods: list[FlowMod]) -> bool:
+        """Sends modifications as one bundle; True once a barrier has answered, False while there is no connection.
+
+        What could not be sent is made up for by the comparison on the next connection.
+        """
+        async with self._lock:
+            if self._client is None or not self.connected:
+                return False
+            try:
+                await self._send(self._client, mods)
+            except ConnectionLost:
+                return False
+            return True
+
+    async def _send(self, client: OpenFlowClient, mods: list[FlowMod]) -> None:
+        if mods:
+            self.messages += len(mods)
+            await client.bundle(mods)
+
+    async def run(self) -> None:
+        """Connects, for ever, and holds the switch to the desired flows."""
+        await self._started.wait()
+        while True:
+            try:
+                await self._serve()
+            except (OpenFlowError, OSError) as error:
+                log.debug("no OpenFlow connection", extra={"remote": self.remote, "error": str(error)})
+            if self.connected:
+                self.connected = False
+                self._on_change()
+            await asyncio.sleep(RETRY_S)
+
+    async def _serve(self) -> None:
+        lost = asyncio.Event()
+        client = OpenFlowClient(self.remote)
+        client.on_packet_in(self._on_packet_in)
+        client.on_disconnect(lambda _: lost.set())
+        async with client:
+            self._client = client
+            await client.on_flow_change(lambda _: self._schedule_repair())
+            async with self._lock:
+                await self._reconcile(client)
+                self.connected = True
+            self._on_change()
+            await lost.wait()
+
+    async def _reconcile(self, client: OpenFlowClient) -> int:
+        """Makes the switch's flows of ours the desired ones; how many differed."""
+        actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
+        found = [stats.flow for stats in actual]
+        kept = [flow for flow in found if not (flow.cookie == LEARNED and self._keep_learned(flow))]
+        mods = FlowTable.diff(self.desired.values(), kept)
+        await self._send(client, mods)
+        return len(mods)
+
+    def _schedule_repair(self) -> None:
+        """Somebody else touched the flows: looks at them shortly, once for many changes."""
+        if self._drift is None:
+            loop = asyncio.get_running_loop()
+            self._drift = loop.call_later(DRIFT_DELAY_S, lambda: loop.create_task(self._repair()))
+
+    async def _repair(self) -> None:
+        self._drift = None
+        async with self._lock:
+            if self._client is None or not self.connected:
+                return
+            try:
+                repaired = await self._reconcile(self._client)
+            except OpenFlowError as error:
+                log.warning("flows could not be repaired", extra={"error": str(error)})
+                return
+        if repaired:
+            self._on_drift(repaired)
+
+    async def send_packet(self, frame: bytes, ofport: int) -> None:
+        """Sends a frame through the pipeline as if it had come in by a port."""
+        if self._client is not None and self.connected:
+            await self._client.packet_out(frame, in_port=ofport, actions=())
+
+    async def counted(self, object_cookie: int, mask: int) -> list[tuple[Flow, int, int]]:
+        """The switch's flows with these cookie bits, each with its packets and bytes."""
+        if self._client is None:
+            return []
+        found = await self._client.dump_flows(cookie=object_cookie, cookie_mask=mask)
+        return [(stats.flow, stats.n_packets, stats.n_bytes) for stats in found]

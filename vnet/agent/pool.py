@@ -1,0 +1,172 @@
+"""The agent's window on the pool database: rows folded into the compiler, and conditions that keep it small.
+
+One rule: the replica holds what this host needs and no more: its own rows, the VIFs it has ports for or is to have, their
+networks, and who else is on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ovsctl.ovsdb import Change, Monitor, Replica, Row
+from vnet.compile import Compiler
+from vnet.model import AgentStatus, Binding, Host, InvalidValue, Network, Owner, Pool, Uplink, Vif
+from vnet.pool.rows import from_row, host_from_rows, uplink_from_row
+
+Where = tuple[tuple[str, str, Any], ...] | bool
+
+
+def monitors(me: str) -> dict[str, Monitor]:
+    """What to replicate before anything is known but the host's name."""
+    return {
+        "Pool": Monitor(columns=("name", "underlay_mtu", "locking_mode", "generation")),
+        "Host": Monitor(columns=("name", "address", "owner")),
+        "Uplink": Monitor(where=(("host", "==", me),)),
+        "Agent": Monitor(where=(("host", "==", me),)),
+        "Vif": Monitor(where=vif_condition(me, ())),
+        "Network": Monitor(where=False),
+        "Binding": Monitor(where=(("host", "==", me),)),
+    }
+
+
+def vif_condition(me: str, ports: Iterable[str]) -> Where:
+    """The VIFs a host needs: those wanted here, those coming here, those whose port is here."""
+    return (("host", "==", me), ("incoming", "==", me), *(("id", "==", vif) for vif in sorted(ports)))
+
+
+def network_conditions(me: str, networks: Iterable[str]) -> tuple[Where, Where]:
+    """The conditions on Network and Binding for the networks a host needs."""
+    ordered = sorted(networks)
+    named = tuple(("name", "==", name) for name in ordered)
+    bound = tuple(("network", "==", name) for name in ordered)
+    return named or False, (("host", "==", me), *bound)
+
+
+class PoolFold:
+    """Folds replica changes into a compiler, and knows what else the pool says about this host.
+
+    on_binding: called with the binding before and after, whenever one of a network known here changes.
+    overlay: bindings of this host that it has decided on and the database does not say yet; they win over its rows.
+    """
+
+    def __init__(self, me: str, compiler: Compiler) -> None:
+        self.me = me
+        self.compiler = compiler
+        self.generation = 0
+        self.status: AgentStatus | None = None
+        self.overlay: dict[str, Binding] = {}
+        self.bad_rows: dict[str, str] = {}
+        self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
+        self._uplinks: dict[str, Uplink] = {}
+        self._folds: dict[str, Callable[[Row | None, Row | None], None]] = {
+            "Pool": self._pool,
+            "Host": self._host,
+            "Uplink": self._uplink,
+            "Agent": self._agent,
+            "Network": self._network,
+            "Vif": self._vif,
+            "Binding": self._binding,
+        }
+
+    def start(self, replica: Replica) -> None:
+        """Takes everything a replica holds."""
+        for table in self._folds:
+            self.fold(Change(table, uuid, None, row) for uuid, row in replica[table].items())
+
+    def fold(self, batch: Iterable[Change]) -> None:
+        """Takes one transaction's changes. A row that no pool may hold is kept out, and remembered in `bad_rows`."""
+        for change in sorted(batch, key=lambda change: change.new is not None):
+            try:
+                self._folds[change.table](change.old, change.new)
+                self.bad_rows.pop(change.uuid, None)
+            except InvalidValue as error:
+                self.bad_rows[str(change.uuid)] = f"{change.table}: {error}"
+
+    def wanted_networks(self) -> set[str]:
+        """The networks of the VIFs that are, or are to be, here."""
+        return {vif.network for vif in self.compiler.view.vifs.values()}
+
+    def set_overlay(self, binding: Binding) -> None:
+        """This host has decided on its binding of a VIF: it holds here, whatever the database says so far."""
+        self.overlay[binding.vif] = binding
+        self.compiler.set_binding(binding)
+
+    def clear_overlay(self, vif: str) -> None:
+        """The database knows better: its row, or none, holds again."""
+        decided = self.overlay.pop(vif, None)
+        if decided is not None:
+            actual = self.mine.get(vif)
+            if actual is not None:
+                self.compiler.set_binding(actual)
+            else:
+                self.compiler.drop_binding(decided.network, vif, self.me)
+
+    def _pool(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            self.compiler.set_pool(None)
+            return
+        values: Mapping[str, Any] = {**_columns(new, "name", "underlay_mtu", "locking_mode", "generation"), "revision": 0}
+        pool = from_row(Pool, values)
+        self.generation = pool.generation
+        self.compiler.set_pool(pool)
+
+    def _host(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            if old is not None:
+                self.compiler.drop_host(old["name"])
+            return
+        uplinks = tuple(self._uplinks.values()) if new["name"] == self.me else ()
+        self.compiler.set_host(host_from_rows(new, uplinks))
+
+    def _uplink(self, old: Row | None, new: Row | None) -> None:
+        if old is not None and (new is None or new["name"] != old["name"]):
+            self._uplinks.pop(old["name"], None)
+        if new is not None:
+            self._uplinks[new["name"]] = uplink_from_row(new)
+        known = self.compiler.view.hosts.get(self.me)
+        if known is not None:
+            ordered = tuple(sorted(self._uplinks.values(), key=lambda uplink: uplink.name))
+            self.compiler.set_host(Host(known.name, known.address, ordered, Owner(known.owner)))
+
+    def _agent(self, old: Row | None, new: Row | None) -> None:
+        self.status = from_row(AgentStatus, new) if new is not None else None
+
+    def _network(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            if old is not None:
+                self.compiler.drop_network(old["name"])
+        else:
+            self.compiler.set_network(from_row(Network, new))
+
+    def _vif(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            if old is not None:
+                self.compiler.drop_vif(old["id"])
+        else:
+            self.compiler.set_vif(from_row(Vif, new))
+
+    def _binding(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            if old is None:
+                return
+            vif, host, network = old["vif"], old["host"], old["network"]
+            if host == self.me:
+                self.mine.pop(vif, None)
+                if vif in self.overlay:
+                    return
+            self.compiler.drop_binding(network, vif, host)
+            return
+        binding = from_row(Binding, new)
+        if binding.host == self.me:
+            self.mine[binding.vif] = binding
+            decided = self.overlay.get(binding.vif)
+            if decided is not None:
+                if (decided.epoch, decided.state) != (binding.epoch, binding.state):
+                    return
+                del self.overlay[binding.vif]
+        self.compiler.set_binding(binding)
+
+
+def _columns(row: Row, *names: str) -> dict[str, Any]:
+    return {name: row[name] for name in names}

@@ -1,0 +1,113 @@
+"""The Open vSwitch rows a host should have: br-int with its tunnels and patches, and a bridge per uplink.
+
+VIF ports are not here: toolstacks add them, we only tell vswitchd their MTU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ovsctl import vswitch
+from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, Role, patch_device
+from vnet.model import BondHash, BondMode, LacpTime, Network, NetworkType, Uplink
+
+# ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
+PROTOCOLS = frozenset(vswitch.OpenFlow)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """How this host's Open vSwitch is run: the integration bridge's name, and the datapath ("" is the kernel's)."""
+
+    bridge: str = "br-int"
+    datapath_type: str = ""
+
+
+def uplink_bridge(uplink: str) -> str:
+    return f"br-{uplink}"
+
+
+def uplink_patch(uplink: str) -> str:
+    """The uplink bridge's end of the patch to br-int."""
+    return f"phy-{uplink}"
+
+
+def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
+    """Everything of ours that this host's Open_vSwitch database should hold."""
+    uplinks = view.host.uplinks if view.host else ()
+    used = {network.uplink for network in view.networks.values()}
+    tunnels = tuple(_tunnel(kind) for kind in NetworkType if kind in tunnels_in_use(view))
+    patches = tuple(_patch(patch_device(u.name), uplink_patch(u.name)) for u in uplinks if u.name in used)
+    integration = vswitch.Bridge(
+        switch.bridge,
+        ports=tunnels + patches,
+        datapath_type=switch.datapath_type,
+        fail_mode=vswitch.FailMode.SECURE,
+        protocols=PROTOCOLS,
+        other_config={"disable-in-band": "true"},
+    )
+    return vswitch.VSwitch((integration, *(_uplink(u, u.name in used, switch) for u in uplinks)))
+
+
+def tunnels_in_use(view: HostView) -> set[NetworkType]:
+    """The encapsulations that this host's networks need, and the relay's while a VIF of a VLAN network moves from or to here."""
+    kinds = {network.type for network in view.networks.values() if network.type.is_tunnel}
+    if any(_relays(view, network) for network in view.networks.values()):
+        kinds.add(RELAY_TYPE)
+    return kinds
+
+
+def _relays(view: HostView, network: Network) -> bool:
+    if network.type is not NetworkType.VLAN or view.vtep(view.me) is None:
+        return False
+    for vif in view.local(network.name):
+        where = view.location(network.name, vif.id)
+        if vif.incoming is not None or where.incoming is not None or where.superseded:
+            return True
+    return False
+
+
+def _tunnel(kind: NetworkType) -> vswitch.Port:
+    name = TUNNEL_DEVICE[kind]
+    options = {"remote_ip": "flow", "key": "flow"}
+    return vswitch.Port(name, (vswitch.Interface(name, type=kind.value, options=options),))
+
+
+def _patch(name: str, peer: str) -> vswitch.Port:
+    return vswitch.Port(name, (vswitch.Interface(name, type="patch", options={"peer": peer}),))
+
+
+def _uplink(uplink: Uplink, used: bool, switch: Switch) -> vswitch.Bridge:
+    """The bridge of an uplink: it switches by MAC like any other, so it needs no flows of ours and no controller."""
+    ports = [_physical(uplink)]
+    if used:
+        ports.append(_patch(uplink_patch(uplink.name), patch_device(uplink.name)))
+    return vswitch.Bridge(
+        uplink_bridge(uplink.name),
+        ports=tuple(ports),
+        datapath_type=switch.datapath_type,
+        fail_mode=vswitch.FailMode.STANDALONE,
+        other_config={"disable-in-band": "true"},
+    )
+
+
+def _physical(uplink: Uplink) -> vswitch.Port:
+    members = tuple(vswitch.Interface(nic, mtu_request=uplink.mtu) for nic in uplink.members)
+    if uplink.mode is None:
+        return vswitch.Port(uplink.members[0], members)
+    name = f"bond-{uplink.name}"[:15]
+    if uplink.mode is not BondMode.LACP:
+        return vswitch.Port(name, members, bond_mode=vswitch.BondMode(uplink.mode.value))
+    spread = vswitch.BondMode.BALANCE_TCP if uplink.hash is BondHash.TCPUDP_PORTS else vswitch.BondMode.BALANCE_SLB
+    # Until the switch answers LACP the bond works as active-backup, so a host can boot from a switch not set up yet.
+    config = {"lacp-fallback-ab": "true", "lacp-time": "fast" if uplink.lacp_time is LacpTime.FAST else "slow"}
+    return vswitch.Port(name, members, bond_mode=spread, lacp=vswitch.Lacp.ACTIVE, other_config=config)
+
+
+def vif_mtus(view: HostView) -> dict[str, int]:
+    """The MTU in bytes that each local VIF's port should have, by VIF id."""
+    return {
+        vif: view.networks[row.network].mtu
+        for vif in view.ports
+        if (row := view.vifs.get(vif)) is not None and view.role(row) is not Role.ABSENT
+    }
