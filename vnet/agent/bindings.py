@@ -1,0 +1,142 @@
+"""This host's bindings: decides about VIFs whose port, row or location changed, and brings the database to it.
+
+What was decided holds here at once, as an overlay over the database's rows; the database follows as soon as it can be
+reached. If somebody else was faster the database wins, and the VIF is decided on anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from ovsctl.ovsdb import Client, ConnectionLost, OutcomeUnknown, TransactError
+from vnet.agent import writes
+from vnet.agent.claims import Act, Decision, decide
+from vnet.agent.pool import PoolFold
+from vnet.agent.ports import LocalPort
+from vnet.model import Binding, BindingState, LockingMode, Vif
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Note = Callable[[str, str, Binding], None]
+
+
+class Bindings:
+    """Decides and claims. `on_written(kind, text, binding)` hears what the database took; `wake` asks for another look."""
+
+    def __init__(
+        self, pool: PoolFold, client: Client, spawn: Spawn, wake: Callable[[], None], on_written: Note, now_ms: Callable[[], int]
+    ) -> None:
+        self._pool = pool
+        self._client = client
+        self._spawn = spawn
+        self._wake = wake
+        self._on_written = on_written
+        self._now_ms = now_ms
+        self._writing: set[str] = set()
+        self.ports: dict[str, LocalPort] = {}  # by VIF id
+        self.touched: set[str] = set()  # VIFs to decide about
+        self.announce: set[str] = set()  # VIFs that moved here without a word of their own
+        self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
+        self.problems: dict[str, str] = {}  # by VIF id
+
+    def decide_touched(self) -> None:
+        """Decides about every VIF that something changed about."""
+        touched, self.touched = self.touched, set()
+        for vif in sorted(touched):
+            self._decide(vif)
+
+    def _decide(self, vif_id: str) -> None:
+        view = self._pool.compiler.view
+        self.problems.pop(vif_id, None)
+        vif = view.vifs.get(vif_id)
+        if vif is None:
+            self._decide_unknown(vif_id)
+            return
+        where = view.location(vif.network, vif_id)
+        mine = view.binding(vif.network, vif_id, self._pool.me)
+        decision = decide(self._pool.me, vif, view.networks.get(vif.network), where, mine, vif_id in self.ports)
+        port = self.ports.get(vif_id)
+        problem = decision.problem or (f"port {port.name}: {port.error}" if port and port.error else "")
+        if problem:
+            self.problems[vif_id] = problem
+        self._carry_out(vif, mine, decision)
+
+    def _decide_unknown(self, vif_id: str) -> None:
+        if vif_id in self.ports:
+            self.problems[vif_id] = f"the pool has no VIF {vif_id}, which port {self.ports[vif_id].name} names"
+        elif (mine := self._pool.mine.get(vif_id)) is not None:
+            self.releases[vif_id] = mine
+
+    def _carry_out(self, vif: Vif, mine: Binding | None, decision: Decision) -> None:
+        if decision.act in (Act.CLAIM, Act.RENEW):
+            self._decided(self._binding(vif, decision.state))
+        elif decision.act is Act.ACTIVATE:
+            self.set_state(vif.id, BindingState.ACTIVE, announced=False)
+        elif decision.act is Act.RELEASE and mine is not None:
+            self._pool.clear_overlay(vif.id)
+            self.releases[vif.id] = mine
+
+    def _binding(self, vif: Vif, state: BindingState) -> Binding:
+        return Binding(
+            vif=vif.id,
+            host=self._pool.me,
+            network=vif.network,
+            mac=vif.mac,
+            epoch=vif.epoch + 1,
+            state=state,
+            addresses=vif.addresses,
+            unlocked=vif.locking_mode is LockingMode.UNLOCKED,
+            since=self._now_ms(),
+        )
+
+    def set_state(self, vif_id: str, state: BindingState, *, announced: bool) -> bool:
+        """Opens the port of a VIF that is moving here: at once on this host. False if it is not moving here.
+
+        announced: the guest has told the network that it is here; otherwise the agent does once the port is open.
+        """
+        view = self._pool.compiler.view
+        vif = view.vifs.get(vif_id)
+        mine = view.binding(vif.network, vif_id, self._pool.me) if vif else None
+        if mine is None:
+            return False
+        if mine.state not in (state, BindingState.ACTIVE):
+            if state is BindingState.ACTIVE and not announced:
+                self.announce.add(vif_id)
+            self._decided(replace(mine, state=state, since=self._now_ms()))
+            self._wake()
+        return True
+
+    def _decided(self, binding: Binding) -> None:
+        self._pool.set_overlay(binding)
+        if binding.vif not in self._writing:
+            self._writing.add(binding.vif)
+            self._spawn(self._write(binding.vif))
+
+    async def _write(self, vif_id: str) -> None:
+        """Brings the database to what was decided about one VIF, over lost connections."""
+        try:
+            while (decided := self._pool.overlay.get(vif_id)) is not None:
+                try:
+                    await self._client.transact(*writes.bind(decided, self._pool.mine.get(vif_id)))
+                except (ConnectionLost, OutcomeUnknown):
+                    await self._client.wait_connected()
+                    await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
+                except TransactError as error:
+                    log.info("somebody else was faster", extra={"vif": vif_id, "error": str(error)})
+                    self._pool.clear_overlay(vif_id)
+                    await asyncio.sleep(RETRY_S)
+                    self.touched.add(vif_id)
+                    self._wake()
+                else:
+                    if self._pool.overlay.get(vif_id) == decided:
+                        del self._pool.overlay[vif_id]
+                    self._on_written(decided.state.value, f"{decided.state.value} on {decided.host}", decided)
+        finally:
+            self._writing.discard(vif_id)

@@ -1,0 +1,165 @@
+"""What an agent tells the pool once a barrier has answered: bindings ready, others' acknowledged, ones given up, events.
+
+One rule: nothing is said before it is true in the switch. Each thing is said once; after a lost connection, again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ovsctl.ovsdb import Client, Operation, OvsdbError
+from vnet.agent import writes
+from vnet.agent.bindings import Bindings
+from vnet.agent.pool import PoolFold
+from vnet.compile import Role
+from vnet.model import AgentStatus, Binding, BindingState, Event, NetworkType
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+MAX_EVENTS = 200  # waiting to be written; older ones are dropped first
+
+
+class Reporter:
+    """Collects what is true after a push, and writes it in one transaction at a time.
+
+    rows_settled: whether the switch's ports and bridges are as desired too. other_problems: what is wrong besides VIFs.
+    """
+
+    def __init__(
+        self,
+        pool: PoolFold,
+        bindings: Bindings,
+        client: Client,
+        status: AgentStatus,
+        rows_settled: Callable[[], bool],
+        other_problems: Callable[[], dict[str, str]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._pool = pool
+        self._bindings = bindings
+        self._client = client
+        self._status = status
+        self._rows_settled = rows_settled
+        self._other_problems = other_problems
+        self._now_ms = now_ms
+        self._events: list[Event] = []
+        self._ready: dict[str, int] = {}  # VIF id to the epoch that was reported
+        self._acked: dict[tuple[str, str], tuple[int, BindingState]] = {}
+        self._due: set[tuple[str, str]] = set()
+        self._said: AgentStatus | None = None
+        self._wake = asyncio.Event()
+        self._programmed_generation = 0
+        self.changed: set[tuple[str, str]] = set()  # (network, VIF) whose bindings changed and are not programmed yet
+
+    def event(self, kind: str, text: str, binding: Binding | None = None) -> None:
+        """Something happened that people should be able to read later."""
+        network, vif = (binding.network, binding.vif) if binding else ("", "")
+        self._events.append(Event(self._now_ms(), kind, text, self._pool.me, network, vif))
+        del self._events[:-MAX_EVENTS]
+        self._wake.set()
+
+    def take(self) -> tuple[set[tuple[str, str]], int]:
+        """What a push that starts now will have programmed."""
+        changed, self.changed = self.changed, set()
+        return changed, self._pool.generation
+
+    def programmed(self, taken: tuple[set[tuple[str, str]], int]) -> None:
+        """The push that `taken` was for has been answered by a barrier."""
+        self._due |= taken[0]
+        self._programmed_generation = max(self._programmed_generation, taken[1])
+        self._wake.set()
+
+    def not_programmed(self, taken: tuple[set[tuple[str, str]], int]) -> None:
+        """The push failed: what it was for is still to be done."""
+        self.changed |= taken[0]
+
+    async def run(self) -> None:
+        """Writes for ever; what is not accepted is tried again."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._write()
+            except OvsdbError as error:
+                log.info("report not written yet", extra={"error": str(error)})
+                self._ready.clear()
+                self._acked.clear()
+                self._said = None
+                await asyncio.sleep(RETRY_S)
+                await self._client.wait_connected()
+                self._due |= {(b.network, b.vif) for b in self._pool.mine.values()}
+                self._wake.set()
+
+    async def _write(self) -> None:
+        operations: list[Operation] = []
+        later: set[tuple[str, str]] = set()
+        for network, vif in self._due:
+            due = self._said_of(network, vif)
+            if due is None:
+                later.add((network, vif))
+            else:
+                operations += due
+        self._due = later
+        for vif, binding in list(self._bindings.releases.items()):
+            operations += writes.release(binding)
+            del self._bindings.releases[vif]
+        events, self._events = self._events, []
+        operations += [writes.event(event) for event in events]
+        status = self._current_status()
+        if status != self._said:
+            operations.append(writes.status(status, self._pool.status is not None))
+        if operations:
+            await self._client.transact(*operations)
+        self._said = status
+
+    def _current_status(self) -> AgentStatus:
+        from dataclasses import replace
+
+        problems = {f"vif {vif}": text for vif, text in self._bindings.problems.items()} | self._other_problems()
+        generation = self._programmed_generation if self._rows_settled() else (self._said or self._status).generation
+        return replace(self._status, generation=generation, problems=problems)
+
+    def _said_of(self, network: str, vif_id: str) -> list[Operation] | None:
+        """What can be said of a VIF now that the switch is programmed; None if it must wait for ports of ours."""
+        view = self._pool.compiler.view
+        operations: list[Operation] = []
+        vif = view.vifs.get(vif_id)
+        mine = self._pool.mine.get(vif_id)
+        if vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
+            if self._needs_devices(network):
+                return None
+            if self._ready.get(vif_id) != mine.epoch:
+                self._ready[vif_id] = mine.epoch
+                operations.append(writes.ready(mine, self._now_ms()))
+        where = view.location(network, vif_id)
+        moving = where.incoming if where.incoming else where.current if where.superseded else None
+        if moving is not None and moving.host != self._pool.me:
+            if self._needs_devices(network):
+                return None
+            said = (moving.epoch, moving.state)
+            if self._acked.get((vif_id, moving.host)) != said:
+                self._acked[vif_id, moving.host] = said
+                operations.append(writes.acknowledge(moving, self._pool.me))
+        if moving is None:
+            for key in [key for key in self._acked if key[0] == vif_id]:
+                del self._acked[key]
+        return operations
+
+    def _needs_devices(self, network: str) -> bool:
+        """Whether a tunnel or patch port that the network needs is still on its way."""
+        known = self._pool.compiler.view.networks.get(network)
+        return known is not None and known.type is not NetworkType.INTERNAL and not self._rows_settled()
+
+    async def heartbeat(self, period_s: float) -> None:
+        """Says for ever that this agent lives."""
+        while True:
+            try:
+                if self._said is not None:
+                    await self._client.transact(writes.some_status(self._pool.me, {"heartbeat": self._now_ms()}))
+            except OvsdbError as error:
+                log.debug("no heartbeat", extra={"error": str(error)})
+            self._wake.set()
+            await asyncio.sleep(period_s)
