@@ -43,6 +43,7 @@ class Bindings:
         self.ports: dict[str, LocalPort] = {}  # by VIF id
         self.touched: set[str] = set()  # VIFs to decide about
         self.announce: set[str] = set()  # VIFs that moved here without a word of their own
+        self.announced: set[str] = set()  # VIFs whose guests have announced themselves here
         self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
         self.problems: dict[str, str] = {}  # by VIF id
 
@@ -107,8 +108,8 @@ class Bindings:
         if mine is None:
             return False
         if mine.state not in (state, BindingState.ACTIVE):
-            if state is BindingState.ACTIVE and not announced:
-                self.announce.add(vif_id)
+            if state is BindingState.ACTIVE:
+                (self.announced if announced else self.announce).add(vif_id)
             self._decided(replace(mine, state=state, since=self._now_ms()))
             self._wake()
         return True

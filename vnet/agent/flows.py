@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from ovsctl.openflow import ConnectionLost, Flow, FlowKey, FlowMod, FlowTable, OpenFlowClient, OpenFlowError, PacketIn
+from ovsctl.openflow import ConnectionLost, Flow, FlowKey, FlowMod, FlowTable, OpenFlowClient, OpenFlowError, Output, PacketIn, Port
 from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, Category, Change, cookie
 
 log = logging.getLogger(__name__)
@@ -119,9 +119,9 @@ class FlowKeeper:
     async def _reconcile(self, client: OpenFlowClient) -> int:
         """Makes the switch's flows of ours the desired ones; how many differed."""
         actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-        found = [stats.flow for stats in actual]
+        found = [entry.flow for entry in actual]
         kept = [flow for flow in found if not (flow.cookie == LEARNED and self._keep_learned(flow))]
-        mods = FlowTable.diff(self.desired.values(), kept)
+        mods = FlowTable.diff(FlowTable(self.desired.values()), FlowTable(kept))
         await self._send(client, mods)
         return len(mods)
 
@@ -147,11 +147,11 @@ class FlowKeeper:
     async def send_packet(self, frame: bytes, ofport: int) -> None:
         """Sends a frame through the pipeline as if it had come in by a port."""
         if self._client is not None and self.connected:
-            await self._client.packet_out(frame, in_port=ofport, actions=())
+            await self._client.packet_out(frame, in_port=ofport, actions=(Output(Port.TABLE),))
 
     async def counted(self, object_cookie: int, mask: int) -> list[tuple[Flow, int, int]]:
         """The switch's flows with these cookie bits, each with its packets and bytes."""
         if self._client is None:
             return []
         found = await self._client.dump_flows(cookie=object_cookie, cookie_mask=mask)
-        return [(stats.flow, stats.n_packets, stats.n_bytes) for stats in found]
+        return [(entry.flow, entry.stats.n_packets, entry.stats.n_bytes) for entry in found]

@@ -14,6 +14,11 @@ from vnet.compile import Compiler
 from vnet.model import AgentStatus, Binding, Host, InvalidValue, Network, Owner, Pool, Uplink, Vif
 from vnet.pool.rows import from_row, host_from_rows, uplink_from_row
 
+# What peers must know of a binding. Left out is what is only said to the controller: were it here, each acknowledgement of
+# one host would be sent to all others.
+BINDING_COLUMNS = ("vif", "host", "network", "mac", "epoch", "state", "addresses", "unlocked")
+SAID_ELSEWHERE = {"ready": False, "acked": frozenset(), "since": 0}
+
 Where = tuple[tuple[str, str, Any], ...] | bool
 
 
@@ -26,7 +31,7 @@ def monitors(me: str) -> dict[str, Monitor]:
         "Agent": Monitor(where=(("host", "==", me),)),
         "Vif": Monitor(where=vif_condition(me, ())),
         "Network": Monitor(where=False),
-        "Binding": Monitor(where=(("host", "==", me),)),
+        "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
     }
 
 
@@ -157,7 +162,7 @@ class PoolFold:
                     return
             self.compiler.drop_binding(network, vif, host)
             return
-        binding = from_row(Binding, new)
+        binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **SAID_ELSEWHERE})
         if binding.host == self.me:
             self.mine[binding.vif] = binding
             decided = self.overlay.get(binding.vif)

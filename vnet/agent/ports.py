@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsctl.ovsdb import Monitor
+from ovsctl.vswitch import COLUMNS
 from vnet.model.values import VIF_ID
 
 IFACE_ID = "iface-id"
 XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so
 
+# What a plan of rows needs, and what vswitchd answers; statistics, which change every few seconds, are left out.
 MONITORS = {
-    "Open_vSwitch": Monitor(columns=None),
-    "Bridge": Monitor(columns=None),
-    "Port": Monitor(columns=None),
-    "Interface": Monitor(columns=None),
+    table: Monitor(columns=(*columns, *(("ofport", "error") if table == "Interface" else ())))
+    for table, columns in COLUMNS.items()
 }
 
 Tables = Mapping[str, Mapping[Any, Mapping[str, Any]]]

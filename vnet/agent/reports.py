@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from ovsctl.ovsdb import Client, Operation, OvsdbError
 from vnet.agent import writes
@@ -116,8 +117,6 @@ class Reporter:
         self._said = status
 
     def _current_status(self) -> AgentStatus:
-        from dataclasses import replace
-
         problems = {f"vif {vif}": text for vif, text in self._bindings.problems.items()} | self._other_problems()
         generation = self._programmed_generation if self._rows_settled() else (self._said or self._status).generation
         return replace(self._status, generation=generation, problems=problems)

@@ -23,7 +23,7 @@ def bind(decided: Binding, actual: Binding | None) -> list[Operation]:
         return [Update("Binding", (*mine, ("epoch", "==", decided.epoch)), state)]
     vif = (("id", "==", decided.vif),)
     take = [
-        Wait("Vif", vif, ("epoch",), "==", ({"epoch": decided.epoch - 1},), timeout_ms=0),
+        Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
         Update("Vif", vif, {"epoch": decided.epoch}),
     ]
     columns = to_columns(decided)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from netaddr import EUI
 
-from ovsctl.openflow import Action, Flow, Match
+from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.l2 import EXACT_TAG, TAGGED, Actions, Flows, classified, goto, segment_to_tag, tag_to_segment
 from vnet.compile.pipeline import (
@@ -201,12 +201,12 @@ def _gated(
 
 def open_by_learning() -> Action:
     """The switch opens the port that the packet came from, both ways, without asking anyone (ovs-actions(7), learn)."""
-    return act.Learn(
+    return Learn(
         table=Table.GATE,
         priority=200,
         cookie=cookie(Category.LEARNED, ""),
         specs=(
-            act.LearnMatch(f"{REG_PORT}[0..15]", "in_port"),
-            act.LearnLoad(OPEN_BOTH, f"{REG_OPEN}[0..1]"),
+            LearnMatch(f"{REG_PORT}[0..15]", "in_port"),
+            LearnLoad(OPEN_BOTH, f"{REG_OPEN}[0..1]"),
         ),
     )

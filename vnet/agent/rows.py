@@ -1,0 +1,125 @@
+"""The Open vSwitch rows of ours: bridges, tunnels, patches, bonds, and the MTU of VIF ports. Kept as desired.
+
+One rule: additions first, removals only once the pool's desired state is complete. Rows that others made stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ovsctl import vswitch
+from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Update
+from vnet.agent.ports import LocalPort
+from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+OWNER = vswitch.Owner()
+
+
+class RowKeeper:
+    """Keeps the local Open_vSwitch database to the rows that the view asks for.
+
+    on_drift: what somebody else had changed. on_change: something was applied, or failed differently.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        view: HostView,
+        switch: Switch,
+        on_drift: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._view = view
+        self._switch = switch
+        self._on_drift = on_drift
+        self._on_change = on_change
+        self._replica: Replica | None = None
+        self._wanted: tuple[vswitch.VSwitch, tuple[tuple[str, str, int], ...]] | None = None
+        self._ports: dict[str, LocalPort] = {}
+        self._dirty = asyncio.Event()
+        self._suspect = True
+        self._failed = False
+        self.problems: dict[str, str] = {}
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was asked for is in the switch, or is known to have failed."""
+        return not self._suspect and not self._dirty.is_set()
+
+    def start(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def changed(self, batch: tuple[Change, ...]) -> None:
+        """Rows changed in the switch's database: looks again if any of ours did."""
+        for change in batch:
+            if change.table in ("Bridge", "Port", "Interface") and any(
+                row is not None and (OWNER.owns(row) or row["name"] == self._switch.bridge) for row in (change.old, change.new)
+            ):
+                self._suspect = True
+                self._dirty.set()
+
+    def kick(self, ports: dict[str, LocalPort]) -> None:
+        """The view may have changed: works if it asks for other rows than before."""
+        self._ports = ports
+        wanted = (ovs_rows(self._view, self._switch), self._mtus())
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._suspect = True
+            self._dirty.set()
+
+    def _mtus(self) -> tuple[tuple[str, str, int], ...]:
+        """(VIF, its port, MTU in bytes) for each VIF port whose MTU is not the network's."""
+        return tuple(
+            (vif, port.name, mtu)
+            for vif, mtu in sorted(vif_mtus(self._view).items())
+            if (port := self._ports.get(vif)) is not None and port.mtu_request != mtu
+        )
+
+    async def run(self) -> None:
+        """Applies what is wanted, for ever."""
+        planned: vswitch.VSwitch | None = None
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if self._wanted is None or self._replica is None:
+                continue
+            rows, mtus = self._wanted
+            try:
+                applied = await self._apply(rows, mtus)
+            except (OvsdbError, vswitch.VSwitchError) as error:
+                self._problem({"open vswitch": str(error)})
+                await asyncio.sleep(RETRY_S)
+                self._dirty.set()
+                continue
+            if applied and planned == rows:
+                self._on_drift(applied)
+            planned = rows
+            if not self._dirty.is_set():
+                self._suspect = False
+            self._on_change()
+
+    async def _apply(self, rows: vswitch.VSwitch, mtus: tuple[tuple[str, str, int], ...]) -> str:
+        """One round; what was changed in rows of ours, as text."""
+        assert self._replica is not None  # noqa: S101 - the caller looked
+        if mtus:
+            await self._client.transact(*(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus))
+        plan = vswitch.plan(rows, self._replica, OWNER)
+        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts}
+        if plan.additions:
+            applied = await vswitch.apply(self._client, plan.additions)
+            problems |= {f"interface {name}": text for name, text in dict(applied.errors if applied else {}).items()}
+        if plan.removals:
+            await vswitch.apply(self._client, plan.removals)
+        self._problem(problems)
+        return "; ".join(str(change) for change in plan)
+
+    def _problem(self, problems: dict[str, str]) -> None:
+        if problems != self.problems:
+            self.problems = problems
+            self._on_change()
