@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsctl.openflow import Flow, PacketIn, PeerError
-from ovsctl.ovsdb import Change, Client, Replica
+from ovsctl.ovsdb import Change, Client, NotConnected, Replica
 from vnet.agent.announce import rarp
 from vnet.agent.bindings import Bindings
 from vnet.agent.flows import FlowKeeper
@@ -72,6 +72,13 @@ class Agent:
         self._conditions: dict[str, object] = {}
         self._group: asyncio.TaskGroup | None = None
 
+    @property
+    def ovs(self) -> Replica:
+        """The local switch's database."""
+        if self._ovs is None:
+            raise NotConnected("Open vSwitch's database was not reached yet")
+        return self._ovs
+
     # Life
 
     async def run(self) -> None:
@@ -123,7 +130,7 @@ class Agent:
         try:
             return await self.flows.push(mods)
         except PeerError as error:
-            log.error("the switch refused flows", extra={"error": str(error)})
+            log.error("the switch refused flows: %s", error)
             self.reports.event("refused", f"the switch refused flows: {error}")
             return False
 
@@ -143,6 +150,8 @@ class Agent:
         self.reports.changed.update((b.network, b.vif) for network in view.networks for b in view.bindings(network))
 
     def _pool_changed(self, batch: tuple[Change, ...]) -> None:
+        for change in batch:
+            self._note_activation(change)
         self.pool.fold(batch)
         for change in batch:
             for row in (change.old, change.new):
@@ -156,7 +165,6 @@ class Agent:
         if change.table == "Binding":
             bindings.touched.add(row["vif"])
             self.reports.changed.add((row["network"], row["vif"]))
-            self._note_activation(change)
         elif change.table == "Vif":
             bindings.touched.add(row["id"])
             self.reports.changed.add((row["network"], row["id"]))
@@ -166,11 +174,12 @@ class Agent:
             self.reports.changed.update((row["name"], vif) for vif in local)
 
     def _note_activation(self, change: Change) -> None:
-        """The toolstack's word, by the database, made our binding active: the guest may not have told the network."""
-        old, new = change.old, change.new
-        if old is None or new is None or new["host"] != self.me:
+        """The toolstack's word, by the database, makes our binding active: the guest may not have told the network."""
+        new = change.new
+        if change.table != "Binding" or new is None or new["host"] != self.me or new["state"] != BindingState.ACTIVE.value:
             return
-        if old["state"] != new["state"] == BindingState.ACTIVE.value and new["vif"] not in self.bindings.announced:
+        known = self.compiler.view.binding(new["network"], new["vif"], self.me)
+        if known is not None and known.state is not BindingState.ACTIVE:
             self.bindings.announce.add(new["vif"])
 
     def _ovs_changed(self, batch: tuple[Change, ...]) -> None:
@@ -218,11 +227,11 @@ class Agent:
         return False
 
     def _flows_drifted(self, count: int) -> None:
-        log.warning("flows changed by hand were put back", extra={"count": count})
+        log.warning("%d flows changed by hand were put back", count)
         self.reports.event("drift", f"{count} flows of {self.options.switch.bridge} differed and were put back")
 
     def _rows_drifted(self, text: str) -> None:
-        log.warning("rows changed by hand were put back", extra={"rows": text})
+        log.warning("rows changed by hand were put back: %s", text)
         self.reports.event("drift", f"put back: {text}")
 
     def _written(self, kind: str, text: str, binding: Any) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from ovsctl.ovsdb import Client, ConnectionLost, OutcomeUnknown, TransactError
+from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, TransactError
 from vnet.agent import writes
 from vnet.agent.claims import Act, Decision, decide
 from vnet.agent.pool import PoolFold
 from vnet.agent.ports import LocalPort
+from vnet.logs import about
 from vnet.model import Binding, BindingState, LockingMode, Vif
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ class Bindings:
         self.ports: dict[str, LocalPort] = {}  # by VIF id
         self.touched: set[str] = set()  # VIFs to decide about
         self.announce: set[str] = set()  # VIFs that moved here without a word of their own
-        self.announced: set[str] = set()  # VIFs whose guests have announced themselves here
         self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
         self.problems: dict[str, str] = {}  # by VIF id
 
@@ -108,8 +108,8 @@ class Bindings:
         if mine is None:
             return False
         if mine.state not in (state, BindingState.ACTIVE):
-            if state is BindingState.ACTIVE:
-                (self.announced if announced else self.announce).add(vif_id)
+            if state is BindingState.ACTIVE and not announced:
+                self.announce.add(vif_id)
             self._decided(replace(mine, state=state, since=self._now_ms()))
             self._wake()
         return True
@@ -126,11 +126,11 @@ class Bindings:
             while (decided := self._pool.overlay.get(vif_id)) is not None:
                 try:
                     await self._client.transact(*writes.bind(decided, self._pool.mine.get(vif_id)))
-                except (ConnectionLost, OutcomeUnknown):
+                except (ConnectionLost, NotConnected, OutcomeUnknown):
                     await self._client.wait_connected()
                     await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
                 except TransactError as error:
-                    log.info("somebody else was faster", extra={"vif": vif_id, "error": str(error)})
+                    log.info("somebody else was faster: %s", error, extra=about(vif=vif_id))
                     self._pool.clear_overlay(vif_id)
                     await asyncio.sleep(RETRY_S)
                     self.touched.add(vif_id)

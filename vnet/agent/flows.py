@@ -96,7 +96,7 @@ class FlowKeeper:
             try:
                 await self._serve()
             except (OpenFlowError, OSError) as error:
-                log.debug("no OpenFlow connection", extra={"remote": self.remote, "error": str(error)})
+                log.debug("no OpenFlow connection to %s: %s", self.remote, error)
             if self.connected:
                 self.connected = False
                 self._on_change()
@@ -139,7 +139,7 @@ class FlowKeeper:
             try:
                 repaired = await self._reconcile(self._client)
             except OpenFlowError as error:
-                log.warning("flows could not be repaired", extra={"error": str(error)})
+                log.warning("flows could not be repaired: %s", error)
                 return
         if repaired:
             self._on_drift(repaired)

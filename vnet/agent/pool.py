@@ -59,6 +59,7 @@ class PoolFold:
         self.me = me
         self.compiler = compiler
         self.generation = 0
+        self.rows_read = 0  # for tests to count
         self.status: AgentStatus | None = None
         self.overlay: dict[str, Binding] = {}
         self.bad_rows: dict[str, str] = {}
@@ -82,6 +83,7 @@ class PoolFold:
     def fold(self, batch: Iterable[Change]) -> None:
         """Takes one transaction's changes. A row that no pool may hold is kept out, and remembered in `bad_rows`."""
         for change in sorted(batch, key=lambda change: change.new is not None):
+            self.rows_read += 1
             try:
                 self._folds[change.table](change.old, change.new)
                 self.bad_rows.pop(change.uuid, None)

@@ -85,7 +85,7 @@ class Reporter:
             try:
                 await self._write()
             except OvsdbError as error:
-                log.info("report not written yet", extra={"error": str(error)})
+                log.info("report not written yet: %s", error)
                 self._ready.clear()
                 self._acked.clear()
                 self._said = None
@@ -159,6 +159,6 @@ class Reporter:
                 if self._said is not None:
                     await self._client.transact(writes.some_status(self._pool.me, {"heartbeat": self._now_ms()}))
             except OvsdbError as error:
-                log.debug("no heartbeat", extra={"error": str(error)})
+                log.debug("no heartbeat: %s", error)
             self._wake.set()
             await asyncio.sleep(period_s)
