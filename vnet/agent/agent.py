@@ -12,7 +12,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from ovsctl.openflow import Flow, PacketIn, PeerError
+from ovsctl.openflow import Flow
+from ovsctl.openflow.errors import PeerError
+from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Replica
 from vnet.agent.announce import rarp
 from vnet.agent.bindings import Bindings
@@ -176,7 +178,12 @@ class Agent:
     def _note_activation(self, change: Change) -> None:
         """The toolstack's word, by the database, makes our binding active: the guest may not have told the network."""
         new = change.new
-        if change.table != "Binding" or new is None or new["host"] != self.me or new["state"] != BindingState.ACTIVE.value:
+        if (
+            change.table != "Binding"
+            or new is None
+            or new["host"] != self.me
+            or new["state"] != BindingState.ACTIVE.value
+        ):
             return
         known = self.compiler.view.binding(new["network"], new["vif"], self.me)
         if known is not None and known.state is not BindingState.ACTIVE:

@@ -32,7 +32,13 @@ class Bindings:
     """Decides and claims. `on_written(kind, text, binding)` hears what the database took; `wake` asks for another look."""
 
     def __init__(
-        self, pool: PoolFold, client: Client, spawn: Spawn, wake: Callable[[], None], on_written: Note, now_ms: Callable[[], int]
+        self,
+        pool: PoolFold,
+        client: Client,
+        spawn: Spawn,
+        wake: Callable[[], None],
+        on_written: Note,
+        now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._client = client

@@ -28,7 +28,9 @@ class Decision:
     problem: str = ""
 
 
-def decide(me: str, vif: Vif, network: Network | None, where: Location, mine: Binding | None, plugged: bool) -> Decision:
+def decide(
+    me: str, vif: Vif, network: Network | None, where: Location, mine: Binding | None, plugged: bool
+) -> Decision:
     """What to do about a VIF on host `me`. `mine` is this host's binding, `plugged` whether its port is here."""
     if not plugged:
         return Decision(Act.RELEASE if mine else None)

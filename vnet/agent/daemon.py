@@ -48,4 +48,3 @@ async def _run(options: Options, socket: str) -> None:
 def now_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-

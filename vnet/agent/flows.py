@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from ovsctl.openflow import ConnectionLost, Flow, FlowKey, FlowMod, FlowTable, OpenFlowClient, OpenFlowError, Output, PacketIn, Port
+from ovsctl.openflow import Flow, FlowMod, FlowTable, Match, Output, Port
+from ovsctl.openflow.client import OpenFlowClient
+from ovsctl.openflow.errors import ConnectionLost, OpenFlowError
+from ovsctl.openflow.messages import PacketIn
+from ovsctl.openflow.session import Sendable
 from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, Category, Change, cookie
+
+FlowKey = tuple[int, int, Match]  # table, priority, match
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +90,7 @@ class FlowKeeper:
                 return False
             return True
 
-    async def _send(self, client: OpenFlowClient, mods: list[FlowMod]) -> None:
+    async def _send(self, client: OpenFlowClient, mods: Sequence[Sendable]) -> None:
         if mods:
             self.messages += len(mods)
             await client.bundle(mods)
@@ -121,7 +127,8 @@ class FlowKeeper:
         actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
         found = [entry.flow for entry in actual]
         kept = [flow for flow in found if not (flow.cookie == LEARNED and self._keep_learned(flow))]
-        mods = FlowTable.diff(FlowTable(self.desired.values()), FlowTable(kept))
+        changes = FlowTable.diff(FlowTable(self.desired.values()), FlowTable(kept))
+        mods = [FlowMod(change.command, change.flow) for change in changes]
         await self._send(client, mods)
         return len(mods)
 
@@ -154,4 +161,4 @@ class FlowKeeper:
         if self._client is None:
             return []
         found = await self._client.dump_flows(cookie=object_cookie, cookie_mask=mask)
-        return [(entry.flow, entry.stats.n_packets, entry.stats.n_bytes) for entry in found]
+        return [(entry.flow, entry.stats.packets or 0, entry.stats.bytes or 0) for entry in found]

@@ -185,5 +185,3 @@ def _vif(params: dict[str, str]) -> str:
     if not VIF_ID.fullmatch(vif):
         raise Refused("invalid", f"{vif!r} is no VIF id")
     return vif
-
-

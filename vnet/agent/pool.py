@@ -113,7 +113,10 @@ class PoolFold:
         if new is None:
             self.compiler.set_pool(None)
             return
-        values: Mapping[str, Any] = {**_columns(new, "name", "underlay_mtu", "locking_mode", "generation"), "revision": 0}
+        values: Mapping[str, Any] = {
+            **_columns(new, "name", "underlay_mtu", "locking_mode", "generation"),
+            "revision": 0,
+        }
         pool = from_row(Pool, values)
         self.generation = pool.generation
         self.compiler.set_pool(pool)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ovsctl.ovsdb import Monitor
 from ovsctl.vswitch import COLUMNS
 from vnet.model.values import VIF_ID
+from vnet.pool.rows import Row
 
 IFACE_ID = "iface-id"
 XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so
@@ -19,7 +20,11 @@ MONITORS = {
     for table, columns in COLUMNS.items()
 }
 
-Tables = Mapping[str, Mapping[Any, Mapping[str, Any]]]
+
+class Tables(Protocol):
+    """A replica, or plain dicts: table to uuid to row."""
+
+    def __getitem__(self, table: str, /) -> Mapping[Any, Row]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def read_ports(tables: Tables, bridge: str) -> list[LocalPort]:
     return sorted(found, key=lambda port: port.name)
 
 
-def _local_port(row: Mapping[str, Any]) -> LocalPort:
+def _local_port(row: Row) -> LocalPort:
     ofport = row["ofport"]
     usable = ofport if ofport is not None and ofport > 0 else None  # -1: vswitchd could not add it
     return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], row["error"])

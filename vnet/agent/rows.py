@@ -59,7 +59,8 @@ class RowKeeper:
         """Rows changed in the switch's database: looks again if any of ours did."""
         for change in batch:
             if change.table in ("Bridge", "Port", "Interface") and any(
-                row is not None and (OWNER.owns(row) or row["name"] == self._switch.bridge) for row in (change.old, change.new)
+                row is not None and (OWNER.owns(row) or row["name"] == self._switch.bridge)
+                for row in (change.old, change.new)
             ):
                 self._suspect = True
                 self._dirty.set()
@@ -108,7 +109,9 @@ class RowKeeper:
         """One round; what was changed in rows of ours, as text."""
         assert self._replica is not None  # noqa: S101 - the caller looked
         if mtus:
-            await self._client.transact(*(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus))
+            await self._client.transact(
+                *(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus)
+            )
         plan = vswitch.plan(rows, self._replica, OWNER)
         problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts}
         if plan.additions:

@@ -22,7 +22,7 @@ def bind(decided: Binding, actual: Binding | None) -> list[Operation]:
         state = {"state": decided.state.value, "since": decided.since}
         return [Update("Binding", (*mine, ("epoch", "==", decided.epoch)), state)]
     vif = (("id", "==", decided.vif),)
-    take = [
+    take: list[Operation] = [
         Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
         Update("Vif", vif, {"epoch": decided.epoch}),
     ]

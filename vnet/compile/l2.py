@@ -217,7 +217,7 @@ def segments_of(view: HostView, network: Network, vif: Vif | None) -> list[tuple
         return [(own, None)]
     if not vif.trunk.tags:
         return [(own, ANY_TAG)]
-    return [(own, None)] + [(own | tag, None) for tag in vif.trunk.tags]
+    return [(own, None), *((own | tag, None) for tag in vif.trunk.tags)]
 
 
 def lookup_flows(view: HostView, network: Network, vif_id: str) -> Flows:

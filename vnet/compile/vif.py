@@ -11,6 +11,7 @@ from netaddr import EUI
 
 from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
+from ovsctl.openflow.fields import MatchValue
 from vnet.compile.l2 import EXACT_TAG, TAGGED, Actions, Flows, classified, goto, segment_to_tag, tag_to_segment
 from vnet.compile.pipeline import (
     ANY_TAG,
@@ -37,7 +38,7 @@ ANNOUNCEMENT = (
     b"vnet:announce"  # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
 )
 
-Fields = dict[str, object]
+Fields = dict[str, MatchValue]
 
 
 def vif_flows(view: HostView, network: Network, vif: Vif) -> Flows:
@@ -165,7 +166,7 @@ def announcements(vif: Vif) -> list[Fields]:
     found += [own | {"eth_type": ETH_ARP, "arp_spa": a, "arp_tpa": a} for a in v4]
     if not v4:
         found.append(own | {"eth_type": ETH_ARP, "arp_op": 2, "eth_dst": BROADCAST})
-    advertise = {
+    advertise: Fields = {
         "eth_type": ETH_IPV6,
         "nw_proto": ICMPV6,
         "icmpv6_type": NEIGHBOUR_ADVERTISEMENT,

@@ -151,7 +151,7 @@ class PoolMirror:
                 self.problems.pop(edit.old.uuid, None)
             return None
         try:
-            value: Value = from_row(_KINDS[edit.table], edit.new)  # type: ignore[arg-type]  # a row is read by column only
+            value: Value = from_row(_KINDS[edit.table], edit.new)
         except ValueError as error:
             self.problems[edit.new.uuid] = f"{edit.table} row {edit.new.uuid}: {error}"
             return None
@@ -230,7 +230,7 @@ class PoolMirror:
         self.problems.pop(row.uuid, None)
         if present:
             try:
-                rows.uplinks[row["name"]] = uplink_from_row(row)  # type: ignore[arg-type]
+                rows.uplinks[row["name"]] = uplink_from_row(row)
             except ValueError as error:
                 self.problems[row.uuid] = f"Uplink row {row.uuid}: {error}"
 
@@ -240,7 +240,7 @@ class PoolMirror:
         if rows.row is not None:
             self.problems.pop(rows.row.uuid, None)
             try:
-                value = host_from_rows(rows.row, tuple(rows.uplinks.values()))  # type: ignore[arg-type]
+                value = host_from_rows(rows.row, tuple(rows.uplinks.values()))
             except ValueError as error:
                 self.problems[rows.row.uuid] = f"Host row {rows.row.uuid}: {error}"
         elif not rows.uplinks:

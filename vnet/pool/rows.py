@@ -5,11 +5,11 @@ The exceptions are written out here: an uplink's row names its host, a trunk is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vnet.model import (
     AgentStatus,
@@ -36,8 +36,15 @@ SCHEMA_NAME = "Vnet"
 SCHEMA_TEXT = files("vnet.pool").joinpath("vnet.ovsschema").read_text()
 
 Value = Pool | Host | Network | Subnet | Vm | Vif | Binding | AgentStatus | Event
+
+
+class Row(Protocol):
+    """What ovsctl hands out, or a dict: values are str, int, bool, frozenset, dict, None for an empty optional."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
 V = TypeVar("V", Pool, Network, Subnet, Vm, Vif, Binding, AgentStatus, Event)
-Row = Mapping[str, Any]  # what ovsctl hands out: str, int, bool, frozenset, dict, None for an empty optional
 Columns = dict[str, Any]
 Key = tuple[tuple[str, str], ...]  # ((column, value), ...): what names a row
 
