@@ -1,1 +1,31 @@
-"""Pools on one machine."""
+"""Pools on one machine: hosts with real Open vSwitch, their network, their VMs, and what came out when something was sent."""
+
+from vnet.lab.deliveries import Deliveries, Delivery
+from vnet.lab.errors import (
+    CommandFailed,
+    LabError,
+    LabExists,
+    LabUnsupported,
+    NoSuchLab,
+    UnknownName,
+    WiresError,
+)
+from vnet.lab.lab import Lab, Station, remove
+from vnet.lab.spec import Driver, labs
+
+__all__ = [
+    "CommandFailed",
+    "Deliveries",
+    "Delivery",
+    "Driver",
+    "Lab",
+    "LabError",
+    "LabExists",
+    "LabUnsupported",
+    "NoSuchLab",
+    "Station",
+    "UnknownName",
+    "WiresError",
+    "labs",
+    "remove",
+]

@@ -1,0 +1,277 @@
+"""Labs on both drivers: what travels, what a cut does, and that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Dot1Q, Ether
+
+from tests.servers import wait_until
+from tests.vnet.lab.pools import LACP, MTU, bridges, mac, mesh, pool
+from vnet.lab import Driver, Lab, LabError, LabExists, LabUnsupported, UnknownName, labs, remove
+from vnet.lab.names import NETNS_DIR, lab_dir, short, vif_device, vtep_prefix
+from vnet.lab.processes import inside, marked
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+Start = Callable[..., Lab]
+BOTH = pytest.mark.parametrize("driver", list(Driver), ids=lambda driver: driver.value)
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+ROOT = Path(__file__).parents[3]
+
+
+def frame(source: int = 1, size: int = 100) -> bytes:
+    header = Ether(src=mac(source), dst=BROADCAST) / IP(src=f"10.1.0.{source}", dst="10.1.0.255") / UDP(dport=9)
+    return bytes(header / (b"x" * (size - len(header))))
+
+
+def outside(size: int = 100) -> bytes:
+    return bytes(Ether(src="0e:00:00:00:00:01", dst=BROADCAST, type=0x88B5) / (b"x" * (size - 14)))
+
+
+def left_of(name: str, namespaces: list[str]) -> list[str]:
+    """Whatever there still is of a lab."""
+    files = [str(lab_dir(name))] if lab_dir(name).exists() else []
+    nets = [netns for netns in namespaces if (NETNS_DIR / netns).exists()]
+    return [*files, *nets, *map(str, marked(lab_dir(name))), *map(str, inside(namespaces))]
+
+
+@BOTH
+@pytest.mark.parametrize("family", [4, 6])
+def test_frames_travel_between_hosts_once(start: Start, driver: Driver, family: int) -> None:
+    lab = start(pool(family), driver)
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    sent = frame()
+    got = lab.send("vm1/0", sent)
+    assert got.to == ["vm2/0", "vm3/0"]
+    assert {item.frame for item in got} == {sent}
+    assert lab.send("vif-2", [frame(2), frame(2)]).counts == {"vm1/0": 2, "vm3/0": 2}
+
+
+@BOTH
+def test_cut_host_is_alone_until_healed(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    lab.cut("xen2")
+    assert lab.send("vm1/0", frame()).to == ["vm3/0"]
+    assert lab.send("vm2/0", frame(2)).to == []
+    lab.heal("xen2")
+    assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+    with pytest.raises(UnknownName, match="underlay"):
+        lab.cut("xen2", "eth9")
+
+
+@BOTH
+def test_underlay_passes_its_mtu_and_no_more(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    fits = MTU - 50 + 14
+    assert lab.send("vm1/0", frame(size=fits)).to == ["vm2/0", "vm3/0"]
+    assert lab.send("vm1/0", frame(size=fits + 8)).to == []
+
+
+@BOTH
+def test_physical_switch_passes_tags_as_they_are(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    trunk, vlan, other = lab.station("trunk0"), lab.station("trunk0", 120), lab.station("trunk0", 121)
+    plain = outside()
+    tagged = plain[:12] + b"\x81\x00\x00\x78" + plain[12:]
+    got = lab.send(vlan, plain)
+    assert got.to == ["trunk0"]
+    assert got[0].frame == tagged
+    assert lab.send(trunk, tagged).at("trunk0.120") == [plain]
+    assert lab.send(trunk, Ether(src="0e:00:00:00:00:01", dst=BROADCAST) / Dot1Q(vlan=121) / (b"x" * 46)).to == [
+        "trunk0.121"
+    ]
+    assert lab.send(other, outside(MTU + 14)).to == ["trunk0"]
+    assert lab.send(other, outside(MTU + 22)).to == []
+
+
+@BOTH
+def test_host_sees_the_physical_switch(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    station = lab.station("trunk0", 120)
+    lab.send(station, outside())
+    learned = lab.ovs("xen3").appctl("fdb/show", "br-trunk0")
+    assert any(line.split()[1:3] == ["120", "0e:00:00:00:00:01"] for line in learned.splitlines())
+    lab.cut("xen3", "eth1")
+    lab.send(lab.station("trunk0", 7), outside())
+    assert " 7 " not in lab.ovs("xen3").appctl("fdb/show", "br-trunk0")
+
+
+@BOTH
+def test_paused_guest_gets_it_when_it_resumes(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    lab.pause("vm2")
+    assert lab.send("vm1/0", frame()).to == ["vm3/0"]
+    with pytest.raises(LabError, match="paused"):
+        lab.send("vm2/0", frame(2))
+    lab.resume("vm2")
+    # What waited comes to the guest at once, so no later send sees it.
+    assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+
+
+@BOTH
+def test_guest_moves_between_two_frames(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    lab.start_all()
+    lab.plug("vm1", "xen2")
+    for host in ("xen1", "xen2"):
+        lab.ovs(host).ofctl("add-flow", "br-int", "priority=9,dl_type=0x8035,actions=drop")
+    lab.run("vm1", "xen2", announce=True)
+    assert lab.where("vm1") == "xen2"
+    lab.unplug("vm1", "xen1")
+    mesh(lab) if lab.spec.guest("vm1").host == "xen2" else None
+    port = lab.spec.device(lab.vif("vm1/0"))
+    seen = lab.ovs("xen2").vsctl("get", "interface", port, "statistics:rx_packets").strip()
+    assert lab.ovs("xen2").vsctl("get", "interface", port, "external_ids:iface-id").strip().strip('"') == "vif-1"
+    assert seen.isdigit()
+    lab.stop("vm1")
+    assert port not in lab.ovs("xen2").vsctl("list-ports", "br-int").split()
+
+
+def test_vms_talk_through_their_kernels(start: Start) -> None:
+    lab = start(pool())
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    assert "0% packet loss" in lab.run_in_vm("vm1", "ping", "-c1", "-W5", "10.1.0.2")
+    lab.pause("vm2")
+    ping = lab.vm_argv("vm1", ["ping", "-c1", "-W1", "10.1.0.2"])
+    assert subprocess.run(ping, stdout=subprocess.DEVNULL, check=False).returncode == 1
+
+
+def test_lacp_is_negotiated_with_the_physical_switch(start: Start) -> None:
+    lab = start(pool(uplink=LACP, hosts=2))
+    bridges(lab)
+    for host in ("xen1", "xen2"):
+        wait_until(lambda host=host: "lacp_status: negotiated" in lab.ovs(host).appctl("bond/show", "bond"), "LACP")
+    station = lab.station("trunk0", 120)
+
+    def learned() -> bool:
+        lab.send(station, outside())
+        return all(" 120 " in lab.ovs(host).appctl("fdb/show", "br-trunk0") for host in ("xen1", "xen2"))
+
+    wait_until(learned, "both hosts see the station through their bonds")
+
+
+def test_vswitchd_restart_keeps_tunnels(start: Start) -> None:
+    for driver in Driver:
+        lab = start(pool(), driver)
+        bridges(lab)
+        lab.start_all()
+        mesh(lab)
+        lab.restart_vswitchd("xen3")
+        assert lab.send("vm1/0", frame()).to == ["vm2/0"]  # no flows yet on xen3
+        if driver is Driver.NETNS:
+            mesh(lab)
+            assert lab.send("vm3/0", frame(3)).to == ["vm1/0", "vm2/0"]
+
+
+@BOTH
+def test_two_labs_side_by_side_and_nothing_left(start: Start, driver: Driver) -> None:
+    first, second = start(pool(), driver), start(pool(), driver)
+    for lab in (first, second):
+        bridges(lab)
+        lab.start_all()
+        mesh(lab)
+    assert first.send("vm1/0", frame()).to == second.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+    with pytest.raises(LabExists, match="--name"):
+        Lab.up(pool(), name=first.spec.name, driver=driver)
+    first.down()
+    assert left_of(first.spec.name, first.spec.namespaces()) == []
+    assert second.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+
+
+def test_taken_namespace_is_refused_and_stays(start: Start, lab_name: str) -> None:
+    other = f"{lab_name}-xen1"
+    subprocess.run(["ip", "netns", "add", other], check=True)
+    try:
+        with pytest.raises(LabExists, match=other):
+            Lab.up(pool(), name=lab_name)
+        assert (NETNS_DIR / other).exists()
+        assert not lab_dir(lab_name).exists()
+    finally:
+        subprocess.run(["ip", "netns", "del", other], check=True)
+
+
+@BOTH
+def test_lab_outlives_a_killed_caller_and_goes_down_whole(lab_name: str, driver: Driver) -> None:
+    code = (
+        "import sys, time\nfrom tests.vnet.lab.pools import pool\nfrom vnet.lab import Driver, Lab\n"
+        "Lab.up(pool(), name=sys.argv[1], driver=Driver(sys.argv[2]))\nprint('up', flush=True)\ntime.sleep(600)"
+    )
+    args = [sys.executable, "-c", code, lab_name, driver.value]
+    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == b"up\n"
+        caller.send_signal(signal.SIGKILL)
+    lab = Lab.attach(lab_name)
+    assert lab.ovs("xen1").vsctl("list-br").split() == ["br-phy"]
+    remove(lab_name)
+    assert left_of(lab_name, lab.spec.namespaces()) == []
+    assert lab_name not in labs()
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.1, 0.2, 0.3])
+def test_caller_killed_half_way_leaves_what_down_finds(lab_name: str, delay_s: float) -> None:
+    code = (
+        "import os, sys, threading, time\nfrom tests.vnet.lab.pools import pool\nfrom vnet.lab import Lab\n"
+        "threading.Timer(float(sys.argv[2]), lambda: os.kill(os.getpid(), 9)).start()\n"
+        "Lab.up(pool(), name=sys.argv[1])\ntime.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", code, lab_name, str(delay_s)], cwd=ROOT, check=False)
+    namespaces = [f"{lab_name}-{part}" for part in ("underlay", "xen1", "xen2", "xen3", "vm-vm1", "vm-vm2", "vm-vm3")]
+    if lab_name in labs():
+        remove(lab_name)
+    assert left_of(lab_name, namespaces) == []
+
+
+def test_plain_user_runs_the_dummy_driver_and_is_told_about_the_other(lab_name: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom tests.vnet.lab.pools import bridges, mesh, pool\nfrom tests.vnet.lab.test_lab import frame\n"
+        "from vnet.lab import *\n"
+        "try:\n Lab.up(pool(), name=sys.argv[1])\nexcept LabUnsupported as error:\n print(error)\n"
+        "with Lab.up(pool(), name=sys.argv[1], driver=Driver.DUMMY) as lab:\n"
+        " bridges(lab); lab.start_all(); mesh(lab); print(lab.send('vm1/0', frame()).to)"
+    )
+    args = ["unshare", "-U", sys.executable, "-c", code, lab_name]
+    env = {**os.environ, "VNET_LAB_DIR": str(tmp_path / "labs")}
+    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    refusal, deliveries = done.stdout.splitlines()
+    assert "sudo" in refusal
+    assert deliveries == "['vm2/0', 'vm3/0']"
+
+
+def test_dummy_vm_runs_no_commands(start: Start) -> None:
+    with pytest.raises(LabUnsupported, match="netns"):
+        start(pool(), Driver.DUMMY).run_in_vm("vm1", "true")
+
+
+def test_names_fit_and_differ() -> None:
+    assert vif_device("web1", 0) == "web1.0"
+    long = [vif_device(f"a-virtual-machine-{i}", 10) for i in range(3)]
+    assert len(set(long)) == 3
+    assert max(map(len, long)) <= 15
+    assert short("abc", 3) == "abc"
+    assert vtep_prefix(["10.99.0.1", "10.99.0.3"], 4) == 24
+    assert vtep_prefix(["10.99.0.1", "10.98.0.1"], 4) == 15
+    assert vtep_prefix(["fd99::1", "fd99::2"], 6) == 64

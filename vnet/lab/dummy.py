@@ -1,0 +1,147 @@
+"""Driver `dummy`: hosts on ovs-vswitchd's dummy datapath, for any user. There is no kernel network: frames are injected and
+read back through the ports' unix streams, and the lab's wires are the underlay and the physical switches.
+
+A NIC that the agent adds to an uplink bridge becomes a dummy port without a cable; `cable` plugs it in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vnet.lab.errors import LabError
+from vnet.lab.names import host_mac, vtep_network
+from vnet.lab.netns import switch_ports
+from vnet.lab.processes import wait_until
+from vnet.lab.spec import Guest, Spec
+from vnet.lab.switchd import Switchd, require
+from vnet.lab.wireclient import WiresClient
+from vnet.model import Vif
+
+UNDERLAY = "underlay"
+
+
+def check() -> None:
+    """Raises LabUnsupported where Open vSwitch is missing."""
+    require()
+
+
+class DummyDriver:
+    """The parts of a lab on the dummy datapath."""
+
+    def __init__(self, spec: Spec, wires: WiresClient) -> None:
+        self.spec = spec
+        self.wires = wires
+
+    def namespaces(self) -> None:
+        """There are none."""
+
+    def underlay(self) -> None:
+        """The underlay and the physical switches are in the wires process."""
+        self.wires.call("switch", name=UNDERLAY, mtu=self.spec.underlay_mtu)
+        for name, plugged in switch_ports(self.spec).items():
+            mtu = max([self.spec.underlay_mtu, *(uplink.mtu or 0 for _, uplink in plugged)])
+            self.wires.call("switch", name=f"uplink {name}", mtu=mtu)
+
+    def ovs(self, host: str) -> Switchd:
+        return Switchd(self.spec.host_dir(host), self.spec.dir, dummy=True)
+
+    def host(self, name: str) -> None:
+        """Start a host's Open vSwitch and give the host its VTEP."""
+        spec, host, ovs = self.spec, self.spec.host(name), self.ovs(name)
+        ovs.create()
+        ovs.start()
+        mac, mtu = host_mac(spec.hosts.index(host)), spec.underlay_mtu
+        path = ovs.dir / "phy0.sock"
+        ovs.vsctl(
+            *(
+                "add-br",
+                "br-phy",
+                "--",
+                "set",
+                "bridge",
+                "br-phy",
+                "datapath_type=dummy",
+                f'other_config:hwaddr="{mac}"',
+            ),
+            *("--", "add-port", "br-phy", "phy0", "--", "set", "interface", "phy0", "type=dummy"),
+            *(f"options:pstream=punix:{path}", f"mtu_request={mtu}"),
+            *("--", "set", "interface", "br-phy", f"mtu_request={mtu}"),
+        )
+        self._plug_cable(UNDERLAY, name, "phy0", path)
+        self._address(name)
+
+    def _address(self, name: str) -> None:
+        """The VTEP's address and route, which a dummy host has only in ovs-vswitchd's memory."""
+        address, ovs = self.spec.host(name).address, self.ovs(name)
+        if address is None:
+            return
+        version = 6 if ":" in address else 4
+        prefix = self.spec.prefix(version)
+        ovs.appctl(f"netdev-dummy/ip{version}addr", "br-phy", f"{address}/{prefix}")
+        ovs.appctl("ovs/route/add", vtep_network(address, prefix), "br-phy")
+
+    def prime(self, name: str) -> None:
+        """Tell a host its peers' MACs: nobody answers ARP for a dummy host."""
+        for index, peer in enumerate(self.spec.hosts):
+            if peer.address is not None and peer.name != name:
+                self.ovs(name).appctl("tnl/neigh/set", "br-phy", peer.address, host_mac(index))
+
+    def revive(self, name: str) -> None:
+        """Give a host whose ovs-vswitchd was restarted what that kept in memory only."""
+        self._plug_cable(UNDERLAY, name, "phy0", self.ovs(name).dir / "phy0.sock")
+        self._address(name)
+        self.prime(name)
+
+    def _plug_cable(self, switch: str, host: str, nic: str, path: Path) -> None:
+        wait_until(path.exists, f"port {nic} of {host}")
+        self.wires.call("nic", switch=switch, name=f"{host} {nic}", path=str(path))
+
+    def cable(self, host: str, nic: str) -> None:
+        """Plug a NIC, which an uplink bridge of the host has by now, into its physical switch. Safe to repeat."""
+        uplink = next((u for u in self.spec.host(host).uplinks if nic in u.members), None)
+        if uplink is None:
+            raise LabError(f"{host} has no NIC {nic!r}")
+        ovs = self.ovs(host)
+        path = ovs.dir / f"{nic}.sock"
+        mtu = uplink.mtu or self.spec.underlay_mtu
+        ovs.vsctl("set", "interface", nic, f"options:pstream=punix:{path}", f"mtu_request={mtu}")
+        self._plug_cable(f"uplink {uplink.name}", host, nic, path)
+
+    def cut_underlay(self, host: str, cut: bool) -> None:
+        """Let nothing pass between a host's VTEP and the underlay."""
+        self.wires.call("cut", switch=UNDERLAY, name=f"{self.spec.host(host).name} phy0", cut=cut)
+
+    def cut_nic(self, host: str, nic: str, cut: bool) -> None:
+        """Let nothing pass through one of a host's NICs; the dummy driver cannot take its link away."""
+        for uplink in self.spec.host(host).uplinks:
+            if nic in uplink.members:
+                self.wires.call("cut", switch=f"uplink {uplink.name}", name=f"{host} {nic}", cut=cut)
+
+    def guest(self, guest: Guest) -> None:
+        """A VM here is no more than its VIFs' ends in the wires process."""
+        for vif in guest.vifs:
+            self.wires.call("guest", vif=vif.id)
+
+    def add_guest(self, guest: Guest) -> None:
+        self.guest(guest)
+
+    def plug(self, vif: Vif, host: str) -> dict[str, str]:
+        """The Interface columns that the VIF's port needs on a host."""
+        mtu = self.spec.network(vif.network).mtu
+        return {"type": "dummy", "options:pstream": f"punix:{self._vif_socket(vif, host)}", "mtu_request": str(mtu)}
+
+    def plugged(self, vif: Vif, host: str) -> None:
+        """Connect the port, which is in br-int by now, to the wires."""
+        path = self._vif_socket(vif, host)
+        wait_until(path.exists, f"port of {vif.id} on {host}")
+        self.wires.call("plug", vif=vif.id, host=host, path=str(path))
+
+    def _vif_socket(self, vif: Vif, host: str) -> Path:
+        return self.ovs(host).dir / f"{self.spec.device(vif)}.sock"
+
+    def station(self, name: str, uplink: str) -> None:
+        """Open an outside station on the physical switch of an uplink."""
+        self.wires.call("station", name=name, switch=f"uplink {uplink}")
+
+    def down(self) -> None:
+        """Nothing is left but processes and files."""

@@ -1,0 +1,144 @@
+"""Processes of a lab. One rule: each carries the lab's mark in its environment, so none is missed and no other is hit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from vnet.lab.errors import CommandFailed, LabError
+from vnet.lab.names import MARK, NETNS_DIR
+
+COMMAND_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0
+TAIL_BYTES = 2000
+
+
+def run(args: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
+    """A command's standard output. Raises CommandFailed with what it said."""
+    try:
+        done = subprocess.run(
+            args,
+            env={**os.environ, **(env or {})},
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise CommandFailed(f"{args[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(f"{' '.join(args)}: no end after {COMMAND_TIMEOUT_S:.0f} s") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise CommandFailed(f"{' '.join(args)}: {said or f'exit {done.returncode}'}")
+    return done.stdout
+
+
+def in_netns(netns: str | None, args: Sequence[str]) -> list[str]:
+    """The command line that runs `args` in a named network namespace, by exec: the process id stays."""
+    return list(args) if netns is None else ["nsenter", f"--net={NETNS_DIR / netns}", "--", *args]
+
+
+def start(args: Sequence[str], *, log: Path, env: Mapping[str, str], netns: str | None = None) -> int:
+    """Start a daemon of the lab in a session of its own; its process id. It outlives us."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            in_netns(netns, args),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd="/",
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
+    process.returncode = 0  # reaped by `stop` or by init, never by Popen's finaliser, which would warn
+    return process.pid
+
+
+def wait_until(ready: Callable[[], bool], what: str, *, pid: int = 0, log: Path | None = None) -> None:
+    """Return once `ready()`. Raises LabError with the end of `log` if process `pid` ends or time runs out first."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not ready():
+        ended = pid and not alive(pid)
+        if ended or time.monotonic() > deadline:
+            tail = ""
+            if log is not None and log.exists():
+                tail = ": " + log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+            raise LabError(
+                f"{what} {'ended at start' if ended else f'is not there after {START_TIMEOUT_S:.0f} s'}{tail}"
+            )
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs. Reaps it if it was our child and is done."""
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return False
+    try:
+        # A main thread is "Z" while its other threads still end, with the process's files and locks.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 if it is gone. With the id it names one process for ever."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0
+
+
+def _pids() -> Iterable[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def _carries(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def marked(directory: Path) -> list[int]:
+    """The processes of the lab with this directory, ourselves excepted."""
+    mark = f"{MARK}={directory}".encode()
+    return [pid for pid in _pids() if pid != os.getpid() and _carries(pid, mark)]
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def inside(namespaces: Iterable[str]) -> list[int]:
+    """The processes whose network namespace is one of these, ourselves excepted."""
+    inodes = {_inode(str(NETNS_DIR / name)) for name in namespaces} - {0, _inode("/proc/self/ns/net")}
+    if not inodes:
+        return []
+    return [pid for pid in _pids() if pid != os.getpid() and _inode(f"/proc/{pid}/ns/net") in inodes]
+
+
+def stop(pids: Iterable[int], sig: int = signal.SIGKILL, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Send the signal and wait until all have ended. A process of another user, or that will not end, raises LabError."""
+    waiting = list(pids)
+    for pid in waiting:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
+    deadline = time.monotonic() + timeout_s
+    while waiting := [pid for pid in waiting if alive(pid)]:
+        if time.monotonic() > deadline:
+            raise LabError(f"processes {waiting} do not end")
+        time.sleep(0.002)

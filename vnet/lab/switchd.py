@@ -1,0 +1,120 @@
+"""One Open vSwitch of the lab: its ovsdb-server and ovs-vswitchd in a directory of its own, where its tools find it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnet.lab.errors import LabUnsupported
+from vnet.lab.names import MARK
+from vnet.lab.processes import alive, run, start, stop, wait_until
+
+SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+NEEDED = ("ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl")
+SERVERS = ("ovsdb-server", "ovs-vswitchd")
+
+
+def require() -> None:
+    """Raises LabUnsupported with what to install where Open vSwitch is missing."""
+    missing = [name for name in NEEDED if shutil.which(name, path=tool_path()) is None]
+    if missing or not SCHEMA.exists():
+        raise LabUnsupported(
+            f"Open vSwitch is not installed ({', '.join(missing) or SCHEMA} missing): apt-get install openvswitch-switch"
+        )
+
+
+def tool_path() -> str:
+    """PATH with the system directories that a plain user's lacks."""
+    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class Switchd:
+    """An Open vSwitch in `dir`, run in network namespace `netns` or, on the dummy datapath, in none."""
+
+    dir: Path
+    lab_dir: Path
+    netns: str | None = None
+    dummy: bool = False
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What makes ovs-vsctl, ovs-ofctl and ovs-appctl reach this instance, and what marks its processes."""
+        names = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")
+        return {**{name: str(self.dir) for name in names}, MARK: str(self.lab_dir), "PATH": tool_path()}
+
+    @property
+    def db(self) -> str:
+        return f"unix:{self.dir / 'db.sock'}"
+
+    @property
+    def datapath_type(self) -> str:
+        return "dummy" if self.dummy else "netdev"
+
+    def log(self, server: str) -> Path:
+        return self.dir / f"{server}.log"
+
+    def pid(self, server: str) -> int:
+        """The process id of `ovsdb-server` or `ovs-vswitchd`; 0 when it does not run."""
+        try:
+            pid = int((self.dir / f"{server}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+        return pid if alive(pid) else 0
+
+    def create(self) -> None:
+        """A new empty database."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        run(["ovsdb-tool", "create", str(self.dir / "conf.db"), str(SCHEMA)], env=self.env)
+
+    def start(self) -> None:
+        """Start both and wait until they answer."""
+        self.start_database()
+        self.vsctl("--no-wait", "init")
+        self.start_vswitchd()
+
+    def start_database(self) -> None:
+        remote = f"--remote=punix:{self.dir / 'db.sock'}"
+        self._start("ovsdb-server", [str(self.dir / "conf.db"), remote])
+        wait_until(self._listens, f"ovsdb-server of {self.dir.name}")
+
+    def start_vswitchd(self) -> None:
+        kind = ["--enable-dummy=system", "--disable-system"] if self.dummy else []
+        pid = self._start("ovs-vswitchd", [self.db, *kind])
+        control = self.dir / f"ovs-vswitchd.{pid}.ctl"
+        file = self.dir / "ovs-vswitchd.pid"
+        wait_until(
+            lambda: control.exists() and file.exists(),
+            f"ovs-vswitchd of {self.dir.name}",
+            pid=pid,
+            log=self.log("ovs-vswitchd"),
+        )
+        # A change that ovs-vsctl waits for: with its answer, the database's bridges are there.
+        self.vsctl("set", "open_vswitch", ".", f"external_ids:vnet-lab-vswitchd={pid}")
+
+    def _start(self, server: str, args: Sequence[str]) -> int:
+        common = [server, "--no-chdir", f"--pidfile={self.dir / server}.pid", "-vconsole:info", "-vsyslog:off"]
+        return start([*common, *args], log=self.log(server), env=self.env, netns=self.netns)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.dir / "db.sock")) == 0
+
+    def kill(self, server: str, sig: int = signal.SIGKILL) -> None:
+        """End one server, as a crash by default."""
+        if pid := self.pid(server):
+            stop([pid], sig)
+
+    def vsctl(self, *args: str) -> str:
+        return run(["ovs-vsctl", f"--db={self.db}", "--timeout=20", *args], env=self.env)
+
+    def appctl(self, *args: str) -> str:
+        return run(["ovs-appctl", "--timeout=20", *args], env=self.env)
+
+    def ofctl(self, *args: str) -> str:
+        return run(["ovs-ofctl", "--timeout=20", "-O", "OpenFlow15", *args], env=self.env)
