@@ -18,6 +18,7 @@ from .connection import Connection, open_connection, wait
 from .errors import BundleError, ConnectionLost, InvalidValueError, ModError, PeerError
 from .fields import Port
 from .flow import ALL_TABLES, MATCH_ALL, FlowEntry
+from .group import Group
 from .match import Match
 from .messages import (
     ALL_CHANGES,
@@ -37,7 +38,13 @@ from .messages import (
     FlowRemoved,
     FlowStatsRequest,
     FlowUpdate,
-    MessageType,
+    GroupDescRequest,
+    GroupStats,
+    GroupStatsRequest,
+    MeterDescRequest,
+    MeterMod,
+    MeterStats,
+    MeterStatsRequest,
     MonitorFlags,
     PacketIn,
     PacketOut,
@@ -60,6 +67,7 @@ from .messages import (
     TableStats,
     TableStatsRequest,
 )
+from .meter import Meter, MeterModCommand
 from .packet_queue import PacketQueue
 from .session import CHUNK_BYTES, Batch, Sendable, Session, Stray, bundle_chunks, mod_chunks
 
@@ -167,7 +175,7 @@ class OpenFlowClient:
     # -- changing flows, groups and meters ----------------------------------------------------------------
 
     async def bundle(self, mods: Iterable[Sendable], flags: BundleFlags = ATOMIC_ORDERED) -> None:
-        """Apply flow, group modifications and packet-outs in order, all of them or none.
+        """Apply flow-mods, group-mods and packet-outs in order, all of them or none.
 
         No packet sees a part of them. Raises BundleError, which names the modifications at fault, when the
         switch refuses one, and InvalidValueError for one that cannot be sent; in both cases nothing was
@@ -176,7 +184,7 @@ class OpenFlowClient:
         """
         batch_mods = list(mods)
         for mod in batch_mods:
-            if mod.TYPE == MessageType.METER_MOD:
+            if isinstance(mod, MeterMod):
                 raise InvalidValueError(f"Open vSwitch takes no meters in a bundle, use apply(): {mod}")
         if batch_mods:
             batch = self._session.open_batch(batch_mods)
@@ -188,13 +196,19 @@ class OpenFlowClient:
     async def apply(self, changes: Iterable[Sendable]) -> None:
         """Like `bundle`, with meters too: added and changed ones go before the bundle, deleted ones after it.
 
-        When the bundle fails, the meters that went before it stay; raises ModError when the switch refuses one.
+        When the bundle fails, meters added for it are deleted again. Raises ModError when the switch refuses
+        a meter, before anything else was applied.
         """
         mods = list(changes)
-        meters = [mod for mod in mods if mod.TYPE == MessageType.METER_MOD]
-        await self.send_flow_mods(mod for mod in meters if not _is_meter_delete(mod))
-        await self.bundle(mod for mod in mods if mod.TYPE != MessageType.METER_MOD)
-        await self.send_flow_mods(mod for mod in meters if _is_meter_delete(mod))
+        meters = [mod for mod in mods if isinstance(mod, MeterMod)]
+        await self.send_flow_mods(mod for mod in meters if mod.command is not MeterModCommand.DELETE)
+        try:
+            await self.bundle(mod for mod in mods if not isinstance(mod, MeterMod))
+        except BundleError:
+            added = [mod.meter_id for mod in meters if mod.command is MeterModCommand.ADD]
+            await self.send_flow_mods(MeterMod.delete(meter_id) for meter_id in added)
+            raise
+        await self.send_flow_mods(mod for mod in meters if mod.command is MeterModCommand.DELETE)
 
     async def send_flow_mods(self, mods: Iterable[Sendable]) -> None:
         """Send modifications one by one and a barrier: the fast path for one change.
@@ -245,6 +259,18 @@ class OpenFlowClient:
         chosen = ALL_TABLES if table is None else table
         request = AggregateRequest(chosen, match, cookie, cookie_mask)
         return (await self._multipart(request, AggregateStats))[0]
+
+    async def groups(self) -> list[Group]:
+        return await self._multipart(GroupDescRequest(), Group)
+
+    async def group_stats(self) -> list[GroupStats]:
+        return await self._multipart(GroupStatsRequest(), GroupStats)
+
+    async def meters(self) -> list[Meter]:
+        return await self._multipart(MeterDescRequest(), Meter)
+
+    async def meter_stats(self) -> list[MeterStats]:
+        return await self._multipart(MeterStatsRequest(), MeterStats)
 
     async def ports(self) -> list[PortDesc]:
         """Every port of the bridge, its local port included."""
@@ -441,8 +467,3 @@ def _remover(callbacks: list[Callable[[T], None]], callback: Callable[[T], None]
             callbacks.remove(callback)
 
     return remove
-
-
-def _is_meter_delete(mod: Sendable) -> bool:
-    """Whether a meter-mod's command, its first two bytes, is OFPMC_DELETE."""
-    return mod.body()[:2] == b"\0\2"

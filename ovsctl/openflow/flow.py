@@ -21,6 +21,7 @@ MATCH_ALL = Match()
 ALL_TABLES = 255
 ANY_GROUP = 0xFFFFFFFF
 NO_BUFFER = 0xFFFFFFFF
+FLOW_MOD_TYPE = 14  # OFPT_FLOW_MOD
 FULL_COOKIE = 0xFFFFFFFFFFFFFFFF
 _ANY_PORT = port_to_wire(Port.NONE)
 
@@ -193,11 +194,11 @@ class FlowMod(NamedTuple):
 
     @property
     def TYPE(self) -> int:
-        """OFPT_FLOW_MOD."""
-        return 14
+        """OFPT_FLOW_MOD, as every message has it."""
+        return FLOW_MOD_TYPE
 
-    def body(self) -> bytes:
-        """What follows the ofp_header."""
+    def encode(self) -> bytes:
+        """The flow-mod's body: what follows the ofp_header."""
         if self.all_tables:
             flow = self.flow
             return encode_flow_delete(match=flow.match, cookie=flow.cookie, cookie_mask=self.cookie_mask)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ovsctl.openflow.flow import FULL_COOKIE, KEPT_FLAGS, Flow, FlowModCommand, encode_flow_mod
+from ovsctl.openflow.flow import FLOW_MOD_TYPE, FULL_COOKIE, KEPT_FLAGS, Flow, FlowModCommand, encode_flow_mod
 
 _KEY = struct.Struct(">BH")
 _REST = struct.Struct(">QHHHH")
@@ -20,6 +21,7 @@ _KEPT = int(KEPT_FLAGS)
 class Add:
     """A flow that is not there yet."""
 
+    TYPE: ClassVar[int] = FLOW_MOD_TYPE
     flow: Flow
 
     @property
@@ -35,6 +37,7 @@ class Add:
 class Modify:
     """A flow that is there with other actions, cookie, timeouts or flags. Its counters go on."""
 
+    TYPE: ClassVar[int] = FLOW_MOD_TYPE
     flow: Flow
     old: Flow
 
@@ -63,6 +66,7 @@ class Modify:
 class Delete:
     """A flow that shall not be there. Only a flow with its cookie is deleted, so never someone else's."""
 
+    TYPE: ClassVar[int] = FLOW_MOD_TYPE
     flow: Flow
 
     @property

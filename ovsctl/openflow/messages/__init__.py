@@ -55,6 +55,7 @@ from .flows import (
     decode_flow_updates,
     decode_flows,
 )
+from .mods import GroupDescRequest, GroupMod, MeterDescRequest, MeterMod, decode_groups, decode_meters
 from .multipart import MultipartRequest, MultipartType, decode_multipart_header, multipart_body
 from .packet import PacketIn, PacketInReason, PacketOut, decode_experimenter
 from .ports import (
@@ -117,6 +118,8 @@ MULTIPART_DECODERS: Mapping[int, Callable[[Reader], Iterable[Any]]] = {
     MultipartType.TABLE_DESC: decode_table_descs,
     MultipartType.PORT_STATS: decode_port_stats,
     MultipartType.PORT_DESC: decode_port_descs,
+    MultipartType.GROUP_DESC: decode_groups,
+    MultipartType.METER_DESC: decode_meters,
     MultipartType.GROUP_STATS: decode_group_stats,
     MultipartType.METER_STATS: decode_meter_stats,
 }
@@ -152,10 +155,14 @@ __all__ = [
     "FlowUpdate",
     "GetAsyncRequest",
     "GetConfigRequest",
+    "GroupDescRequest",
+    "GroupMod",
     "GroupStats",
     "GroupStatsRequest",
     "Hello",
     "MessageType",
+    "MeterDescRequest",
+    "MeterMod",
     "MeterStats",
     "MeterStatsRequest",
     "MonitorFlags",
@@ -194,7 +201,9 @@ __all__ = [
     "decode_flow_updates",
     "decode_flows",
     "decode_group_stats",
+    "decode_groups",
     "decode_meter_stats",
+    "decode_meters",
     "decode_multipart_header",
     "decode_port_descs",
     "decode_port_stats",

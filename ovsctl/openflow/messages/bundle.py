@@ -47,7 +47,7 @@ class BundleControl:
     kind: int
     flags: BundleFlags = ATOMIC_ORDERED
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _CONTROL.pack(self.bundle_id, self.kind, self.flags)
 
     @classmethod

@@ -1,6 +1,6 @@
 """Messages about the connection itself: hello, echo, error, features, config, role, barrier, asynchronous sets.
 
-Every sendable message has `TYPE` and `body()`; every receivable one has `decode(Reader)`.
+Every sendable message has `TYPE` and `encode()`, its body; every receivable one has `decode(Reader)`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Hello:
     TYPE: ClassVar[int] = MessageType.HELLO
     versions: frozenset[int] = frozenset({OFP15_VERSION})
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         bitmap = sum(1 << version for version in self.versions)
         return _HELLO_ELEMENT.pack(_VERSION_BITMAP, 8) + _U32.pack(bitmap)
 
@@ -97,7 +97,7 @@ class ErrorMessage:
     def name(self) -> str:
         return error_name(self.type_code, self.code, self.experimenter)
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         vendor = _U32.pack(self.experimenter) if self.type_code == EXPERIMENTER_ERROR else b""
         return _ERROR.pack(self.type_code, self.code) + vendor + self.data
 
@@ -115,7 +115,7 @@ class EchoRequest:
     TYPE: ClassVar[int] = MessageType.ECHO_REQUEST
     data: bytes = b""
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return self.data
 
     @classmethod
@@ -128,7 +128,7 @@ class EchoReply:
     TYPE: ClassVar[int] = MessageType.ECHO_REPLY
     data: bytes = b""
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return self.data
 
     @classmethod
@@ -140,7 +140,7 @@ class EchoReply:
 class FeaturesRequest:
     TYPE: ClassVar[int] = MessageType.FEATURES_REQUEST
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 
@@ -177,7 +177,7 @@ class FeaturesReply:
 class GetConfigRequest:
     TYPE: ClassVar[int] = MessageType.GET_CONFIG_REQUEST
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 
@@ -189,7 +189,7 @@ class SetConfig:
     flags: int = 0
     miss_send_len: int = 128
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _CONFIG.pack(self.flags, self.miss_send_len)
 
 
@@ -208,7 +208,7 @@ class ConfigReply:
 class BarrierRequest:
     TYPE: ClassVar[int] = MessageType.BARRIER_REQUEST
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 
@@ -245,7 +245,7 @@ class RoleRequest:
     role: Role = Role.NOCHANGE
     generation_id: int = 0
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _ROLE.pack(self.role, self.generation_id)
 
 
@@ -324,7 +324,7 @@ class SetAsync:
     TYPE: ClassVar[int] = MessageType.SET_ASYNC
     config: AsyncConfig
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         config = self.config
         masks = [(2 * kind, mask) for kind, mask in config.secondary.items()]
         masks += [(2 * kind + 1, mask) for kind, mask in config.primary.items()]
@@ -335,7 +335,7 @@ class SetAsync:
 class GetAsyncRequest:
     TYPE: ClassVar[int] = MessageType.GET_ASYNC_REQUEST
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 
@@ -354,7 +354,7 @@ class SetPacketInFormat:
     SUBTYPE: ClassVar[int] = 16
     format: PacketInFormat = PacketInFormat.NXT_PACKET_IN2
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _EXPERIMENTER.pack(NICIRA, self.SUBTYPE) + _U32.pack(self.format)
 
 
@@ -370,5 +370,5 @@ class SetControllerId:
         if not 0 <= self.controller_id <= 0xFFFF:
             raise InvalidValueError(f"controller id {self.controller_id} is not a 16-bit number")
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _EXPERIMENTER.pack(NICIRA, self.SUBTYPE) + self.controller_id.to_bytes(8, "big")

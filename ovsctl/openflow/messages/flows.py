@@ -45,7 +45,7 @@ class FlowStatsRequest:
     out_port: int = Port.NONE
     out_group: int = ANY_GROUP
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         out_port = port_to_wire(self.out_port)
         fixed = _REQUEST.pack(self.table, out_port, self.out_group, self.cookie, self.cookie_mask)
         return fixed + self.match.wire
@@ -158,7 +158,7 @@ class FlowMonitorRequest:
     out_port: int = Port.NONE
     out_group: int = ANY_GROUP
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         out_port = port_to_wire(self.out_port)
         return (
             _MONITOR.pack(self.monitor_id, out_port, self.out_group, self.flags, self.table, _MONITOR_ADD)
@@ -173,7 +173,7 @@ class FlowMonitorCancel:
     MULTIPART: ClassVar[MultipartType] = MultipartType.FLOW_MONITOR
     monitor_id: int
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _MONITOR.pack(self.monitor_id, 0, 0, 0, 0, _MONITOR_DELETE) + MATCH_ALL.wire
 
 

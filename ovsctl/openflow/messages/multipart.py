@@ -36,12 +36,12 @@ class MultipartRequest(Protocol):
 
     MULTIPART: ClassVar[MultipartType]
 
-    def body(self) -> bytes: ...
+    def encode(self) -> bytes: ...
 
 
 def multipart_body(request: MultipartRequest) -> bytes:
     """The body of the OFPT_MULTIPART_REQUEST that carries `request`."""
-    return _HEADER.pack(request.MULTIPART, 0) + request.body()
+    return _HEADER.pack(request.MULTIPART, 0) + request.encode()
 
 
 def decode_multipart_header(reader: Reader) -> tuple[int, bool]:

@@ -127,6 +127,6 @@ class PacketOut:
     actions: tuple[Action, ...]
     match: Match = FROM_CONTROLLER
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         actions = encode_actions(self.actions)
         return b"".join((_PACKET_OUT.pack(OFP_NO_BUFFER, len(actions)), self.match.wire, actions, self.data))

@@ -109,7 +109,7 @@ class PortDescRequest:
     MULTIPART: ClassVar[MultipartType] = MultipartType.PORT_DESC
     port: int = Port.NONE
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _REQUEST.pack(port_to_wire(self.port))
 
 
@@ -124,7 +124,7 @@ class PortStatsRequest:
     MULTIPART: ClassVar[MultipartType] = MultipartType.PORT_STATS
     port: int = Port.NONE
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _REQUEST.pack(port_to_wire(self.port))
 
 

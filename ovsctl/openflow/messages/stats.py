@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Self
 
+from ..group import ALL_GROUPS
+from ..meter import ALL_METERS
 from ..wire import Reader
 from .multipart import MultipartType
-
-OFPG_ALL = 0xFFFFFFFC
-OFPG_ANY = 0xFFFFFFFF
-OFPM_ALL = 0xFFFFFFFF
 
 _REQUEST = Struct("!I4x")
 _GROUP = Struct("!H2xII4xQQII")
@@ -38,9 +36,9 @@ class GroupStatsRequest:
     """Counters of all groups, or of one."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.GROUP_STATS
-    group_id: int = OFPG_ALL
+    group_id: int = ALL_GROUPS
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _REQUEST.pack(self.group_id)
 
 
@@ -71,9 +69,9 @@ class MeterStatsRequest:
     """Counters of all meters, or of one."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.METER_STATS
-    meter_id: int = OFPM_ALL
+    meter_id: int = ALL_METERS
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return _REQUEST.pack(self.meter_id)
 
 

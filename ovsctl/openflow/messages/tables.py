@@ -21,7 +21,7 @@ _VACANCY_EVENTS = 1 << 3  # OFPTC14_VACANCY_EVENTS
 class SwitchDescRequest:
     MULTIPART: ClassVar[MultipartType] = MultipartType.DESC
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 
@@ -50,7 +50,7 @@ def decode_switch_descs(reader: Reader) -> Iterator[SwitchDesc]:
 class TableStatsRequest:
     MULTIPART: ClassVar[MultipartType] = MultipartType.TABLE_STATS
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 
@@ -77,7 +77,7 @@ def decode_table_stats(reader: Reader) -> Iterator[TableStats]:
 class TableDescRequest:
     MULTIPART: ClassVar[MultipartType] = MultipartType.TABLE_DESC
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return b""
 
 

@@ -17,7 +17,7 @@ def ofp_print(message: bytes) -> str:
 
 
 def printed(message: Sendable, xid: int = 5) -> str:
-    return ofp_print(frame(message.TYPE, xid, message.body()))
+    return ofp_print(frame(message.TYPE, xid, message.encode()))
 
 
 @dataclass(frozen=True)

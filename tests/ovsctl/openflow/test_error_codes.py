@@ -22,7 +22,7 @@ KNOWN += [ErrorMessage(EXPERIMENTER_ERROR, code, NICIRA, b"x" * 8) for code in n
 
 
 def test_every_name_is_what_ovs_ofctl_prints() -> None:
-    messages = [frame(error.TYPE, 1, error.body()).hex() for error in KNOWN]
+    messages = [frame(error.TYPE, 1, error.encode()).hex() for error in KNOWN]
     script = "\n".join(f"ovs-ofctl ofp-print {message} | head -1" for message in messages)
     done = subprocess.run(["sh"], input=script, capture_output=True, text=True, check=True)
     assert [line.split()[3] for line in done.stdout.splitlines()] == [error.name for error in KNOWN]
@@ -30,7 +30,7 @@ def test_every_name_is_what_ovs_ofctl_prints() -> None:
 
 @pytest.mark.parametrize("error", KNOWN[:3] + KNOWN[-3:])
 def test_errors_round_trip(error: ErrorMessage) -> None:
-    assert ErrorMessage.decode(Reader(error.body())) == error
+    assert ErrorMessage.decode(Reader(error.encode())) == error
 
 
 def test_unknown_numbers_have_names_too() -> None:

@@ -43,19 +43,19 @@ class Mod:
     size: int = 8
     TYPE: int = MessageType.FLOW_MOD
 
-    def body(self) -> bytes:
+    def encode(self) -> bytes:
         return bytes(self.size)
 
 
 def ready(**options: int) -> Session:
     session = Session(**options)
     session.hello()
-    assert list(session.receive(frame(0, 0, Hello().body()))) == [Ready()]
+    assert list(session.receive(frame(0, 0, Hello().encode()))) == [Ready()]
     return session
 
 
 def error(xid: int, type_code: int = 5, code: int = 6) -> bytes:
-    return frame(MessageType.ERROR, xid, ErrorMessage(type_code, code, data=b"quoted").body())
+    return frame(MessageType.ERROR, xid, ErrorMessage(type_code, code, data=b"quoted").encode())
 
 
 def test_hello_offers_exactly_openflow_15() -> None:
@@ -65,10 +65,10 @@ def test_hello_offers_exactly_openflow_15() -> None:
 @pytest.mark.parametrize(
     ("first", "problem"),
     [
-        (frame(0, 0, Hello(frozenset({1, 4})).body()), "offers OpenFlow versions 0x01, 0x04, we need 0x06"),
-        (frame(0, 0, Hello(frozenset()).body()), "versions none"),
+        (frame(0, 0, Hello(frozenset({1, 4})).encode()), "offers OpenFlow versions 0x01, 0x04, we need 0x06"),
+        (frame(0, 0, Hello(frozenset()).encode()), "versions none"),
         (b"\x04\x00\x00\x08\x00\x00\x00\x00", "versions 0x01, 0x02, 0x03, 0x04"),
-        (frame(MessageType.ERROR, 0, ErrorMessage(0, 0, data=b"no").body()), "OFPHFC_INCOMPATIBLE b'no'"),
+        (frame(MessageType.ERROR, 0, ErrorMessage(0, 0, data=b"no").encode()), "OFPHFC_INCOMPATIBLE b'no'"),
         (frame(MessageType.BARRIER_REPLY, 0), "expected a hello first, got message type 21"),
     ],
 )
@@ -91,6 +91,12 @@ def test_another_version_later_ends_the_session() -> None:
     with pytest.raises(DecodeError, match="version 0x04"):
         list(session.receive(b"\x04\x02\x00\x08\0\0\0\1"))
     assert session.state is State.FAILED
+
+
+def test_an_error_of_another_version_does_not() -> None:
+    (event,) = ready().receive(b"\x01" + error(77)[1:])
+    assert isinstance(event, Stray)
+    assert "OFPFMFC_BAD_COMMAND" in str(event.error)
 
 
 def test_echo_requests_are_answered_with_their_data() -> None:
@@ -208,12 +214,22 @@ def test_transaction_ids_wrap_around_what_still_waits() -> None:
     assert session.request(BarrierRequest())[0] == 23
 
 
-def test_forgotten_requests_are_strays() -> None:
+def test_late_answers_to_forgotten_requests_are_swallowed() -> None:
     session = ready()
-    xid, _ = session.request(BarrierRequest())
+    answers = b""
+    for answer in (b"ok", b"refused"):
+        xid, _ = session.request(BarrierRequest())
+        session.forget(xid)
+        answers += error(xid) if answer == b"refused" else frame(MessageType.BARRIER_REPLY, xid)
+    xid, _ = session.request(FeaturesRequest())
     session.forget(xid)
-    (event,) = session.receive(frame(MessageType.BARRIER_REPLY, xid))
-    assert isinstance(event, Stray)
+    answers += frame(MessageType.FEATURES_REPLY, xid, b"short")
+    xid, _ = session.multipart(TableStatsRequest())
+    session.forget(xid)
+    answers += table_part(xid, True) + table_part(xid, False)
+    assert list(session.receive(answers)) == []
+    session.forget(xid)
+    assert len(list(session.receive(table_part(xid, False)))) == 1
 
 
 def test_messages_without_an_answer() -> None:
