@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from ovsctl.openflow import Flow, FlowMod, FlowTable, Match, Output, Port
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ConnectionLost, OpenFlowError
-from ovsctl.openflow.messages import PacketIn
+from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn
 from ovsctl.openflow.session import Sendable
-from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, Category, Change, cookie
+from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, LEARNED_PRIORITY, REG_PORT, Category, Change, Table, cookie
 
 FlowKey = tuple[int, int, Match]  # table, priority, match
 
@@ -24,6 +24,20 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.05  # how long a bridge that does not listen is left alone: vswitchd comes back within tens of milliseconds
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
 LEARNED = cookie(Category.LEARNED, "")
+
+
+def forget_learned(changes: Sequence[Change]) -> list[FlowMod]:
+    """Deletes what the switch learned for ports that no longer ask GATE: the next VIF on such a port starts closed."""
+    gated = {_port(f) for c in changes for f in c.old if f.table == Table.GATED}
+    still = {_port(f) for c in changes for f in c.new if f.table == Table.GATED}
+    return [
+        FlowMod.delete(Flow(Match(reg2=(ofport, 0xFFFF)), table=Table.GATE, priority=LEARNED_PRIORITY))
+        for ofport in sorted(gated - still)
+    ]
+
+
+def _port(flow: Flow) -> int:
+    return flow.match[REG_PORT].value
 
 
 class FlowKeeper:
@@ -58,7 +72,7 @@ class FlowKeeper:
         """The desired flows are complete: from now on the switch is held to them."""
         self._started.set()
 
-    def want(self, changes: Iterable[Change]) -> list[FlowMod]:
+    def want(self, changes: Sequence[Change]) -> list[FlowMod]:
         """Takes sources' changes into the desired flows; the modifications that carry them out."""
         mods: dict[FlowKey, FlowMod] = {}
         removed: dict[FlowKey, Flow] = {}
@@ -74,7 +88,7 @@ class FlowKeeper:
             if self.desired.get(key) != flow:
                 self.desired[key] = flow
                 mods[key] = FlowMod.add(flow)
-        return list(mods.values())
+        return [*mods.values(), *forget_learned(changes)]
 
     async def push(self, mods: list[FlowMod]) -> bool:
         """Sends modifications as one bundle; True once a barrier has answered, False while there is no connection.
@@ -115,7 +129,7 @@ class FlowKeeper:
         client.on_disconnect(lambda _: lost.set())
         async with client:
             self._client = client
-            await client.on_flow_change(lambda _: self._schedule_repair())
+            await client.on_flow_change(self._flow_changed)
             async with self._lock:
                 await self._reconcile(client)
                 self.connected = True
@@ -131,6 +145,14 @@ class FlowKeeper:
         mods = [FlowMod(change.command, change.flow) for change in changes]
         await self._send(client, mods)
         return len(mods)
+
+    def _flow_changed(self, update: FlowUpdate) -> None:
+        """Somebody else's change concerns us if it touches a flow of ours, or if there were too many to be told."""
+        if update.event is FlowEvent.OWN:
+            return
+        flow = update.flow
+        if flow is None or flow.cookie & COOKIE_MARK_MASK == COOKIE_MARK or flow.key in self.desired:
+            self._schedule_repair()
 
     def _schedule_repair(self) -> None:
         """Somebody else touched the flows: looks at them shortly, once for many changes."""

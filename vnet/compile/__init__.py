@@ -7,20 +7,23 @@ from vnet.compile.pipeline import (
     COOKIE_MARK_MASK,
     COOKIE_OBJECT_MASK,
     PIPELINE,
+    REG_PORT,
     Category,
     From,
     Table,
     cookie,
 )
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.compile.vif import ANNOUNCEMENT
+from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY
 
 __all__ = [
     "ANNOUNCEMENT",
     "COOKIE_MARK",
     "COOKIE_MARK_MASK",
     "COOKIE_OBJECT_MASK",
+    "LEARNED_PRIORITY",
     "PIPELINE",
+    "REG_PORT",
     "Category",
     "Change",
     "Compiler",

@@ -204,7 +204,7 @@ def open_by_learning() -> Action:
     """The switch opens the port that the packet came from, both ways, without asking anyone (ovs-actions(7), learn)."""
     return Learn(
         table=Table.GATE,
-        priority=200,
+        priority=LEARNED_PRIORITY,
         cookie=cookie(Category.LEARNED, ""),
         specs=(
             LearnMatch(f"{REG_PORT}[0..15]", "in_port"),

@@ -1,0 +1,139 @@
+"""Agents in this process, each on a real Open vSwitch (dummy datapath), and a real pool database between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovsctl.ovsdb import Client, Insert, Update
+from tests.servers import OvsdbServer, Vswitchd, ovsdb_server, vswitchd
+from vnet.agent.agent import Agent, Options
+from vnet.compile import Switch
+from vnet.model import Binding, Host, Network, NetworkType, Pool, Vif
+from vnet.pool.rows import from_row, to_columns
+from vnet.pool.rows import SCHEMA_NAME
+
+SCHEMA = Path("vnet/pool/vnet.ovsschema")
+TIMEOUT_S = 15.0
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def until(condition: Callable[[], Any], what: str) -> Any:
+    """Waits until a condition holds; its value."""
+    end = time.monotonic() + TIMEOUT_S
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {TIMEOUT_S} s: {what}")
+        await asyncio.sleep(0.01)
+    return value
+
+
+@dataclass
+class HostUnderTest:
+    """One host: its switch, its agent, and the agent's task."""
+
+    name: str
+    switch: Vswitchd
+    remotes: list[str]
+    agent: Agent = field(init=False)
+    task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        options = Options(
+            self.name, tuple(self.remotes), self.switch.server.remote, str(self.switch.server.dir), Switch()
+        )
+        self.agent = Agent(options, now_ms)
+        self.task = asyncio.get_running_loop().create_task(self.agent.run())
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.task
+
+    def add_port(self, device: str, vif: str, key: str = "iface-id") -> None:
+        """What a toolstack does: a port on br-int whose interface names the VIF."""
+        self.switch.server.vsctl(
+            "add-port", "br-int", device, "--", "set", "interface", device, "type=dummy",
+            f'external_ids:{key}="{vif}"',
+        )  # fmt: skip
+
+    def flows(self, *args: str) -> list[str]:
+        text = self.switch.ofctl("dump-flows", "br-int", "--no-stats", *args)
+        return sorted(line.strip() for line in text.splitlines())
+
+
+@dataclass
+class PoolUnderTest:
+    """A pool database with a client of its own."""
+
+    server: OvsdbServer
+    client: Client
+    hosts: dict[str, HostUnderTest]
+
+    async def insert(self, *values: Any) -> None:
+        await self.client.transact(*(Insert(_table(value), to_columns(value)) for value in values))
+
+    async def update(self, table: str, key: tuple[str, str], **columns: Any) -> None:
+        await self.client.transact(Update(table, ((key[0], "==", key[1]),), columns))
+
+    async def bindings(self) -> dict[tuple[str, str], Binding]:
+        from ovsctl.ovsdb import Select
+
+        (rows,) = await self.client.transact(Select("Binding"))
+        found = [from_row(Binding, row) for row in rows]
+        return {(binding.vif, binding.host): binding for binding in found}
+
+    async def wait_ready(self, vif: str, host: str) -> Binding:
+        end = time.monotonic() + TIMEOUT_S
+        while True:
+            binding = (await self.bindings()).get((vif, host))
+            if binding is not None and binding.ready:
+                return binding
+            if time.monotonic() > end:
+                problems = self.hosts[host].agent.bindings.problems
+                raise AssertionError(f"{vif} is not ready on {host}: {binding}, {problems}")
+            await asyncio.sleep(0.01)
+
+
+def _table(value: Any) -> str:
+    from vnet.pool.rows import TABLE_OF
+
+    return TABLE_OF[type(value)]
+
+
+@contextlib.asynccontextmanager
+async def pool_of(*names: str, networks: Iterable[Network] = ()) -> AsyncIterator[PoolUnderTest]:
+    """A pool of hosts with their agents running."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ovsdb_server(SCHEMA))
+        switches = {name: stack.enter_context(vswitchd()) for name in names}
+        async with Client([server.remote], SCHEMA_NAME) as client:
+            hosts = {name: HostUnderTest(name, switch, [server.remote]) for name, switch in switches.items()}
+            pool = PoolUnderTest(server, client, hosts)
+            await pool.insert(Pool("test"))
+            await pool.insert(*(Host(name, f"10.99.0.{i}") for i, name in enumerate(names, 1)), *networks)
+            for host in hosts.values():
+                host.start()
+            try:
+                yield pool
+            finally:
+                for host in hosts.values():
+                    await host.stop()
+
+
+TENANT = Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001)
+LAB = Network("lab", NetworkType.INTERNAL, 2, 1500)
+
+
+def vif(number: int, network: str = "tenant", **more: Any) -> Vif:
+    mac = f"0a:00:00:00:00:{number:02x}"
+    return Vif(f"vm{number}/0", network, mac, addresses=(f"10.1.0.{number}",), **more)
