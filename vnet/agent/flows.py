@@ -28,8 +28,8 @@ LEARNED = cookie(Category.LEARNED, "")
 
 def forget_learned(changes: Sequence[Change]) -> list[FlowMod]:
     """Deletes what the switch learned for ports that no longer ask GATE: the next VIF on such a port starts closed."""
-    gated = {_port(f) for c in changes for f in c.old if f.table == Table.GATED}
-    still = {_port(f) for c in changes for f in c.new if f.table == Table.GATED}
+    gated = {_port(f) for c in changes for f in c.old if f.table == Table.GATED and REG_PORT in f.match}
+    still = {_port(f) for c in changes for f in c.new if f.table == Table.GATED and REG_PORT in f.match}
     return [
         FlowMod.delete(Flow(Match(reg2=(ofport, 0xFFFF)), table=Table.GATE, priority=LEARNED_PRIORITY))
         for ofport in sorted(gated - still)

@@ -34,9 +34,9 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
 UDP, ICMPV6 = 17, 58
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, MULTICAST_REPORT = 135, 136, 143  # RFC 4861 §4.3, §4.4; RFC 3810 §5.2
-ANNOUNCEMENT = (
-    b"vnet:announce"  # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
-)
+# userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
+ANNOUNCEMENT = b"vnet:announce"
+LEARNED_PRIORITY = 200  # of the flow in GATE that an announcement makes, above the agent's own
 
 Fields = dict[str, MatchValue]
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ovsctl.ovsdb import Client, Insert, Update
+from ovsctl.ovsdb import Client, Insert, Select, Update
 from tests.servers import OvsdbServer, Vswitchd, ovsdb_server, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
 from vnet.model import Binding, Host, Network, NetworkType, Pool, Vif
-from vnet.pool.rows import from_row, to_columns
-from vnet.pool.rows import SCHEMA_NAME
+from vnet.pool.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
 
 SCHEMA = Path("vnet/pool/vnet.ovsschema")
 TIMEOUT_S = 15.0
@@ -27,9 +27,9 @@ def now_ms() -> int:
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Waits until a condition holds; its value."""
+    """Waits until a condition, which may be a coroutine function, holds; its value."""
     end = time.monotonic() + TIMEOUT_S
-    while not (value := condition()):
+    while not (value := await found if inspect.isawaitable(found := condition()) else found):
         if time.monotonic() > end:
             raise AssertionError(f"not within {TIMEOUT_S} s: {what}")
         await asyncio.sleep(0.01)
@@ -86,27 +86,28 @@ class PoolUnderTest:
         await self.client.transact(Update(table, ((key[0], "==", key[1]),), columns))
 
     async def bindings(self) -> dict[tuple[str, str], Binding]:
-        from ovsctl.ovsdb import Select
-
         (rows,) = await self.client.transact(Select("Binding"))
         found = [from_row(Binding, row) for row in rows]
         return {(binding.vif, binding.host): binding for binding in found}
 
     async def wait_ready(self, vif: str, host: str) -> Binding:
-        end = time.monotonic() + TIMEOUT_S
-        while True:
+        async def ready() -> Binding | None:
             binding = (await self.bindings()).get((vif, host))
-            if binding is not None and binding.ready:
-                return binding
-            if time.monotonic() > end:
-                problems = self.hosts[host].agent.bindings.problems
-                raise AssertionError(f"{vif} is not ready on {host}: {binding}, {problems}")
-            await asyncio.sleep(0.01)
+            return binding if binding is not None and binding.ready else None
+
+        return cast(Binding, await until(ready, f"{vif} ready on {host}: {self.hosts[host].agent.bindings.problems}"))
+
+    async def events(self) -> set[str]:
+        """The kinds of events written so far."""
+        (rows,) = await self.client.transact(Select("Event"))
+        return {row["kind"] for row in rows}
+
+    async def bound(self) -> set[tuple[str, str]]:
+        """Which VIF is bound to which host."""
+        return set(await self.bindings())
 
 
 def _table(value: Any) -> str:
-    from vnet.pool.rows import TABLE_OF
-
     return TABLE_OF[type(value)]
 
 
@@ -124,6 +125,8 @@ async def pool_of(*names: str, networks: Iterable[Network] = ()) -> AsyncIterato
             for host in hosts.values():
                 host.start()
             try:
+                for host in hosts.values():
+                    await until(lambda host=host: host.agent.flows.connected and host.agent.rows.settled, "agents")  # type: ignore[misc]
                 yield pool
             finally:
                 for host in hosts.values():

@@ -1,0 +1,168 @@
+"""What an agent makes of ports, rows and other people's hands, on a real Open vSwitch and a real pool database."""
+
+from __future__ import annotations
+
+from ovsctl.ovsdb import Delete
+from tests.vnet.agent.pool import LAB, TENANT, pool_of, until, vif
+from vnet.model import BindingState
+
+OURS = "cookie=0x766e"
+
+
+async def test_a_port_with_an_iface_id_is_claimed_and_ready() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1), vif(2))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        pool.hosts["xen2"].add_port("p2", "vm2/0", key="xs-vif-uuid")
+        first, second = await pool.wait_ready("vm1/0", "xen1"), await pool.wait_ready("vm2/0", "xen2")
+        assert (first.state, first.epoch) == (second.state, second.epoch) == (BindingState.ACTIVE, 1)
+        await until(lambda: any("dl_dst=0a:00:00:00:00:02" in f for f in pool.hosts["xen1"].flows()), "xen1 knows vm2")
+
+
+async def test_a_port_that_goes_takes_its_binding_and_flows_along() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await until(lambda: host.agent.flows.connected, "connection")
+        before = host.flows()
+        await pool.insert(vif(1))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        host.switch.server.vsctl("del-port", "br-int", "p1")
+        await until(lambda: host.flows() == before, "flows as before")
+
+        async def none() -> bool:
+            return not await pool.bound()
+
+        await until(none, "no binding")
+
+
+async def test_the_second_port_of_a_vif_stays_silent_and_says_why() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        second = pool.hosts["xen2"]
+        second.add_port("p1", "vm1/0")
+        problem = await until(lambda: second.agent.bindings.problems.get("vm1/0"), "a problem on xen2")
+        assert "runs on host xen1" in problem
+        assert set(await pool.bindings()) == {("vm1/0", "xen1")}
+        assert not any("in_port=1," in flow for flow in second.flows())
+
+
+async def test_the_host_that_was_asked_for_takes_a_vif_over() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1))
+        for host in pool.hosts.values():
+            host.add_port("p1", "vm1/0")
+        await until(lambda: any(h.agent.bindings.problems for h in pool.hosts.values()), "one of them loses")
+        (_, loser) = next((v, h) for h in pool.hosts for v in pool.hosts[h].agent.bindings.problems)
+        await pool.update("Vif", ("id", "vm1/0"), host=loser)
+        binding = await pool.wait_ready("vm1/0", loser)
+        assert binding.epoch == 2
+
+        async def alone() -> bool:
+            return await pool.bound() == {("vm1/0", loser)}
+
+        await until(alone, "the other host has given up")
+
+
+async def test_flows_and_rows_changed_by_hand_are_put_back_and_others_are_left_alone() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await until(lambda: host.agent.rows.settled, "rows")
+        host.switch.ofctl("add-flow", "br-int", "cookie=0x99,table=200,priority=7,actions=drop")
+        host.switch.server.vsctl("add-port", "br-int", "foreign", "--", "set", "interface", "foreign", "type=internal")
+        before = host.flows()
+        host.switch.ofctl("del-flows", "br-int", "table=80")
+        host.switch.ofctl("add-flow", "br-int", "cookie=0x766e000000000001,table=0,priority=9,actions=drop")
+        await until(lambda: host.flows() == before, "flows put back")
+        host.switch.server.vsctl("del-port", "br-int", "vnet-vxlan")
+        await until(lambda: "vnet-vxlan" in host.switch.server.vsctl("list-ports", "br-int"), "tunnel put back")
+        await until(lambda: len(host.flows()) == len(before), "flows of the new tunnel port")
+        assert "foreign" in host.switch.server.vsctl("list-ports", "br-int")
+        assert any("cookie=0x99" in flow for flow in host.flows())
+
+        async def reported() -> bool:
+            return "drift" in await pool.events()
+
+        await until(reported, "an event")
+
+
+async def test_a_restarted_agent_changes_nothing_that_is_right() -> None:
+    async with pool_of("xen1", networks=(TENANT, LAB)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1), vif(2, "lab"))
+        host.add_port("p1", "vm1/0")
+        host.add_port("p2", "vm2/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await pool.wait_ready("vm2/0", "xen1")
+        await until(lambda: host.agent.rows.settled, "rows")
+        before = host.switch.ofctl("dump-flows", "br-int", "--no-stats")
+        await host.stop()
+        host.start()
+        await until(lambda: host.agent.flows.connected, "connection")
+        await until(lambda: host.agent.rows.settled, "rows")
+        assert host.agent.flows.messages == 0
+        assert host.switch.ofctl("dump-flows", "br-int", "--no-stats") == before
+
+
+async def test_nothing_is_deleted_while_the_pool_cannot_be_reached() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        before = host.flows()
+        await host.stop()
+        pool.server.stop()
+        host.start()
+        host.switch.ofctl("add-flow", "br-int", "cookie=0x99,table=200,actions=drop")
+        await until(lambda: host.agent.ovs_client.connected, "the switch's database")
+        assert [flow for flow in host.flows() if "cookie=0x99" not in flow] == before
+        pool.server.start()
+        await until(lambda: host.agent.flows.connected, "all is well again")
+        assert [flow for flow in host.flows() if "cookie=0x99" not in flow] == before
+
+
+async def test_a_known_vif_is_plugged_while_the_pool_database_is_down() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1, host="xen1"))
+        await until(lambda: "tenant" in host.agent.compiler.view.networks, "the VIF and its network are known")
+        await until(lambda: host.agent.complete and host.agent.flows.connected, "complete")
+        pool.server.stop()
+        host.add_port("p1", "vm1/0")
+        await until(
+            lambda: any("dl_dst=0a:00:00:00:00:01" in flow for flow in host.flows()), "flows without a database"
+        )
+        pool.server.start()
+        assert (await pool.wait_ready("vm1/0", "xen1")).epoch == 1
+
+
+async def test_vswitchd_gets_its_flows_back() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await until(lambda: host.agent.rows.settled, "rows")
+        before = host.flows()
+        host.switch.stop()
+        await until(lambda: not host.agent.flows.connected, "the agent notices")
+        host.switch.start()
+        await until(lambda: host.agent.flows.connected, "the agent is back")
+        await until(lambda: host.flows() == before, "flows are back")
+
+
+async def test_what_a_database_row_must_not_hold_is_kept_out_and_reported() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1, host="xen1"))
+        await pool.update("Vif", ("id", "vm1/0"), mac="01:00:00:00:00:01")
+        await until(lambda: host.agent.pool.bad_rows, "a bad row")
+        assert any("multicast" in text for text in host.agent.pool.bad_rows.values())
+        await pool.client.transact(Delete("Vif", (("id", "==", "vm1/0"),)))
+        await until(lambda: not host.agent.pool.bad_rows, "gone with its row")
