@@ -12,6 +12,7 @@ from vnet.lab.errors import (
 )
 from vnet.lab.lab import Lab, Station, remove
 from vnet.lab.spec import Driver, labs
+from vnet.lab.streams import Received, RunningStream, StreamReport
 
 __all__ = [
     "CommandFailed",
@@ -23,7 +24,10 @@ __all__ = [
     "LabExists",
     "LabUnsupported",
     "NoSuchLab",
+    "Received",
+    "RunningStream",
     "Station",
+    "StreamReport",
     "UnknownName",
     "WiresError",
     "labs",

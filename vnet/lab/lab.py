@@ -26,6 +26,7 @@ from vnet.lab.errors import LabError, LabExists, LabUnsupported, NoSuchLab, Unkn
 from vnet.lab.names import MARK, NETNS_DIR, host_netns, lab_dir, vm_netns
 from vnet.lab.processes import in_netns, inside, marked, run, start_time, stop
 from vnet.lab.spec import SPEC_FILE, Driver, Guest, Spec
+from vnet.lab.streams import RunningStream, packet_between
 from vnet.lab.switchd import Switchd, tool_path
 from vnet.lab.wireclient import WiresClient, start_wires
 from vnet.model import PoolState, Vif
@@ -286,6 +287,14 @@ class Lab:
         vifs = self.wires.call("status")["vifs"]
         return next((vifs[vif.id]["host"] for vif in self.spec.guest(vm).vifs if vif.id in vifs), None)
 
+    def move(self, vm: str, host: str, announce: bool = True) -> None:
+        """Move a running VM with nobody's help: plug it there, let the guest run there, unplug it here."""
+        source = self.where(vm)
+        self.plug(vm, host)
+        self.run(vm, host, announce)
+        if source is not None and source != host:
+            self.unplug(vm, source)
+
     def stop(self, vm: str) -> None:
         """Unplug the VM from every host."""
         self.run(vm, None)
@@ -312,7 +321,7 @@ class Lab:
             raise UnknownName("uplink", uplink, names)
         station = Station(f"{uplink}" if tag is None else f"{uplink}.{tag}", uplink, tag)
         if station not in self.stations:
-            self.driver.station(_station_port(station, names), uplink)
+            self.driver.station(self._station_port(station), uplink)
             self.stations.append(station)
         return station
 
@@ -325,8 +334,7 @@ class Lab:
         """
         frames = frames_of(packets)
         if isinstance(source, Station):
-            names = sorted(netns.switch_ports(self.spec))
-            wire_id = _station_port(source, names)
+            wire_id = self._station_port(source)
             frames = [_tagged(frame, source.tag) for frame in frames] if source.tag is not None else frames
         else:
             wire_id = self.vif(source).id
@@ -338,9 +346,33 @@ class Lab:
             raise LabError(f"{answer['lost']} more frames came than a send keeps: is there a loop?")
         return Deliveries(tuple(self._deliveries(answer["records"], sent_ns)))
 
+    def stream(
+        self, source: str | Station, to: str | None = None, *, packet: Any = None, period_ms: float = 1.0
+    ) -> RunningStream:
+        """Numbered frames every `period_ms` from a VIF or station to a VIF, or as `packet` (scapy; they become its payload).
+
+        Whoever gets them is counted; no guest sees them. A source that is paused sends nothing.
+        """
+        if packet is None:
+            if to is None or isinstance(source, Station):
+                raise LabError("a stream needs a VIF at both ends, or the packet to send")
+            packet = packet_between(self.vif(source), self.vif(to))
+        if isinstance(source, Station):
+            if source.tag is not None:
+                raise LabError("a station's stream takes an untagged station, and a packet with its tag")
+            return RunningStream(self, self._station_port(source), packet, period_ms)
+        return RunningStream(self, self.vif(source).id, packet, period_ms)
+
+    def receiver(self, who: str) -> str:
+        """What reports call a receiver that the wires know as `who`."""
+        station = {self._station_port(station): station for station in self.stations}.get(who)
+        return self.label(self.vif(who)) if station is None else station.name
+
+    def _station_port(self, station: Station) -> str:
+        return _station_port(station, sorted(netns.switch_ports(self.spec)))
+
     def _deliveries(self, records: list[tuple[int, str, str]], sent_ns: int) -> Iterator[Delivery]:
-        names = sorted(netns.switch_ports(self.spec))
-        stations = {_station_port(station, names): station for station in self.stations}
+        stations = {self._station_port(station): station for station in self.stations}
         for at, who, encoded in records:
             frame, after_ms = base64.b64decode(encoded), (at - sent_ns) / 1e6
             if (station := stations.get(who)) is None:

@@ -20,11 +20,11 @@ from typing import TypeVar
 
 from vnet.lab.errors import LabUnsupported
 from vnet.lab.names import NETNS_DIR, host_mac, host_netns, underlay_netns, vm_netns
+from vnet.lab.ports import enter
 from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
 from vnet.lab.wireclient import WiresClient
-from vnet.lab.wires import enter
 from vnet.model import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"

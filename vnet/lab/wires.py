@@ -12,134 +12,25 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
-import errno
-import fcntl
 import json
 import os
 import selectors
 import socket
-import struct
 import sys
 import time
+from array import array
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Sink = Callable[[bytes], None]
+from vnet.lab.numbered import MAX_STREAM_FRAMES, STREAM_MAGIC, STREAM_TAIL, Stream, start_timer
+from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
+
 Request = dict[str, Any]
 
-MAX_FRAME = 65535
-BURST = 64  # frames read from one port before the others have their turn
-CONNECT_TRIES = 200
 MAX_RECORDS = 200_000
 MAX_REQUEST = 16 * 1024 * 1024
-ETHERNET_HEADER = 14
-VLAN_TAG_BYTES = 4
-TAG_TYPES = (b"\x81\x00", b"\x88\xa8")  # 802.1Q, 802.1ad
-LINK_LOCAL = b"\x01\x80\xc2\x00\x00"  # 802.1Q-2022 §8.6.3: a bridge relays none of 01-80-C2-00-00-00..0F
-TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
-CLONE_NEWNET = 0x40000000
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def enter(path: str) -> None:
-    """Move this thread into the network namespace at `path`."""
-    with open(path, "rb") as netns:
-        if _LIBC.setns(netns.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"cannot enter {path}")
-
-
-def open_tap(netns: str, device: str) -> int:
-    """A tap in the named namespace file; it goes away with the descriptor. It has no offloads: frames are whole."""
-    home = f"/proc/self/task/{os.getpid()}/ns/net"
-    with open(home, "rb") as back:
-        enter(netns)
-        try:
-            fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        finally:
-            _LIBC.setns(back.fileno(), CLONE_NEWNET)
-    try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH", device.encode(), IFF_TAP | IFF_NO_PI))
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-class Tap:
-    """A tap device: a frame per read and write."""
-
-    def __init__(self, netns: str, device: str) -> None:
-        self.fd = open_tap(netns, device)
-
-    def read(self) -> list[bytes]:
-        frames = []
-        for _ in range(BURST):
-            try:
-                frames.append(os.read(self.fd, MAX_FRAME))
-            except BlockingIOError:
-                break
-        return frames
-
-    def write(self, frame: bytes) -> None:
-        # A device that is down refuses (EIO), as a cable without a link does.
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self.fd, frame)
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-class Stream:
-    """A dummy port's unix stream: each frame behind its length as 16 bits, big-endian (OVS lib/netdev-dummy.c)."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._socket = socket.socket(socket.AF_UNIX)
-        for _ in range(CONNECT_TRIES):
-            if self._socket.connect_ex(path) == 0:
-                break
-            time.sleep(0.001)  # bound, and not listening yet
-        else:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, path)
-        self._socket.setblocking(False)
-        self._left = b""
-
-    @property
-    def fd(self) -> int:
-        return self._socket.fileno()
-
-    def read(self) -> list[bytes]:
-        try:
-            data = self._socket.recv(MAX_FRAME)
-        except BlockingIOError:
-            return []
-        if not data:
-            raise ConnectionResetError(errno.ECONNRESET, self._path)
-        frames, data = [], self._left + data
-        while len(data) >= 2 and len(data) >= 2 + (size := int.from_bytes(data[:2])):
-            frames.append(data[2 : 2 + size])
-            data = data[2 + size :]
-        self._left = data
-        return frames
-
-    def write(self, frame: bytes) -> None:
-        with contextlib.suppress(OSError):
-            message = len(frame).to_bytes(2) + frame
-            sent = self._socket.send(message)
-            if sent < len(message):  # never leave half a frame: the rest of the stream would be garbage
-                self._socket.setblocking(True)
-                self._socket.sendall(message[sent:])
-                self._socket.setblocking(False)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-Port = Tap | Stream
 
 
 @dataclass
@@ -155,28 +46,6 @@ class Wire:
     def port(self) -> Port | None:
         """The port that the guest is connected to now."""
         return None if self.paused or self.host is None else self.ports.get(self.host)
-
-
-class Switch:
-    """A physical switch of the dummy driver: learns per VLAN, passes tags as they are, drops what is longer than its MTU."""
-
-    def __init__(self, mtu: int) -> None:
-        self.mtu = mtu
-        self.ports: dict[str, Sink] = {}
-        self.cut: set[str] = set()
-        self._learned: dict[tuple[bytes, bytes], str] = {}
-
-    def receive(self, port: str, frame: bytes) -> None:
-        tagged = frame[12:14] in TAG_TYPES
-        room = self.mtu + ETHERNET_HEADER + (VLAN_TAG_BYTES if tagged else 0)
-        if port in self.cut or not ETHERNET_HEADER <= len(frame) <= room or frame.startswith(LINK_LOCAL):
-            return
-        vlan = bytes((frame[14] & 0x0F, frame[15])) if tagged else b"\0\0"
-        self._learned[vlan, frame[6:12]] = port
-        known = None if frame[0] & 1 else self._learned.get((vlan, frame[:6]))
-        for to in [known] if known in self.ports else list(self.ports):
-            if to is not None and to != port and to not in self.cut:
-                self.ports[to](frame)
 
 
 @dataclass
@@ -205,6 +74,7 @@ class Wires:
         self.records: list[tuple[int, str, bytes]] = []
         self.lost_records = 0
         self.recording = False
+        self.streams: dict[int, Stream] = {}
         self.pending: Pending | None = None
         self.queue: deque[tuple[Client, Request]] = deque()
         self.listener = socket.socket(socket.AF_UNIX)
@@ -259,6 +129,8 @@ class Wires:
 
     def to_guest(self, vif: str, wire: Wire) -> Sink:
         def sink(frame: bytes) -> None:
+            if self.streams and self.note(vif, frame):
+                return
             if self.recording:
                 self.record(vif, frame)
             elif wire.guest is not None:
@@ -282,6 +154,16 @@ class Wires:
             self.records.append((time.monotonic_ns(), who, frame))
         else:
             self.lost_records += 1
+
+    def note(self, who: str, frame: bytes) -> bool:
+        """Whether the frame is a stream's, and so for us and not for the guest."""
+        at = frame.find(STREAM_MAGIC)
+        if at < 0 or len(frame) < (tail := at + len(STREAM_MAGIC)) + STREAM_TAIL.size:
+            return False
+        number, seq, _ = STREAM_TAIL.unpack_from(frame, tail)
+        if number in self.streams:
+            self.streams[number].note(who, seq)
+        return True
 
     # -- requests
 
@@ -396,7 +278,7 @@ class Wires:
             self.rewire(request["vif"])
 
     def open(self, request: Request) -> Port:
-        return Stream(request["path"]) if "path" in request else Tap(request["netns"], request["device"])
+        return StreamPort(request["path"]) if "path" in request else Tap(request["netns"], request["device"])
 
     def do_unplug(self, request: Request) -> None:
         wire = self.wires[request["vif"]]
@@ -431,8 +313,52 @@ class Wires:
             self.listen(self.stations[name], lambda frame: self.heard(name, frame))
 
     def heard(self, station: str, frame: bytes) -> None:
-        if self.recording:
+        if not (self.streams and self.note(station, frame)) and self.recording:
             self.record(station, frame)
+
+    def do_stream(self, request: Request) -> None:
+        """Send a numbered frame every `period_s` from a VIF or station, as long as it can send."""
+        template = base64.b64decode(request["frame"])
+        at = template.index(STREAM_MAGIC) + len(STREAM_MAGIC)
+        number, source = int(request["number"]), request["from"]
+        self.way_out(source)
+        stream = Stream(
+            template[:at], number, template[at + STREAM_TAIL.size :], start_timer(float(request["period_s"]))
+        )
+        self.streams[number] = stream
+
+        def due() -> None:
+            for _ in range(int.from_bytes(os.read(stream.timer, 8), sys.byteorder)):
+                with contextlib.suppress(ValueError):  # paused or unplugged: a guest that does not run sends nothing
+                    out = self.way_out(source)
+                    if len(stream.sent) < MAX_STREAM_FRAMES:
+                        frame = stream.frame()
+                        stream.sent.append(time.monotonic_ns())
+                        out(frame)
+
+        self.selector.register(stream.timer, selectors.EVENT_READ, due)
+
+    def do_stop_sending(self, request: Request) -> None:
+        """End a stream's sending; what is under way is still counted."""
+        stream = self.streams[int(request["number"])]
+        if stream.timer >= 0:
+            self.selector.unregister(stream.timer)
+            os.close(stream.timer)
+            stream.timer = -1
+
+    def do_stream_result(self, request: Request) -> dict[str, Any]:
+        """What a stream sent and who got what; with `end` it is forgotten."""
+        number = int(request["number"])
+        stream = self.streams[number]
+        if request["end"]:
+            self.do_stop_sending(request)
+            del self.streams[number]
+
+        def text(values: array[int]) -> str:
+            return base64.b64encode(values.tobytes()).decode()
+
+        received = {who: [text(seqs), text(times)] for who, (seqs, times) in stream.received.items()}
+        return {"sent": text(stream.sent), "received": received}
 
     def do_switch(self, request: Request) -> None:
         self.switches.setdefault(request["name"], Switch(request["mtu"]))
@@ -442,7 +368,7 @@ class Wires:
         key = (request["switch"], request["name"])
         if key in self.nics:
             return
-        switch, port = self.switches[request["switch"]], Stream(request["path"])
+        switch, port = self.switches[request["switch"]], StreamPort(request["path"])
         self.nics[key] = port
         switch.ports[request["name"]] = port.write
         self.listen(port, lambda frame: switch.receive(request["name"], frame))

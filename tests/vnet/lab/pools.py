@@ -76,10 +76,12 @@ def bridges(lab: Lab) -> None:
             lab.driver.cable(host.name, uplink.members[0])  # type: ignore[union-attr]
 
 
-def mesh(lab: Lab) -> None:
-    """Flows that flood from each VM to every other host: enough to see that frames travel."""
+def mesh(lab: Lab, *vms: str) -> None:
+    """Flows that flood from each VM (all, if none is named) to every other host: enough to see that frames travel."""
     field = "tun_ipv6_dst" if ":" in (lab.spec.hosts[0].address or "") else "tun_dst"
     for guest in lab.spec.guests:
+        if vms and guest.name not in vms:
+            continue
         assert guest.host is not None
         ovs = lab.ovs(guest.host)
         port = ovs.vsctl("get", "interface", lab.spec.device(guest.vifs[0]), "ofport").strip()

@@ -1,0 +1,150 @@
+"""Streams of numbered frames: what was lost, doubled or late while something happened.
+
+with lab.stream("web1/0", "db1/0") as stream:
+    lab.move("db1", "xen3")
+assert stream.report.at("db1/0").lost == 0
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import time
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vnet.lab.numbered import STREAM_MAGIC, STREAM_TAIL
+
+if TYPE_CHECKING:
+    from vnet.lab.lab import Lab
+    from vnet.model import Vif
+
+UDP_PORT = 9  # discard
+EXPERIMENTAL = 0x88B5  # IEEE 802: local experimental ethertype
+SETTLE_S = 0.1
+_numbers = itertools.count(time.monotonic_ns() & 0xFFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What one receiver got of a stream. Times in ms; a gap is the time between two arrivals, ends of the stream excluded."""
+
+    frames: int
+    lost: int
+    duplicated: int
+    reordered: int
+    worst_gap_ms: float
+    worst_latency_ms: float
+    lost_numbers: tuple[int, ...] = field(repr=False)
+    arrivals: tuple[tuple[int, int], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """What a stream sent (times in monotonic ns, by number) and who got how much of it."""
+
+    sent: tuple[int, ...] = field(repr=False)
+    received: Mapping[str, Received]
+
+    def at(self, who: str) -> Received:
+        """What one receiver got; nothing, all lost, if it never got any."""
+        if who in self.received:
+            return self.received[who]
+        count = len(self.sent)
+        return Received(0, count, 0, 0, 0.0, 0.0, tuple(range(count)), ())
+
+
+def received(sent: tuple[int, ...], seqs: array[int], times: array[int]) -> Received:
+    """One receiver's part of a report."""
+    counts = Counter(seqs)
+    lost = tuple(seq for seq in range(len(sent)) if seq not in counts)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    latencies = [at - sent[seq] for seq, at in zip(seqs, times, strict=True) if seq < len(sent)]
+    return Received(
+        frames=len(seqs),
+        lost=len(lost),
+        duplicated=len(seqs) - len(counts),
+        reordered=sum(after < before for before, after in itertools.pairwise(seqs)),
+        worst_gap_ms=max(gaps, default=0) / 1e6,
+        worst_latency_ms=max(latencies, default=0) / 1e6,
+        lost_numbers=lost,
+        arrivals=tuple(zip(seqs, times, strict=True)),
+    )
+
+
+class RunningStream:
+    """A stream that runs until `stop`; a context manager that stops at its end."""
+
+    def __init__(self, lab: Lab, source: str, packet: Any, period_ms: float) -> None:
+        self._lab = lab
+        self._number = next(_numbers) & 0xFFFFFFFF
+        self._report: StreamReport | None = None
+        payload = STREAM_MAGIC + STREAM_TAIL.pack(self._number, 0, 0xFFFF)
+        frame = bytes(packet / payload)
+        encoded = base64.b64encode(frame).decode()
+        request: dict[str, Any] = {
+            "from": source,
+            "number": self._number,
+            "frame": encoded,
+            "period_s": period_ms / 1000,
+        }
+        lab.wires.call("stream", **request)
+
+    def __enter__(self) -> RunningStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def so_far(self) -> StreamReport:
+        """The report up to now; the stream goes on. What is under way counts as lost."""
+        return self._fetch(end=False)
+
+    def stop(self, settle_s: float = SETTLE_S) -> StreamReport:
+        """End the stream, wait for what is under way, and report."""
+        if self._report is None:
+            self._lab.wires.call("stop_sending", number=self._number)
+            time.sleep(settle_s)
+            self._report = self._fetch(end=True)
+        return self._report
+
+    @property
+    def report(self) -> StreamReport:
+        """The report of a stream that was stopped."""
+        return self.stop()
+
+    def _fetch(self, end: bool) -> StreamReport:
+        answer = self._lab.wires.call("stream_result", number=self._number, end=end)
+        sent = tuple(_numbers_in(answer["sent"]))
+        found = {
+            self._lab.receiver(who): received(sent, _numbers_in(seqs), _numbers_in(times))
+            for who, (seqs, times) in answer["received"].items()
+        }
+        return StreamReport(sent, found)
+
+
+def _numbers_in(text: str) -> array[int]:
+    values = array("q")
+    values.frombytes(base64.b64decode(text))
+    return values
+
+
+def packet_between(source: Vif, to: Vif) -> Any:
+    """A scapy packet from one VIF to another, UDP over what addresses both have, else of an experimental ethertype."""
+    from scapy.layers.inet import IP, UDP  # noqa: PLC0415 - half a second that not every lab needs
+    from scapy.layers.inet6 import IPv6  # noqa: PLC0415
+    from scapy.layers.l2 import Ether  # noqa: PLC0415
+
+    ether = Ether(src=source.mac, dst=to.mac)
+    for layer, is_version6 in ((IP, False), (IPv6, True)):
+        ours = [a for a in source.addresses if (":" in a) is is_version6]
+        theirs = [a for a in to.addresses if (":" in a) is is_version6]
+        if ours and theirs:
+            return ether / layer(src=ours[0], dst=theirs[0]) / UDP(sport=UDP_PORT, dport=UDP_PORT)
+    return Ether(src=source.mac, dst=to.mac, type=EXPERIMENTAL)
