@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from .errors import ConnectionLost, DecodeError, InvalidValueError, NegotiationError, OpenFlowError, RequestTimeout
 from .messages import EchoRequest, MultipartRequest
@@ -35,7 +35,6 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._futures: dict[int, asyncio.Future[Any]] = {}
-        self._transport: asyncio.Transport | None = None
         self._drained = asyncio.Event()
         self._drained.set()
         self._heard = True
@@ -47,10 +46,9 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  what asyncio promises, for the type
-        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
-        self._transport = transport
-        transport.write(self._session.hello())
+        self._transport = cast(asyncio.Transport, transport)  # what asyncio promises for a stream
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        self._transport.write(self._session.hello())
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
@@ -94,8 +92,7 @@ class Connection(asyncio.Protocol):
         """Hand bytes to the socket. Raises ConnectionLost when there is none any more."""
         if self.lost is not None:
             raise self.lost
-        if self._transport is not None:
-            self._transport.write(data)
+        self._transport.write(data)
 
     async def drain(self) -> None:
         """Let the loop read and write; wait while more than WRITE_HIGH_WATER_BYTES are unsent."""
@@ -137,8 +134,7 @@ class Connection(asyncio.Protocol):
     def abort(self, cause: OpenFlowError | None = None) -> None:
         """Drop the connection now; `connection_lost` follows."""
         self._cause = self._cause or cause
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     # -- inside ------------------------------------------------------------------------------------------
 

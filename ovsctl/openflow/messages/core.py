@@ -118,10 +118,6 @@ class EchoRequest:
     def encode(self) -> bytes:
         return self.data
 
-    @classmethod
-    def decode(cls, reader: Reader) -> Self:
-        return cls(reader.rest())
-
 
 @dataclass(frozen=True, slots=True)
 class EchoReply:

@@ -30,6 +30,7 @@ from ovsctl.openflow.messages import (
     FlowRemoved,
     FlowUpdate,
     GroupMod,
+    Hello,
     MessageType,
     MeterMod,
     PacketIn,
@@ -602,6 +603,48 @@ async def server(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], 
     listening = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with listening:
         yield f"tcp:127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def slow_server(after: bytes) -> AsyncIterator[tuple[str, asyncio.Future[asyncio.StreamReader]]]:
+    """A peer that answers hello and features, sends `after`, and reads on only where the test does."""
+    served: asyncio.Future[asyncio.StreamReader] = asyncio.get_running_loop().create_future()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(16)
+        writer.write(frame(MessageType.HELLO, 1, Hello().encode()))
+        xid = (await reader.readexactly(8))[4:]
+        writer.write(frame(MessageType.FEATURES_REPLY, int.from_bytes(xid, "big"), bytes(24)) + after)
+        served.set_result(reader)
+        writers.append(writer)
+
+    writers: list[asyncio.StreamWriter] = []
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with listening:
+        yield f"tcp:127.0.0.1:{listening.sockets[0].getsockname()[1]}", served
+        for writer in writers:
+            writer.close()
+
+
+async def test_echo_requests_are_answered() -> None:
+    async with (
+        slow_server(frame(MessageType.ECHO_REQUEST, 9, b"ping")) as (remote, served),
+        OpenFlowClient(remote),
+    ):
+        assert await (await served).readexactly(12) == frame(MessageType.ECHO_REPLY, 9, b"ping")
+
+
+async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
+    mods = [FlowMod.add(flow(1))] * 300_000
+    async with slow_server(b"") as (remote, served), OpenFlowClient(remote) as of:
+        sending = asyncio.create_task(of.bundle(mods))
+        await served
+        connection = of._connected()
+        await within(lambda: not connection._drained.is_set(), "a full buffer")
+        assert connection._transport.get_write_buffer_size() < 4 << 20
+        connection.abort()
+        with pytest.raises(ConnectionLost):
+            await sending
 
 
 async def test_a_peer_that_talks_nonsense_is_dropped() -> None:
