@@ -1,5 +1,6 @@
 """OpenFlow 1.5 and the Nicira extensions a virtual switch needs: values, codec, text, client."""
 
+from ovsctl.openflow.action_text import format_action, format_actions, parse_actions
 from ovsctl.openflow.actions import (
     Action,
     CheckPktLarger,
@@ -78,6 +79,7 @@ from ovsctl.openflow.meter import (
     encode_meter_mod,
 )
 from ovsctl.openflow.table import Add, Delete, FlowChange, FlowTable, Modify
+from ovsctl.openflow.text import format_flow, format_match, parse_flow, parse_flows, parse_match
 
 __all__ = [
     "FIELDS",
@@ -162,6 +164,14 @@ __all__ = [
     "encode_meter_delete",
     "encode_meter_mod",
     "field",
+    "format_action",
+    "format_actions",
+    "format_flow",
+    "format_match",
     "matching",
+    "parse_actions",
+    "parse_flow",
+    "parse_flows",
+    "parse_match",
     "subfield",
 ]

@@ -87,7 +87,7 @@ class Output(Action):
 
     def __post_init__(self) -> None:
         port = self.port
-        if not isinstance(port, int) or not 0 <= port < 0xFFFF or 0xFF00 <= port < Port.UNSET:
+        if not isinstance(port, int) or not 0 <= port < 0xFFFF or 0xFF00 <= port <= Port.UNSET:
             raise ActionError("output", f"{port!r} is neither a port from 0 to 0xfeff nor a reserved one")
         if port == Port.CONTROLLER:
             raise ActionError("output", "to the controller: use Controller(max_len=...)")
@@ -99,21 +99,18 @@ class Output(Action):
 
 @dataclass(frozen=True, slots=True)
 class OutputReg(Action):
-    """Send to the port whose number a sub-field holds."""
+    """Send to the port whose number a sub-field of at most 64 bits holds."""
 
     source: Subfield
-    max_len: int = 0xFFFF
 
-    def __init__(self, source: AnySubfield, max_len: int = 0xFFFF) -> None:
+    def __init__(self, source: AnySubfield) -> None:
         _set(self, "source", subfield(source))
-        _set(self, "max_len", max_len)
-        check_range("output", "max_len", max_len, 0, 0xFFFF)
-        if self.source.bits > 64 or len(self.source.field.header()) != 4:
-            raise ActionError("output", f"{self.source} cannot be a port number")
+        if self.source.bits > 64:
+            raise ActionError("output", f"{self.source} is too wide to be a port number")
 
     def encode(self) -> bytes:
         source = self.source
-        return _OUTPUT_REG.pack(0xFFFF, 24, NICIRA_ID, 15, ofs_nbits(source), source.field.header(), self.max_len)
+        return _OUTPUT_REG.pack(0xFFFF, 24, NICIRA_ID, 15, ofs_nbits(source), source.field.header(), 0xFFFF)
 
 
 def ofs_nbits(bits: Subfield) -> int:
@@ -129,7 +126,8 @@ class OutputTrunc(Action):
     max_len: int
 
     def __post_init__(self) -> None:
-        check_range("output", "port", self.port, 0, 0xFFFF)
+        if self.port not in (Port.LOCAL, Port.IN_PORT):
+            check_range("output", "port", self.port, 0, 0xFEFF)
         check_range("output", "max_len", self.max_len, 14, 0xFFFFFFFF)
 
     def encode(self) -> bytes:
@@ -556,6 +554,8 @@ class WriteActions(Action):
 
     def __init__(self, *actions: Action) -> None:
         _set(self, "actions", as_actions("write_actions", actions))
+        if not actions:
+            raise ActionError("write_actions", "it has no actions, so the switch would drop it: leave it out")
 
     def encode(self) -> bytes:
         body = encode_actions(self.actions)

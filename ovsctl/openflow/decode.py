@@ -69,7 +69,7 @@ def _decode_instruction(kind: int, body: bytes) -> tuple[int, tuple[Action, ...]
     if kind == _CLEAR and len(body) == 4:
         return 1, (act.ClearActions(),)
     if kind == _WRITE:
-        return 2, (act.WriteActions(*decode_actions(body[4:])),)
+        return 2, _write_actions(decode_actions(body[4:]))
     if kind == _METADATA and len(body) == 20:
         value, mask = struct.unpack(">4xQQ", body)
         return 3, (act.WriteMetadata(value & mask, mask),)
@@ -78,6 +78,13 @@ def _decode_instruction(kind: int, body: bytes) -> tuple[int, tuple[Action, ...]
             raise DecodeError("goto_table", "255 is no table")
         return 4, (act.GotoTable(body[0]),)
     raise DecodeError("instructions", f"type {kind} with {len(body) + 4} bytes is not one that ovsctl supports")
+
+
+def _write_actions(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    try:
+        return (act.WriteActions(*actions),) if actions else ()
+    except InvalidValueError as error:
+        raise DecodeError("write_actions", str(error)) from error
 
 
 def _decode_action(raw: bytes, depth: int) -> Action:
@@ -191,6 +198,12 @@ def _set_field(r: _Reader, depth: int) -> Action:
     return act.SetField(f, (value, mask))
 
 
+def _set_ttl(r: _Reader, depth: int) -> Action:
+    value = r.number(1)
+    r.zeros()
+    return act.SetField("nw_ttl", value)
+
+
 def _copy_field(r: _Reader, depth: int) -> Action:
     bits, source_start, target_start = r.number(2), r.number(2), r.number(2)
     r.zeros(2)
@@ -216,17 +229,17 @@ def _resubmit_table(ct: bool) -> _Decoder:
 def _output_reg(r: _Reader, depth: int) -> Action:
     start, end = r.packed_bits()
     source = Subfield(r.short_field(), start, end)
-    max_len = r.number(2)
+    r.take(2)  # what a controller gets, should the port be that: ovs-ofctl does not show it either
     r.zeros()
-    return act.OutputReg(source, max_len)
+    return act.OutputReg(source)
 
 
 def _output_reg2(r: _Reader, depth: int) -> Action:
     start, end = r.packed_bits()
-    max_len = r.number(2)
+    r.take(2)
     source = Subfield(r.field(), start, end)
     r.zeros()
-    return act.OutputReg(source, max_len)
+    return act.OutputReg(source)
 
 
 def _output_trunc(r: _Reader, depth: int) -> Action:
@@ -422,6 +435,7 @@ _STANDARD: dict[int, _Decoder] = {
     18: _void(act.PopVlan()),
     21: _u32(act.SetQueue),
     22: _u32(act.GroupAction),
+    23: _set_ttl,
     24: _void(act.DecTtl()),
     25: _set_field,
     28: _copy_field,

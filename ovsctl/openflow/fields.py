@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -96,6 +97,8 @@ class Needs(Enum):
     ND_SOLICIT = "icmpv6_type=135, and no icmpv6_code but 0"
     ND_ADVERT = "icmpv6_type=136, and no icmpv6_code but 0"
     CT = "a ct_state of a valid connection, such as +trk+est or +trk-inv"
+    CT4 = "a ct_state of a valid connection, such as +trk+est or +trk-inv, and eth_type=0x0800"
+    CT6 = "a ct_state of a valid connection, such as +trk+est or +trk-inv, and eth_type=0x86dd"
     CT_PORTS = "ct_nw_proto other than 0"
 
 
@@ -118,6 +121,11 @@ class Field:
     writable: bool
     aliases: tuple[str, ...]
     order: int
+
+    @property
+    def title(self) -> str:
+        """Its name where a sub-field is written: the NXM one where it has one."""
+        return next((title for title in self.titles if title.startswith("NXM")), self.titles[0])
 
     @property
     def full(self) -> int:
@@ -170,19 +178,19 @@ metadata       | 64   | OXM_OF_METADATA 2                             | NOTHING 
 pkt_mark       | 32   | NXM_NX_PKT_MARK 33                            | NOTHING | HEX | mw
 {regs}
 ct_state       | 8/4  | NXM_NX_CT_STATE 105                           | NOTHING | CT_STATE | m
-ct_zone        | 16   | NXM_NX_CT_ZONE 106                            | NOTHING | HEX | -
+ct_zone        | 16   | NXM_NX_CT_ZONE 106                            | NOTHING | DECIMAL | -
 ct_mark        | 32   | NXM_NX_CT_MARK 107                            | NOTHING | HEX | mw
 ct_label       | 128  | NXM_NX_CT_LABEL 108                           | NOTHING | HEX | mw
-ct_nw_src      | 32   | NXM_NX_CT_NW_SRC 120                          | CT      | IPV4 | m
-ct_nw_dst      | 32   | NXM_NX_CT_NW_DST 121                          | CT      | IPV4 | m
-ct_ipv6_src    | 128  | NXM_NX_CT_IPV6_SRC 122                        | CT      | IPV6 | m
-ct_ipv6_dst    | 128  | NXM_NX_CT_IPV6_DST 123                        | CT      | IPV6 | m
-ct_nw_proto    | 8    | NXM_NX_CT_NW_PROTO 119                        | CT      | DECIMAL | -
-ct_tp_src      | 16   | NXM_NX_CT_TP_SRC 124                          | CT_PORTS | DECIMAL | m
-ct_tp_dst      | 16   | NXM_NX_CT_TP_DST 125                          | CT_PORTS | DECIMAL | m
 eth_dst dl_dst | 48   | OXM_OF_ETH_DST 3, NXM_OF_ETH_DST 1            | NOTHING | MAC | mw
 eth_src dl_src | 48   | OXM_OF_ETH_SRC 4, NXM_OF_ETH_SRC 2            | NOTHING | MAC | mw
 eth_type dl_type | 16 | OXM_OF_ETH_TYPE 5, NXM_OF_ETH_TYPE 3          | NOTHING | HEX | -
+ct_nw_src      | 32   | NXM_NX_CT_NW_SRC 120                          | CT4     | IPV4 | m
+ct_nw_dst      | 32   | NXM_NX_CT_NW_DST 121                          | CT4     | IPV4 | m
+ct_ipv6_src    | 128  | NXM_NX_CT_IPV6_SRC 122                        | CT6     | IPV6 | m
+ct_ipv6_dst    | 128  | NXM_NX_CT_IPV6_DST 123                        | CT6     | IPV6 | m
+ct_nw_proto    | 8    | NXM_NX_CT_NW_PROTO 119                        | CT      | DECIMAL | -
+ct_tp_src      | 16   | NXM_NX_CT_TP_SRC 124                          | CT_PORTS | DECIMAL | m
+ct_tp_dst      | 16   | NXM_NX_CT_TP_DST 125                          | CT_PORTS | DECIMAL | m
 vlan_tci       | 16   | NXM_OF_VLAN_TCI 4                             | NOTHING | HEX | mw
 vlan_vid       | 13/2 | OXM_OF_VLAN_VID 6                             | NOTHING | DECIMAL | mw
 vlan_pcp       | 3    | OXM_OF_VLAN_PCP 7                             | VLAN    | DECIMAL | w
@@ -284,7 +292,7 @@ _FLAG_BITS = {
     Format.TCP_FLAGS: TCP_FLAG_BITS,
     Format.TUN_FLAGS: TUN_FLAG_BITS,
 }
-# ip_frag (ovs-fields(7)): bit 0 is "a fragment", bit 1 "not the first one".
+# ip_frag (ovs-fields(7)): bit 0 is "a fragment", bit 1 "not the first one", which implies bit 0.
 FRAG_NAMES = {"no": (0, 3), "yes": (1, 1), "first": (1, 3), "later": (3, 3), "not_later": (0, 2)}
 _FLAG = re.compile(r"([+-])([a-z]+|\[\d+\])")
 _PORTS = {port.name: int(port) for port in Port}
@@ -308,8 +316,14 @@ def format_mac(value: int) -> str:
 
 
 def _parse_flags(f: Field, text: str) -> tuple[int, int]:
+    """ "+trk-new" is a value under a mask, "trk|est" the whole field."""
     bits = _FLAG_BITS[f.format]
     value = mask = end = 0
+    if text[:1] not in "+-":
+        names = text.split("|")
+        if not set(names) <= set(bits):
+            raise FieldError(f.name, f"{text!r} is neither a number nor flags of {', '.join(bits)}")
+        return sum(1 << bits.index(name) for name in set(names)), f.full
     for found in _FLAG.finditer(text):
         sign, name = found.groups()
         if found.start() != end or name not in bits:
@@ -320,8 +334,8 @@ def _parse_flags(f: Field, text: str) -> tuple[int, int]:
         mask |= bit
         value |= bit if sign == "+" else 0
         end = found.end()
-    if end != len(text) or not text:
-        raise FieldError(f.name, f"{text!r} is neither a number nor flags like {'+' + '-'.join(bits[:2])}")
+    if end != len(text):
+        raise FieldError(f.name, f"{text!r} is not flags like +{'-'.join(bits[:2])}; it has {', '.join(bits)}")
     return value, mask
 
 
@@ -337,7 +351,7 @@ def _parse_word(f: Field, text: str) -> int:
             return int(ipaddress.IPv6Address(text))
         if form is Format.PORT and text.upper() in _PORTS:
             return _PORTS[text.upper()]
-        return int(text, 0)
+        return int(text, 8 if text[:1] == "0" and text.isdecimal() else 0)
     except ValueError:
         raise FieldError(f.name, f"{text!r} is not a value of it ({form.value})") from None
 
@@ -347,7 +361,7 @@ def _parse_text(f: Field, text: str) -> tuple[int, int | None]:
         return 0, 0
     if f.format is Format.FRAG and text in FRAG_NAMES:
         return FRAG_NAMES[text]
-    if f.format in _FLAG_BITS and text[:1] in ("+", "-"):
+    if f.format in _FLAG_BITS and text and not text[0].isdecimal():
         return _parse_flags(f, text)
     word, slash, mask = text.partition("/")
     if not slash:
@@ -403,13 +417,11 @@ def _number(f: Field, value: object) -> int:
 
 def format_value(f: Field, value: int, mask: int | None = None) -> str:
     """The value as ovs-ofctl writes it, with its mask where it has one; parse_value reads it back."""
-    if mask is None or mask == f.full:
-        if f.format is Format.FRAG:
-            return next(name for name, pair in FRAG_NAMES.items() if pair == (value, 3)) if value != 2 else "0x2/0x3"
-        return _format_word(f, value)
-    if f.format is Format.FRAG:
+    if f.format is Format.FRAG and mask is not None:
         found = [name for name, pair in FRAG_NAMES.items() if pair == (value, mask)]
         return found[0] if found else f"{value:#x}/{mask:#x}"
+    if mask is None or mask == f.full:
+        return _format_word(f, value)
     if f.format in _FLAG_BITS:
         names = _FLAG_BITS[f.format]
         return "".join(("+" if value >> n & 1 else "-") + name for n, name in enumerate(names) if mask >> n & 1)
@@ -431,12 +443,12 @@ def _format_word(f: Field, value: int) -> str:
     if form is Format.IPV4:
         return str(ipaddress.IPv4Address(value))
     if form is Format.IPV6:
-        return str(ipaddress.IPv6Address(value))
+        return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16, "big"))
     if form is Format.PORT:
         return format_port(value)
     if form in _FLAG_BITS:
         names = _FLAG_BITS[form]
-        return "".join(("+" if value >> n & 1 else "-") + name for n, name in enumerate(names))
+        return "|".join(name for n, name in enumerate(names) if value >> n & 1) or "0"
     return f"{value:#x}" if value else "0"
 
 
@@ -496,10 +508,10 @@ class Subfield:
 
     def __str__(self) -> str:
         if self.whole:
-            return f"{self.field.name}[]"
+            return f"{self.field.title}[]"
         if self.start == self.end:
-            return f"{self.field.name}[{self.start}]"
-        return f"{self.field.name}[{self.start}..{self.end}]"
+            return f"{self.field.title}[{self.start}]"
+        return f"{self.field.title}[{self.start}..{self.end}]"
 
 
 class RegField(Subfield):

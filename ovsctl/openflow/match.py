@@ -62,6 +62,7 @@ _VLAN_TCI = FIELDS["vlan_tci"]
 _IN_PORT = FIELDS["in_port"]
 _IN_PORT_OXM = FIELDS["in_port_oxm"]
 _IP_DSCP = FIELDS["ip_dscp"]
+_IP_FRAG = FIELDS["ip_frag"]
 _VLAN_VID = FIELDS["vlan_vid"]
 _VLAN_PCP = FIELDS["vlan_pcp"]
 _CT_STATE_VALID = 0b1100_1111  # new, est, rel, rpl, snat, dnat
@@ -95,7 +96,16 @@ def _wire(f: Field, value: int, mask: int) -> bytes:
 def _make(f: Field, value: int, mask: int) -> FieldMatch:
     if mask == 0:
         return _ANYTHING
+    if f is _IP_FRAG:
+        value, mask = _canonical_frag(value, mask)
     return FieldMatch(f.order, f, value, mask, _wire(f, value, mask))
+
+
+def _canonical_frag(value: int, mask: int) -> tuple[int, int]:
+    # "Not first" implies "a fragment", so one bit can say as much as both: the form with a name is the one.
+    if (value, mask) == (2, 3):
+        raise FieldError("ip_frag", "a packet that is no fragment is not a later one: write yes, no, first or later")
+    return {(0, 1): (0, 3), (2, 2): (3, 3)}.get((value, mask), (value, mask))
 
 
 _ANYTHING = FieldMatch(-1, _VLAN_TCI, 0, 0, b"")
@@ -236,6 +246,8 @@ _MET: dict[Needs, Callable[[_Values], bool]] = {
     Needs.ND_SOLICIT: lambda v: _nd(v, 135),
     Needs.ND_ADVERT: lambda v: _nd(v, 136),
     Needs.CT: _ct,
+    Needs.CT4: lambda v: _ct(v) and _is(v, "eth_type", 0x0800),
+    Needs.CT6: lambda v: _ct(v) and _is(v, "eth_type", 0x86DD),
     Needs.CT_PORTS: lambda v: "ct_nw_proto" in v and v["ct_nw_proto"].value != 0,
 }
 
