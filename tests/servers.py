@@ -23,11 +23,18 @@ from typing import Any
 VSWITCH_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 START_TIMEOUT_S = 20.0
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _leave_netns() -> None:
+    """Into a network namespace of one's own, which ends with its last process. Needs root."""
+    if _LIBC.unshare(_CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
 
 
 def spawn(
@@ -290,10 +297,11 @@ def ovsdb_cluster(
 
 @dataclass
 class Vswitchd:
-    """An ovs-vswitchd on `server`'s Open_vSwitch database."""
+    """An ovs-vswitchd on `server`'s Open_vSwitch database; `own_netns` keeps its devices off this machine's."""
 
     server: OvsdbServer
     dummy: bool = True
+    own_netns: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -317,6 +325,7 @@ class Vswitchd:
             ],
             log=self.log,
             env=self.server.env,
+            prepare=_leave_netns if self.own_netns else None,
         )
         wait_until(self._answers, "ovs-vswitchd")
 
@@ -342,11 +351,11 @@ class Vswitchd:
 
 
 @contextlib.contextmanager
-def vswitchd(*, dummy: bool = True) -> Iterator[Vswitchd]:
+def vswitchd(*, dummy: bool = True, own_netns: bool = False) -> Iterator[Vswitchd]:
     """A running ovsdb-server with an ovs-vswitchd; `dummy` keeps it away from the kernel (rootless)."""
     with ovsdb_server() as server:
         server.vsctl("--no-wait", "init")
-        switch = Vswitchd(server, dummy)
+        switch = Vswitchd(server, dummy, own_netns)
         try:
             switch.start()
             yield switch

@@ -1,8 +1,12 @@
 """Declarative Open vSwitch: say what there should be, see what would change, change only that.
 
-units = plan(VSwitch(bridges=(Bridge("br-int"),)), replica)
+replica = await client.monitor(monitors(client.schema))
+todo = plan(VSwitch(bridges=(Bridge("br-int"),)), replica)
+await apply(client, todo.additions)
+await apply(client, todo.removals)
 """
 
+from ovsctl.vswitch.apply import Applied, InterfaceError, Transactor, apply, transaction
 from ovsctl.vswitch.changes import (
     AddRow,
     Change,
@@ -18,7 +22,7 @@ from ovsctl.vswitch.changes import (
 from ovsctl.vswitch.errors import IncompleteSnapshot, NotConfigured, VSwitchError
 from ovsctl.vswitch.planner import plan
 from ovsctl.vswitch.rows import RowId
-from ovsctl.vswitch.snapshot import COLUMNS, Owner, Snapshot
+from ovsctl.vswitch.snapshot import COLUMNS, Owner, Snapshot, monitors
 from ovsctl.vswitch.values import (
     Attachment,
     BondMode,
@@ -47,6 +51,7 @@ from ovsctl.vswitch.values import (
 __all__ = [
     "COLUMNS",
     "AddRow",
+    "Applied",
     "Attachment",
     "BondMode",
     "Bridge",
@@ -58,6 +63,7 @@ __all__ = [
     "FailMode",
     "IncompleteSnapshot",
     "Interface",
+    "InterfaceError",
     "Ipfix",
     "Lacp",
     "Manager",
@@ -76,13 +82,17 @@ __all__ = [
     "RowId",
     "Sflow",
     "Snapshot",
+    "Transactor",
     "Unresolved",
     "UpdateRow",
     "VSwitch",
     "VSwitchError",
     "VlanMode",
+    "apply",
     "internal_port",
+    "monitors",
     "patch_port",
     "plan",
+    "transaction",
     "tunnel_port",
 ]

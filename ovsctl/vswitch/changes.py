@@ -86,7 +86,7 @@ class MoveRow:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRow:
-    """Take a row out of its parent's set, which deletes it and all below it; without a parent, delete it."""
+    """Take a row out of its parent's set, where it hangs in one, and delete it with all below it."""
 
     row: Ref
     parent: Ref | None = None

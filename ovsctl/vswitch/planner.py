@@ -97,8 +97,9 @@ class _Obstacles:
         if found is None or found.parent is None:
             return None
         if not found.ours:
-            where = f" in {found.parent}" if found.parent.key else ""
-            return f"{row_id}{where} is not ours: remove it, or choose another name"
+            what = "" if row_id == unit.head.id else f"{row_id} "
+            where = f" (it is in {found.parent})" if found.parent.key else ""
+            return f"{what}is not ours{where}: remove it, or choose another name"
         holder = _holder(found, unit)
         if holder in blocked:
             return f"{row_id} is still in {holder}, which is in conflict"
@@ -191,6 +192,7 @@ class _Removals:
         """Those that have to go along with the additions, and those that can go later."""
         unwanted = [found for found in self.snapshot if found.ours and found.id not in self.wanted]
         removed = [found for found in unwanted if found.id.table not in _USERS and self._removable(found)]
+        removed.reverse()  # what hangs in a row before the row itself
         self.going.update(found.id for found in removed)
         for table in _USERS:  # QoS rows go once their ports do, queues once their QoS rows do
             free = self._unused(table, [found for found in unwanted if found.id.table == table])
@@ -206,7 +208,7 @@ class _Removals:
             case "Interface":
                 return False  # goes with its port, or by the port's `interfaces`
             case "Port":
-                return _local_bridge(self.snapshot, found.id) is None  # goes with its bridge
+                return _local_bridge(self.snapshot, found.id) not in self.kept
             case "Bridge" if found.id in self.kept:
                 reason = f"is to be removed, but holds ports that have to stay: {self.kept[found.id]}"
                 self.conflicts.append(Conflict(found.id, reason))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import msgspec
 
+from ovsctl.ovsdb import Monitor, Schema, UnknownColumn
 from ovsctl.vswitch.errors import IncompleteSnapshot
 from ovsctl.vswitch.rows import BRIDGE_PARTS, EXACT, REFERENCES, ROOT, RowId
 
@@ -22,12 +23,24 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-Tables: TypeAlias = Mapping[str, Mapping[str, Row]]
+class Tables(Protocol):
+    """Table to uuid to row: a `Replica`, or dicts."""
+
+    def __getitem__(self, table: str, /) -> Mapping[str, Row]: ...
+
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     table: (*EXACT.get(table, ()), *REFERENCES.get(table, ()), "external_ids") for table in (ROOT.table, *EXACT)
 }
-"""The tables and columns that a plan needs, all rows: what to monitor."""
+"""The tables and columns that a plan needs, all rows."""
+
+
+def monitors(schema: Schema) -> dict[str, Monitor]:
+    """What to monitor for `plan`: `COLUMNS`, without those that this version of Open vSwitch lacks."""
+    return {
+        table: Monitor([column for column in columns if column in schema.table(table).columns])
+        for table, columns in COLUMNS.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +96,15 @@ class Snapshot:
 
     def __init__(self, tables: Tables, owner: Owner) -> None:
         self.owner = owner
-        self._tables = tables
         self._found: dict[RowId, FoundRow] = {}
         self._by_uuid: dict[str, RowId] = {}
-        missing = [table for table in COLUMNS if table not in tables]
-        if missing:
-            raise IncompleteSnapshot(f"not monitored: {', '.join(missing)}")
-        self.absent = frozenset(_absent_columns(tables))
+        if not getattr(tables, "synced", True):
+            raise IncompleteSnapshot("the replica is not in sync with its server")
+        try:
+            self._tables = {table: tables[table] for table in COLUMNS}
+        except KeyError as error:
+            raise IncompleteSnapshot(f"table {error} is not monitored") from error
+        self.absent = frozenset(_absent_columns(self._tables))
         roots = self._tables[ROOT.table]
         if len(roots) != 1:
             raise IncompleteSnapshot(f"{len(roots)} rows in Open_vSwitch, which has one once it is set up and synced")
@@ -182,13 +197,13 @@ class Snapshot:
             raise IncompleteSnapshot(f"{holder}.{column} refers to {table} {uuid}, which is not there") from error
 
 
-def _absent_columns(tables: Tables) -> Iterator[tuple[str, str]]:
+def _absent_columns(tables: Mapping[str, Mapping[str, Row]]) -> Iterator[tuple[str, str]]:
     for table, columns in COLUMNS.items():
         for row in itertools.islice(tables[table].values(), 1):  # all rows of a table have the same columns
             for column in columns:
                 try:
                     row[column]
-                except (KeyError, ValueError) as error:
+                except (KeyError, UnknownColumn) as error:
                     if column in ("name", "external_ids", *REFERENCES.get(table, ())):
                         raise IncompleteSnapshot(f"{table}.{column} is not monitored") from error
                     yield table, column
