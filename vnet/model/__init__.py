@@ -1,6 +1,6 @@
 """What a pool is made of, as frozen values. Imports nothing of vnet."""
 
-from vnet.model.mtu import mtu_arithmetic, overhead_bytes
+from vnet.model.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
 from vnet.model.state import PoolState
 from vnet.model.values import (
     AgentStatus,
@@ -47,6 +47,8 @@ __all__ = [
     "Uplink",
     "Vif",
     "Vm",
+    "default_mtu",
     "mtu_arithmetic",
+    "mtu_capacity",
     "overhead_bytes",
 ]

@@ -1,0 +1,220 @@
+"""What a change costs those who are on the network while it is made. One rule: decided per field, with the reason in words.
+
+none: nobody notices. flows: hosts replace flows, each in one bundle, and no frame is lost. VIF: VIFs lose frames, or their
+place on a network. uplink: all that a host sends through one uplink stops for a moment.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from enum import IntEnum
+from typing import cast
+
+from vnet.model import Host, LockingMode, Network, NetworkType, Pool, PoolState, Subnet, Uplink, Vif, Vm
+
+NAMED_MAX = 5
+
+
+class Disruption(IntEnum):
+    """What a change costs, from least to most."""
+
+    NONE = 0
+    FLOWS = 1
+    VIF = 2
+    UPLINK = 3
+
+    def __str__(self) -> str:
+        return ("none", "flows only", "VIF interrupted", "uplink interrupted")[self]
+
+
+Cost = tuple[Disruption, str]
+Object = Pool | Host | Uplink | Network | Subnet | Vm | Vif
+
+
+class Usage:
+    """Who is plugged where, in the pool as it is."""
+
+    def __init__(self, current: PoolState) -> None:
+        self.hosts = current.hosts
+        self.networks = current.networks
+        self.plugged = {vif for vif, _ in current.bindings}
+        self.on_host: Counter[str] = Counter(host for _, host in current.bindings)
+        self.on_network: Counter[str] = Counter(binding.network for binding in current.bindings.values())
+        self.on_network_host: Counter[tuple[str, str]] = Counter(
+            (binding.network, binding.host) for binding in current.bindings.values()
+        )
+
+    def networks_of_uplink(self, host: str, uplink: str) -> list[str]:
+        """The VLAN networks that a host carries through an uplink."""
+        return sorted(net.name for net in self.networks.values() if net.uplink == uplink and net.on(host))
+
+
+def cost_of_new(usage: Usage, name: str, new: Object) -> Cost:
+    """The cost of an object that comes."""
+    if isinstance(new, Uplink):
+        host = usage.hosts.get(name.split("/", 1)[0])
+        if host is not None:
+            used = {nic: uplink.name for uplink in host.uplinks for nic in uplink.members}
+            moved = [nic for nic in new.members if nic in used]
+            if moved:
+                return Disruption.UPLINK, f"{', '.join(moved)} comes from uplink {used[moved[0]]}"
+    return Disruption.NONE, ""
+
+
+def cost_of_removal(usage: Usage, name: str, old: Object) -> Cost:
+    """The cost of an object that goes."""
+    match old:
+        case Vif():
+            return (
+                (Disruption.VIF, "it is plugged") if old.id in usage.plugged else (Disruption.NONE, "it is not plugged")
+            )
+        case Network():
+            count = usage.on_network[old.name]
+            return (Disruption.VIF, _plugged(count)) if count else (Disruption.NONE, "no VIF is plugged")
+        case Host():
+            count = usage.on_host[old.name]
+            cost = Disruption.VIF if count else Disruption.FLOWS
+            return cost, _plugged(count) if count else "others drop their flows towards it"
+        case Uplink():
+            nets = usage.networks_of_uplink(name.split("/", 1)[0], old.name)
+            return Disruption.UPLINK, f"it carries {_some(nets)}" if nets else "its NIC leaves the bridge"
+        case Pool() | Subnet() | Vm():
+            return Disruption.NONE, ""
+
+
+def cost_of_field(usage: Usage, name: str, old: Object, new: Object, field: str) -> Cost:
+    """The cost of one field that changes."""
+    match old:
+        case Network():
+            return _network(usage, old, cast(Network, new), field)
+        case Vif():
+            return _vif(usage, old, cast(Vif, new), field)
+        case Uplink():
+            return _uplink(old, cast(Uplink, new), field)
+        case Host():
+            return _host(usage, old, field)
+        case Pool() | Subnet() | Vm():
+            return _REST.get((type(old), field), (Disruption.NONE, ""))
+
+
+_REST: dict[tuple[type, str], Cost] = {
+    (Pool, "name"): (Disruption.NONE, "only a name"),
+    (Pool, "underlay_mtu"): (Disruption.NONE, "networks whose MTU follows are listed themselves"),
+    (Pool, "locking_mode"): (Disruption.NONE, "VIFs whose mode follows are listed themselves"),
+    (Subnet, "network"): (Disruption.NONE, "VIFs whose addresses follow are listed themselves"),
+    (Subnet, "cidr"): (Disruption.NONE, "VIFs whose addresses follow are listed themselves"),
+    (Subnet, "gateway"): (Disruption.NONE, "only kept from being given to a VIF"),
+    (Vm, "host"): (Disruption.NONE, "where it is started next; a running VM stays where it is"),
+}
+
+
+def _host(usage: Usage, old: Host, field: str) -> Cost:
+    if field != "address":
+        return Disruption.FLOWS, ""
+    count = sum(
+        count
+        for (network, host), count in usage.on_network_host.items()
+        if host == old.name and (net := usage.networks.get(network)) is not None and net.type.is_tunnel
+    )
+    if not count:
+        return Disruption.FLOWS, "others send to its new address; no VIF on it uses a tunnel"
+    return Disruption.VIF, f"tunnels to it are cut until every host has its new address: {_plugged(count)}"
+
+
+def _network(usage: Usage, old: Network, new: Network, field: str) -> Cost:
+    count = usage.on_network[old.name]
+    if not count and field != "hosts":
+        return Disruption.NONE, "no VIF is plugged"
+    if field == "hosts":
+        lost = [
+            host
+            for (network, host), _ in sorted(usage.on_network_host.items())
+            if network == old.name and not new.on(host)
+        ]
+        if lost:
+            return Disruption.VIF, f"VIFs on {_some(lost)} lose the network"
+        return Disruption.FLOWS if count else Disruption.NONE, "no VIF is where it leaves"
+    if field == "mtu":
+        if new.mtu > old.mtu:
+            return Disruption.NONE, "ports take larger frames; VMs send them once they are told"
+        return Disruption.VIF, "VMs lose larger frames until they are told"
+    if field == "key" and new.type is NetworkType.VLAN and old.type is NetworkType.VLAN:
+        return Disruption.FLOWS, "only migrations use it"
+    words = {
+        "type": "its frames travel another way",
+        "key": "hosts drop each other's frames until all have the new one",
+        "tag": "it becomes another VLAN of the physical network",
+        "uplink": "it moves to another physical network",
+    }
+    if field in words:
+        return Disruption.VIF, f"{words[field]}: {_plugged(count)}"
+    return Disruption.FLOWS, ""
+
+
+def _vif(usage: Usage, old: Vif, new: Vif, field: str) -> Cost:
+    if field in ("vm", "index", "host", "owner"):
+        return Disruption.NONE, "its port stays as it is"
+    if old.id not in usage.plugged:
+        return Disruption.NONE, "it is not plugged"
+    rule = _VIF_FIELDS.get(field)
+    return (Disruption.FLOWS, "") if rule is None else rule(old, new)
+
+
+def _addresses(old: Vif, new: Vif) -> Cost:
+    lost = sorted(set(old.addresses) - set(new.addresses))
+    if lost and new.locking_mode is LockingMode.LOCKED:
+        return Disruption.VIF, f"what it sends from {_some(lost)} is dropped"
+    return Disruption.FLOWS, "it may use the new ones at once"
+
+
+def _locking_mode(old: Vif, new: Vif) -> Cost:
+    if new.locking_mode is LockingMode.DISABLED:
+        return Disruption.VIF, "it sends and receives nothing any more"
+    if new.locking_mode is LockingMode.LOCKED:
+        return Disruption.FLOWS, "only frames with another MAC or address than its own are dropped"
+    return Disruption.FLOWS, "nothing that passed is dropped"
+
+
+def _trunk(old: Vif, new: Vif) -> Cost:
+    if old.trunk is None or new.trunk is None:
+        lost = old.trunk is not None
+    else:
+        lost = bool(new.trunk.tags) and (not old.trunk.tags or bool(set(old.trunk.tags) - set(new.trunk.tags)))
+    if lost:
+        return Disruption.VIF, "it loses tags"
+    return Disruption.FLOWS, "it gets tags and loses none"
+
+
+_VIF_FIELDS: dict[str, Callable[[Vif, Vif], Cost]] = {
+    "network": lambda old, new: (Disruption.VIF, f"it leaves {old.network} for {new.network}"),
+    "mac": lambda old, new: (Disruption.VIF, "the VM has the old MAC until it is told"),
+    "addresses": _addresses,
+    "locking_mode": _locking_mode,
+    "trunk": _trunk,
+}
+
+
+def _uplink(old: Uplink, new: Uplink, field: str) -> Cost:
+    if field == "members":
+        if old.mode is None or new.mode is None or not set(old.members) & set(new.members):
+            return Disruption.UPLINK, "other NICs carry it"
+        if set(old.members) - set(new.members):
+            return Disruption.FLOWS, "the remaining members take over what the leaving one carried"
+        return Disruption.NONE, "the bond gets a member; the others carry on"
+    words: dict[str, Cost] = {
+        "mode": (Disruption.UPLINK, "the bond is set up anew"),
+        "mtu": (Disruption.UPLINK, "NICs restart their link for another MTU"),
+        "hash": (Disruption.FLOWS, "flows are spread anew over the members"),
+        "lacp_time": (Disruption.NONE, "only how often LACP speaks"),
+    }
+    return words.get(field, (Disruption.FLOWS, ""))
+
+
+def _plugged(count: int) -> str:
+    return f"{count:,} VIF{'s' if count != 1 else ''} plugged"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED_MAX
+    return ", ".join(names[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,129 @@
+"""A plan in words and as plain data. One rule: the text has one line per change, the data has all that the text has."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from vnet.model import Host, Network, NetworkType, Pool, Subnet, Trunk, Uplink, Vif, Vm
+from vnet.plan.disruption import Disruption
+from vnet.plan.pool import Action, Change, FieldChange, Object, PoolPlan
+
+SIGN = {Action.CREATE: "+", Action.UPDATE: "~", Action.DELETE: "-"}
+
+
+def render_plan(plan: PoolPlan) -> str:
+    """One line per change and a sum, without a newline at the end: '+ network tenant-a  vxlan vni 5001 mtu 1450   (...)'."""
+    if not plan:
+        return "Nothing to change: the pool is as the document says."
+    width = min(36, max(len(_title(change)) for change in plan.changes))
+    lines = [_line(change, width) for change in plan.changes]
+    counts = plan.counts
+    total = ", ".join(f"{counts[action]:,} to {action.value}" for action in Action if counts[action])
+    return "\n".join([*lines, "", f"{total}. Disruption: {plan.disruption}."])
+
+
+def plan_dict(plan: PoolPlan) -> dict[str, object]:
+    """The plan for JSON: strings, numbers, booleans, lists and dicts only."""
+    return {
+        "base_revision": plan.base_revision,
+        "disruption": plan.disruption.name.lower(),
+        "counts": {action.value: count for action, count in plan.counts.items()},
+        "changes": [change_dict(change) for change in plan.changes],
+    }
+
+
+def change_dict(change: Change) -> dict[str, object]:
+    """One change for JSON. `old` and `new` are None where there is no such object."""
+    return {
+        "action": change.action.value,
+        "kind": change.kind.value,
+        "name": change.name,
+        "fields": {f.field: {"old": plain(f.old), "new": plain(f.new)} for f in change.fields},
+        "old": None if change.old is None else _object(change.old),
+        "new": None if change.new is None else _object(change.new),
+        "reason": change.reason,
+        "disruption": change.disruption.name.lower(),
+    }
+
+
+def _object(value: Object) -> dict[str, object]:
+    return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__ if name != "uplinks"}
+
+
+def plain(value: object) -> object:
+    """A field's value for JSON."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Trunk):
+        return list(value.tags) or "all"
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _title(change: Change) -> str:
+    return f"{change.kind.value} {change.name}".rstrip()
+
+
+def _line(change: Change, width: int) -> str:
+    what = ", ".join(_field(change, f) for f in change.fields) if change.fields else summary(change.new or change.old)
+    cost = "disrupts nothing" if change.disruption is Disruption.NONE else str(change.disruption)
+    why = f"{change.reason}; {cost}" if change.reason else cost
+    return f"{SIGN[change.action]} {_title(change):{width}}  {what}".rstrip() + f"   ({why})"
+
+
+def _field(change: Change, changed: FieldChange) -> str:
+    name = changed.field.replace("_", "-")
+    if name == "key" and isinstance(change.new, Network):
+        name = key_word(change.new.type)
+    return f"{name} {_word(changed.old)} -> {_word(changed.new)}"
+
+
+def _word(value: object) -> str:
+    shown = plain(value)
+    if shown is None:
+        return "none"
+    if isinstance(shown, list):
+        return "[" + ", ".join(map(str, shown)) + "]"
+    return str(shown)
+
+
+def key_word(kind: NetworkType) -> str:
+    """What a network's key is called where people read of it."""
+    return {NetworkType.GRE: "key", NetworkType.VLAN: "relay-vni"}.get(kind, "vni")
+
+
+def summary(value: Object | None) -> str:
+    """An object in a few words: 'vxlan vni 5001 mtu 1450'."""
+    match value:
+        case Pool():
+            return f"underlay mtu {value.underlay_mtu}, VIFs {value.locking_mode.value}"
+        case Host():
+            return value.address or "no address"
+        case Uplink():
+            mode = f"{value.mode.value} " if value.mode is not None else ""
+            mtu = f" mtu {value.mtu}" if value.mtu is not None else ""
+            return f"{mode}{'+'.join(value.members)}{mtu}"
+        case Network():
+            return _network(value)
+        case Subnet():
+            return f"{value.cidr} on {value.network}" + (f" gateway {value.gateway}" if value.gateway else "")
+        case Vm():
+            return f"on {value.host}" if value.host else ""
+        case Vif():
+            trunk = f" trunk {_word(value.trunk)}" if value.trunk is not None else ""
+            return " ".join([f"{value.network} {value.mac}", *value.addresses]) + trunk
+        case None:
+            return ""
+
+
+def _network(network: Network) -> str:
+    words = [network.type.value]
+    if network.type is NetworkType.VLAN:
+        words += [f"tag {network.tag}" if network.tag else "untagged", f"uplink {network.uplink}"]
+    elif network.key is not None:
+        words.append(f"{key_word(network.type)} {network.key}")
+    words.append(f"mtu {network.mtu}")
+    if network.hosts:
+        words.append(f"on {', '.join(sorted(network.hosts))}")
+    return " ".join(words)

@@ -1,0 +1,176 @@
+"""The words of the document: names, addresses, MACs, tags. One rule: what is accepted comes out as the model wants it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from vnet.model.values import DEVICE_NAME_MAX, MAC, MAX_TAG, NAME, UPLINK_NAME_MAX, VIF_ID
+from vnet.topology.grammar import FAILED, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar
+from vnet.topology.source import Source
+from vnet.topology.tree import List, Node, Text, clip, place_of
+
+_LOOSE_MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}")
+_V4 = r"(\d{1,3}\.){3}\d{1,3}"
+_V6 = r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"
+NAME_RULE = "letters, digits, '.', '_', '-', at most 63, a letter or digit at both ends"
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise Refused("wrong-name", f"'{clip(text)}' is no name", f"a name has {NAME_RULE}")
+    return text
+
+
+def _uplink_name(text: str) -> str:
+    _name(text)
+    if len(text) > UPLINK_NAME_MAX:
+        hint = f"its bridge is br-{text}, and Linux device names have at most {DEVICE_NAME_MAX}"
+        raise Refused("wrong-name", f"'{text}' has {len(text)} characters: an uplink's name has at most 12", hint)
+    if text == "int":
+        raise Refused("wrong-name", "an uplink cannot be named 'int'", "its bridge would be br-int, which is ours")
+    return text
+
+
+def _device(text: str) -> str:
+    if not NAME.fullmatch(text) or len(text) > DEVICE_NAME_MAX:
+        raise Refused("wrong-name", f"'{clip(text)}' is no device name", "as in `ip link`: eth0, enp3s0f1, ...")
+    return text
+
+
+def _vif_id(text: str) -> str:
+    if not VIF_ID.fullmatch(text):
+        raise Refused("wrong-name", f"'{clip(text)}' is no VIF id", "letters, digits and . _ : / -, at most 128")
+    return text
+
+
+def _mac(text: str) -> str:
+    value = text.lower()
+    if not MAC.fullmatch(value):
+        hint = "six hexadecimal pairs, as 0a:00:00:00:00:01"
+        if _LOOSE_MAC.fullmatch(text):
+            digits = re.sub("[:.-]", "", value)
+            hint = "write " + ":".join(digits[at : at + 2] for at in range(0, 12, 2))
+        raise Refused("wrong-mac", f"'{clip(text)}' is no MAC address", hint)
+    if int(value[1], 16) & 1:
+        hint = "the first byte of a VIF's MAC is even (02, 06, 0a, 0e, ... for one you make up)"
+        raise Refused("wrong-mac", f"{value} is a multicast address", hint)
+    if value == "00:00:00:00:00:00":
+        raise Refused("wrong-mac", f"{value} is no interface's address", "leave 'mac' out and one is allocated")
+    return value
+
+
+def _ip(text: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        hint = "as 10.1.0.10 or fd00::10"
+        if "/" in text:
+            hint = f"without a prefix length: {clip(text.split('/', maxsplit=1)[0])}"
+        elif re.fullmatch(_V4, text) and any(len(part) > 1 and part[0] == "0" for part in text.split(".")):
+            hint = "a leading zero means octal to some programs: write " + ".".join(
+                part.lstrip("0") or "0" for part in text.split(".")
+            )
+        raise Refused("wrong-address", f"'{clip(text)}' is no IPv4 or IPv6 address", hint) from None
+
+
+def _address(text: str) -> str:
+    address = _ip(text)
+    if address.is_multicast or address.is_unspecified or address.is_loopback or "%" in text:
+        raise Refused("wrong-address", f"{clip(text)} is no address that an interface can have to itself")
+    return str(address)
+
+
+def _vtep(text: str) -> str:
+    address = _address(text)
+    if address.startswith("fe80:"):
+        raise Refused("wrong-address", f"{address} is link-local: tunnels need a routable address")
+    return address
+
+
+def _cidr(text: str) -> str:
+    try:
+        net = ip_network(text, strict=False)
+    except ValueError:
+        raise Refused("wrong-address", f"'{clip(text)}' is no subnet", "as 10.1.0.0/24 or fd00:1::/64") from None
+    if "/" not in text:
+        raise Refused("wrong-address", f"'{clip(text)}' has no prefix length", f"as {text}/{net.max_prefixlen - 8}")
+    if "/" in text and not text.rsplit("/", maxsplit=1)[1].isdigit():
+        raise Refused("wrong-address", f"'{clip(text)}' has a netmask", f"write {net}")
+    if str(ip_address(text.split("/", maxsplit=1)[0])) != str(net.network_address):
+        raise Refused("wrong-address", f"{clip(text)} has bits set beyond its prefix", f"the subnet is {net}")
+    if net.is_multicast or net.is_loopback:
+        raise Refused("wrong-address", f"{net} is no range that interfaces have addresses from")
+    return str(net)
+
+
+def _pattern(regex: str) -> JsonSchema:
+    return {"type": "string", "pattern": f"^({regex})$"}
+
+
+NAME_KIND = Scalar("a name", _pattern(NAME.pattern), _name)
+HOST_REF = Scalar("the name of a host", _pattern(NAME.pattern), _name)
+NETWORK_REF = Scalar("the name of a network", _pattern(NAME.pattern), _name)
+UPLINK_NAME = Scalar(
+    "the name of an uplink",
+    {"type": "string", "pattern": f"^(?!int$)({NAME.pattern})$", "maxLength": UPLINK_NAME_MAX},
+    _uplink_name,
+)
+DEVICE = Scalar("a NIC", {**_pattern(NAME.pattern), "maxLength": DEVICE_NAME_MAX}, _device)
+VIF_ID_KIND = Scalar("a VIF id", _pattern(VIF_ID.pattern), _vif_id)
+MAC_KIND = Scalar("a MAC address", _pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"), _mac)
+ADDRESS = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _address)
+VTEP = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _vtep)
+CIDR = Scalar("a subnet as ADDRESS/LENGTH", _pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), _cidr)
+TAG_NUMBER = Integer(f"a VLAN tag, 1..{MAX_TAG}", 1, MAX_TAG)
+
+
+def text_kind(what: str, most: int) -> Scalar[str]:
+    """Free text on one line, of at most so many characters."""
+
+    def parse(text: str) -> str:
+        if not text.strip() or len(text) > most or not text.isprintable():
+            raise Refused("wrong-text", f"wanted {what}: one line of at most {most} characters")
+        return text
+
+    return Scalar(what, {"type": "string", "minLength": 1, "maxLength": most}, parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag(Kind[int]):
+    """A VLAN network's tag; 0 is `untagged`, so that the number 0 is never written."""
+
+    what: str = f"a VLAN tag, 1..{MAX_TAG}, or 'untagged'"
+
+    def read(self, node: Node, source: Source) -> int | Failed:
+        if isinstance(node, Text) and node.text == "untagged":
+            return 0
+        if isinstance(node, Text) and node.plain and node.text in ("0", "-1", "none"):
+            source.add("out-of-range", f"wanted {self.what}, found {node.text}", place_of(node), "write 'untagged'")
+            return FAILED
+        return Integer(self.what, 1, MAX_TAG).read(node, source)
+
+    def schema(self) -> JsonSchema:
+        return {"oneOf": [{"type": "integer", "minimum": 1, "maximum": MAX_TAG}, {"const": "untagged"}]}
+
+
+_TRUNK_TAGS = ListOf(TAG_NUMBER, "a list of VLAN tags", empty="list tags, write 'all', or leave 'trunk' out")
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk(Kind[tuple[int, ...]]):
+    """The tags that a trunk VIF carries; no tags at all is `all`, as in the model."""
+
+    what: str = f"'all', or a list of VLAN tags, 1..{MAX_TAG}"
+
+    def read(self, node: Node, source: Source) -> tuple[int, ...] | Failed:
+        if isinstance(node, Text) and node.text == "all":
+            return ()
+        if not isinstance(node, List):
+            return self.wrong(node, source)
+        tags = _TRUNK_TAGS.read(node, source)
+        return tags if isinstance(tags, Failed) else tuple(sorted(tags))
+
+    def schema(self) -> JsonSchema:
+        return {"oneOf": [{"const": "all"}, _TRUNK_TAGS.schema()]}

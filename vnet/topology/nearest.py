@@ -1,0 +1,50 @@
+"""The nearest name to one that is not there: what a typo probably meant. Bounded, however many names there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+LISTED_MAX = 8
+
+
+def edits(a: str, b: str, limit: int) -> int:
+    """How many letters to add, drop, change or swap with their neighbour to get from a to b; limit + 1 for more than limit."""
+    if abs(len(a) - len(b)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        earlier, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                cost = min(cost, earlier[j - 2] + 1)
+            row.append(cost)
+        if min(row) > limit:
+            return limit + 1
+    return row[-1]
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The one of the names that needs the fewest edits, if it is near enough to be meant; the first of equals."""
+    folded = word.casefold().replace("_", "-")
+    limit = 1 if len(word) <= 4 else 2 if len(word) <= 8 else 3
+    letters = set(folded)
+    best: str | None = None
+    for name in names:
+        other = name.casefold().replace("_", "-")
+        if abs(len(other) - len(folded)) > limit or len(letters.symmetric_difference(other)) > 2 * limit:
+            continue
+        count = edits(folded, other, limit)
+        if count <= limit and (best is None or count < limit + 1):
+            best, limit = name, count - 1
+            if limit < 0:
+                break
+    return best
+
+
+def listing(names: Collection[str]) -> str:
+    """The names in a sentence, cut where there are many."""
+    shown = sorted(names)[:LISTED_MAX]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -1,0 +1,68 @@
+"""A document's text and the problems found in it. One rule: a problem is added with its place, and raised with all others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NoReturn
+
+from vnet.topology.errors import Place, Problem, TopologyErrors, split_lines
+from vnet.topology.nearest import listing, nearest
+
+NEAREST_BUDGET = (
+    200_000  # names compared for suggestions in one document, so that a broken big one is still answered soon
+)
+
+
+class Source:
+    """One document while it is read. `problems` grows; `finish` raises if there are any."""
+
+    def __init__(self, filename: str, text: str = "") -> None:
+        self.filename = filename
+        self.text = text
+        self.problems: dict[tuple[Place | None, str], Problem] = {}  # an aliased value is read, and wrong, only once
+        self._lines: list[str] | None = None
+        self._budget = NEAREST_BUDGET
+
+    def line(self, number: int) -> str:
+        """The text of a line, counted from 1."""
+        if self._lines is None:
+            self._lines = split_lines(self.text)
+        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+    def problem(self, code: str, message: str, place: Place | None = None, hint: str = "") -> Problem:
+        """A problem of this document, not added to it."""
+        text = "" if place is None else self.line(place.line)
+        return Problem(code, message, hint, self.filename, place, text)
+
+    def add(self, code: str, message: str, place: Place | None = None, hint: str = "") -> None:
+        self.problems.setdefault((place, message), self.problem(code, message, place, hint))
+
+    def unknown(self, what: str, word: str, names: Collection[str], place: Place | None) -> None:
+        """Add: the word names nothing; say what it probably meant, or what there is."""
+        self.add(
+            f"unknown-{what.split(maxsplit=1)[0].rstrip(',').lower()}",
+            f"unknown {what} '{word}'",
+            place,
+            self.suggest(word, names),
+        )
+
+    def suggest(self, word: str, names: Collection[str]) -> str:
+        """A hint with the nearest name, else with what there is."""
+        self._budget -= len(names)
+        near = nearest(word, names) if self._budget >= 0 else None
+        if near is not None:
+            return f"did you mean '{near}'?"
+        return f"there is: {listing(names)}" if names else "there is none"
+
+    def stop(self, code: str, message: str, place: Place | None = None, hint: str = "") -> NoReturn:
+        """Add a problem after which reading on makes no sense, and raise."""
+        self.add(code, message, place, hint)
+        raise TopologyErrors(self.ordered())
+
+    def ordered(self) -> list[Problem]:
+        return sorted(self.problems.values(), key=lambda p: (p.place.line, p.place.column) if p.place else (0, 0))
+
+    def finish(self) -> None:
+        """Raise TopologyErrors if anything was wrong."""
+        if self.problems:
+            raise TopologyErrors(self.ordered())
