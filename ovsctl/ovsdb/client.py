@@ -27,6 +27,7 @@ from .errors import (
     RequestError,
     transact_error,
 )
+from .jsontext import decode_json
 from .locks import Lock
 from .operations import Operation
 from .remotes import Remote, Tls
@@ -36,8 +37,9 @@ from .server_info import SERVER_DATABASE, SERVER_MONITORS, SERVER_SCHEMA, Server
 from .session import MAX_MESSAGE_BYTES, Notification
 from .values import ZERO_UUID
 
-_BACKOFF_S = (0.05, 4.0)
+_BACKOFF_S = (0.05, 2.0)
 _HANDSHAKE_TIMEOUT_S = 10.0
+_CANCEL_GRACE_S = 1.0
 
 
 class Client:
@@ -160,23 +162,24 @@ class Client:
 
         Raises UsageError before anything is sent if an operation does not fit the schema,
         TransactError (by kind) if the server refuses it, NotConnected if nothing could be sent,
-        and OutcomeUnknown if the answer did not come, also after `timeout_s`.
+        and OutcomeUnknown if the answer did not come. After `timeout_s` the transaction is cancelled:
+        it raises Canceled if that was in time, and OutcomeUnknown if the server does not say.
         """
         connection = self._usable()
         schema = self.schema
         params = [self.database, *(operation.encode(schema) for operation in operations)]
         call = connection.call("transact", params, lambda raw: _results(schema, operations, raw))
         try:
-            async with asyncio.timeout(timeout_s):
-                return await call  # type: ignore[no-any-return]  # what the handler returned
+            results: list[Any] = await _answer(connection, call, timeout_s)
         except ConnectionLost as error:
             raise OutcomeUnknown(f"no answer to the transaction: {error}") from error
         except TimeoutError:
             raise OutcomeUnknown(f"no answer to the transaction within {timeout_s} s") from None
+        return results
 
     async def request(self, method: str, *params: object) -> object:
         """Any other request, such as list_dbs; returns the result as plain JSON values."""
-        return msgspec.json.decode(await self._usable().call(method, list(params)))
+        return decode_json(_ANY, await self._usable().call(method, list(params)), f"answer to {method}")
 
     async def monitor(self, tables: Mapping[str, Monitor]) -> Replica:
         """A replica of `tables`, returned with its first rows in.
@@ -229,7 +232,7 @@ class Client:
             lock.wanted = False
             lock.ask(connection, False)
             return
-        await connection.call("steal", [lock.name], lock.answered)
+        await lock.send(connection, "steal")
 
     async def drop_lock(self, lock: Lock) -> None:
         if self._connection is not None and self._is_leader():
@@ -313,7 +316,8 @@ class Client:
         for number, replica in tuple(self._replicas.items()):
             if changed:
                 self._use_schema(number, replica, schema)
-        await asyncio.gather(*(self._start(connection, number) for number in tuple(self._replicas)))
+        starting = [self._start(connection, number) for number in tuple(self._replicas)]
+        await asyncio.gather(*starting, return_exceptions=True)  # each replica keeps its own error
         if connection.error is not None:
             raise connection.error
         self._connection = connection
@@ -360,8 +364,8 @@ class Client:
             case "locked" | "stolen":
                 (name,) = _params(event, _LOCK)
                 lock = self._locks.get(name)
-                if lock is not None and lock.wanted:
-                    lock.set_held(event.method == "locked")
+                if lock is not None:
+                    lock.notified(event.method == "locked")
             case _:
                 pass  # such as monitor_canceled: the server disconnects us as well
 
@@ -435,12 +439,23 @@ class Client:
             self._unanswered[number] -= 1
 
 
+async def _answer(connection: Connection, call: asyncio.Future[Any], timeout_s: float | None) -> Any:
+    """The call's answer; after `timeout_s`, or when we are cancelled, the server is told to give up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        connection.cancel(call)
+        raise
+    except TimeoutError:
+        connection.cancel(call)
+        async with asyncio.timeout(_CANCEL_GRACE_S):
+            return await asyncio.shield(call)
+
+
 def _results(schema: Schema, operations: Sequence[Operation], raw: msgspec.Raw) -> list[Any]:
     """The results of a transaction's answer; raises TransactError, DecodeError."""
-    try:
-        answers = _RESULTS.decode(raw)
-    except msgspec.MsgspecError as error:
-        raise DecodeError(f"answer to transact: {error}") from None
+    answers = decode_json(_RESULTS, raw, "answer to transact")
     for index, answer in enumerate(answers):
         match answer:
             case {"error": str(name)}:
@@ -462,13 +477,11 @@ def _inserted(answers: list[Json]) -> dict[str, int]:
     return found
 
 
+_ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _RESULTS: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Any])
 _UPDATE3: msgspec.json.Decoder[tuple[Any, str, msgspec.Raw]] = msgspec.json.Decoder(tuple[Any, str, msgspec.Raw])
 _LOCK: msgspec.json.Decoder[tuple[str]] = msgspec.json.Decoder(tuple[str])
 
 
 def _params(event: Notification, decoder: msgspec.json.Decoder[Any]) -> Any:
-    try:
-        return decoder.decode(event.params)
-    except msgspec.MsgspecError as error:
-        raise DecodeError(f"{event.method}: {error}") from None
+    return decode_json(decoder, event.params, event.method)

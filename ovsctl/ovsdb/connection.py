@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
             now_s=self._loop.time(), probe_interval_s=probe_interval_s, max_message_bytes=max_message_bytes
         )
         self._on_notification, self._on_lost = on_notification, on_lost
+        self._max_bytes = max_message_bytes
         self._calls: dict[int, tuple[asyncio.Future[Any], ReplyHandler | None, str]] = {}
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -54,6 +55,13 @@ class Connection(asyncio.Protocol):
         self._calls[request] = (future, handler, method)
         self._flush()
         return future
+
+    def cancel(self, call: asyncio.Future[Any]) -> None:
+        """Ask the server to give up on a call; its answer still comes (RFC 7047 §4.1.4)."""
+        for request, (future, _handler, _method) in self._calls.items():
+            if future is call:
+                self.session.notify("cancel", [request])
+        self._flush()
 
     def close(self, error: OvsdbError) -> None:
         """End the connection now; everything in flight ends with ConnectionLost."""
@@ -107,6 +115,8 @@ class Connection(asyncio.Protocol):
         data = self.session.data_to_send()
         if data and self._transport is not None:
             self._transport.write(data)
+            if self._transport.get_write_buffer_size() > self._max_bytes + len(data):
+                self.close(ProtocolError("the server does not read what it asks for"))
 
     def _arm(self) -> None:
         interval_s = self.session.probe_interval_s

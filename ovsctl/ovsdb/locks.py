@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .errors import DecodeError, NotLeader, OvsdbError
+from .errors import NotLeader, OvsdbError
+from .jsontext import decode_json
 
 if TYPE_CHECKING:
     from .client import Client
@@ -33,6 +34,7 @@ class Lock:
         self._changed = asyncio.Event()
         self._callbacks: list[Callable[[bool], None]] = []
         self._error: OvsdbError | None = None
+        self._unanswered = 0
 
     def on_change(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """Call `callback(held)` at each change; returns what ends it."""
@@ -91,15 +93,26 @@ class Lock:
         if not is_leader:
             self.fail(NotLeader(f"lock {self.name}: connected to a server that is not the leader"))
             return
-        connection.call("lock", [self.name], self.answered).add_done_callback(self._refused)
+        self.send(connection, "lock").add_done_callback(self._refused)
 
-    def answered(self, raw: msgspec.Raw) -> None:
-        try:
-            locked = msgspec.json.decode(raw, type=_Answer).locked
-        except msgspec.MsgspecError as error:
-            raise DecodeError(f"answer to lock: {error}") from None
-        if self.wanted and locked:
-            self.set_held(True)
+    def send(self, connection: Connection, method: str) -> asyncio.Future[Any]:
+        """Send lock or steal; its answer says whether the lock is ours at once."""
+        self._unanswered += 1
+        call = connection.call(method, [self.name], self._answered)
+        call.add_done_callback(self._count)
+        return call
+
+    def _count(self, _: object) -> None:
+        self._unanswered -= 1
+
+    def notified(self, held: bool) -> None:
+        """The server says locked or stolen. What it sent before our request's answer is about an earlier one."""
+        if self.wanted and not self._unanswered:
+            self.set_held(held)
+
+    def _answered(self, raw: msgspec.Raw) -> None:
+        locked = decode_json(_ANSWER, raw, "answer to lock").locked
+        self.set_held(self.wanted and locked)
 
     def _refused(self, future: asyncio.Future[object]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -121,3 +134,6 @@ class Lock:
 
 class _Answer(msgspec.Struct):
     locked: bool = True  # the answer to steal says nothing else
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .errors import ConnectionLost, DecodeError, OvsdbError
+from .jsontext import JSON_ERRORS, decode_json
 from .operations import Where, encode_where
 from .rows import Row, RowCodec, no_collection
 from .schema import Json, Schema, Table
@@ -47,6 +48,9 @@ class Change:
 Batch: TypeAlias = tuple[Change, ...]
 """The changes of one update message: all of a transaction's, in some order."""
 
+TableUpdates: TypeAlias = dict[str, dict[Uuid, Any]]
+"""Decoded row updates by table and row, in their wire types."""
+
 ConditionRequest: TypeAlias = Callable[[str, Condition], Awaitable[None]]
 
 
@@ -74,46 +78,29 @@ class Decoder:
         with no_collection():
             try:
                 found, last_id, updates = self._initial.decode(raw)
-                return found, last_id, TableUpdates(self._tables(updates))
-            except msgspec.ValidationError:
-                found, last_id, plain = _decode_as(_ANSWER, raw)
-                return found, last_id, self.updates(msgspec.Raw(plain))
+            except JSON_ERRORS:
+                found, last_id, rest = decode_json(_ANSWER, raw, "answer to monitor_cond_since")
+                return found, last_id, self.updates(rest)
+            return found, last_id, self._tables(updates)
 
     def updates(self, raw: msgspec.Raw) -> TableUpdates:
-        """The updates of an update2 or update3."""
+        """The updates of an update3."""
         try:
-            return TableUpdates(self._tables(self._updates.decode(raw)))
-        except msgspec.ValidationError:
-            normal = self._normalise(_decode_as(_OBJECT, raw))
-        try:
-            return TableUpdates(self._tables(self._updates.decode(msgspec.json.encode(normal))))
-        except msgspec.ValidationError as error:
-            raise DecodeError(f"table updates: {error}") from None
+            return self._tables(self._updates.decode(raw))
+        except JSON_ERRORS:
+            normal = self._normalise(decode_json(_OBJECT, raw, "table updates"))
+        return self._tables(decode_json(self._updates, msgspec.json.encode(normal), "table updates"))
 
     def _normalise(self, plain: dict[str, Json]) -> Json:
         return {name: self.codecs[name].normalise(rows) for name, rows in plain.items() if name in self.codecs}
 
-    def _tables(self, updates: Any) -> dict[str, dict[Uuid, Any]]:
+    def _tables(self, updates: Any) -> TableUpdates:
         tables = {name: getattr(updates, field) for name, field in self._fields.items()}
         return {name: rows for name, rows in tables.items() if rows is not UNSET}
 
 
 _ANSWER = msgspec.json.Decoder(tuple[bool, Uuid, msgspec.Raw])
 _OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
-
-
-def _decode_as(decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw) -> Any:
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise DecodeError(f"table updates: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class TableUpdates:
-    """Decoded row updates by table and row, in their wire types."""
-
-    tables: dict[str, dict[Uuid, Any]]
 
 
 class Replica:
@@ -146,7 +133,8 @@ class Replica:
     def subscribe(self, callback: Callable[[Batch], None]) -> Callable[[], None]:
         """Call `callback(batch)` as each update is folded in; returns what ends it.
 
-        The callback must not raise and must be short: it runs before the next message is read.
+        The callback must be short: it runs before the next message is read. What it raises goes to
+        the event loop's exception handler.
         """
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
@@ -236,7 +224,7 @@ class Replica:
 
     def _fold(self, updates: TableUpdates) -> Batch:
         changes: list[Change] = []
-        for table, row_updates in updates.tables.items():
+        for table, row_updates in updates.items():
             changes += self._table_changes(table, row_updates)
         for change in changes:
             rows = self._rows[change.table]
@@ -264,8 +252,11 @@ class Replica:
 
     def _replace(self, updates: TableUpdates) -> Batch:
         """Take a full state, keeping the Row objects of rows that are as they were."""
-        codecs, tables = self._decoder.codecs, updates.tables
-        fresh = {table: codecs[table].fresh(tables.get(table, {})) for table in self._rows}
+        codecs = self._decoder.codecs
+        fresh = {table: codecs[table].fresh(updates.get(table, {})) for table in self._rows}
+        for table, rows in fresh.items():
+            if len(rows) != len(updates.get(table, {})):
+                raise DecodeError(f"{table}: a full state with something else than whole rows")
         changes: list[Change] = []
         for table, rows in self._rows.items():
             if self._filled:
@@ -278,9 +269,18 @@ class Replica:
     def _emit(self, batch: Batch) -> None:
         if batch:
             for callback in tuple(self._subscribers):
-                callback(batch)
+                self._call(callback, batch)
             for stream in self._streams:
                 stream.put(batch)
+
+    @staticmethod
+    def _call(callback: Callable[[Batch], None], batch: Batch) -> None:
+        try:
+            callback(batch)
+        except Exception as error:
+            # Neither the other subscribers nor the connection are to suffer: asyncio reports it.
+            context = {"message": "a replica's subscriber raised", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def drop_stream(self, stream: ChangeStream) -> None:
         if stream in self._streams:
@@ -293,10 +293,10 @@ def _difference(table: str, rows: Mapping[Uuid, Row], fresh: dict[Uuid, Row]) ->
         new = fresh.get(uuid)
         if new is None:
             yield Change(table, uuid, old, None)
-        elif same_row(old, new):
-            fresh[uuid] = old
-        else:
+        elif not same_row(old, new):
             yield Change(table, uuid, old, new)
+        elif type(old) is type(new):
+            fresh[uuid] = old
     for uuid, new in fresh.items():
         if uuid not in rows:
             yield Change(table, uuid, None, new)
@@ -304,7 +304,7 @@ def _difference(table: str, rows: Mapping[Uuid, Row], fresh: dict[Uuid, Row]) ->
 
 def same_row(old: Row, new: Row) -> bool:
     """Whether the rows hold the same, also where a new schema made their types differ."""
-    return old == new
+    return old == new or (type(old) is not type(new) and old.as_dict() == new.as_dict())
 
 
 def encode_condition(table: Table, where: Condition) -> list[Json]:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from .errors import BadValue, DecodeError, UnknownColumn, UnknownTable
+from .jsontext import decode_json
 from .values import ZERO_UUID, Atom, Map, NamedUuid, Value, is_id, is_uuid
 
 Json: TypeAlias = object
@@ -313,14 +314,10 @@ class Schema:
         return tuple(int(part) for part in self.version.split("."))
 
     @classmethod
-    def parse(cls, text: bytes | str) -> Schema:
+    def parse(cls, text: bytes | str | msgspec.Raw) -> Schema:
         """A schema from its JSON; raises DecodeError."""
-        try:
-            return _schema(msgspec.json.decode(text, type=_SchemaJson), bytes(msgspec.Raw(text)))
-        except msgspec.MsgspecError as error:
-            raise DecodeError(f"schema: {error}") from None
-        except RecursionError:
-            raise DecodeError("schema: nested too deeply") from None
+        raw = text.encode() if isinstance(text, str) else bytes(text)
+        return _schema(decode_json(_SCHEMA, raw, "schema"), raw)
 
 
 # --- the schema's JSON ----------------------------------------------------------------------------
@@ -364,6 +361,9 @@ class _SchemaJson(msgspec.Struct):
     version: str
     tables: dict[str, _TableJson]
     cksum: str = ""
+
+
+_SCHEMA = msgspec.json.Decoder(_SchemaJson)
 
 
 def _schema(json: _SchemaJson, raw: bytes) -> Schema:
@@ -437,7 +437,10 @@ def _base(where: str, json: str | _BaseJson) -> BaseType:
 def _enum(where: str, json: _BaseJson) -> frozenset[Atom] | None:
     if json.enum is None:
         return None
-    atoms = ColumnType(BaseType(json.type), None, 1, None).decode(json.enum)
+    try:
+        atoms = ColumnType(BaseType(json.type), None, 1, None).decode(json.enum)
+    except DecodeError as error:
+        raise DecodeError(f"schema: {where} enum: {error}") from None
     _require(bool(atoms), f"{where} empty enum")
     return atoms  # type: ignore[return-value]  # max None decodes to a frozenset
 

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from .errors import ConnectionLost, DecodeError, ProtocolError
+from .errors import ConnectionLost, ProtocolError
 from .framing import Framer
+from .jsontext import decode_json
 
 MAX_MESSAGE_BYTES = 1 << 30
 
@@ -46,7 +47,7 @@ class _Message(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Message).decode
+_MESSAGE = msgspec.json.Decoder(_Message)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -105,12 +106,7 @@ class Session:
         return events
 
     def _event(self, text: bytes | bytearray) -> Event | None:
-        try:
-            message = _decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DecodeError(f"not a JSON-RPC message: {error}") from None
-        except RecursionError:
-            raise DecodeError("not a JSON-RPC message: nested too deeply") from None
+        message = decode_json(_MESSAGE, text, "JSON-RPC message")
         if message.method is None:
             return self._reply(message)
         if message.id is None or message.id is msgspec.UNSET:
