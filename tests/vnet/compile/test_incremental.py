@@ -36,7 +36,10 @@ NAMES = sorted({network.name for network in NETWORKS})
 DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
 
 hosts = st.builds(
-    Host, st.sampled_from(HOSTS), st.sampled_from((None, "10.0.0.1", "10.0.0.2", "2001:db8::1")), st.sampled_from(UPLINKS)
+    Host,
+    st.sampled_from(HOSTS),
+    st.sampled_from((None, "10.0.0.1", "10.0.0.2", "2001:db8::1")),
+    st.sampled_from(UPLINKS),
 )
 
 
