@@ -83,5 +83,3 @@ def _variants(record: type[Record], discriminator: str) -> list[JsonSchema]:
         condition = {"properties": {discriminator: {"const": word}}, "required": [discriminator]}
         rules.append({"if": condition, "then": then})
     return rules
-
-
