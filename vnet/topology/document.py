@@ -21,6 +21,7 @@ from vnet.model.values import (
     LacpTime,
     LockingMode,
     NetworkType,
+    Protocol,
 )
 from vnet.topology.errors import Place, Problem
 from vnet.topology.grammar import Integer, ListOf, MapOf, NotYet, Refused, Scalar, choice
@@ -50,12 +51,6 @@ DEFAULT_UNDERLAY_MTU = 1500
 MTU = Integer(f"an MTU in bytes, {MIN_MTU}..{MAX_MTU}", MIN_MTU, MAX_MTU)
 LOCKING_MODE = choice("a locking mode", LockingMode)
 TUNNELS = ("vxlan", "gre", "geneve")
-
-
-class Protocol(Enum):
-    TCP = "tcp"
-    UDP = "udp"
-    ICMP = "icmp"
 
 
 class Reach(Enum):
@@ -358,15 +353,6 @@ class Document(Record):
         also=("tests", "expect"),
     )
     source: Source | None = field(default=None, compare=False, repr=False)
-
-    def endpoint(self, word: str) -> tuple[str, ...]:
-        """The VIF ids that an end of an expectation stands for: one VIF, a VM's, a network's; none for `outside`."""
-        if word in self.vms:
-            return tuple(vif_id for _, vif_id, _ in self.vms[word].vif_ids(word))
-        all_vifs = [(vif_id, f"{n}/{i}", vif) for n, vm in self.vms.items() for i, vif_id, vif in vm.vif_ids(n)]
-        if word in self.networks:
-            return tuple(vif_id for vif_id, _, vif in all_vifs if vif.network == word)
-        return tuple(vif_id for vif_id, position, _ in all_vifs if word in (vif_id, position))
 
     def problem(self, code: str, message: str, place: Place | None = None, hint: str = "") -> Problem:
         """A problem of this document, with the line's text where there is one."""
