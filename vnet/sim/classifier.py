@@ -1,0 +1,106 @@
+"""Flow tables to look keys up in: tuple space search, as Open vSwitch's classifier does it.
+
+One rule: flows with the same mask share one dictionary, so a look-up costs one probe per distinct mask, not per flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ovsctl.openflow import Flow
+from vnet.sim.layout import compile_match
+
+
+class Subtable:
+    """The flows of one table that match on the same bits. `top` is their highest priority."""
+
+    __slots__ = ("flows", "mask", "top")
+
+    def __init__(self, mask: int) -> None:
+        self.mask = mask
+        self.flows: dict[int, list[Flow]] = {}  # by value, highest priority first
+        self.top = -1
+
+
+class FlowTables:
+    """All flow tables of a switch; one flow per (table, priority, match), the later of two."""
+
+    def __init__(self, flows: Iterable[Flow] = ()) -> None:
+        self._tables: dict[int, dict[int, Subtable]] = {}
+        self._ordered: dict[int, list[Subtable]] = {}
+        for flow in flows:
+            self.add(flow)
+
+    def add(self, flow: Flow) -> bool:
+        """Put a flow in, in place of one with its key. Whether that changed anything."""
+        mask, value = compile_match(flow.match)
+        subtables = self._tables.setdefault(flow.table, {})
+        subtable = subtables.get(mask)
+        if subtable is None:
+            subtable = subtables[mask] = Subtable(mask)
+        entries = subtable.flows.setdefault(value, [])
+        for index, entry in enumerate(entries):
+            if entry.priority == flow.priority:
+                if entry == flow:
+                    return False
+                entries[index] = flow
+                return True
+        entries.append(flow)
+        if len(entries) > 1:
+            entries.sort(key=lambda entry: -entry.priority)
+        if flow.priority > subtable.top:
+            subtable.top = flow.priority
+            self._ordered.pop(flow.table, None)
+        return True
+
+    def discard(self, flow: Flow) -> bool:
+        """Take out the flow with this one's key. Whether there was one."""
+        mask, value = compile_match(flow.match)
+        subtable = self._tables.get(flow.table, {}).get(mask)
+        entries = subtable.flows.get(value, []) if subtable else []
+        kept = [entry for entry in entries if entry.priority != flow.priority]
+        if subtable is None or len(kept) == len(entries):
+            return False
+        if kept:
+            subtable.flows[value] = kept
+        else:
+            del subtable.flows[value]
+        # An emptied subtable would still cost a probe, and still count as looked at.
+        if not subtable.flows:
+            del self._tables[flow.table][mask]
+        else:
+            subtable.top = max(entry.priority for found in subtable.flows.values() for entry in found)
+        self._ordered.pop(flow.table, None)
+        return True
+
+    def ordered(self, table: int) -> list[Subtable]:
+        """The subtables of a table, the one with the highest priority first."""
+        found = self._ordered.get(table)
+        if found is None:
+            found = sorted(self._tables.get(table, {}).values(), key=lambda subtable: -subtable.top)
+            self._ordered[table] = found
+        return found
+
+    def lookup(self, table: int, key: int) -> tuple[Flow | None, int]:
+        """The matching flow of highest priority, and all the bits that were looked at to find it."""
+        best: Flow | None = None
+        priority, seen = -1, 0
+        for subtable in self.ordered(table):
+            if subtable.top <= priority:
+                break
+            mask = subtable.mask
+            seen |= mask
+            entries = subtable.flows.get(key & mask)
+            if entries is not None and entries[0].priority > priority:
+                best = entries[0]
+                priority = best.priority
+        return best, seen
+
+    def __iter__(self) -> Iterator[Flow]:
+        for subtables in self._tables.values():
+            for subtable in subtables.values():
+                for entries in subtable.flows.values():
+                    yield from entries
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,279 @@
+"""The connection tracker: zones, states, marks and NAT.
+
+A small one: a connection is new until a packet came back, and lives until it is told to be forgotten. TCP is checked for flags
+that no connection starts with, not for sequence numbers; time does not end connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from ovsctl.openflow import Ct, Nat, SetField
+from vnet.sim import layout as at
+from vnet.sim.errors import Unsupported
+from vnet.sim.extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, extract, ipv6_payload
+from vnet.sim.rewrite import write_headers
+
+NEW, ESTABLISHED, RELATED, REPLY, INVALID, TRACKED, SNAT, DNAT = (1 << n for n in range(8))
+FIN, SYN, RST, PSH, ACK, URG = (1 << n for n in range(6))
+ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}
+# Messages about another packet, which they quote (RFC 792, RFC 4443).
+ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
+FIRST_EPHEMERAL = 1024
+
+
+class Tuple5(NamedTuple):
+    """Who talks to whom. For a ping, ports are its identifier."""
+
+    ipv6: bool
+    proto: int
+    src: int
+    dst: int
+    sport: int
+    dport: int
+
+    @property
+    def back(self) -> Tuple5:
+        return Tuple5(self.ipv6, self.proto, self.dst, self.src, self.dport, self.sport)
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A committed connection: what its first packet had, and what answers to it have (differs from that with NAT)."""
+
+    original: Tuple5
+    answer: Tuple5
+    nat: Nat | None = None
+    replied: bool = False
+    mark: int = 0
+    label: int = 0
+
+
+class Tracker:
+    """The connections of one host."""
+
+    def __init__(self) -> None:
+        self.connections: dict[tuple[int, Tuple5], Connection] = {}  # by both of its tuples
+
+    def copy(self) -> Tracker:
+        """Another one that holds what this holds; what happens to either is not seen by the other."""
+        other = Tracker()
+        copies: dict[int, Connection] = {}
+        for where, conn in self.connections.items():
+            if id(conn) not in copies:
+                copies[id(conn)] = Connection(conn.original, conn.answer, conn.nat, conn.replied, conn.mark, conn.label)
+            other.connections[where] = copies[id(conn)]
+        return other
+
+    def flush(self) -> None:
+        self.connections.clear()
+
+    def track(self, frame: bytes, action: Ct, zone: int) -> tuple[bytes, int]:
+        """The frame, translated where the connection says so, and its connection fields as key bits."""
+        key = extract(frame, 0)
+        found = _tuple_of(frame, key)
+        if found is None or not _well_formed(key, found):
+            return frame, _fields(TRACKED | INVALID, zone)
+        quoted = _quoted(frame, key)
+        if quoted is not None:
+            return frame, self._related(quoted, zone)
+        conn = self.connections.get((zone, found))
+        if conn is not None and action.force and found != conn.original:
+            self._forget(zone, conn)
+            conn = None
+        if conn is None:
+            return self._first(frame, key, found, action, zone)
+        forward = found == conn.original
+        conn.replied = conn.replied or not forward
+        state = TRACKED | (ESTABLISHED if conn.replied else NEW) | (0 if forward else REPLY)
+        if action.commit:
+            _set_marks(conn, action)
+        if action.nat is not None and conn.nat is not None:
+            frame, state = _translate(frame, key, conn, forward), state | _nat_state(conn)
+        return frame, _fields(state, zone, conn)
+
+    def _first(self, frame: bytes, key: int, found: Tuple5, action: Ct, zone: int) -> tuple[bytes, int]:
+        if not _may_start(key, found):
+            return frame, _fields(TRACKED | INVALID, zone)
+        conn = Connection(found, found.back)
+        state = TRACKED | NEW
+        if action.commit:
+            nat = action.nat
+            if nat is not None and nat.direction is not None:
+                conn.nat, conn.answer = nat, self._translated(found, nat, zone).back
+            self.connections[zone, conn.original] = self.connections[zone, conn.answer] = conn
+            _set_marks(conn, action)
+            if conn.nat is not None:
+                frame, state = _translate(frame, key, conn, True), state | _nat_state(conn)
+        return frame, _fields(state, zone, conn)
+
+    def _related(self, quoted: Tuple5, zone: int) -> int:
+        conn = self.connections.get((zone, quoted))
+        if conn is None:
+            return _fields(TRACKED | INVALID, zone)
+        if conn.nat is not None:
+            raise Unsupported("an ICMP error about a connection with NAT")
+        # What it quotes went the other way.
+        back = 0 if quoted != conn.original else REPLY
+        return _fields(TRACKED | RELATED | back, zone, conn)
+
+    def _forget(self, zone: int, conn: Connection) -> None:
+        self.connections.pop((zone, conn.original), None)
+        self.connections.pop((zone, conn.answer), None)
+
+    def _translated(self, found: Tuple5, nat: Nat, zone: int) -> Tuple5:
+        """What NAT makes of a first packet: the first address and port of its range that nobody uses."""
+        src = nat.direction == "src"
+        old_address, old_port = (found.src, found.sport) if src else (found.dst, found.dport)
+        first = old_address if nat.address is None else int(nat.address)
+        last = first if nat.address_max is None else int(nat.address_max)
+        ports = _port_choices(nat, old_port, src)
+        for address in range(first, last + 1):
+            for port in ports:
+                new = found._replace(src=address, sport=port) if src else found._replace(dst=address, dport=port)
+                if found.proto in ECHO:
+                    new = new._replace(sport=port, dport=port)
+                if (zone, new.back) not in self.connections:
+                    return new
+        raise Unsupported(f"nat: every address and port of {nat} is in use")
+
+
+def _port_choices(nat: Nat, old: int, src: bool) -> list[int]:
+    if nat.port is not None:
+        return list(range(nat.port, (nat.port_max or nat.port) + 1))
+    if not src:
+        return [old]
+    return [old, *range(FIRST_EPHEMERAL, 65536)]
+
+
+def _set_marks(conn: Connection, action: Ct) -> None:
+    for written in action.exec:
+        if isinstance(written, SetField):
+            if written.field.name == "ct_mark":
+                conn.mark = conn.mark & ~written.mask | written.value
+            else:
+                conn.label = conn.label & ~written.mask | written.value
+
+
+def _nat_state(conn: Connection) -> int:
+    return SNAT if conn.nat is not None and conn.nat.direction == "src" else DNAT
+
+
+def _translate(frame: bytes, key: int, conn: Connection, forward: bool) -> bytes:
+    """The frame as the other side of the translation sees it."""
+    new = conn.answer.back if forward else conn.original.back
+    src, dst = (at.IPV6_SRC, at.IPV6_DST) if new.ipv6 else (at.NW_SRC, at.NW_DST)
+    value, mask = new.src << src.shift | new.dst << dst.shift, src.mask | dst.mask
+    if new.proto in (TCP, UDP, SCTP):
+        value |= new.sport << at.TP_SRC.shift | new.dport << at.TP_DST.shift
+        mask |= at.PORTS_MASK
+    elif conn.original.sport != conn.answer.sport:
+        raise Unsupported("nat of a ping's identifier")
+    tags = 1 if at.VLAN_TCI.get(key) else 0
+    return write_headers(frame, value, mask, at.ETH_TYPE.get(key), tags)
+
+
+def _fields(state: int, zone: int, conn: Connection | None = None) -> int:
+    key = state << at.CT_STATE.shift | zone << at.CT_ZONE.shift
+    if conn is None:
+        return key
+    first, slots = conn.original, at.SLOTS
+    family = ("ct_ipv6_src", "ct_ipv6_dst") if first.ipv6 else ("ct_nw_src", "ct_nw_dst")
+    return (
+        key
+        | conn.mark << at.CT_MARK.shift
+        | conn.label << at.CT_LABEL.shift
+        | first.proto << slots["ct_nw_proto"].shift
+        | first.src << slots[family[0]].shift
+        | first.dst << slots[family[1]].shift
+        | (first.sport << slots["ct_tp_src"].shift)
+        | (first.dport << slots["ct_tp_dst"].shift)
+    )
+
+
+def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:
+    """Who talks to whom in a frame; None where nobody can tell."""
+    kind, proto = at.ETH_TYPE.get(key), at.NW_PROTO.get(key)
+    if kind not in (IPV4, IPV6) or not proto:
+        return None
+    if at.NW_FRAG.get(key):
+        raise Unsupported("ct of a fragment: the simulator does not put packets together")
+    ipv6 = kind == IPV6
+    src, dst = (at.IPV6_SRC, at.IPV6_DST) if ipv6 else (at.NW_SRC, at.NW_DST)
+    sport, dport = at.TP_SRC.get(key), at.TP_DST.get(key)
+    if proto in ECHO and proto == (ICMPV6 if ipv6 else ICMP):
+        start = _payload(frame, key)[0]
+        if sport in ECHO[proto]:
+            sport = dport = int.from_bytes(frame[start + 4 : start + 6], "big")
+        elif sport not in ERRORS[proto]:
+            return None
+    elif proto not in (TCP, UDP, SCTP):
+        return None
+    return Tuple5(ipv6, proto, src.get(key), dst.get(key), sport, dport)
+
+
+def _payload(frame: bytes, key: int) -> tuple[int, int]:
+    """Where the transport header of a frame starts, and where the packet ends. The key says it has one."""
+    start = 18 if at.VLAN_TCI.get(key) else 14
+    if at.ETH_TYPE.get(key) == IPV4:
+        return start + (frame[start] & 15) * 4, start + int.from_bytes(frame[start + 2 : start + 4], "big")
+    end = start + 40 + int.from_bytes(frame[start + 4 : start + 6], "big")
+    found = ipv6_payload(frame, start, end)
+    return (found[2] if found else end), end
+
+
+def _well_formed(key: int, found: Tuple5) -> bool:
+    """Whether a packet can belong to a connection at all (conntrack-tcp.c, tcp_invalid_flags)."""
+    if found.proto == TCP:
+        flags = at.TCP_FLAGS.get(key)
+        if not found.sport or not found.dport:
+            return False
+        if flags & SYN:
+            return not flags & (RST | FIN)
+        return bool(flags & (ACK | RST)) and (bool(flags & ACK) or not flags & (FIN | PSH | URG))
+    if found.proto in (UDP, SCTP):
+        return bool(found.dport)
+    return True
+
+
+def _may_start(key: int, found: Tuple5) -> bool:
+    """Whether a packet can be the first of a connection: not half of a handshake, not the answer to a ping."""
+    if found.proto == TCP:
+        return at.TCP_FLAGS.get(key) & (SYN | ACK) != SYN | ACK
+    if found.proto in ECHO:
+        return at.TP_SRC.get(key) == ECHO[found.proto][0]
+    return True
+
+
+def _quoted(frame: bytes, key: int) -> Tuple5 | None:
+    """Whom an ICMP error is about, None for all else."""
+    proto = at.NW_PROTO.get(key)
+    if proto not in ERRORS or at.TP_SRC.get(key) not in ERRORS[proto]:
+        return None
+    start, end = _payload(frame, key)
+    inner = frame[start + 8 : end]
+    ipv6 = proto == ICMPV6
+    if len(inner) < (48 if ipv6 else 28):
+        return None
+    if ipv6:
+        inner_proto, ports = inner[6], inner[40:44]
+        src, dst = int.from_bytes(inner[8:24], "big"), int.from_bytes(inner[24:40], "big")
+    else:
+        header = (inner[0] & 15) * 4
+        inner_proto, ports = inner[9], inner[header : header + 4]
+        src, dst = int.from_bytes(inner[12:16], "big"), int.from_bytes(inner[16:20], "big")
+    sport, dport = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+    if inner_proto in ECHO:
+        start = 40 if ipv6 else (inner[0] & 15) * 4
+        sport = dport = int.from_bytes(inner[start + 4 : start + 6], "big")
+    return Tuple5(ipv6, inner_proto, src, dst, sport, dport)
+
+
+def describe(conn: Connection) -> str:
+    """The connection for people: who started it, to whom."""
+    first = conn.original
+    size = 16 if first.ipv6 else 4
+    src, dst = (ip_address(a.to_bytes(size, "big")) for a in (first.src, first.dst))
+    return f"proto {first.proto} {src}:{first.sport} -> {dst}:{first.dport}"

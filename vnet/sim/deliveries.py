@@ -1,0 +1,103 @@
+"""What came out when something was sent: who got which bytes. The simulator and the lab both answer with this."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from vnet.sim.errors import PacketError
+
+Trail = tuple[Any, ...]  # (the trail so far, the next port), so that a hop costs one tuple
+
+
+def flat(trail: Trail) -> tuple[str, ...]:
+    """The ports of a trail, in order."""
+    ports: list[str] = []
+    while trail:
+        trail, port = trail
+        ports.append(port)
+    return tuple(reversed(ports))
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A device of the physical network, on the switch of one uplink. With a tag it sees and sends that VLAN only, untagged;
+    without, all frames as they are on the wire."""
+
+    name: str
+    uplink: str
+    tag: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A frame as it arrived. to: a VIF as 'web1/0', or a station's name. after_ms: time since the first frame was sent (0 in
+    the simulator)."""
+
+    to: str
+    frame: bytes
+    after_ms: float = 0.0
+    trail: Trail = field(default=(), compare=False, repr=False)
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The ports it passed, from the sender to the receiver; empty where that is not known."""
+        return flat(self.trail)
+
+    @property
+    def packet(self) -> Any:
+        """The frame, dissected by scapy."""
+        from scapy.layers.l2 import Ether  # noqa: PLC0415 - half a second that only this needs
+
+        return Ether(self.frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A frame that was dropped between switches, where and why."""
+
+    where: str
+    reason: str
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """All that one `send` gave, in order of arrival. lost: what was dropped outside of the flows, where that is known."""
+
+    items: tuple[Delivery, ...] = ()
+    lost: tuple[Loss, ...] = ()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Delivery:
+        return self.items[index]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many frames each got."""
+        return Counter(item.to for item in self.items)
+
+    @property
+    def to(self) -> list[str]:
+        """Who got a frame, sorted; twice for whoever got two."""
+        return sorted(item.to for item in self.items)
+
+    def at(self, who: str) -> list[bytes]:
+        """The frames that one VIF or station got."""
+        return [item.frame for item in self.items if item.to == who]
+
+
+def frames_of(packets: Any) -> list[bytes]:
+    """One packet or several, as scapy packets or bytes, as frames on the wire. Raises PacketError for anything else."""
+    if isinstance(packets, bytes | bytearray) or hasattr(packets, "layers"):
+        return [bytes(packets)]
+    if isinstance(packets, str | int) or not isinstance(packets, Iterable):
+        raise PacketError(f"{type(packets).__name__} is no packet: give bytes, a scapy packet, or several of them")
+    return [frame for packet in packets for frame in frames_of(packet)]

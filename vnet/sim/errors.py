@@ -1,0 +1,43 @@
+"""What goes wrong in the simulator. One tree; each message says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SimError(Exception):
+    """The simulator could not do what was asked."""
+
+
+class PacketError(SimError):
+    """What should be sent is not a packet."""
+
+
+class UnknownName(SimError):
+    """No VIF, host, uplink, ... of this name is in the pool."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        from vnet.topology.nearest import listing, nearest  # noqa: PLC0415 - only on the way to an error
+
+        names = list(known)
+        near = nearest(name, names)
+        hint = f"did you mean {near!r}?" if near else f"there are: {listing(names) or 'none'}"
+        super().__init__(f"no {kind} {name!r} in this pool; {hint}")
+        self.kind = kind
+        self.name = name
+
+
+class NotPlugged(SimError):
+    """The VIF has no port on any host, so it can neither send nor receive."""
+
+
+class Unsupported(SimError):
+    """A flow uses what the simulator does not know. It never guesses: `what` says which action or field."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the simulator cannot run this flow: {what}")
+        self.what = what
+
+
+class Looped(SimError):
+    """A packet was still going round after more passes between switches than any pipeline of ours needs."""

@@ -1,0 +1,634 @@
+"""One packet's way through a switch's flow tables, as Open vSwitch's ofproto-dpif-xlate makes it: a list of operations on
+bytes, and the bits of the key that they depend on.
+
+One rule: what is written down here holds for every packet that agrees on those bits, so it is translated once and run often.
+An action that is not known raises Unsupported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ovsctl.openflow import (
+    Action,
+    CheckPktLarger,
+    ClearActions,
+    Clone,
+    Controller,
+    Ct,
+    CtClear,
+    DecTtl,
+    Exit,
+    FinTimeout,
+    Flow,
+    GotoTable,
+    Group,
+    GroupAction,
+    GroupType,
+    Learn,
+    LearnLoad,
+    LearnMatch,
+    Match,
+    MeterAction,
+    Move,
+    Note,
+    Output,
+    OutputReg,
+    OutputTrunc,
+    Pop,
+    PopQueue,
+    PopVlan,
+    Port,
+    Push,
+    PushVlan,
+    Resubmit,
+    SetField,
+    SetQueue,
+    Subfield,
+    WriteActions,
+    WriteMetadata,
+)
+from ovsctl.openflow.errors import InvalidValueError
+from ovsctl.openflow.fields import format_value
+from vnet.sim import layout as at
+from vnet.sim.errors import Unsupported
+from vnet.sim.layout import PREREQUISITES, Place, place, place_of
+
+if TYPE_CHECKING:
+    from vnet.sim.switch import Switch
+
+MAX_DEPTH = 64  # ofproto-dpif-xlate.c: resubmits to the same or an earlier table
+MAX_RESUBMITS = 64 * 64
+MAX_STACK = 65536 // 8
+VLAN_PRESENT = 0x1000
+IP_TYPES = (0x0800, 0x86DD)
+MULTICAST_BIT = 1 << 40
+# eth_addr_is_reserved() of Open vSwitch: NORMAL does not forward these.
+RESERVED_GROUP = 0x0180C2000000
+RESERVED_OTHERS = frozenset((0x01000CCCCCCC, 0x01000CCCCCCD, 0x01000CCDCDCD, 0x01000C000000, 0x00E02B000000))
+_ALWAYS = at.IN_PORT.mask | at.ETH_TYPE.mask | VLAN_PRESENT << at.VLAN_TCI.shift | at.NW_FRAG.mask
+_VLAN = at.VLAN_TCI.mask | at.VLAN_TPID.mask
+_SYMMETRIC_L4 = (at.ETH_SRC, at.ETH_DST, at.ETH_TYPE, at.VLAN_TCI, at.NW_SRC, at.NW_DST, at.IPV6_SRC, at.IPV6_DST,
+                 at.NW_PROTO, at.TP_SRC, at.TP_DST)  # fmt: skip
+
+
+# What an operation does: the first item of its tuple, then what it takes. Plain numbers, for they are compared per packet.
+OUTPUT = 0  # port, tunnel or None, most bytes or 0
+WRITE = 1  # value, mask, eth_type, tags: see write_headers
+VLAN = 2  # how many tags to pop, then (TPID, TCI) to push
+CLONE = 3  # operations on a copy
+TRACK = 4  # Tracking
+LEARN = 5  # flow, limit
+LEARN_MAC = 6  # VLAN, MAC, port
+PACKET_IN = 7  # Controller, table, cookie, the key's part that is not in the frame
+METER = 8  # meter id
+
+Op = tuple[Any, ...]
+
+
+class Tunnel(NamedTuple):
+    """What a tunnel port encapsulates with, or took off. src and dst: numbers; ipv6 says of which family."""
+
+    key: int
+    src: int
+    dst: int
+    ipv6: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """A ct action with its zone known, and where a copy of the packet goes on (None: nowhere)."""
+
+    action: Ct
+    zone: int
+    resume: Resume | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a packet goes on after the connection tracker, and what it carries there besides itself."""
+
+    table: int
+    carried: int = 0
+    stack: tuple[int, ...] = ()
+    action_set: tuple[Action, ...] = ()
+    where: object = field(init=False)  # what tells translations apart, besides the key that `carried` is part of
+
+    def __post_init__(self) -> None:
+        told = self.table if not self.stack and not self.action_set else (self.table, self.stack, self.action_set)
+        object.__setattr__(self, "where", told)
+
+
+START = Resume(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """One thing that happened on the way, for a trace. table and flow: a look-up; `flow` None is a miss."""
+
+    depth: int
+    text: str
+    table: int | None = None
+    flow: Flow | None = None
+    output: int | None = None
+
+
+class _Abandoned(Exception):
+    """Open vSwitch gives up on this packet: nothing of it goes anywhere."""
+
+
+@dataclass(slots=True)
+class Translation:
+    """The packet as it is now. `seen` collects the bits of the original key that decided anything."""
+
+    switch: Switch
+    key: int
+    notes: list[Passed] | None = None
+    ops: list[Op] = field(default_factory=list)
+    seen: int = _ALWAYS
+    written: int = 0  # bits that are not the original's any more
+    dirty: int = 0  # header bits that the frame does not have yet
+    inner: list[tuple[int, int]] = field(default_factory=list)  # (TPID, TCI) of tags below the outermost
+    on_wire: list[tuple[int, int]] = field(default_factory=list)  # the tags that the frame has now, outermost first
+    stack: list[int] = field(default_factory=list)
+    action_set: list[Action] = field(default_factory=list)
+    table: int = 0
+    cookie: int = 0
+    depth: int = 0
+    nesting: int = 0
+    resubmits: int = -1  # to enter the first table is none
+    born_with: int = 0  # tags that the frame had
+    exit: bool = False
+    gone: str = ""  # why Open vSwitch gave up, "" if it did not
+
+    def run(self, resume: Resume) -> None:
+        """Translate from a table to the end of the pipeline."""
+        self.stack, self.action_set = list(resume.stack), list(resume.action_set)
+        self.on_wire = self._tags()
+        self.born_with = len(self.on_wire)
+        try:
+            self._enter(resume.table, resume.table, False)
+            if self.action_set and not self.exit:
+                self._run_action_set()
+        except _Abandoned as reason:
+            self.ops.clear()
+            self.gone = str(reason)
+            self._note(f"dropped: {reason}")
+
+    # The key
+
+    def _see(self, mask: int) -> None:
+        self.seen |= mask & ~self.written
+
+    def _read(self, where: Place) -> int:
+        self._see(where.mask)
+        return where.get(self.key)
+
+    def _write(self, mask: int, value: int) -> None:
+        if mask & _VLAN:
+            self._see(_VLAN)
+        self.key = self.key & ~mask | value
+        self.written |= mask
+        self.dirty |= mask & at.HEADERS
+        if mask & at.VLAN_TCI.mask:
+            self._fix_tpid()
+
+    def _fix_tpid(self) -> None:
+        """A tag that a field write made is 0x8100, and one that it unmade is gone (flow_fix_vlan_tpid)."""
+        tci, tpid = at.VLAN_TCI.get(self.key), at.VLAN_TPID.get(self.key)
+        if tci and not tpid:
+            tpid = 0x8100
+        elif not tci:
+            tpid = 0
+        self.key = self.key & ~at.VLAN_TPID.mask | tpid << at.VLAN_TPID.shift
+        self.written |= _VLAN
+
+    def _exists(self, *fields: Subfield) -> bool:
+        """Whether the packet has these fields; the bits that say so are seen."""
+        for bits in fields:
+            choices = PREREQUISITES[bits.field.needs]
+            for mask, _ in choices:
+                self._see(mask)
+            if not any(self.key & mask == value for mask, value in choices):
+                return False
+        return True
+
+    def _tags(self) -> list[tuple[int, int]]:
+        tci = at.VLAN_TCI.get(self.key)
+        return [(at.VLAN_TPID.get(self.key), tci), *self.inner] if tci & VLAN_PRESENT else []
+
+    def _commit(self) -> None:
+        """Write down what makes the frame what the key says it is."""
+        if self.dirty:
+            kind = at.ETH_TYPE.get(self.key)
+            if self.dirty & (at.NW_PROTO.mask | at.PORTS_MASK):
+                self._see(at.NW_PROTO.mask)
+            self.ops.append((WRITE, self.key & self.dirty, self.dirty, kind, len(self.on_wire)))
+            self.dirty = 0
+        tags = self._tags()
+        if tags != self.on_wire:
+            same = 0
+            while same < min(len(tags), len(self.on_wire)) and tags[-1 - same] == self.on_wire[-1 - same]:
+                same += 1
+            pushed = tuple(reversed(tags[: len(tags) - same]))
+            self.ops.append((VLAN, len(self.on_wire) - same, pushed))
+            self.on_wire = tags
+
+    def _note(self, text: str, **more: Any) -> None:
+        if self.notes is not None:
+            self.notes.append(Passed(self.nesting, text, **more))
+
+    # Tables
+
+    def _enter(self, table: int, old: int, swap: bool, in_port: int | None = None) -> None:
+        """Look the packet up in a table and do what its flow says."""
+        if self.depth >= MAX_DEPTH:
+            raise _Abandoned(f"over {MAX_DEPTH} resubmits to the same or an earlier table")
+        if self.resubmits >= MAX_RESUBMITS:
+            raise _Abandoned(f"over {MAX_RESUBMITS} resubmits")
+        if len(self.stack) >= MAX_STACK:
+            raise _Abandoned("the stack is over 64 kB")
+        key = self.key
+        if key & at.NW_FRAG.mask:
+            key &= ~at.PORTS_MASK  # transport ports of a fragment are not looked at (frags=normal)
+        if in_port is not None:
+            key = key & ~at.IN_PORT.mask | in_port << at.IN_PORT.shift
+        if swap:
+            key = self._original_tuple(key)
+        flow, seen = self.switch.tables.lookup(table, key)
+        self._see(seen & ~at.IN_PORT.mask if in_port is not None else seen)
+        self._note("", table=table, flow=flow)
+        if flow is None:
+            return
+        deeper = table <= old and self.resubmits >= 0
+        before = (self.table, self.cookie)
+        self.table, self.cookie = table, flow.cookie
+        self.resubmits += 1
+        self.depth += deeper
+        self.nesting += 1
+        self._do(flow.actions)
+        self.nesting -= 1
+        self.depth -= deeper
+        self.table, self.cookie = before
+
+    def _original_tuple(self, key: int) -> int:
+        """The key with the connection's original tuple in place of the packet's own."""
+        pairs = ((at.NW_SRC, "ct_nw_src"), (at.NW_DST, "ct_nw_dst"), (at.IPV6_SRC, "ct_ipv6_src"),
+                 (at.IPV6_DST, "ct_ipv6_dst"), (at.TP_SRC, "ct_tp_src"), (at.TP_DST, "ct_tp_dst"))  # fmt: skip
+        for place_, name in pairs:
+            key = key & ~place_.mask | self._read(at.SLOTS[name]) << place_.shift
+        self._see(at.HEADERS)
+        return key
+
+    # Actions
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if self.exit:
+                return
+            handler = _HANDLERS.get(type(action))
+            if handler is None:
+                raise Unsupported(f"action {type(action).__name__}")
+            if handler(self, action) is _STOP:
+                return
+
+    def _output(self, action: Output) -> None:
+        self.output(action.port)
+
+    def output(self, port: int, most: int = 0) -> None:
+        """Send to a port, reserved ones included; to the port that the packet came from only when asked to by IN_PORT."""
+        came_from = at.IN_PORT.get(self.key)
+        if port == Port.NORMAL:
+            self._normal()
+        elif port in (Port.FLOOD, Port.ALL):
+            for number in sorted(self.switch.ports):
+                if number != came_from:
+                    self._send(number, most)
+        elif port == Port.IN_PORT:
+            self._send(came_from, most)
+        elif port in (Port.NONE, Port.UNSET):
+            self._note("output to no port")
+        elif port == Port.TABLE:
+            raise Unsupported("output to TABLE outside a packet-out")
+        elif port == came_from:
+            self._note(f"output to {self.switch.port_name(port)} suppressed: the packet came from there")
+        else:
+            self._send(port, most)
+
+    def _send(self, number: int, most: int = 0) -> None:
+        port = self.switch.ports.get(number)
+        if port is None:
+            self._note(f"output to port {number}, which is not there")
+            return
+        self._commit()
+        tunnel: Tunnel | None = None
+        if port.is_tunnel:
+            self._see(at.TUNNEL)
+            ipv6 = bool(at.TUN_IPV6_DST.get(self.key))
+            src, dst = (at.TUN_IPV6_SRC, at.TUN_IPV6_DST) if ipv6 else (at.TUN_SRC, at.TUN_DST)
+            tunnel = Tunnel(at.TUN_ID.get(self.key), src.get(self.key), dst.get(self.key), ipv6)
+            if not tunnel.dst:
+                self._note(f"output to {port.name} dropped: no tunnel destination is set")
+                return
+        self._note(f"output to {port.name}", output=number)
+        self.ops.append((OUTPUT, number, tunnel, most))
+
+    def _output_reg(self, action: OutputReg) -> None:
+        self.output(self._read(place_of(action.source)) & 0xFFFF)
+
+    def _output_trunc(self, action: OutputTrunc) -> None:
+        self.output(action.port, action.max_len)
+
+    def _normal(self) -> None:
+        """Forward as a learning switch whose ports carry all VLANs."""
+        self._see(at.ETH_SRC.mask | at.ETH_DST.mask | _VLAN)
+        key, switch = self.key, self.switch
+        source, target, came_from = at.ETH_SRC.get(key), at.ETH_DST.get(key), at.IN_PORT.get(key)
+        vlan = at.VLAN_TCI.get(key) & 0xFFF
+        if target & ~0xF == RESERVED_GROUP or target in RESERVED_OTHERS:
+            self._note("NORMAL drops a reserved group address")
+            return
+        if not source & MULTICAST_BIT:
+            switch.learn_mac(vlan, source, came_from)
+            self.ops.append((LEARN_MAC, vlan, source, came_from))
+        known = None if target & MULTICAST_BIT else switch.macs.get((vlan, target))
+        if known is None:
+            self._note("NORMAL floods")
+            for number in sorted(switch.ports):
+                if number != came_from:
+                    self._send(number)
+        elif known != came_from:
+            self._send(known)
+        else:
+            self._note("NORMAL drops: the address is where the packet came from")
+
+    def _set_field(self, action: SetField) -> None:
+        where = place(action.field)
+        if action.field.name == "nd_options_type":
+            raise Unsupported("writing nd_options_type")
+        mask = 0xFC if action.field.name == "nw_tos" else action.mask
+        if self._exists(Subfield(action.field, 0, action.field.bits - 1)):
+            self._write(mask << where.shift, action.value << where.shift)
+            self._note(f"{action.field.name} = {format_value(action.field, action.value, action.mask)}")
+
+    def _move(self, action: Move) -> None:
+        source, target = place_of(action.source), place_of(action.target)
+        if self._exists(action.target, action.source):
+            value = self._read(source)
+            self._write(target.mask, value << target.shift)
+            self._note(f"{action.target} = {action.source} ({value:#x})")
+
+    def _push(self, action: Push) -> None:
+        self.stack.append(self._read(place_of(action.source)))
+
+    def _pop(self, action: Pop) -> None:
+        if not self.stack:
+            self._note("pop from an empty stack")
+            return
+        where = place_of(action.target)
+        value = self.stack.pop() & where.full
+        if self._exists(action.target):
+            self._write(where.mask, value << where.shift)
+
+    def _resubmit(self, action: Resubmit) -> None:
+        # The look-up sees the in_port given; what the flow then does sees the packet's own again.
+        table = self.table if action.table is None else action.table
+        self._enter(table, self.table, action.ct, action.in_port)
+
+    def _goto(self, action: GotoTable) -> object:
+        self._enter(action.table, self.table, False)
+        return _STOP
+
+    def _push_vlan(self, action: PushVlan) -> None:
+        self._see(_VLAN)
+        self.inner = self._tags()[:1]  # struct flow keeps two tags
+        self._write(_VLAN, VLAN_PRESENT << at.VLAN_TCI.shift | action.ethertype << at.VLAN_TPID.shift)
+        self._note("push a VLAN tag")
+
+    def _pop_vlan(self, action: PopVlan) -> None:
+        self._see(_VLAN)
+        tpid, tci = self.inner.pop(0) if self.inner else (0, 0)
+        self.inner = list(self.inner)
+        self._write(_VLAN, tci << at.VLAN_TCI.shift | tpid << at.VLAN_TPID.shift)
+        self._note("pop the VLAN tag")
+
+    def _dec_ttl(self, action: DecTtl) -> object:
+        self._see(at.ETH_TYPE.mask)
+        if at.ETH_TYPE.get(self.key) not in IP_TYPES:
+            return None
+        ttl = self._read(at.NW_TTL)
+        if ttl > 1:
+            self._write(at.NW_TTL.mask, ttl - 1 << at.NW_TTL.shift)
+            self._note(f"nw_ttl = {ttl - 1}")
+            return None
+        self._note("the TTL is over")
+        for controller in action.controllers or (0,):
+            self._packet_in(Controller(controller_id=controller, reason="invalid_ttl"))
+        return _STOP
+
+    def _packet_in(self, action: Controller) -> None:
+        if action.pause:
+            raise Unsupported("controller(pause)")
+        self._commit()
+        self._see(at.CARRIED | at.CONNECTION)
+        self._note("to the controller")
+        rest = self.key & (at.CARRIED | at.CONNECTION)
+        self.ops.append((PACKET_IN, action, self.table, self.cookie, rest))
+
+    def _note_action(self, action: Note) -> None:
+        """Does nothing."""
+
+    def _queue(self, action: Action) -> None:
+        """Queues and timeouts change no packet."""
+
+    def _meter(self, action: MeterAction) -> None:
+        if action.meter not in self.switch.meters:
+            raise _Abandoned(f"meter {action.meter} is not there")
+        self.ops.append((METER, action.meter))
+
+    def _check_pkt_larger(self, action: CheckPktLarger) -> None:
+        # Whatever the frame was is in the key; tags pushed or popped since then are not on it yet.
+        original = self._read(at.LENGTH)
+        grown = 4 * (len(self._tags()) - self.born_with)
+        where = place_of(action.target)
+        self._write(where.mask, int(original + grown > action.length) << where.shift)
+        self._note(f"{action.target} = {int(original + grown > action.length)}: over {action.length} bytes or not")
+
+    def _clone(self, action: Clone) -> None:
+        self._aside(action.actions)
+
+    def _aside(self, actions: Sequence[Action]) -> None:
+        """Do actions on a copy of the packet."""
+        self._commit()
+        kept = (self.key, self.written, self.dirty, list(self.inner), self.on_wire, list(self.stack), self.exit)
+        acts, ops, self.ops = list(self.action_set), self.ops, []
+        self._do(actions)
+        if self.ops:
+            ops.append((CLONE, tuple(self.ops)))
+        self.ops, self.action_set = ops, acts
+        self.key, self.written, self.dirty, self.inner, self.on_wire, self.stack, self.exit = kept
+
+    def _exit(self, action: Exit) -> None:
+        self.exit = True
+
+    def _ct_clear(self, action: CtClear) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.key &= ~at.CONNECTION
+        self.written |= at.CONNECTION
+
+    def _ct(self, action: Ct) -> None:
+        zone = action.zone if isinstance(action.zone, int) else self._read(place_of(action.zone))
+        if action.alg:
+            raise Unsupported(f"ct with alg={action.alg}")
+        for inner in action.exec:
+            if isinstance(inner, Move):
+                raise Unsupported("move inside ct(exec)")
+        self._commit()
+        resume = None
+        if action.table is not None:
+            self._see(at.CARRIED)
+            resume = Resume(action.table, self.key & at.CARRIED, tuple(self.stack), tuple(self.action_set))
+        self._note(f"ct zone {zone}" + (", commit" if action.commit else "") + (", nat" if action.nat else ""))
+        self.ops.append((TRACK, Tracking(action, zone, resume)))
+        self._forget()
+
+    # Groups
+
+    def _group(self, action: GroupAction) -> None:
+        group = self.switch.groups.get(action.group)
+        if group is None:
+            self._note(f"group {action.group} is not there")
+            return
+        if self.depth >= MAX_DEPTH:
+            raise _Abandoned(f"over {MAX_DEPTH} groups within groups")
+        self.depth += 1
+        for index in self._buckets(group):
+            self._note(f"group {group.group_id}: bucket {group.buckets[index].bucket_id}")
+            self.nesting += 1
+            self._aside(group.buckets[index].actions)
+            self.nesting -= 1
+        self.depth -= 1
+
+    def _buckets(self, group: Group) -> list[int]:
+        """The buckets that this packet takes."""
+        if group.type in (GroupType.ALL, GroupType.INDIRECT):
+            return list(range(len(group.buckets)))
+        live = [n for n, bucket in enumerate(group.buckets) if self.switch.is_live(bucket)]
+        if group.type is GroupType.FF:
+            return live[:1]
+        weights = [1 if group.buckets[n].weight is None else group.buckets[n].weight or 0 for n in live]
+        total = sum(weights)
+        if not total:
+            return []
+        # Which bucket Open vSwitch takes depends on the datapath's own hash; any choice that a flow keeps is right.
+        pick = self._symmetric_hash() % total
+        for n, weight in zip(live, weights, strict=True):
+            if pick < weight:
+                return [n]
+            pick -= weight
+        return []
+
+    def _symmetric_hash(self) -> int:
+        """The same number for both directions of a flow."""
+        total = 0x9E3779B97F4A7C15
+        for where in _SYMMETRIC_L4:
+            total += self._read(where) * 0xBF58476D1CE4E5B9
+        total &= (1 << 256) - 1
+        return (total ^ total >> 64 ^ total >> 128) >> 7 & 0xFFFFFFFF
+
+    # Learning
+
+    def _learn(self, action: Learn) -> None:
+        specs: list[Match | Action] = []
+        entries: dict[Any, tuple[int, int]] = {}
+        for spec in action.specs:
+            value = spec.source if isinstance(spec.source, int) else self._read(place_of(spec.source))
+            if isinstance(spec, LearnMatch):
+                old = entries.get(spec.target.field, (0, 0))
+                entries[spec.target.field] = (old[0] | value << spec.target.start, old[1] | spec.target.mask)
+            elif isinstance(spec, LearnLoad):
+                whole = spec.target.field
+                shifted = (value << spec.target.start, spec.target.mask)
+                specs.append(SetField(whole, value if spec.target.whole else shifted))
+            elif value < 0xFF00 or value in (Port.IN_PORT, Port.FLOOD, Port.ALL, Port.LOCAL):
+                specs.append(Output(value))
+        try:
+            match = Match.of([(f, value, mask) for f, (value, mask) in entries.items()])
+        except InvalidValueError as error:
+            raise Unsupported(f"learn: {error}") from error
+        flow = Flow(
+            match,
+            tuple(spec for spec in specs if isinstance(spec, Action)),
+            action.table,
+            action.priority,
+            action.cookie,
+            action.idle_timeout,
+            action.hard_timeout,
+        )
+        learned = self.switch.learn(flow, action.limit)
+        self._note(f"learn in table {flow.table}: {flow.match}")
+        self.ops.append((LEARN, flow, action.limit))
+        if action.result is not None:
+            where = place_of(action.result)
+            self._write(where.mask, int(learned) << where.shift)
+
+    # The action set (OpenFlow 1.5.1 §5.6)
+
+    def _clear_actions(self, action: ClearActions) -> None:
+        self.action_set.clear()
+
+    def _write_actions(self, action: WriteActions) -> None:
+        self.action_set.extend(action.actions)
+
+    def _write_metadata(self, action: WriteMetadata) -> None:
+        where = at.SLOTS["metadata"]
+        self._write(action.mask << where.shift, (action.value & action.mask) << where.shift)
+
+    def _run_action_set(self) -> None:
+        """The last of each kind counts; a group goes before an output, and with neither the packet is dropped."""
+        merged, self.action_set = self.action_set, []
+        for kind in (PopVlan, PushVlan, DecTtl):
+            self._do([a for a in merged if isinstance(a, kind)][-1:])
+        self._do([a for a in merged if isinstance(a, SetField | Move)])
+        self._do([a for a in merged if isinstance(a, SetQueue)][-1:])
+        for last in (GroupAction, Output, OutputReg, Controller, Resubmit, Ct):
+            if found := [a for a in merged if isinstance(a, last)]:
+                self._do(found[-1:])
+                return
+
+
+_STOP = object()
+_HANDLERS: dict[type, Callable[[Translation, Any], object]] = {
+    Output: Translation._output,
+    OutputReg: Translation._output_reg,
+    OutputTrunc: Translation._output_trunc,
+    Controller: Translation._packet_in,
+    SetField: Translation._set_field,
+    Move: Translation._move,
+    Push: Translation._push,
+    Pop: Translation._pop,
+    Resubmit: Translation._resubmit,
+    GotoTable: Translation._goto,
+    PushVlan: Translation._push_vlan,
+    PopVlan: Translation._pop_vlan,
+    DecTtl: Translation._dec_ttl,
+    Note: Translation._note_action,
+    SetQueue: Translation._queue,
+    PopQueue: Translation._queue,
+    FinTimeout: Translation._queue,
+    MeterAction: Translation._meter,
+    CheckPktLarger: Translation._check_pkt_larger,
+    Clone: Translation._clone,
+    Exit: Translation._exit,
+    CtClear: Translation._ct_clear,
+    Ct: Translation._ct,
+    GroupAction: Translation._group,
+    Learn: Translation._learn,
+    ClearActions: Translation._clear_actions,
+    WriteActions: Translation._write_actions,
+    WriteMetadata: Translation._write_metadata,
+}
