@@ -6,7 +6,7 @@ await apply(client, todo.additions)
 await apply(client, todo.removals)
 """
 
-from ovsctl.vswitch.apply import Applied, InterfaceError, Transactor, apply, transaction
+from ovsctl.vswitch.apply import Applied, Transactor, apply, transaction
 from ovsctl.vswitch.changes import (
     AddRow,
     Change,
@@ -63,7 +63,6 @@ __all__ = [
     "FailMode",
     "IncompleteSnapshot",
     "Interface",
-    "InterfaceError",
     "Ipfix",
     "Lacp",
     "Manager",

@@ -32,23 +32,16 @@ class Transactor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class InterfaceError:
-    """ovs-vswitchd could not do what an Interface row says; `error` is its own words."""
-
-    interface: str
-    error: str
-
-    def __str__(self) -> str:
-        return f"Interface {self.interface}: {self.error}"
-
-
-@dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of a transaction. `stale` are changes whose row somebody deleted since the snapshot: plan again."""
+    """What came of a transaction.
+
+    `errors`: what ovs-vswitchd says, by interface, of those that it could not make as they are wanted.
+    `stale`: changes whose row somebody deleted since the snapshot; plan again.
+    """
 
     next_cfg: int
     inserted: Mapping[RowId, str]
-    errors: tuple[InterfaceError, ...]
+    errors: Mapping[str, str]
     stale: tuple[Change, ...]
 
 
@@ -84,7 +77,7 @@ async def apply(client: Transactor, changes: Iterable[Change], timeout_s: float 
     return Applied(
         next_cfg,
         {change.row.id: uuid for (change, operation), uuid in outcome if isinstance(operation, Insert)},
-        tuple(InterfaceError(row["name"], row["error"]) for row in broken if row["name"] in touched),
+        {row["name"]: row["error"] for row in broken if row["name"] in touched},
         tuple(change for (change, _), count in outcome if count == 0),
     )
 

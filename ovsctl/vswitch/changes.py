@@ -33,8 +33,7 @@ class AddRow:
     parent: Ref | None = None
     column: str = ""
 
-    @property
-    def description(self) -> str:
+    def __str__(self) -> str:
         into = f" to {self.parent.id}" if self.parent and self.parent.id.key else ""
         columns = ", ".join(f"{name}={_text(value)}" for name, value in self.columns.items() if name != "name")
         return f"add {self.row.id}{into}" + (f": {columns}" if columns else "")
@@ -61,8 +60,7 @@ class UpdateRow:
     set_ids: tuple[tuple[str, str], ...] = ()
     delete_ids: tuple[str, ...] = ()
 
-    @property
-    def description(self) -> str:
+    def __str__(self) -> str:
         ids = [
             *(f"external_ids:{key}={value}" for key, value in self.set_ids),
             *(f"no external_ids:{key}" for key in self.delete_ids),
@@ -79,8 +77,7 @@ class MoveRow:
     parent: Ref
     column: str
 
-    @property
-    def description(self) -> str:
+    def __str__(self) -> str:
         return f"move {self.row.id} from {self.old_parent.id} to {self.parent.id}"
 
 
@@ -92,8 +89,7 @@ class RemoveRow:
     parent: Ref | None = None
     column: str = ""
 
-    @property
-    def description(self) -> str:
+    def __str__(self) -> str:
         return f"remove {self.row.id}" + (f" from {self.parent.id}" if self.parent and self.parent.id.key else "")
 
 

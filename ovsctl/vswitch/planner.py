@@ -7,7 +7,7 @@ collectors hang in sets in which others have rows too, so those sets are changed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,10 +44,10 @@ def plan(desired: VSwitch, actual: Tables, owner: Owner = Owner()) -> Plan:  # n
     obstacles = _Obstacles(snapshot, units, wanted)
     blocked = obstacles.find()
     active = [unit for unit in units if unit.head.id not in blocked]
-    additions = _Additions(snapshot, active)
-    changes = [change for unit in active for change in additions.of_unit(unit)]
     removals = _Removals(snapshot, active, wanted, obstacles.kept)
     early, late = removals.find()
+    additions = _Additions(snapshot, active, removals.going)
+    changes = [change for unit in active for change in additions.of_unit(unit)]
     conflicts = [*(Conflict(row, reason) for row, reason in blocked.items()), *removals.conflicts]
     return Plan((*changes, *early), late, tuple(conflicts), tuple(additions.unresolved))
 
@@ -115,6 +115,7 @@ class _Additions:
 
     snapshot: Snapshot
     units: list[Unit]
+    going: Set[RowId]
     unresolved: list[Unresolved] = field(default_factory=list)
     new: frozenset[RowId] = frozenset()
 
@@ -165,12 +166,19 @@ class _Additions:
         return _map_atoms(value, lambda atom: self._ref(atom) if isinstance(atom, RowId) else atom)
 
     def _without_missing(self, row: RowId, column: str, value: Value) -> Value:
+        """A mirror's ports that are there and stay.
+
+        One that goes in the same transaction has to be left out, or ovsdb-server 3.1 keeps a reference to nothing.
+        """
         ports = {port for port in (value if isinstance(value, frozenset) else {value}) if isinstance(port, RowId)}
-        missing = {port for port in ports if self.snapshot.get(port) is None and port not in self.new}
+        missing = {port for port in ports if not self._stays(port)}
         self.unresolved += [Unresolved(row, column, port) for port in sorted(missing, key=str)]
         if not missing:
             return value
         return frozenset(ports - missing) if isinstance(value, frozenset) else None
+
+    def _stays(self, port: RowId) -> bool:
+        return port in self.new or (self.snapshot.get(port) is not None and port not in self.going)
 
     def _ref(self, row_id: RowId) -> Ref:
         found = self.snapshot.get(row_id)
