@@ -28,7 +28,7 @@ demo: install  ## a three-host pool on this machine: reach, migrate, repair
 	@$(BIN)/vnet lab demo topologies/quickstart.vnet.yaml
 
 test: install  ## the whole suite, on real Open vSwitch
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 check: install  ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -65,8 +65,9 @@ def spawn(
 def end(process: subprocess.Popen[bytes], sig: int = signal.SIGKILL) -> None:
     """Stop one process by its pid and reap it."""
     if process.poll() is None:
-        process.send_signal(signal.SIGCONT)
         process.send_signal(sig)
+        if sig != signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)  # a stopped process ends only by SIGKILL
     process.wait(timeout=START_TIMEOUT_S)
 
 

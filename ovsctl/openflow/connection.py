@@ -16,7 +16,7 @@ from .messages import EchoRequest, MultipartRequest
 from .session import Event, Notice, Ready, Refused, Reply, Sendable, Session, Stray
 
 DEFAULT_PORT = 6653  # OpenFlow 1.5 §6.3.3
-WRITE_HIGH_WATER_BYTES = 1 << 20
+WRITE_HIGH_WATER_BYTES = 1 << 18
 
 
 class Connection(asyncio.Protocol):

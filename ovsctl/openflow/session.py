@@ -29,15 +29,15 @@ from .messages import (
     MessageType,
     MultipartRequest,
     MultipartType,
-    bundle_add,
+    bundle_add_head,
     decode_multipart_header,
     multipart_body,
 )
 from .messages.bundle import BundleFlags
-from .wire import OFP15_VERSION, Framer, Reader, frame
+from .wire import HEADER, OFP15_VERSION, Framer, Reader, frame
 
 MAX_BATCH_ERRORS = 1000
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024  # measured: small pieces keep the switch busy while we encode the next
 _MAX_XID = 0xFFFFFFFF
 
 
@@ -324,26 +324,36 @@ def _notice(message_type: int, xid: int, body: bytes) -> Event:
 
 def mod_chunks(batch: Batch, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     """The messages of a batch in pieces of about `chunk_bytes`. Raises InvalidValueError at one that is too long."""
-    return _chunks(batch, lambda xid, mod: frame(mod.TYPE, xid, mod.encode()), chunk_bytes)
+
+    def head(message_type: int, xid: int, length: int) -> bytes:
+        return HEADER.pack(OFP15_VERSION, message_type, HEADER.size + length, xid)
+
+    return _chunks(batch, head, chunk_bytes)
 
 
 def bundle_chunks(batch: Batch, bundle_id: int, flags: BundleFlags, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     """Like `mod_chunks`, each message wrapped to be added to a bundle."""
-    return _chunks(batch, lambda xid, mod: bundle_add(bundle_id, flags, mod.TYPE, xid, mod.encode()), chunk_bytes)
+    bits = int(flags)
+
+    def head(message_type: int, xid: int, length: int) -> bytes:
+        return bundle_add_head(bundle_id, bits, message_type, xid, length)
+
+    return _chunks(batch, head, chunk_bytes)
 
 
-def _chunks(batch: Batch, encode: Callable[[int, Sendable], bytes], chunk_bytes: int) -> Iterator[bytes]:
+def _chunks(batch: Batch, head: Callable[[int, int, int], bytes], chunk_bytes: int) -> Iterator[bytes]:
     parts: list[bytes] = []
     size = 0
     xid = batch.first_xid
     for mod in batch.mods:
+        body = mod.encode()
         try:
-            data = encode(xid, mod)
+            parts.append(head(mod.TYPE, xid, len(body)))
         except struct.error as error:
             raise InvalidValueError(f"does not fit into an OpenFlow message ({error}): {mod}") from error
-        parts.append(data)
+        parts.append(body)
         xid += 1
-        size += len(data)
+        size += len(body)
         if size >= chunk_bytes:
             yield b"".join(parts)
             parts.clear()

@@ -162,8 +162,8 @@ class Client:
 
         Raises UsageError before anything is sent if an operation does not fit the schema,
         TransactError (by kind) if the server refuses it, NotConnected if nothing could be sent,
-        and OutcomeUnknown if the answer did not come. After `timeout_s` the transaction is cancelled:
-        it raises Canceled if that was in time, and OutcomeUnknown if the server does not say.
+        and OutcomeUnknown if the answer did not come. After `timeout_s` the server is told to
+        give up; whether that was in time is not known, unless it says Canceled.
         """
         connection = self._usable()
         schema = self.schema
@@ -449,8 +449,12 @@ async def _answer(connection: Connection, call: asyncio.Future[Any], timeout_s: 
         raise
     except TimeoutError:
         connection.cancel(call)
-        async with asyncio.timeout(_CANCEL_GRACE_S):
-            return await asyncio.shield(call)
+        # Answers come in order: once the echo is back, none is to be expected any more.
+        echo = connection.call("echo", [])
+        await asyncio.wait({call, echo}, timeout=_CANCEL_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        if call.done():
+            return call.result()
+        raise
 
 
 def _results(schema: Schema, operations: Sequence[Operation], raw: msgspec.Raw) -> list[Any]:

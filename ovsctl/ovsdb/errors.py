@@ -223,10 +223,9 @@ _BY_NAME: dict[str, type[TransactError]] = {
 }
 _REQUEST_BY_NAME: dict[str, type[RequestError]] = {"unknown database": UnknownDatabase, "canceled": Canceled}
 
-_UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
-_ROW = re.compile(rf"\brow ({_UUID})|\bwith UUID ({_UUID})|First row, with UUID ({_UUID})")
+_ROW = re.compile(r"\b(?:row|UUID) ([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})")
 _COLUMN = re.compile(r"\bcolumns? \"?([A-Za-z_]\w*)\"?")
-_TABLE = re.compile(r"\b[Tt]able \"?([A-Za-z_]\w*)\"?|\"([A-Za-z_]\w*)\" table|delete ([A-Za-z_]\w*) row")
+_TABLE = re.compile(r"\bTable ([A-Za-z_]\w*) column|\"([A-Za-z_]\w*)\" table|delete ([A-Za-z_]\w*) row")
 
 
 def request_error(error: str, details: str, about: str) -> RequestError:
@@ -242,18 +241,27 @@ def transact_error(
     `inserted` maps the UUID of each row that the transaction inserted to its operation, so that an
     error found only at commit still names the operation at fault.
     """
-    row, column, table = _named(_ROW, details), _named(_COLUMN, details), _named(_TABLE, details)
+    rows = _ROW.findall(details)
+    row = next((uuid for uuid in rows if uuid in inserted), rows[0] if rows else None)
     if index is None and row is not None:
         index = inserted.get(row)
     operation = operations[index] if index is not None else None
+    table = _named(_TABLE, details) or getattr(operation, "table", None)
+    column = _named(_COLUMN, details) or _only_column(operation)
     kind = _BY_NAME.get(error, TransactError)
-    table = table or getattr(operation, "table", None)
     return kind(error, details, index=index, operation=operation, table=table, column=column, row=row)
 
 
 def _named(pattern: re.Pattern[str], details: str) -> str | None:
     match = pattern.search(details)
     return match and next(group for group in match.groups() if group is not None)
+
+
+def _only_column(operation: object) -> str | None:
+    """The column of an operation that changes just one: the server's details often leave it out."""
+    columns = {mutation[0] for mutation in getattr(operation, "mutations", ())}
+    columns |= set(getattr(operation, "row", ()))
+    return columns.pop() if len(columns) == 1 else None
 
 
 def _shown(value: object) -> str:

@@ -162,6 +162,8 @@ def _row(
     **references: Value,
 ) -> WantedRow:
     columns = {name: _plain(getattr(value, name)) for name in EXACT[row_id.table]}
+    if columns.get("options", ()) is None:
+        del columns["options"]  # left as it is
     return WantedRow(row_id, columns | references, value.external_ids)
 
 

@@ -95,11 +95,14 @@ class Qos:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One device of a port. Policing is in kbit/s and kbit, or thousands of packets/s and of packets."""
+    """One device of a port. Policing is in kbit/s and kbit, or thousands of packets/s and of packets.
+
+    options None: whatever somebody has put there stays, such as what a DPDK NIC needs.
+    """
 
     name: str
     type: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] | None = field(default_factory=dict)
     external_ids: Mapping[str, str] = field(default_factory=dict)
     mtu_request: int | None = None
     ofport_request: int | None = None

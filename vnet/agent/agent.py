@@ -23,12 +23,13 @@ from vnet.agent.pool import PoolFold, monitors, network_conditions, vif_conditio
 from vnet.agent.ports import MONITORS, read_ports
 from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
-from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch
+from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
 from vnet.model import AgentStatus, BindingState
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
+ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see bindings.RELAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,26 @@ class Agent:
             return False
 
     async def _announce(self) -> None:
-        """Tells the network where VIFs are that moved here without a word of their own."""
+        """Tells the network where VIFs are that moved here."""
         view = self.compiler.view
         while self.bindings.announce:
             vif = view.vifs.get(self.bindings.announce.pop())
             if vif is not None and view.role(vif) is Role.ACTIVE:
                 await self.flows.send_packet(rarp(vif.mac), view.ports[vif.id])
+        while self.bindings.arrived:
+            self._spawn(self._tell_switches(self.bindings.arrived.pop()))
+
+    async def _tell_switches(self, vif_id: str) -> None:
+        """Announces a VIF to the physical network some more times: the source's last frames may have told it otherwise."""
+        view = self.compiler.view
+        for pause_s in ANNOUNCE_AGAIN_S:
+            await asyncio.sleep(pause_s)
+            vif = view.vifs.get(vif_id)
+            network = view.networks.get(vif.network) if vif else None
+            if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
+                return
+            if (uplink := view.uplink_port(network)) is not None:
+                await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], to_uplink(uplink, network.tag or 0))
 
     # What changed
 
@@ -188,6 +203,7 @@ class Agent:
         known = self.compiler.view.binding(new["network"], new["vif"], self.me)
         if known is not None and known.state is not BindingState.ACTIVE:
             self.bindings.announce.add(new["vif"])
+            self.bindings.arrived.add(new["vif"])
 
     def _ovs_changed(self, batch: tuple[Change, ...]) -> None:
         self.rows.changed(batch)
@@ -254,7 +270,11 @@ class Agent:
         if self._replica is None:
             return False
         networks, bindings = network_conditions(self.me, self.pool.wanted_networks())
-        wanted = {"Vif": vif_condition(self.me, self.bindings.ports), "Network": networks, "Binding": bindings}
+        wanted = {
+            "Vif": vif_condition(self.me, self.bindings.ports.keys() | self.pool.mine.keys()),
+            "Network": networks,
+            "Binding": bindings,
+        }
         changed = {table: where for table, where in wanted.items() if self._conditions.get(table) != where}
         self._conditions |= changed
         await asyncio.gather(*(self._replica.set_condition(table, where) for table, where in changed.items()))

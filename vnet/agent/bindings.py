@@ -23,6 +23,8 @@ from vnet.model import Binding, BindingState, LockingMode, Vif
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+# How long a host that a VIF has left goes on relaying to it: till switches that learn MACs have heard the announcements.
+RELAY_S = 1.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 Note = Callable[[str, str, Binding], None]
@@ -47,9 +49,11 @@ class Bindings:
         self._on_written = on_written
         self._now_ms = now_ms
         self._writing: set[str] = set()
+        self._leaving: set[str] = set()
         self.ports: dict[str, LocalPort] = {}  # by VIF id
         self.touched: set[str] = set()  # VIFs to decide about
         self.announce: set[str] = set()  # VIFs that moved here without a word of their own
+        self.arrived: set[str] = set()  # VIFs that moved here, of which the physical network is to hear again
         self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
         self.problems: dict[str, str] = {}  # by VIF id
 
@@ -88,7 +92,21 @@ class Bindings:
             self.set_state(vif.id, BindingState.ACTIVE, announced=False)
         elif decision.act is Act.RELEASE and mine is not None:
             self._pool.clear_overlay(vif.id)
-            self.releases[vif.id] = mine
+            self._release(mine, superseded=mine in self._pool.compiler.view.location(vif.network, vif.id).superseded)
+
+    def _release(self, mine: Binding, *, superseded: bool) -> None:
+        if not superseded:
+            self.releases[mine.vif] = mine
+        elif mine.vif not in self._leaving:
+            self._leaving.add(mine.vif)
+            self._spawn(self._release_later(mine))
+
+    async def _release_later(self, mine: Binding) -> None:
+        await asyncio.sleep(RELAY_S)
+        self._leaving.discard(mine.vif)
+        if self._pool.mine.get(mine.vif) == mine:
+            self.releases[mine.vif] = mine
+            self._wake()
 
     def _binding(self, vif: Vif, state: BindingState) -> Binding:
         return Binding(
@@ -114,8 +132,10 @@ class Bindings:
         if mine is None:
             return False
         if mine.state not in (state, BindingState.ACTIVE):
-            if state is BindingState.ACTIVE and not announced:
-                self.announce.add(vif_id)
+            if state is BindingState.ACTIVE:
+                self.arrived.add(vif_id)
+                if not announced:
+                    self.announce.add(vif_id)
             self._decided(replace(mine, state=state, since=self._now_ms()))
             self._wake()
         return True

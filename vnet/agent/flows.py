@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from ovsctl.openflow import Flow, FlowMod, FlowTable, Match, Output, Port
+from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ConnectionLost, OpenFlowError
 from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn
@@ -173,10 +174,12 @@ class FlowKeeper:
         if repaired:
             self._on_drift(repaired)
 
-    async def send_packet(self, frame: bytes, ofport: int) -> None:
-        """Sends a frame through the pipeline as if it had come in by a port."""
-        if self._client is not None and self.connected:
-            await self._client.packet_out(frame, in_port=ofport, actions=(Output(Port.TABLE),))
+    async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> None:
+        """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`."""
+        if self._client is None or not self.connected:
+            return
+        with suppress(OpenFlowError):  # whoever waits for the frame hears the next one
+            await self._client.packet_out(frame, in_port=ofport, actions=actions)
 
     async def counted(self, object_cookie: int, mask: int) -> list[tuple[Flow, int, int]]:
         """The switch's flows with these cookie bits, each with its packets and bytes."""

@@ -91,8 +91,8 @@ class PoolFold:
                 self.bad_rows[str(change.uuid)] = f"{change.table}: {error}"
 
     def wanted_networks(self) -> set[str]:
-        """The networks of the VIFs that are, or are to be, here."""
-        return {vif.network for vif in self.compiler.view.vifs.values()}
+        """The networks of the VIFs that are, are to be, or were here."""
+        return {vif.network for vif in self.compiler.view.vifs.values()} | {b.network for b in self.mine.values()}
 
     def set_overlay(self, binding: Binding) -> None:
         """This host has decided on its binding of a VIF: it holds here, whatever the database says so far."""

@@ -1,6 +1,7 @@
 """Pool rows to what one host's Open vSwitch should hold. Pure: reads a HostView, returns rows and flows."""
 
 from vnet.compile.compiler import Change, Compiler, Source, compile_flows, flat
+from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
 from vnet.compile.pipeline import (
     COOKIE_MARK,
@@ -38,6 +39,7 @@ __all__ = [
     "flat",
     "ovs_rows",
     "patch_device",
+    "to_uplink",
     "tunnels_in_use",
     "vif_mtus",
 ]

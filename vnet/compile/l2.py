@@ -305,10 +305,10 @@ def _to_remote(view: HostView, network: Network, vif: str, segment: int) -> Flow
             flows.append(_flow(vif, Table.LOOKUP, 100, match, out))
         flows += [_from_superseded(view, binding, segment) for binding in where.superseded if view.vtep(binding.host)]
     elif any(binding.host == view.me for binding in where.superseded) and where.current is not None:
-        # The physical switches may still send to this host: the VIF ran here.
-        match = Match(metadata=segment, eth_dst=mac, reg0=From.UPLINK)
-        if relay := to_host(view, network, where.current.host):
-            flows.append(_flow(vif, Table.LOOKUP, 100, match, relay))
+        # The VIF ran here, so the physical switches may still send to this host, and this host's own uplink bridge may
+        # still take the VIF's MAC for a local one: until the binding is released everything goes through the relay.
+        relay = to_host(view, network, where.current.host)
+        flows += [_flow(vif, Table.LOOKUP, 100, Match(metadata=segment, eth_dst=mac), relay)] if relay else []
     return tuple(flows)
 
 

@@ -92,7 +92,8 @@ def _uplink(uplink: Uplink, used: bool, switch: Switch) -> vswitch.Bridge:
 
 
 def _physical(uplink: Uplink) -> vswitch.Port:
-    members = tuple(vswitch.Interface(nic, mtu_request=uplink.mtu) for nic in uplink.members)
+    # How the host's driver wants its NIC is the host's affair: its options stay.
+    members = tuple(vswitch.Interface(nic, options=None, mtu_request=uplink.mtu) for nic in uplink.members)
     if uplink.mode is None:
         return vswitch.Port(uplink.members[0], members)
     name = f"bond-{uplink.name}"[:15]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vnet.lab.errors import LabError
+from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import host_mac, vtep_network
 from vnet.lab.netns import switch_ports
 from vnet.lab.processes import wait_until
@@ -104,12 +104,26 @@ class DummyDriver:
         ovs = self.ovs(host)
         path = ovs.dir / f"{nic}.sock"
         mtu = uplink.mtu or self.spec.underlay_mtu
-        ovs.vsctl("set", "interface", nic, f"options:pstream=punix:{path}", f"mtu_request={mtu}")
+        ovs.vsctl(
+            "wait-until",
+            "interface",
+            nic,
+            "--",
+            "set",
+            "interface",
+            nic,
+            f"options:pstream=punix:{path}",
+            f"mtu_request={mtu}",
+        )
         self._plug_cable(f"uplink {uplink.name}", host, nic, path)
 
     def cut_underlay(self, host: str, cut: bool) -> None:
         """Let nothing pass between a host's VTEP and the underlay."""
         self.wires.call("cut", switch=UNDERLAY, name=f"{self.spec.host(host).name} phy0", cut=cut)
+
+    def cut_database(self, host: str, cut: bool) -> None:
+        """Raises LabUnsupported: without network namespaces the database is reached over a unix socket."""
+        raise LabUnsupported("a host of the dummy driver cannot be cut off from the database: take '--driver netns'")
 
     def cut_nic(self, host: str, nic: str, cut: bool) -> None:
         """Let nothing pass through one of a host's NICs; the dummy driver cannot take its link away."""

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from vnet.lab import dummy, netns
+from vnet.lab.daemons import READY_TIMEOUT_S, Daemons
 from vnet.lab.deliveries import Deliveries, Delivery, frames_of
 from vnet.lab.errors import LabError, LabExists, LabUnsupported, NoSuchLab, UnknownName
 from vnet.lab.names import MARK, NETNS_DIR, host_netns, lab_dir, vm_netns
@@ -29,7 +30,8 @@ from vnet.lab.spec import SPEC_FILE, Driver, Guest, Spec
 from vnet.lab.streams import RunningStream, packet_between
 from vnet.lab.switchd import Switchd, tool_path
 from vnet.lab.wireclient import WiresClient, start_wires
-from vnet.model import PoolState, Vif
+from vnet.model import BindingState, PoolState, Vif
+from vnet.pool.view import PoolView
 
 INTEGRATION_BRIDGE = "br-int"
 SETTLE_S = 0.05
@@ -54,6 +56,7 @@ class Lab:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.wires = WiresClient(spec.dir)
+        self.daemons = Daemons(spec)
         self.stations: list[Station] = []
         self.driver: netns.NetnsDriver | dummy.DummyDriver = (
             netns.NetnsDriver(spec, self.wires) if spec.driver is Driver.NETNS else dummy.DummyDriver(spec, self.wires)
@@ -62,13 +65,23 @@ class Lab:
     # -- up and down
 
     @classmethod
-    def up(cls, pool: PoolState, *, name: str = "lab", driver: Driver = Driver.NETNS) -> Lab:
-        """Build the hosts, the underlay and the VMs of a pool; no VM is started.
+    def up(
+        cls,
+        pool: PoolState,
+        *,
+        name: str = "lab",
+        driver: Driver = Driver.NETNS,
+        daemons: bool = False,
+        document: str | None = None,
+    ) -> Lab:
+        """Build the hosts, the underlay and the VMs of a pool; no VM is started. With `daemons` also its controller, with
+        the pool in its database, and an agent on each host. `document` is the file it came from, for the status.
 
         Raises LabUnsupported with what to do where the driver cannot work here, LabExists where the name is taken.
         """
         (netns if driver is Driver.NETNS else dummy).check()
-        spec = replace(Spec.of(pool, name, driver), owner=(os.getpid(), start_time(os.getpid())))
+        owner = (os.getpid(), start_time(os.getpid()))
+        spec = replace(Spec.of(pool, name, driver), daemons=daemons, document=document, owner=owner)
         try:
             spec.dir.mkdir(parents=True, mode=0o700)
         except FileExistsError:
@@ -79,7 +92,7 @@ class Lab:
             raise LabUnsupported(f"cannot make {spec.dir}: {error.strerror}; set VNET_LAB_DIR") from None
         lab = cls(spec)
         try:
-            lab._build()
+            lab._build(pool)
         except BaseException as error:
             # What another lab owns must stay, so only what was written down as ours is taken away.
             if isinstance(error, LabExists):
@@ -89,7 +102,7 @@ class Lab:
             raise
         return lab
 
-    def _build(self) -> None:
+    def _build(self, pool_state: PoolState) -> None:
         spec = self.spec
         names = spec.namespaces()
         taken = [name for name in names if (NETNS_DIR / name).exists() or names.count(name) > 1]
@@ -101,10 +114,30 @@ class Lab:
             self.driver.namespaces()
             wires.result()
             self.driver.underlay()
-            list(pool.map(self.driver.host, [host.name for host in spec.hosts]))
-            list(pool.map(self.driver.prime, [host.name for host in spec.hosts]))
-        for guest in spec.guests:
-            self.driver.guest(guest)
+            controller = pool.submit(self._start_controller, pool_state) if spec.daemons else None
+            list(pool.map(self._start_host, [host.name for host in spec.hosts]))
+            for guest in spec.guests:
+                self.driver.guest(guest)
+            if controller is not None:
+                controller.result()
+                list(pool.map(self._cable, [host.name for host in spec.hosts]))
+
+    def _start_controller(self, pool_state: PoolState) -> None:
+        self.daemons.start_controller()
+        self.daemons.write(pool_state)
+
+    def _start_host(self, host: str) -> None:
+        self.driver.host(host)
+        self.driver.prime(host)
+        if self.spec.daemons:
+            self.daemons.start_agent(host, self.driver.ovs(host))
+
+    def _cable(self, host: str) -> None:
+        """Plug in a dummy host's NICs, which its agent makes."""
+        if isinstance(self.driver, dummy.DummyDriver):
+            for uplink in self.spec.host(host).uplinks:
+                for nic in uplink.members:
+                    self.driver.cable(host, nic)
 
     @classmethod
     def attach(cls, name: str) -> Lab:
@@ -141,8 +174,8 @@ class Lab:
         return host_netns(self.spec.name, self.spec.host(host).name) if self.spec.driver is Driver.NETNS else None
 
     def host_env(self, host: str) -> dict[str, str]:
-        """The environment in which Open vSwitch's tools reach this host."""
-        return self.ovs(host).env
+        """The environment in which Open vSwitch's tools reach this host, and `vnet` the lab's controller."""
+        return {**self.daemons.env, **self.ovs(host).env}
 
     def host_argv(self, host: str, args: Sequence[str]) -> list[str]:
         """The command line that runs `args` on a host."""
@@ -150,11 +183,21 @@ class Lab:
 
     def host_sockets(self, host: str) -> dict[str, str]:
         """The sockets of a host besides Open vSwitch's: what they are to where they are."""
-        return {}
+        return {"agent": str(self.daemons.agent_socket(host))} if self.spec.daemons else {}
 
     def run_on_host(self, host: str, *args: str) -> str:
         """A command's output, run on a host. Raises CommandFailed."""
         return run(self.host_argv(host, args), env=self.host_env(host))
+
+    def restart_agent(self, host: str) -> None:
+        """Crash a host's agent and start it again."""
+        self.daemons.kill(host)
+        self.daemons.start_agent(host, self.ovs(host))
+
+    def restart_controller(self) -> None:
+        """Crash the controller and start it again."""
+        self.daemons.kill("controller")
+        self.daemons.start_controller()
 
     def restart_vswitchd(self, host: str) -> None:
         """Crash a host's ovs-vswitchd and start it again."""
@@ -171,7 +214,8 @@ class Lab:
             self.driver.prime(host)
 
     def cut(self, host: str, what: str = "underlay") -> None:
-        """Cut a host off, silently: from the other hosts ('underlay'), or one of its NICs ('eth1')."""
+        """Cut a host off, silently: from the other hosts ('underlay'), from the pool database
+        ('database'), or one of its NICs ('eth1')."""
         self._cut(host, what, True)
 
     def heal(self, host: str, what: str = "underlay") -> None:
@@ -182,10 +226,12 @@ class Lab:
         nics = [nic for uplink in self.spec.host(host).uplinks for nic in uplink.members]
         if what == "underlay":
             self.driver.cut_underlay(host, cut)
+        elif what == "database":
+            self.driver.cut_database(host, cut)
         elif what in nics:
             self.driver.cut_nic(host, what, cut)
         else:
-            raise UnknownName(f"link of {host}", what, ["underlay", *nics])
+            raise UnknownName(f"link of {host}", what, ["underlay", "database", *nics])
 
     # -- VMs
 
@@ -214,6 +260,7 @@ class Lab:
         return in_netns(self.vm_netns(vm), args)
 
     def vm_env(self) -> dict[str, str]:
+        """The environment of commands in VMs."""
         return {MARK: str(self.spec.dir), "PATH": tool_path()}
 
     def run_in_vm(self, vm: str, *args: str) -> str:
@@ -235,7 +282,7 @@ class Lab:
         self.driver.add_guest(guest)
 
     def _respec(self, spec: Spec) -> None:
-        self.spec = self.driver.spec = spec
+        self.spec = self.driver.spec = self.daemons.spec = spec
         spec.write()
 
     def plug(self, vm: str, host: str) -> None:
@@ -277,10 +324,39 @@ class Lab:
         self.run(vm, where)
 
     def start_all(self) -> None:
-        """Start every VM that has a host."""
+        """Start every VM that has a host; with daemons, wait until all are ready."""
         for guest in self.spec.guests:
             if guest.host is not None:
                 self.start(guest.name)
+        if self.spec.daemons:
+            self.wait_ready()
+
+    def wait_ready(self, *vms: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until every VIF of these VMs (all that run, if none is named) is ready where its guest runs, and
+        every host has programmed that. Needs daemons. Raises LabError that names what is not."""
+        running = self.wires.call("status")["vifs"]
+        wanted = [self.spec.guest(vm) for vm in vms] if vms else self.spec.guests
+        expected = {
+            vif.id: running[vif.id]["host"]
+            for guest in wanted
+            for vif in guest.vifs
+            if running[vif.id]["host"] is not None
+        }
+        missing: set[str] = set()
+
+        def ready(view: PoolView) -> bool:
+            missing.clear()
+            missing.update(vif for vif, host in expected.items() if not _is_ready(view, vif, host))
+            return not missing
+
+        try:
+            self.daemons.wait(ready, "", timeout_s)
+        except LabError:
+            late = ", ".join(sorted(f"{vif} on {expected[vif]}" for vif in missing))
+            raise LabError(
+                f"not ready within {timeout_s:.0f} s: {late}; see the agents' logs below {self.spec.dir}"
+            ) from None
+        self.daemons.settle(timeout_s)
 
     def where(self, vm: str) -> str | None:
         """The host on which the guest runs."""
@@ -381,6 +457,11 @@ class Lab:
                 yield Delivery(station.name, frame, after_ms)
             elif frame[ETHERTYPE] == TAG_TYPE and int.from_bytes(frame[14:16]) & 0xFFF == station.tag:
                 yield Delivery(station.name, frame[:12] + frame[16:], after_ms)
+
+
+def _is_ready(view: PoolView, vif: str, host: str) -> bool:
+    binding = view.bindings_of.get(vif, {}).get(host)
+    return binding is not None and binding.ready and binding.state is BindingState.ACTIVE
 
 
 def rarp(mac: str) -> bytes:

@@ -12,6 +12,10 @@ DEVICE_NAME_MAX = 15  # Linux: IFNAMSIZ - 1
 NETNS_DIR = Path("/run/netns")  # where iproute2 keeps named network namespaces
 MARK = "VNET_LAB"  # environment variable of every process of a lab: the lab's directory
 TAG_LENGTH = 6
+# The management network is RFC 2544's, which no document should use; the controller is its first address.
+MANAGEMENT = "198.18"
+CONTROLLER_ADDRESS = f"{MANAGEMENT}.0.1"
+POOL_PORT = 6640
 
 
 def short(name: str, limit: int) -> str:
@@ -56,6 +60,11 @@ def vif_device(vm: str, index: int) -> str:
 def host_mac(index: int) -> str:
     """The MAC of br-phy on the lab's host number `index`."""
     return f"02:56:4c:00:{index >> 8:02x}:{index & 0xFF:02x}"
+
+
+def management_address(index: int) -> str:
+    """The address of the lab's host number `index` on the management network."""
+    return f"{MANAGEMENT}.{1 + (index >> 8)}.{index & 0xFF}"
 
 
 def vtep_prefix(addresses: list[str], version: int) -> int:

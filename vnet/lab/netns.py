@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from vnet.lab.errors import LabUnsupported
-from vnet.lab.names import NETNS_DIR, host_mac, host_netns, underlay_netns, vm_netns
+from vnet.lab.names import (
+    CONTROLLER_ADDRESS,
+    NETNS_DIR,
+    host_mac,
+    host_netns,
+    management_address,
+    underlay_netns,
+    vm_netns,
+)
 from vnet.lab.ports import enter
 from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Guest, Spec
@@ -28,6 +36,7 @@ from vnet.lab.wireclient import WiresClient
 from vnet.model import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"
+MANAGEMENT_BRIDGE = "mgmt"
 R = TypeVar("R")
 
 
@@ -126,9 +135,16 @@ class NetnsDriver:
             "link set lo up",
             f"link add {UNDERLAY} mtu {mtu} type bridge mcast_snooping 0",
             f"link set {UNDERLAY} up",
+            f"link add {MANAGEMENT_BRIDGE} type bridge mcast_snooping 0",
+            f"addr add {CONTROLLER_ADDRESS}/16 dev {MANAGEMENT_BRIDGE}",
+            f"link set {MANAGEMENT_BRIDGE} up",
         ]
         for index, host in enumerate(spec.hosts):
             commands += [*self._cable(f"u{index}", host, "phy0", mtu), f"link set u{index} master {UNDERLAY}"]
+            commands += [
+                *self._cable(f"m{index}", host, "mgmt0", 1500),
+                f"link set m{index} master {MANAGEMENT_BRIDGE}",
+            ]
         by_switch = switch_ports(spec)
         for name, plugged in by_switch.items():
             bridge = switch_bridge(spec, name)
@@ -186,7 +202,17 @@ class NetnsDriver:
         """Start a host's Open vSwitch and give the host its VTEP. The underlay is there already."""
         spec, host, netns, ovs = self.spec, self.spec.host(name), host_netns(self.spec.name, name), self.ovs(name)
         nics = [nic for uplink in host.uplinks for nic in uplink.members]
-        ip(netns, ["link set lo up", "link set phy0 up", *(f"link set {nic} up" for nic in nics)])
+        management = f"addr add {management_address(spec.hosts.index(host))}/16 dev mgmt0"
+        ip(
+            netns,
+            [
+                "link set lo up",
+                "link set phy0 up",
+                management,
+                "link set mgmt0 up",
+                *(f"link set {nic} up" for nic in nics),
+            ],
+        )
         ovs.create()
         ovs.start()
         mac = host_mac(spec.hosts.index(host))
@@ -233,7 +259,13 @@ class NetnsDriver:
 
     def cut_underlay(self, host: str, cut: bool) -> None:
         """Let nothing pass between a host's VTEP and the underlay. The link stays up, as behind a broken switch."""
-        port = f"u{self.spec.hosts.index(self.spec.host(host))}"
+        self._block(f"u{self.spec.hosts.index(self.spec.host(host))}", cut)
+
+    def cut_database(self, host: str, cut: bool) -> None:
+        """Let nothing pass between a host and the management network."""
+        self._block(f"m{self.spec.hosts.index(self.spec.host(host))}", cut)
+
+    def _block(self, port: str, cut: bool) -> None:
         run(
             in_netns(
                 underlay_netns(self.spec.name), ["bridge", "link", "set", "dev", port, "state", "0" if cut else "3"]

@@ -27,6 +27,8 @@ def status(lab: Lab) -> dict[str, Any]:
         "directory": str(spec.dir),
         "document": spec.document,
         "wires": "running" if vifs is not None else "not running: VMs have no network; take the lab down",
+        "controller": None if not spec.daemons else str(lab.daemons.controller_socket),
+        "pool": None if not spec.daemons else str(lab.daemons.pool_socket),
         "processes": {str(pid): command_line(pid) for pid in sorted(marked(spec.dir))},
         "hosts": {host.name: _host(lab, host) for host in spec.hosts},
         "vms": {guest.name: _guest(lab, guest, vifs or {}) for guest in spec.guests},
@@ -42,7 +44,8 @@ def _host(lab: Lab, host: Host) -> dict[str, Any]:
         "interfaces": ["phy0", *(nic for uplink in host.uplinks for nic in uplink.members)],
         "rundir": str(ovs.dir),
         "sockets": {"ovs-db": str(ovs.dir / "db.sock"), **lab.host_sockets(host.name)},
-        "processes": {server: ovs.pid(server) or None for server in SERVERS},
+        "processes": {server: ovs.pid(server) or None for server in SERVERS}
+        | ({"agent": lab.daemons.pid(host.name) or None} if lab.spec.daemons else {}),
     }
 
 

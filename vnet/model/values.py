@@ -147,6 +147,8 @@ class Uplink:
         _name("name", self.name)
         if len(self.name) > UPLINK_NAME_MAX:
             raise InvalidValue("name", f"{self.name!r} is longer than {UPLINK_NAME_MAX}: its bridge is br-{self.name}")
+        if self.name == "int":
+            raise InvalidValue("name", "'int' would make its bridge br-int, which is the pool's own")
         if not self.members:
             raise InvalidValue("members", "an uplink needs a NIC")
         for nic in self.members:
@@ -192,10 +194,11 @@ class Host:
         _name("name", self.name)
         if self.address is not None:
             _address("address", self.address)
-        nics = [nic for uplink in self.uplinks for nic in uplink.members]
-        for nic in nics:
-            if nics.count(nic) > 1:
-                raise InvalidValue("uplinks", f"NIC {nic} is used twice")
+        used: set[str] = set()
+        for uplink in self.uplinks:
+            if twice := used.intersection(uplink.members):
+                raise InvalidValue("uplinks", f"NIC {min(twice)} is used twice")
+            used.update(uplink.members)
 
     def uplink(self, name: str) -> Uplink | None:
         return next((uplink for uplink in self.uplinks if uplink.name == name), None)

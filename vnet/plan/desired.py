@@ -84,6 +84,7 @@ class _Builder:
         self.source = source
         self.view = View(document, source, others)
         self.ids = Ids.of(document.pool, current)
+        self.plugged = {current.vifs[vif].vm for vif, _ in current.bindings if vif in current.vifs}
 
     def build(self) -> PoolState:
         current, document = self.current, self.document
@@ -94,7 +95,7 @@ class _Builder:
             for name, spec in document.subnets.items()
         }
         vms = dict(self.others.vms) | {
-            name: _kept(current.vms.get(name), Vm(name, spec.host)) for name, spec in document.vms.items()
+            name: _kept(current.vms.get(name), Vm(name, self._host_of_vm(name))) for name in document.vms
         }
         vifs = self._vifs(subnets)
         return PoolState(
@@ -123,6 +124,13 @@ class _Builder:
             for uplink, u in sorted(spec.uplinks.items())
         )
         return _kept(self.current.hosts.get(name), Host(name, spec.address, uplinks))
+
+    def _host_of_vm(self, name: str) -> str | None:
+        """Where a VM should be: the document says where it starts, and while it is plugged in, the toolstack where it is."""
+        before = self.current.vms.get(name)
+        if before is not None and before.host in self.document.hosts and name in self.plugged:
+            return before.host
+        return self.document.vms[name].host
 
     def _networks(self) -> dict[str, Network]:
         specs, current = self.document.networks, self.current.networks

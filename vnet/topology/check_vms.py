@@ -37,18 +37,24 @@ def check_vms(view: View, ranges: Mapping[str, list[Range]]) -> None:
     for name, vm in view.document.vms.items():
         if vm.host is not None and vm.host not in view.host_names:
             view.source.unknown("host", vm.host, view.host_names, vm.at("host"))
-        for _, vif_id, spec in vm.vif_ids(name):
+        for index, vif_id, spec in vm.vif_ids(name):
+            _identity(view, f"{name}/{index}", vif_id, spec, taken)
             _vif(view, vm, name, vif_id, spec, taken, ranges)
+
+
+def _identity(view: View, position: str, vif_id: str, spec: VifSpec, taken: _Taken) -> None:
+    """An id is one VIF's; and so is VM/INDEX, which names a VIF with another id as well, in expectations."""
+    for word in (position,) if vif_id == position else (vif_id, position):
+        other = taken.ids.setdefault(word, (vif_id, spec))
+        if other[1] is not spec:
+            message = f"VIF id {word} is taken, {where(other[1], 'id')}"
+            view.source.add("duplicate-id", message, spec.at("id"), "an id is one VIF's in the whole pool")
 
 
 def _vif(
     view: View, vm: VmSpec, vm_name: str, vif_id: str, spec: VifSpec, taken: _Taken, ranges: Mapping[str, list[Range]]
 ) -> None:
     source = view.source
-    other = taken.ids.setdefault(vif_id, (vif_id, spec))
-    if other[1] is not spec:
-        message = f"VIF id {vif_id} is taken, {where(other[1], 'id')}"
-        source.add("duplicate-id", message, spec.at("id"), "an id is one VIF's in the whole pool")
     net = view.networks.get(spec.network)
     if spec.network not in view.network_names:
         source.unknown("network", spec.network, view.network_names, spec.at("network"))
@@ -115,7 +121,12 @@ def check_expectations(view: View) -> None:
     """What expectations name is there; a port has a protocol."""
     if not view.document.expectations:
         return
-    vifs = {vif_id for name, vm in view.document.vms.items() for _, vif_id, _ in vm.vif_ids(name)}
+    vifs = {
+        word
+        for name, vm in view.document.vms.items()
+        for index, vif_id, _ in vm.vif_ids(name)
+        for word in (vif_id, f"{name}/{index}")
+    }
     if view.source.problems:
         vifs |= _declared_vifs(view)
     for spec in view.document.expectations:

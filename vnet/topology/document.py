@@ -354,6 +354,15 @@ class Document(Record):
     )
     source: Source | None = field(default=None, compare=False, repr=False)
 
+    def endpoint(self, word: str) -> tuple[str, ...]:
+        """The VIF ids that an end of an expectation stands for: one VIF, a VM's, a network's; none for `outside`."""
+        if word in self.vms:
+            return tuple(vif_id for _, vif_id, _ in self.vms[word].vif_ids(word))
+        all_vifs = [(vif_id, f"{n}/{i}", vif) for n, vm in self.vms.items() for i, vif_id, vif in vm.vif_ids(n)]
+        if word in self.networks:
+            return tuple(vif_id for vif_id, _, vif in all_vifs if vif.network == word)
+        return tuple(vif_id for vif_id, position, _ in all_vifs if word in (vif_id, position))
+
     def problem(self, code: str, message: str, place: Place | None = None, hint: str = "") -> Problem:
         """A problem of this document, with the line's text where there is one."""
         if self.source is not None:

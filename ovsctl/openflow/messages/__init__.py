@@ -11,7 +11,7 @@ from .bundle import (
     BundleControl,
     BundleControlType,
     BundleFlags,
-    bundle_add,
+    bundle_add_head,
 )
 from .core import (
     AsyncConfig,
@@ -195,7 +195,7 @@ __all__ = [
     "TableDescRequest",
     "TableStats",
     "TableStatsRequest",
-    "bundle_add",
+    "bundle_add_head",
     "decode_aggregate",
     "decode_experimenter",
     "decode_flow_updates",

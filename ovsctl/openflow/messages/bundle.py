@@ -56,21 +56,20 @@ class BundleControl:
         return cls(bundle_id, kind, BundleFlags(flags))
 
 
-def bundle_add(bundle_id: int, flags: BundleFlags, message_type: int, xid: int, body: bytes) -> bytes:
-    """OFPT_BUNDLE_ADD_MESSAGE around one message. Raises struct.error above 65,535 bytes altogether."""
-    inner = HEADER.size + len(body)
-    return (
-        _ADD.pack(
-            OFP15_VERSION,
-            MessageType.BUNDLE_ADD_MESSAGE,
-            _ADD_OVERHEAD + len(body),
-            xid,
-            bundle_id,
-            flags,
-            OFP15_VERSION,
-            message_type,
-            inner,
-            xid,
-        )
-        + body
+def bundle_add_head(bundle_id: int, flags: int, message_type: int, xid: int, length: int) -> bytes:
+    """What comes before a body of `length` bytes in an OFPT_BUNDLE_ADD_MESSAGE.
+
+    Raises struct.error above 65,535 bytes altogether.
+    """
+    return _ADD.pack(
+        OFP15_VERSION,
+        MessageType.BUNDLE_ADD_MESSAGE,
+        _ADD_OVERHEAD + length,
+        xid,
+        bundle_id,
+        flags,
+        OFP15_VERSION,
+        message_type,
+        HEADER.size + length,
+        xid,
     )

@@ -41,7 +41,8 @@ class Bridge:
         return self.switch.server.vsctl(*args)
 
     def receive(self, port: str, frame_hex: str) -> None:
-        """Let a frame arrive at a dummy port."""
+        """Let a frame arrive at a dummy port, once the datapath follows the flows as they are now."""
+        self.switch.appctl("revalidator/wait")
         self.switch.appctl("netdev-dummy/receive", port, frame_hex)
 
 

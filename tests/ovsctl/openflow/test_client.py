@@ -552,7 +552,8 @@ async def test_the_end_of_the_switch_is_told_at_once() -> None:
             pause(br)
             waiting = [asyncio.create_task(of.barrier()), asyncio.create_task(of.bundle([FlowMod.add(flow(1))]))]
             await asyncio.sleep(0)
-            br.switch.stop()
+            assert br.switch.process is not None
+            br.switch.process.kill()  # without waking it: it must not answer any more
             for error in await asyncio.gather(*waiting, return_exceptions=True):
                 assert isinstance(error, ConnectionLost)
             assert len(told) == 1

@@ -80,7 +80,7 @@ from ovsctl.openflow.messages import (
     TableDescRequest,
     TableStats,
     TableStatsRequest,
-    bundle_add,
+    bundle_add_head,
     multipart_body,
 )
 from ovsctl.openflow.meter import Band, Meter
@@ -197,7 +197,8 @@ def test_what_we_ask_for(request_: MultipartRequest, text: str) -> None:
 
 def test_a_message_in_a_bundle() -> None:
     mod = FlowMod.add(FLOW)
-    data = bundle_add(7, BundleFlags.ORDERED, mod.TYPE, 5, mod.encode())
+    body = mod.encode()
+    data = bundle_add_head(7, BundleFlags.ORDERED, mod.TYPE, 5, len(body)) + body
     inner = printed(mod)
     assert ofp_print(data) == f"OFPT_BUNDLE_ADD_MESSAGE (OF1.5) (xid=0x5):\n bundle_id=0x7 flags=ordered\n{inner}"
 

@@ -391,6 +391,18 @@ async def test_drift_in_what_is_ours_is_put_back(switch: Vswitchd, client: Clien
     ]
 
 
+async def test_options_that_nobody_says_stay(switch: Vswitchd, client: Client, replica: Replica) -> None:
+    desired = VSwitch((bridge("br0", Port("nic0", (device("nic0", options=None),))),))
+    await reach(client, replica, desired)
+    switch.server.vsctl("set", "interface", "nic0", "options:dpdk-devargs=x", "mtu_request=1400")
+    await client.transact()
+    assert [change.description for change in plan(desired, replica)] == [
+        "update Interface nic0: mtu_request 1400 -> none"
+    ]
+    await reach(client, replica, desired)
+    assert table(switch, "Interface", "name", "options")["nic0"]["options"] == {"dpdk-devargs": "x"}
+
+
 async def test_two_owners_share_a_switch(switch: Vswitchd, client: Client, replica: Replica) -> None:
     one, two = Owner(name="one"), Owner(name="two")
     await apply(client, plan(VSwitch((bridge("br1", dummy("a")),)), replica, one))

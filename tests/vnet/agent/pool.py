@@ -86,6 +86,7 @@ class PoolUnderTest:
         await self.client.transact(Update(table, ((key[0], "==", key[1]),), columns))
 
     async def bindings(self) -> dict[tuple[str, str], Binding]:
+        await self.client.wait_connected()
         (rows,) = await self.client.transact(Select("Binding"))
         found = [from_row(Binding, row) for row in rows]
         return {(binding.vif, binding.host): binding for binding in found}

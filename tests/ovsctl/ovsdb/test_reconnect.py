@@ -1,0 +1,262 @@
+"""Lost connections: nothing is sent twice, replicas end up equal and report the true difference."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from ovsctl.ovsdb import (
+    Batch,
+    Client,
+    ConnectFailed,
+    ConnectionLost,
+    Delete,
+    Insert,
+    Monitor,
+    NotConnected,
+    OutcomeUnknown,
+    Replica,
+    UnknownColumn,
+    Update,
+    Wait,
+)
+from tests.ovsctl.ovsdb.schemas import REQUIRED, SCHEMA_JSON
+from tests.servers import OvsdbServer, ovsdb_server
+
+pytestmark = pytest.mark.ovs
+
+
+@pytest.fixture
+def server() -> Iterator[OvsdbServer]:
+    with ovsdb_server(SCHEMA_JSON) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def client(server: OvsdbServer) -> AsyncIterator[Client]:
+    async with Client(server.remote, "Kinds", probe_interval_s=0.2, backoff_s=(0.01, 0.05)) as connected:
+        yield connected
+
+
+async def lost(client: Client) -> None:
+    gone = asyncio.Event()
+    end = client.on_connection_change(lambda connected: gone.set())
+    if client.connected:
+        await gone.wait()
+    end()
+
+
+async def restart(client: Client, server: OvsdbServer) -> None:
+    server.stop()
+    await lost(client)
+    server.start()
+    await client.wait_connected(10)
+
+
+async def test_replica_reports_the_difference_over_a_restart(client: Client, server: OvsdbServer) -> None:
+    names = [Insert("Other", {"name": name}) for name in "abc"]
+    a, b, c = await client.transact(*names)
+    replica = await client.monitor({"Other": Monitor(("name",))})
+    kept = replica["Other"][a]
+    batches: list[Batch] = []
+    replica.subscribe(batches.append)
+    stream = replica.changes()
+    server.stop(signal.SIGTERM)
+    await lost(client)
+    assert not replica.synced
+    assert set(replica["Other"]) == {a, b, c}  # readable meanwhile
+    with pytest.raises(NotConnected):
+        await client.transact(*names)
+    server.start()
+    # Before our client is back, another one writes.
+    async with Client(server.remote, "Kinds") as other:
+        (d,) = (await other.transact(Insert("Other", {"name": "d"}), Delete("Other", (("name", "==", "b"),))))[:1]
+        await other.transact(Update("Other", (("name", "==", "c"),), {"name": "e"}))
+    await client.wait_connected(10)
+    await client.transact(Insert("Other", {"name": "last"}))
+    difference: dict[str, tuple[str | None, str | None]] = {}
+    for change in (change for batch in batches for change in batch):
+        old = change.old and change.old.name
+        difference[change.uuid] = (difference.get(change.uuid, (old,))[0], change.new and change.new.name)
+    last = next(uuid for uuid, row in replica["Other"].items() if row.name == "last")
+    assert difference == {b: ("b", None), c: ("c", "e"), d: (None, "d"), last: (None, "last")}
+    assert replica["Other"][a] is kept
+    assert [batch for batch in batches for _ in batch][:1]
+    assert await anext(stream) == batches[0]
+
+
+async def test_state_callbacks(client: Client, server: OvsdbServer) -> None:
+    states: list[bool] = []
+    end = client.on_connection_change(states.append)
+    assert client.server is not None
+    server.stop()
+    await lost(client)
+    assert client.server is None
+    server.start()
+    await client.wait_connected(10)
+    assert states == [False, True]
+    end()
+    await restart(client, server)
+    assert states == [False, True]
+
+
+async def test_a_transaction_in_flight_has_an_unknown_outcome(client: Client, server: OvsdbServer) -> None:
+    server.pause()
+    sent = asyncio.create_task(client.transact(Insert("Other", {"name": "a"})))
+    await asyncio.sleep(0.05)
+    server.restart()
+    with pytest.raises(OutcomeUnknown):
+        await sent
+    await client.wait_connected(10)
+    assert await client.transact(Delete("Other", ())) == [0]
+
+
+async def test_an_outcome_is_unknown_when_the_server_does_not_answer(server: OvsdbServer) -> None:
+    async with Client(server.remote, "Kinds", probe_interval_s=None) as client:
+        server.pause()
+        with pytest.raises(OutcomeUnknown, match="within"):
+            await client.transact(Insert("Other", {"name": "a"}), timeout_s=0.05)
+        server.resume()
+        assert await client.transact(Delete("Other", ())) == [1]
+
+
+async def test_a_cancelled_caller_gives_up_at_the_server(client: Client) -> None:
+    wait = Wait("Other", (), ("name",), ({"name": "x"},), timeout_ms=None)
+    waiting = asyncio.create_task(client.transact(wait, Insert("Kind", REQUIRED)))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await client.transact(Insert("Other", {"name": "x"}))
+    assert await client.transact(Delete("Kind", ())) == [0]
+
+
+async def test_a_silent_server_is_left(client: Client, server: OvsdbServer) -> None:
+    server.pause()
+    await asyncio.wait_for(lost(client), 10)
+    server.resume()
+    await client.wait_connected(10)
+    assert await client.transact(Delete("Other", ())) == [0]
+
+
+async def test_conditions_are_kept_and_may_change_while_disconnected(client: Client, server: OvsdbServer) -> None:
+    await client.transact(*(Insert("Other", {"name": name}) for name in "abc"))
+
+    def names(replica: Replica) -> set[str]:
+        return {row.name for row in replica["Other"].values()}
+
+    replica = await client.monitor({"Other": Monitor(("name",), where=(("name", "==", "a"), ("name", "==", "b")))})
+    assert names(replica) == {"a", "b"}
+    await replica.set_condition("Other", (("name", "==", "c"),))
+    assert names(replica) == {"c"}
+    await restart(client, server)
+    assert names(replica) == {"c"}
+    server.stop()
+    await lost(client)
+    changing = asyncio.create_task(replica.set_condition("Other", None))
+    await asyncio.sleep(0.02)
+    server.start()
+    await asyncio.wait_for(changing, 10)
+    assert names(replica) == {"a", "b", "c"}
+    server.pause()
+    changing = asyncio.create_task(replica.set_condition("Other", (("name", "==", "a"),)))
+    await asyncio.sleep(0.02)
+    server.restart()
+    await asyncio.wait_for(changing, 10)
+    assert names(replica) == {"a"}
+    await replica.set_condition("Other", False)
+    assert names(replica) == set()
+
+
+async def test_monitors_asked_for_while_disconnected_come_with_the_connection(
+    client: Client, server: OvsdbServer
+) -> None:
+    await client.transact(Insert("Other", {"name": "a"}))
+    server.stop()
+    await lost(client)
+    monitoring = asyncio.create_task(client.monitor({"Other": Monitor()}))
+    await asyncio.sleep(0.02)
+    server.start()
+    replica = await asyncio.wait_for(monitoring, 10)
+    assert len(replica["Other"]) == 1
+
+
+async def test_a_cancelled_monitor_gets_nothing_more(client: Client) -> None:
+    replica = await client.monitor({"Other": Monitor()})
+    stream = replica.changes()
+    await client.cancel(replica)
+    await client.transact(Insert("Other", {"name": "a"}))
+    assert not replica["Other"]
+    assert [batch async for batch in stream] == []
+    with pytest.raises(NotConnected):
+        await replica.set_condition("Other", None)
+
+
+async def test_another_schema_is_taken_up(client: Client, server: OvsdbServer) -> None:
+    (uuid,) = await client.transact(Insert("Other", {"name": "a"}))
+    all_columns = await client.monitor({"Other": Monitor()})
+    gone = await client.monitor({"Other": Monitor(("strong",))})
+    batches: list[Batch] = []
+    all_columns.subscribe(batches.append)
+    schema = json.loads(json.dumps(SCHEMA_JSON))
+    schema["version"] = "3.0.0"
+    schema["tables"]["Other"]["columns"]["added"] = {"type": "integer"}
+    del schema["tables"]["Other"]["columns"]["strong"]
+    file = server.dir / "new.ovsschema"
+    file.write_text(json.dumps(schema))
+    server.client("convert", str(file))
+    await lost(client)
+    await client.wait_connected(10)
+    assert client.schema.version_tuple == (3, 0, 0)
+    assert all_columns["Other"][uuid].as_dict() == {"name": "a", "added": 0}
+    assert [change.new and change.new.added for batch in batches for change in batch] == [0]
+    with pytest.raises(UnknownColumn):
+        await gone.wait_synced()
+    await client.transact(Update("Other", (), {"added": 5}))
+    assert all_columns["Other"][uuid].added == 5
+
+
+async def test_locks_come_back_after_a_restart(client: Client, server: OvsdbServer) -> None:
+    lock = client.lock("lock")
+    states: list[bool] = []
+    lock.on_change(states.append)
+    await lock.acquire()
+    await restart(client, server)
+    await lock.acquire()
+    assert states == [True, False, True]
+
+
+async def test_a_closed_client_says_so(server: OvsdbServer) -> None:
+    client = Client(server.remote, "Kinds")
+    with pytest.raises(NotConnected):
+        _ = client.schema
+    with pytest.raises(NotConnected):
+        await client.wait_connected()
+    async with client:
+        replica = await client.monitor({"Other": Monitor()})
+        stream = replica.changes()
+    assert [batch async for batch in stream] == []
+    with pytest.raises(NotConnected):
+        await client.transact(Delete("Other", ()))
+    with pytest.raises(ConnectionLost):
+        await replica.wait_synced()
+
+
+async def test_no_server_at_all(server: OvsdbServer) -> None:
+    server.stop()
+    remotes = [server.remote, "tcp:127.0.0.1:1"]
+    with pytest.raises(ConnectFailed) as caught:
+        async with Client(remotes, "Kinds", connect_timeout_s=0.1):
+            pass
+    assert set(caught.value.reasons) == set(remotes)
+    patient = Client(remotes, "Kinds", connect_timeout_s=None, backoff_s=(0.01, 0.01))
+    opening = asyncio.create_task(patient.open())
+    await asyncio.sleep(0.05)
+    server.start()
+    await asyncio.wait_for(opening, 10)
+    await patient.close()

@@ -1,0 +1,161 @@
+"""Compiling step by step equals compiling at once, whatever changes in whatever order; the pipeline keeps its own rules."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovsctl.openflow import Clone, Flow, Resubmit
+from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat
+from vnet.model import (
+    Binding,
+    BindingState,
+    Host,
+    LockingMode,
+    Network,
+    NetworkType,
+    Trunk,
+    Uplink,
+    Vif,
+)
+
+HOSTS = ("xen1", "xen2", "xen3")
+ME = HOSTS[0]
+UPLINKS = ((), (Uplink("a", ("eth1",)),), (Uplink("a", ("eth1",)), Uplink("b", ("eth2",))))
+NETWORKS = (
+    Network("vx", NetworkType.VXLAN, 1, 1450, key=10),
+    Network("vx", NetworkType.VXLAN, 1, 1450, key=11),
+    Network("gre", NetworkType.GRE, 2, 1458, key=10),
+    Network("lab", NetworkType.INTERNAL, 3, 1500),
+    Network("v120", NetworkType.VLAN, 4, 1500, key=20, tag=120, uplink="a"),
+    Network("v10", NetworkType.VLAN, 5, 1500, key=21, tag=10, uplink="a"),
+    Network("unt", NetworkType.VLAN, 6, 1500, key=22, tag=0, uplink="a"),
+    Network("untb", NetworkType.VLAN, 7, 1500, key=23, tag=0, uplink="b"),
+)
+NAMES = sorted({network.name for network in NETWORKS})
+DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
+
+hosts = st.builds(
+    Host,
+    st.sampled_from(HOSTS),
+    st.sampled_from((None, "10.0.0.1", "10.0.0.2", "2001:db8::1")),
+    st.sampled_from(UPLINKS),
+)
+
+
+@st.composite
+def vifs(draw: st.DrawFn) -> Vif:
+    number = draw(st.integers(1, 4))
+    network = draw(st.sampled_from(NAMES))
+    trunk = draw(st.sampled_from((None, Trunk(), Trunk((10, 20))))) if network.startswith("unt") else None
+    return Vif(
+        f"vm{number}/0",
+        network,
+        f"0a:00:00:00:00:0{number}",
+        addresses=draw(st.sampled_from(((), ("10.0.0.1",), ("10.0.0.1", "2001:db8::1")))),
+        locking_mode=draw(st.sampled_from(LockingMode)),
+        trunk=trunk,
+        incoming=draw(st.sampled_from((None, *HOSTS))),
+    )
+
+
+@st.composite
+def bindings(draw: st.DrawFn) -> Binding:
+    number = draw(st.integers(1, 4))
+    return Binding(
+        f"vm{number}/0",
+        draw(st.sampled_from(HOSTS)),
+        draw(st.sampled_from(NAMES)),
+        f"0a:00:00:00:00:0{number}",
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from(BindingState)),
+        unlocked=draw(st.booleans()),
+    )
+
+
+vif_ids = st.sampled_from([f"vm{number}/0" for number in range(1, 5)])
+changes = st.one_of(
+    st.tuples(st.just("set_host"), hosts),
+    st.tuples(st.just("drop_host"), st.sampled_from(HOSTS)),
+    st.tuples(st.just("set_network"), st.sampled_from(NETWORKS)),
+    st.tuples(st.just("drop_network"), st.sampled_from(NAMES)),
+    st.tuples(st.just("set_vif"), vifs()),
+    st.tuples(st.just("drop_vif"), vif_ids),
+    st.tuples(st.just("set_binding"), bindings()),
+    st.tuples(st.just("drop_binding"), st.sampled_from(NAMES), vif_ids, st.sampled_from(HOSTS)),
+    st.tuples(st.just("set_port"), vif_ids, st.one_of(st.none(), st.integers(20, 24))),
+    st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),
+    st.tuples(st.just("compile")),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(changes, max_size=40))
+def test_incremental_equals_full(sequence: list[tuple[object, ...]]) -> None:
+    compiler = Compiler(ME)
+    followed: dict[tuple[int, int, object], Flow] = {}
+    for name, *arguments in [*sequence, ("compile",)]:
+        found = getattr(compiler, str(name))(*arguments)
+        for change in found or ():
+            for flow in change.old:
+                followed.pop(flow.key, None)
+        for change in found or ():
+            followed |= {flow.key: flow for flow in change.new}
+    full = compile_flows(compiler.view)
+    assert compiler.flows == full
+    assert set(followed.values()) >= set(flat(full)) or not _unique(flat(full))
+
+
+def _unique(flows: list[Flow]) -> bool:
+    return len({flow.key for flow in flows}) == len(flows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(changes, max_size=40))
+def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
+    compiler = Compiler(ME)
+    for name, *arguments in sequence:
+        getattr(compiler, str(name))(*arguments)
+    for flow in flat(compile_flows(compiler.view)):
+        stage = PIPELINE[Table(flow.table)]
+        assert {part.field.name for part in flow.match} <= stage.matches, flow
+        for action in flow.actions:
+            assert not isinstance(action, Clone)
+            if isinstance(action, Resubmit):
+                assert Table(action.table) in stage.next, flow
+                assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY, flow
+
+
+def test_a_plug_costs_the_same_however_many_vifs_its_network_has() -> None:
+    """Counted, not timed: sources recomputed and flows changed."""
+
+    def cost(size: int) -> tuple[int, int]:
+        compiler = Compiler(ME)
+        compiler.set_host(Host(ME, "10.0.0.1"))
+        compiler.set_host(Host("xen2", "10.0.0.2"))
+        compiler.set_network(NETWORKS[0])
+        compiler.set_device("vnet-vxlan", 1)
+        for number in range(size):
+            mac = f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+            compiler.set_binding(Binding(f"vm{number}/1", "xen2", "vx", mac, 1))
+        compiler.compile()
+        before = compiler.recomputed
+        compiler.set_vif(Vif("new/0", "vx", "0a:00:00:01:00:01"))
+        compiler.set_port("new/0", 20)
+        compiler.set_binding(Binding("new/0", ME, "vx", "0a:00:00:01:00:01", 1))
+        changed = compiler.compile()
+        return compiler.recomputed - before, sum(len(change.old) + len(change.new) for change in changed)
+
+    assert cost(5) == cost(5000)
+
+
+def test_every_category_but_the_learned_has_a_source() -> None:
+    compiler = Compiler(ME)
+    compiler.set_host(Host(ME, None, UPLINKS[1]))
+    compiler.set_network(NETWORKS[6])
+    compiler.set_device("int-a", 1)
+    compiler.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,))))
+    compiler.set_port("vm1/0", 2)
+    compiler.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
+    compiler.compile()
+    assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED}

@@ -1,0 +1,137 @@
+"""Labs with the pool's own daemons: controller, database, an agent per host."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import wait_until
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.lab.pools import pool
+from tests.vnet.lab.test_lab import BOTH, frame, left_of
+from vnet.lab import Driver, Lab, LabError, LabUnsupported
+from vnet.lab.processes import alive
+from vnet.lab.status import status
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module", params=list(Driver), ids=lambda driver: driver.value)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab whose VMs run; what a test changes it puts back."""
+    with Lab.up(pool(), name=new_name(), driver=request.param, daemons=True) as lab:
+        lab.start_all()
+        yield lab
+
+
+def flowing(lab: Lab, during: Callable[[], object]) -> int:
+    """Frames lost from vm1 to vm2 while something happens, and 50 ms before and after."""
+    with lab.stream("vm1/0", "vm2/0") as stream:
+        for step in (lambda: None, during):
+            step()
+            sent = len(stream.so_far().sent)
+            wait_until(lambda sent=sent: len(stream.so_far().sent) > sent + 50, "frames of the stream")
+    got = stream.report.at("vm2/0")
+    assert got.duplicated == 0
+    return got.lost
+
+
+def test_frames_reach_the_others_once(lab: Lab) -> None:
+    assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+    assert lab.send("vm3/0", frame(3)).to == ["vm1/0", "vm2/0"]
+
+
+def test_agents_and_controller_restart_without_loss(lab: Lab) -> None:
+    def restart() -> None:
+        for host in ("xen1", "xen2"):
+            lab.restart_agent(host)
+        lab.restart_controller()
+
+    assert flowing(lab, restart) == 0
+    lab.wait_ready()
+
+
+def test_vm_stops_and_starts_elsewhere(lab: Lab) -> None:
+    lab.stop("vm3")
+    assert lab.send("vm1/0", frame()).to == ["vm2/0"]
+    with pytest.raises(LabError, match="not plugged"):
+        lab.send("vm3/0", frame(3))
+    lab.start("vm3")
+    lab.wait_ready("vm3")
+    assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+
+
+def test_host_cut_off_from_the_database_still_forwards(lab: Lab) -> None:
+    if lab.spec.driver is Driver.DUMMY:
+        with pytest.raises(LabUnsupported, match="netns"):
+            lab.cut("xen2", "database")
+        return
+    assert flowing(lab, lambda: lab.cut("xen2", "database")) == 0
+    ping = lab.host_argv("xen2", ["ping", "-c1", "-W1", "198.18.0.1"])
+    assert subprocess.run(ping, stdout=subprocess.DEVNULL, check=False).returncode == 1
+    lab.heal("xen2", "database")
+    wait_until(lambda: subprocess.run(ping, stdout=subprocess.DEVNULL, check=False).returncode == 0, "xen2 reaches it")
+
+
+def test_status_tells_all_that_a_program_needs(lab: Lab) -> None:
+    found = json.loads(json.dumps(status(lab)))
+    assert found["name"] == lab.spec.name
+    for host in found["hosts"].values():
+        assert all(Path(socket).is_socket() for socket in host["sockets"].values())
+        assert all(alive(pid) for pid in host["processes"].values())
+        assert {"ovsdb-server", "ovs-vswitchd", "agent"} == host["processes"].keys()
+    assert Path(found["pool"]).is_socket()
+    nic = found["vms"]["vm2"]["interfaces"]["eth0"]
+    assert (nic["mac"], nic["addresses"], nic["mtu"]) == ("0a:00:00:00:00:02", ["10.1.0.2/24"], 1550)
+    assert (found["vms"]["vm2"]["host"], found["vms"]["vm2"]["paused"]) == ("xen2", False)
+
+
+def test_stopped_agent_runs_on(lab: Lab) -> None:
+    lab.daemons.signal("xen1", signal.SIGSTOP)
+    try:
+        assert flowing(lab, lambda: None) == 0
+    finally:
+        lab.daemons.signal("xen1", signal.SIGCONT)
+
+
+@BOTH
+def test_nothing_is_left_of_daemons(driver: Driver) -> None:
+    lab = Lab.up(pool(hosts=1), name=new_name(), driver=driver, daemons=True)
+    lab.down()
+    assert left_of(lab.spec.name, lab.spec.namespaces()) == []
+
+
+def test_command_line_runs_commands_in_vms_and_on_hosts(lab: Lab) -> None:
+    def vnet(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vnet.cli.main", "lab", *args]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    name = lab.spec.name
+    assert (
+        vnet("host", "--name", name, "xen1", "--", "ovs-vsctl", "list-ports", "br-int").stdout.split()[-1]
+        == "vnet-vxlan"
+    )
+    assert "OFPST" in vnet("host", "--name", name, "xen1", "ovs-ofctl", "dump-tables", "br-phy").stdout
+    assert "vm1.0" in vnet("host", "--name", name, "xen1", "ovs-appctl", "dpif/show").stdout
+    assert vnet("host", "--name", name, "xen1", "--", "sh", "-c", "exit 7").returncode == 7
+    assert vnet("host", "--name", name, "xen9", "true").returncode == 1
+    done = vnet("exec", "--name", name, "vm1", "--", "cat", "/proc/net/dev")
+    if lab.spec.driver is Driver.NETNS:
+        assert "eth0:" in done.stdout
+    else:
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert json.loads(vnet("status", "--name", name, "-o", "json").stdout)["name"] == name
+    assert vnet("status", "--name", name).stdout.startswith(f"lab {name} ")
+    assert name in vnet("list").stdout.split()
+    assert vnet("pause", "--name", name, "vm2").returncode == 0
+    assert lab.send("vm1/0", frame()).to == ["vm3/0"]
+    assert vnet("resume", "--name", name, "vm2").returncode == 0
+    assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+    assert "no lab" in vnet("down", "--name", "nosuch").stderr

@@ -1,0 +1,212 @@
+"""The pool's own daemons in a lab: one controller with its database, one agent per host. The same that production runs.
+
+Agents reach the database over a management network of its own (TCP), so that a host can be cut off from it; on the dummy
+driver, which has no networks, over its unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ovsctl.ovsdb import Mutate
+from vnet.lab.errors import LabError, LabUnsupported
+from vnet.lab.names import CONTROLLER_ADDRESS, MARK, POOL_PORT, host_netns, underlay_netns
+from vnet.lab.processes import alive, in_netns, run, start, start_time, stop, wait_until
+from vnet.lab.spec import Driver, Spec
+from vnet.lab.switchd import Switchd, tool_path
+from vnet.lab.wireclient import ROOT
+from vnet.model import PoolState
+from vnet.pool.changes import Insert
+from vnet.pool.database import PoolDatabase
+from vnet.pool.rows import Value
+from vnet.pool.view import PoolView
+from vnet.pool.writes import configuration_write
+
+READY_TIMEOUT_S = 30.0
+CONTROLLER = "controller"
+R = TypeVar("R")
+
+
+def call_async(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """The result of a coroutine, on a loop of its own, also where the caller's thread has one that runs."""
+    results: list[R] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(asyncio.run(work()))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class Daemons:
+    """The controller and the agents of a lab."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    @property
+    def dir(self) -> Path:
+        return self.spec.dir / "pool"
+
+    @property
+    def pool_socket(self) -> Path:
+        return self.dir / "pool.sock"
+
+    @property
+    def controller_socket(self) -> Path:
+        return self.dir / "controller.sock"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What `vnet` commands need to reach this lab's controller, and the mark."""
+        return {
+            "VNET_CONTROLLER": f"unix:{self.controller_socket}",
+            "PYTHONPATH": str(ROOT),
+            "PATH": tool_path(),
+            MARK: str(self.spec.dir),
+        }
+
+    def agent_socket(self, host: str) -> Path:
+        return self.spec.host_dir(host) / "agent.sock"
+
+    # -- processes; `name` is 'controller' or a host's
+
+    def _record(self, name: str) -> Path:
+        return (self.dir if name == CONTROLLER else self.spec.host_dir(name)) / "daemon.json"
+
+    def log(self, name: str) -> Path:
+        return self._record(name).with_name("controller.log" if name == CONTROLLER else "agent.log")
+
+    def pid(self, name: str) -> int:
+        """The daemon's process id; 0 when it does not run."""
+        try:
+            pid, started = json.loads(self._record(name).read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+        return pid if alive(pid) and start_time(pid) == started else 0
+
+    def _start(self, name: str, netns: str | None, args: list[str]) -> int:
+        command = [sys.executable, "-m", "vnet.cli.main", *args]
+        pid = start(command, log=self.log(name), env=self.env, netns=netns)
+        self._record(name).write_text(json.dumps([pid, start_time(pid)]))
+        return pid
+
+    def start_controller(self) -> None:
+        """Start the controller, and with it the pool database, and wait until both answer."""
+        netns = underlay_netns(self.spec.name) if self.spec.driver is Driver.NETNS else None
+        self.dir.mkdir(exist_ok=True)
+        listen = ["--listen", f"unix:{self.controller_socket}"]
+        dirs = ["--run-dir", str(self.dir), "--state-dir", str(self.dir / "state")]
+        tcp = ["--pool-listen", f"ptcp:{POOL_PORT}:{CONTROLLER_ADDRESS}"] if netns else []
+        if importlib.util.find_spec("vnet.cli.controller") is None:
+            self._start_database_only(netns)
+            return
+        pid = self._start(CONTROLLER, netns, ["controller", *dirs, *listen, *tcp])
+        wait_until(self.controller_socket.exists, "the controller", pid=pid, log=self.log(CONTROLLER))
+
+    def _start_database_only(self, netns: str | None) -> None:
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom vnet.controller.embedded import EmbeddedDatabase\n"
+            "run = Path(sys.argv[1])\nEmbeddedDatabase(run, run / 'state', tuple(sys.argv[2:])).ensure()"
+        )
+        tcp = [f"ptcp:{POOL_PORT}:{CONTROLLER_ADDRESS}"] if netns else []
+        run(in_netns(netns, [sys.executable, "-c", code, str(self.dir), *tcp]), env=self.env)
+
+    def start_agent(self, host: str, ovs: Switchd) -> None:
+        """Start a host's agent. It need not reach anything yet."""
+        netns = host_netns(self.spec.name, host) if self.spec.driver is Driver.NETNS else None
+        pool = f"tcp:{CONTROLLER_ADDRESS}:{POOL_PORT}" if netns else f"unix:{self.pool_socket}"
+        switch = ["--ovs-rundir", str(ovs.dir), "--ovs-db", ovs.db, "--datapath-type", ovs.datapath_type]
+        own = ["--host", host, "--pool", pool, "--bridge", "br-int", "--socket", str(self.agent_socket(host))]
+        self._start(host, netns, ["agent", *own, *switch])
+
+    def kill(self, name: str, sig: int = signal.SIGKILL) -> None:
+        """End the controller or a host's agent, as a crash by default."""
+        if pid := self.pid(name):
+            stop([pid], sig)
+
+    def signal(self, name: str, sig: int) -> None:
+        """Send a signal that a process outlives, as SIGSTOP and SIGCONT."""
+        if not (pid := self.pid(name)):
+            raise LabError(f"the daemon of {name} does not run")
+        run(["kill", f"-{int(sig)}", str(pid)])
+
+    # -- the pool database
+
+    def write(self, pool: PoolState) -> None:
+        """Fill the empty pool database with a pool, as applying its document does."""
+        if pool.pool is None:
+            raise LabUnsupported("a lab with daemons needs a pool with a name: set PoolState.pool")
+        values: list[Value] = [pool.pool, *pool.hosts.values(), *pool.networks.values(), *pool.subnets.values()]
+        values += [*pool.vms.values(), *pool.vifs.values()]
+        changes = [Insert(value) for value in values]
+
+        async def work() -> None:
+            database = PoolDatabase([f"unix:{self.pool_socket}"])
+            await database.open()
+            try:
+                await database.write(configuration_write(changes, None))
+            finally:
+                await database.close()
+
+        call_async(work)
+
+    def settle(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until every live agent has programmed all that the database says now.
+
+        It raises the pool's generation, as an apply without changes does: an agent acknowledges that only after all before it.
+        """
+
+        async def work() -> list[str]:
+            database = PoolDatabase([f"unix:{self.pool_socket}"])
+            await database.open()
+            try:
+                before = _generation(database.view())
+                await database.transact(Mutate("Pool", (), [("generation", "+=", 1)]))
+                await database.wait_for(lambda view: not _behind(view, before + 1), timeout_s)
+                return _behind(database.view(), before + 1)
+            finally:
+                await database.close()
+
+        if late := call_async(work):
+            raise LabError(f"not within {timeout_s:.0f} s: agents of {', '.join(late)} have not programmed everything")
+
+    def wait(self, condition: Callable[[PoolView], bool], what: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return once the pool database shows the condition. Raises LabError that names `what` after `timeout_s`."""
+
+        async def work() -> bool:
+            database = PoolDatabase([f"unix:{self.pool_socket}"])
+            await database.open()
+            try:
+                return await database.wait_for(condition, timeout_s)
+            finally:
+                await database.close()
+
+        if not call_async(work):
+            raise LabError(f"not within {timeout_s:.0f} s: {what}")
+
+
+def _generation(view: PoolView) -> int:
+    return view.state.pool.generation if view.state.pool else 0
+
+
+def _behind(view: PoolView, generation: int) -> list[str]:
+    """The live hosts that have not acknowledged a generation."""
+    agents = view.state.agents
+    return sorted(host for host in view.live if host in agents and agents[host].generation < generation)

@@ -1,0 +1,155 @@
+"""docs/topology.md, from the same fields as the loader and the JSON Schema. One rule: no meaning is written twice.
+
+`python -m vnet.topology.reference` writes it and vnet.schema.json; a test says when either is old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, Field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from vnet.topology.document import Document
+from vnet.topology.grammar import Kind, ListOf, MapOf, NotYet
+from vnet.topology.record import Key, Record, RecordOf, keys_of, required
+from vnet.topology.schema import records_of, schema_text
+from vnet.topology.tree import MAX_BYTES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA_FILE = Path(__file__).with_name("vnet.schema.json")
+REFERENCE_FILE = REPOSITORY / "docs" / "topology.md"
+
+_HEAD = f"""\
+# The topology document
+
+<!-- Generated from vnet/topology/document.py by `python -m vnet.topology.reference`. Change it there. -->
+
+A file named `*.vnet.yaml` says what a pool is: hosts, networks, subnets, VMs, and who should reach whom. `vnet validate`
+checks it, `vnet plan` shows what applying it would change, `vnet apply` does it, `vnet export` writes a pool as one.
+
+```yaml
+# yaml-language-server: $schema=../vnet/topology/vnet.schema.json
+apiVersion: vnet/v1
+pool: office
+
+hosts:
+  xen1: {{address: 10.99.0.1, uplinks: {{trunk0: {{members: [eth1]}}}}}}
+  xen2: {{address: 10.99.0.2, uplinks: {{trunk0: {{members: [eth7]}}}}}}  # NICs differ, the uplink's name does not
+
+underlay: {{mtu: 1600}}
+
+networks:
+  staff:    {{type: vlan, tag: 120, uplink: trunk0}}
+  tenant-a: {{type: vxlan}}  # a VNI is allocated and kept
+
+subnets:
+  tenant-a-v4: {{network: tenant-a, cidr: 10.1.0.0/24, gateway: 10.1.0.1}}
+
+vms:
+  web1: {{host: xen1, vifs: [{{network: tenant-a, addresses: [10.1.0.10]}}]}}
+  db1:  {{host: xen2, vifs: [{{network: tenant-a}}]}}  # a MAC and an address are allocated and kept
+
+expectations:
+  - {{name: web reaches its database, from: web1/0, to: db1/0, protocol: tcp, port: 5432, expect: reachable}}
+```
+
+## How it is read
+
+- **YAML 1.2**, UTF-8, one document, at most {MAX_BYTES // 2**20} MiB. A word is what its key wants it to be: no MAC becomes a number, `on` is
+  a word, a number with a leading zero is refused. Quotes around a number make it a string, and are refused where a number is wanted.
+- **Equal keys** in one map are an error. So are tags (`!!str`), merge keys (`<<`) and a second document.
+- **Anchors and aliases** (`&a`, `*a`) repeat whole values. What they repeat counts: an alias of aliases is soon too much.
+- **Everything is a map keyed by name**; only VIFs and expectations, whose order or number matters, are lists.
+- **Names** have letters, digits, `.`, `_` and `-`, at most 63, a letter or digit at both ends. An uplink's has at most 12.
+- **All errors come at once**, each with `file:line:column`, the line, and what to do. Nothing is changed then.
+- **What is left out is allocated once and kept** for the object's life: VNIs, keys, MACs, addresses. Order in the document does
+  not matter to it. Two objects swap nothing: an id that one gives up goes to no other in the same apply.
+- **What the document no longer has goes away. What the toolstack made stays**, and the document cannot take its names, addresses
+  or networks: that is refused, and says which object is in the way.
+
+## The keys
+"""
+
+_TAIL = """
+## What fits: the MTU
+
+`networks.*.mtu` is what a VM may use; `underlay.mtu` is what the physical network carries between hosts.
+
+| type | over IPv4 | over IPv6 | because |
+|---|---|---|---|
+| `vxlan`, `geneve` | underlay - 50 | underlay - 70 | outer IP 20 or 40, UDP 8, VXLAN or Geneve 8, inner Ethernet 14 |
+| `gre` | underlay - 42 | underlay - 62 | outer IP 20 or 40, GRE with a key 8, inner Ethernet 14 |
+| `vlan` | 1500, or the uplink's if less | the same | a tag does not count in the MTU; other stations expect 1500 |
+| `internal` | 1500 | the same | no wire |
+
+A larger one may be said as long as it fits: up to the sum above, to the uplink's `mtu` (where that is not said, `underlay.mtu`),
+and to 9216 on an internal network. What does not fit is refused, with the sum.
+"""
+
+
+def reference_text() -> str:
+    """The whole page."""
+    return _HEAD + "".join(_record(record) for record in records_of(Document)) + _TAIL
+
+
+def _record(record: type[Record]) -> str:
+    lines = [f"\n### {_titles()[record]}\n", (record.__doc__ or "").strip() + "\n"]
+    lines += ["| key | value | left out | meaning |", "|---|---|---|---|"]
+    for name, (entry, said) in keys_of(record).items():
+        lines.append(f"| `{name}` | {_value(said)} | {_default(entry, said)} | {said.doc} |")
+    return "\n".join(lines) + "\n"
+
+
+def _titles() -> dict[type[Record], str]:
+    """Where each record stands in a document, as a path."""
+    titles: dict[type[Record], str] = {Document: "The document"}
+
+    def walk(record: type[Record], path: str) -> None:
+        for name, (_, said) in keys_of(record).items():
+            inner, below = _below(said.kind, f"{path}{name}")
+            if inner is not None and inner not in titles:
+                titles[inner] = f"`{below}`"
+                walk(inner, f"{below}.")
+
+    walk(Document, "")
+    return titles
+
+
+def _below(kind: Kind[Any], path: str) -> tuple[type[Record] | None, str]:
+    if isinstance(kind, RecordOf):
+        return kind.record, path
+    if isinstance(kind, MapOf):
+        return _below(kind.value, f"{path}.*")
+    if isinstance(kind, ListOf):
+        return _below(kind.item, f"{path}[]")
+    return None, path
+
+
+def _value(said: Key) -> str:
+    if isinstance(said.kind, NotYet):
+        return "not supported yet"
+    if isinstance(said.kind, RecordOf):
+        return "a map"
+    return said.kind.what
+
+
+def _default(entry: Field[Any], said: Key) -> str:
+    only = " and ".join(f"`{word}`" for word in said.only)
+    if required(entry):
+        return "**needed**"
+    if said.only:
+        return f"needed for {only}" if said.needed else f"only for {only}"
+    if entry.default is MISSING or entry.default is None or isinstance(entry.default, Record | tuple):
+        return ""
+    return f"`{entry.default.value if isinstance(entry.default, Enum) else entry.default}`"
+
+
+def main() -> None:
+    """Write both generated files."""
+    SCHEMA_FILE.write_text(schema_text())
+    REFERENCE_FILE.write_text(reference_text())
+
+
+if __name__ == "__main__":
+    main()
