@@ -130,7 +130,7 @@ def _format_fin_timeout(a: act.FinTimeout) -> str:
 
 
 def _format_metadata(a: act.WriteMetadata) -> str:
-    mask = "" if a.mask == FIELDS["metadata"].full else f"/{a.mask:#x}"
+    mask = "" if a.mask == FIELDS["metadata"].full else f"/{_hex(a.mask)}"
     return f"write_metadata:{_hex(a.value)}{mask}"
 
 
@@ -174,7 +174,7 @@ def _format_ct(a: Ct) -> str:
 def _format_spec(spec: LearnSpec) -> str:
     if isinstance(spec, LearnOutput):
         return f"output:{spec.source}"
-    source = str(spec.source) if isinstance(spec.source, Subfield) else f"{spec.source:#x}"
+    source = str(spec.source) if isinstance(spec.source, Subfield) else _hex(spec.source)
     if isinstance(spec, LearnLoad):
         return f"load:{source}->{spec.target}"
     if spec.target.whole and not isinstance(spec.source, Subfield):

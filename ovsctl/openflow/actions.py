@@ -226,7 +226,7 @@ class SetField(Action):
 
     def encode(self) -> bytes:
         f = self.field
-        if self.mask == (1 << f.bits) - 1:
+        if self.mask == f.full:
             prefix, pad = _SET_EXACT[f.order]
             return b"%b%b%b" % (prefix, self.value.to_bytes(f.size, "big"), pad)
         body = f.header(masked=True) + self.value.to_bytes(f.size, "big") + self.mask.to_bytes(f.size, "big")

@@ -104,8 +104,9 @@ class Needs(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """A field. `bits` is what may be nonzero, `size` the bytes it takes on the wire.
+    """A field. `bits` is its width as a sub-field, `size` the bytes it takes on the wire.
 
+    `full` is the mask of an exact match, `limit` the largest value; most often both are all of `bits`.
     `headers` are the OXM/NXM headers (class, number, experimenter or 0) that name it, preferred first;
     `titles` the same in text ("NXM_NX_REG0"), and `aliases` its other ovs-ofctl names.
     """
@@ -113,6 +114,8 @@ class Field:
     name: str
     bits: int
     size: int
+    full: int
+    limit: int
     headers: tuple[tuple[int, int, int], ...]
     titles: tuple[str, ...]
     needs: Needs
@@ -126,11 +129,6 @@ class Field:
     def title(self) -> str:
         """Its name where a sub-field is written: the NXM one where it has one."""
         return next((title for title in self.titles if title.startswith("NXM")), self.titles[0])
-
-    @property
-    def full(self) -> int:
-        """The mask of an exact match."""
-        return (1 << self.bits) - 1
 
     def header(self, masked: bool = False, which: int = 0) -> bytes:
         """The OXM header: 4 bytes, 8 for an experimenter's field (OpenFlow 1.5.1 §7.2.3.2)."""
@@ -177,7 +175,7 @@ tun_flags      | 1/2  | NXM_NX_TUN_FLAGS 104                          | NOTHING 
 metadata       | 64   | OXM_OF_METADATA 2                             | NOTHING | HEX | mw
 pkt_mark       | 32   | NXM_NX_PKT_MARK 33                            | NOTHING | HEX | mw
 {regs}
-ct_state       | 8/4  | NXM_NX_CT_STATE 105                           | NOTHING | CT_STATE | m
+ct_state       | 32   | NXM_NX_CT_STATE 105                           | NOTHING | CT_STATE | m
 ct_zone        | 16   | NXM_NX_CT_ZONE 106                            | NOTHING | DECIMAL | -
 ct_mark        | 32   | NXM_NX_CT_MARK 107                            | NOTHING | HEX | mw
 ct_label       | 128  | NXM_NX_CT_LABEL 108                           | NOTHING | HEX | mw
@@ -192,7 +190,7 @@ ct_nw_proto    | 8    | NXM_NX_CT_NW_PROTO 119                        | CT      
 ct_tp_src      | 16   | NXM_NX_CT_TP_SRC 124                          | CT_PORTS | DECIMAL | m
 ct_tp_dst      | 16   | NXM_NX_CT_TP_DST 125                          | CT_PORTS | DECIMAL | m
 vlan_tci       | 16   | NXM_OF_VLAN_TCI 4                             | NOTHING | HEX | mw
-vlan_vid       | 13/2 | OXM_OF_VLAN_VID 6                             | NOTHING | DECIMAL | mw
+vlan_vid       | 12/2 | OXM_OF_VLAN_VID 6                             | NOTHING | DECIMAL | mw
 vlan_pcp       | 3    | OXM_OF_VLAN_PCP 7                             | VLAN    | DECIMAL | w
 ip_src nw_src  | 32   | OXM_OF_IPV4_SRC 11, NXM_OF_IP_SRC 7           | IPV4    | IPV4 | mw
 ip_dst nw_dst  | 32   | OXM_OF_IPV4_DST 12, NXM_OF_IP_DST 8           | IPV4    | IPV4 | mw
@@ -242,12 +240,21 @@ def _headers(text: str) -> Iterable[tuple[str, tuple[int, int, int]]]:
         yield title, (oxm_class, int(number), experimenter)
 
 
+# Open vSwitch keeps 8 bits of arp_op and of ct_state, and vlan_vid has a 13th bit for "there is a tag".
+_FULL = {"ct_state": 0xFF, "vlan_vid": 0x1FFF}
+_LIMIT = {"arp_op": 0xFF}
+
+
 def _field(order: int, line: str) -> Field:
     names, width, headers, needs, form, access = (part.strip() for part in line.split("|"))
     bits, _, size = width.partition("/")
     named = list(_headers(headers))
+    name = names.split()[0]
+    full = _FULL.get(name, (1 << int(bits)) - 1)
     return Field(
-        name=names.split()[0],
+        name=name,
+        full=full,
+        limit=_LIMIT.get(name, full),
         bits=int(bits),
         size=int(size) if size else (int(bits) + 7) // 8,
         headers=tuple(header for _, header in named),
@@ -280,6 +287,11 @@ def field(name: str) -> Field:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise FieldError(name, f"no such field, or one that ovsctl does not support{hint}")
     return found
+
+
+def is_field(name: str) -> bool:
+    """Whether `field` would find it."""
+    return name in _BY_NAME or name in _BY_TITLE
 
 
 # ---- values ----
@@ -393,17 +405,17 @@ def parse_value(f: Field, value: MatchValue) -> tuple[int, int]:
         number, mask = int(value.network_address), int(value.netmask)
     else:
         number = _number(f, value)
-    full = (1 << f.bits) - 1
+    full = f.full
     if mask is None:
         mask = full
     elif mask != full:
-        if (mask.bit_length() > f.bits and mask != (1 << f.size * 8) - 1) or mask < 0:
-            raise FieldError(f.name, f"mask {mask:#x} does not fit its {f.bits} bits")
+        if mask < 0 or (mask > full and mask != (1 << f.size * 8) - 1):
+            raise FieldError(f.name, f"mask {mask:#x} is more than {full:#x}")
         mask &= full
         if not f.maskable and mask not in (0, full):
             raise FieldError(f.name, "it takes no mask: match the whole of it, or not at all")
-    if number < 0 or number.bit_length() > f.bits:
-        raise FieldError(f.name, f"{number:#x} does not fit its {f.bits} bits")
+    if not 0 <= number <= f.limit:
+        raise FieldError(f.name, f"{number:#x} is not from 0 to {f.limit:#x}")
     return number & mask, mask
 
 
@@ -430,7 +442,7 @@ def format_value(f: Field, value: int, mask: int | None = None) -> str:
         if inverse & (inverse + 1) == 0:
             return f"{_format_word(f, value)}/{f.bits - inverse.bit_length()}"
     if f.format is Format.DECIMAL:
-        return f"{value:#x}/{mask:#x}"
+        return f"{value}/{mask:#x}"
     return f"{_format_word(f, value)}/{_format_word(f, mask)}"
 
 

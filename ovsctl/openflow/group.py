@@ -155,9 +155,14 @@ class Group:
 
 
 def encode_group_mod(
-    group: Group, command: GroupModCommand = GroupModCommand.ADD, *, bucket: int = ALL_BUCKETS
+    group: Group, command: GroupModCommand = GroupModCommand.ADD, *, bucket: int | None = None
 ) -> bytes:
-    """The body of the group-mod that writes `group`; INSERT_BUCKET puts its buckets after bucket id `bucket`."""
+    """The body of the group-mod that writes `group`.
+
+    INSERT_BUCKET adds its buckets after the one with id `bucket`, FIRST_BUCKET or (default) LAST_BUCKET.
+    """
+    if bucket is None:
+        bucket = LAST_BUCKET if command is GroupModCommand.INSERT_BUCKET else ALL_BUCKETS
     buckets = group.encode_buckets()
     if len(buckets) > 65000:
         raise FlowError(f"group {group.group_id}: {len(buckets)} bytes of buckets do not fit a message")

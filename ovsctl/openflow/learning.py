@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 
 from ovsctl.openflow.actions import Action, AnySubfield, check_range, nicira
 from ovsctl.openflow.errors import ActionError
-from ovsctl.openflow.fields import Field, FieldValue, Subfield, parse_value, subfield
+from ovsctl.openflow.fields import Field, FieldValue, Subfield, is_field, parse_value, subfield
 
-_NAME = re.compile(r"[A-Za-z]\w*(\[|$)")
 _set = object.__setattr__
 _LEARN = struct.Struct(">HHHQHBxHH")
 _LEARN2 = struct.Struct(">IHH")
@@ -21,7 +19,7 @@ def _source(target: Subfield, source: AnySubfield | FieldValue | None) -> Subfie
     """A sub-field as wide as `target`, or a number that fits it. None is the same sub-field."""
     if source is None:
         return target
-    if isinstance(source, str) and _NAME.match(source):
+    if isinstance(source, str) and is_field(source.partition("[")[0]):
         source = subfield(source)
     if isinstance(source, Field):
         source = subfield(source)

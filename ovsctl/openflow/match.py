@@ -416,8 +416,8 @@ def decode_oxm(data: bytes, offset: int, end: int) -> tuple[Field, int, int, int
         raise DecodeError("OXM", f"{f.name} takes {length} bytes where {end - start} are left")
     value = int.from_bytes(data[start : start + f.size], "big")
     mask = int.from_bytes(data[start + f.size : stop], "big") & f.full if masked else f.full
-    if value.bit_length() > f.bits:
-        raise DecodeError("OXM", f"{f.name} has {f.bits} bits, not the value {value:#x}")
+    if value > f.limit:
+        raise DecodeError("OXM", f"{f.name} is from 0 to {f.limit:#x}, not {value:#x}")
     if masked and not f.maskable and mask != f.full:
         raise DecodeError("OXM", f"{f.name} takes no mask")
     return f, value & mask, mask, stop

@@ -119,7 +119,14 @@ def _decode_meter(what: str, data: bytes, flags: int, meter_id: int) -> Meter:
     try:
         for at in range(0, len(data), _BAND.size):
             kind, length, rate, burst, precedence = _BAND.unpack_from(data, at)
-            bands.append(Band(rate, burst, BandType(kind), precedence if kind == BandType.DSCP_REMARK else 0))
+            bands.append(
+                Band(
+                    rate,
+                    burst if flags & _BURST else 0,
+                    BandType(kind),
+                    precedence if kind == BandType.DSCP_REMARK else 0,
+                )
+            )
             if length != _BAND.size:
                 raise DecodeError(what, f"a band of {length} bytes")
         return Meter(meter_id, tuple(bands), packets=bool(flags & _PKTPS), stats=bool(flags & _STATS))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ovsctl.openflow.action_text import format_actions, number, pairs, parse_actions
 from ovsctl.openflow.errors import TextError
-from ovsctl.openflow.fields import format_value
+from ovsctl.openflow.fields import Format, format_value
 from ovsctl.openflow.flow import Flow, FlowFlags
 from ovsctl.openflow.match import FieldMatch, Match, matching
 
@@ -107,7 +107,10 @@ def _format_entry(entry: FieldMatch) -> str:
         return f"ipv6_label=0x{value:05x}" + ("" if entry.exact else f"/0x{mask:05x}")
     if name == "tun_flags":
         return "tun_flags=" + ("+oam" if value else "-oam")
-    return f"{_NAMES.get(name, name)}={format_value(entry.field, value, mask)}"
+    name = _NAMES.get(name, name)
+    if entry.field.format is Format.DECIMAL and not entry.exact:
+        return f"{name}={value:#x}/{mask:#x}"
+    return f"{name}={format_value(entry.field, value, mask)}"
 
 
 def _format_vlan(value: int, mask: int) -> str:
