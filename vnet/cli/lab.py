@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +17,7 @@ from vnet.cli.exits import CommandError, Exit
 if TYPE_CHECKING:
     from vnet.lab import Lab
     from vnet.model import PoolState
+    from vnet.topology.document import Document
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,19 +58,20 @@ def find(name: str | None) -> Lab:
     return Lab.attach(up[0])
 
 
-def pool_of(file: Path) -> PoolState:
-    """The pool that a document describes. Raises CommandError with all of the document's errors."""
+def document_of(file: Path) -> tuple[Document, PoolState]:
+    """A document and the pool it describes. Raises CommandError with all of the document's errors."""
     from vnet.model import PoolState as State  # noqa: PLC0415
+    from vnet.plan import desired_state  # noqa: PLC0415
+    from vnet.topology.errors import TopologyErrors  # noqa: PLC0415
+    from vnet.topology.load import load  # noqa: PLC0415
 
-    topology = import_module("vnet.topology")
     try:
-        document = topology.load(file.read_bytes(), str(file))
-        pool: State = topology.desired_state(document, State())
+        document = load(file.read_bytes(), str(file))
+        return document, desired_state(document, State())
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}", Exit.INVALID_INPUT) from error
-    except topology.TopologyErrors as error:
+    except TopologyErrors as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from error
-    return pool
 
 
 @click.group()
@@ -87,9 +88,14 @@ def up(file: Path, name: str | None, driver: str) -> None:
     """Build the hosts and VMs of document FILE and start them."""
     from vnet.lab import Driver, Lab  # noqa: PLC0415
 
-    pool = pool_of(file)
+    _, pool = document_of(file)
     chosen = name or (pool.pool.name if pool.pool else "lab")
-    built = Lab.up(pool, name=chosen, driver=Driver(driver))
+    built = Lab.up(pool, name=chosen, driver=Driver(driver), daemons=True, document=str(file.resolve()))
+    try:
+        built.start_all()
+    except BaseException:
+        built.down()
+        raise
     hosts, vms = len(built.spec.hosts), len(built.spec.guests)
     click.echo(f"lab {chosen} is up: {hosts} hosts, {vms} VMs; 'vnet lab status' shows it", err=True)
 

@@ -51,7 +51,7 @@ class DummyDriver:
         ovs.create()
         ovs.start()
         mac, mtu = host_mac(spec.hosts.index(host)), spec.underlay_mtu
-        path = ovs.dir / "phy0.sock"
+        path = ovs.dir / "lab-phy.sock"
         ovs.vsctl(
             *(
                 "add-br",
@@ -63,11 +63,11 @@ class DummyDriver:
                 "datapath_type=dummy",
                 f'other_config:hwaddr="{mac}"',
             ),
-            *("--", "add-port", "br-phy", "phy0", "--", "set", "interface", "phy0", "type=dummy"),
+            *("--", "add-port", "br-phy", "lab-phy", "--", "set", "interface", "lab-phy", "type=dummy"),
             *(f"options:pstream=punix:{path}", f"mtu_request={mtu}"),
             *("--", "set", "interface", "br-phy", f"mtu_request={mtu}"),
         )
-        self._plug_cable(UNDERLAY, name, "phy0", path)
+        self._plug_cable(UNDERLAY, name, "lab-phy", path)
         self._address(name)
 
     def _address(self, name: str) -> None:
@@ -88,7 +88,7 @@ class DummyDriver:
 
     def revive(self, name: str) -> None:
         """Give a host whose ovs-vswitchd was restarted what that kept in memory only."""
-        self._plug_cable(UNDERLAY, name, "phy0", self.ovs(name).dir / "phy0.sock")
+        self._plug_cable(UNDERLAY, name, "lab-phy", self.ovs(name).dir / "lab-phy.sock")
         self._address(name)
         self.prime(name)
 
@@ -119,7 +119,7 @@ class DummyDriver:
 
     def cut_underlay(self, host: str, cut: bool) -> None:
         """Let nothing pass between a host's VTEP and the underlay."""
-        self.wires.call("cut", switch=UNDERLAY, name=f"{self.spec.host(host).name} phy0", cut=cut)
+        self.wires.call("cut", switch=UNDERLAY, name=f"{self.spec.host(host).name} lab-phy", cut=cut)
 
     def cut_database(self, host: str, cut: bool) -> None:
         """Raises LabUnsupported: without network namespaces the database is reached over a unix socket."""

@@ -324,12 +324,21 @@ class Lab:
         self.run(vm, where)
 
     def start_all(self) -> None:
-        """Start every VM that has a host; with daemons, wait until all are ready."""
-        for guest in self.spec.guests:
-            if guest.host is not None:
-                self.start(guest.name)
+        """Start every VM that has a host; with daemons, wait until all are ready, and let the guests be heard."""
+        vms = [guest.name for guest in self.spec.guests if guest.host is not None]
+        for vm in vms:
+            self.start(vm)
         if self.spec.daemons:
-            self.wait_ready()
+            self.wait_ready(*vms)
+            self.introduce(*vms)
+
+    def introduce(self, *vms: str) -> None:
+        """Let these running guests send a frame each, as systems do at boot, so that the physical switches know their MACs.
+
+        Without it a switch floods what is sent to them, and a balance-slb bond then hands it on once per member.
+        """
+        for vm in vms:
+            self.run(vm, self.where(vm), announce=True)
 
     def wait_ready(self, *vms: str, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait until every VIF of these VMs (all that run, if none is named) is ready where its guest runs, and

@@ -3,7 +3,7 @@
     VM namespace         host namespace                              underlay namespace
     eth0 (tap) ~wires~ web1.0 (tap) - br-int ... br-trunk0 - eth1 ---- s0p0 - sw0    one bridge per uplink name
                                        |                                              (an Open vSwitch where the uplink is an LACP bond)
-                                      VXLAN ... br-phy (VTEP) - phy0 ---- u0 - underlay
+                                      VXLAN ... br-phy (VTEP) - lab-phy - u0 - underlay
 
 The agent makes br-int and br-trunk0; the lab makes br-phy, as a host's operating system would. One rule: every device is made
 inside its namespace, so that removing the namespaces removes all.
@@ -140,9 +140,9 @@ class NetnsDriver:
             f"link set {MANAGEMENT_BRIDGE} up",
         ]
         for index, host in enumerate(spec.hosts):
-            commands += [*self._cable(f"u{index}", host, "phy0", mtu), f"link set u{index} master {UNDERLAY}"]
+            commands += [*self._cable(f"u{index}", host, "lab-phy", mtu), f"link set u{index} master {UNDERLAY}"]
             commands += [
-                *self._cable(f"m{index}", host, "mgmt0", 1500),
+                *self._cable(f"m{index}", host, "lab-mgmt", 1500),
                 f"link set m{index} master {MANAGEMENT_BRIDGE}",
             ]
         by_switch = switch_ports(spec)
@@ -202,14 +202,14 @@ class NetnsDriver:
         """Start a host's Open vSwitch and give the host its VTEP. The underlay is there already."""
         spec, host, netns, ovs = self.spec, self.spec.host(name), host_netns(self.spec.name, name), self.ovs(name)
         nics = [nic for uplink in host.uplinks for nic in uplink.members]
-        management = f"addr add {management_address(spec.hosts.index(host))}/16 dev mgmt0"
+        management = f"addr add {management_address(spec.hosts.index(host))}/16 dev lab-mgmt"
         ip(
             netns,
             [
                 "link set lo up",
-                "link set phy0 up",
+                "link set lab-phy up",
                 management,
-                "link set mgmt0 up",
+                "link set lab-mgmt up",
                 *(f"link set {nic} up" for nic in nics),
             ],
         )
@@ -231,7 +231,7 @@ class NetnsDriver:
                 "--",
                 "add-port",
                 "br-phy",
-                "phy0",
+                "lab-phy",
                 "--",
                 "set",
                 "interface",

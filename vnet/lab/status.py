@@ -41,7 +41,7 @@ def _host(lab: Lab, host: Host) -> dict[str, Any]:
         "netns": lab.host_netns(host.name),
         "address": host.address,
         "uplinks": {uplink.name: list(uplink.members) for uplink in host.uplinks},
-        "interfaces": ["phy0", *(nic for uplink in host.uplinks for nic in uplink.members)],
+        "interfaces": ["lab-phy", *(nic for uplink in host.uplinks for nic in uplink.members)],
         "rundir": str(ovs.dir),
         "sockets": {"ovs-db": str(ovs.dir / "db.sock"), **lab.host_sockets(host.name)},
         "processes": {server: ovs.pid(server) or None for server in SERVERS}

@@ -15,7 +15,8 @@ from tests.servers import wait_until
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.lab.pools import pool
 from tests.vnet.lab.test_lab import BOTH, frame, left_of
-from vnet.lab import Driver, Lab, LabError, LabUnsupported
+from vnet.cli.main import run
+from vnet.lab import Driver, Lab, LabError, LabUnsupported, labs
 from vnet.lab.processes import alive
 from vnet.lab.status import status
 
@@ -114,24 +115,53 @@ def test_command_line_runs_commands_in_vms_and_on_hosts(lab: Lab) -> None:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     name = lab.spec.name
-    assert (
-        vnet("host", "--name", name, "xen1", "--", "ovs-vsctl", "list-ports", "br-int").stdout.split()[-1]
-        == "vnet-vxlan"
-    )
-    assert "OFPST" in vnet("host", "--name", name, "xen1", "ovs-ofctl", "dump-tables", "br-phy").stdout
-    assert "vm1.0" in vnet("host", "--name", name, "xen1", "ovs-appctl", "dpif/show").stdout
-    assert vnet("host", "--name", name, "xen1", "--", "sh", "-c", "exit 7").returncode == 7
-    assert vnet("host", "--name", name, "xen9", "true").returncode == 1
+    script = "ovs-vsctl list-br; ovs-ofctl dump-tables br-phy; ovs-appctl dpif/show; exit 7"
+    done = vnet("host", "--name", name, "xen1", "--", "sh", "-c", script)
+    assert done.returncode == 7
+    assert all(text in done.stdout for text in ("br-trunk0", "OFPST_TABLE", "vm1.0"))
     done = vnet("exec", "--name", name, "vm1", "--", "cat", "/proc/net/dev")
     if lab.spec.driver is Driver.NETNS:
         assert "eth0:" in done.stdout
     else:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert json.loads(vnet("status", "--name", name, "-o", "json").stdout)["name"] == name
-    assert vnet("status", "--name", name).stdout.startswith(f"lab {name} ")
-    assert name in vnet("list").stdout.split()
-    assert vnet("pause", "--name", name, "vm2").returncode == 0
+
+
+def test_command_line_shows_and_pauses(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    def vnet(*args: str) -> str:
+        assert run(["lab", *args]) == 0
+        return capsys.readouterr().out
+
+    name = lab.spec.name
+    assert json.loads(vnet("status", "--name", name, "-o", "json"))["name"] == name
+    assert vnet("status", "--name", name).startswith(f"lab {name} ")
+    assert name in vnet("list").split()
+    assert name in json.loads(vnet("list", "-o", "json"))
+    vnet("pause", "--name", name, "vm2")
+    assert "paused on xen2" in vnet("status", "--name", name)
     assert lab.send("vm1/0", frame()).to == ["vm3/0"]
-    assert vnet("resume", "--name", name, "vm2").returncode == 0
+    vnet("resume", "--name", name, "vm2")
     assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
-    assert "no lab" in vnet("down", "--name", "nosuch").stderr
+
+
+def test_command_line_refuses_in_one_line(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for args, says in (
+        (["pause", "--name", lab.spec.name, "vm9"], "vm1, vm2, vm3"),
+        (["host", "--name", lab.spec.name, "xen9", "true"], "xen1, xen2, xen3"),
+        (["down", "--name", "nosuch"], "vnet lab list"),
+    ):
+        assert run(["lab", *args]) == 1
+        message = capsys.readouterr().err
+        assert says in message
+        assert message.count("\n") == 1
+
+
+def test_command_line_brings_up_and_down(lab_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = ROOT / "topologies" / "gre-private.vnet.yaml"
+    assert run(["lab", "up", str(file), "--name", lab_name, "--driver", "dummy"]) == 0
+    assert run(["lab", "up", str(file), "--name", lab_name]) == 1
+    assert "--name" in capsys.readouterr().err
+    with Lab.attach(lab_name).stream("render2/0", "queue1/0") as stream:
+        wait_until(lambda: len(stream.so_far().sent) > 50, "frames of the stream")
+    assert stream.report.at("queue1/0").lost == 0
+    assert run(["lab", "down", "--name", lab_name]) == 0
+    assert lab_name not in labs()

@@ -1,0 +1,94 @@
+"""Who reaches whom, measured: one frame from every VIF to every other, and where each came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from vnet.lab.lab import Lab
+from vnet.lab.streams import packet_between
+from vnet.model import LockingMode, NetworkType, Trunk, Vif
+
+MARK = b"vnet-matrix:"
+Pair = tuple[str, str]
+
+
+class Reached(Enum):
+    """What became of a frame from one VIF to another."""
+
+    NOT = "not"
+    ONCE = "once"
+    DOUBLED = "doubled"
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """VIFs as 'web1/0', in order; what became of each pair's frame. strays: frames that came to somebody else, who got how many."""
+
+    vifs: tuple[str, ...]
+    reached: Mapping[Pair, Reached]
+    strays: Mapping[str, int]
+
+    def reaches(self, pair: Pair) -> bool:
+        return self.reached[pair] is not Reached.NOT
+
+
+def measure(lab: Lab, vifs: Iterable[Vif] | None = None) -> Matrix:
+    """Send a frame between every two of these VIFs (all that run, if none are given) and see who gets it."""
+    chosen = list(vifs) if vifs is not None else running_vifs(lab)
+    names = [lab.label(vif) for vif in chosen]
+    reached: dict[Pair, Reached] = {}
+    strays: Counter[str] = Counter()
+    for source in chosen:
+        others = [vif for vif in chosen if vif is not source]
+        found = lab.send(lab.label(source), [_frame(source, to, lab) for to in others])
+        here: Counter[str] = Counter()
+        for item in found:
+            _, _, text = item.frame.partition(MARK)
+            meant = text.partition(b";")[0].decode(errors="replace")
+            (here if item.to == meant else strays)[item.to] += 1
+        for to in others:
+            count = here[lab.label(to)]
+            outcome = Reached.NOT if not count else Reached.ONCE if count == 1 else Reached.DOUBLED
+            reached[lab.label(source), lab.label(to)] = outcome
+    return Matrix(tuple(names), reached, strays)
+
+
+def running_vifs(lab: Lab) -> list[Vif]:
+    """The VIFs of the VMs that run, in the document's order."""
+    state = lab.wires.call("status")["vifs"]
+    return [vif for guest in lab.spec.guests for vif in guest.vifs if state[vif.id]["host"] is not None]
+
+
+def expected(lab: Lab) -> dict[Pair, bool]:
+    """Who should reach whom, by the networks alone: the same network, and where that is internal the same host. A trunk VIF
+    is reached, with a tagged frame, from the VLANs that it carries."""
+    state = lab.wires.call("status")["vifs"]
+    vifs = running_vifs(lab)
+    return {
+        (lab.label(a), lab.label(b)): _share(lab, a, b, state[a.id]["host"] == state[b.id]["host"])
+        for a in vifs
+        for b in vifs
+        if a is not b
+    }
+
+
+def _share(lab: Lab, a: Vif, b: Vif, same_host: bool) -> bool:
+    if LockingMode.DISABLED in (a.locking_mode, b.locking_mode):
+        return False
+    here, there = lab.spec.network(a.network), lab.spec.network(b.network)
+    if a.network == b.network:
+        return same_host or here.type is not NetworkType.INTERNAL
+    return (
+        here.uplink is not None and here.uplink == there.uplink and there.tag == 0 and _carries(b.trunk, here.tag or 0)
+    )
+
+
+def _carries(trunk: Trunk | None, tag: int) -> bool:
+    return trunk is not None and tag > 0 and (not trunk.tags or tag in trunk.tags)
+
+
+def _frame(source: Vif, to: Vif, lab: Lab) -> bytes:
+    return bytes(packet_between(source, to) / (MARK + lab.label(to).encode() + b";"))
