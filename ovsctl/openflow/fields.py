@@ -420,6 +420,8 @@ def parse_value(f: Field, value: MatchValue) -> tuple[int, int]:
 
 
 def _number(f: Field, value: object) -> int:
+    if type(value) is int:  # first, since asking for a protocol such as SupportsInt is slow
+        return value
     if isinstance(value, str):
         return _parse_word(f, value)
     if isinstance(value, float) or not isinstance(value, SupportsInt):

@@ -384,8 +384,10 @@ def matching(where: Subfield | Field | str, value: FieldValue) -> FieldMatch:
 
 # ---- decoding ----
 
-_decoded: dict[bytes, tuple[tuple[Field, int, int], ...]] = {}
+# An OXM TLV to its entry, or to parts where entries may have to be put together: VLAN fields, wide registers.
+_decoded: dict[bytes, FieldMatch | tuple[tuple[Field, int, int], ...]] = {}
 _PACKET_TYPE_ETHERNET = bytes.fromhex("80005804 00000000".replace(" ", ""))
+_VLAN_PARTS = {f.order for f in (_VLAN_TCI, _VLAN_VID, _VLAN_PCP)}
 
 
 def decode_oxm_header(data: bytes, offset: int, end: int) -> tuple[Field, bool, int, int]:
@@ -423,12 +425,13 @@ def decode_oxm(data: bytes, offset: int, end: int) -> tuple[Field, int, int, int
     return f, value & mask, mask, stop
 
 
-def _decode_entry(tlv: bytes) -> tuple[tuple[Field, int, int], ...]:
+def _decode_entry(tlv: bytes) -> FieldMatch | tuple[tuple[Field, int, int], ...]:
     if tlv == _PACKET_TYPE_ETHERNET:
         return ()  # every packet of an Ethernet bridge; the switch says so where nothing else implies it
     f, value, mask, _ = decode_oxm(tlv, 0, len(tlv))
     try:
-        found = tuple(_canonical(f, value, mask))
+        parts = tuple(_canonical(f, value, mask))
+        found = _make(*parts[0]) if len(parts) == 1 and f.order not in _VLAN_PARTS else parts
     except FieldError as error:
         raise DecodeError("match", str(error)) from error
     if len(_decoded) >= _CACHE_LIMIT:
@@ -447,6 +450,7 @@ def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
     if kind != 1 or length < 4 or padded > end:
         raise DecodeError("match", f"type {kind}, length {length} with {end - offset} bytes left")
     parts: list[tuple[Field, int, int]] = []
+    entries: list[FieldMatch] = []
     at = offset + 4
     while at < stop:
         if stop - at < 4:
@@ -454,11 +458,17 @@ def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
         tlv = data[at : at + 4 + data[at + 3]]
         if at + 4 + data[at + 3] > stop:
             raise DecodeError("match", f"a field of {data[at + 3]} bytes where {stop - at - 4} are left")
-        parts.extend(_decoded.get(tlv) or _decode_entry(tlv))
+        found = _decoded.get(tlv) or _decode_entry(tlv)
+        if isinstance(found, FieldMatch):
+            entries.append(found)
+        else:
+            parts.extend(found)
         at += len(tlv)
     try:
         match = Match.__new__(Match)
-        match._settle(_merge(parts))
+        if parts or len({entry.order for entry in entries}) != len(entries):
+            entries = _merge([*parts, *((entry.field, entry.value, entry.mask) for entry in entries)])
+        match._settle(entries)
     except FieldError as error:
         raise DecodeError("match", str(error)) from error
     return match, padded
