@@ -29,6 +29,8 @@ from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
 
 Request = dict[str, Any]
 
+DRAIN_S = 0.01  # before a send: nothing came for this long, so what comes then is the send's
+DRAIN_LIMIT_S = 1.0
 MAX_RECORDS = 200_000
 MAX_REQUEST = 16 * 1024 * 1024
 
@@ -50,10 +52,13 @@ class Wire:
 
 @dataclass
 class Pending:
-    """A `send` that still collects."""
+    """A `send` under way. frames: those to send once what was under way before has come; None while the answer collects."""
 
     client: Client
+    out: Sink
+    frames: list[bytes] | None
     settle_s: float
+    limit_s: float
     deadline: float
     quiet_at: float
 
@@ -149,7 +154,10 @@ class Wires:
 
     def record(self, who: str, frame: bytes) -> None:
         if self.pending is not None:
-            self.pending.quiet_at = time.monotonic() + self.pending.settle_s
+            early = self.pending.frames is not None
+            self.pending.quiet_at = time.monotonic() + (DRAIN_S if early else self.pending.settle_s)
+            if early:
+                return
         if len(self.records) < MAX_RECORDS:
             self.records.append((time.monotonic_ns(), who, frame))
         else:
@@ -221,9 +229,18 @@ class Wires:
                 continue
             now = time.monotonic()
             self.records, self.lost_records, self.recording = [], 0, True
-            self.pending = Pending(client, settle_s, now + limit_s, now + settle_s)
-            for frame in frames:
-                out(frame)
+            self.pending = Pending(client, out, frames, settle_s, limit_s, now + DRAIN_LIMIT_S, now + DRAIN_S)
+
+    def turn(self) -> None:
+        """The send under way has been quiet for long enough, or its time is over: send its frames, or answer."""
+        pending = self.pending
+        if pending is None or pending.frames is None:
+            self.finish()
+            return
+        frames, pending.frames, now = pending.frames, None, time.monotonic()
+        pending.quiet_at, pending.deadline = now + pending.settle_s, now + pending.limit_s
+        for frame in frames:
+            pending.out(frame)
 
     def way_out(self, who: str) -> Sink:
         """How a frame leaves a VIF's guest or a station. Raises ValueError if it has no way."""
@@ -393,7 +410,7 @@ class Wires:
                 until = min(self.pending.quiet_at, self.pending.deadline)
                 timeout = until - time.monotonic()
                 if timeout <= 0:
-                    self.finish()
+                    self.turn()
                     continue
             for key, _ in self.selector.select(timeout):
                 if key.fd in self.selector.get_map():  # an earlier callback may have closed it
