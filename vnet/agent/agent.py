@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsctl.openflow import Flow
-from ovsctl.openflow.errors import PeerError
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Replica
 from vnet.agent.announce import rarp
@@ -60,9 +59,12 @@ class Agent:
             self._flows_drifted,
             self._wake,
             self._still_moving,
+            self._refused,
         )
         self.rows = RowKeeper(self.ovs_client, self.compiler.view, options.switch, self._rows_drifted, self._wake)
-        self.bindings = Bindings(self.pool, self.pool_client, self._spawn, self._wake, self._written, now_ms)
+        self.bindings = Bindings(
+            self.pool, self.pool_client, self._spawn, self._wake, self._written, self._problem, now_ms
+        )
         status = AgentStatus(self.me, started=now_ms(), heartbeat=now_ms(), version=options.version)
         self.reports = Reporter(
             self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms
@@ -96,6 +98,7 @@ class Agent:
             self.pool.start(self._replica)
             while await self._follow():
                 pass
+            self.bindings.look_again()
             self._everything_touched()
             self.complete = True
             self._wake()
@@ -123,19 +126,11 @@ class Agent:
             self.rows.kick(self.bindings.ports)
             mods = self.flows.want(changes)
             self.flows.start()
-            if await self._push(mods):
+            if await self.flows.push(mods):
                 await self._announce()
                 self.reports.programmed(taken)
             else:
                 self.reports.not_programmed(taken)
-
-    async def _push(self, mods: list[Any]) -> bool:
-        try:
-            return await self.flows.push(mods)
-        except PeerError as error:
-            log.error("the switch refused flows: %s", error)
-            self.reports.event("refused", f"the switch refused flows: {error}")
-            return False
 
     async def _announce(self) -> None:
         """Tells the network where VIFs are that moved here."""
@@ -253,12 +248,18 @@ class Agent:
         log.warning("%d flows changed by hand were put back", count)
         self.reports.event("drift", f"{count} flows of {self.options.switch.bridge} differed and were put back")
 
+    def _refused(self, text: str) -> None:
+        self.reports.event("refused", f"{self.options.switch.bridge} did not take its flows: {text}")
+
     def _rows_drifted(self, text: str) -> None:
         log.warning("rows changed by hand were put back: %s", text)
         self.reports.event("drift", f"put back: {text}")
 
     def _written(self, kind: str, text: str, binding: Any) -> None:
         self.reports.event(kind, text, binding)
+
+    def _problem(self, vif: str, text: str) -> None:
+        self.reports.event("problem", text, vif=vif)
 
     def _other_problems(self) -> dict[str, str]:
         return self.rows.problems | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
@@ -286,3 +287,5 @@ class Agent:
             self._look.clear()
             while await self._follow():
                 self._wake()
+            if self.bindings.incomplete:
+                self.bindings.look_again()

@@ -31,7 +31,8 @@ Note = Callable[[str, str, Binding], None]
 
 
 class Bindings:
-    """Decides and claims. `on_written(kind, text, binding)` hears what the database took; `wake` asks for another look."""
+    """Decides and claims. `on_written(kind, text, binding)` hears what the database took, `on_problem(vif, text)`
+    what became wrong; `wake` asks for another look."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Bindings:
         spawn: Spawn,
         wake: Callable[[], None],
         on_written: Note,
+        on_problem: Callable[[str, str], None],
         now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
@@ -47,6 +49,7 @@ class Bindings:
         self._spawn = spawn
         self._wake = wake
         self._on_written = on_written
+        self._on_problem = on_problem
         self._now_ms = now_ms
         self._writing: set[str] = set()
         self._leaving: set[str] = set()
@@ -56,6 +59,8 @@ class Bindings:
         self.arrived: set[str] = set()  # VIFs that moved here, of which the physical network is to hear again
         self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
         self.problems: dict[str, str] = {}  # by VIF id
+        self.incomplete: set[str] = set()  # VIFs that the pool was asked about and has not answered for
+        self._asked: set[str] = set()
 
     def decide_touched(self) -> None:
         """Decides about every VIF that something changed about."""
@@ -63,13 +68,32 @@ class Bindings:
         for vif in sorted(touched):
             self._decide(vif)
 
+    def look_again(self) -> None:
+        """The pool has answered for all that was asked: what is missing now does not exist."""
+        self._asked |= self.incomplete
+        self.touched |= self.incomplete
+        self.incomplete.clear()
+        self._wake()
+
     def _decide(self, vif_id: str) -> None:
         view = self._pool.compiler.view
-        self.problems.pop(vif_id, None)
+        before = self.problems.pop(vif_id, None)
         vif = view.vifs.get(vif_id)
+        known = vif is not None and vif.network in view.networks
+        if vif_id in self.ports and not known and vif_id not in self._asked:
+            self.incomplete.add(vif_id)
+            return
+        self._asked.discard(vif_id)
         if vif is None:
             self._decide_unknown(vif_id)
-            return
+        else:
+            self._decide_known(vif_id, vif)
+        problem = self.problems.get(vif_id)
+        if problem and problem != before:
+            self._on_problem(vif_id, problem)
+
+    def _decide_known(self, vif_id: str, vif: Vif) -> None:
+        view = self._pool.compiler.view
         where = view.location(vif.network, vif_id)
         mine = view.binding(vif.network, vif_id, self._pool.me)
         decision = decide(self._pool.me, vif, view.networks.get(vif.network), where, mine, vif_id in self.ports)

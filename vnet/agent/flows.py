@@ -23,6 +23,7 @@ FlowKey = tuple[int, int, Match]  # table, priority, match
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.05  # how long a bridge that does not listen is left alone: vswitchd comes back within tens of milliseconds
+REFUSED_RETRY_S = 1.0
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
 LEARNED = cookie(Category.LEARNED, "")
 
@@ -46,6 +47,7 @@ class FlowKeeper:
 
     on_packet_in: a packet that a flow sent to us. on_drift: how many flows somebody else had changed. on_change: the
     connection came or went. keep_learned: whether a flow that the switch learned is still wanted.
+    on_refused: why the switch did not take what it was sent.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class FlowKeeper:
         on_drift: Callable[[int], None],
         on_change: Callable[[], None],
         keep_learned: Callable[[Flow], bool],
+        on_refused: Callable[[str], None],
     ) -> None:
         self.remote = remote
         self.connected = False
@@ -64,6 +67,8 @@ class FlowKeeper:
         self._on_drift = on_drift
         self._on_change = on_change
         self._keep_learned = keep_learned
+        self._on_refused = on_refused
+        self._retry_s = RETRY_S
         self._client: OpenFlowClient | None = None
         self._lock = asyncio.Lock()
         self._started = asyncio.Event()
@@ -101,9 +106,19 @@ class FlowKeeper:
                 return False
             try:
                 await self._send(self._client, mods)
-            except ConnectionLost:
+            except OpenFlowError as error:
+                await self._give_up(self._client, error)
                 return False
             return True
+
+    async def _give_up(self, client: OpenFlowClient, error: OpenFlowError) -> None:
+        """What the switch holds is not known any more: the next connection compares. A refusal is not repeated at once."""
+        self.connected = False
+        if not isinstance(error, ConnectionLost):
+            log.error("the switch did not take the flows: %s", error)
+            self._retry_s = REFUSED_RETRY_S
+            self._on_refused(str(error))
+        await client.close()
 
     async def _send(self, client: OpenFlowClient, mods: Sequence[Sendable]) -> None:
         if mods:
@@ -116,12 +131,17 @@ class FlowKeeper:
         while True:
             try:
                 await self._serve()
-            except (OpenFlowError, OSError) as error:
+            except ConnectionLost as error:
                 log.debug("no OpenFlow connection to %s: %s", self.remote, error)
+            except (OpenFlowError, OSError) as error:
+                log.error("no OpenFlow connection to %s: %s", self.remote, error)
+                self._retry_s = REFUSED_RETRY_S
+                self._on_refused(str(error))
             if self.connected:
                 self.connected = False
                 self._on_change()
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(self._retry_s)
+            self._retry_s = RETRY_S
 
     async def _serve(self) -> None:
         lost = asyncio.Event()
@@ -169,7 +189,7 @@ class FlowKeeper:
             try:
                 repaired = await self._reconcile(self._client)
             except OpenFlowError as error:
-                log.warning("flows could not be repaired: %s", error)
+                await self._give_up(self._client, error)
                 return
         if repaired:
             self._on_drift(repaired)

@@ -55,9 +55,9 @@ class Reporter:
         self._programmed_generation = 0
         self.changed: set[tuple[str, str]] = set()  # (network, VIF) whose bindings changed and are not programmed yet
 
-    def event(self, kind: str, text: str, binding: Binding | None = None) -> None:
+    def event(self, kind: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
         """Something happened that people should be able to read later."""
-        network, vif = (binding.network, binding.vif) if binding else ("", "")
+        network, vif = (binding.network, binding.vif) if binding else ("", vif)
         self._events.append(Event(self._now_ms(), kind, text, self._pool.me, network, vif))
         del self._events[:-MAX_EVENTS]
         self._wake.set()
@@ -104,17 +104,21 @@ class Reporter:
             else:
                 operations += due
         self._due = later
-        for vif, binding in list(self._bindings.releases.items()):
+        releases, events = dict(self._bindings.releases), tuple(self._events)
+        for binding in releases.values():
             operations += writes.release(binding)
-            del self._bindings.releases[vif]
-        events, self._events = self._events, []
         operations += [writes.event(event) for event in events]
         status = self._current_status()
         if status != self._said:
             operations.append(writes.status(status, self._pool.status is not None))
         if operations:
             await self._client.transact(*operations)
+        # Only what was taken is forgotten: after a lost answer it is written again.
         self._said = status
+        del self._events[: len(events)]
+        for vif, binding in releases.items():
+            if self._bindings.releases.get(vif) == binding:
+                del self._bindings.releases[vif]
 
     def _current_status(self) -> AgentStatus:
         problems = {f"vif {vif}": text for vif, text in self._bindings.problems.items()} | self._other_problems()
