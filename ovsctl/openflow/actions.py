@@ -208,7 +208,10 @@ class SetField(Action):
 
     def __init__(self, where: AnySubfield, value: MatchValue) -> None:
         if type(where) is str and (f := FIELDS.get(where)) is not None:
-            number, mask = parse_value(f, value)
+            if type(value) is int and 0 <= value <= f.limit:
+                number, mask = value, f.full
+            else:
+                number, mask = parse_value(f, value)
         else:
             bits = subfield(where)
             f = bits.field
@@ -218,7 +221,7 @@ class SetField(Action):
                 number, mask = bits.place(value), bits.mask
             else:
                 raise ActionError("set_field", f"{value!r} is not a number for {bits}")
-        if f in _SPECIAL or not f.writable or mask != f.full:
+        if f.order in _SPECIAL or mask != f.full:
             number, mask = _check_set(f, number, mask)
         _set(self, "field", f)
         _set(self, "value", number)
@@ -234,7 +237,7 @@ class SetField(Action):
         return struct.pack(">HH", 25, length + 7 & ~7) + body + _PADS[length & 7]
 
 
-_SPECIAL = frozenset((FIELDS["vlan_vid"], FIELDS["nw_tos"]))
+_SPECIAL = frozenset(f.order for f in FIELDS.values() if f.name in ("vlan_vid", "nw_tos") or not f.writable)
 
 
 def _set_exact(f: Field) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from functools import lru_cache
 from typing import SupportsInt
 
 from ovsctl.openflow.errors import FieldError
@@ -368,6 +369,7 @@ def _parse_word(f: Field, text: str) -> int:
         raise FieldError(f.name, f"{text!r} is not a value of it ({form.value})") from None
 
 
+@lru_cache(maxsize=65536)
 def _parse_text(f: Field, text: str) -> tuple[int, int | None]:
     if text == "*":
         return 0, 0

@@ -72,19 +72,17 @@ class Flow:
     def __post_init__(self) -> None:
         if self.actions.__class__ is not tuple:
             _set(self, "actions", tuple(self.actions))
-        last = 0
         for action in self.actions:
-            if action.instruction or last:
+            if action.instruction:
                 _check_order(self.actions)
-                last = action.instruction
-        if not (
-            0 <= self.table <= 254
-            and 0 <= self.priority <= 0xFFFF
-            and 0 <= self.cookie <= FULL_COOKIE
-            and 0 <= self.idle_timeout <= 0xFFFF
-            and 0 <= self.hard_timeout <= 0xFFFF
-            and 0 <= self.importance <= 0xFFFF
-            and 0 <= self.flags <= 31
+                break
+        # Each is 0 unless out of range; a negative number shifts to -1.
+        if (
+            (self.priority | self.idle_timeout | self.hard_timeout | self.importance) >> 16
+            | self.cookie >> 64
+            | (self.table + 1) >> 8
+            | self.table >> 8
+            | self.flags >> 5
         ):
             _refuse(self)
 

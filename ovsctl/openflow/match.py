@@ -67,11 +67,19 @@ _VLAN_VID = FIELDS["vlan_vid"]
 _VLAN_PCP = FIELDS["vlan_pcp"]
 _CT_STATE_VALID = 0b1100_1111  # new, est, rel, rpl, snat, dnat
 _HAS_NEEDS = frozenset(f.order for f in FIELDS.values() if f.needs is not Needs.NOTHING)
+_NEEDED = frozenset(
+    FIELDS[name].order
+    for name in (
+        "eth_type", "nw_proto", "ip_frag", "icmpv6_type", "icmpv6_code", "ct_state", "ct_nw_proto", "vlan_tci",
+    )
+)  # fmt: skip
+_EXACT_HEADERS = tuple(f.header() for f in FIELDS.values())
+_new = tuple.__new__
 
 
 def _oxm(f: Field, value: int, mask: int) -> bytes:
     if mask == f.full:
-        return f.header() + value.to_bytes(f.size, "big")
+        return _EXACT_HEADERS[f.order] + value.to_bytes(f.size, "big")
     return f.header(masked=True) + value.to_bytes(f.size, "big") + mask.to_bytes(f.size, "big")
 
 
@@ -98,7 +106,7 @@ def _make(f: Field, value: int, mask: int) -> FieldMatch:
         return _ANYTHING
     if f is _IP_FRAG:
         value, mask = _canonical_frag(value, mask)
-    return FieldMatch(f.order, f, value, mask, _wire(f, value, mask))
+    return _new(FieldMatch, (f.order, f, value, mask, _wire(f, value, mask)))
 
 
 def _canonical_frag(value: int, mask: int) -> tuple[int, int]:
@@ -266,9 +274,23 @@ def _check_needs(entries: Iterable[FieldMatch]) -> None:
 _known: dict[tuple[str, MatchValue], FieldMatch] = {}
 
 
+_met: set[tuple[int | bytes, ...]] = set()
+
+
+def _check_needs_once(entries: list[FieldMatch]) -> None:
+    """_check_needs, but for what was found right before with other values where these do not matter."""
+    key = tuple([entry.wire if entry.order in _NEEDED else entry.order for entry in entries])
+    if key not in _met:
+        _check_needs(entries)
+        if len(_met) >= _CACHE_LIMIT:
+            _met.clear()
+        _met.add(key)
+
+
 def _learn(item: tuple[str, MatchValue]) -> FieldMatch:
-    f = field(item[0])
-    found = _make(f, *parse_value(f, item[1]))
+    name, value = item
+    f = FIELDS.get(name) or field(name)
+    found = _make(f, *parse_value(f, value))
     if len(_known) >= _CACHE_LIMIT:
         _known.clear()
     _known[item] = found
@@ -306,7 +328,7 @@ class Match:
             del entries[0]
         for entry in entries:
             if entry.order in _HAS_NEEDS:
-                _check_needs(entries)
+                _check_needs_once(entries)
                 break
         _set(self, "entries", tuple(entries))
         _set(self, "wire", _frame(entries))
