@@ -75,6 +75,8 @@ def _bond(source: Source, name: str, uplink: UplinkSpec) -> None:
     if uplink.mode is not None and count == 1:
         message = f"bond {name} has one member"
         source.add("bond", message, uplink.at("members"), "a bond has two or more; for a plain NIC leave out 'mode'")
+    if uplink.mode is None and uplink.unclear("mode"):
+        return
     if uplink.mode is None and count > 1:
         message = f"uplink {name} has {count} NICs but no 'mode'"
         source.add(
@@ -171,7 +173,11 @@ def _mtu(view: View, net: NetworkView) -> None:
 
 def _tunnel_hosts(view: View) -> None:
     """Each host that a tunnel network may be on has a tunnel endpoint."""
-    without = {host.name for host in view.hosts.values() if host.address is None}
+    without = {
+        host.name
+        for host in view.hosts.values()
+        if host.address is None and (host.spec is None or not host.spec.unclear("address"))
+    }
     if not without:
         return
     everywhere = [net.name for net in view.networks.values() if net.type.is_tunnel and net.hosts is None]

@@ -59,7 +59,7 @@ def _vif(
     if spec.network not in view.network_names:
         source.unknown("network", spec.network, view.network_names, spec.at("network"))
     elif net is not None:
-        if vm.host is not None and net.hosts is not None and vm.host not in net.hosts and vm.host in view.host_names:
+        if vm.host is not None and net.hosts and vm.host not in net.hosts and vm.host in view.host_names:
             message = f"VM {vm_name} is on host {vm.host}, and network {net.name} is not"
             hint = f"the network is on {', '.join(sorted(net.hosts)[:8])} ({where(net.spec, 'hosts')})"
             source.add("not-on-host", message, spec.at("network"), hint)

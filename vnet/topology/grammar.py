@@ -130,7 +130,8 @@ class Choice(Kind[E]):
             return self.members(node.text)
         except ValueError:
             words = [str(member.value) for member in self.members]
-            hint = self.instead.get(node.text.casefold()) or source.suggest(node.text, words)
+            near = source.nearest(node.text, words)
+            hint = self.instead.get(node.text.casefold()) or (f"did you mean '{near}'?" if near else "")
             source.add("wrong-value", f"wanted {self.what}, found {describe(node)}", place_of(node), hint)
             return FAILED
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 LISTED_MAX = 8
 
@@ -25,22 +25,27 @@ def edits(a: str, b: str, limit: int) -> int:
     return row[-1]
 
 
-def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The one of the names that needs the fewest edits, if it is near enough to be meant; the first of equals."""
+def nearest(word: str, names: Collection[str]) -> str | None:
+    """The name that needs the fewest edits, if it is near enough to be meant; of equals the first by alphabet."""
     folded = word.casefold().replace("_", "-")
     limit = 1 if len(word) <= 4 else 2 if len(word) <= 8 else 3
     letters = set(folded)
-    best: str | None = None
+    found: list[tuple[int, str]] = []
     for name in names:
         other = name.casefold().replace("_", "-")
         if abs(len(other) - len(folded)) > limit or len(letters.symmetric_difference(other)) > 2 * limit:
             continue
         count = edits(folded, other, limit)
-        if count <= limit and (best is None or count < limit + 1):
-            best, limit = name, count - 1
-            if limit < 0:
-                break
-    return best
+        if count <= limit:
+            found.append((count, name))
+            limit = count
+    return min(found)[1] if found else _begun(folded, names)
+
+
+def _begun(word: str, names: Collection[str]) -> str | None:
+    """The one name that the word is the beginning of."""
+    found = [name for name in names if len(word) > 2 and name.casefold().startswith(word)]
+    return found[0] if len(found) == 1 else None
 
 
 def listing(names: Collection[str]) -> str:

@@ -36,6 +36,13 @@ class Record:
                 return place_of(value)
         return place_of(self.node)
 
+    def unclear(self, key: str) -> bool:
+        """Whether the document says something of a key that is not there, but nothing right: it is there, or has a typo."""
+        if self.node is None:
+            return False
+        known = keys_of(type(self))
+        return any(entry.text == key or entry.text not in known for entry, _ in self.node.entries)
+
 
 R = TypeVar("R", bound=Record)
 
@@ -96,7 +103,7 @@ class RecordOf(Kind[R], Generic[R]):
 
     @property
     def what(self) -> str:  # type: ignore[override]
-        return f"{self.record.WHAT} ({{{listing(keys_of(self.record))}}})"
+        return f"{self.record.WHAT} (a map with {listing(keys_of(self.record))})"
 
     def read(self, node: Node, source: Source) -> R | Failed:
         if is_null(node):
@@ -111,10 +118,11 @@ class RecordOf(Kind[R], Generic[R]):
         known = keys_of(self.record)
         values: dict[str, Any] = {"node": node}
         broken = False
+        present = {name.text for name, _ in node.entries}
         for name, value in entries(node, source):
             found = known.get(name.text)
             if found is None:
-                self._unknown(name, known, source)
+                present.add(self._unknown(name, known, source))
                 continue
             entry, said = found
             if said.kind.__class__ is NotYet:
@@ -126,24 +134,29 @@ class RecordOf(Kind[R], Generic[R]):
                 values[entry.name] = got
             elif required(entry):
                 broken = True
-        present = {name.text for name, _ in node.entries}
         if self.record.VARIANT is not None:
             broken = self._variant(node, values, present, source) or broken
         for name_, (entry, said) in known.items():
             if entry.name not in values and required(entry):
                 broken = True
                 if name_ not in present:
-                    source.add("missing-key", f"{self.record.WHAT} needs '{name_}'", place_of(node), said.doc)
+                    hint = f"'{name_}' is {said.kind.what}"
+                    source.add("missing-key", f"{self.record.WHAT} needs '{name_}'", place_of(node), hint)
         return values, broken
 
-    def _unknown(self, name: Text, known: Mapping[str, tuple[Field[Any], Key]], source: Source) -> None:
+    def _unknown(self, name: Text, known: Mapping[str, tuple[Field[Any], Key]], source: Source) -> str:
+        """Refuse a key; return the one that was probably meant, so that its lack is not a second problem."""
+        meant: str | None = None
         if name.text == "<<":
             message, hint = "merge keys ('<<') are not part of YAML 1.2", "write the keys out, or use 'defaults'"
         else:
             message = f"unknown key '{clip(name.text)}' in {self.record.WHAT}"
-            meant = [key for key, (_, said) in known.items() if name.text.casefold().replace("_", "-") in said.also]
-            hint = f"did you mean '{meant[0]}'?" if meant else source.suggest(name.text, list(known))
+            word = name.text.casefold().replace("_", "-")
+            meant = next((key for key, (_, said) in known.items() if word in said.also), None)
+            meant = meant or source.nearest(name.text, known)
+            hint = f"did you mean '{meant}'?" if meant else f"there is: {listing(known)}"
         source.add("unknown-key", message, place_of(name), hint)
+        return meant or ""
 
     def _variant(self, node: Map, values: dict[str, Any], present: set[str], source: Source) -> bool:
         """Refuse the keys that this variant does not have, and the lack of those it needs."""
@@ -162,7 +175,9 @@ class RecordOf(Kind[R], Generic[R]):
             said = known[name_][1]
             if said.needed and said.only and name_ not in present:
                 broken = True
-                source.add("missing-key", f"{word} networks need '{name_}'", place_of(node), said.doc)
+                source.add(
+                    "missing-key", f"{word} networks need '{name_}'", place_of(node), f"'{name_}' is {said.kind.what}"
+                )
         return broken or any(known[n][1].needed and known[n][0].name not in values for n in has)
 
     def schema(self) -> JsonSchema:

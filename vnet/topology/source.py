@@ -46,10 +46,14 @@ class Source:
             self.suggest(word, names),
         )
 
+    def nearest(self, word: str, names: Collection[str]) -> str | None:
+        """The name that a typo probably meant; None too once many were looked for."""
+        self._budget -= len(names)
+        return nearest(word, names) if self._budget >= 0 else None
+
     def suggest(self, word: str, names: Collection[str]) -> str:
         """A hint with the nearest name, else with what there is."""
-        self._budget -= len(names)
-        near = nearest(word, names) if self._budget >= 0 else None
+        near = self.nearest(word, names)
         if near is not None:
             return f"did you mean '{near}'?"
         return f"there is: {listing(names)}" if names else "there is none"

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # libyaml's own events, without the loader's types
 
-from vnet.topology.errors import Place
+from vnet.topology.errors import Place, split_lines
 from vnet.topology.nearest import listing, nearest
 from vnet.topology.source import Source
 
@@ -93,12 +93,11 @@ def decode(data: bytes, filename: str) -> Source:
     try:
         source.text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        source.stop(
-            "not-utf-8",
-            f"not UTF-8: byte {error.start} (0x{data[error.start]:02x}, on line {line}) cannot stand there",
-            hint=_encoding_hint(data),
-        )
+        source.text = data.decode("utf-8", errors="replace")
+        before = data[: error.start].decode("utf-8-sig")
+        place = Place(len(split_lines(before)), len(split_lines(before)[-1]) + 1)
+        message = f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} of the file"
+        source.stop("not-utf-8", message, place, _encoding_hint(data))
     if bad := _UNPRINTABLE.search(source.text):
         before = source.text[: bad.start()]
         line = before.count("\n") + 1
@@ -252,13 +251,16 @@ def _document(event: Any, builder: _Builder) -> None:
 # libyaml's words for what people do most often, in words that say what to do.
 _SYNTAX_HINTS = {
     "mapping values are not allowed in this context": "a ': ' inside a value needs quotes; or the line above lacks its own ':'; or the indentation is off",
-    "could not find expected ':'": "a key needs ': ' after it; check this line and the one above",
+    "could not find expected ':'": "a key needs ': ' after it",
     "did not find expected key": "the indentation is not that of the keys above, or a quote or bracket is not closed",
     "did not find expected ',' or '}'": "a '{' further up is not closed, or a ',' is missing",
     "did not find expected ',' or ']'": "a '[' further up is not closed, or a ',' is missing",
     "did not find expected '-' indicator": "the items of a list start with '- ', all in one column",
-    "found unexpected end of stream": "a quote further up is not closed",
+    "found unexpected end of stream": "this quote is not closed",
 }
+
+# Where the start of the value is at fault, and libyaml noticed later.
+_SYNTAX_AT_START = ("could not find expected ':'", "found unexpected end of stream")
 
 
 def _syntax(source: Source, error: yaml.MarkedYAMLError) -> None:
@@ -270,6 +272,10 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError) -> None:
     if problem == "found character that cannot start any token":
         problem = f"a value cannot start with {char!r}" if char != "\t" else "a tab where only spaces may stand"
         hint = "put it in quotes" if char != "\t" else "indent with spaces"
-    if error.context_mark is not None and place is not None and error.context_mark.line + 1 != place.line:
-        hint = f"{hint}; " * bool(hint) + f"{error.context} that starts on line {error.context_mark.line + 1}"
+    start = error.context_mark
+    if start is not None and place is not None and start.line + 1 != place.line:
+        if problem in _SYNTAX_AT_START:
+            place = Place(start.line + 1, start.column + 1)
+        else:
+            hint += f" (inside what starts on line {start.line + 1})"
     source.stop("syntax", f"not YAML: {problem}", place, hint)

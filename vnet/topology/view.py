@@ -27,7 +27,7 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class NetworkView:
-    """A network. hosts: None for everywhere; key, mtu: None where the document leaves them out."""
+    """A network. hosts: None for everywhere, empty where what the document says is wrong; key, mtu: None where the document leaves them out."""
 
     name: str
     type: NetworkType
@@ -85,8 +85,7 @@ class View:
             if host.owner is Owner.TOOLSTACK
         }
         self.hosts.update(
-            (name, HostView(name, spec.address, {n: u.mtu for n, u in spec.uplinks.items()}, spec))
-            for name, spec in document.hosts.items()
+            (name, HostView(name, spec.address, _uplinks(spec), spec)) for name, spec in document.hosts.items()
         )
         self.networks: dict[str, NetworkView] = {
             name: NetworkView(name, net.type, net.tag, net.uplink, net.key, net.mtu, net.hosts or None, None)
@@ -134,9 +133,18 @@ class View:
         return mtu_capacity(network.type, self.document.underlay.mtu, self.vtep, self.stated_mtus(network))
 
 
+def _uplinks(spec: HostSpec) -> dict[str, int | None]:
+    """A host's uplinks, with those that were refused: other objects may refer to them."""
+    uplinks = {name: uplink.mtu for name, uplink in spec.uplinks.items()}
+    for key, value in spec.node.entries if spec.node is not None else ():
+        if key.text == "uplinks" and isinstance(value, Map) and len(value.entries) > len(uplinks):
+            uplinks.update((name.text, None) for name, _ in value.entries if name.text not in uplinks)
+    return uplinks
+
+
 def _network(name: str, spec: NetworkSpec) -> NetworkView:
     key = spec.gre_key if spec.type is NetworkType.GRE else spec.vni
-    hosts = None if spec.hosts is None else frozenset(spec.hosts)
+    hosts = None if spec.hosts is None and not spec.unclear("hosts") else frozenset(spec.hosts or ())
     return NetworkView(name, spec.type, spec.tag, spec.uplink, key, spec.mtu, hosts, spec)
 
 

@@ -1,0 +1,46 @@
+"""Every document that is shipped: it loads, plans, plans again to nothing, and comes back from the pool unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vnet.model import PoolState
+from vnet.plan import Action, desired_state, export_document, plan_pool, render_plan
+from vnet.topology import load
+from vnet.topology.reference import REPOSITORY
+
+TOPOLOGIES = sorted((REPOSITORY / "topologies").glob("*.vnet.yaml"))
+
+
+def test_they_are_there() -> None:
+    names = {path.name.removesuffix(".vnet.yaml") for path in TOPOLOGIES}
+    assert names >= {"quickstart", "vlan-trunks", "gre-private", "bonds", "multi-tenant", "xenserver-pool"}
+
+
+@pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.name)
+def test_it_plans_and_comes_back(path: Path) -> None:
+    document = load(path.read_bytes(), path.name)
+    assert document.vms
+    assert document.expectations
+    assert all(vm.host for vm in document.vms.values()), "a lab has to know where to start it"
+    state = desired_state(document, PoolState())
+    plan = plan_pool(PoolState(), state)
+    assert plan
+    assert {change.action for change in plan.changes} == {Action.CREATE}
+    assert not plan_pool(state, desired_state(document, state))
+
+    exported = load(export_document(state).encode(), "exported.vnet.yaml")
+    again = desired_state(exported, state)
+    assert not plan_pool(state, again), render_plan(plan_pool(state, again))
+    assert again == state
+
+
+def test_quickstart_has_a_network_of_every_type() -> None:
+    document = load((REPOSITORY / "topologies/quickstart.vnet.yaml").read_bytes(), "quickstart")
+    kinds = {(net.type.value, net.tag == 0) for net in document.networks.values()}
+    assert kinds == {
+        ("internal", False), ("vlan", True), ("vlan", False), ("vxlan", False), ("gre", False), ("geneve", False),
+    }  # fmt: skip
+    assert len(document.hosts) == 3
