@@ -13,11 +13,14 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+from ovsctl.ovsdb.errors import ProtocolError
+from ovsctl.ovsdb.framing import Framer
 
 MAX_REPLY_BYTES = 256 * 1024 * 1024  # a dump of a million datapath flows
 _CHUNK_BYTES = 256 * 1024
@@ -56,47 +59,6 @@ class _Reply(msgspec.Struct):
     error: str | None = None
 
 
-@dataclass(slots=True)
-class ReplyReader:
-    """Finds the end of the one JSON object that a daemon sends, in time linear in its bytes."""
-
-    data: bytearray = field(default_factory=bytearray)
-    _at: int = 0
-    _depth: int = 0
-    _in_string: bool = False
-
-    def feed(self, chunk: bytes) -> bool:
-        """Add bytes; true once the object is complete."""
-        self.data += chunk
-        while self._at < len(self.data):
-            if self._in_string:
-                if not self._skip_string():
-                    return False
-            elif (found := _STRUCTURE.search(self.data, self._at)) is None:
-                self._at = len(self.data)
-            else:
-                self._at = found.end()
-                self._in_string = found[0] == b'"'
-                self._depth += _DEPTH[found[0]]
-                if self._depth <= 0 and not self._in_string:
-                    return True
-        return False
-
-    def _skip_string(self) -> bool:
-        text = _TEXT.match(self.data, self._at)
-        self._at = text.end() if text else self._at
-        # Else more is to come; a backslash is left where its escaped byte is not here yet.
-        ended = self.data[self._at : self._at + 1] == b'"'
-        self._at += ended
-        self._in_string = not ended
-        return ended
-
-
-_STRUCTURE = re.compile(rb'[][{}"]')
-_TEXT = re.compile(rb'(?s:[^"\\]++|\\.)*+')
-_DEPTH = {b'"': 0, b"{": 1, b"[": 1, b"}": -1, b"]": -1}
-
-
 def encode_request(command: tuple[str, ...]) -> bytes:
     """The request for `command`, its name first."""
     return msgspec.json.encode({"id": 0, "method": command[0], "params": command[1:]})
@@ -106,7 +68,7 @@ def decode_reply(data: bytes | bytearray, path: Path, command: tuple[str, ...]) 
     """The result in a reply; raises `Refused` with the daemon's error, or `BadReply`."""
     try:
         reply = msgspec.json.decode(data, type=_Reply)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadReply(path, command, f"not a unixctl reply: {error}") from error
     if reply.error is not None:
         raise Refused(path, command, reply.error.strip())
@@ -128,26 +90,27 @@ def control_socket(run_dir: Path | str, daemon: str = "ovs-vswitchd") -> Path:
     return pid_file.with_name(f"{daemon}.{pid}.ctl")
 
 
-def call_sync(path: Path | str, *command: str, timeout_s: float = 10.0, max_reply_bytes: int = MAX_REPLY_BYTES) -> str:
+def call_sync(
+    path: Path | str, name: str, *args: str, timeout_s: float = 10.0, max_reply_bytes: int = MAX_REPLY_BYTES
+) -> str:
     """Run one command and return its output; the blocking twin of `Appctl.call`, same errors."""
-    path = Path(path)
+    path, command = Path(path), (name, *args)
     deadline = time.monotonic() + timeout_s
-    reader = ReplyReader()
+    framer = Framer(max_reply_bytes)
+    reply = None
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout_s)
             connection.connect(str(path))
             connection.sendall(encode_request(command))
-            complete = False
-            while not complete:
+            while reply is None:
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
-                chunk = connection.recv(_CHUNK_BYTES)
-                complete = _take(reader, chunk, path, command, max_reply_bytes)
+                reply = _feed(framer, connection.recv(_CHUNK_BYTES), path, command)
     except TimeoutError as error:
         raise TimedOut(path, command, f"no answer within {timeout_s} s") from error
     except OSError as error:
         raise _unreachable(path, command, error) from error
-    return decode_reply(reader.data, path, command)
+    return decode_reply(reply, path, command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +153,9 @@ class Appctl:
     timeout_s: float = 10.0
     max_reply_bytes: int = MAX_REPLY_BYTES
 
-    async def call(self, *command: str) -> str:
-        """Run one command (its name, then arguments) and return its output.
-
-        Raises `Refused`, `Unreachable`, `TimedOut` or `BadReply`.
-        """
+    async def call(self, name: str, *args: str) -> str:
+        """Run one command and return its output. Raises `Refused`, `Unreachable`, `TimedOut` or `BadReply`."""
+        command = (name, *args)
         try:
             async with asyncio.timeout(self.timeout_s):
                 data = await self._exchange(command)
@@ -204,18 +165,17 @@ class Appctl:
             raise _unreachable(self.path, command, error) from error
         return decode_reply(data, self.path, command)
 
-    async def _exchange(self, command: tuple[str, ...]) -> bytearray:
+    async def _exchange(self, command: tuple[str, ...]) -> bytes | bytearray:
         reader, writer = await asyncio.open_unix_connection(self.path, limit=_CHUNK_BYTES)
-        reply = ReplyReader()
+        framer = Framer(self.max_reply_bytes)
+        reply = None
         try:
             writer.write(encode_request(command))
-            complete = False
-            while not complete:
-                chunk = await reader.read(_CHUNK_BYTES)
-                complete = _take(reply, chunk, self.path, command, self.max_reply_bytes)
+            while reply is None:
+                reply = _feed(framer, await reader.read(_CHUNK_BYTES), self.path, command)
         finally:
             writer.close()
-        return reply.data
+        return reply
 
     async def commands(self) -> frozenset[str]:
         """The names of all commands that this daemon has."""
@@ -251,12 +211,12 @@ class Appctl:
         """netdev-dummy/receive: let an Ethernet frame arrive on a device of type dummy."""
         await self.call("netdev-dummy/receive", device, packet.hex())
 
-    async def _table(self, parse: Callable[[str], tuple[_T, ...]], *command: str) -> tuple[_T, ...]:
-        text = await self.call(*command)
+    async def _table(self, parse: Callable[[str], tuple[_T, ...]], name: str, *args: str) -> tuple[_T, ...]:
+        text = await self.call(name, *args)
         try:
             return parse(text)
         except ValueError as error:
-            raise BadReply(self.path, command, str(error)) from error
+            raise BadReply(self.path, (name, *args), str(error)) from error
 
 
 def parse_fdb(text: str) -> tuple[FdbEntry, ...]:
@@ -319,14 +279,15 @@ def _bond_member(lines: Mapping[str, str]) -> BondMember:
     )
 
 
-def _take(reader: ReplyReader, chunk: bytes, path: Path, command: tuple[str, ...], limit: int) -> bool:
-    """Add what was received; true once the reply is complete."""
+def _feed(framer: Framer, chunk: bytes, path: Path, command: tuple[str, ...]) -> bytes | bytearray | None:
+    """Take what was received; the reply once it is complete."""
     if not chunk:
         raise Unreachable(path, command, "the daemon closed the connection before its answer was complete")
-    complete = reader.feed(chunk)
-    if len(reader.data) > limit:
-        raise BadReply(path, command, f"more than {limit} bytes")
-    return complete
+    try:
+        replies = framer.feed(chunk)
+    except ProtocolError as error:
+        raise BadReply(path, command, str(error)) from error
+    return replies[0] if replies else None
 
 
 def _unreachable(path: Path, command: tuple[str, ...], error: OSError) -> Unreachable:

@@ -163,6 +163,7 @@ def says(*chunks: bytes, close: bool = True) -> Serve:
         (says(b'{"id":9,"result":"other","error":null}'), BadReply),
         (says(b'{"id":0,"result":null,"error":null}'), BadReply),
         (says(b"[" * 100_000, b"]" * 100_000), BadReply),
+        (says(b'{"x":' + b"[" * 100_000, b"]" * 100_000 + b"}"), BadReply),
         (says(*[b'{"id":0,"result":"', b"x" * 300_000]), BadReply),
         (says(b'{"id":0,"resu', close=False), TimedOut),
     ],
@@ -173,6 +174,15 @@ async def test_a_peer_that_misbehaves_gets_a_typed_error(serve: Serve, error: ty
             await Appctl(path, timeout_s=0.5, max_reply_bytes=250_000).call("version")
         with pytest.raises(error):
             await asyncio.to_thread(call_sync, path, "version", timeout_s=0.5, max_reply_bytes=250_000)
+
+
+async def test_a_table_that_is_none_is_the_peer_s_fault() -> None:
+    async with peer(says(b'{"id":0,"result":"header\\nnot a row","error":null}')) as path:
+        with pytest.raises(BadReply, match="not a row of fdb/show: 'not a row'"):
+            await Appctl(path).fdb_show("br0")
+    async with peer(says(b'{"id":0,"result":"---- b ----\\nnot a line","error":null}')) as path:
+        with pytest.raises(BadReply, match="not a line of bond/show: 'not a line'"):
+            await Appctl(path).bond_show("b")
 
 
 async def test_a_reply_in_small_pieces() -> None:
