@@ -396,9 +396,7 @@ async def test_options_that_nobody_says_stay(switch: Vswitchd, client: Client, r
     await reach(client, replica, desired)
     switch.server.vsctl("set", "interface", "nic0", "options:dpdk-devargs=x", "mtu_request=1400")
     await client.transact()
-    assert [change.description for change in plan(desired, replica)] == [
-        "update Interface nic0: mtu_request 1400 -> none"
-    ]
+    assert [str(change) for change in plan(desired, replica)] == ["update Interface nic0: mtu_request 1400 -> none"]
     await reach(client, replica, desired)
     assert table(switch, "Interface", "name", "options")["nic0"]["options"] == {"dpdk-devargs": "x"}
 
