@@ -74,7 +74,7 @@ class PeerError(OpenFlowError):
 
     `type_code` and `code` are the numbers on the wire, `experimenter` is 0 for a standard error; `name` is
     such as `OFPBAC_BAD_OUT_PORT`; `xid` is that of the offending request, `request` that request where it is
-    still known (a FlowMod, GroupMod, ...), `data` what the switch quoted of it.
+    still known (a FlowMod, GroupMod, ...), `description` that in words, `data` what the switch quoted of it.
     """
 
     def __init__(
@@ -86,9 +86,10 @@ class PeerError(OpenFlowError):
         xid: int,
         data: bytes = b"",
         request: object = None,
+        description: str = "",
     ) -> None:
-        what = "" if request is None else f": {request}"
-        super().__init__(f"{name} ({type_code},{code}) for request {xid:#x}{what}")
+        what = description or ("" if request is None else str(request))
+        super().__init__(f"{name} ({type_code},{code}) for request {xid:#x}{what and ': '}{what}")
         self.name = name
         self.type_code = type_code
         self.code = code

@@ -20,6 +20,7 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from .errors import DecodeError, InvalidValueError, NegotiationError, PeerError
+from .flow import Flow, FlowModCommand
 from .messages import (
     ASYNC_DECODERS,
     MULTIPART_DECODERS,
@@ -34,6 +35,7 @@ from .messages import (
     multipart_body,
 )
 from .messages.bundle import BundleFlags
+from .text import format_flow
 from .wire import HEADER, OFP15_VERSION, Framer, Reader, frame
 
 MAX_BATCH_ERRORS = 1000
@@ -304,7 +306,16 @@ class Session:
 
 
 def _peer_error(message: ErrorMessage, xid: int, request: object) -> PeerError:
-    return PeerError(message.name, message.type_code, message.code, message.experimenter, xid, message.data, request)
+    numbers = (message.type_code, message.code, message.experimenter)
+    return PeerError(message.name, *numbers, xid, message.data, request, _describe(request))
+
+
+def _describe(request: object) -> str:
+    """A flow modification as ovs-ofctl would write it; nothing for anything else, whose repr says enough."""
+    flow, command = getattr(request, "flow", None), getattr(request, "command", None)
+    if isinstance(flow, Flow) and isinstance(command, FlowModCommand):
+        return f"{command.name} {format_flow(flow)}"
+    return ""
 
 
 def _notice(message_type: int, xid: int, body: bytes) -> Event:
