@@ -175,6 +175,35 @@ def resume(name: str | None, vm: str) -> None:
 
 @lab.command()
 @name_option
+@click.argument("vm")
+@click.option("--to", "host", required=True, metavar="HOST", help="The destination.")
+@click.option("--pause-ms", default=0, show_default=True, help="How long the guest stands still at the switch-over.")
+@reports_errors
+def migrate(name: str | None, vm: str, host: str, pause_ms: int) -> None:
+    """Migrate a running VM, as a toolstack does: `vnet vm migrate` moves VIFs, but nobody's guest."""
+    from vnet.client.errors import ClientError  # noqa: PLC0415
+
+    try:
+        find(name).migrate(vm, host, pause_s=pause_ms / 1000)
+    except ClientError as error:
+        raise CommandError(str(error)) from error
+    click.echo(f"{vm} runs on {host}", err=True)
+
+
+@lab.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", metavar="LAB", default="demo", show_default=True)
+@reports_errors
+def demo(file: Path, name: str) -> int:
+    """Show a pool at work: start document FILE, who reaches whom, a migration, a repair; then take it down."""
+    from vnet.lab.demo import run_demo  # noqa: PLC0415
+
+    document, pool = document_of(file)
+    return int(Exit.OK if run_demo(document, pool, file, name, click.echo) else Exit.EXPECTATION_FAILED)
+
+
+@lab.command()
+@name_option
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
 @reports_errors
 def status(name: str | None, output: str) -> None:

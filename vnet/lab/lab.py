@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vnet.lab import dummy, netns
 from vnet.lab.daemons import READY_TIMEOUT_S, Daemons
@@ -32,6 +32,9 @@ from vnet.lab.switchd import Switchd, tool_path
 from vnet.lab.wireclient import WiresClient, start_wires
 from vnet.model import BindingState, PoolState, Vif
 from vnet.pool.view import PoolView
+
+if TYPE_CHECKING:
+    from vnet.client import Client, Unit
 
 INTEGRATION_BRIDGE = "br-int"
 SETTLE_S = 0.05
@@ -309,11 +312,12 @@ class Lab:
         for vif in guest.vifs:
             self.wires.call("unplug", vif=vif.id, host=host)
 
-    def run(self, vm: str, host: str | None, announce: bool = False) -> None:
-        """The guest runs on `host` from this moment (None: nowhere). With `announce` it says so, as QEMU does: a RARP per VIF."""
+    def run(self, vm: str, host: str | None, announce: bool = False, resume: bool = False) -> None:
+        """The guest runs on `host` from this moment (None: nowhere). With `announce` it says so, as QEMU does: a RARP per VIF.
+        With `resume` a pause ends in the same moment."""
         guest = self.spec.guest(vm)
         frames = {vif.id: base64.b64encode(rarp(vif.mac)).decode() for vif in guest.vifs} if announce else {}
-        self.wires.call("run", vifs=[vif.id for vif in guest.vifs], host=host, announce=frames)
+        self.wires.call("run", vifs=[vif.id for vif in guest.vifs], host=host, announce=frames, resume=resume)
 
     def start(self, vm: str, host: str | None = None) -> None:
         """Plug the VM into a host (its own, by default) and let the guest run."""
@@ -379,6 +383,46 @@ class Lab:
         self.run(vm, host, announce)
         if source is not None and source != host:
             self.unplug(vm, source)
+
+    def migrate(self, vm: str, to: str, *, pause_s: float = 0.0, announce: bool = True) -> None:
+        """Migrate a running VM as a toolstack does, with the controller: prepare, plug, switch over, finish, unplug.
+
+        The switch-over is one instant; with `pause_s` the guest stands still that long before, and the destination keeps what
+        arrives meanwhile. Without `announce` the guest says nothing and the controller activates it. Raises ClientError, LabError.
+        """
+        from vnet.client import Client, Unit  # noqa: PLC0415 - loads an HTTP library
+
+        unit, source = Unit.of_vm(vm), self.where(vm)
+        with Client(f"unix:{self.daemons.controller_socket}") as client:
+            client.prepare(unit, to)
+            self.plug(vm, to)
+            self._wait_phase(client, unit, "prepared")
+            if pause_s:
+                self.pause(vm)
+                self._switch(vm, to)
+                time.sleep(pause_s)
+            self.run(vm, to, announce=announce, resume=True)
+            if not announce:
+                client.activate(unit)
+            self._wait_phase(client, unit, "active")
+            client.finish(unit)
+        if source is not None and source != to:
+            self.unplug(vm, source)
+
+    def _switch(self, vm: str, host: str) -> None:
+        """The toolstack's word to the destination's agent that the guest is paused."""
+        from vnet.client.local import call_agent  # noqa: PLC0415
+
+        for vif in self.spec.guest(vm).vifs:
+            call_agent("switch", {"vif": vif.id}, str(self.daemons.agent_socket(host)))
+
+    def _wait_phase(self, client: Client, unit: Unit, *phases: str) -> None:
+        """Wait until a migration is in one of these phases. Raises LabError with what is missing."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while (migration := client.migration(unit)).phase not in phases:
+            if time.monotonic() > deadline:
+                raise LabError(f"{unit.id} is {migration.phase}, not {phases[0]}: {'; '.join(migration.waiting)}")
+            time.sleep(0.005)
 
     def stop(self, vm: str) -> None:
         """Unplug the VM from every host."""

@@ -308,9 +308,14 @@ class Wires:
             self.rewire(request["vif"])
 
     def do_run(self, request: Request) -> None:
-        """The guest runs on a host from now on (None: nowhere): all its VIFs at once. `announce` goes out from there first."""
+        """The guest runs on a host from now on (None: nowhere), all its VIFs at once, with `resume` also if it was paused.
+
+        `announce` goes out from there first.
+        """
         for vif in request["vifs"]:
-            self.wires[vif].host = request["host"]
+            wire = self.wires[vif]
+            wire.host = request["host"]
+            wire.paused = wire.paused and not request.get("resume", False)
             self.rewire(vif)
         for vif, frame in request.get("announce", {}).items():
             self.way_out(vif)(base64.b64decode(frame))
