@@ -128,7 +128,9 @@ class _Additions:
         yield from self._of_row(unit.head, unit)
 
     def _of_row(self, row: WantedRow, unit: Unit | None) -> Iterator[Change]:
-        columns = {name: self._resolve(row.id, name, value) for name, value in row.columns.items()}
+        references = {name: row.columns[name] for name in REFERENCES.get(row.id.table, ()) if name in row.columns}
+        resolved = {name: self._resolve(row.id, name, value) for name, value in references.items()}
+        columns: dict[str, Any] = {**row.columns, **resolved}
         found = self.snapshot.get(row.id)
         if found is None:
             columns = {name: value for name, value in columns.items() if not is_default(name, value)}
@@ -163,7 +165,7 @@ class _Additions:
     def _resolve(self, row: RowId, column: str, value: Value) -> Resolved:
         if row.table == "Mirror":
             value = self._without_missing(row, column, value)
-        return _map_atoms(value, lambda atom: self._ref(atom) if isinstance(atom, RowId) else atom)
+        return _map_atoms(value, self._ref)
 
     def _without_missing(self, row: RowId, column: str, value: Value) -> Value:
         """A mirror's ports that are there and stay.

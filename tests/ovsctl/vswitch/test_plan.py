@@ -179,6 +179,22 @@ def test_qos_that_others_use_stays() -> None:
     assert not todo
 
 
+def test_a_port_moves_as_the_row_it_is() -> None:
+    database = Database()
+    database.bridge("br0", database.port("a", ids=OURS), ids=OURS)
+    database.bridge("br1", ids=OURS)
+    todo = plan(VSwitch((Bridge("br0"), Bridge("br1", (Port("a"),)))), database)
+    assert [text for text in texts(todo.additions) if " a" in text] == ["move Port a from Bridge br0 to Bridge br1"]
+    assert todo.removals == ()
+    gone = plan(VSwitch((Bridge("br1", (Port("b"),)),)), database)
+    assert sorted(texts(gone.removals)) == [
+        "remove Bridge br0",
+        "remove Port a from Bridge br0",
+        "remove Port br0 from Bridge br0",
+    ]
+    assert str(gone.removals[-1]) == "remove Bridge br0"
+
+
 def test_two_ports_do_not_share_our_qos_for_long() -> None:
     database = Database()
     database.add("QoS", "qos", type="linux-htb", external_ids=OURS)
