@@ -36,7 +36,8 @@ def blocks(document: Path) -> list[tuple[int, str, str | None]]:
 def compiled(code: str, document: Path, line: int) -> CodeType:
     """The block, with its place in the document for tracebacks; `await` is allowed at its top."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    return compile("\n" * (line - 1) + code, str(document), "exec", flags=flags)
+    code_object: CodeType = compile("\n" * (line - 1) + code, str(document), "exec", flags=flags)
+    return code_object
 
 
 def agrees(want: str, got: str) -> bool:

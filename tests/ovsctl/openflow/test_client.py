@@ -8,6 +8,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,7 @@ from ovsctl.openflow.meter import Band, Meter
 from ovsctl.openflow.table import FlowTable
 from ovsctl.openflow.wire import frame
 from tests.ovsctl.openflow.support import Bridge, add_port, bridge
-from tests.servers import free_port
+from tests.servers import free_port, run
 
 pytestmark = pytest.mark.ovs
 
@@ -589,6 +590,32 @@ async def test_over_tcp(br: Bridge) -> None:
             return False
 
     await eventually(listening, "a listener")
+    br.vsctl("del-controller", "br0")
+
+
+async def test_over_tls(br: Bridge, tmp_path: Path) -> None:
+    """Both sides show the same certificate, and both check it."""
+    key, cert, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    run(
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", str(key), "-out", str(cert), "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+    )  # fmt: skip
+    br.vsctl("set-ssl", str(key), str(cert), str(cert))
+    br.vsctl("set-controller", "br0", f"pssl:{port}:127.0.0.1")
+    context = ssl.create_default_context(cafile=str(cert))
+    context.load_cert_chain(cert, key)
+
+    async def listening() -> bool:
+        try:
+            async with OpenFlowClient(f"ssl:127.0.0.1:{port}", ssl=context) as of:
+                await of.bundle([FlowMod.add(flow(1))])
+                return len(br.dump()) == 1
+        except ConnectionLost:
+            return False
+
+    await eventually(listening, "a listener")
+    with pytest.raises(ConnectionLost, match="certificate verify failed"):
+        await OpenFlowClient(f"ssl:127.0.0.1:{port}", ssl=ssl.create_default_context()).connect()
     br.vsctl("del-controller", "br0")
 
 
