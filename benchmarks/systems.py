@@ -1,0 +1,282 @@
+"""vnet and OVN on the same three-host lab: what a benchmark does to a pool, in each one's own words.
+
+The one rule: both get the same hosts, the same Open vSwitch, the same VMs, the same add-port call, and the same policy (a port
+may speak for its own MAC and addresses).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+
+from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Operation, Select, by_uuid
+from vnet.lab import Driver, Lab
+from vnet.lab.names import MARK, host_netns
+from vnet.lab.processes import run, start, wait_until
+from vnet.lab.switchd import tool_path
+from vnet.model import Binding, Host, Network, NetworkType, Pool, PoolState, Vif, Vm
+from vnet.pool.rows import TABLE_OF, to_columns
+
+HOSTS = ("xen1", "xen2", "xen3")
+BATCH = 2000
+
+
+def mac_of(number: int) -> str:
+    return f"0a:00:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+
+
+def pool_of(vms: Sequence[tuple[str, str]], network: Network) -> PoolState:
+    """Three hosts, one network, and a VM of one VIF for each (name, host)."""
+    hosts = {name: Host(name, f"10.99.0.{number}") for number, name in enumerate(HOSTS, 1)}
+    vifs = {}
+    for number, (vm, host) in enumerate(vms, 1):
+        vif = Vif(f"{vm}/0", network.name, mac_of(number), vm=vm, host=host, addresses=(f"10.1.0.{number}",))
+        vifs[vif.id] = vif
+    return PoolState(
+        Pool("bench", underlay_mtu=1600),
+        hosts,
+        {network.name: network},
+        {},
+        {vm: Vm(vm, host) for vm, host in vms},
+        vifs,
+    )
+
+
+NETWORK = Network("net", NetworkType.GENEVE, 1, 1450, key=5001)
+
+
+class System(ABC):
+    """A network virtualization on a lab that is up."""
+
+    name: str
+
+    def __init__(self, lab: Lab, pool: PoolState) -> None:
+        self.lab = lab
+        self.pool = pool
+
+    @abstractmethod
+    async def open(self) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    async def create(self, vif: Vif) -> None:
+        """The VIF exists; no port yet."""
+
+    @abstractmethod
+    async def delete(self, vif: Vif) -> None: ...
+
+    @abstractmethod
+    async def fill(self, network: Network, first: int, count: int) -> None:
+        """`count` more VIFs on a network, running on hosts that are not in the lab."""
+
+    @abstractmethod
+    async def settled(self) -> None:
+        """Everything so far is programmed on every host of the lab."""
+
+    def make_port(self, vm: str, host: str) -> dict[str, object]:
+        """The VM's device on a host, with the guest running on it, and the row that its port will need."""
+        (vif,) = self.lab.spec.guest(vm).vifs
+        columns = self.lab.driver.plug(vif, host)
+        self.lab.driver.plugged(vif, host)
+        self.lab.run(vm, host)
+        row: dict[str, object] = {"name": self.lab.spec.device(vif), "external_ids": {"iface-id": vif.id}}
+        return row | {key: value for key, value in columns.items() if key == "type"}
+
+    async def add_port(self, row: dict[str, object], host: str) -> int:
+        """Adds a port to br-int; the time (monotonic ns) of the call."""
+        ovs = await self._ovs(host)
+        (bridges,) = await ovs.transact(Select("Bridge", (("name", "==", "br-int"),), ("_uuid",)))
+        add: list[Operation] = [
+            Insert("Interface", row, "iface"),
+            Insert("Port", {"name": row["name"], "interfaces": frozenset({NamedUuid("iface")})}, "port"),
+            Mutate("Bridge", by_uuid(bridges[0]["_uuid"]), (("ports", "insert", frozenset({NamedUuid("port")})),)),
+            Mutate("Open_vSwitch", (), (("next_cfg", "+=", 1),)),
+        ]
+        called = time.monotonic_ns()
+        await ovs.transact(*add)
+        return called
+
+    async def _ovs(self, host: str) -> Client:
+        if host not in self._clients:
+            client = Client([self.lab.ovs(host).db], "Open_vSwitch")
+            await client.open()
+            self._clients[host] = client
+        return self._clients[host]
+
+    @property
+    def _clients(self) -> dict[str, Client]:
+        return self.__dict__.setdefault("clients", {})
+
+    async def close_clients(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+
+
+class Vnet(System):
+    """The lab's own daemons."""
+
+    name = "vnet"
+
+    async def open(self) -> None:
+        self._client = Client([f"unix:{self.lab.daemons.pool_socket}"], "Vnet")
+        await self._client.open()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def create(self, vif: Vif) -> None:
+        await self._client.transact(Insert("Vif", to_columns(vif)))
+
+    async def delete(self, vif: Vif) -> None:
+        await self._client.transact(Delete("Vif", (("id", "==", vif.id),)))
+
+    async def fill(self, network: Network, first: int, count: int) -> None:
+        far = [Host(f"far{n}", f"10.99.1.{n + 1}") for n in range(20)]
+        (known,) = await self._client.transact(Select("Host", (), ("name",)))
+        names = {row["name"] for row in known}
+        await self._insert([Insert("Host", to_columns(host)) for host in far if host.name not in names])
+        (networks,) = await self._client.transact(Select("Network", (("name", "==", network.name),), ("name",)))
+        if not networks:
+            await self._insert([Insert("Network", to_columns(network))])
+        operations = []
+        for number in range(first, first + count):
+            vif = Vif(f"far{number}/0", network.name, mac_of(number), addresses=(address_of(number),), epoch=1)
+            operations.append(Insert(TABLE_OF[Vif], to_columns(vif)))
+            binding = Binding(
+                vif.id, far[number % 20].name, network.name, vif.mac, 1, addresses=vif.addresses, ready=True
+            )
+            operations.append(Insert(TABLE_OF[Binding], to_columns(binding)))
+        await self._insert(operations)
+
+    async def _insert(self, operations: Sequence[Operation]) -> None:
+        for start_at in range(0, len(operations), BATCH):
+            await self._client.transact(*operations[start_at : start_at + BATCH])
+
+    async def settled(self) -> None:
+        await asyncio.to_thread(self.lab.daemons.settle)
+
+
+def address_of(number: int) -> str:
+    return f"10.{2 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+
+
+class Ovn(System):
+    """OVN of the distribution: northbound and southbound databases, northd, and ovn-controller on each host."""
+
+    name = "OVN"
+
+    async def open(self) -> None:
+        self.dir = self.lab.spec.dir / "ovn"
+        self.dir.mkdir()
+        self.env = {
+            **{name: str(self.dir) for name in ("OVN_RUNDIR", "OVS_RUNDIR", "OVN_LOGDIR", "OVS_LOGDIR", "OVN_DBDIR")},
+            MARK: str(self.lab.spec.dir),
+            "PATH": tool_path(),
+        }
+        for short in ("nb", "sb"):
+            database = self.dir / f"{short}.db"
+            run(["ovsdb-tool", "create", str(database), f"/usr/share/ovn/ovn-{short}.ovsschema"], env=self.env)
+            self._daemon(short, None, ["ovsdb-server", str(database), f"--remote=punix:{self.dir}/{short}.sock",
+                                       f"--unixctl={self.dir}/{short}.ctl"])  # fmt: skip
+            wait_until((self.dir / f"{short}.sock").exists, f"OVN's {short} database")
+        self.nb, self.sb = (f"unix:{self.dir}/{short}.sock" for short in ("nb", "sb"))
+        self._daemon("northd", None, ["ovn-northd", f"--ovnnb-db={self.nb}", f"--ovnsb-db={self.sb}",
+                                      f"--unixctl={self.dir}/northd.ctl"])  # fmt: skip
+        self.nbctl("init")
+        for host in self.pool.hosts.values():
+            self._host(host)
+        for network in self.pool.networks.values():
+            self.nbctl("ls-add", network.name)
+        for vif in self.pool.vifs.values():
+            await self.create(vif)
+
+    def _daemon(self, name: str, netns: str | None, args: list[str], **env: str) -> None:
+        log = self.dir / f"{name}.log"
+        start([*args, "--no-chdir", "-vsyslog:off", "-vconsole:warn"], log=log, env={**self.env, **env}, netns=netns)
+
+    def _host(self, host: Host) -> None:
+        ovs = self.lab.ovs(host.name)
+        ovs.vsctl(
+            "set", "open_vswitch", ".", f"external_ids:system-id={host.name}", f"external_ids:ovn-remote={self.sb}",
+            "external_ids:ovn-encap-type=geneve", f"external_ids:ovn-encap-ip={host.address}",
+            "external_ids:ovn-bridge-datapath-type=netdev", "external_ids:ovn-monitor-all=false",
+        )  # fmt: skip
+        control = f"--unixctl={ovs.dir}/ovn-controller.ctl"
+        self._daemon(
+            f"controller-{host.name}", host_netns(self.lab.spec.name, host.name),
+            ["ovn-controller", ovs.db, control], OVS_RUNDIR=str(ovs.dir),
+        )  # fmt: skip
+
+    def nbctl(self, *args: str) -> str:
+        return run(["ovn-nbctl", f"--db={self.nb}", "--timeout=120", *args], env=self.env)
+
+    def sbctl(self, *args: str) -> str:
+        return run(["ovn-sbctl", f"--db={self.sb}", "--timeout=120", *args], env=self.env)
+
+    async def close(self) -> None:
+        """The lab's end takes the processes along."""
+
+    def _create(self, vif: Vif) -> list[str]:
+        who = f"{vif.mac} {' '.join(vif.addresses)}"
+        return ["--", "lsp-add", vif.network, vif.id, "--", "lsp-set-addresses", vif.id, who,
+                "--", "lsp-set-port-security", vif.id, who]  # fmt: skip
+
+    async def create(self, vif: Vif) -> None:
+        await asyncio.to_thread(self.nbctl, *self._create(vif)[1:])
+
+    async def delete(self, vif: Vif) -> None:
+        await asyncio.to_thread(self.nbctl, "lsp-del", vif.id)
+
+    async def fill(self, network: Network, first: int, count: int) -> None:
+        far = [f"far{n}" for n in range(20)]
+        have = self.sbctl("--bare", "--columns=name", "list", "Chassis").split()
+        for number, name in enumerate(far):
+            if name not in have:
+                self.sbctl("chassis-add", name, "geneve", f"10.99.1.{number + 1}")
+        self.nbctl("--may-exist", "ls-add", network.name)
+        vifs = [
+            Vif(f"far{number}/0", network.name, mac_of(number), addresses=(address_of(number),))
+            for number in range(first, first + count)
+        ]
+        for at in range(0, count, 500):
+            args = [arg for vif in vifs[at : at + 500] for arg in self._create(vif)]
+            await asyncio.to_thread(self.nbctl, *args[1:])
+        self.nbctl("--wait=sb", "sync")
+        for at in range(0, count, 500):
+            bind = [arg for vif in vifs[at : at + 500]
+                    for arg in ("--", "lsp-bind", vif.id, far[int(vif.id[3:-2]) % 20])]  # fmt: skip
+            await asyncio.to_thread(self.sbctl, *bind[1:])
+
+    async def settled(self) -> None:
+        await asyncio.to_thread(self.nbctl, "--wait=sb", "sync")
+        for host in HOSTS:
+            ovs = self.lab.ovs(host)
+            for _ in range(3):  # a pass that is under way, and one that starts after what was written
+                run(["ovs-appctl", "-t", f"{ovs.dir}/ovn-controller.ctl", "connection-status"], env=ovs.env)
+                await asyncio.sleep(0.3)
+
+
+SYSTEMS: dict[str, type[System]] = {"vnet": Vnet, "OVN": Ovn}
+
+
+@contextlib.asynccontextmanager
+async def running(name: str, pool: PoolState) -> AsyncIterator[System]:
+    """A lab with `name` on it, its VMs not started."""
+    kind = SYSTEMS[name]
+    lab = await asyncio.to_thread(
+        lambda: Lab.up(pool, name=f"bench{os.getpid()}", driver=Driver.NETNS, daemons=kind is Vnet)
+    )
+    with lab:
+        system = kind(lab, pool)
+        await system.open()
+        try:
+            yield system
+        finally:
+            await system.close()
+            await system.close_clients()
