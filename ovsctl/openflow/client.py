@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from . import messages as msg
 from .actions import Action
 from .connection import Connection, open_connection, wait
 from .errors import BundleError, ConnectionLost, InvalidValueError, ModError, PeerError
@@ -20,53 +21,6 @@ from .fields import Port
 from .flow import ALL_TABLES, MATCH_ALL, FlowEntry
 from .group import Group
 from .match import Match
-from .messages import (
-    ALL_CHANGES,
-    ATOMIC_ORDERED,
-    AggregateRequest,
-    AggregateStats,
-    AsyncConfig,
-    AsyncKind,
-    BarrierRequest,
-    BundleControl,
-    BundleControlType,
-    BundleFlags,
-    FeaturesReply,
-    FeaturesRequest,
-    FlowMonitorCancel,
-    FlowMonitorRequest,
-    FlowRemoved,
-    FlowStatsRequest,
-    FlowUpdate,
-    GroupDescRequest,
-    GroupStats,
-    GroupStatsRequest,
-    MeterDescRequest,
-    MeterMod,
-    MeterStats,
-    MeterStatsRequest,
-    MonitorFlags,
-    PacketIn,
-    PacketOut,
-    PortDesc,
-    PortDescRequest,
-    PortStats,
-    PortStatsRequest,
-    PortStatus,
-    Role,
-    RoleReply,
-    RoleRequest,
-    RoleStatus,
-    SetAsync,
-    SetConfig,
-    SetPacketInFormat,
-    SwitchDesc,
-    SwitchDescRequest,
-    TableDesc,
-    TableDescRequest,
-    TableStats,
-    TableStatsRequest,
-)
 from .meter import Meter, MeterModCommand
 from .packet_queue import PacketQueue
 from .session import CHUNK_BYTES, Batch, Sendable, Session, Stray, bundle_chunks, mod_chunks
@@ -75,11 +29,11 @@ Remove = Callable[[], None]
 T = TypeVar("T")
 
 _WHOLE_PACKET = 0xFFFF
-_ASYNC_KIND: dict[type, AsyncKind] = {
-    PacketIn: AsyncKind.PACKET_IN,
-    FlowRemoved: AsyncKind.FLOW_REMOVED,
-    PortStatus: AsyncKind.PORT_STATUS,
-    RoleStatus: AsyncKind.ROLE_STATUS,
+_ASYNC_KIND: dict[type, msg.AsyncKind] = {
+    msg.PacketIn: msg.AsyncKind.PACKET_IN,
+    msg.FlowRemoved: msg.AsyncKind.FLOW_REMOVED,
+    msg.PortStatus: msg.AsyncKind.PORT_STATUS,
+    msg.RoleStatus: msg.AsyncKind.ROLE_STATUS,
 }
 
 
@@ -112,8 +66,9 @@ class OpenFlowClient:
         self._on_disconnect: list[Callable[[ConnectionLost], None]] = []
         self._bundle_id = 0
         self._monitor_id = 0
-        self._monitors: dict[int, Callable[[FlowUpdate], None]] = {}
-        self._features: FeaturesReply | None = None
+        self._monitors: dict[int, Callable[[msg.FlowUpdate], None]] = {}
+        self._features: msg.FeaturesReply | None = None
+        self._fragments = 0
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -127,7 +82,9 @@ class OpenFlowClient:
             return Connection(session, self._notice, self._stray, self._lost)
 
         self._connection = await open_connection(self.remote, make, self._ssl, self.timeout_s)
-        self._features = await self._call(FeaturesRequest())
+        self._features = await self._call(msg.FeaturesRequest())
+        config: msg.ConfigReply = await self._call(msg.GetConfigRequest())
+        self._fragments = config.flags
         if self._handlers:
             self._configure_async()
             await self.barrier()
@@ -161,7 +118,7 @@ class OpenFlowClient:
         return self._connection is not None and self._connection.lost is None
 
     @property
-    def features(self) -> FeaturesReply:
+    def features(self) -> msg.FeaturesReply:
         """What the switch said of itself at connect; `features.datapath_id` is the bridge's."""
         if self._features is None:
             raise InvalidValueError("not connected yet")
@@ -174,7 +131,7 @@ class OpenFlowClient:
 
     # -- changing flows, groups and meters ----------------------------------------------------------------
 
-    async def bundle(self, mods: Iterable[Sendable], flags: BundleFlags = ATOMIC_ORDERED) -> None:
+    async def bundle(self, mods: Iterable[Sendable], flags: msg.BundleFlags = msg.ATOMIC_ORDERED) -> None:
         """Apply flow-mods, group-mods and packet-outs in order, all of them or none.
 
         No packet sees a part of them. Raises BundleError, which names the modifications at fault, when the
@@ -184,7 +141,7 @@ class OpenFlowClient:
         """
         batch_mods = list(mods)
         for mod in batch_mods:
-            if isinstance(mod, MeterMod):
+            if isinstance(mod, msg.MeterMod):
                 raise InvalidValueError(f"Open vSwitch takes no meters in a bundle, use apply(): {mod}")
         if batch_mods:
             batch = self._session.open_batch(batch_mods)
@@ -196,17 +153,16 @@ class OpenFlowClient:
     async def apply(self, changes: Iterable[Sendable]) -> None:
         """Like `bundle`, with meters too: added and changed ones go before the bundle, deleted ones after it.
 
-        When the bundle fails, meters added for it are deleted again. Raises ModError when the switch refuses
-        a meter, before anything else was applied.
+        When any of it is refused (ModError for a meter, BundleError for the rest), meters that were added are
+        deleted again; changed ones stay changed.
         """
         mods = list(changes)
-        meters = [mod for mod in mods if isinstance(mod, MeterMod)]
-        await self.send_flow_mods(mod for mod in meters if mod.command is not MeterModCommand.DELETE)
+        meters = [mod for mod in mods if isinstance(mod, msg.MeterMod)]
         try:
-            await self.bundle(mod for mod in mods if not isinstance(mod, MeterMod))
-        except BundleError:
-            added = [mod.meter_id for mod in meters if mod.command is MeterModCommand.ADD]
-            await self.send_flow_mods(MeterMod.delete(meter_id) for meter_id in added)
+            await self.send_flow_mods(mod for mod in meters if mod.command is not MeterModCommand.DELETE)
+            await self.bundle(mod for mod in mods if not isinstance(mod, msg.MeterMod))
+        except ModError as error:
+            await self.send_flow_mods(_undone(meters, error))
             raise
         await self.send_flow_mods(mod for mod in meters if mod.command is MeterModCommand.DELETE)
 
@@ -227,7 +183,7 @@ class OpenFlowClient:
                     connection.write(unsent)
                     await connection.drain()
                 unsent = chunk
-            done, barrier = connection.prepare(BarrierRequest())
+            done, barrier = connection.prepare(msg.BarrierRequest())
             connection.write(unsent + barrier)
             await wait(done, self.timeout_s)
         finally:
@@ -237,7 +193,7 @@ class OpenFlowClient:
 
     async def barrier(self) -> None:
         """Return when the switch has done everything sent before."""
-        await self._call(BarrierRequest())
+        await self._call(msg.BarrierRequest())
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -250,49 +206,49 @@ class OpenFlowClient:
         them uses actions or fields that ovsctl does not support: narrow the dump to your own cookies.
         """
         chosen = ALL_TABLES if table is None else table
-        return await self._multipart(FlowStatsRequest(chosen, match, cookie, cookie_mask), FlowEntry)
+        return await self._multipart(msg.FlowStatsRequest(chosen, match, cookie, cookie_mask), FlowEntry)
 
     async def aggregate(
         self, table: int | None = None, match: Match = MATCH_ALL, *, cookie: int = 0, cookie_mask: int = 0
-    ) -> AggregateStats:
+    ) -> msg.AggregateStats:
         """How many flows `dump_flows` would return, and their packets and bytes together."""
         chosen = ALL_TABLES if table is None else table
-        request = AggregateRequest(chosen, match, cookie, cookie_mask)
-        return (await self._multipart(request, AggregateStats))[0]
+        request = msg.AggregateRequest(chosen, match, cookie, cookie_mask)
+        return (await self._multipart(request, msg.AggregateStats))[0]
 
     async def groups(self) -> list[Group]:
-        return await self._multipart(GroupDescRequest(), Group)
+        return await self._multipart(msg.GroupDescRequest(), Group)
 
-    async def group_stats(self) -> list[GroupStats]:
-        return await self._multipart(GroupStatsRequest(), GroupStats)
+    async def group_stats(self) -> list[msg.GroupStats]:
+        return await self._multipart(msg.GroupStatsRequest(), msg.GroupStats)
 
     async def meters(self) -> list[Meter]:
-        return await self._multipart(MeterDescRequest(), Meter)
+        return await self._multipart(msg.MeterDescRequest(), Meter)
 
-    async def meter_stats(self) -> list[MeterStats]:
-        return await self._multipart(MeterStatsRequest(), MeterStats)
+    async def meter_stats(self) -> list[msg.MeterStats]:
+        return await self._multipart(msg.MeterStatsRequest(), msg.MeterStats)
 
-    async def ports(self) -> list[PortDesc]:
+    async def ports(self) -> list[msg.PortDesc]:
         """Every port of the bridge, its local port included."""
-        return await self._multipart(PortDescRequest(), PortDesc)
+        return await self._multipart(msg.PortDescRequest(), msg.PortDesc)
 
-    async def port_stats(self) -> list[PortStats]:
-        return await self._multipart(PortStatsRequest(), PortStats)
+    async def port_stats(self) -> list[msg.PortStats]:
+        return await self._multipart(msg.PortStatsRequest(), msg.PortStats)
 
-    async def table_stats(self) -> list[TableStats]:
-        return await self._multipart(TableStatsRequest(), TableStats)
+    async def table_stats(self) -> list[msg.TableStats]:
+        return await self._multipart(msg.TableStatsRequest(), msg.TableStats)
 
-    async def table_descs(self) -> list[TableDesc]:
-        return await self._multipart(TableDescRequest(), TableDesc)
+    async def table_descs(self) -> list[msg.TableDesc]:
+        return await self._multipart(msg.TableDescRequest(), msg.TableDesc)
 
-    async def switch_desc(self) -> SwitchDesc:
+    async def switch_desc(self) -> msg.SwitchDesc:
         """Manufacturer, hardware, software, serial number and datapath description."""
-        descriptions = await self._multipart(SwitchDescRequest(), SwitchDesc)
+        descriptions = await self._multipart(msg.SwitchDescRequest(), msg.SwitchDesc)
         return descriptions[0]
 
-    async def role(self, role: Role = Role.NOCHANGE, generation_id: int = 0) -> RoleReply:
+    async def role(self, role: msg.Role = msg.Role.NOCHANGE, generation_id: int = 0) -> msg.RoleReply:
         """Take a role, or ask for the present one. PRIMARY and SECONDARY need a generation not seen before."""
-        reply: RoleReply = await self._call(RoleRequest(role, generation_id))
+        reply: msg.RoleReply = await self._call(msg.RoleRequest(role, generation_id))
         return reply
 
     async def packet_out(
@@ -303,13 +259,13 @@ class OpenFlowClient:
         `match` instead of `in_port` gives all pipeline fields (in_port, tunnel, metadata, registers). Returns
         when the switch has done it; raises ModError when it refused.
         """
-        await self.send_flow_mods([PacketOut(data, tuple(actions), match or Match(in_port=in_port))])
+        await self.send_flow_mods([msg.PacketOut(data, tuple(actions), match or Match(in_port=in_port))])
 
     # -- being told --------------------------------------------------------------------------------------
 
-    def on_packet_in(self, callback: Callable[[PacketIn], None]) -> Remove:
+    def on_packet_in(self, callback: Callable[[msg.PacketIn], None]) -> Remove:
         """Call back with each packet sent to us, as soon as it is read. Returns a function that ends it."""
-        return self._subscribe(PacketIn, callback)
+        return self._subscribe(msg.PacketIn, callback)
 
     def packet_ins(self, max_queue: int = 1000) -> PacketQueue:
         """Packets sent to us, from now on: `async for packet in of.packet_ins():`.
@@ -323,21 +279,21 @@ class OpenFlowClient:
             queue.end(self._connection.lost)
         return queue
 
-    def on_port_status(self, callback: Callable[[PortStatus], None]) -> Remove:
+    def on_port_status(self, callback: Callable[[msg.PortStatus], None]) -> Remove:
         """Call back when a port appears, changes or goes. Returns a function that ends it."""
-        return self._subscribe(PortStatus, callback)
+        return self._subscribe(msg.PortStatus, callback)
 
-    def on_role_status(self, callback: Callable[[RoleStatus], None]) -> Remove:
+    def on_role_status(self, callback: Callable[[msg.RoleStatus], None]) -> Remove:
         """Call back when another controller took our role."""
-        return self._subscribe(RoleStatus, callback)
+        return self._subscribe(msg.RoleStatus, callback)
 
-    def on_flow_removed(self, callback: Callable[[FlowRemoved], None]) -> Remove:
+    def on_flow_removed(self, callback: Callable[[msg.FlowRemoved], None]) -> Remove:
         """Call back when a flow with the SEND_FLOW_REM flag goes, by timeout, deletion or eviction."""
-        return self._subscribe(FlowRemoved, callback)
+        return self._subscribe(msg.FlowRemoved, callback)
 
     async def on_flow_change(
         self,
-        callback: Callable[[FlowUpdate], None],
+        callback: Callable[[msg.FlowUpdate], None],
         *,
         table: int | None = None,
         match: Match = MATCH_ALL,
@@ -351,15 +307,15 @@ class OpenFlowClient:
         there come first. The switch merges several monitors of a connection: every callback gets all updates.
         """
         self._monitor_id += 1
-        flags = ALL_CHANGES
-        flags |= MonitorFlags.INITIAL if initial else MonitorFlags(0)
-        flags |= MonitorFlags.OWN_IN_FULL if own_in_full else MonitorFlags(0)
+        flags = msg.ALL_CHANGES
+        flags |= msg.MonitorFlags.INITIAL if initial else msg.MonitorFlags(0)
+        flags |= msg.MonitorFlags.OWN_IN_FULL if own_in_full else msg.MonitorFlags(0)
         chosen = ALL_TABLES if table is None else table
-        request = FlowMonitorRequest(self._monitor_id, flags, chosen, match)
-        callbacks = self._handlers.setdefault(FlowUpdate, [])
+        request = msg.FlowMonitorRequest(self._monitor_id, flags, chosen, match)
+        callbacks = self._handlers.setdefault(msg.FlowUpdate, [])
         callbacks.append(callback)
         try:
-            for update in await self._multipart(request, FlowUpdate):
+            for update in await self._multipart(request, msg.FlowUpdate):
                 self._run(callback, update)
         except BaseException:
             callbacks.remove(callback)
@@ -372,8 +328,8 @@ class OpenFlowClient:
         callback = self._monitors.pop(monitor_id, None)
         if callback is None:
             raise InvalidValueError(f"there is no flow monitor {monitor_id}")
-        await self._multipart(FlowMonitorCancel(monitor_id), FlowUpdate)
-        self._handlers[FlowUpdate].remove(callback)
+        await self._multipart(msg.FlowMonitorCancel(monitor_id), msg.FlowUpdate)
+        self._handlers[msg.FlowUpdate].remove(callback)
 
     # -- inside ------------------------------------------------------------------------------------------
 
@@ -388,15 +344,15 @@ class OpenFlowClient:
     async def _multipart(self, request: Any, entry: type[T]) -> list[T]:
         return await self._connected().multipart(request, self.timeout_s)
 
-    async def _bundle(self, batch: Batch, flags: BundleFlags) -> None:
+    async def _bundle(self, batch: Batch, flags: msg.BundleFlags) -> None:
         connection = self._connected()
         self._bundle_id += 1
         bundle_id = self._bundle_id
 
-        def control(kind: BundleControlType) -> BundleControl:
-            return BundleControl(bundle_id, kind, flags)
+        def control(kind: msg.BundleControlType) -> msg.BundleControl:
+            return msg.BundleControl(bundle_id, kind, flags)
 
-        opened, unsent = connection.prepare(control(BundleControlType.OPEN_REQUEST))
+        opened, unsent = connection.prepare(control(msg.BundleControlType.OPEN_REQUEST))
         try:
             for chunk in bundle_chunks(batch, bundle_id, flags):
                 connection.write(unsent + chunk)
@@ -404,7 +360,7 @@ class OpenFlowClient:
                 if len(chunk) >= CHUNK_BYTES:
                     await connection.drain()
             # The answer to closing comes after every error for an addition; a commit would apply the rest.
-            closed, close = connection.prepare(control(BundleControlType.CLOSE_REQUEST))
+            closed, close = connection.prepare(control(msg.BundleControlType.CLOSE_REQUEST))
             connection.write(unsent + close)
             await wait(asyncio.gather(opened, closed), self.timeout_s)
             if batch.refused:
@@ -412,12 +368,12 @@ class OpenFlowClient:
         except BaseException as error:
             opened.cancel()
             if connection.lost is None:
-                connection.fire(control(BundleControlType.DISCARD_REQUEST))
+                connection.fire(control(msg.BundleControlType.DISCARD_REQUEST))
             if isinstance(error, PeerError):
                 raise BundleError(batch.errors or [error], batch.refused) from error
             raise
         try:
-            await self._call(control(BundleControlType.COMMIT_REQUEST))
+            await self._call(control(msg.BundleControlType.COMMIT_REQUEST))
         except PeerError as error:
             raise BundleError(batch.errors or [error], batch.refused) from error
 
@@ -433,11 +389,12 @@ class OpenFlowClient:
         their order, so whatever is sent later happens under the new configuration."""
         connection = self._connected()
         kinds = [kind for message, kind in _ASYNC_KIND.items() if self._handlers.get(message)]
-        if AsyncKind.PACKET_IN in kinds:
-            # A connection to the management socket gets no packets while its miss_send_len is 0.
-            connection.write(self._session.send(SetConfig(miss_send_len=_WHOLE_PACKET)))
-            connection.write(self._session.send(SetPacketInFormat()))
-        connection.write(self._session.send(SetAsync(AsyncConfig.of(*kinds))))
+        if msg.AsyncKind.PACKET_IN in kinds:
+            # A connection to the management socket gets no packets while its miss_send_len is 0. The flags of the
+            # same message are the whole bridge's handling of fragments: they stay as they were.
+            connection.write(self._session.send(msg.SetConfig(self._fragments, _WHOLE_PACKET)))
+            connection.write(self._session.send(msg.SetPacketInFormat()))
+        connection.write(self._session.send(msg.SetAsync(msg.AsyncConfig.of(*kinds))))
 
     def _notice(self, value: Any) -> None:
         for item in value if isinstance(value, list) else (value,):
@@ -467,3 +424,12 @@ def _remover(callbacks: list[Callable[[T], None]], callback: Callable[[T], None]
             callbacks.remove(callback)
 
     return remove
+
+
+def _undone(meters: Iterable[msg.MeterMod], error: ModError) -> list[msg.MeterMod]:
+    """Deletions of the meters that were added: not of one refused because somebody else has its number."""
+    if error.refused > len(error.errors):
+        return []  # not every refused one is known
+    refused = {id(one.request) for one in error.errors}
+    added = [mod for mod in meters if mod.command is MeterModCommand.ADD and id(mod) not in refused]
+    return [msg.MeterMod.delete(mod.meter_id) for mod in added]

@@ -187,8 +187,15 @@ async def test_when_the_bundle_fails_its_meters_go_again(of: OpenFlowClient, br:
     with pytest.raises(BundleError):
         await of.apply([MeterMod.add(METER), FlowMod.add(flow(1)), BAD])
     with pytest.raises(ModError, match="OFPMMFC_UNKNOWN_METER"):
-        await of.apply([MeterMod.modify(METER), FlowMod.add(flow(1))])
+        await of.apply([MeterMod.add(METER), MeterMod.modify(Meter(8, METER.bands)), FlowMod.add(flow(1))])
     assert (await of.meters(), br.dump()) == ([], [])
+    await of.apply([MeterMod.add(METER)])
+    with pytest.raises(ModError, match="OFPMMFC_METER_EXISTS"):
+        await of.apply([MeterMod.add(METER), FlowMod.add(flow(1))])
+    assert (await of.meters(), br.dump()) == ([METER], [])
+    with pytest.raises(ModError):
+        await of.apply([MeterMod.add(METER)] * 1001)
+    assert await of.meters() == [METER]
 
 
 async def test_groups_live_in_the_same_bundle_as_their_flows(of: OpenFlowClient, br: Bridge) -> None:
@@ -358,6 +365,15 @@ async def test_packets_come_with_their_fields_and_userdata(of: OpenFlowClient, b
     assert (packet.userdata, packet.cookie, packet.table) == (b"note", 0xABC, 0)
     assert packet.reason is PacketInReason.ACTION
     assert packet.full_length == 60
+
+
+async def test_asking_for_packets_leaves_the_handling_of_fragments(br: Bridge) -> None:
+    br.ofctl("set-frags", "nx-match")
+    async with OpenFlowClient(br.remote) as of:
+        of.packet_ins()
+        await of.barrier()
+    assert br.ofctl("get-frags").strip() == "nx-match"
+    br.ofctl("set-frags", "normal")
 
 
 async def test_packets_of_a_packet_out(of: OpenFlowClient) -> None:
@@ -641,8 +657,10 @@ async def slow_server(after: bytes) -> AsyncIterator[tuple[str, asyncio.Future[a
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(16)
         writer.write(frame(MessageType.HELLO, 1, Hello().encode()))
-        xid = (await reader.readexactly(8))[4:]
-        writer.write(frame(MessageType.FEATURES_REPLY, int.from_bytes(xid, "big"), bytes(24)) + after)
+        for kind, size in ((MessageType.FEATURES_REPLY, 24), (MessageType.GET_CONFIG_REPLY, 4)):
+            xid = int.from_bytes((await reader.readexactly(8))[4:], "big")
+            writer.write(frame(kind, xid, bytes(size)))
+        writer.write(after)
         served.set_result(reader)
         writers.append(writer)
 
