@@ -229,9 +229,7 @@ class Client:
     async def steal_lock(self, lock: Lock) -> None:
         connection = self._usable()
         if not self._is_leader():
-            lock.wanted = False
-            lock.ask(connection, False)
-            return
+            raise lock.not_leader()
         await lock.send(connection, "steal")
 
     async def drop_lock(self, lock: Lock) -> None:

@@ -62,9 +62,16 @@ class Lock:
             raise
 
     async def steal(self) -> None:
-        """Take the lock from whoever has it; the loser is told (RFC 7047 §4.1.9)."""
-        self.wanted = True
-        await self._client.steal_lock(self)
+        """Take the lock from whoever has it; the loser is told (RFC 7047 §4.1.9).
+
+        Raises as `acquire`, and ConnectionLost if the answer did not come.
+        """
+        wanted, self.wanted = self.wanted, True
+        try:
+            await self._client.steal_lock(self)
+        except OvsdbError:
+            self.wanted = wanted
+            raise
 
     async def release(self) -> None:
         """Give the lock back, or leave the queue for it."""
@@ -91,9 +98,12 @@ class Lock:
     def ask(self, connection: Connection, is_leader: bool) -> None:
         """Send the request on a fresh connection, or say why not."""
         if not is_leader:
-            self.fail(NotLeader(f"lock {self.name}: connected to a server that is not the leader"))
+            self.fail(self.not_leader())
             return
         self.send(connection, "lock").add_done_callback(self._refused)
+
+    def not_leader(self) -> NotLeader:
+        return NotLeader(f"lock {self.name}: connected to a server that is not the leader")
 
     def send(self, connection: Connection, method: str) -> asyncio.Future[Any]:
         """Send lock or steal; its answer says whether the lock is ours at once."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -98,7 +99,7 @@ class BaseType:
 
 _NAMES = {
     AtomType.INTEGER: "an integer of 64 bits",
-    AtomType.REAL: "a finite real number",
+    AtomType.REAL: "a finite, normal real number",
     AtomType.BOOLEAN: "a boolean",
     AtomType.STRING: "a string without a null character",
     AtomType.UUID: "a UUID",
@@ -115,12 +116,13 @@ def _fits(type_: AtomType, value: object) -> bool:
         return False
     if type_ is AtomType.INTEGER:
         return isinstance(value, int) and INT_MIN <= value <= INT_MAX
-    return isinstance(value, (int, float)) and _finite(value)
+    return isinstance(value, (int, float)) and _is_real(value)
 
 
-def _finite(value: int | float) -> bool:
+def _is_real(value: int | float) -> bool:
+    """Whether ovsdb-server can read it: it drops a client that writes a subnormal number."""
     try:
-        return math.isfinite(value)
+        return math.isfinite(value) and (value == 0 or abs(value) >= sys.float_info.min)
     except OverflowError:  # an int too large for a real
         return False
 

@@ -89,6 +89,7 @@ def test_any_python_value_encodes_or_is_refused_by_type(column: Column, value: A
         ("r", float("nan")),
         ("r", float("inf")),
         ("r", 10**400),
+        ("r", 2.2e-309),
         ("r", "1"),
         ("r", False),
         ("b", 1),

@@ -1,0 +1,232 @@
+"""A real RAFT cluster: the leader is found and followed, replicas resume, locks are the leader's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from ovsctl.ovsdb import (
+    Assert,
+    Batch,
+    Client,
+    ConnectFailed,
+    Delete,
+    Insert,
+    Monitor,
+    NotConnected,
+    NotLeader,
+    NotOwner,
+    OutcomeUnknown,
+    by_uuid,
+)
+from tests.ovsctl.ovsdb.schemas import SCHEMA_JSON
+from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, ovsdb_server
+
+pytestmark = pytest.mark.ovs
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[OvsdbCluster]:
+    with ovsdb_cluster(SCHEMA_JSON) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def all_run(cluster: OvsdbCluster) -> Iterator[None]:
+    yield
+    for server in cluster.servers:
+        if server.process is None:
+            server.start()
+    cluster.wait_leader()
+
+
+def client_of(cluster: OvsdbCluster, *, leader_only: bool = True, remotes: list[str] | None = None) -> Client:
+    return Client(
+        remotes or cluster.remotes, "Kinds", leader_only=leader_only, backoff_s=(0.02, 0.1), connect_timeout_s=15
+    )
+
+
+def server_at(cluster: OvsdbCluster, client: Client) -> OvsdbServer:
+    assert client.server is not None
+    return next(server for server in cluster.servers if server.remote == client.server.remote)
+
+
+async def lost(client: Client) -> None:
+    gone = asyncio.Event()
+    end = client.on_connection_change(lambda connected: gone.set())
+    if client.connected:
+        await gone.wait()
+    end()
+
+
+async def test_the_leader_is_found_and_known(cluster: OvsdbCluster) -> None:
+    leader = cluster.wait_leader()
+    remotes = [server.remote for server in cluster.followers()] + [leader.remote]
+    async with client_of(cluster, remotes=remotes) as client:
+        assert client.server is not None
+        assert (client.server.remote, client.server.model, client.server.leader) == (leader.remote, "clustered", True)
+        assert client.server.cid is not None
+        assert client.server.sid is not None
+
+
+async def test_any_server_will_do_unless_told(cluster: OvsdbCluster) -> None:
+    follower = cluster.followers()[0]
+    async with client_of(cluster, leader_only=False, remotes=[follower.remote]) as client:
+        assert client.server is not None
+        assert not client.server.leader
+        (uuid,) = await client.transact(Insert("Other", {"name": "by a follower"}))
+        assert await client.transact(Delete("Other", by_uuid(uuid))) == [1]
+    with pytest.raises(ConnectFailed, match="not the leader"):
+        async with Client([follower.remote], "Kinds", leader_only=True, connect_timeout_s=0.2):
+            pass
+
+
+async def test_shuffled_remotes_are_all_used(cluster: OvsdbCluster) -> None:
+    first = set()
+    for seed in range(12):
+        options = {"shuffle": True, "rng": random.Random(seed)}
+        async with Client(cluster.remotes, "Kinds", **options) as client:  # type: ignore[arg-type]
+            assert client.server is not None
+            first.add(client.server.remote)
+    assert first == set(cluster.remotes)
+
+
+async def test_failover_keeps_what_was_acknowledged_and_resumes(cluster: OvsdbCluster) -> None:
+    async with client_of(cluster) as client:
+        await client.transact(Delete("Other", ()))
+        replica = await client.monitor({"Other": Monitor(("name",))})
+        (first,) = await client.transact(Insert("Other", {"name": "before"}))
+        kept = replica["Other"][first]
+        batches: list[Batch] = []
+        replica.subscribe(batches.append)
+        last_id = replica.last_id
+        server_at(cluster, client).stop()
+        await lost(client)
+        await client.wait_connected(20)
+        assert replica.synced
+        assert replica.last_id == last_id  # the new leader knew it: nothing was sent again
+        assert batches == []
+        assert replica["Other"][first] is kept
+        (second,) = await client.transact(Insert("Other", {"name": "after"}))
+        assert set(replica["Other"]) == {first, second}
+
+
+async def test_changes_missed_while_away_come_as_a_difference(cluster: OvsdbCluster) -> None:
+    leader, follower = cluster.wait_leader(), cluster.followers()[0]
+    async with client_of(cluster, leader_only=False, remotes=[follower.remote]) as client:
+        await client.transact(Delete("Other", ()))
+        a, b = await client.transact(Insert("Other", {"name": "a"}), Insert("Other", {"name": "b"}))
+        replica = await client.monitor({"Other": Monitor(("name",), (("name", "!=", "hidden"),))})
+        batches: list[Batch] = []
+        replica.subscribe(batches.append)
+        kept = replica["Other"][a]
+        follower.stop()
+        await lost(client)
+        async with client_of(cluster, remotes=[leader.remote]) as other:
+            (c, _) = await other.transact(Insert("Other", {"name": "c"}), Insert("Other", {"name": "hidden"}))
+            await other.transact(Delete("Other", by_uuid(b)))
+        follower.start()
+        await client.wait_connected(20)
+        await client.transact(Insert("Other", {"name": "d"}))
+        changes = {change.uuid: change for batch in batches for change in batch}
+        assert {change.new and change.new.name for change in changes.values()} == {None, "c", "d"}
+        assert {row.name for row in replica["Other"].values()} == {"a", "c", "d"}
+        assert replica["Other"][a] is kept
+        assert changes[b].old is not None
+        assert replica["Other"][c].name == "c"
+
+
+async def test_a_client_leaves_a_leader_that_resigns(cluster: OvsdbCluster) -> None:
+    async with client_of(cluster) as client:
+        lock = client.lock("resign")
+        await lock.acquire()
+        before = server_at(cluster, client)
+        # A leader that leaves gives its leadership away while it still serves.
+        before.pause()
+        others = [server for server in cluster.servers if server is not before]
+        elected = OvsdbCluster(others, cluster.name)
+        await asyncio.to_thread(elected.wait_leader)
+        gone = asyncio.create_task(lost(client))
+        await asyncio.sleep(0)
+        before.resume()
+        await asyncio.wait_for(gone, 20)
+        assert not lock.held
+        await client.wait_connected(20)
+        assert server_at(cluster, client) is cluster.wait_leader()
+        await asyncio.wait_for(lock.acquire(), 10)
+
+
+async def test_locks_are_granted_by_the_leader_only(cluster: OvsdbCluster) -> None:
+    follower = cluster.followers()[0]
+    async with client_of(cluster, leader_only=False, remotes=[follower.remote]) as client:
+        lock = client.lock("one")
+        with pytest.raises(NotLeader):
+            await lock.acquire()
+        with pytest.raises(NotLeader):
+            await lock.steal()
+        assert not lock.wanted
+
+
+async def test_a_lock_passes_on_when_its_owner_and_its_server_die(cluster: OvsdbCluster) -> None:
+    async with client_of(cluster) as one, client_of(cluster) as two:
+        first, second = one.lock("pass"), two.lock("pass")
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(0.05)
+        assert not second.held
+        await two.transact(Delete("Other", ()))
+        with pytest.raises(NotOwner):
+            await two.transact(Assert("pass"), Delete("Other", ()))
+        server = server_at(cluster, one)
+        leaving = asyncio.create_task(lost(one))
+        await asyncio.sleep(0)
+        server.stop()
+        await leaving
+        assert not first.held
+        await one.close()
+        await asyncio.wait_for(waiting, 20)
+        assert second.held
+        assert await two.transact(Assert("pass"), Delete("Other", ())) == [None, 0]
+
+
+async def test_without_a_majority_nothing_is_acknowledged(cluster: OvsdbCluster) -> None:
+    async with client_of(cluster) as client:
+        for server in cluster.followers():
+            server.stop()
+        with pytest.raises((OutcomeUnknown, NotConnected)):
+            await client.transact(Insert("Other", {"name": "lonely"}), timeout_s=0.3)
+
+
+async def test_lock_order_stealing_and_release() -> None:
+    with ovsdb_server(SCHEMA_JSON) as server:
+        async with Client(server.remote, "Kinds") as one, Client(server.remote, "Kinds") as two:
+            first, second = one.lock("x"), two.lock("x")
+            states: list[bool] = []
+            end = first.on_change(states.append)
+            async with first:
+                waiting = asyncio.create_task(second.acquire())
+                await asyncio.sleep(0.02)
+                assert (first.held, second.held) == (True, False)
+            await asyncio.wait_for(waiting, 5)
+            assert states == [True, False]
+            await first.steal()
+            await asyncio.wait_for(second.wait_lost(), 5)
+            assert (first.held, second.held, second.wanted) == (True, False, True)
+            await first.release()
+            await asyncio.wait_for(second.acquire(), 5)  # a victim of stealing is next in the queue
+            end()
+            waiting = asyncio.create_task(first.acquire())
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert not first.wanted
+            waiting = asyncio.create_task(first.acquire())
+            await asyncio.sleep(0.02)
+            await one.close()
+            with pytest.raises(NotConnected):
+                await waiting
+            assert states == [True, False, True, False]
