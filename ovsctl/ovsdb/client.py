@@ -17,6 +17,7 @@ import msgspec
 
 from .connection import Connection
 from .errors import (
+    BadRemote,
     BadValue,
     ConnectFailed,
     ConnectionLost,
@@ -73,6 +74,8 @@ class Client:
         if shuffle:
             (rng or random.Random()).shuffle(self._remotes)  # noqa: S311 - spreads load, hides nothing
         self._tls = tls.context() if isinstance(tls, Tls) else tls
+        if self._tls is None and any(remote.secure for remote in self._remotes):
+            raise BadRemote("an ssl: remote needs the key and certificates: give tls")
         self._connect_timeout_s = connect_timeout_s
         self._probe_interval_s, self._max_message_bytes = probe_interval_s, max_message_bytes
         self._backoff_s = backoff_s

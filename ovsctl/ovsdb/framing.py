@@ -85,8 +85,6 @@ class Framer:
         if rest:
             self._keep(rest)
         self._depth = depths[-1] if depths else depth
-        if self._depth < 0:
-            raise ProtocolError("a message ends that did not begin")
         return messages
 
     def _complete(self, piece: bytes) -> bytes | bytearray:

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovsctl.ovsdb import Batch, Client, Delete, Insert, Monitor, Mutate, Operation, Replica, Row, Update, by_uuid
+from ovsctl.ovsdb import (
+    Batch,
+    Client,
+    Commit,
+    Delete,
+    Insert,
+    Monitor,
+    Mutate,
+    Operation,
+    Replica,
+    Row,
+    Update,
+    by_uuid,
+)
 from tests.ovsctl.ovsdb.schemas import REQUIRED, SCHEMA, SCHEMA_JSON, rows, values
 from tests.servers import OvsdbServer, ovsdb_server
 
@@ -111,7 +124,7 @@ class World:
         """Send what is pending with a mark, and wait until both replicas have seen it."""
         self.marks += 1
         mark = Insert("Other", {"name": f"mark {self.marks}"})
-        await self.client.transact(*self.pending, mark)
+        await self.client.transact(*self.pending, mark, Commit())  # or a killed server forgets it
         self.pending.clear()
         for replica in (self.whole, self.some):
             while not any(row.name == mark.row["name"] for row in replica["Other"].values()):
@@ -162,7 +175,7 @@ def chosen(all_rows: Content, condition: Any) -> Content:
 
 async def play(server: OvsdbServer, script: list[tuple[Any, ...]]) -> None:
     async with Client(server.remote, "Kinds", backoff_s=(0.005, 0.02)) as client:
-        await client.transact(Delete("Other", ()), Delete("Kind", ()), Insert("Kind", {**REQUIRED, "i": 1}))
+        await client.transact(Delete("Other", ()), Delete("Kind", ()), Insert("Kind", {**REQUIRED, "i": 1}), Commit())
         both = {"Kind": Monitor(), "Other": Monitor()}
         world = World(server, client, await client.monitor(both), await client.monitor(both))
         for step in script:

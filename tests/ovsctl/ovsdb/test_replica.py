@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -233,6 +234,23 @@ def test_any_updates_are_folded_or_refused_by_type(by_row: dict[str, Any]) -> No
         assert dict(replica["Kind"]) == before
     for row in replica["Kind"].values():
         hash(row)
+
+
+def test_a_legal_message_in_another_form_may_delete(replica: Replica) -> None:
+    fill(replica, a={"initial": {"i": 1}}, b={"initial": {}})
+    update(replica, a={"modify": {"i": ["set", [2]]}}, b={"delete": None})
+    assert {uuid: row.i for uuid, row in replica["Kind"].items()} == {A: 2}
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_cycle_collector_is_left_as_it_was(replica: Replica, enabled: bool) -> None:
+    try:
+        if not enabled:
+            gc.disable()
+        fill(replica, a={"initial": {}})
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 def test_unmonitored_tables_and_columns_are_passed_over() -> None:
