@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .callbacks import call_each, report
 from .connection import Connection
 from .errors import (
     BadRemote,
@@ -84,7 +85,9 @@ class Client:
         self._schema: Schema | None = None
         self._info: ServerInfo | None = None
         self._replicas: dict[int, Replica] = {}
-        self._unanswered: dict[int, int] = {}
+        # How many changes of conditions a replica's user asked for, and the server is known to have.
+        self._wanted: dict[int, int] = {}
+        self._applied: dict[int, int] = {}
         self._locks: dict[str, Lock] = {}
         self._next_monitor = 0
         self._reasons: dict[str, str] = {}
@@ -117,6 +120,7 @@ class Client:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+            self._changed.set()
         if self._connection is not None:
             self._connection.close(ConnectionLost("the client is closed"))
         for replica in self._replicas.values():
@@ -199,7 +203,7 @@ class Client:
         replica = Replica(self.schema, tables, change)
         replica.encode_monitors()
         self._replicas[number] = replica
-        self._unanswered[number] = 0
+        self._wanted[number] = self._applied[number] = 0
         if self._connection is not None:
             self._start(self._connection, number)
         try:
@@ -278,6 +282,12 @@ class Client:
             if connection is not None:
                 connection.close(ConnectionLost("the client is closed"))
             raise
+        except Exception as error:  # the top of the loop: whatever it was, the next try may do
+            report(error, f"connecting to {remote.text} failed")
+            self._reasons[remote.text] = repr(error)
+            if connection is not None:
+                connection.close(ConnectionLost(repr(error)))
+            return None
         return connection
 
     def _new_connection(self) -> Connection:
@@ -302,13 +312,18 @@ class Client:
         except RequestError:
             info = ServerInfo.plain(remote.text, self.database)
         else:
-            info = server_info(self._server, remote.text, self.database)
-            reason = unfit(info, self.leader_only)
-            if reason is not None:
-                raise ConnectionLost(reason)
+            info = self._fit(remote.text)
         schema = await asking
         assert isinstance(schema, Schema)  # noqa: S101 - for the type checker
         return info, schema
+
+    def _fit(self, remote: str) -> ServerInfo:
+        """What the server says of itself; raises ConnectionLost if it will not do."""
+        info = server_info(self._server, remote, self.database)
+        reason = unfit(info, self.leader_only)
+        if reason is not None:
+            raise ConnectionLost(reason)
+        return info
 
     async def _take_up(self, connection: Connection, info: ServerInfo, schema: Schema) -> None:
         """Make the connection the one in use, after all replicas are in step with it."""
@@ -321,6 +336,8 @@ class Client:
         await asyncio.gather(*starting, return_exceptions=True)  # each replica keeps its own error
         if connection.error is not None:
             raise connection.error
+        if self._server.synced:
+            self._info = info = self._fit(info.remote)  # it may have changed meanwhile
         self._connection = connection
         for number in self._replicas:  # those that were asked for meanwhile
             if not self._replicas[number].synced:
@@ -341,7 +358,13 @@ class Client:
     def _start(self, connection: Connection, number: int) -> asyncio.Future[Any]:
         replica = self._replicas[number]
         params = [self.database, number, replica.encode_monitors(), replica.last_id]
-        call = connection.call("monitor_cond_since", params, replica.fold_initial)
+        version = self._wanted[number]
+
+        def started(raw: msgspec.Raw) -> None:
+            self._applied[number] = version
+            replica.fold_initial(raw)
+
+        call = connection.call("monitor_cond_since", params, started)
         call.add_done_callback(lambda done: self._started(number, done))
         return call
 
@@ -353,7 +376,6 @@ class Client:
 
     def _forget(self, number: int) -> None:
         self._replicas.pop(number, None)
-        self._unanswered.pop(number, None)
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -392,8 +414,7 @@ class Client:
 
     def _on_lost(self, connection: Connection) -> None:
         for number, replica in self._replicas.items():
-            replica.lost(resume=not self._unanswered[number])
-            self._unanswered[number] = 0
+            replica.lost(resume=self._applied[number] == self._wanted[number])
         if connection is self._connection:
             self._connection = None
             for lock in self._locks.values():
@@ -402,8 +423,7 @@ class Client:
 
     def _announce(self, connected: bool) -> None:
         self._changed.set()
-        for callback in tuple(self._callbacks):
-            callback(connected)
+        call_each(self._callbacks, connected, "a callback of the connection's state")
 
     def _usable(self) -> Connection:
         if self._connection is None:
@@ -418,26 +438,36 @@ class Client:
             raise NotConnected("the replica is closed")
         before = replica.monitors[table]
         replica.monitors[table] = Monitor(before.columns, where)
-        connection = self._connection
-        if connection is None or not replica.synced:
-            # Whether the server has taken it when the connection comes back is open: ask for all.
-            replica.lost(resume=False)
-            await replica.wait_synced()
-            return
-        self._unanswered[number] += 1
-        params = [number, number, {table: [{"where": replica.encode_condition(table, where)}]}]
-        try:
-            await connection.call("monitor_cond_change", params, lambda _: self._answered(number))
-        except ConnectionLost:
-            await replica.wait_synced()
-        except RequestError:
-            self._answered(number)
-            replica.monitors[table] = before
-            raise
+        self._wanted[number] += 1
+        version = self._wanted[number]
+        while self._applied[number] < version:
+            connection = await self._in_step(replica)
+            with contextlib.suppress(ConnectionLost):  # then the next connection starts with it
+                try:
+                    await self._send_conditions(connection, number, replica)
+                except RequestError:
+                    replica.monitors[table] = before
+                    raise
 
-    def _answered(self, number: int) -> None:
-        if self._unanswered.get(number):
-            self._unanswered[number] -= 1
+    def _send_conditions(self, connection: Connection, number: int, replica: Replica) -> asyncio.Future[Any]:
+        """Send all conditions as they are wanted now; the rows come before the answer."""
+        version = self._wanted[number]
+        wheres = {
+            table: [{"where": replica.encode_condition(table, monitor.where)}]
+            for table, monitor in replica.monitors.items()
+        }
+
+        def answered(_: msgspec.Raw) -> None:
+            self._applied[number] = version
+
+        return connection.call("monitor_cond_change", [number, number, wheres], answered)
+
+    async def _in_step(self, replica: Replica) -> Connection:
+        """The connection, once the replica is in step with it."""
+        while self._connection is None or not replica.synced:
+            await self.wait_connected()
+            await replica.wait_synced()
+        return self._connection
 
 
 async def _answer(connection: Connection, call: asyncio.Future[Any], timeout_s: float | None) -> Any:

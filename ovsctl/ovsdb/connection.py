@@ -81,6 +81,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for event in self.session.receive(data, self._loop.time()):
+                if self._transport is None:
+                    break  # what an earlier event led to has ended the connection
                 if isinstance(event, Reply):
                     self._reply(event)
                 else:

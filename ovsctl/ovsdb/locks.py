@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .callbacks import call_each
 from .errors import NotLeader, OvsdbError
 from .jsontext import decode_json
 
@@ -138,8 +139,7 @@ class Lock:
         if held != self.held:
             self.held = held
             self._changed.set()
-            for callback in tuple(self._callbacks):
-                callback(held)
+            call_each(self._callbacks, held, f"a callback of lock {self.name}")
 
 
 class _Answer(msgspec.Struct):

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from .callbacks import call_each
 from .errors import ConnectionLost, DecodeError, OvsdbError
 from .jsontext import JSON_ERRORS, decode_json
 from .operations import Where, encode_where
@@ -268,19 +269,9 @@ class Replica:
 
     def _emit(self, batch: Batch) -> None:
         if batch:
-            for callback in tuple(self._subscribers):
-                self._call(callback, batch)
+            call_each(self._subscribers, batch, "a replica's subscriber")
             for stream in self._streams:
                 stream.put(batch)
-
-    @staticmethod
-    def _call(callback: Callable[[Batch], None], batch: Batch) -> None:
-        try:
-            callback(batch)
-        except Exception as error:
-            # Neither the other subscribers nor the connection are to suffer: asyncio reports it.
-            context = {"message": "a replica's subscriber raised", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
 
     def drop_stream(self, stream: ChangeStream) -> None:
         if stream in self._streams:

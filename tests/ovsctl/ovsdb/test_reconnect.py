@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ import pytest_asyncio
 from ovsctl.ovsdb import (
     Batch,
     Client,
+    Commit,
     ConnectFailed,
     ConnectionLost,
     Delete,
@@ -171,6 +173,71 @@ async def test_conditions_are_kept_and_may_change_while_disconnected(client: Cli
     assert names(replica) == {"a"}
     await replica.set_condition("Other", False)
     assert names(replica) == set()
+
+
+async def test_conditions_changed_at_once_and_over_a_restart_all_hold(client: Client, server: OvsdbServer) -> None:
+    await client.transact(
+        *(Insert("Other", {"name": name}) for name in "abc"), Insert("Kind", {**REQUIRED, "i": 5}), Commit()
+    )
+    replica = await client.monitor({"Other": Monitor(where=False), "Kind": Monitor(where=False)})
+
+    def change(name: str) -> list[Coroutine[Any, Any, None]]:
+        return [
+            replica.set_condition("Other", (("name", "==", name),)),
+            replica.set_condition("Kind", (("i", "==", 5),)),
+            replica.set_condition("Other", (("name", "!=", name),)),
+        ]
+
+    await asyncio.gather(*change("a"))
+    assert {row.name for row in replica["Other"].values()} == {"b", "c"}
+    assert len(replica["Kind"]) == 1
+    changing = asyncio.gather(*change("b"))
+    await asyncio.sleep(0)
+    server.restart()
+    await asyncio.wait_for(changing, 10)
+    assert {row.name for row in replica["Other"].values()} == {"a", "c"}
+    assert len(replica["Kind"]) == 1
+
+
+async def test_callbacks_that_raise_are_reported_and_harm_nobody(client: Client, server: OvsdbServer) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def broken(_: object) -> None:
+        raise RuntimeError("mine")
+
+    client.on_connection_change(broken)
+    client.lock("lock").on_change(broken)
+    async with client.lock("lock"):
+        pass
+    await restart(client, server)
+    assert await client.transact(Delete("Other", ())) == [0]
+    assert [str(context["exception"]) for context in reported] == ["mine"] * 4
+
+
+async def test_whatever_goes_wrong_with_one_remote_the_next_is_tried(server: OvsdbServer) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    async with Client(["tcp:a..b:1", server.remote], "Kinds") as client:
+        assert client.server is not None
+        assert client.server.remote == server.remote
+    assert [type(context["exception"]) for context in reported] == [UnicodeError]
+
+
+async def test_closing_ends_whoever_waits(client: Client, server: OvsdbServer) -> None:
+    replica = await client.monitor({"Other": Monitor()})
+    server.stop()
+    await lost(client)
+    waiting = [
+        asyncio.create_task(replica.set_condition("Other", False)),
+        asyncio.create_task(client.wait_connected()),
+        asyncio.create_task(client.monitor({"Kind": Monitor()})),
+    ]
+    await asyncio.sleep(0.02)
+    await client.close()
+    for task in waiting:
+        with pytest.raises(ConnectionLost):
+            await asyncio.wait_for(task, 5)
 
 
 async def test_monitors_asked_for_while_disconnected_come_with_the_connection(
