@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from vnet.model import Host, Network, Owner, PoolState, Subnet, Vif, Vm
-from vnet.topology import Document, Place
+from vnet.topology import Document
 from vnet.topology.record import Record
 from vnet.topology.source import Source
 
@@ -120,7 +120,7 @@ def _places(vifs: Iterable[Vif], current: PoolState) -> dict[str, set[str]]:
 
 
 def _in_use(document: Document, source: Source, what: str, section: str, holders: list[str]) -> None:
-    place: Place | None = document.at(section)
+    place = document.at_key(section)
     message = f"{what} is not in the document, and cannot go: the toolstack still has {_some(holders)} there"
     source.add("in-use", message, place, "delete or move those first, or put it back into the document")
 

@@ -76,15 +76,16 @@ def _field(change: Change, changed: FieldChange) -> str:
     name = changed.field.replace("_", "-")
     if name == "key" and isinstance(change.new, Network):
         name = key_word(change.new.type)
-    return f"{name} {_word(changed.old)} -> {_word(changed.new)}"
+    empty = "everywhere" if name == "hosts" else "[]"
+    return f"{name} {_word(changed.old, empty)} -> {_word(changed.new, empty)}"
 
 
-def _word(value: object) -> str:
+def _word(value: object, empty: str = "[]") -> str:
     shown = plain(value)
     if shown is None:
         return "none"
     if isinstance(shown, list):
-        return "[" + ", ".join(map(str, shown)) + "]"
+        return "[" + ", ".join(map(str, shown)) + "]" if shown else empty
     return str(shown)
 
 

@@ -52,7 +52,7 @@ def _mixed_families(view: View, usual: int) -> None:
     for host in view.hosts.values():
         if host.address is not None and ip_address(host.address).version != usual:
             message = f"host {host.name} has an IPv{10 - usual} address, host {example.name} an IPv{usual} one"
-            place = host.spec.at("address") if host.spec is not None else view.document.at("hosts")
+            place = host.spec.at("address") if host.spec is not None else view.document.at_key("hosts")
             view.source.add(
                 "mixed-families", message, place, "a tunnel has one family at both ends: choose one for the pool"
             )
@@ -190,7 +190,7 @@ def _tunnel_hosts(view: View) -> None:
         if nets := everywhere + limited[name]:
             spec = view.hosts[name].spec
             message = f"host {name} has no 'address', and tunnel networks may be on it: {_some(nets)}"
-            place = spec.at() if spec is not None else view.document.at("networks")
+            place = spec.at() if spec is not None else view.document.at_key("networks")
             hint = "give it the address that its tunnels end at, or list in the networks' 'hosts' where they may be"
             view.source.add("no-address", message, place, hint)
 

@@ -36,6 +36,11 @@ class Record:
                 return place_of(value)
         return place_of(self.node)
 
+    def at_key(self, key: str) -> Place | None:
+        """Where a key itself stands; None if it was left out."""
+        entries = self.node.entries if self.node is not None else ()
+        return next((place_of(entry) for entry, _ in entries if entry.text == key), None)
+
     def unclear(self, key: str) -> bool:
         """Whether the document says something of a key that is not there, but nothing right: it is there, or has a typo."""
         if self.node is None:

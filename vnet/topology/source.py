@@ -6,11 +6,11 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from vnet.topology.errors import Place, Problem, TopologyErrors, split_lines
-from vnet.topology.nearest import listing, nearest
+from vnet.topology.nearest import LISTED_MAX, listing, nearest
 
-NEAREST_BUDGET = (
-    200_000  # names compared for suggestions in one document, so that a broken big one is still answered soon
-)
+# Names compared for suggestions in one document, so that a broken big one is still answered soon.
+NEAREST_BUDGET = 30_000
+MAX_PROBLEMS = 10_000  # found before reading stops: by then it is a document of something else
 
 
 class Source:
@@ -36,6 +36,8 @@ class Source:
 
     def add(self, code: str, message: str, place: Place | None = None, hint: str = "") -> None:
         self.problems.setdefault((place, message), self.problem(code, message, place, hint))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise TopologyErrors(self.ordered())
 
     def unknown(self, what: str, word: str, names: Collection[str], place: Place | None) -> None:
         """Add: the word names nothing; say what it probably meant, or what there is."""
@@ -48,14 +50,18 @@ class Source:
 
     def nearest(self, word: str, names: Collection[str]) -> str | None:
         """The name that a typo probably meant; None too once many were looked for."""
+        if self._budget <= 0:
+            return None
         self._budget -= len(names)
-        return nearest(word, names) if self._budget >= 0 else None
+        return nearest(word, names)
 
     def suggest(self, word: str, names: Collection[str]) -> str:
         """A hint with the nearest name, else with what there is."""
         near = self.nearest(word, names)
         if near is not None:
             return f"did you mean '{near}'?"
+        if self._budget <= 0 and len(names) > LISTED_MAX:
+            return ""
         return f"there is: {listing(names)}" if names else "there is none"
 
     def stop(self, code: str, message: str, place: Place | None = None, hint: str = "") -> NoReturn:

@@ -40,7 +40,7 @@ class NetworkView:
 
     def at(self, view: View, key: str) -> Place | None:
         """Where a key of it stands; for a network of the toolstack, where the document's networks are."""
-        return self.spec.at(key) if self.spec is not None else view.document.at("networks")
+        return self.spec.at(key) if self.spec is not None else view.document.at_key("networks")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""What holds for every document and every pool."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.vnet.plan.pools import apply, documents, plugged
+from vnet.model import PoolState
+from vnet.plan import Action, PoolPlan, desired_state, export_document, plan_pool
+from vnet.pool.rows import to_columns
+from vnet.topology import load
+
+
+def ids(state: PoolState) -> dict[str, object]:
+    """Everything that was allocated, by object."""
+    networks = {f"network {n.name}": (n.type, n.number, n.key) for n in state.networks.values()}
+    return networks | {f"vif {v.id}": (v.network, v.mac, v.addresses) for v in state.vifs.values()}
+
+
+@given(documents())
+def test_a_second_plan_is_empty(text: str) -> None:
+    state = apply(text)
+    assert not plan_pool(state, apply(text, state))
+    assert apply(text, state) == state
+
+
+@given(documents(), documents())
+def test_export_changes_nothing(before: str, text: str) -> None:
+    state = apply(text, apply(before))
+    exported = load(export_document(state).encode(), "exported")
+    assert desired_state(exported, state) == state
+    assert export_document(desired_state(exported, state)) == export_document(state)
+
+
+@given(documents(), documents())
+def test_apply_then_revert_changes_nothing(first: str, second: str) -> None:
+    state = apply(first)
+    assert apply(first, apply(second, state)) == state
+
+
+@given(documents(), st.randoms(use_true_random=False))
+def test_the_order_of_a_document_does_not_matter(text: str, choose: random.Random) -> None:
+    head, *sections = text.replace("pool: lab\n", "pool: lab\n\0").split("\0")
+    lines = sections[0].splitlines()
+    blocks: list[list[str]] = []
+    for line in lines:
+        blocks.append([line]) if not line.startswith(" ") else blocks[-1].append(line)
+    choose.shuffle(blocks)
+    for block in blocks:
+        rest = block[1:]
+        choose.shuffle(rest)
+        block[1:] = rest
+    shuffled = head + "\n".join(line for block in blocks for line in block) + "\n"
+    assert apply(shuffled) == apply(text)
+
+
+@given(documents(), documents())
+def test_what_stays_keeps_its_ids(first: str, second: str) -> None:
+    """Whatever else comes or goes: a network of one type its number and key, a VIF its MAC, and on one network its address."""
+    before, after = apply(first), apply(second, apply(first))
+    for name, net in after.networks.items():
+        if (old := before.networks.get(name)) is not None:
+            assert net.number == old.number
+            if net.type is old.type:
+                assert net.key == old.key
+    for vif_id, vif in after.vifs.items():
+        if (had := before.vifs.get(vif_id)) is not None:
+            assert vif.mac == had.mac
+
+
+@given(documents(), documents())
+def test_no_id_is_two_objects_at_once(first: str, second: str) -> None:
+    """Nor is one that an object gives up taken by another in the same step."""
+    before, after = apply(first), apply(second, apply(first))
+    for state in (before, after):
+        numbers = [net.number for net in state.networks.values()]
+        assert len(set(numbers)) == len(numbers)
+        assert len({vif.mac for vif in state.vifs.values()}) == len(state.vifs)
+        taken = [(vif.network, address) for vif in state.vifs.values() for address in vif.addresses]
+        assert len(set(taken)) == len(taken)
+    owner = {net.number: net.name for net in before.networks.values()}
+    assert all(owner.get(net.number, net.name) == net.name for net in after.networks.values())
+    holder = {(vif.network, a): vif.id for vif in before.vifs.values() for a in vif.addresses}
+    for vif in after.vifs.values():
+        assert all(holder.get((vif.network, a), vif.id) == vif.id for a in vif.addresses)
+
+
+def replay(current: PoolState, plan: PoolPlan) -> dict[tuple[str, tuple[str, ...]], object]:
+    """The rows after the changes, each made in its turn, and each possible at its turn."""
+    rows: dict[tuple[str, tuple[str, ...]], object] = {}
+    for change in plan_pool(PoolState(), current).changes:
+        rows[change.kind.value, change.key] = change.new
+    for change in plan.changes:
+        key = (change.kind.value, change.key)
+        assert (key in rows) == (change.action is not Action.CREATE)
+        if change.action is Action.DELETE:
+            del rows[key]
+        else:
+            rows[key] = change.new
+    return rows
+
+
+@given(documents(), documents())
+def test_a_plan_says_all_that_differs(first: str, second: str) -> None:
+    current = plugged(apply(first))
+    desired = apply(second, current)
+    plan = plan_pool(current, desired)
+    wanted = {(c.kind.value, c.key): c.new for c in plan_pool(PoolState(), desired).changes}
+    made = replay(current, plan)
+    assert {key: to_columns(value) for key, value in made.items()} == {  # type: ignore[arg-type]
+        key: to_columns(value)  # type: ignore[arg-type]
+        for key, value in wanted.items()
+    }
+    for change in plan.changes:
+        assert change.reason
