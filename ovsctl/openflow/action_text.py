@@ -246,6 +246,8 @@ def parse_actions(text: str, nw_proto: int | None = None, depth: int = 0) -> tup
     found: list[Action] = []
     dropped = False
     for key, value, tail in pairs(text):
+        if tail and key != "check_pkt_larger":
+            raise TextError(tail, f"more after the end of {key}")
         if key == "drop" and not value:
             dropped = True
         elif key in ("clone", "write_actions"):
@@ -277,10 +279,8 @@ def _transport(key: str, nw_proto: int | None) -> str:
 
 def _parse_action(key: str, value: str, tail: str) -> Action:
     parser = _PARSERS.get(key.lower())
-    if tail and key != "check_pkt_larger":
-        raise TextError(tail, f"more after the end of {key}")
     if parser is not None:
-        return parser(value + tail if key == "check_pkt_larger" else value)
+        return parser(value + tail)
     if value:
         raise TextError(key, "not an action that ovsctl supports")
     if key.upper() in Port.__members__ or key.isdecimal():

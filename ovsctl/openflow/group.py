@@ -272,6 +272,8 @@ def _bucket(actions: tuple[Action, ...], bucket_id: int, values: dict[int, bytes
     port: int | None = None
     if _WATCH_PORT in values:
         port = port_from_wire(int.from_bytes(values[_WATCH_PORT][:4], "big"))
+        if port is None:
+            raise DecodeError("bucket", f"watch_port {values[_WATCH_PORT].hex()} is not one that Open vSwitch can have")
     group = int.from_bytes(values[_WATCH_GROUP][:4], "big") if _WATCH_GROUP in values else ANY_GROUP
     try:
         return Bucket(

@@ -175,10 +175,10 @@ def _canonical(f: Field, value: int, mask: int) -> Iterable[tuple[Field, int, in
 
 def _dl_vlan(value: MatchValue) -> list[tuple[Field, int, int]]:
     """OpenFlow 1.0's name: a VID of 0 to 4095, or 0xffff for no tag (ovs-fields(7))."""
-    number = int(value, 0) if isinstance(value, str) else value
+    number, _ = parse_value(_VLAN_TCI, value)
     if number == 0xFFFF:
         return [(_VLAN_TCI, 0, _VID_MASK)]
-    if not isinstance(number, int) or not 0 <= number <= 0xFFF:
+    if number > 0xFFF:
         raise FieldError("dl_vlan", f"{value!r} is not a VID of 0 to 4095, nor 0xffff for no tag")
     return [(_VLAN_TCI, number | VLAN_PRESENT, _VID_MASK)]
 
