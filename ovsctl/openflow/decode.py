@@ -69,7 +69,8 @@ def _decode_instruction(kind: int, body: bytes) -> tuple[int, tuple[Action, ...]
     if kind == _CLEAR and len(body) == 4:
         return 1, (act.ClearActions(),)
     if kind == _WRITE:
-        return 2, _write_actions(decode_actions(body[4:]))
+        actions = decode_actions(body[4:])
+        return 2, (act.WriteActions(*actions),) if actions else ()
     if kind == _METADATA and len(body) == 20:
         value, mask = struct.unpack(">4xQQ", body)
         return 3, (act.WriteMetadata(value & mask, mask),)
@@ -78,13 +79,6 @@ def _decode_instruction(kind: int, body: bytes) -> tuple[int, tuple[Action, ...]
             raise DecodeError("goto_table", "255 is no table")
         return 4, (act.GotoTable(body[0]),)
     raise DecodeError("instructions", f"type {kind} with {len(body) + 4} bytes is not one that ovsctl supports")
-
-
-def _write_actions(actions: tuple[Action, ...]) -> tuple[Action, ...]:
-    try:
-        return (act.WriteActions(*actions),) if actions else ()
-    except InvalidValueError as error:
-        raise DecodeError("write_actions", str(error)) from error
 
 
 def _decode_action(raw: bytes, depth: int) -> Action:

@@ -131,14 +131,11 @@ class Field:
         """Its name where a sub-field is written: the NXM one where it has one."""
         return next((title for title in self.titles if title.startswith("NXM")), self.titles[0])
 
-    def header(self, masked: bool = False, which: int = 0) -> bytes:
-        """The OXM header: 4 bytes, 8 for an experimenter's field (OpenFlow 1.5.1 §7.2.3.2)."""
-        oxm_class, number, experimenter = self.headers[which]
+    def header(self, masked: bool = False) -> bytes:
+        """The 4-byte OXM header that is preferred for it, which no experimenter's is (OpenFlow 1.5.1 §7.2.3.2)."""
+        oxm_class, number, _ = self.headers[0]
         length = self.size * 2 if masked else self.size
-        top = oxm_class << 16 | number << 9 | masked << 8
-        if experimenter:
-            return (top | length + 4).to_bytes(4, "big") + experimenter.to_bytes(4, "big")
-        return (top | length).to_bytes(4, "big")
+        return (oxm_class << 16 | number << 9 | masked << 8 | length).to_bytes(4, "big")
 
     def __repr__(self) -> str:
         return f"Field({self.name})"

@@ -85,9 +85,7 @@ def _oxm(f: Field, value: int, mask: int) -> bytes:
 
 def _vlan_wire(value: int, mask: int) -> bytes:
     # OpenFlow 1.5 has no vlan_tci; the switch would dump it as these two (ovs-fields(7), "VLAN Fields").
-    wire = b""
-    if mask & _VID_MASK:
-        wire = _oxm(_VLAN_VID, value & _VID_MASK, mask & _VID_MASK)
+    wire = _oxm(_VLAN_VID, value & _VID_MASK, mask & _VID_MASK)
     if mask & _PCP_MASK:
         wire += _oxm(_VLAN_PCP, value >> 13, 7)
     return wire
@@ -124,9 +122,8 @@ def _canonical_vlan(value: int, mask: int) -> tuple[int, int]:
     if mask & VLAN_PRESENT and not value & VLAN_PRESENT:
         if value & mask & ~VLAN_PRESENT:
             raise FieldError("vlan_tci", "a packet without a tag has no VID or priority; set bit 0x1000 to match a tag")
-        if mask & 0xFFF == 0xFFF or mask & ~VLAN_PRESENT == 0:
-            # No tag at all: the whole TCI is 0, so the other bits add nothing.
-            return 0, _VID_MASK
+        # No tag at all: the whole TCI is 0, so the other bits add nothing.
+        return 0, _VID_MASK
     if mask & _PCP_MASK and (mask & _PCP_MASK != _PCP_MASK or not value & mask & VLAN_PRESENT):
         raise FieldError("vlan_tci", "match all three priority bits or none, and with them the present bit (0x1000)")
     return value, mask

@@ -129,6 +129,7 @@ ACTIONS = [
     (nx(16, "00000000800000000000000000000008 0500 00000000"), "flags 0x8"),
     (nx(16, "00000000800000000000000000000000 0500 00000000 1810 00010004 0000"), "specification 0x1810"),
     (nx(34, "0501 00000001"), "k=6|n=1"),
+    (nx(27, "0000 00010108 0020"), "reg0 with a mask where only"),
     (nx(42, "000000000000" + "00" * 4), "bytes left|0 bytes"),
 ]  # fmt: skip
 
@@ -255,6 +256,7 @@ def group_mod(buckets: str, properties: str = "") -> bytes:
         (group_mod("", "ffff0030 0000154d 00000001 00000000 68617368" + "00" * 20 + "80001604 ff000000"), "part of ip_src"),
         (group_mod("ffffffff00000001"), "bytes"),
         (group_mod("0008000000000001 0008000000000001"), "same id"),
+        (group_mod("00080000ffffffff"), "bucket_id=4294967295"),
     ],
 )  # fmt: skip
 def test_bad_groups(body: bytes, message: str) -> None:
@@ -273,3 +275,18 @@ def test_meters() -> None:
     refused("meter-mod", lambda: decode_meter_mod(body[:11] + b"\7" + body[12:]), "a band of 7 bytes")
     refused("meter desc", lambda: list(decode_meter_descs(bytes(4))), "4 bytes left")
     refused("meter desc", lambda: list(decode_meter_descs(bytes(8))), "an entry of 0 bytes")
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ovsctl.openflow import decode, match
+
+    for module in (decode, match):
+        monkeypatch.setattr(module, "_CACHE_LIMIT", 3)
+    for name in ("_known", "_met", "_decoded"):
+        for module in (decode, match):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, type(getattr(module, name))())
+    for n in range(20):
+        flow = Flow(Match(eth_type=0x0800, ip_src=n, reg0=n, nw_proto=n), (SetField("reg0", n),))
+        assert decode_flow_mod(encode_flow_mod(flow)).flow == flow
+        assert max(len(decode._known), len(match._known), len(match._met), len(match._decoded)) <= 3

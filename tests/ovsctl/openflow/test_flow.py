@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from ovsctl.openflow import (
+    Add,
     Controller,
     Ct,
+    Delete,
     FieldError,
     Flow,
+    FlowFlags,
     FlowModCommand,
+    FlowTable,
     GotoTable,
     Match,
+    Modify,
     Move,
     Nat,
     Output,
@@ -54,3 +59,34 @@ def test_equal_matches_however_written() -> None:
 def test_prerequisite_is_asked_for() -> None:
     with pytest.raises(FieldError, match="ip_src: it exists only together with eth_type=0x0800"):
         Match(ip_src="10.0.0.1")
+
+
+def test_table() -> None:
+    kept, old, gone = (Flow(Match(in_port=n), (Output(n),)) for n in (1, 2, 3))
+    new = Flow(old.match, (Output(9),))
+    actual, desired = FlowTable([kept, old, gone]), FlowTable([kept, new, Flow(table=5)])
+    changes = FlowTable.diff(desired, actual)
+    assert changes == [Add(Flow(table=5)), Modify(new, old), Delete(gone)]
+    assert [change.command for change in changes] == [
+        FlowModCommand.ADD,
+        FlowModCommand.MODIFY_STRICT,
+        FlowModCommand.DELETE_STRICT,
+    ]
+    assert Modify(new, Flow(old.match, cookie=5)).command is FlowModCommand.ADD
+    assert actual != desired
+    actual.apply(changes)
+    assert actual == desired
+    assert actual.get(old) == new
+    assert new in actual
+    assert old not in actual
+    assert gone not in actual
+    assert len(actual) == 3
+    assert set(actual) == {kept, new, Flow(table=5)}
+    assert actual != "table"
+    actual.discard(gone)
+    assert actual == desired
+
+
+def test_flags_of_the_message_are_no_difference() -> None:
+    plain, checked = FlowTable([Flow()]), FlowTable([Flow(flags=FlowFlags.CHECK_OVERLAP | FlowFlags.RESET_COUNTS)])
+    assert not FlowTable.diff(checked, plain)

@@ -235,6 +235,8 @@ def test_ways_to_write_a_value() -> None:
     assert LearnMatch("eth_dst", "0a:00:00:00:00:01") == LearnMatch("eth_dst", 0x0A0000000001)
     assert LearnMatch("eth_dst", FIELDS["eth_src"]) == LearnMatch("NXM_OF_ETH_DST[]", "eth_src[]")
     assert LearnOutput("in_port").source == subfield("in_port")
+    assert Group(1, buckets=(Bucket(weight=0),)) == Group(1, buckets=(Bucket(),))
+    assert Match(vlan_tci=(0, 0x1001)) == Match(dl_vlan=0xFFFF)
     assert Band(1, type=BandType.DSCP_REMARK, precedence=2).precedence == 2
 
 

@@ -7,8 +7,18 @@ import subprocess
 import pytest
 
 from ovsctl.openflow import (
+    Controller,
+    FieldError,
+    Flow,
+    InvalidValueError,
+    Match,
+    Output,
+    OutputTrunc,
+    Port,
+    TextError,
     format_flow,
     parse_flow,
+    parse_flows,
 )
 
 # Each as someone would type it; ovs-ofctl's own reading of it is the expectation.
@@ -83,3 +93,28 @@ def test_reads_what_ovs_ofctl_reads(typed: str) -> None:
     ours = parse_flow(typed)
     assert ours == parse_flow(theirs)
     assert parse_flow(format_flow(ours)) == ours
+
+
+def test_a_dump_is_read() -> None:
+    dump = """
+OFPST_FLOW reply (OF1.5) (xid=0x2):
+ cookie=0x5, duration=3.1s, table=7, n_packets=3, n_bytes=4, idle_age=5, priority=9,in_port=1 actions=output:2
+
+# what follows is ours
+table=255 actions=CONTROLLER:128,output:CONTROLLER:7
+"""
+    first, second = parse_flows(dump.splitlines())
+    assert first == Flow(Match(in_port=1), (Output(2),), 7, 9, 5)
+    assert second.actions == (Controller(128), Controller(7))
+    assert parse_flow(format_flow(Flow(actions=(OutputTrunc(Port.LOCAL, 14),)))).actions == (
+        OutputTrunc(Port.LOCAL, 14),
+    )
+
+
+def test_what_ovs_ofctl_drops_is_an_error() -> None:
+    with pytest.raises(FieldError, match="eth_type=0x0800"):
+        parse_flow("nw_src=10.0.0.1 actions=drop")
+    with pytest.raises(TextError, match="not a flag"):
+        parse_flow("tcp4 actions=drop")
+    with pytest.raises(InvalidValueError):
+        parse_flow("in_port=nowhere actions=drop")
