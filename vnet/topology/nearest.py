@@ -24,7 +24,7 @@ def edits(a: str, b: str, limit: int) -> int:
             row.append(cost)
         if min(row) > limit:
             return limit + 1
-    return row[-1]
+    return min(row[-1], limit + 1)
 
 
 def nearest(word: str, names: Collection[str]) -> str | None:
