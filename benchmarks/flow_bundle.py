@@ -57,7 +57,7 @@ def ours(br: Bridge, desired: list[Flow]) -> dict[str, float]:
 
 def theirs(br: Bridge, file: Path, count: int) -> dict[str, float]:
     br.ofctl("del-flows")
-    command = ["ovs-ofctl", "-O", "OpenFlow15", "--bundle", "add-flows", br.remote, str(file)]
+    command = ["ovs-ofctl", "-vconsole:err", "-O", "OpenFlow15", "--bundle", "add-flows", br.remote, str(file)]
     started = time.perf_counter()
     subprocess.run(command, check=True)
     taken = time.perf_counter() - started
