@@ -1,0 +1,266 @@
+"""Migration: where frames go at each step, what is lost and doubled, and what a fault in the middle does.
+
+The toolstack's calls are made as the controller makes them, by writing rows, so that each step can be looked at for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+
+from ovsctl.ovsdb import Client, Delete, Select, Update
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.lab import Driver, Lab
+from vnet.lab.streams import StreamReport
+from vnet.model import Pool, PoolState, Vif, Vm
+
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+KINDS = ["vlan", "native", "vx", "gre", "gnv"]
+A, B, C = HOSTS
+VIF = Vif("moving/0", "vx", "0a:00:00:00:00:01", vm="moving", addresses=("10.1.0.1",))
+PEERS = {host: Vif(f"on-{host}/0", "vx", f"0a:00:00:00:00:1{n}", vm=f"on-{host}", addresses=(f"10.1.0.1{n}",))
+         for n, host in enumerate(HOSTS, 1)}  # fmt: skip
+
+
+def pool_on(network: str) -> PoolState:
+    """One VIF on A that will move to B, and a peer on each host, all on one network."""
+    vifs = [replace(VIF, network=network), *(replace(peer, network=network) for peer in PEERS.values())]
+    vms = [Vm("moving", A), *(Vm(f"on-{host}", host) for host in HOSTS)]
+    return PoolState(
+        Pool("moves", underlay_mtu=1600), HOSTS, {network: NETWORKS[network]}, {},
+        {vm.name: vm for vm in vms}, {vif.id: vif for vif in vifs},
+    )  # fmt: skip
+
+
+class Moves:
+    """A lab with a VIF to move, and the calls that move it."""
+
+    def __init__(self, lab: Lab, client: Client) -> None:
+        self.lab = lab
+        self.client = client
+
+    async def vif(self, **columns: Any) -> None:
+        await self.client.transact(Update("Vif", (("id", "==", VIF.id),), columns))
+
+    async def binding(self, host: str) -> dict[str, Any] | None:
+        (rows,) = await self.client.transact(Select("Binding", (("vif", "==", VIF.id), ("host", "==", host))))
+        return rows[0] if rows else None
+
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        for _ in range(500):
+            found = condition()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"never came: {what}")
+
+    async def prepare(self, acks: int = 2) -> None:
+        """Prepared: the destination is ready, and `acks` other hosts have acknowledged."""
+        await self.vif(incoming=B)
+        await asyncio.to_thread(self.lab.plug, "moving", B)
+
+        async def prepared() -> bool:
+            row = await self.binding(B)
+            return row is not None and row["ready"] and len(row["acked"]) >= acks
+
+        await self.until(prepared, "prepared")
+
+    async def state(self, host: str, state: str) -> None:
+        where = (("vif", "==", VIF.id), ("host", "==", host))
+        await self.client.transact(Update("Binding", where, {"state": state}))
+
+    async def is_active(self) -> None:
+        async def active() -> bool:
+            row = await self.binding(B)
+            return row is not None and row["state"] == "active"
+
+        await self.until(active, "active on the destination")
+
+    async def run(self, host: str, announce: bool) -> None:
+        await asyncio.to_thread(self.lab.run, "moving", host, announce)
+
+    async def finish(self) -> None:
+        await self.vif(incoming=None, host=B)
+        await asyncio.to_thread(self.lab.unplug, "moving", A)
+        await self.until(lambda: self._gone(A), "the source's binding is released")
+
+    async def _gone(self, host: str) -> bool:
+        return await self.binding(host) is None
+
+    async def abort(self) -> None:
+        await self.client.transact(
+            Update("Vif", (("id", "==", VIF.id),), {"incoming": None}),
+            Delete("Binding", (("vif", "==", VIF.id), ("host", "==", B), ("state", "!=", "active"))),
+        )
+
+    def flows(self, host: str) -> list[str]:
+        text = self.lab.ovs(host).ofctl("dump-flows", "br-int", "--no-stats")
+        return sorted(line.strip() for line in text.splitlines())
+
+    def send(self, source: str, packet: Packet) -> list[str]:
+        return self.lab.send(source, packet).to
+
+    def reaches(self, host: str) -> None:
+        """A peer on each host reaches the VIF, once, and is answered."""
+        for peer in PEERS.values():
+            assert self.send(peer.id, udp(peer, VIF.mac)) == [VIF.id]
+            assert self.send(VIF.id, udp(VIF, peer.mac)) == [peer.id]
+
+
+def udp(source: Vif, to: str) -> Packet:
+    return Ether(src=source.mac, dst=to) / IP(src=source.addresses[0], dst="10.200.0.1") / UDP() / Raw(b"?" * 20)
+
+
+@contextlib.asynccontextmanager
+async def moves(network: str) -> AsyncIterator[Moves]:
+    def up() -> Lab:
+        lab = Lab.up(pool_on(network), name=new_name(), driver=Driver.NETNS, daemons=True)
+        try:
+            lab.start_all()
+            lab.daemons.settle()
+        except BaseException:
+            lab.down()
+            raise
+        return lab
+
+    with await asyncio.to_thread(up) as lab:
+        async with Client([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
+            yield Moves(lab, client)
+
+
+@contextlib.contextmanager
+def streams(lab: Lab) -> Any:
+    """1 ms streams from a peer on each host to the VIF, and from the VIF to the third; their reports by name at the end."""
+    reports: dict[str, StreamReport] = {}
+    with contextlib.ExitStack() as stack:
+        running = {host: stack.enter_context(lab.stream(PEERS[host].id, VIF.id)) for host in HOSTS}
+        running["out"] = stack.enter_context(lab.stream(VIF.id, PEERS[C].id))
+        yield reports
+    reports |= {name: stream.report for name, stream in running.items()}
+
+
+@pytest.mark.parametrize("announce", [True, False], ids=["announced", "told"])
+@pytest.mark.parametrize("network", KINDS)
+async def test_a_move_doubles_nothing_and_ends_with_the_vif_reachable(network: str, announce: bool) -> None:
+    async with moves(network) as pool:
+        with streams(pool.lab) as reports:
+            await pool.prepare()
+            await pool.run(B, announce)
+            if not announce:
+                await pool.state(B, "active")
+            await pool.is_active()
+            await pool.finish()
+            await asyncio.sleep(0.3)
+        for name, report in reports.items():
+            who = PEERS[C].id if name == "out" else VIF.id
+            got = report.at(who)
+            assert got.duplicated == 0, name
+            assert set(report.received) <= {who}, name
+            # What is under way when the guest switches is lost with the switch; the last 200 ms must be whole.
+            assert all(number < len(report.sent) - 200 for number in got.lost_numbers), name
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network: str) -> None:
+    async with moves(network) as pool:
+        await pool.prepare()
+        pool.reaches(A)
+        with streams(pool.lab) as before:
+            await asyncio.sleep(0.3)
+        assert all(report.at(VIF.id if n != "out" else PEERS[C].id).lost == 0 for n, report in before.items())
+        await pool.run(B, False)
+        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+        assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == []
+        await pool.state(B, "receiving")
+        await pool.until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "GATE is open")
+        for peer in PEERS.values():
+            assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
+        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+        arp = Ether(src=VIF.mac, dst=BROADCAST) / ARP(op=2, hwsrc=VIF.mac, psrc=VIF.addresses[0], pdst=VIF.addresses[0])
+        announced = pool.lab.send(VIF.id, arp)
+        # On a VLAN network the agent's own announcements to the physical switches come besides.
+        assert [announced.at(peer.id).count(bytes(arp)) for peer in PEERS.values()] == [1, 1, 1]
+        await pool.is_active()
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("step", ["prepared", "receiving"])
+async def test_abort_leaves_everything_as_it_was(step: str) -> None:
+    async with moves("vx") as pool:
+        before = {host: pool.flows(host) for host in HOSTS}
+        for _ in range(2):
+            await pool.prepare()
+            if step == "receiving":
+                await pool.state(B, "receiving")
+            await pool.abort()
+            await pool.abort()
+            await asyncio.to_thread(pool.lab.unplug, "moving", B)
+            await pool.until(lambda: {host: pool.flows(host) for host in HOSTS} == before, "flows as before")
+        pool.reaches(A)
+
+
+async def test_activation_needs_no_database_and_no_agent() -> None:
+    async with moves("vx") as pool:
+        await pool.prepare()
+        pool.lab.daemons.signal(B, signal.SIGSTOP)
+        try:
+            await pool.run(B, True)
+            for peer in PEERS.values():
+                assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
+                assert pool.send(VIF.id, udp(VIF, peer.mac)) == [peer.id], peer.id
+        finally:
+            pool.lab.daemons.signal(B, signal.SIGCONT)
+        await pool.is_active()
+        pool.reaches(B)
+
+
+async def test_a_source_that_does_not_hear_does_no_harm() -> None:
+    async with moves("vx") as pool:
+        await pool.prepare()
+        pool.lab.daemons.signal(A, signal.SIGSTOP)
+        try:
+            await pool.run(B, True)
+            await pool.is_active()
+            drop = "dl_src=0a:00:00:00:00:01"
+            await pool.until(lambda: any("priority=200" in f and drop in f for f in pool.flows(C)), "C ignores A")
+            await pool.run(A, False)  # a guest that still runs at the source
+            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            await pool.run(B, False)
+            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
+            assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id]
+        finally:
+            pool.lab.daemons.signal(A, signal.SIGCONT)
+        await pool.finish()
+        pool.reaches(B)
+
+
+async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move() -> None:
+    async with moves("vx") as pool:
+        pool.lab.daemons.kill(A)
+        await pool.prepare(acks=1)
+        await pool.run(B, True)
+        await pool.is_active()
+        await pool.vif(incoming=None, host=B)
+        assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id]
+        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
+
+
+async def test_a_destination_that_dies_while_prepared_is_aborted() -> None:
+    async with moves("vx") as pool:
+        await pool.prepare()
+        pool.lab.daemons.kill(B)
+        await pool.abort()
+        await pool.until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "the VIF at its source")
+        for host in (A, C):
+            assert pool.send(PEERS[host].id, udp(PEERS[host], VIF.mac)) == [VIF.id]
