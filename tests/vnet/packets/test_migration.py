@@ -108,7 +108,8 @@ class Moves:
         return sorted(line.strip() for line in text.splitlines())
 
     def send(self, source: str, packet: Packet) -> list[str]:
-        return self.lab.send(source, packet).to
+        """Who got this very frame. Besides, agents announce a VIF that has moved to the physical switches."""
+        return sorted(item.to for item in self.lab.send(source, packet) if item.frame == bytes(packet))
 
     def reaches(self, host: str) -> None:
         """A peer on each host reaches the VIF, once, and is answered."""
