@@ -10,7 +10,8 @@ from vnet.lab.errors import (
     UnknownName,
     WiresError,
 )
-from vnet.lab.lab import Lab, Station, remove
+from vnet.lab.lab import Lab, remove
+from vnet.lab.packets import Station
 from vnet.lab.spec import Driver, labs
 from vnet.lab.streams import Received, RunningStream, StreamReport
 

@@ -15,7 +15,7 @@ from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
 from vnet.lab.wireclient import WiresClient
-from vnet.model import Vif
+from vnet.model import Host, Vif
 
 UNDERLAY = "underlay"
 
@@ -137,7 +137,16 @@ class DummyDriver:
             self.wires.call("guest", vif=vif.id)
 
     def add_guest(self, guest: Guest) -> None:
+        """A VM that was not there when the lab was built."""
         self.guest(guest)
+
+    def remove_guest(self, guest: Guest) -> None:
+        """Take a VM away."""
+        for vif in guest.vifs:
+            self.wires.call("forget", vif=vif.id)
+
+    def add_host(self, host: Host) -> None:
+        """A host that was not there when the lab was built: there is nothing to make before it starts."""
 
     def plug(self, vif: Vif, host: str) -> dict[str, str]:
         """The Interface columns that the VIF's port needs on a host."""

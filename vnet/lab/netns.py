@@ -37,6 +37,7 @@ from vnet.model import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"
 MANAGEMENT_BRIDGE = "mgmt"
+QUIET = {"ipv6/conf/default/disable_ipv6": "1", "ipv6/conf/all/disable_ipv6": "1"}
 R = TypeVar("R")
 
 
@@ -125,7 +126,7 @@ class NetnsDriver:
         names = self.spec.namespaces()
         ip(None, [f"netns add {name}" for name in names])
         for name in names:
-            sysctl(name, {"ipv6/conf/default/disable_ipv6": "1", "ipv6/conf/all/disable_ipv6": "1"})
+            sysctl(name, QUIET)
 
     def underlay(self) -> None:
         """Make the underlay: the VTEPs' bridge, the physical switches, and every host's NICs."""
@@ -139,26 +140,44 @@ class NetnsDriver:
             f"addr add {CONTROLLER_ADDRESS}/16 dev {MANAGEMENT_BRIDGE}",
             f"link set {MANAGEMENT_BRIDGE} up",
         ]
-        for index, host in enumerate(spec.hosts):
-            commands += [*self._cable(f"u{index}", host, "lab-phy", mtu), f"link set u{index} master {UNDERLAY}"]
-            commands += [
-                *self._cable(f"m{index}", host, "lab-mgmt", 1500),
-                f"link set m{index} master {MANAGEMENT_BRIDGE}",
-            ]
         by_switch = switch_ports(spec)
         for name, plugged in by_switch.items():
-            bridge = switch_bridge(spec, name)
             if not is_lacp(plugged):
+                bridge = switch_bridge(spec, name)
                 commands += [f"link add {bridge} type bridge mcast_snooping 0", f"link set {bridge} up"]
-            for host, uplink in plugged:
-                for nic in uplink.members:
-                    port = switch_port(spec, host, nic)
-                    commands += self._cable(port, host, nic, uplink.mtu or mtu)
-                    commands += [] if is_lacp(plugged) else [f"link set {port} master {bridge}"]
-        ip(here, commands)
+        ip(here, [*commands, *(command for host in spec.hosts for command in self._host_cables(host))])
         self._no_offload(here)
         if any(is_lacp(plugged) for plugged in by_switch.values()):
             self._lacp_switch()
+
+    def _host_cables(self, host: Host) -> list[str]:
+        """A host's links: to the other VTEPs, to the management network, and its NICs to their switches."""
+        spec, index = self.spec, self.spec.hosts.index(host)
+        commands = [
+            *self._cable(f"u{index}", host, "lab-phy", spec.underlay_mtu),
+            f"link set u{index} master {UNDERLAY}",
+        ]
+        commands += self._cable(f"m{index}", host, "lab-mgmt", 1500)
+        commands.append(f"link set m{index} master {MANAGEMENT_BRIDGE}")
+        for uplink in host.uplinks:
+            in_kernel = not is_lacp(switch_ports(spec)[uplink.name])
+            for nic in uplink.members:
+                port = switch_port(spec, host, nic)
+                commands += self._cable(port, host, nic, uplink.mtu or spec.underlay_mtu)
+                commands += [f"link set {port} master {switch_bridge(spec, uplink.name)}"] if in_kernel else []
+        return commands
+
+    def add_host(self, host: Host) -> None:
+        """Namespace and links of a host that was not there when the lab was built. LACP bonds are set up only then."""
+        if any(is_lacp(switch_ports(self.spec)[uplink.name]) for uplink in host.uplinks):
+            raise LabUnsupported("a host that joins later cannot be on a switch that speaks LACP")
+        self._new_netns(host_netns(self.spec.name, host.name))
+        ip(underlay_netns(self.spec.name), self._host_cables(host))
+        self._no_offload(underlay_netns(self.spec.name))
+
+    def _new_netns(self, name: str) -> None:
+        ip(None, [f"netns add {name}"])
+        sysctl(name, QUIET)
 
     def _cable(self, port: str, host: Host, nic: str, mtu: int) -> list[str]:
         far = host_netns(self.spec.name, host.name)
@@ -306,10 +325,14 @@ class NetnsDriver:
 
     def add_guest(self, guest: Guest) -> None:
         """A VM that was not there when the lab was built."""
-        netns = vm_netns(self.spec.name, guest.name)
-        ip(None, [f"netns add {netns}"])
-        sysctl(netns, {"ipv6/conf/default/disable_ipv6": "1", "ipv6/conf/all/disable_ipv6": "1"})
+        self._new_netns(vm_netns(self.spec.name, guest.name))
         self.guest(guest)
+
+    def remove_guest(self, guest: Guest) -> None:
+        """Take a VM away, with its namespace."""
+        for vif in guest.vifs:
+            self.wires.call("forget", vif=vif.id)
+        run(["ip", "netns", "del", vm_netns(self.spec.name, guest.name)])
 
     def plug(self, vif: Vif, host: str) -> dict[str, str]:
         """Make the VIF's port device on a host; the Interface columns that it needs."""

@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 
@@ -71,7 +72,8 @@ class Tap:
             os.write(self.fd, frame)
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Remove the device. The kernel takes its time (an RCU grace period), in which the other wires must not stand still."""
+        threading.Thread(target=os.close, args=(self.fd,)).start()
 
 
 class StreamPort:

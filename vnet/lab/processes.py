@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vnet.lab.errors import CommandFailed, LabError
@@ -64,14 +65,14 @@ def start(args: Sequence[str], *, log: Path, env: Mapping[str, str], netns: str 
 
 
 def wait_until(ready: Callable[[], bool], what: str, *, pid: int = 0, log: Path | None = None) -> None:
-    """Return once `ready()`. Raises LabError with the end of `log` if process `pid` ends or time runs out first."""
+    """Return once `ready()`. Raises LabError with the last line of `log` if process `pid` ends or time runs out first."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not ready():
         ended = pid and not alive(pid)
         if ended or time.monotonic() > deadline:
             tail = ""
             if log is not None and log.exists():
-                tail = ": " + log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+                tail = ": " + log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip().rpartition("\n")[2]
             raise LabError(
                 f"{what} {'ended at start' if ended else f'is not there after {START_TIMEOUT_S:.0f} s'}{tail}"
             )
@@ -142,3 +143,19 @@ def stop(pids: Iterable[int], sig: int = signal.SIGKILL, timeout_s: float = STOP
         if time.monotonic() > deadline:
             raise LabError(f"processes {waiting} do not end")
         time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def ignoring_interrupts() -> Iterator[None]:
+    """Inside, a (second) Ctrl-C does not stop what must be done. Only a main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

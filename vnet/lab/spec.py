@@ -61,7 +61,7 @@ class Spec:
     @classmethod
     def of(cls, pool: PoolState, name: str, driver: Driver) -> Spec:
         """The lab for a pool: its hosts and every VM's VIFs."""
-        vms = sorted({vif.vm for vif in pool.vifs.values() if vif.vm is not None} | set(pool.vms))
+        vms = [*pool.vms, *(vif.vm for vif in pool.vifs.values() if vif.vm is not None and vif.vm not in pool.vms)]
         return cls(
             name=name,
             driver=driver,
@@ -69,7 +69,7 @@ class Spec:
             hosts=tuple(pool.hosts[key] for key in sorted(pool.hosts)),
             networks=tuple(pool.networks.values()),
             subnets=tuple(pool.subnets.values()),
-            guests=tuple(_guest(pool, vm) for vm in vms),
+            guests=tuple(_guest(pool, vm) for vm in dict.fromkeys(vms)),
         )
 
     @property
@@ -121,6 +121,10 @@ class Spec:
         hosts = [host_netns(self.name, host.name) for host in self.hosts]
         return [underlay_netns(self.name), *hosts, *(vm_netns(self.name, guest.name) for guest in self.guests)]
 
+    def with_host(self, host: Host) -> Spec:
+        """With one more host. It comes last, since places and numbers of hosts follow their order."""
+        return replace(self, hosts=(*self.hosts, host))
+
     def with_guest(self, guest: Guest) -> Spec:
         rest = tuple(g for g in self.guests if g.name != guest.name)
         return replace(self, guests=(*rest, guest))
@@ -145,7 +149,7 @@ class Spec:
             return msgspec.json.decode(file.read_bytes(), type=cls)
         except FileNotFoundError:
             raise NoSuchLab(f"no lab {name!r} is up; 'vnet lab list' shows what is") from None
-        except msgspec.DecodeError as error:
+        except msgspec.MsgspecError as error:
             raise LabError(f"{file} is damaged ({error}); 'vnet lab down --all' removes it") from error
 
 
@@ -165,9 +169,9 @@ def _find(kind: str, name: str, among: tuple[T, ...]) -> T:
 def labs() -> list[str]:
     """The names of this user's labs that are up or half up."""
     names = []
-    for file in sorted(base_dir().glob(f"*/{SPEC_FILE}")):
+    for directory in sorted(base_dir().glob("*/")):
         try:
-            names.append(msgspec.json.decode(file.read_bytes(), type=Spec).name)
-        except (OSError, msgspec.DecodeError):
-            names.append(file.parent.name)
+            names.append(msgspec.json.decode((directory / SPEC_FILE).read_bytes(), type=Spec).name)
+        except (OSError, msgspec.MsgspecError):
+            names.append(directory.name)
     return names

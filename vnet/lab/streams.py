@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vnet.lab.numbered import STREAM_MAGIC, STREAM_TAIL
 
 if TYPE_CHECKING:
-    from vnet.lab.lab import Lab
+    from vnet.lab.packets import LabPackets
     from vnet.model import Vif
 
 UDP_PORT = 9  # discard
@@ -79,7 +79,7 @@ def received(sent: tuple[int, ...], seqs: array[int], times: array[int]) -> Rece
 class RunningStream:
     """A stream that runs until `stop`; a context manager that stops at its end."""
 
-    def __init__(self, lab: Lab, source: str, packet: Any, period_ms: float) -> None:
+    def __init__(self, lab: LabPackets, source: str, packet: Any, period_ms: float) -> None:
         self._lab = lab
         self._number = next(_numbers) & 0xFFFFFFFF
         self._report: StreamReport | None = None

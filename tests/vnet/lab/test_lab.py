@@ -187,8 +187,38 @@ def test_stream_counts_what_is_lost_and_what_waited(start: Start, driver: Driver
     # The cut's frames are lost, in one row; those of the pause only wait.
     assert behind_cut.lost >= 50
     assert behind_cut.lost_numbers == tuple(range(behind_cut.lost_numbers[0], behind_cut.lost_numbers[-1] + 1))
-    assert behind_cut.worst_gap_ms >= 50
     assert report.at("vm1/0").frames == 0
+
+
+@BOTH
+def test_hosts_and_vms_come_later(start: Start, driver: Driver) -> None:
+    whole = pool()
+    lab = start(pool(hosts=2), driver)
+    lab.add_host(whole.hosts["xen3"])
+    lab.add_vm("vm3", [whole.vifs["vif-3"]], "xen3")
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+    assert Lab.attach(lab.spec.name).spec == lab.spec
+    lab.remove_vm("vm3")
+    assert lab.send("vm1/0", frame()).to == ["vm2/0"]
+    with pytest.raises(UnknownName):
+        lab.start("vm3")
+    lab.down()
+    assert left_of(lab.spec.name, [*lab.spec.namespaces(), f"{lab.spec.name}-vm-vm3"]) == []
+
+
+@BOTH
+def test_crashed_host_boots_again(start: Start, driver: Driver) -> None:
+    lab = start(pool(), driver)
+    bridges(lab)
+    lab.start_all()
+    mesh(lab)
+    lab.crash_host("xen3")
+    assert lab.send("vm1/0", frame()).to == ["vm2/0"]
+    lab.boot_host("xen3")
+    assert lab.ovs("xen3").vsctl("br-exists", "br-int") == ""
 
 
 def test_vms_talk_through_their_kernels(start: Start) -> None:
@@ -302,6 +332,24 @@ def test_plain_user_runs_the_dummy_driver_and_is_told_about_the_other(lab_name: 
     refusal, deliveries = done.stdout.splitlines()
     assert "sudo" in refusal
     assert deliveries == "['vm2/0', 'vm3/0']"
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"name": 1}'])
+def test_damaged_lab_goes_down(lab_name: str, content: str | None) -> None:
+    directory = lab_dir(lab_name)
+    directory.mkdir(parents=True)
+    if content is not None:
+        (directory / "lab.json").write_text(content)
+    assert lab_name in labs()
+    remove(lab_name)
+    assert lab_name not in labs()
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "../x", "x" * 33])
+def test_names_that_cannot_be(name: str) -> None:
+    with pytest.raises(LabError, match="no lab name"):
+        Lab.up(pool(), name=name)
 
 
 def test_dummy_vm_runs_no_commands(start: Start) -> None:

@@ -1,0 +1,25 @@
+"""What all parts of a lab stand on: its spec, its driver, its wires, its daemons."""
+
+from __future__ import annotations
+
+from vnet.lab import dummy, netns
+from vnet.lab.daemons import Daemons
+from vnet.lab.spec import Driver, Spec
+from vnet.lab.wireclient import WiresClient
+
+
+class LabBase:
+    """A lab that is up, or comes up."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.wires = WiresClient(spec.dir)
+        self.daemons = Daemons(spec)
+        self.driver: netns.NetnsDriver | dummy.DummyDriver = (
+            netns.NetnsDriver(spec, self.wires) if spec.driver is Driver.NETNS else dummy.DummyDriver(spec, self.wires)
+        )
+
+    def _respec(self, spec: Spec) -> None:
+        """Write down what the lab is from now on."""
+        self.spec = self.driver.spec = self.daemons.spec = spec
+        spec.write()

@@ -1,0 +1,115 @@
+"""Packets into a lab and out of it, from VIFs and from outside stations."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vnet.lab import netns
+from vnet.lab.deliveries import Deliveries, Delivery, frames_of
+from vnet.lab.errors import LabError, UnknownName
+from vnet.lab.guests import LabGuests
+from vnet.lab.spec import Spec
+from vnet.lab.streams import RunningStream, packet_between
+
+SETTLE_S = 0.05
+LIMIT_S = 2.0
+TAG_TYPE = b"\x81\x00"
+ETHERTYPE = slice(12, 14)
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A device of the physical network, on the switch of one uplink. With a tag it sees and sends that VLAN only, untagged;
+    without, all frames as they are on the wire."""
+
+    name: str
+    uplink: str
+    tag: int | None = None
+
+
+class LabPackets(LabGuests):
+    """The part of a lab that is about packets."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.stations: list[Station] = []
+
+    def station(self, uplink: str, tag: int | None = None) -> Station:
+        """An outside station on the physical switch of an uplink; on one VLAN if a tag is given."""
+        names = sorted(netns.switch_ports(self.spec))
+        if uplink not in names:
+            raise UnknownName("uplink", uplink, names)
+        station = Station(f"{uplink}" if tag is None else f"{uplink}.{tag}", uplink, tag)
+        if station not in self.stations:
+            self.driver.station(self._station_port(station), uplink)
+            self.stations.append(station)
+        return station
+
+    def send(
+        self, source: str | Station, packets: Any, *, settle_s: float = SETTLE_S, limit_s: float = LIMIT_S
+    ) -> Deliveries:
+        """Send a packet (scapy or bytes) or several from a VIF ('web1/0') or a station; everything that anyone got.
+
+        Collects until nothing came for `settle_s`, at most `limit_s`. Guests neither send nor receive meanwhile.
+        """
+        frames = frames_of(packets)
+        if isinstance(source, Station):
+            wire_id = self._station_port(source)
+            frames = [_tagged(frame, source.tag) for frame in frames] if source.tag is not None else frames
+        else:
+            wire_id = self.vif(source).id
+        sent_ns = time.monotonic_ns()
+        encoded = [base64.b64encode(frame).decode() for frame in frames]
+        request = {"from": wire_id, "frames": encoded, "settle_s": settle_s, "limit_s": limit_s}
+        answer = self.wires.call("send", timeout_s=limit_s + 20, **request)
+        if answer["lost"]:
+            raise LabError(f"{answer['lost']} more frames came than a send keeps: is there a loop?")
+        return Deliveries(tuple(self._deliveries(answer["records"], sent_ns)))
+
+    def stream(
+        self, source: str | Station, to: str | None = None, *, packet: Any = None, period_ms: float = 1.0
+    ) -> RunningStream:
+        """Numbered frames every `period_ms` from a VIF or station to a VIF, or as `packet` (scapy; they become its payload).
+
+        Whoever gets them is counted; no guest sees them. A source that is paused sends nothing.
+        """
+        if packet is None:
+            if to is None or isinstance(source, Station):
+                raise LabError("a stream needs a VIF at both ends, or the packet to send")
+            packet = packet_between(self.vif(source), self.vif(to))
+        if isinstance(source, Station):
+            if source.tag is not None:
+                raise LabError("a station's stream takes an untagged station, and a packet with its tag")
+            return RunningStream(self, self._station_port(source), packet, period_ms)
+        return RunningStream(self, self.vif(source).id, packet, period_ms)
+
+    def receiver(self, who: str) -> str:
+        """What reports call a receiver that the wires know as `who`."""
+        station = {self._station_port(station): station for station in self.stations}.get(who)
+        return self.label(self.vif(who)) if station is None else station.name
+
+    def _station_port(self, station: Station) -> str:
+        return _station_port(station, sorted(netns.switch_ports(self.spec)))
+
+    def _deliveries(self, records: list[tuple[int, str, str]], sent_ns: int) -> Iterator[Delivery]:
+        stations = {self._station_port(station): station for station in self.stations}
+        for at, who, encoded in records:
+            frame, after_ms = base64.b64decode(encoded), (at - sent_ns) / 1e6
+            if (station := stations.get(who)) is None:
+                yield Delivery(self.label(self.vif(who)), frame, after_ms)
+            elif station.tag is None:
+                yield Delivery(station.name, frame, after_ms)
+            elif frame[ETHERTYPE] == TAG_TYPE and int.from_bytes(frame[14:16]) & 0xFFF == station.tag:
+                yield Delivery(station.name, frame[:12] + frame[16:], after_ms)
+
+
+def _station_port(station: Station, names: list[str]) -> str:
+    return f"station{names.index(station.uplink)}" + ("" if station.tag is None else f".{station.tag}")
+
+
+def _tagged(frame: bytes, tag: int) -> bytes:
+    return frame[:12] + TAG_TYPE + tag.to_bytes(2) + frame[12:]

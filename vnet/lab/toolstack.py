@@ -1,0 +1,52 @@
+"""What a toolstack does when it migrates a VM: it drives the controller, plugs the ports and switches the guest over."""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vnet.lab.daemons import READY_TIMEOUT_S
+from vnet.lab.errors import LabError
+
+if TYPE_CHECKING:
+    from vnet.lab.guests import LabGuests
+
+POLL_S = 0.005
+
+
+def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool) -> None:
+    """Migrate a running VM. Raises ClientError where the controller refuses, LabError where a step takes too long."""
+    api = import_module("vnet.client")
+    unit, source = api.Unit.of_vm(vm), lab.where(vm)
+    with api.Client(f"unix:{lab.daemons.controller_socket}") as client:
+        client.prepare(unit, to)
+        lab.plug(vm, to)
+        _wait_phase(client, unit, "prepared")
+        if pause_s:
+            lab.pause(vm)
+            _switch(lab, vm, to)
+            time.sleep(pause_s)
+        lab.run(vm, to, announce=announce, resume=True)
+        if not announce:
+            client.activate(unit)
+        _wait_phase(client, unit, "active")
+        client.finish(unit)
+    if source is not None and source != to:
+        lab.unplug(vm, source)
+
+
+def _switch(lab: LabGuests, vm: str, host: str) -> None:
+    """The toolstack's word to the destination's agent that the guest is paused."""
+    local = import_module("vnet.client.local")
+    for vif in lab.spec.guest(vm).vifs:
+        local.call_agent("switch", {"vif": vif.id}, str(lab.daemons.agent_socket(host)))
+
+
+def _wait_phase(client: Any, unit: Any, phase: str) -> None:
+    """Wait until a migration is in this phase. Raises LabError with what is missing."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while (migration := client.migration(unit)).phase != phase:
+        if time.monotonic() > deadline:
+            raise LabError(f"{unit.id} is {migration.phase}, not {phase}: {'; '.join(migration.waiting)}")
+        time.sleep(POLL_S)
