@@ -5,7 +5,7 @@ One rule: words and values are those of the document, spelled with underscores. 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,20 @@ class Problem(_Answer, frozen=True, kw_only=True):
     code: str
     message: str
     where: str = ""
+    problems: list[DocumentProblem] = []
+
+
+class DocumentProblem(_Answer, frozen=True, kw_only=True):
+    """One thing that is wrong with a document. Lines and columns count from 1; null where no line is at fault."""
+
+    code: str
+    message: str
+    hint: str = ""
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+    length: int | None = None
+    text: str = ""
 
 
 class Reason(_Answer, frozen=True, kw_only=True):
@@ -252,33 +266,40 @@ class Evacuation(_Answer, frozen=True, kw_only=True):
 
 
 class Progress(_Answer, frozen=True, kw_only=True):
-    """One line of a long call's progress. The last one is `done` or `failed`."""
+    """One line of a long call's progress. The last one is `done` or `failed`, and alone has a result: the call's answer."""
 
     kind: Literal["progress", "done", "failed"]
     text: str
     problem: Problem | None = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
+    result: Any = None
 
 
 # --- the pool as a whole --------------------------------------------------------------------------
 
 
-class Change(_Answer, frozen=True, kw_only=True):
-    """One line of a plan. action: create, update or delete."""
+class FieldChange(_Answer, frozen=True, kw_only=True):
+    old: Any = None
+    new: Any = None
 
-    action: str
+
+class Change(_Answer, frozen=True, kw_only=True):
+    """One object that comes, changes or goes, why, and what that disturbs."""
+
+    action: Literal["create", "update", "delete"]
     kind: str
     name: str
     reason: str
     disruption: str
-    details: list[str] = []
+    fields: dict[str, FieldChange] = {}
 
 
 class Plan(_Answer, frozen=True, kw_only=True):
-    """What an apply would do. revision: of the pool it was made against; give it to apply."""
+    """What an apply would do. revision: of the pool it was made against, give it to apply. text: the same for people."""
 
     revision: int
+    disruption: str
     changes: list[Change]
+    text: str = ""
 
 
 class Applied(_Answer, frozen=True, kw_only=True):

@@ -46,3 +46,9 @@ class Unavailable(Refused):
     """The pool database does not answer. Packets flow all the same."""
 
     status = 503
+
+
+class TimedOut(Refused):
+    """What was waited for did not come in time. What was done so far stays; call again to go on."""
+
+    status = 504

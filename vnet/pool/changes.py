@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from vnet.model import Pool, PoolState
 from vnet.pool.rows import Value
 
 
@@ -26,3 +29,33 @@ class Delete:
 
 
 RowChange = Insert | Update | Delete
+
+
+def state_changes(current: PoolState, desired: PoolState) -> tuple[RowChange, ...]:
+    """The configuration rows to change so that `current` becomes `desired`; runtime rows are left to agents."""
+    return tuple(_state_changes(current, desired))
+
+
+def _state_changes(current: PoolState, desired: PoolState) -> Iterator[RowChange]:
+    if desired.pool is not None:
+        if current.pool is None:
+            yield Insert(desired.pool)
+        elif _without_counters(current.pool) != _without_counters(desired.pool):
+            yield Update(current.pool, desired.pool)
+    for table in ("hosts", "networks", "subnets", "vms", "vifs"):
+        yield from _map_changes(getattr(current, table), getattr(desired, table))
+
+
+def _without_counters(pool: Pool) -> Pool:
+    return replace(pool, revision=0, generation=0)
+
+
+def _map_changes(current: Mapping[str, Any], desired: Mapping[str, Any]) -> Iterator[RowChange]:
+    for name, old in current.items():
+        if name not in desired:
+            yield Delete(old)
+        elif desired[name] != old:
+            yield Update(old, desired[name])
+    for name, new in desired.items():
+        if name not in current:
+            yield Insert(new)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from vnet.model import Binding, Location, PoolState, Vif
 
-# Agents write their heartbeat every 2 s; five in a row missing is no accident.
-HOST_DOWN_AFTER_S = 10.0
+# Agents write their heartbeat every 5 s; three in a row missing is no accident.
+HOST_DOWN_AFTER_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ def _operations(change: RowChange) -> Iterator[Operation]:
             if isinstance(old, Host):
                 yield DeleteOp("Uplink", (("host", "==", old.name),))
                 yield DeleteOp("Agent", (("host", "==", old.name),))
+                yield DeleteOp("Binding", (("host", "==", old.name),))
             if isinstance(old, Vif):
                 yield DeleteOp("Binding", (("vif", "==", old.id),))
 
@@ -196,7 +197,5 @@ def _references(change: RowChange) -> Iterable[Step]:
             yield _unused("Subnet", "network", network.name, f"network {network.name}")
         case Delete(old=Vm() as vm):
             yield _unused("Vif", "vm", vm.name, f"vm {vm.name}")
-        case Delete(old=Host() as host):
-            yield _unused("Binding", "host", host.name, f"host {host.name}")
         case _:
             return

@@ -126,13 +126,16 @@ async def test_references_hold(pool: PoolDatabase) -> None:
     assert "extra" not in pool.mirror.state.networks
 
 
-async def test_a_vifs_bindings_go_with_it_and_keep_its_host(pool: PoolDatabase) -> None:
-    host = Host("xen9", "10.0.0.9")
-    await write(pool, Insert(host), Insert(Vm("web1")), Insert(VIF))
-    await FakeAgent(pool, "xen9").claim("web1/0")
-    await refused(pool, "in-use", Delete(host))
+async def test_bindings_go_with_their_vif_and_with_their_host(pool: PoolDatabase) -> None:
+    host, other = Host("xen9", "10.0.0.9"), replace(VIF, id="web1/1", mac="0a:00:00:00:00:02", addresses=())
+    await write(pool, Insert(host), Insert(Vm("web1")), Insert(VIF), Insert(other))
+    await FakeAgent(pool, "xen9").beat()
+    for id in ("web1/0", "web1/1"):
+        await FakeAgent(pool, "xen9").claim(id)
     await write(pool, Delete(VIF))
-    assert pool.mirror.state.bindings == {}
+    assert set(pool.mirror.state.bindings) == {("web1/1", "xen9")}
+    await write(pool, Delete(host))
+    assert (pool.mirror.state.bindings, pool.mirror.state.agents) == ({}, {})
 
 
 async def test_equal_keys_are_refused(pool: PoolDatabase) -> None:

@@ -1,0 +1,48 @@
+"""`vnet controller`: runs the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vnet import logs
+from vnet.cli.exits import CommandError, Exit
+from vnet.controller.daemon import Options, main
+from vnet.controller.errors import Invalid
+from vnet.pool.errors import PoolUnreachable, SchemaMismatch
+
+
+@click.command()
+@click.option(
+    "--pool", multiple=True, metavar="REMOTE", help="Pool database; repeat for a cluster. None: one of our own."
+)
+@click.option("--run-dir", type=click.Path(path_type=Path), default="/run/vnet", show_default=True, help="Sockets.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), default="/var/lib/vnet", show_default=True, help="Our database."
+)
+@click.option(
+    "--pool-listen", multiple=True, metavar="PREMOTE", help="Where else our database listens: ptcp:6640:10.0.0.1."
+)
+@click.option(
+    "--listen", multiple=True, metavar="ADDRESS", help="unix:PATH or tcp:HOST:PORT.  [default: RUN_DIR/controller.sock]"
+)
+@click.option("--token-file", type=click.Path(path_type=Path), help="The bearer token for TCP.")
+def controller(
+    pool: tuple[str, ...],
+    run_dir: Path,
+    state_dir: Path,
+    pool_listen: tuple[str, ...],
+    listen: tuple[str, ...],
+    token_file: Path | None,
+) -> None:
+    """Run the controller: the REST API on a pool database, its own unless --pool names one."""
+    logs.configure()
+    try:
+        main(Options(pool, run_dir, state_dir, pool_listen, listen, token_file))
+    except Invalid as error:
+        raise CommandError(error.message, Exit.INVALID_INPUT) from None
+    except (PoolUnreachable, OSError) as error:
+        raise CommandError(str(error), Exit.UNREACHABLE) from None
+    except SchemaMismatch as error:
+        raise CommandError(str(error)) from None

@@ -1,0 +1,278 @@
+"""The asyncio client of the controller's REST API. One rule: every call may be repeated after a lost answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+
+from vnet import api
+from vnet.client import requests
+from vnet.client.errors import BadAnswer, Unreachable
+from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Unit
+from vnet.client.wire import Address, EventStream, Lines
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Progress that nobody wants to hear."""
+
+
+class AsyncClient:
+    """Calls the controller at `address` (unix:PATH or http://HOST:PORT), with a bearer token where it wants one.
+
+    Every method raises what `vnet.client.errors` has. timeout_s: how long to wait for an answer, on top of what the call waits.
+    """
+
+    def __init__(self, address: str, *, token: str | None = None, timeout_s: float = GRACE_S) -> None:
+        where = Address.parse(address)
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        transport = httpx.AsyncHTTPTransport(uds=where.socket)
+        self.address = address
+        self._timeout_s = timeout_s
+        self._http = httpx.AsyncClient(transport=transport, base_url=where.url, headers=headers)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def status(self) -> api.Status:
+        """The pool at a glance."""
+        return await self._do(requests.status())
+
+    async def pool(self) -> api.Pool:
+        """The pool itself."""
+        return await self._do(requests.pool())
+
+    async def plan(self, document: bytes, filename: str = "document") -> api.Plan:
+        """What applying a document would change. Raises Invalid with all that is wrong with it."""
+        return await self._do(requests.plan(document, filename))
+
+    async def export(self) -> str:
+        """The pool as a document."""
+        return await self._do(requests.export())
+
+    async def hosts(self) -> list[api.Host]:
+        """All hosts."""
+        return await self._do(requests.hosts())
+
+    async def host(self, name: str) -> api.Host:
+        """One host."""
+        return await self._do(requests.host(name))
+
+    async def put_host(self, name: str, spec: api.HostSpec) -> api.Host:
+        """Make a host."""
+        return await self._do(requests.put_host(name, spec))
+
+    async def delete_host(self, name: str) -> None:
+        """Remove a host without VIFs."""
+        await self._do(requests.delete_host(name))
+
+    async def networks(self) -> list[api.Network]:
+        """All networks."""
+        return await self._do(requests.networks())
+
+    async def network(self, name: str) -> api.Network:
+        """One network."""
+        return await self._do(requests.network(name))
+
+    async def put_network(self, name: str, spec: api.NetworkSpec) -> api.Network:
+        """Make a network."""
+        return await self._do(requests.put_network(name, spec))
+
+    async def delete_network(self, name: str) -> None:
+        """Remove a network without VIFs."""
+        await self._do(requests.delete_network(name))
+
+    async def vifs(
+        self, *, host: str | None = None, network: str | None = None, vm: str | None = None, state: str | None = None
+    ) -> list[api.Vif]:
+        """VIFs, filtered."""
+        return await self._do(requests.vifs(host, network, vm, state))
+
+    async def vif(self, id: str) -> api.Vif:
+        """One VIF, and where it is."""
+        return await self._do(requests.vif(id))
+
+    async def put_vif(self, id: str, spec: api.VifSpec) -> api.Vif:
+        """Make a VIF of this id."""
+        return await self._do(requests.put_vif(id, spec))
+
+    async def create_vif(self, spec: api.NewVif) -> api.Vif:
+        """Make a VIF; without an id in `spec` it is VM/INDEX."""
+        return await self._do(requests.create_vif(spec))
+
+    async def delete_vif(self, id: str) -> None:
+        """Remove a VIF."""
+        await self._do(requests.delete_vif(id))
+
+    async def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0) -> api.Vif:
+        """Want a VIF on a host, and wait until it is ready there. The port is added on that host."""
+        return await self._do(requests.plug_vif(id, api.PlugCall(host=host, wait_s=wait_s)))
+
+    async def unplug_vif(self, id: str) -> api.Vif:
+        """Want a VIF nowhere, and forget it on dead hosts."""
+        return await self._do(requests.unplug_vif(id))
+
+    async def vms(self) -> list[api.Vm]:
+        """All VMs."""
+        return await self._do(requests.vms())
+
+    async def vm(self, name: str) -> api.Vm:
+        """One VM with its VIFs."""
+        return await self._do(requests.vm(name))
+
+    async def put_vm(self, name: str, spec: api.VmSpec) -> api.Vm:
+        """Make a VM."""
+        return await self._do(requests.put_vm(name, spec))
+
+    async def delete_vm(self, name: str) -> None:
+        """Remove a VM and its VIFs."""
+        await self._do(requests.delete_vm(name))
+
+    async def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
+        """Which host has which VIF."""
+        return await self._do(requests.bindings(vif, host))
+
+    async def events(self, limit: int = 100, **filters: str | None) -> list[api.Event]:
+        """The newest events, oldest first. filters: kind, host, network, vif."""
+        return await self._do(requests.events(limit, filters))
+
+    async def migration(self, unit: Unit) -> api.Migration:
+        """How far a unit's migration is."""
+        return await self._do(requests.migration(unit))
+
+    async def prepare(self, unit: Unit, to: str, *, force: bool = False) -> api.Migration:
+        """Let a host get ready to take a unit. Nothing moves yet."""
+        return await self._do(requests.prepare(unit, api.PrepareCall(to=to, force=force)))
+
+    async def switch(self, unit: Unit, *, force: bool = False) -> api.Migration:
+        """The guest is paused: let in at the destination what waits for it."""
+        return await self._do(requests.step(unit, "switch", force))
+
+    async def activate(self, unit: Unit, *, force: bool = False) -> api.Migration:
+        """The guest runs at the destination."""
+        return await self._do(requests.step(unit, "activate", force))
+
+    async def finish(self, unit: Unit, *, force: bool = False) -> api.Migration:
+        """End a migration at its destination. force: past a dead source."""
+        return await self._do(requests.step(unit, "finish", force))
+
+    async def abort(self, unit: Unit) -> api.Migration:
+        """End a migration at its source."""
+        return await self._do(requests.abort(unit))
+
+    async def apply(
+        self,
+        document: bytes,
+        filename: str = "document",
+        *,
+        revision: int | None = None,
+        wait_s: int = 30,
+        progress: Progress = silent,
+    ) -> api.Applied:
+        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow."""
+        return await self._long(requests.apply(document, filename, revision, wait_s), progress)
+
+    async def migrate(
+        self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent
+    ) -> api.Migration:
+        """The whole way of a migration. Call again to go on after a lost answer or TimedOut."""
+        return await self._long(
+            requests.migrate(unit, api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)), progress
+        )
+
+    async def evacuate(
+        self,
+        host: str,
+        *,
+        to: str | None = None,
+        activate: bool = False,
+        timeout_s: float = 600.0,
+        progress: Progress = silent,
+    ) -> api.Evacuation:
+        """Migrate all that runs on a host."""
+        return await self._long(
+            requests.evacuate(host, api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)), progress
+        )
+
+    async def follow(self, *, after: str | None = None, **filters: str) -> AsyncIterator[api.Event]:
+        """Every event from now on, or after the event of id `after`, without end. Goes on by itself when the connection is lost.
+
+        Raises Unreachable only if the controller cannot be reached at first.
+        """
+        stream = EventStream(after)
+        connected = False
+        while True:
+            headers = {"Accept": STREAM} | ({"Last-Event-ID": stream.last_id} if stream.last_id else {})
+            try:
+                async with self._http.stream(
+                    "GET", "/v1/events", params=filters, headers=headers, timeout=60.0
+                ) as answer:
+                    if answer.status_code != 200:
+                        Call("GET", "/v1/events", None).decode(answer.status_code, await self._read(answer))
+                    connected = True
+                    async for chunk in answer.aiter_bytes():
+                        for event in stream.feed(chunk):
+                            yield event
+            except httpx.TransportError as error:
+                if not connected:
+                    raise Unreachable(f"{self.address}: {error}") from None
+            stream.restart()
+            await asyncio.sleep(1.0)
+
+    async def _do(self, call: Call[T]) -> T:
+        try:
+            async with self._http.stream(**self._arguments(call, {})) as answer:
+                return call.decode(answer.status_code, await self._read(answer))
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self.address}: {error}") from None
+
+    async def _long(self, call: Call[T], progress: Progress) -> T:
+        lines = Lines()
+        try:
+            async with self._http.stream(**self._arguments(call, {"Accept": LINES})) as answer:
+                if answer.status_code != 200:
+                    return call.decode(answer.status_code, await self._read(answer))
+                async for chunk in answer.aiter_bytes():
+                    for line in map(requests.progress_of, lines.feed(chunk)):
+                        if line.kind != "progress":
+                            return call.result(line, answer.status_code)
+                        progress(line.text)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self.address}: {error}") from None
+        raise Unreachable(f"{self.address}: the controller ended in the middle of the call; repeat it")
+
+    def _arguments(self, call: Call[T], headers: dict[str, str]) -> dict[str, Any]:
+        headers = {"Content-Type": call.media, **headers} if call.body is not None else headers
+        wait_s = call.wait_s + self._timeout_s
+        return {
+            "method": call.method,
+            "url": call.path,
+            "params": call.query,
+            "content": call.body,
+            "headers": headers,
+            "timeout": httpx.Timeout(wait_s, connect=5.0),
+        }
+
+    @staticmethod
+    async def _read(answer: httpx.Response) -> bytes:
+        data = bytearray()
+        async for chunk in answer.aiter_bytes():
+            data += chunk
+            if len(data) > MAX_ANSWER_BYTES:
+                raise BadAnswer(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        return bytes(data)

@@ -1,0 +1,146 @@
+"""Documents: what one would change, making the pool so, and writing the pool as one.
+
+One rule: a document is applied whole, in one transaction against the revision it was planned for, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from vnet import api
+from vnet.controller.calls import Call, Text
+from vnet.controller.errors import Conflict, Invalid
+from vnet.controller.service import Service
+from vnet.model import Event, PoolState
+from vnet.plan import NothingToExport, PoolPlan, desired_state, export_document, plan_dict, plan_pool, render_plan
+from vnet.pool.changes import state_changes
+from vnet.pool.database import now_ms
+from vnet.pool.errors import WriteConflict
+from vnet.pool.view import PoolView
+from vnet.pool.writes import configuration_write
+from vnet.topology import Document, TopologyErrors, load
+
+MAX_WAIT_S = 600
+
+
+class InvalidDocument(Invalid):
+    """A document that is refused, with all that is wrong with it."""
+
+    def __init__(self, errors: TopologyErrors) -> None:
+        super().__init__("invalid-document", str(errors))
+        self.problems = msgspec.convert(errors.as_dicts(), list[api.DocumentProblem])
+
+
+def read(body: bytes, filename: str) -> Document:
+    """The document; raises InvalidDocument."""
+    try:
+        return load(body, filename)
+    except TopologyErrors as errors:
+        raise InvalidDocument(errors) from None
+
+
+def wanted(document: Document, current: PoolState) -> PoolState:
+    """The pool as the document wants it; raises InvalidDocument for clashes with what is there."""
+    try:
+        return desired_state(document, current)
+    except TopologyErrors as errors:
+        raise InvalidDocument(errors) from None
+
+
+def show_plan(plan: PoolPlan) -> api.Plan:
+    """A plan for the API."""
+    plain = plan_dict(plan)
+    return api.Plan(
+        revision=plan.base_revision or 0,
+        disruption=str(plain["disruption"]),
+        changes=msgspec.convert(plain["changes"], list[api.Change]),
+        text=render_plan(plan),
+    )
+
+
+def _filename(call: Call[bytes]) -> str:
+    return call.query.get("filename", "document")[:200]
+
+
+async def plan(call: Call[bytes]) -> api.Plan:
+    """What an apply would do."""
+    document = read(call.body, _filename(call))
+    state = call.service.view().state
+    return show_plan(plan_pool(state, wanted(document, state)))
+
+
+async def export(call: Call[None]) -> Text:
+    """The pool as a document."""
+    state = call.service.view().state
+    try:
+        return Text(export_document(state), "application/yaml")
+    except NothingToExport as error:
+        raise Conflict("no-pool", str(error)) from None
+
+
+async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
+    """Make the pool what the document says, then follow the hosts as they follow."""
+    document = read(call.body, _filename(call))
+    expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
+    wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)
+    applied = await _apply(call.service, document, expected)
+    yield f"revision {applied.revision}: {len(applied.plan.changes)} changes", applied
+    async for line, followed in _followed(call.service, applied, wait_s):
+        yield line, followed
+
+
+async def _apply(service: Service, document: Document, expected: int | None) -> api.Applied:
+    async with service.writing:
+        state = service.view().state
+        revision = state.pool.revision if state.pool is not None else 0
+        if expected is not None and expected != revision:
+            message = f"the pool is at revision {revision}, the plan was made at {expected}: plan again"
+            raise Conflict("stale-revision", message, "revision")
+        desired = wanted(document, state)
+        shown = show_plan(plan_pool(state, desired))
+        changes = state_changes(state, desired)
+        if not changes:
+            generation = state.pool.generation if state.pool is not None else 0
+            return api.Applied(plan=shown, revision=revision, generation=generation)
+        try:
+            write = configuration_write(changes, state.pool, generation=True)
+        except WriteConflict as conflict:
+            raise Conflict(conflict.code, conflict.message, conflict.where) from None
+        text = f"document of pool {document.pool}: {len(shown.changes)} changes"
+        await service.write(write, [Event(now_ms(), "applied", text)])
+        return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0)
+
+
+async def _followed(service: Service, applied: api.Applied, wait_s: float) -> AsyncIterator[tuple[str, api.Applied]]:
+    """Who has programmed the generation, told as it changes, until all live hosts have or the time is over."""
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        now = followers(service.view(), applied.generation)
+        followed, waiting, dead = now
+        shown = msgspec.structs.replace(applied, acknowledged=followed, waiting=waiting, dead=dead)
+        yield f"{len(followed)} of {len(followed) + len(waiting)} live hosts have followed", shown
+        left_s = deadline - asyncio.get_running_loop().time()
+        if not waiting or left_s <= 0:
+            return
+        await service.database.wait_for(_other_than(now, applied.generation), left_s)
+
+
+Followers = tuple[list[str], list[str], list[str]]
+
+
+def _other_than(now: Followers, generation: int) -> Callable[[PoolView], bool]:
+    return lambda view: followers(view, generation) != now
+
+
+def followers(view: PoolView, generation: int) -> Followers:
+    """The hosts that have programmed this generation, those that have not yet, and those that do not report."""
+    have = {host for host, agent in view.state.agents.items() if agent.generation >= generation}
+    hosts = sorted(view.state.hosts)
+    return (
+        [host for host in hosts if host in have],
+        [host for host in hosts if host not in have and host in view.live],
+        [host for host in hosts if host not in have and host not in view.live],
+    )

@@ -1,0 +1,136 @@
+"""The controller as a daemon: options in, a controller that serves until it is told to stop.
+
+One rule: it keeps nothing of its own. Killed and started again, it finds its database running and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from vnet.controller.app import application
+from vnet.controller.embedded import EmbeddedDatabase
+from vnet.controller.errors import Invalid
+from vnet.controller.leader import Leader
+from vnet.controller.listen import Listen, Server, read_token
+from vnet.controller.service import Service
+from vnet.notify import sd_notify
+from vnet.pool.database import PoolDatabase
+from vnet.pool.errors import PoolUnreachable
+
+log = logging.getLogger("vnet.controller")
+
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """pool: the pool database's remotes, none for one of our own. pool_listen: further sockets of our own database."""
+
+    pool: tuple[str, ...] = ()
+    run_dir: Path = Path("/run/vnet")
+    state_dir: Path = Path("/var/lib/vnet")
+    pool_listen: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
+    token_file: Path | None = None
+
+
+def main(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT. Raises Invalid, SchemaMismatch, PoolUnreachable, OSError if it cannot start."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    asyncio.run(_run(options))
+
+
+async def _run(options: Options) -> None:
+    listens = [Listen.parse(text) for text in options.listen] or [Listen(options.run_dir / "controller.sock")]
+    token = read_token(options.token_file) if options.token_file is not None else None
+    if token is None and any(listen.path is None for listen in listens):
+        raise Invalid("token", "TCP needs --token-file: who can connect could do anything")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    options.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+    embedded = None if options.pool else EmbeddedDatabase(options.run_dir, options.state_dir, options.pool_listen)
+    if embedded is not None:
+        started = await asyncio.to_thread(embedded.ensure)
+        log.info("%s the pool database, process %s", "started" if started else "found", embedded.pid())
+    database = await _connected(options.pool or ((embedded.remote,) if embedded is not None else ()), stop)
+    if database is None:
+        return
+    try:
+        await _serve(database, embedded, listens, token, stop)
+    finally:
+        await database.close()
+    log.info("controller stopped")
+
+
+async def _connected(remotes: tuple[str, ...], stop: asyncio.Event) -> PoolDatabase | None:
+    """The database, once it answers; None if we are stopped before."""
+    while not stop.is_set():
+        database = PoolDatabase(remotes, convert=True)
+        try:
+            await database.open()
+        except PoolUnreachable as error:
+            log.warning("%s; trying again", error)
+            await _sleep(stop, RETRY_S)
+        else:
+            return database
+    return None
+
+
+async def _serve(
+    database: PoolDatabase,
+    embedded: EmbeddedDatabase | None,
+    listens: list[Listen],
+    token: bytes | None,
+    stop: asyncio.Event,
+) -> None:
+    service = Service(database, version("vnet"))
+    sockets = [(listen, listen.bind()) for listen in listens]
+    servers = [(Server(application(service, token if listen.path is None else None)), made) for listen, made in sockets]
+    jobs = [asyncio.create_task(server.serve([made])) for server, made in servers]
+    duties = [asyncio.create_task(Leader(database).run())]
+    if embedded is not None:
+        duties.append(asyncio.create_task(_keep(embedded, database)))
+    log.info("controller serves on %s", ", ".join(map(str, listens)))
+    sd_notify("READY=1")
+    try:
+        waiting = [asyncio.create_task(stop.wait()), *jobs, *duties]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # a job that ended by itself ended with an error
+    finally:
+        sd_notify("STOPPING=1")
+        for server, _ in servers:
+            server.should_exit = True
+        for task in duties:
+            task.cancel()
+        await asyncio.gather(*jobs, *duties, return_exceptions=True)
+        for listen, _ in sockets:
+            if listen.path is not None:
+                listen.path.unlink(missing_ok=True)
+
+
+async def _keep(embedded: EmbeddedDatabase, database: PoolDatabase) -> None:
+    """Without end: start our database again when it has died."""
+    while True:
+        await database.wait_for(lambda _: not database.connected, 3600.0)
+        if database.connected:
+            continue
+        try:
+            if await asyncio.to_thread(embedded.ensure):
+                log.error("the pool database had died; it was started again as process %s", embedded.pid())
+        except PoolUnreachable as error:
+            log.error("%s", error)
+        await asyncio.sleep(RETRY_S)
+
+
+async def _sleep(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

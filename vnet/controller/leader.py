@@ -1,0 +1,99 @@
+"""What one controller does for all: it prunes events, notices hosts that fall silent, and clears up after the dead.
+
+One rule: decisions are functions of the pool; every write asserts the lock, so a leader that is none any more writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+
+from ovsctl.ovsdb import Assert, Delete, Insert, Lock, NotOwner, Operation, OvsdbError, by_uuid
+from vnet.logs import about
+from vnet.model import Event
+from vnet.pool.database import PoolDatabase, now_ms
+from vnet.pool.errors import PoolError
+from vnet.pool.rows import to_columns
+from vnet.pool.view import HOST_DOWN_AFTER_S, PoolView
+
+LOCK = "vnet_leader"
+EVENTS_KEPT = 1000
+EVENTS_SLACK = 100  # pruned in bunches
+INTERVAL_S = 1.0
+
+log = logging.getLogger("vnet.controller.leader")
+
+
+def old_events(events: Mapping[str, Event], kept: int = EVENTS_KEPT, slack: int = EVENTS_SLACK) -> list[str]:
+    """The UUIDs of the events beyond the newest `kept`; none before there are `slack` of them."""
+    if len(events) <= kept + slack:
+        return []
+    newest_first = sorted(events, key=lambda uuid: (events[uuid].time, uuid), reverse=True)
+    return newest_first[kept:]
+
+
+def orphans(view: PoolView) -> list[tuple[str, str]]:
+    """(VIF id, host) of the bindings whose VIF is gone and whose host is not there to clear up."""
+    state = view.state
+    return [(vif, host) for vif, host in state.bindings if vif not in state.vifs and host not in view.live]
+
+
+def host_events(before: frozenset[str], view: PoolView, now: int) -> Iterator[Event]:
+    """What to tell of hosts that fell silent or came back. `before`: the hosts that were alive."""
+    known = view.state.hosts.keys()
+    for host in sorted((before - view.live) & known):
+        text = f"host {host}: its agent has not reported for {HOST_DOWN_AFTER_S:.0f} s"
+        yield Event(now, "host-down", text, host=host)
+    for host in sorted((view.live - before) & known):
+        yield Event(now, "host-up", f"host {host}: its agent reports", host=host)
+
+
+class Leader:
+    """Runs the duties while it holds the lock, and waits for it while another controller does."""
+
+    def __init__(self, database: PoolDatabase) -> None:
+        self._database = database
+        self._lock: Lock = database.lock(LOCK)
+        self.duties = 0  # how often they were done
+
+    @property
+    def leads(self) -> bool:
+        return self._lock.held
+
+    async def run(self) -> None:
+        """Without end: lead when the lock is ours."""
+        while True:
+            try:
+                await self._lock.acquire()
+                log.info("leads the pool")
+                await self._lead()
+            except (OvsdbError, PoolError) as error:
+                log.warning("leader duties: %s", error)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def _lead(self) -> None:
+        alive = self._database.view().live
+        while self._lock.held:
+            view = self._database.view()
+            told = list(host_events(alive, view, now_ms()))
+            for event in told:
+                log.warning(event.text, extra=about(host=event.host))
+            await self._write([Insert("Event", to_columns(event)) for event in told] + list(self._pruning(view)))
+            alive = view.live
+            self.duties += 1
+            await asyncio.sleep(INTERVAL_S)
+
+    def _pruning(self, view: PoolView) -> Iterator[Operation]:
+        for uuid in old_events(self._database.mirror.events):
+            yield Delete("Event", by_uuid(uuid))
+        for vif, host in orphans(view):
+            yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
+
+    async def _write(self, operations: list[Operation]) -> None:
+        if not operations:
+            return
+        try:
+            await self._database.transact(Assert(LOCK), *operations)
+        except NotOwner:
+            log.info("another controller leads now")

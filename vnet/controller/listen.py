@@ -1,0 +1,105 @@
+"""The sockets that the API is served on. One rule: a unix socket is for its owner and group, TCP is for who has the token."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from vnet.controller.app import Asgi
+from vnet.controller.errors import Invalid
+
+SOCKET_MODE = 0o660
+_GRACE_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to listen: a unix socket's path, or host and port of TCP."""
+
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Listen:
+        """unix:PATH or tcp:HOST:PORT, an IPv6 host in brackets; raises Invalid."""
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest:
+            return cls(path=Path(rest))
+        host, _, port = rest.rpartition(":")
+        if kind == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536:
+            return cls(host=host.strip("[]"), port=int(port))
+        raise Invalid("listen", f"expected unix:PATH or tcp:HOST:PORT, got {text!r}")
+
+    def bind(self) -> socket.socket:
+        """A listening socket; a unix socket that a dead controller left is replaced. Raises OSError."""
+        if self.path is None:
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            made = socket.socket(family)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((self.host, self.port))
+        else:
+            made = socket.socket(socket.AF_UNIX)
+            self._remove_dead(self.path)
+            before = os.umask(0o777 & ~SOCKET_MODE)
+            try:
+                made.bind(str(self.path))
+            finally:
+                os.umask(before)
+        made.listen(128)
+        return made
+
+    @staticmethod
+    def _remove_dead(path: Path) -> None:
+        if not path.exists():
+            return
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise OSError(f"{path} is there and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise OSError(f"another controller listens on {path}")
+        path.unlink()
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path is not None else f"tcp:{self.host}:{self.port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn as a task of ours: signals and logs are the daemon's."""
+
+    def __init__(self, app: Asgi) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_GRACE_S,
+                server_header=False,
+                h11_max_incomplete_event_size=64 * 1024,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def read_token(path: Path) -> bytes:
+    """The token in a file, which only its owner may read; raises Invalid."""
+    try:
+        mode, token = path.stat().st_mode, path.read_bytes().strip()
+    except OSError as error:
+        raise Invalid("token", f"token file {path}: {error.strerror}") from None
+    if mode & 0o077:
+        raise Invalid("token", f"token file {path} may be read by others: chmod 600 it")
+    if len(token) < 16:
+        raise Invalid("token", f"token file {path}: a token has at least 16 characters")
+    return token

@@ -1,0 +1,145 @@
+"""The OpenAPI 3.1 document of the API, and a page to read it, both made from the routes: they cannot disagree with the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from inspect import get_annotations
+from typing import Any
+
+import msgspec
+
+from vnet import api
+from vnet.controller.calls import Route
+
+_REF = "#/components/schemas/{name}"
+_NAMES = re.compile(r"\{(\w+)\}")
+# Refusals that any call may get; what each means is in its problem.
+_REFUSALS = {
+    "400": "What was sent can never be right.",
+    "401": "No token, or a wrong one.",
+    "404": "There is no such object.",
+    "409": "Not as the pool is now; the problem says why.",
+    "413": "The body is too large.",
+    "503": "The pool database does not answer.",
+}
+
+
+def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
+    """The OpenAPI document of these routes."""
+    types = [t for route in routes for t in (route.answer, route.body) if t is not None]
+    schemas, components = msgspec.json.schema_components([*types, api.Problem, api.Progress], ref_template=_REF)
+    by_type = dict(zip(map(repr, [*types, api.Problem, api.Progress]), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "vnet", "version": version or "0", "description": (api.__doc__ or "").strip()},
+        "security": [{}, {"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path.removeprefix('/v1')}").strip("_"),
+        "tags": [route.tag],
+        "parameters": [*_parameters(route)],
+        "responses": {**_answers(route, schemas), **_refusals(schemas)},
+    }
+    if route.media is not None and route.changes:
+        operation["requestBody"] = {"required": True, "content": {route.media: {"schema": {"type": "string"}}}}
+    elif route.body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": schemas[repr(route.body)]}}}
+    return operation
+
+
+def _parameters(route: Route) -> Iterable[dict[str, Any]]:
+    for name in _NAMES.findall(route.path):
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": "Its name or id, with '/' as %2F.",
+            "schema": {"type": "string"},
+        }
+    for name, text in route.query.items():
+        yield {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+
+
+def _answers(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    if route.answer is None:
+        return {"204": {"description": "Done, or it was so already."}}
+    if route.media is not None and not route.changes:
+        return {"200": {"description": "OK", "content": {route.media: {"schema": {"type": "string"}}}}}
+    content: dict[str, Any] = {"application/json": {"schema": schemas[repr(route.answer)]}}
+    if route.steps is not None:
+        content["application/x-ndjson"] = {"schema": schemas[repr(api.Progress)]}
+    if route.tag == "events":
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return {"200": {"description": "OK", "content": content}}
+
+
+def _refusals(schemas: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": schemas[repr(api.Problem)]}}
+    return {status: {"description": text, "content": content} for status, text in _REFUSALS.items()}
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+_STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h2{margin:2rem 0 .5rem;text-transform:capitalize}
+details{border:1px solid #8884;border-radius:6px;margin:.4rem 0;padding:.4rem .8rem}
+summary{cursor:pointer} code,b{font-family:ui-monospace,monospace}
+b{display:inline-block;min-width:4.5rem} dt{font-family:ui-monospace,monospace;margin-top:.4rem}
+"""
+
+
+def page(routes: Sequence[Route]) -> str:
+    """The API for people: one HTML page that loads nothing else."""
+    tags = dict.fromkeys(route.tag for route in routes)
+    parts = [f"<h2>{escape(tag)}</h2>" + "".join(_entry(r) for r in routes if r.tag == tag) for tag in tags]
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>vnet API</title><style>{_STYLE}</style>"
+        "<h1>vnet API</h1><p>Every call may be repeated: what is so already is no error. "
+        'For programs: <a href="openapi.json">openapi.json</a>.</p>' + "".join(parts)
+    )
+
+
+def _entry(route: Route) -> str:
+    fields = _fields("In the path", dict.fromkeys(_NAMES.findall(route.path), "its name or id, with '/' as %2F"))
+    fields += _fields("Query", dict(route.query))
+    if route.media is not None and route.changes:
+        fields += _fields("Body", {route.media: "the document"})
+    elif route.body is not None:
+        fields += _struct("Body", route.body)
+    fields += _struct("Answer", route.answer)
+    return (
+        f"<details><summary><b>{route.method}</b> <code>{escape(route.path)}</code> {escape(route.summary)}</summary>"
+        f"{fields}</details>"
+    )
+
+
+def _struct(title: str, kind: Any) -> str:
+    inner = getattr(kind, "__args__", (kind,))[0] if kind is not None else None
+    if not (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
+        return ""
+    many = " (a list of)" if inner is not kind else ""
+    rows = {name: str(type_) for base in reversed(inner.__mro__) for name, type_ in get_annotations(base).items()}
+    return _fields(f"{title}{many}", rows, inner.__doc__ or "")
+
+
+def _fields(title: str, rows: dict[str, str], text: str = "") -> str:
+    if not rows:
+        return ""
+    shown = "".join(f"<dt>{escape(name)}<dd>{escape(what)}" for name, what in rows.items())
+    return f"<h4>{escape(title)}</h4><p>{escape(text)}</p><dl>{shown}</dl>"
