@@ -176,7 +176,7 @@ class VifSpec(_Struct, frozen=True, kw_only=True):
 
 
 class NewVif(VifSpec, frozen=True, kw_only=True):
-    """A VIF whose id is in the body. Without one it is VM/INDEX."""
+    """A VIF whose id is in the body. Without one, `vm` and `index` must be there: the id is VM/INDEX."""
 
     id: str | None = None
 

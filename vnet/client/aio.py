@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,15 +12,10 @@ import httpx
 from vnet import api
 from vnet.client import requests
 from vnet.client.errors import BadAnswer, Unreachable
-from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Unit
+from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Progress, Unit, silent
 from vnet.client.wire import Address, EventStream, Lines
 
 T = TypeVar("T")
-Progress = Callable[[str], None]
-
-
-def silent(text: str) -> None:
-    """Progress that nobody wants to hear."""
 
 
 class AsyncClient:
@@ -31,6 +26,8 @@ class AsyncClient:
 
     def __init__(self, address: str, *, token: str | None = None, timeout_s: float = GRACE_S) -> None:
         where = Address.parse(address)
+        if token is not None and not token.strip():
+            raise ValueError("the token is empty")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         transport = httpx.AsyncHTTPTransport(uds=where.socket)
         self.address = address
@@ -112,7 +109,7 @@ class AsyncClient:
         return await self._do(requests.put_vif(id, spec))
 
     async def create_vif(self, spec: api.NewVif) -> api.Vif:
-        """Make a VIF; without an id in `spec` it is VM/INDEX."""
+        """Make a VIF; without an id in `spec` it is VM/INDEX of it."""
         return await self._do(requests.create_vif(spec))
 
     async def delete_vif(self, id: str) -> None:

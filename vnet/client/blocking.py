@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,15 +12,10 @@ import httpx
 from vnet import api
 from vnet.client import requests
 from vnet.client.errors import BadAnswer, Unreachable
-from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Unit
+from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Progress, Unit, silent
 from vnet.client.wire import Address, EventStream, Lines
 
 T = TypeVar("T")
-Progress = Callable[[str], None]
-
-
-def silent(text: str) -> None:
-    """Progress that nobody wants to hear."""
 
 
 class Client:
@@ -31,6 +26,8 @@ class Client:
 
     def __init__(self, address: str, *, token: str | None = None, timeout_s: float = GRACE_S) -> None:
         where = Address.parse(address)
+        if token is not None and not token.strip():
+            raise ValueError("the token is empty")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         transport = httpx.HTTPTransport(uds=where.socket)
         self.address = address
@@ -110,7 +107,7 @@ class Client:
         return self._do(requests.put_vif(id, spec))
 
     def create_vif(self, spec: api.NewVif) -> api.Vif:
-        """Make a VIF; without an id in `spec` it is VM/INDEX."""
+        """Make a VIF; without an id in `spec` it is VM/INDEX of it."""
         return self._do(requests.create_vif(spec))
 
     def delete_vif(self, id: str) -> None:

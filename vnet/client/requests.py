@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -13,12 +13,17 @@ from vnet import api
 from vnet.client.errors import BadAnswer, ClientError, error_of
 
 T = TypeVar("T")
+Progress = Callable[[str], None]
 
 LINES = "application/x-ndjson"
 STREAM = "text/event-stream"
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
 GRACE_S = 30.0  # on top of what a call itself may wait
+
+
+def silent(text: str) -> None:
+    """Progress that nobody wants to hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +97,17 @@ def pool() -> Call[api.Pool]:
     return _get(api.Pool, "pool")
 
 
-def _document(name: str, answer: Any, document: bytes, wait_s: float, **query: str) -> Call[Any]:
+def _document(name: str, answer: Any, document: bytes, query: Mapping[str, str], wait_s: float) -> Call[Any]:
     return Call("POST", path(name), answer, query, document, "application/yaml", wait_s)
 
 
 def plan(document: bytes, filename: str) -> Call[api.Plan]:
-    return _document("plan", api.Plan, document, 60.0, filename=filename)
+    return _document("plan", api.Plan, document, {"filename": filename}, 60.0)
 
 
 def apply(document: bytes, filename: str, revision: int | None, wait_s: int) -> Call[api.Applied]:
     query = {"filename": filename, "wait_s": str(wait_s)} | ({} if revision is None else {"revision": str(revision)})
-    return _document("apply", api.Applied, document, 60.0 + wait_s, **query)
+    return _document("apply", api.Applied, document, query, 60.0 + wait_s)
 
 
 def export() -> Call[str]:

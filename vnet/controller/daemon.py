@@ -25,6 +25,7 @@ from vnet.pool.errors import PoolUnreachable
 log = logging.getLogger("vnet.controller")
 
 RETRY_S = 1.0
+CONNECT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ async def _connected(remotes: tuple[str, ...], stop: asyncio.Event) -> PoolDatab
     while not stop.is_set():
         database = PoolDatabase(remotes, convert=True)
         try:
-            await database.open()
+            await database.open(CONNECT_S)
         except PoolUnreachable as error:
             log.warning("%s; trying again", error)
             await _sleep(stop, RETRY_S)

@@ -39,15 +39,16 @@ class Feed:
 
     def take(self, deltas: Iterable[Delta], now_ms: int) -> None:
         """Add the events among what changed in the pool, and note which VIFs lost a host."""
-        added = False
+        added: list[tuple[int, str, Event]] = []
         for delta in deltas:
             if isinstance(delta.new, Event) and delta.old is None:
-                self._add(str(delta.key), delta.new)
-                added = True
+                added.append((delta.new.time, str(delta.key), delta.new))
             elif isinstance(delta.old, Binding) and delta.new is None:
                 self._defined[delta.old.vif] = now_ms
             elif isinstance(delta.old, Vif) and delta.new is None:
                 self._defined.pop(delta.old.id, None)
+        for _, uuid, event in sorted(added, key=lambda item: item[:2]):  # one transaction's come in no order
+            self._add(uuid, event)
         if added:
             self._arrived.set()
             self._arrived = asyncio.Event()

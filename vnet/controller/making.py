@@ -85,7 +85,7 @@ def _same(kind: str, name: str, asked: Asked) -> None:
 def make_vif(view: PoolView, id: str | None, spec: api.VifSpec) -> Outcome:
     """The rows of a new VIF, and of its VM if there is none. Raises Invalid, Conflict."""
     state = view.state
-    id = _vif_id(view, id, spec)
+    id = _vif_id(id, spec)
     trunk = None if spec.trunk is None else _checked(lambda: Trunk(_tags(spec.trunk)))
     addresses = None if spec.addresses is None else tuple(sorted(set(spec.addresses)))
     mac = spec.mac.lower().replace("-", ":") if spec.mac is not None else None
@@ -131,12 +131,13 @@ def free_mac(state: PoolState, id: str) -> str:
     return ids.mac(id)
 
 
-def _vif_id(view: PoolView, id: str | None, spec: api.VifSpec) -> str:
+def _vif_id(id: str | None, spec: api.VifSpec) -> str:
+    """The id, which the caller chooses one way or the other: else a repeated call would make a second VIF."""
     if id is not None:
         return id
-    if spec.vm is None:
-        raise Invalid("no-id", "a VIF needs an id, or a VM whose name and index make one", "id")
-    return f"{spec.vm}/{_index(view, spec)}"
+    if spec.vm is None or spec.index is None:
+        raise Invalid("no-id", "a VIF needs an id, or a VM and an index, which make one", "id")
+    return f"{spec.vm}/{spec.index}"
 
 
 def _index(view: PoolView, spec: api.VifSpec) -> int:

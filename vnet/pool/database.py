@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 TABLES = ("Pool", "Host", "Uplink", "Network", "Subnet", "Vm", "Vif", "Binding", "Agent", "Event")
 WRITE_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds
 OUR_SCHEMA = Schema.parse(SCHEMA_TEXT)
 
 
@@ -63,10 +64,11 @@ class PoolDatabase:
         self._woken = asyncio.Event()
 
     async def open(self, timeout_s: float = 10.0) -> None:
-        """Connect and read everything; raises PoolUnreachable, SchemaMismatch."""
+        """Connect within `timeout_s`, and read everything; raises PoolUnreachable, SchemaMismatch."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._client.open()
+            async with asyncio.timeout(READ_TIMEOUT_S):
                 if not check_version(self._client.schema.version_tuple):
                     await self._bring_up_to_date()
                 replica = await self._client.monitor({table: Monitor() for table in TABLES})

@@ -1,0 +1,240 @@
+"""Commands against a real controller: what goes to standard output, and every exit code."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.servers import run_dir
+from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
+from vnet.cli import main
+from vnet.cli.exits import Exit
+from vnet.client import VifSpec, VmSpec
+
+Capture = pytest.CaptureFixture[str]
+WITH_VM = DOCUMENT + b"vms: {web1: {host: xen1, vifs: [{network: tenant}]}}\n"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Controller]:
+    with controller() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _environment(running: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VNET_CONTROLLER", running.address)
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "test.vnet.yaml"
+    path.write_bytes(WITH_VM)
+    return path
+
+
+@pytest.fixture
+def vif(running: Controller) -> Iterator[str]:
+    with running.client() as client:
+        yield client.put_vif("cli/0", VifSpec(network="tenant", vm="cli")).id
+        client.delete_vm("cli")
+
+
+def vnet(capsys: Capture, *args: str | Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    capsys.readouterr()
+    code = main.run([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_plan_apply_and_plan_again(capsys: Capture, document: Path, tmp_path: Path) -> None:
+    code, out, _ = vnet(capsys, "plan", document)
+    assert (code, "+ vif web1/0" in out) == (Exit.OK, True)
+    assert vnet(capsys, "plan", "--detailed-exitcode", document)[0] == Exit.CHANGES
+    code, out, err = vnet(capsys, "apply", "--yes", "--wait", "0", document)
+    assert (code, "+ vif web1/0" in out) == (Exit.OK, True)
+    assert "host xen1 does not report: it will follow" in err
+    code, out, _ = vnet(capsys, "plan", "--detailed-exitcode", document)
+    assert (code, out) == (Exit.OK, "Nothing to change: the pool is as the document says.\n")
+    assert vnet(capsys, "apply", document)[0] == Exit.OK  # nothing to ask about
+    code, out, _ = vnet(capsys, "export")
+    exported = tmp_path / "exported.yaml"
+    exported.write_text(out)
+    assert vnet(capsys, "plan", "--detailed-exitcode", exported)[0] == Exit.OK
+    document.write_bytes(DOCUMENT)
+    code, out, _ = vnet(capsys, "apply", "--yes", "-o", "json", document)
+    assert (code, [c["action"] for c in json.loads(out)["plan"]["changes"]]) == (Exit.OK, ["delete"] * 2)
+
+
+def test_apply_asks_only_where_somebody_can_answer(capsys: Capture, document: Path) -> None:
+    code, _, err = vnet(capsys, "apply", document)
+    assert (code, "say --yes" in err) == (Exit.USAGE, True)
+    assert vnet(capsys, "plan", "--detailed-exitcode", document)[0] == Exit.CHANGES
+
+
+def test_an_invalid_document_exits_4_with_its_places(capsys: Capture, document: Path) -> None:
+    assert vnet(capsys, "validate", document)[:2] == (Exit.OK, "")
+    document.write_bytes(WITH_VM.replace(b"vxlan", b"vxlam"))
+    for command in ("validate", "plan", "apply"):
+        code, out, err = vnet(capsys, command, document)
+        assert (code, out) == (Exit.INVALID_INPUT, "")
+        assert f"{document}:9:" in err
+        assert "^^^^^" in err
+    code, out, _ = vnet(capsys, "validate", "-o", "json", document)
+    assert (code, json.loads(out)["problems"][0]["line"]) == (Exit.INVALID_INPUT, 9)
+    assert vnet(capsys, "validate", document.with_name("none"))[0] == Exit.INVALID_INPUT
+
+
+def test_the_same_data_as_table_json_and_yaml(capsys: Capture, vif: str) -> None:
+    code, out, _ = vnet(capsys, "show", "vifs", "--vm", "cli")
+    assert code == Exit.OK
+    heading, row = out.splitlines()
+    assert heading.split()[:3] == ["VIF", "NETWORK", "MAC"]
+    assert row.split()[:2] == ["cli/0", "tenant"]
+    as_json = json.loads(vnet(capsys, "vif", "list", "--vm", "cli", "-o", "json")[1])
+    as_yaml = yaml.safe_load(vnet(capsys, "show", "vifs", "--vm", "cli", "-o", "yaml")[1])
+    assert as_json == as_yaml
+    assert [item["id"] for item in as_json] == ["cli/0"]
+    assert json.loads(vnet(capsys, "vif", "get", "cli/0", "-o", "json")[1]) == as_json[0]
+
+
+@pytest.mark.parametrize("what", ["hosts", "networks", "vifs", "bindings"])
+def test_every_list_in_every_form(capsys: Capture, what: str) -> None:
+    code, _, err = vnet(capsys, "show", what)
+    assert (code, err) == (Exit.OK, "")
+    assert isinstance(json.loads(vnet(capsys, "show", what, "-o", "json")[1]), list)
+    assert isinstance(yaml.safe_load(vnet(capsys, "show", what, "-o", "yaml")[1]), list)
+
+
+def test_status_and_events(capsys: Capture, vif: str) -> None:
+    code, out, _ = vnet(capsys, "status")
+    assert (code, "VIF cli/0: no host has a port" in out) == (Exit.OK, True)
+    assert json.loads(vnet(capsys, "status", "-o", "json")[1])["pool"]["name"] == "test"
+    code, out, _ = vnet(capsys, "events", "--vif", "cli/0")
+    assert (code, "vif-created" in out) == (Exit.OK, True)
+
+
+def test_a_vif_by_hand(capsys: Capture) -> None:
+    create = ("vif", "create", "hand/0", "--network", "tenant", "--vm", "hand", "--address", "10.1.0.77")
+    for _ in range(2):
+        assert vnet(capsys, *create)[0] == Exit.OK
+    code, out, err = vnet(capsys, *create, "--mac", "0a:00:00:00:00:01")
+    assert (code, out) == (Exit.CONFLICT, "")
+    assert "exists with mac" in err
+    trunk = ("vif", "create", "hand/1", "--network", "bare", "--vm", "hand", "--trunk", "20,10", "-o", "json")
+    assert json.loads(vnet(capsys, *trunk)[1])["trunk"] == [10, 20]
+    assert vnet(capsys, *trunk[:-4], "--trunk", "x")[0] == Exit.USAGE
+    assert (
+        vnet(capsys, "vif", "create", "--network", "tennant", "--vm", "hand", "--index", "3")[0] == Exit.INVALID_INPUT
+    )
+    assert vnet(capsys, "vm", "migrate", "hand", "--to", "xen2")[0] == Exit.CONFLICT
+    assert vnet(capsys, "vm", "get", "hand")[1].splitlines()[1].split()[-3:] == ["hand/0,hand/1", "0/2", "-"]
+    for _ in range(2):
+        assert vnet(capsys, "vm", "delete", "hand")[0] == Exit.OK
+    assert vnet(capsys, "vif", "get", "hand/0")[0] == Exit.INVALID_INPUT
+
+
+def test_unreachable_exits_5(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("unix:/nonexistent/sock", "http://127.0.0.1:1"):
+        code, out, err = vnet(capsys, "--controller", address, "status")
+        assert (code, out) == (Exit.UNREACHABLE, "")
+        assert address in err
+    assert vnet(capsys, "vif", "plug", "x", "--port", "tap0", "--socket", "/nonexistent")[0] == Exit.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--controller", "ftp://x", "status"),
+        ("vif", "plug", "x"),
+        ("vif", "plug", "x", "--port", "tap0", "--host", "xen1"),
+        ("show", "everything"),
+        ("vm", "migrate", "web1"),
+        ("status", "-o", "xml"),
+    ],
+)
+def test_misuse_exits_64(capsys: Capture, args: tuple[str, ...]) -> None:
+    code, out, err = vnet(capsys, *args)
+    assert (code, out) == (Exit.USAGE, "")
+    assert err
+
+
+def test_failures_exit_1(capsys: Capture, running: Controller, tmp_path: Path) -> None:
+    assert vnet(capsys, "--token-file", tmp_path / "none", "status")[0] == Exit.INVALID_INPUT
+    with running.client() as client:
+        client.put_vm("empty", VmSpec())
+    assert vnet(capsys, "vm", "migration", "empty")[0] == Exit.CONFLICT
+    assert vnet(capsys, "vm", "delete", "empty")[0] == Exit.OK
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert "\x1b[" in vnet(capsys, "show", "hosts")[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in vnet(capsys, "show", "hosts")[1]
+
+
+@pytest.fixture
+def agent_says() -> Iterator[tuple[str, list[bytes], list[dict[str, object]]]]:
+    """An agent's socket that answers each line with the next answer; (path, answers to give, requests)."""
+    answers: list[bytes] = []
+    asked: list[dict[str, object]] = []
+    with run_dir() as path, socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path / "agent.sock"))
+        server.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked.append(json.loads(connection.makefile("rb").readline()))
+                    connection.sendall(answers.pop(0))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield str(path / "agent.sock"), answers, asked
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_plugging_on_this_host(capsys: Capture, agent_says: tuple[str, list[bytes], list[dict[str, object]]]) -> None:
+    path, answers, asked = agent_says
+    plug = ("vif", "plug", "web1/0", "--port", "tap3", "--socket", path)
+    answers.append(b'{"result": {"vif": "web1/0", "port": "tap3"}}\n')
+    code, out, err = vnet(capsys, *plug)
+    assert (code, out, err) == (Exit.OK, "", "plugged: VIF web1/0, port tap3\n")
+    assert asked == [{"method": "plug", "params": {"vif": "web1/0", "port": "tap3"}}]
+    answers.append(b'{"result": {"vif": "web1/0", "port": null}}\n')
+    assert vnet(capsys, "vif", "unplug", "web1/0", "--socket", path)[2] == "VIF web1/0 has no port here\n"
+    for code_word, expected in [
+        ("invalid", Exit.INVALID_INPUT),
+        ("missing", Exit.INVALID_INPUT),
+        ("conflict", Exit.CONFLICT),
+        ("failed", Exit.FAILED),
+    ]:
+        answers.append(json.dumps({"error": {"code": code_word, "message": "no"}}).encode() + b"\n")
+        assert vnet(capsys, *plug)[0] == expected
+    for broken in (b"", b"{\n", b'{"error": 7}\n'):
+        answers.append(broken)
+        assert vnet(capsys, *plug)[0] == Exit.UNREACHABLE
+
+
+def test_flows_by_table(capsys: Capture, agent_says: tuple[str, list[bytes], list[dict[str, object]]]) -> None:
+    path, answers, _ = agent_says
+    flow = {"table": "classify", "number": 0, "does": "names the source", "source": "vif", "packets": 7, "bytes": 9}
+    answers += [json.dumps({"result": [{**flow, "flow": "in_port=1,actions=resubmit(,1)"}]}).encode() + b"\n"] * 2
+    code, out, _ = vnet(capsys, "show", "flows", "--vif", "web1/0", "--socket", path)
+    assert code == Exit.OK
+    assert "table 0 classify: names the source" in out
+    assert out.splitlines()[-1].split() == ["0", "classify", "7", "vif", "in_port=1,actions=resubmit(,1)"]
+    assert json.loads(vnet(capsys, "show", "flows", "-o", "json", "--socket", path)[1])[0]["packets"] == 7

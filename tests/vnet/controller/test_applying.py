@@ -1,0 +1,123 @@
+"""Documents through the API of a real controller: planned, applied once, refused when the pool changed, followed by hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
+from tests.vnet.controller.databases import FakeAgent, opened
+from vnet.client import AsyncClient, Conflict, Invalid, VifSpec, VmSpec
+from vnet.pool.database import PoolDatabase
+
+WITH_VM = DOCUMENT + b"vms: {web1: {host: xen1, vifs: [{network: tenant, addresses: [10.1.0.10]}]}}\n"
+
+
+@pytest.fixture
+def running() -> Iterator[Controller]:
+    with controller() as made:
+        yield made
+
+
+@pytest.fixture
+async def client(running: Controller) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(running.address) as made:
+        yield made
+
+
+@pytest.fixture
+async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
+    async with opened(running.database.remote) as database:
+        yield database
+
+
+async def apply(client: AsyncClient, document: bytes) -> int:
+    """Apply; how many changes that was."""
+    return len((await client.apply(document, wait_s=0)).plan.changes)
+
+
+async def test_twice_is_once_and_taking_it_back_leaves_nothing(client: AsyncClient) -> None:
+    before = await client.networks(), await client.hosts()
+    assert await apply(client, WITH_VM) == 2
+    first = await client.vif("web1/0")
+    pool = await client.pool()
+    assert await apply(client, WITH_VM) == 0
+    assert (await client.vif("web1/0"), await client.pool()) == (first, pool)
+    assert await apply(client, DOCUMENT) == 2
+    assert (await client.networks(), await client.hosts(), await client.vms()) == (*before, [])
+
+
+async def test_an_export_applies_to_nothing(client: AsyncClient) -> None:
+    await apply(client, WITH_VM)
+    assert await apply(client, (await client.export()).encode()) == 0
+
+
+async def test_what_the_toolstack_made_stays(client: AsyncClient) -> None:
+    await client.put_vif("theirs", VifSpec(network="tenant"))
+    await apply(client, WITH_VM)
+    await apply(client, DOCUMENT)
+    assert [vif.id for vif in await client.vifs()] == ["theirs"]
+    with pytest.raises(Invalid, match="theirs"):
+        await apply(client, DOCUMENT.replace(b"  tenant: {type: vxlan}\n", b""))
+    assert "tenant" in {network.name for network in await client.networks()}
+
+
+async def test_a_plan_is_refused_once_the_pool_changed(client: AsyncClient) -> None:
+    planned = await client.plan(WITH_VM)
+    await client.put_vm("meanwhile", VmSpec())
+    with pytest.raises(Conflict, match="plan again") as caught:
+        await client.apply(WITH_VM, revision=planned.revision, wait_s=0)
+    assert caught.value.code == "stale-revision"
+    assert [vm.name for vm in await client.vms()] == ["meanwhile"]
+
+
+async def test_of_two_applies_of_one_plan_one_holds(client: AsyncClient) -> None:
+    revision = (await client.plan(WITH_VM)).revision
+    other = WITH_VM.replace(b"10.1.0.10", b"10.1.0.11")
+    results = await asyncio.gather(
+        *(client.apply(document, revision=revision, wait_s=0) for document in (WITH_VM, other)), return_exceptions=True
+    )
+    refused = [result for result in results if isinstance(result, Conflict)]
+    assert len(refused) == 1
+    assert refused[0].code == "stale-revision"
+    assert (await client.pool()).revision == revision + 1
+
+
+async def test_a_bad_document_is_refused_with_every_problem_and_its_place(client: AsyncClient) -> None:
+    before = await client.pool()
+    bad = DOCUMENT.replace(b"type: vxlan", b"type: vxlam").replace(b"tag: 120", b"tag: 5000")
+    with pytest.raises(Invalid) as caught:
+        await client.apply(bad, "bad.vnet.yaml")
+    problems = caught.value.problem.problems
+    assert [(problem.file, problem.line) for problem in problems] == [("bad.vnet.yaml", 9), ("bad.vnet.yaml", 10)]
+    assert "bad.vnet.yaml:9:" in str(caught.value)
+    assert await client.pool() == before
+
+
+async def test_apply_waits_for_live_hosts_and_names_the_rest(client: AsyncClient, pool: PoolDatabase) -> None:
+    one, two = FakeAgent(pool, "xen1"), FakeAgent(pool, "xen2")
+    await one.beat(1)
+    await two.beat(1)
+    generation = (await client.pool()).generation + 1
+    lines: list[str] = []
+    waiting = asyncio.create_task(client.apply(WITH_VM, wait_s=20, progress=lines.append))
+    await pool.wait_for(lambda view: view.state.pool and view.state.pool.generation == generation, 10)
+    await one.beat(generation)
+    await pool.wait_for(lambda _: any("1 of 2" in line for line in lines), 10)
+    assert not waiting.done()
+    await two.beat(generation)
+    applied = await asyncio.wait_for(waiting, 10)
+    assert (applied.acknowledged, applied.waiting, applied.dead) == (["xen1", "xen2"], [], ["xen3"])
+    late = await client.apply(DOCUMENT, wait_s=0)
+    assert (late.acknowledged, late.waiting, late.dead) == ([], ["xen1", "xen2"], ["xen3"])
+    assert [host.agent.behind for host in await client.hosts()] == [1, 1, 0]
+
+
+async def test_a_bound_vif_goes_with_its_document(client: AsyncClient, pool: PoolDatabase) -> None:
+    await apply(client, WITH_VM)
+    await FakeAgent(pool, "xen1").claim("web1/0")
+    assert await apply(client, WITH_VM) == 0
+    await apply(client, DOCUMENT)
+    assert await client.bindings() == []

@@ -1,0 +1,240 @@
+"""The controller as a process: its own database across restarts and crashes, sockets, tokens, the leader."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import free_port, run, run_dir, wait_until
+from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
+from tests.vnet.controller.databases import pool_server, stop_embedded
+from vnet.cli.exits import Exit
+from vnet.client import Client, Unauthorized, VmSpec
+from vnet.controller.embedded import EmbeddedDatabase
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+def test_the_database_outlives_its_controller_and_is_found_again(sig: signal.Signals) -> None:
+    with controller() as made:
+        pid = made.database.pid()
+        with made.client() as client:
+            client.put_vm("kept", VmSpec())
+        assert made.stop(sig) == (0 if sig is signal.SIGTERM else -sig)
+        assert pid is not None
+        os.kill(pid, 0)
+        assert made.socket.exists() == (sig is signal.SIGKILL)
+        made.start()
+        assert made.database.pid() == pid
+        with made.client() as client:
+            assert [vm.name for vm in client.vms()] == ["kept"]
+            assert client.apply(DOCUMENT, wait_s=0).plan.changes == []
+
+
+def test_a_database_that_died_is_started_again_with_what_it_had() -> None:
+    with controller() as made:
+        pid = made.database.pid()
+        stop_embedded(made.database)
+
+        def back() -> bool:
+            with made.client() as client:
+                try:
+                    return client.pool().name == "test" and made.database.pid() != pid
+                except Exception:
+                    return False
+
+        wait_until(back, "the database again")
+        assert '"level": "error"' in made.log.read_text()
+
+
+def test_a_stopped_machine_starts_from_the_file() -> None:
+    with controller() as made:
+        made.stop()
+        stop_embedded(made.database, signal.SIGTERM)
+        made.start()
+        with made.client() as client:
+            assert client.pool().revision == 1
+
+
+def test_sockets_and_files_are_not_for_everybody() -> None:
+    with controller() as made:
+        database = made.database
+        for path, most in [
+            (made.socket, 0o660),
+            (database.socket, 0o700),
+            (database.control, 0o700),
+            (database.database, 0o600),
+            (database.state_dir, 0o700),
+        ]:
+            assert stat.S_IMODE(path.stat().st_mode) & ~most == 0, path
+
+
+def test_two_on_one_socket_or_on_a_file_that_is_no_socket() -> None:
+    with controller() as made:
+        second = Controller(made.dir)
+        second.launch()
+        assert second.process is not None
+        assert second.process.wait(20) == Exit.UNREACHABLE
+        assert "another controller listens on" in made.log.read_text()
+        made.stop()
+        made.socket.write_text("precious")
+        second.launch()
+        assert second.process.wait(20) == Exit.UNREACHABLE
+        assert made.socket.read_text() == "precious"
+
+
+def test_tcp_only_with_the_token(tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text(TOKEN + "\n")
+    token_file.chmod(0o600)
+    port = free_port()
+    with run_dir() as path:
+        unix = f"unix:{path}/api.sock"
+        options = ("--listen", f"tcp:127.0.0.1:{port}", "--listen", unix, "--token-file", str(token_file))
+        made = Controller(path, options)
+        try:
+            made.launch()
+            wait_until((path / "api.sock").exists, "the API's socket")
+            url = f"http://127.0.0.1:{port}"
+            with Client(url, token=TOKEN) as client:
+                wait_until(lambda: client.status().hosts == 0, "an answer over TCP")
+            for wrong in (None, "x", TOKEN[:-1], TOKEN + "x", "-"):
+                with Client(url, token=wrong) as client, pytest.raises(Unauthorized):
+                    client.status()
+            assert httpx.get(f"{url}/v1/openapi.json").status_code == 401
+            assert httpx.get(f"{url}/v1/status", headers={"Authorization": f"Basic {TOKEN}"}).status_code == 401
+            with Client(unix) as client:
+                assert client.status().hosts == 0
+            assert TOKEN not in made.log.read_text()
+        finally:
+            made.stop(signal.SIGKILL)
+            stop_embedded(made.database)
+
+
+def start_refused(*options: str) -> tuple[int, str]:
+    """Exit status and messages of a controller that should not start."""
+    with run_dir() as path:
+        command = [
+            sys.executable,
+            "-m",
+            "vnet.cli.main",
+            "controller",
+            "--run-dir",
+            f"{path}/r",
+            "--state-dir",
+            f"{path}/s",
+        ]
+        try:
+            done = subprocess.run(
+                [*command, *options], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
+            )
+        finally:
+            stop_embedded(EmbeddedDatabase(path / "r", path / "s"))
+        return done.returncode, done.stderr
+
+
+def test_what_it_does_not_start_with(tmp_path: Path) -> None:
+    loose, short = tmp_path / "loose", tmp_path / "short"
+    loose.write_text(TOKEN)
+    loose.chmod(0o644)
+    short.write_text("secret")
+    short.chmod(0o600)
+    tcp = ("--listen", "tcp:127.0.0.1:0")
+    for options, text in [
+        (tcp, "TCP needs --token-file"),
+        ((*tcp, "--token-file", str(loose)), "may be read by others"),
+        ((*tcp, "--token-file", str(short)), "at least 16 characters"),
+        ((*tcp, "--token-file", str(tmp_path / "none")), "No such file"),
+        (("--listen", "127.0.0.1:80"), "expected unix:PATH or tcp:HOST:PORT"),
+    ]:
+        code, said = start_refused(*options)
+        assert (code, text in said) == (Exit.INVALID_INPUT, True), said
+
+
+def test_a_file_of_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    schema = Path(REPOSITORY, "vnet/pool/vnet.ovsschema").read_text()
+    (tmp_path / "new").write_text(schema.replace('"version": "', '"version": "9', 1))
+    (tmp_path / "old").write_text(schema.replace('"version": "1', '"version": "0', 1))
+    with run_dir() as path:
+        made = Controller(path)
+        made.database.state_dir.mkdir(parents=True)
+        file = made.database.database
+        run("ovsdb-tool", "create", str(file), str(tmp_path / "new"))
+        before = file.read_bytes()
+        made.launch()
+        assert made.process is not None
+        assert made.process.wait(20) == Exit.FAILED
+        assert "upgrade vnet" in made.log.read_text()
+        assert file.read_bytes() == before
+        file.unlink()
+        run("ovsdb-tool", "create", str(file), str(tmp_path / "old"))
+        try:
+            made.start()
+            assert len(list(made.database.state_dir.glob("pool.db.0*"))) == 1  # as it was
+        finally:
+            made.stop(signal.SIGKILL)
+            stop_embedded(made.database)
+
+
+def test_it_tells_systemd_when_it_serves_and_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with controller(document=None) as made:
+            assert manager.recv(100) == b"READY=1"
+            made.stop()
+            assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_one_leads_and_the_next_takes_over_and_old_events_go() -> None:
+    with pool_server() as server, run_dir() as one, run_dir() as two:
+        first, second = (Controller(path, ("--pool", server.remote)) for path in (one, two))
+        try:
+            first.start()
+            wait_until(lambda: "leads the pool" in first.log.read_text(), "a leader")
+            second.start()
+            with first.client() as client:
+                client.apply(DOCUMENT, wait_s=0)
+            event = '{"op":"insert","table":"Event","row":{"time":%d,"kind":"test","text":"%d"}}'
+            rows = ",".join(event % (n, n) for n in range(1, 1200))
+            server.client("transact", f'["Vnet",{rows}]')
+
+            def texts(made: Controller) -> list[str]:
+                with made.client() as client:
+                    return [event.text for event in client.events(5000, kind="test")]
+
+            def kept() -> int:
+                return server.client("dump", "Vnet", "Event").count("test")
+
+            wait_until(lambda: kept() < 1100, "pruned events")
+            assert 990 < kept() <= 1000
+            wait_until(lambda: texts(second)[-1:] == ["1199"], "the events at the other controller")
+            assert "leads the pool" not in second.log.read_text()
+            first.stop(signal.SIGKILL)
+            wait_until(lambda: "leads the pool" in second.log.read_text(), "the next leader")
+        finally:
+            first.stop(signal.SIGKILL)
+            second.stop(signal.SIGKILL)
+
+
+def test_a_controller_waits_for_a_database_that_is_not_there_yet() -> None:
+    with pool_server() as server, run_dir() as path:
+        server.stop()
+        made = Controller(path, ("--pool", server.remote))
+        try:
+            made.launch()
+            wait_until(lambda: "trying again" in made.log.read_text(), "a word about it")
+            server.start()
+            wait_until(made._answers, "an answer")
+        finally:
+            made.stop(signal.SIGKILL)

@@ -1,0 +1,51 @@
+"""Calling the controller and the agent from commands. One rule: each failure becomes its exit code here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from vnet.cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from vnet.client import Client
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn what the clients raise into what the command exits with."""
+    from vnet.client import errors, local  # noqa: PLC0415 - its HTTP library takes a while to load
+
+    try:
+        yield
+    except (errors.Unreachable, errors.BadAnswer) as error:
+        raise CommandError(str(error), Exit.UNREACHABLE) from None
+    except errors.Conflict as error:
+        raise CommandError(str(error), Exit.CONFLICT) from None
+    except (errors.Invalid, errors.NotFound) as error:
+        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+    except local.LocalRefused as error:
+        code = {"invalid": Exit.INVALID_INPUT, "missing": Exit.INVALID_INPUT, "conflict": Exit.CONFLICT}
+        raise CommandError(str(error), code.get(error.code, Exit.FAILED)) from None
+    except errors.ClientError as error:
+        raise CommandError(str(error)) from None
+
+
+@contextmanager
+def connected() -> Iterator[Client]:
+    """A client of the controller that `--controller` names."""
+    from vnet.client import Client  # noqa: PLC0415
+    from vnet.client.wire import read_token  # noqa: PLC0415
+
+    address, token_file = click.get_current_context().find_root().obj
+    try:
+        client = Client(address, token=read_token(token_file))
+    except ValueError as error:
+        raise click.UsageError(f"--controller or --token-file: {error}") from None
+    except OSError as error:
+        raise CommandError(f"token file {token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
+    with client, failures():
+        yield client

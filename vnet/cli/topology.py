@@ -1,0 +1,140 @@
+"""Documents on the command line: validate, schema, plan, apply, export."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from vnet.cli.exits import CommandError, Exit
+from vnet.cli.output import dump, output_option, plain, progress, say
+from vnet.cli.remote import connected
+from vnet.topology import TopologyErrors, load
+
+if TYPE_CHECKING:
+    from vnet import api
+
+READ_MAX_BYTES = 64 * 1024 * 1024  # what is too large for a document is told by its own error
+file_argument = click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
+_SIGNS = {"+": "green", "~": "yellow", "-": "red"}
+
+
+def read(file: str) -> tuple[bytes, str]:
+    """A document's bytes and what to call it; raises CommandError if it cannot be read."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(READ_MAX_BYTES), "standard input"
+        with open(file, "rb") as opened:
+            return opened.read(READ_MAX_BYTES), file
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}", Exit.INVALID_INPUT) from None
+
+
+def read_valid(file: str) -> tuple[bytes, str]:
+    """The same, of a valid document; raises CommandError with all that is wrong with it."""
+    data, name = read(file)
+    try:
+        load(data, name)
+    except TopologyErrors as errors:
+        raise _invalid(errors) from None
+    return data, name
+
+
+def _invalid(errors: TopologyErrors) -> CommandError:
+    count = len(errors.problems)
+    return CommandError(f"{count} problem{'s'[: count > 1]}\n\n{errors}", Exit.INVALID_INPUT)
+
+
+@click.command()
+@file_argument
+@output_option
+def validate(file: str, output: str) -> int:
+    """Check the document FILE; no pool is asked, nothing changes."""
+    data, name = read(file)
+    try:
+        load(data, name)
+    except TopologyErrors as errors:
+        if output == "table":
+            raise _invalid(errors) from None
+        dump({"valid": False, "problems": errors.as_dicts()}, output)
+        return Exit.INVALID_INPUT
+    if output == "table":
+        say(f"{name} is valid")
+    else:
+        dump({"valid": True, "problems": []}, output)
+    return Exit.OK
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of topology documents, for editors."""
+    from vnet.topology.schema import schema_text  # noqa: PLC0415 - only this needs it
+
+    click.echo(schema_text(), nl=False)
+
+
+@click.command()
+@file_argument
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is something to apply.")
+@output_option
+def plan(file: str, detailed_exitcode: bool, output: str) -> int:
+    """Show what applying FILE would change, each with its reason and what it disturbs."""
+    data, name = read_valid(file)
+    with connected() as client:
+        planned = client.plan(data, name)
+    _print_plan(planned, output)
+    return Exit.CHANGES if detailed_exitcode and planned.changes else Exit.OK
+
+
+@click.command()
+@file_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait", "wait_s", type=click.IntRange(0, 600), default=30, show_default=True, metavar="SECONDS",
+              help="How long to wait for the hosts to follow.")  # fmt: skip
+@output_option
+def apply(file: str, yes: bool, wait_s: int, output: str) -> int:
+    """Make the pool what FILE says: all of it in one transaction, or nothing."""
+    data, name = read_valid(file)
+    with connected() as client:
+        planned = client.plan(data, name)
+        if output == "table":
+            _print_plan(planned, output)
+        if planned.changes and not yes:
+            _ask()
+        applied = client.apply(data, name, revision=planned.revision, wait_s=wait_s, progress=progress)
+    if output != "table":
+        dump(plain(applied), output)
+    return _report(applied)
+
+
+@click.command()
+def export() -> None:
+    """Write the pool as a document; applying it changes nothing."""
+    with connected() as client:
+        click.echo(client.export(), nl=False)
+
+
+def _print_plan(planned: api.Plan, output: str) -> None:
+    if output != "table":
+        dump(plain(planned), output)
+        return
+    for line in planned.text.splitlines():
+        click.echo(click.style(line, fg=_SIGNS.get(line[:1])))
+
+
+def _ask() -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to ask: say --yes to apply")
+    click.confirm("Apply?", abort=True, err=True)
+
+
+def _report(applied: api.Applied) -> int:
+    """Tell which hosts have not followed; dead ones are no failure, since they follow when they are back."""
+    for host in applied.dead:
+        say(f"host {host} does not report: it will follow when it is back")
+    for host in applied.waiting:
+        say(f"host {host} has not programmed generation {applied.generation} yet")
+    if applied.plan.changes and not applied.waiting:
+        say(f"applied: revision {applied.revision}, on {len(applied.acknowledged)} hosts")
+    return Exit.FAILED if applied.waiting else Exit.OK
