@@ -106,6 +106,8 @@ async def _serve(
             task.result()  # a job that ended by itself ended with an error
     finally:
         sd_notify("STOPPING=1")
+        # It would call it an error, with a traceback, that streams are open still.
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         for server, _ in servers:
             server.should_exit = True
         for task in duties:

@@ -94,6 +94,7 @@ class Feed:
             if new:
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), idle_s)
+                async with asyncio.timeout(idle_s):
+                    await arrived.wait()
                 continue
             yield None

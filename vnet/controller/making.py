@@ -6,7 +6,7 @@ and says which field differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
@@ -59,7 +59,7 @@ def find(kind: str, name: str, among: Mapping[str, T]) -> T:
     return found
 
 
-def _hint(name: str, among: Iterable[str]) -> str:
+def _hint(name: str, among: Collection[str]) -> str:
     meant = nearest(name, among)
     return f"; did you mean {meant}?" if meant is not None else ""
 

@@ -59,9 +59,7 @@ class PoolDatabase:
         self._convert = convert
         self._client = self._new_client()
         self._listeners: list[Callable[[list[Delta]], None]] = []
-        self._changed = asyncio.Condition()
-        self._wake: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
+        self._changed = asyncio.Event()  # set at the next change, and then replaced
 
     async def open(self, timeout_s: float = 10.0) -> None:
         """Connect within `timeout_s`, and read everything; raises PoolUnreachable, SchemaMismatch."""
@@ -79,15 +77,10 @@ class PoolDatabase:
             await self._client.close()
             raise
         replica.subscribe(self._fold)
-        self._client.on_connection_change(lambda _: self._woken.set())
+        self._client.on_connection_change(lambda _: self._wake())
         self._fold(tuple(Change(t, uuid, None, row) for t in TABLES for uuid, row in replica[t].items()))
-        self._wake = asyncio.create_task(self._notify(), name="pool waiters")
 
     async def close(self) -> None:
-        if self._wake is not None:
-            self._wake.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._wake
         await self._client.close()
 
     @property
@@ -135,14 +128,15 @@ class PoolDatabase:
         """The first true answer of `condition`, asked at every change; its last answer when the time is over."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
-            async with self._changed:
-                answer = condition(self.view())
-                left_s = deadline - asyncio.get_running_loop().time()
-                if answer or left_s <= 0:
-                    return answer
-                with contextlib.suppress(TimeoutError):
-                    # Who is alive changes with time alone, so ask now and then without a change too.
-                    await asyncio.wait_for(self._changed.wait(), min(left_s, 1.0))
+            changed = self._changed
+            answer = condition(self.view())
+            left_s = deadline - asyncio.get_running_loop().time()
+            if answer or left_s <= 0:
+                return answer
+            with contextlib.suppress(TimeoutError):
+                # Who is alive changes with time alone, so ask now and then without a change too.
+                async with asyncio.timeout(min(left_s, 1.0)):
+                    await changed.wait()
 
     def _new_client(self) -> Client:
         return Client(self.remotes, SCHEMA_NAME, leader_only=self._leader_only, connect_timeout_s=None)
@@ -164,11 +158,8 @@ class PoolDatabase:
         if deltas:
             for listener in tuple(self._listeners):
                 listener(deltas)
-            self._woken.set()
+            self._wake()
 
-    async def _notify(self) -> None:
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            async with self._changed:
-                self._changed.notify_all()
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

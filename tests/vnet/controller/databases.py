@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from ovsctl.ovsdb import Delete, Insert, Mutate, Update, Wait
+from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Wait
 from tests.servers import OvsdbServer, ovsdb_server, run_dir, wait_until
+from vnet.client import AsyncClient
 from vnet.controller.embedded import EmbeddedDatabase
-from vnet.model import AgentStatus, Binding, BindingState, Host, Network, NetworkType, Pool, Uplink, Vif
+from vnet.model import AgentStatus, Binding, BindingState, Event, Host, Network, NetworkType, Pool, Uplink, Vif
 from vnet.pool import changes
 from vnet.pool.database import PoolDatabase, now_ms
 from vnet.pool.rows import SCHEMA_TEXT, to_columns
@@ -71,35 +73,51 @@ def stop_embedded(database: EmbeddedDatabase, sig: int = signal.SIGKILL) -> None
 
 
 class FakeAgent:
-    """Writes what an agent of `host` would, by the rules that agents keep: it raises a VIF's epoch as it claims it."""
+    """Writes what an agent of `host` would, by the rules that agents keep: it raises a VIF's epoch as it claims it.
 
-    def __init__(self, database: PoolDatabase, host: str) -> None:
-        self.database, self.host = database, host
+    Its connection is not the controller's. With `client`, each write returns once the controller has seen it.
+    """
+
+    def __init__(self, database: PoolDatabase, host: str, client: AsyncClient | None = None) -> None:
+        self.database, self.host, self.client = database, host, client
 
     async def beat(self, generation: int = 0, **problems: str) -> None:
         status = AgentStatus(self.host, generation, now_ms(), 1, problems=problems)
         where = [("host", "==", self.host)]
-        await self.database.transact(Delete("Agent", where), Insert("Agent", to_columns(status)))
+        await self._write(Delete("Agent", where), Insert("Agent", to_columns(status)))
 
     async def claim(self, id: str, *, ready: bool = True) -> None:
+        assert await self.database.wait_for(lambda view: id in view.state.vifs, 10)
         vif: Vif = self.database.mirror.state.vifs[id]
         state = BindingState.HELD if vif.incoming == self.host else BindingState.ACTIVE
         epoch = vif.epoch + 1
         binding = Binding(id, self.host, vif.network, vif.mac, epoch, state, vif.addresses, ready=ready, since=now_ms())
         where = [("id", "==", id)]
-        await self.database.transact(
+        await self._write(
             Wait("Vif", where, ["epoch"], [{"epoch": vif.epoch}]),
             Update("Vif", where, {"epoch": epoch}),
-            Insert("Binding", to_columns(replace(binding))),
+            Insert("Binding", to_columns(binding)),
         )
 
     async def acknowledge(self, id: str, of: str) -> None:
         where = [("vif", "==", id), ("host", "==", of)]
-        await self.database.transact(Mutate("Binding", where, [("acked", "insert", [self.host])]))
+        await self._write(Mutate("Binding", where, [("acked", "insert", [self.host])]))
 
     async def set_state(self, id: str, state: BindingState) -> None:
         where = [("vif", "==", id), ("host", "==", self.host)]
-        await self.database.transact(Update("Binding", where, {"state": state.value, "since": now_ms()}))
+        await self._write(Update("Binding", where, {"state": state.value, "since": now_ms()}))
 
     async def release(self, id: str) -> None:
-        await self.database.transact(Delete("Binding", [("vif", "==", id), ("host", "==", self.host)]))
+        await self._write(Delete("Binding", [("vif", "==", id), ("host", "==", self.host)]))
+
+    async def _write(self, *operations: Operation) -> None:
+        if self.client is None:
+            await self.database.transact(*operations)
+            return
+        mark = str(uuid4())
+        await self.database.transact(*operations, Insert("Event", to_columns(Event(now_ms(), "seen", mark))))
+        for _ in range(2000):
+            if mark in {event.text for event in await self.client.events(5, kind="seen")}:
+                return
+            await asyncio.sleep(0.005)
+        raise TimeoutError("the controller did not see what was written")

@@ -50,7 +50,7 @@ async def test_a_vif_from_its_making_to_its_end(client: AsyncClient, pool: PoolD
     assert made.place.since is not None
     assert [reason.code for reason in made.place.why] == ["no-agent"]
 
-    agent = FakeAgent(pool, "xen1")
+    agent = FakeAgent(pool, "xen1", client)
     await agent.beat()
     assert [reason.code for reason in (await client.vif("life/0")).place.why] == ["no-port"]
     await agent.claim("life/0", ready=False)
@@ -140,7 +140,7 @@ async def test_macs_and_addresses_are_taken_once_on_a_network(client: AsyncClien
 async def test_lists_and_their_filters(client: AsyncClient, pool: PoolDatabase) -> None:
     await client.put_vif("f/0", VifSpec(network="tenant", vm="f", host="xen2"))
     await client.put_vif("f/1", VifSpec(network="prod", vm="f", host="xen3"))
-    await FakeAgent(pool, "xen2").claim("f/0")
+    await FakeAgent(pool, "xen2", client).claim("f/0")
 
     async def ids(**filters: str) -> list[str]:
         return [vif.id for vif in await client.vifs(**filters)]
@@ -248,7 +248,7 @@ async def test_many_at_once_all_hold(client: AsyncClient) -> None:
 
 async def test_plugging_by_the_controller(client: AsyncClient, pool: PoolDatabase) -> None:
     await client.put_vif("plug/0", VifSpec(network="tenant", vm="plug"))
-    agent = FakeAgent(pool, "xen2")
+    agent = FakeAgent(pool, "xen2", client)
     await agent.beat()
     waiting = asyncio.create_task(client.plug_vif("plug/0", "xen2", wait_s=20))
     wanted = await pool.wait_for(lambda view: view.state.vifs["plug/0"].host == "xen2", 10)
@@ -270,7 +270,9 @@ async def test_plugging_by_the_controller(client: AsyncClient, pool: PoolDatabas
 async def test_status_tells_what_is_not_as_desired(client: AsyncClient, pool: PoolDatabase) -> None:
     await client.put_vm("s", VmSpec())
     await client.put_vif("s/0", VifSpec(network="tenant", vm="s", host="xen1"))
-    await FakeAgent(pool, "xen1").beat(0, **{"vif s/0": "port tap1 has no ofport", "uplink trunk0": "no NIC eth1"})
+    await FakeAgent(pool, "xen1", client).beat(
+        0, **{"vif s/0": "port tap1 has no ofport", "uplink trunk0": "no NIC eth1"}
+    )
     status = await client.status()
     texts = [problem.text for problem in status.problems]
     assert "VIF s/0: host xen1: port tap1 has no ofport" in texts

@@ -97,7 +97,7 @@ async def test_a_bad_document_is_refused_with_every_problem_and_its_place(client
 
 
 async def test_apply_waits_for_live_hosts_and_names_the_rest(client: AsyncClient, pool: PoolDatabase) -> None:
-    one, two = FakeAgent(pool, "xen1"), FakeAgent(pool, "xen2")
+    one, two = FakeAgent(pool, "xen1", client), FakeAgent(pool, "xen2", client)
     await one.beat(1)
     await two.beat(1)
     generation = (await client.pool()).generation + 1
@@ -117,7 +117,7 @@ async def test_apply_waits_for_live_hosts_and_names_the_rest(client: AsyncClient
 
 async def test_a_bound_vif_goes_with_its_document(client: AsyncClient, pool: PoolDatabase) -> None:
     await apply(client, WITH_VM)
-    await FakeAgent(pool, "xen1").claim("web1/0")
+    await FakeAgent(pool, "xen1", client).claim("web1/0")
     assert await apply(client, WITH_VM) == 0
     await apply(client, DOCUMENT)
     assert await client.bindings() == []
