@@ -171,7 +171,7 @@ def ipv6_payload(frame: bytes, at: int, end: int) -> tuple[int, int, int] | None
                 # A word of 0 is an atomic fragment: a whole packet with a fragment header (RFC 6946).
                 frag = FRAG_ANY
                 if word & 0xFFF8:
-                    return following, FRAG_ANY | FRAG_LATER, start + 8
+                    return FRAGMENT, FRAG_ANY | FRAG_LATER, start + 8  # what it is of is not looked at
             start += 8
         else:
             length = (frame[start + 1] + 2) * 4 if proto == AUTHENTICATION else (frame[start + 1] + 1) * 8

@@ -115,6 +115,9 @@ def _arp(work: _Frame) -> None:
     at = work.at
     if len(work.data) < at + 28:
         return
+    operation = work.number(at + 6, 2)
+    if not 0 < (work.wanted(NW_PROTO, operation) or operation) <= 0xFF:
+        return  # struct flow has it as 0, and without a protocol there is nothing to write to (commit_set_nw_action)
     work.change(NW_PROTO, at + 6, 2)
     work.change(ARP_SHA, at + 8, 6)
     work.change(NW_SRC, at + 14, 4)

@@ -159,16 +159,18 @@ class Switch:
 
     # What it learns
 
-    def learn(self, flow: Flow, limit: int = 0) -> bool:
-        """Add a flow that a packet made; False where `limit` flows of its cookie are in the table already."""
-        if limit and flow.key not in self.learned:
-            same = sum(1 for f in self.tables if f.table == flow.table and f.cookie == flow.cookie)
-            if same >= limit:
-                return False
-        self.learned[flow.key] = flow
-        if self.tables.add(flow):
-            self.changed()
-        return True
+    def may_learn(self, flow: Flow, limit: int) -> bool:
+        """Whether there is room for a flow that a packet makes: at most `limit` of its cookie in its table, 0 for any."""
+        if not limit or flow.key in self.learned:
+            return True
+        return sum(1 for f in self.tables if f.table == flow.table and f.cookie == flow.cookie) < limit
+
+    def learn(self, flow: Flow, limit: int = 0) -> None:
+        """Add a flow that a packet made, where there is room for it."""
+        if self.may_learn(flow, limit):
+            self.learned[flow.key] = flow
+            if self.tables.add(flow):
+                self.changed()
 
     def learn_mac(self, vlan: int, mac: int, port: int) -> None:
         """NORMAL saw this address here."""

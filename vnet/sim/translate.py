@@ -7,7 +7,8 @@ An action that is not known raises Unsupported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -160,6 +161,8 @@ class Translation:
     nesting: int = 0
     resubmits: int = -1  # to enter the first table is none
     born_with: int = 0  # tags that the frame had
+    popped: int = 0  # tags taken off the frame so far
+    asked: bool = False  # whether this is what one answer of check_pkt_larger leads to
     exit: bool = False
     gone: str = ""  # why Open vSwitch gave up, "" if it did not
 
@@ -229,11 +232,10 @@ class Translation:
             self.dirty = 0
         tags = self._tags()
         if tags != self.on_wire:
-            same = 0
-            while same < min(len(tags), len(self.on_wire)) and tags[-1 - same] == self.on_wire[-1 - same]:
-                same += 1
+            same = _common(tags, self.on_wire)
             pushed = tuple(reversed(tags[: len(tags) - same]))
             self.ops.append((VLAN, len(self.on_wire) - same, pushed))
+            self.popped += len(self.on_wire) - same
             self.on_wire = tags
 
     def _note(self, text: str, **more: Any) -> None:
@@ -285,8 +287,11 @@ class Translation:
     # Actions
 
     def _do(self, actions: Sequence[Action]) -> None:
-        for action in actions:
+        for index, action in enumerate(actions):
             if self.exit:
+                return
+            if isinstance(action, CheckPktLarger):
+                self._check_pkt_larger(action, actions[index + 1 :])
                 return
             handler = _HANDLERS.get(type(action))
             if handler is None:
@@ -322,7 +327,14 @@ class Translation:
         if port is None:
             self._note(f"output to port {number}, which is not there")
             return
+        before = len(self.on_wire)
         self._commit()
+        if most:
+            # How much is cut off is decided before tags that are due are pushed or popped (xlate_output_trunc_action).
+            most += 4 * (len(self.on_wire) - before)
+            if most < 14:
+                self._note(f"output to {port.name} dropped: {most} bytes are no frame")
+                return
         tunnel: Tunnel | None = None
         if port.is_tunnel:
             self._see(at.TUNNEL)
@@ -350,9 +362,20 @@ class Translation:
         if target & ~0xF == RESERVED_GROUP or target in RESERVED_OTHERS:
             self._note("NORMAL drops a reserved group address")
             return
+        if at.ETH_TYPE.get(key) == 0x8100 and not at.VLAN_TCI.get(key):
+            self._note("NORMAL drops a frame whose tag is cut short")
+            return
         if not source & MULTICAST_BIT:
             switch.learn_mac(vlan, source, came_from)
             self.ops.append((LEARN_MAC, vlan, source, came_from))
+        with self._copy():
+            if at.VLAN_TCI.get(key) == VLAN_PRESENT:
+                # A tag that says nothing is taken off, by default (other_config:priority-tags of a port).
+                self._pop_vlan(PopVlan())
+            self._forward(vlan, target, came_from)
+
+    def _forward(self, vlan: int, target: int, came_from: int) -> None:
+        switch = self.switch
         known = None if target & MULTICAST_BIT else switch.macs.get((vlan, target))
         if known is None:
             self._note("NORMAL floods")
@@ -448,26 +471,62 @@ class Translation:
             raise _Abandoned(f"meter {action.meter} is not there")
         self.ops.append((METER, action.meter))
 
-    def _check_pkt_larger(self, action: CheckPktLarger) -> None:
+    def _check_pkt_larger(self, action: CheckPktLarger, rest: Sequence[Action]) -> None:
+        """Translate the rest of the list for either answer, and keep what is for this packet.
+
+        What the rest does to the packet is not seen by whoever resubmitted here: so does xlate_check_pkt_larger. Its way with
+        learn and with the action set, which the answer that does not apply touches too, is refused.
+        """
+        if not rest:
+            return
+        self._commit()
         # Whatever the frame was is in the key; tags pushed or popped since then are not on it yet.
-        original = self._read(at.LENGTH)
-        grown = 4 * (len(self._tags()) - self.born_with)
-        where = place_of(action.target)
-        self._write(where.mask, int(original + grown > action.length) << where.shift)
-        self._note(f"{action.target} = {int(original + grown > action.length)}: over {action.length} bytes or not")
+        length = self._read(at.LENGTH) + 4 * (len(self._tags()) - self.born_with)
+        larger = length > action.length
+        ops, notes, asked = self.ops, self.notes, self.asked
+        self.asked = True
+        for answer in (not larger, larger):
+            self.ops = []
+            self.notes = notes if answer is larger else None
+            self._note(f"{action.target} = {int(answer)}: {length} bytes, over {action.length} or not")
+            self._aside(rest, first=(place_of(action.target), int(answer)))
+        if self.action_set:
+            raise Unsupported("check_pkt_larger with an action set")
+        self.ops, self.notes, self.asked = ops + self.ops, notes, asked
 
     def _clone(self, action: Clone) -> None:
-        self._aside(action.actions)
+        """A copy takes the action set with it, and executes it at its own end."""
+        acts = list(self.action_set)
+        self._aside(action.actions, to_the_end=True)
+        self.action_set = acts
 
-    def _aside(self, actions: Sequence[Action]) -> None:
-        """Do actions on a copy of the packet."""
+    def _aside(
+        self, actions: Sequence[Action], to_the_end: bool = False, first: tuple[Place, int] | None = None
+    ) -> None:
+        """Do actions on a copy of the packet. first: what to write to it before."""
+        with self._copy():
+            if first is not None:
+                self._write(first[0].mask, first[1] << first[0].shift)
+            self._do(actions)
+            if to_the_end and self.action_set and not self.exit:
+                self._run_action_set()
+            left = self.exit
+        # Open vSwitch 3.1: exit inside a clone ends the whole pipeline, inside a bucket the bucket only.
+        self.exit = self.exit or (left and to_the_end)
+
+    @contextmanager
+    def _copy(self) -> Iterator[None]:
+        """What is done to the packet meanwhile is done to a copy."""
         self._commit()
         kept = (self.key, self.written, self.dirty, list(self.inner), self.on_wire, list(self.stack), self.exit)
-        acts, ops, self.ops = list(self.action_set), self.ops, []
-        self._do(actions)
+        ops, self.ops, popped = self.ops, [], self.popped
+        yield
         if self.ops:
             ops.append((CLONE, tuple(self.ops)))
-        self.ops, self.action_set = ops, acts
+        if self.popped != popped:
+            # Open vSwitch puts tags back rather than copy the frame, and so loses what it does not keep of them: the DEI.
+            ops.append((VLAN, len(kept[4]), tuple(reversed(kept[4]))))
+        self.ops = ops
         self.key, self.written, self.dirty, self.inner, self.on_wire, self.stack, self.exit = kept
 
     def _exit(self, action: Exit) -> None:
@@ -543,6 +602,8 @@ class Translation:
     # Learning
 
     def _learn(self, action: Learn) -> None:
+        if self.asked:
+            raise Unsupported("learn after check_pkt_larger")
         specs: list[Match | Action] = []
         entries: dict[Any, tuple[int, int]] = {}
         for spec in action.specs:
@@ -569,7 +630,8 @@ class Translation:
             action.idle_timeout,
             action.hard_timeout,
         )
-        learned = self.switch.learn(flow, action.limit)
+        # A translation sees the tables as they were when it began, so the flow is for the packets after this one.
+        learned = self.switch.may_learn(flow, action.limit)
         self._note(f"learn in table {flow.table}: {flow.match}")
         self.ops.append((LEARN, flow, action.limit))
         if action.result is not None:
@@ -582,6 +644,8 @@ class Translation:
         self.action_set.clear()
 
     def _write_actions(self, action: WriteActions) -> None:
+        if self.asked:
+            raise Unsupported("write_actions after check_pkt_larger")
         self.action_set.extend(action.actions)
 
     def _write_metadata(self, action: WriteMetadata) -> None:
@@ -590,7 +654,7 @@ class Translation:
 
     def _run_action_set(self) -> None:
         """The last of each kind counts; a group goes before an output, and with neither the packet is dropped."""
-        merged, self.action_set = self.action_set, []
+        merged = list(self.action_set)
         for kind in (PopVlan, PushVlan, DecTtl):
             self._do([a for a in merged if isinstance(a, kind)][-1:])
         self._do([a for a in merged if isinstance(a, SetField | Move)])
@@ -599,6 +663,14 @@ class Translation:
             if found := [a for a in merged if isinstance(a, last)]:
                 self._do(found[-1:])
                 return
+
+
+def _common(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> int:
+    """How many of the innermost tags are the same."""
+    same = 0
+    while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
+        same += 1
+    return same
 
 
 _STOP = object()
@@ -621,7 +693,6 @@ _HANDLERS: dict[type, Callable[[Translation, Any], object]] = {
     PopQueue: Translation._queue,
     FinTimeout: Translation._queue,
     MeterAction: Translation._meter,
-    CheckPktLarger: Translation._check_pkt_larger,
     Clone: Translation._clone,
     Exit: Translation._exit,
     CtClear: Translation._ct_clear,
