@@ -30,6 +30,7 @@ from vnet.plan.owners import check_owners
 from vnet.plan.subnets import SubnetsOf
 from vnet.topology import Document, NetworkSpec, VifSpec
 from vnet.topology.check import check
+from vnet.topology.collector import collector_held
 from vnet.topology.record import Record
 from vnet.topology.source import Source
 from vnet.topology.view import NetworkView, View
@@ -44,6 +45,11 @@ def desired_state(document: Document, current: PoolState) -> PoolState:
     of hosts that go, are left out. Raises TopologyErrors for clashes with what the toolstack made and with ids that were
     allocated before, and for networks, hosts and VMs that go while the toolstack still uses them.
     """
+    with collector_held():
+        return _desired_state(document, current)
+
+
+def _desired_state(document: Document, current: PoolState) -> PoolState:
     source = document.source or Source("")
     source = Source(source.filename, source.text)
     others = toolstack_part(current)

@@ -34,12 +34,24 @@ def check_vms(view: View, ranges: Mapping[str, list[Range]]) -> None:
             taken.macs[vif.network, vif.mac] = (vif.id, None)
             for address in vif.addresses:
                 taken.addresses[vif.network, address] = (vif.id, None)
+                _gateway_of(view, vif.id, address, ranges.get(vif.network, []))
     for name, vm in view.document.vms.items():
         if vm.host is not None and vm.host not in view.host_names:
             view.source.unknown("host", vm.host, view.host_names, vm.at("host"))
         for index, vif_id, spec in vm.vif_ids(name):
             _identity(view, f"{name}/{index}", vif_id, spec, taken)
             _vif(view, vm, name, vif_id, spec, taken, ranges)
+
+
+def _gateway_of(view: View, vif_id: str, address: str, ranges: list[Range]) -> None:
+    """A subnet of the document cannot give the toolstack's VIF's address to a router."""
+    parsed = ip_address(address)
+    found = range_of(ranges, parsed.version, int(parsed))
+    if found is not None and found.gateway == int(parsed) and found.spec is not None:
+        message = f"gateway {address} of subnet {found.name} is taken by VIF {vif_id}, made by the toolstack"
+        view.source.add(
+            "address-taken", message, found.spec.at("gateway"), "another gateway, or another address for it"
+        )
 
 
 def _identity(view: View, position: str, vif_id: str, spec: VifSpec, taken: _Taken) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from vnet.topology.check import check
+from vnet.topology.collector import collector_held
 from vnet.topology.document import API_VERSION, Document
 from vnet.topology.grammar import Failed
 from vnet.topology.record import RecordOf, keys_of
@@ -21,7 +18,7 @@ def load(data: bytes, filename: str) -> Document:
 
     Raises TopologyErrors with all that is wrong with it: text (size, encoding, YAML), grammar, then references and clashes.
     """
-    with _no_collection():
+    with collector_held():
         source = decode(data, filename)
         root = parse(source)
         if not isinstance(root, Map):
@@ -41,15 +38,3 @@ def _check_version(root: Map, source: Source) -> None:
     for name, value in root.entries:
         if name.text == "apiVersion" and isinstance(kind.read(value, source), Failed):
             source.finish()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold the cyclic garbage collector: nodes are many, all live, and in no cycle. It is two thirds of the time otherwise."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

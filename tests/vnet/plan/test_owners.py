@@ -158,6 +158,19 @@ def test_clashes_with_the_toolstack() -> None:
     assert "VIF id 9a-uuid is taken, made by the toolstack" in clash(named, vifs=theirs)
 
 
+def test_what_the_document_sets_must_suit_the_toolstack() -> None:
+    theirs = replace(VIF, addresses=("10.1.0.1",))
+    assert "gateway 10.1.0.1 of subnet tenant-a-v4 is taken by VIF 9a-uuid, made by the toolstack" in clash(
+        BASE, vifs={VIF.id: theirs}
+    )
+    large = Network("theirs", NetworkType.VXLAN, 50, 1450, 6000, owner=THEIRS)
+    said = clash(BASE.replace("mtu: 1600", "mtu: 1450"), networks={"theirs": large})
+    assert (
+        "lab.vnet.yaml:6:17: mtu 1450 of network theirs does not fit: 1450 (underlay) - 50 (vxlan over IPv4) = 1400\n"
+        in said
+    )
+
+
 def test_allocation_goes_around_the_toolstack() -> None:
     theirs = replace(VIF, addresses=("10.1.0.2",))
     state = with_toolstack_vif(apply(EMPTY), theirs)
