@@ -67,7 +67,7 @@ def _filename(call: Call[bytes]) -> str:
 
 async def plan(call: Call[bytes]) -> api.Plan:
     """What an apply would do."""
-    document = read(call.body, _filename(call))
+    document = await asyncio.to_thread(read, call.body, _filename(call))
     state = call.service.view().state
     return show_plan(plan_pool(state, wanted(document, state)))
 
@@ -83,7 +83,7 @@ async def export(call: Call[None]) -> Text:
 
 async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
     """Make the pool what the document says, then follow the hosts as they follow."""
-    document = read(call.body, _filename(call))
+    document = await asyncio.to_thread(read, call.body, _filename(call))
     expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
     wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)
     applied = await _apply(call.service, document, expected)
@@ -106,7 +106,7 @@ async def _apply(service: Service, document: Document, expected: int | None) -> 
             generation = state.pool.generation if state.pool is not None else 0
             return api.Applied(plan=shown, revision=revision, generation=generation)
         try:
-            write = configuration_write(changes, state.pool, generation=True)
+            write = configuration_write(changes, state.pool, generation=True, locate=service.database.mirror.locate)
         except WriteConflict as conflict:
             raise Conflict(conflict.code, conflict.message, conflict.where) from None
         text = f"document of pool {document.pool}: {len(shown.changes)} changes"

@@ -77,12 +77,15 @@ class Service:
             outcome = decide(view)
             return outcome.changes
 
-        await self._write(decision, lambda changes, view: configuration_write(changes, view.state.pool))
+        await self._write(decision, self._configuration)
         return outcome
+
+    def _configuration(self, changes: Sequence[RowChange], view: PoolView) -> Write:
+        return configuration_write(changes, view.state.pool, locate=self.database.mirror.locate)
 
     async def step(self, decide: Decision) -> bool:
         """Write what `decide` comes to, as a step of what runs; whether there was anything to write."""
-        return await self._write(decide, lambda changes, _: runtime_write(changes))
+        return await self._write(decide, lambda changes, _: runtime_write(changes, locate=self.database.mirror.locate))
 
     async def write(self, write: Write, events: Sequence[Event]) -> None:
         """One write, as it is; raises Conflict if another one came first."""

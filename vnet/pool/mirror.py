@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ovsctl.ovsdb import Where, by_uuid
 from vnet.model import AgentStatus, Binding, Event, Host, Network, Pool, PoolState, Subnet, Uplink, Vif, Vm
-from vnet.pool.rows import Value, from_row, host_from_rows, uplink_from_row
+from vnet.pool.rows import TABLE_OF, Value, from_row, host_from_rows, key_of, uplink_from_row
 from vnet.pool.view import PoolView
+from vnet.pool.writes import by_key
 
 
 class MirrorRow(Protocol):
@@ -85,6 +87,7 @@ class PoolMirror:
         self._bindings_of: dict[str, dict[str, Binding]] = {}
         self._members: dict[str, dict[str, int]] = {}  # network to host to how many bindings
         self._vifs_of: dict[str, dict[str, None]] = {}
+        self._uuids: dict[tuple[str, Any], str] = {}
         self._heard: dict[str, tuple[int, int]] = {}  # host to (its heartbeat, when we saw it change)
         self.problems: dict[str, str] = {}
 
@@ -107,6 +110,16 @@ class PoolMirror:
     def events(self) -> dict[str, Event]:
         """Events by row UUID, in no order of their times."""
         return self._tables["Event"]
+
+    def locate(self, value: Value) -> Where:
+        """The row that holds a value: by its UUID, which costs the server nothing, else by its key.
+
+        A row that was replaced meanwhile is not found, so a write must be guarded by the pool's revision or the row's columns.
+        """
+        table = TABLE_OF[type(value)]
+        key = key_of(value)
+        uuid = self._uuids.get((table, key[0][1] if len(key) == 1 else tuple(part for _, part in key)))
+        return by_uuid(uuid) if uuid is not None else by_key(value)
 
     def view(self, live: Iterable[str] = ()) -> PoolView:
         """The pool with its indexes; `live`: see `live_hosts`."""
@@ -140,8 +153,10 @@ class PoolMirror:
         new_key = key_of(edit.new) if new is not None else None
         deltas = []
         if old_key is not None and old_key != new_key:
+            self._uuids.pop((edit.table, old_key), None)
             deltas.append(self._put(edit.table, old_key, None, now_ms))
-        if new_key is not None:
+        if new_key is not None and edit.new is not None:
+            self._uuids[edit.table, new_key] = edit.new.uuid
             deltas.append(self._put(edit.table, new_key, new, now_ms))
         return [delta for delta in deltas if delta is not None]
 
@@ -221,6 +236,9 @@ class PoolMirror:
             touched.append(row[column])
             if edit.table == "Host":
                 rows.row = row if present else None
+                self._uuids.pop(("Host", row["name"]), None)
+                if present:
+                    self._uuids["Host", row["name"]] = row.uuid
             else:
                 self._uplink(rows, row, present)
         return touched

@@ -6,21 +6,23 @@ Names are the references, so their integrity is kept here: the database knows no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ovsctl.ovsdb import Delete as DeleteOp
 from ovsctl.ovsdb import Insert as InsertOp
-from ovsctl.ovsdb import Mutate, Operation, TransactError, Wait
+from ovsctl.ovsdb import Mutate, Operation, TransactError, Wait, Where
 from ovsctl.ovsdb import Update as UpdateOp
 from ovsctl.ovsdb.errors import ConstraintViolation
 from vnet.model import Binding, Host, Network, Pool, Subnet, Vif, Vm
 from vnet.pool.changes import Delete, Insert, RowChange, Update
 from vnet.pool.errors import WriteConflict
-from vnet.pool.rows import TABLE_OF, Value, key_of, to_columns
+from vnet.pool.rows import TABLE_OF, Key, Value, key_of, to_columns
 
 # Written by `write` alone, never as part of a change.
 _COUNTERS = ("revision", "generation")
+
+Locate = Callable[[Value], Where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,24 @@ class Write:
         return None
 
 
-def configuration_write(changes: Sequence[RowChange], pool: Pool | None, *, generation: bool = False) -> Write:
+def by_key(value: Value) -> Where:
+    """The row that holds a value, by its key. ovsdb-server looks at every row of the table for that."""
+    return tuple((column, "==", part) for column, part in key_of(value))
+
+
+def configuration_write(
+    changes: Sequence[RowChange], pool: Pool | None, *, generation: bool = False, locate: Locate = by_key
+) -> Write:
     """A write of what the pool should be: refused if its revision is no longer `pool`'s, and raises it by one.
 
     `generation` is raised too by an apply, so that agents say when they have followed.
-    `pool` None: there is none yet, and the changes insert it.
+    `pool` None: there is none yet, and the changes insert it. `locate`: how to find a value's row, see PoolMirror.locate.
     """
     created = next((c.new for c in changes if isinstance(c, Insert) and isinstance(c.new, Pool)), None)
     if pool is None and created is None:
         raise WriteConflict("no-pool", "the pool is empty: apply a document first")
     guard = _pool_is(pool)
-    steps = [guard, *_steps(changes)]
+    steps = [guard, *_steps(changes, locate)]
     if pool is None:
         return Write(tuple(steps), revision=1, generation=1)
     raised = [("revision", "+=", 1), ("generation", "+=", 1)][: 2 if generation else 1]
@@ -72,9 +81,9 @@ def configuration_write(changes: Sequence[RowChange], pool: Pool | None, *, gene
     return Write(tuple(steps), pool.revision + 1, pool.generation + 1 if generation else pool.generation)
 
 
-def runtime_write(changes: Sequence[RowChange]) -> Write:
+def runtime_write(changes: Sequence[RowChange], *, locate: Locate = by_key) -> Write:
     """A write of where things are, such as a step of a migration: it leaves the pool's revision alone."""
-    return Write(tuple(_steps(changes)))
+    return Write(tuple(_steps(changes, locate)))
 
 
 def _pool_is(pool: Pool | None) -> Step:
@@ -84,23 +93,25 @@ def _pool_is(pool: Pool | None) -> Step:
     return Step(Wait("Pool", (), ("revision",), ({"revision": pool.revision},)), changed)
 
 
-def _steps(changes: Sequence[RowChange]) -> Iterator[Step]:
+def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
     """Guards before the writes, references after them: what one transaction makes may refer to itself."""
     for change in changes:
-        yield from _guards(change)
+        yield from _guards(change, locate)
     for change in changes:
-        yield from (Step(operation) for operation in _operations(change))
+        yield from (Step(operation) for operation in _operations(change, locate))
+    # One look per name, and none for what this transaction makes itself.
+    made = {(type(c.new), key_of(c.new)) for c in changes if isinstance(c, Insert) and isinstance(c.new, (Network, Vm))}
+    looked: set[Reference] = set()
     for change in changes:
-        yield from _references(change)
+        for reference in _references(change):
+            if reference not in looked and reference.target not in made:
+                looked.add(reference)
+                yield reference.step()
 
 
 def _named(value: Value) -> str:
     key = " on ".join(str(part) for _, part in key_of(value))
     return f"{TABLE_OF[type(value)].lower()} {key}".rstrip()
-
-
-def _where(value: Value) -> tuple[tuple[str, str, object], ...]:
-    return tuple((column, "==", part) for column, part in key_of(value))
 
 
 def _columns(value: Value) -> Mapping[str, object]:
@@ -118,23 +129,23 @@ def _difference(change: Update) -> tuple[dict[str, object], dict[str, object]]:
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
-def _guards(change: RowChange) -> Iterator[Step]:
+def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
     match change:
         case Update(old=old):
             before, _ = _difference(change)
             if before:
                 changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
-                yield Step(Wait(TABLE_OF[type(old)], _where(old), tuple(before), (before,)), changed)
+                yield Step(Wait(TABLE_OF[type(old)], locate(old), tuple(before), (before,)), changed)
         case Delete(old=Binding() as old):
             # Whether it may go was decided by these two.
             columns = {"state": old.state.value, "epoch": old.epoch}
             changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
-            yield Step(Wait("Binding", _where(old), tuple(columns), (columns,)), changed)
+            yield Step(Wait("Binding", locate(old), tuple(columns), (columns,)), changed)
         case _:
             return
 
 
-def _operations(change: RowChange) -> Iterator[Operation]:
+def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
     match change:
         case Insert(new=Pool() as new):
             yield InsertOp("Pool", {**_columns(new), "revision": 1, "generation": 1})
@@ -145,11 +156,11 @@ def _operations(change: RowChange) -> Iterator[Operation]:
         case Update(old=old, new=new):
             _, after = _difference(change)
             if after:
-                yield UpdateOp(TABLE_OF[type(new)], _where(new), after)
+                yield UpdateOp(TABLE_OF[type(new)], locate(old), after)
             if isinstance(old, Host) and isinstance(new, Host):
                 yield from _uplinks(old, new)
         case Delete(old=old):
-            yield DeleteOp(TABLE_OF[type(old)], _where(old))
+            yield DeleteOp(TABLE_OF[type(old)], locate(old))
             if isinstance(old, Host):
                 yield DeleteOp("Uplink", (("host", "==", old.name),))
                 yield DeleteOp("Agent", (("host", "==", old.name),))
@@ -171,31 +182,53 @@ def _uplinks(old: Host, new: Host) -> Iterator[Operation]:
             yield UpdateOp("Uplink", (("host", "==", new.name), ("name", "==", uplink.name)), row)
 
 
-def _exists(table: str, name: str, needed_by: str) -> Step:
-    missing = ("missing-reference", f"{needed_by}: {table.lower()} {name} does not exist", needed_by)
-    return Step(Wait(table, (("name", "==", name),), ("name",), ({"name": name},)), missing)
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What must hold of names once the writes are done: rows of `table` whose `column` is `name` exist, or do not.
+
+    by: who needs it, for the refusal. It is not compared: one look is enough for all who need the same.
+    """
+
+    table: str
+    column: str
+    name: str
+    exists: bool
+    by: str = field(compare=False)
+
+    @property
+    def target(self) -> tuple[type, Key] | None:
+        """The object that must exist, as in `made`."""
+        if not self.exists:
+            return None
+        return (Network if self.table == "Network" else Vm, ((self.column, self.name),))
+
+    def step(self) -> Step:
+        where = ((self.column, "==", self.name),)
+        if self.exists:
+            text = f"{self.by}: {self.table.lower()} {self.name} does not exist"
+            wait = Wait(self.table, where, (self.column,), ({self.column: self.name},))
+            return Step(wait, ("missing-reference", text, self.by))
+        text = f"{self.by} still has a {self.table.lower()}"
+        return Step(Wait(self.table, where, (self.column,), ()), ("in-use", text, self.by))
 
 
-def _unused(table: str, column: str, name: str, what: str) -> Step:
-    """No row of `table` names it any more."""
-    used = ("in-use", f"{what} still has a {table.lower()}", what)
-    return Step(Wait(table, ((column, "==", name),), (column,), ()), used)
-
-
-def _references(change: RowChange) -> Iterable[Step]:
+def _references(change: RowChange) -> Iterator[Reference]:
     match change:
+        case Update(old=Vif() as before, new=Vif() as after) if (before.network, before.vm) == (
+            after.network,
+            after.vm,
+        ):
+            return
         case Insert(new=Vif() as vif) | Update(new=Vif() as vif):
-            if isinstance(change, Update) and (change.old.network, change.old.vm) == (vif.network, vif.vm):  # type: ignore[union-attr]
-                return
-            yield _exists("Network", vif.network, f"vif {vif.id}")
+            yield Reference("Network", "name", vif.network, True, f"vif {vif.id}")
             if vif.vm is not None:
-                yield _exists("Vm", vif.vm, f"vif {vif.id}")
+                yield Reference("Vm", "name", vif.vm, True, f"vif {vif.id}")
         case Insert(new=Subnet() as subnet):
-            yield _exists("Network", subnet.network, f"subnet {subnet.name}")
+            yield Reference("Network", "name", subnet.network, True, f"subnet {subnet.name}")
         case Delete(old=Network() as network):
-            yield _unused("Vif", "network", network.name, f"network {network.name}")
-            yield _unused("Subnet", "network", network.name, f"network {network.name}")
+            yield Reference("Vif", "network", network.name, False, f"network {network.name}")
+            yield Reference("Subnet", "network", network.name, False, f"network {network.name}")
         case Delete(old=Vm() as vm):
-            yield _unused("Vif", "vm", vm.name, f"vm {vm.name}")
+            yield Reference("Vif", "vm", vm.name, False, f"vm {vm.name}")
         case _:
             return

@@ -44,7 +44,7 @@ async def pool(server: OvsdbServer) -> AsyncIterator[PoolDatabase]:
 
 
 async def write(pool: PoolDatabase, *changes: RowChange, **options: Any) -> None:
-    await pool.write(configuration_write(changes, pool.mirror.state.pool, **options))
+    await pool.write(configuration_write(changes, pool.mirror.state.pool, locate=pool.mirror.locate, **options))
 
 
 def copy_of(state: PoolState) -> PoolState:

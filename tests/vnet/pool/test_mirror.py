@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovsctl.ovsdb import by_uuid
 from vnet.model import AgentStatus, Binding, Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
 from vnet.pool.mirror import PoolMirror
 from vnet.pool.rows import TABLE_OF, to_columns
 from vnet.pool.view import PoolView
+from vnet.pool.writes import by_key
 
 
 class FakeRow(dict[str, Any]):
@@ -80,6 +82,9 @@ def test_folding_equals_reading_it_all(transactions: list[list[tuple[str, Any]]]
         mirror.fold(edits.values())
         state = expected(rows)
         assert mirror.state == state
+        assert all(mirror.locate(value) == by_uuid(uuid) for uuid, value in rows.items())
+        gone = [value for uuid, value in VALUES if uuid not in rows]
+        assert all(mirror.locate(value) == by_key(value) for value in gone)
         view, fresh = mirror.view(), PoolView.of(state)
         assert view.bindings_of == fresh.bindings_of
         assert {n: set(hosts) for n, hosts in view.members.items()} == fresh.members
