@@ -25,7 +25,7 @@ FIGURES = (
 
 @contextmanager
 def filled_server(rows: int) -> Iterator[OvsdbServer]:
-    """A server with the benchmark's rows, started anew so that it has nothing left over from filling."""
+    """A server with the benchmark's rows."""
 
     async def write(server: OvsdbServer) -> None:
         async with Client(server.remote, DATABASE) as client:
@@ -33,7 +33,6 @@ def filled_server(rows: int) -> Iterator[OvsdbServer]:
 
     with ovsdb_server(SCHEMA) as server:
         asyncio.run(write(server))
-        server.restart()
         yield server
 
 

@@ -410,6 +410,7 @@ class Client:
         elif before.leader and not self._info.leader:
             for lock in self._locks.values():
                 if lock.wanted:
+                    connection.call("unlock", [lock.name])
                     lock.ask(connection, False)
 
     def _on_lost(self, connection: Connection) -> None:

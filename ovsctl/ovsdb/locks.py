@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class Lock:
-    """One named lock, wanted until released. It is lost with the connection and asked for again.
+    """One named lock, wanted until released. It is lost with the connection and asked for again,
+    unless the next server is not the leader.
 
     Guard a transaction with `Assert(lock.name)`: `held` alone may be an instant old.
     """
@@ -131,7 +132,9 @@ class Lock:
             self.fail(error)
 
     def fail(self, error: OvsdbError) -> None:
+        """Give up wanting the lock; whoever waits for it is told."""
         self._error = error
+        self.wanted = False
         self.set_held(False)
         self._changed.set()
 

@@ -159,6 +159,21 @@ async def test_a_client_leaves_a_leader_that_resigns(cluster: OvsdbCluster) -> N
         await asyncio.wait_for(lock.acquire(), 10)
 
 
+async def test_a_lock_is_lost_with_its_servers_leadership(cluster: OvsdbCluster) -> None:
+    leader = cluster.wait_leader()
+    async with client_of(cluster, leader_only=False, remotes=[leader.remote]) as client:
+        lock = client.lock("lost")
+        await lock.acquire()
+        leader.pause()
+        others = OvsdbCluster([server for server in cluster.servers if server is not leader], cluster.name)
+        await asyncio.to_thread(others.wait_leader)
+        leader.resume()
+        await asyncio.wait_for(lock.wait_lost(), 20)
+        assert client.connected
+        with pytest.raises(NotLeader):
+            await lock.acquire()
+
+
 async def test_locks_are_granted_by_the_leader_only(cluster: OvsdbCluster) -> None:
     follower = cluster.followers()[0]
     async with client_of(cluster, leader_only=False, remotes=[follower.remote]) as client:

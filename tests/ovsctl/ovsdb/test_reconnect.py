@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,6 +252,35 @@ async def test_monitors_asked_for_while_disconnected_come_with_the_connection(
     server.start()
     replica = await asyncio.wait_for(monitoring, 10)
     assert len(replica["Other"]) == 1
+
+
+async def test_a_server_that_breaks_the_protocol_is_left(tmp_path: Path) -> None:
+    """A fake, since no real server does it: it answers everything with what does not fit."""
+    answers = [b"nonsense", b"{}", b'{"method":"update3","params":5}', b'{"id":1,"result":5,"error":null}']
+    answers += [b'{"id":1,"result":[false,"x",{"Database":{"x":{}}}],"error":null}', b'{"id":' * 2000]
+    answers += [b'{"id":"e","method":"echo","params":[]}', b'{"method":"locked","params":[]}']
+    given = iter(answers)
+    all_given = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answer = next(given, None)
+        if answer is None:
+            all_given.set()
+        writer.write(answer or b"")
+        while await reader.read(65536):
+            pass
+        writer.close()
+
+    path = tmp_path / "s"
+    fake = await asyncio.start_unix_server(serve, path)
+    client = Client(f"unix:{path}", "Kinds", connect_timeout_s=None, probe_interval_s=0.05, backoff_s=(0.001, 0.002))
+    async with fake:
+        opening = asyncio.create_task(client.open())
+        await asyncio.wait_for(all_given.wait(), 30)
+        assert not client.connected
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
 
 
 async def test_a_cancelled_monitor_gets_nothing_more(client: Client) -> None:
