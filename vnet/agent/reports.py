@@ -131,6 +131,8 @@ class Reporter:
         operations: list[Operation] = []
         vif = view.vifs.get(vif_id)
         mine = self._pool.mine.get(vif_id)
+        if mine is None:
+            self._ready.pop(vif_id, None)  # a VIF made anew under the same id starts again with epoch 1
         if vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
             if self._needs_devices(network):
                 return None

@@ -166,3 +166,16 @@ async def test_what_a_database_row_must_not_hold_is_kept_out_and_reported() -> N
         assert any("multicast" in text for text in host.agent.pool.bad_rows.values())
         await pool.client.transact(Delete("Vif", (("id", "==", "vm1/0"),)))
         await until(lambda: not host.agent.pool.bad_rows, "gone with its row")
+
+
+async def test_a_vif_made_anew_under_the_same_id_is_ready_again() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        for _ in range(2):
+            await pool.insert(vif(1))
+            if not host.agent.bindings.ports:
+                host.add_port("p1", "vm1/0")
+            await pool.wait_ready("vm1/0", "xen1")
+            gone = (("vif", "==", "vm1/0"),)
+            await pool.client.transact(Delete("Vif", (("id", "==", "vm1/0"),)), Delete("Binding", gone))
+            await until(lambda: not host.agent.compiler.view.vifs, "the agent has heard")
