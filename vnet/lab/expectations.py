@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
+from vnet.lab.deliveries import Deliveries
 from vnet.lab.errors import UnknownName
 from vnet.lab.lab import Lab
 from vnet.lab.matrix import running_vifs
+from vnet.lab.netns import switch_ports
+from vnet.lab.packets import TAG_TYPE
 from vnet.lab.streams import packet_between
 from vnet.model import Protocol, Vif
 from vnet.topology.document import Expectation, Reach
@@ -16,6 +20,7 @@ OUTSIDE = "outside"
 TCP_SYN = "S"
 ECHO_REQUEST = 8
 SOURCE_PORT = 40000
+OUTSIDE_MAC = "0e:00:00:00:00:fe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +33,56 @@ class Outcome:
 
 
 def check(lab: Lab, expectation: Expectation) -> Outcome:
-    """Send the expectation's packet between all VIFs that it names. 'reachable' holds if any pair is, 'unreachable' if none."""
-    senders, receivers = endpoint(lab, expectation.from_), endpoint(lab, expectation.to)
-    reached = []
-    for sender in senders:
-        targets = [vif for vif in receivers if vif is not sender]
-        found = lab.send(lab.label(sender), [_packet(expectation, sender, to) for to in targets]) if targets else ()
-        reached += [
-            (lab.label(sender), lab.label(to))
-            for to in targets
-            if any(item.to == lab.label(to) and item.frame[:6] == _mac(to) for item in found)
+    """Send the expectation's packet between all VIFs that it names. 'reachable' holds if any pair is, 'unreachable' if none.
+
+    'outside' is a station on every uplink's physical switch, which sends on the VLAN of the VIF's network (untagged to others').
+    """
+    outside = OUTSIDE in (expectation.from_, expectation.to)
+    stations = [lab.station(name) for name in sorted(switch_ports(lab.spec))] if outside else []
+    if expectation.from_ == OUTSIDE:
+        reached = [
+            (OUTSIDE, lab.label(to))
+            for to in endpoint(lab, expectation.to)
+            for station in stations
+            if _arrived(lab, to, lab.send(station, _from_outside(lab, expectation, to)))
         ]
+    elif expectation.to == OUTSIDE:
+        names = {station.name for station in stations}
+        reached = []
+        for sender in endpoint(lab, expectation.from_):
+            found = lab.send(lab.label(sender), _packet(expectation, sender, _outsider(lab, sender)))
+            reached += [(lab.label(sender), OUTSIDE)] if any(item.to in names for item in found) else []
+    else:
+        reached = _between(lab, expectation)
     held = bool(reached) == (expectation.expect is Reach.REACHABLE)
-    return Outcome(describe(expectation), held, tuple(reached))
+    return Outcome(describe(expectation), held, tuple(dict.fromkeys(reached)))
+
+
+def _between(lab: Lab, expectation: Expectation) -> list[tuple[str, str]]:
+    receivers = endpoint(lab, expectation.to)
+    reached = []
+    for sender in endpoint(lab, expectation.from_):
+        targets = [vif for vif in receivers if vif is not sender]
+        if targets:
+            found = lab.send(lab.label(sender), [_packet(expectation, sender, to) for to in targets])
+            reached += [(lab.label(sender), lab.label(to)) for to in targets if _arrived(lab, to, found)]
+    return reached
+
+
+def _arrived(lab: Lab, to: Vif, found: Deliveries) -> bool:
+    return any(item.to == lab.label(to) and item.frame[:6] == _mac(to) for item in found)
+
+
+def _outsider(lab: Lab, peer: Vif) -> Vif:
+    """An interface of a device outside, on the network of `peer` and with the last address of its subnet."""
+    nets = [ip_network(address, strict=False) for address in lab.spec.guest_addresses(peer)]
+    last = tuple(sorted(str(net.broadcast_address - 1) for net in nets))
+    return Vif(OUTSIDE, peer.network, OUTSIDE_MAC, addresses=last)
+
+
+def _from_outside(lab: Lab, expectation: Expectation, to: Vif) -> bytes:
+    frame, tag = _packet(expectation, _outsider(lab, to), to), lab.spec.network(to.network).tag
+    return frame[:12] + TAG_TYPE + tag.to_bytes(2) + frame[12:] if tag else frame
 
 
 def endpoint(lab: Lab, name: str) -> list[Vif]:
