@@ -181,7 +181,12 @@ def resume(name: str | None, vm: str) -> None:
 @reports_errors
 def migrate(name: str | None, vm: str, host: str, pause_ms: int) -> None:
     """Migrate a running VM, as a toolstack does: `vnet vm migrate` moves VIFs, but nobody's guest."""
-    find(name).migrate(vm, host, pause_s=pause_ms / 1000)
+    from vnet.client.errors import ClientError  # noqa: PLC0415 - loads an HTTP library
+
+    try:
+        find(name).migrate(vm, host, pause_s=pause_ms / 1000)
+    except ClientError as error:
+        raise CommandError(str(error)) from error
     click.echo(f"{vm} runs on {host}", err=True)
 
 

@@ -7,7 +7,6 @@ driver, which has no networks, over its unix socket.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import signal
 import sys
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 from ovsctl.ovsdb import Mutate
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import CONTROLLER_ADDRESS, MARK, POOL_PORT, host_netns, underlay_netns
-from vnet.lab.processes import alive, in_netns, run, start, start_time, stop, wait_until
+from vnet.lab.processes import alive, run, start, start_time, stop, wait_until
 from vnet.lab.spec import Driver, Spec
 from vnet.lab.switchd import Switchd, tool_path
 from vnet.lab.wireclient import ROOT
@@ -114,19 +113,8 @@ class Daemons:
         listen = ["--listen", f"unix:{self.controller_socket}"]
         dirs = ["--run-dir", str(self.dir), "--state-dir", str(self.dir / "state")]
         tcp = ["--pool-listen", f"ptcp:{POOL_PORT}:{CONTROLLER_ADDRESS}"] if netns else []
-        if importlib.util.find_spec("vnet.cli.controller") is None:
-            self._start_database_only(netns)
-            return
         pid = self._start(CONTROLLER, netns, ["controller", *dirs, *listen, *tcp])
         wait_until(self.controller_socket.exists, "the controller", pid=pid, log=self.log(CONTROLLER))
-
-    def _start_database_only(self, netns: str | None) -> None:
-        code = (
-            "import sys\nfrom pathlib import Path\nfrom vnet.controller.embedded import EmbeddedDatabase\n"
-            "run = Path(sys.argv[1])\nEmbeddedDatabase(run, run / 'state', tuple(sys.argv[2:])).ensure()"
-        )
-        tcp = [f"ptcp:{POOL_PORT}:{CONTROLLER_ADDRESS}"] if netns else []
-        run(in_netns(netns, [sys.executable, "-c", code, str(self.dir), *tcp]), env=self.env)
 
     def start_agent(self, host: str, ovs: Switchd) -> None:
         """Start a host's agent. It need not reach anything yet."""

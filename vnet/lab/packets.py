@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from vnet.lab.guests import LabGuests
 from vnet.lab.spec import Spec
 from vnet.lab.streams import RunningStream, packet_between
 
-SETTLE_S = 0.05
+SETTLE_S = 0.05  # on a machine with a processor to spare; longer where many processes wait for one
+MAX_SETTLE_S = 1.0
 LIMIT_S = 2.0
 TAG_TYPE = b"\x81\x00"
 ETHERTYPE = slice(12, 14)
@@ -50,11 +52,12 @@ class LabPackets(LabGuests):
         return station
 
     def send(
-        self, source: str | Station, packets: Any, *, settle_s: float = SETTLE_S, limit_s: float = LIMIT_S
+        self, source: str | Station, packets: Any, *, settle_s: float | None = None, limit_s: float = LIMIT_S
     ) -> Deliveries:
         """Send a packet (scapy or bytes) or several from a VIF ('web1/0') or a station; everything that anyone got.
 
-        Collects until nothing came for `settle_s`, at most `limit_s`. Guests neither send nor receive meanwhile.
+        Collects until nothing came for `settle_s` (by default 50 ms, and more on a busy machine), at most `limit_s`. Guests
+        neither send nor receive meanwhile.
         """
         frames = frames_of(packets)
         if isinstance(source, Station):
@@ -62,6 +65,8 @@ class LabPackets(LabGuests):
             frames = [_tagged(frame, source.tag) for frame in frames] if source.tag is not None else frames
         else:
             wire_id = self.vif(source).id
+        settle_s = self.settled_after_s() if settle_s is None else settle_s
+        limit_s = max(limit_s, 2 * settle_s)
         sent_ns = time.monotonic_ns()
         encoded = [base64.b64encode(frame).decode() for frame in frames]
         request = {"from": wire_id, "frames": encoded, "settle_s": settle_s, "limit_s": limit_s}
@@ -86,6 +91,11 @@ class LabPackets(LabGuests):
                 raise LabError("a station's stream takes an untagged station, and a packet with its tag")
             return RunningStream(self, self._station_port(source), packet, period_ms)
         return RunningStream(self, self.vif(source).id, packet, period_ms)
+
+    def settled_after_s(self) -> float:
+        """How long nothing must come before all has come, on a machine as busy as this one is now."""
+        waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
+        return min(MAX_SETTLE_S, SETTLE_S * max(1.0, waiting))
 
     def receiver(self, who: str) -> str:
         """What reports call a receiver that the wires know as `who`."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 UDP_PORT = 9  # discard
 EXPERIMENTAL = 0x88B5  # IEEE 802: local experimental ethertype
-SETTLE_S = 0.1
 _numbers = itertools.count(time.monotonic_ns() & 0xFFFFFF)
 
 
@@ -106,11 +105,14 @@ class RunningStream:
         """The report up to now; the stream goes on. What is under way counts as lost."""
         return self._fetch(end=False)
 
-    def stop(self, settle_s: float = SETTLE_S) -> StreamReport:
-        """End the stream, wait for what is under way, and report."""
+    def stop(self) -> StreamReport:
+        """End the stream, wait until nothing of it comes any more, and report."""
         if self._report is None:
             self._lab.wires.call("stop_sending", number=self._number)
-            time.sleep(settle_s)
+            before = -1
+            while (now := self._arrived()) != before:
+                before = now
+                time.sleep(self._lab.settled_after_s())
             self._report = self._fetch(end=True)
         return self._report
 
@@ -118,6 +120,9 @@ class RunningStream:
     def report(self) -> StreamReport:
         """The report of a stream that was stopped."""
         return self.stop()
+
+    def _arrived(self) -> int:
+        return sum(got.frames for got in self.so_far().received.values())
 
     def _fetch(self, end: bool) -> StreamReport:
         answer = self._lab.wires.call("stream_result", number=self._number, end=end)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vnet.client import Client, Unit
+from vnet.client.local import call_agent
 from vnet.lab.daemons import READY_TIMEOUT_S
 from vnet.lab.errors import LabError
 
@@ -17,9 +18,8 @@ POLL_S = 0.005
 
 def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool) -> None:
     """Migrate a running VM. Raises ClientError where the controller refuses, LabError where a step takes too long."""
-    api = import_module("vnet.client")
-    unit, source = api.Unit.of_vm(vm), lab.where(vm)
-    with api.Client(f"unix:{lab.daemons.controller_socket}") as client:
+    unit, source = Unit.of_vm(vm), lab.where(vm)
+    with Client(f"unix:{lab.daemons.controller_socket}") as client:
         client.prepare(unit, to)
         lab.plug(vm, to)
         _wait_phase(client, unit, "prepared")
@@ -38,12 +38,11 @@ def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool)
 
 def _switch(lab: LabGuests, vm: str, host: str) -> None:
     """The toolstack's word to the destination's agent that the guest is paused."""
-    local = import_module("vnet.client.local")
     for vif in lab.spec.guest(vm).vifs:
-        local.call_agent("switch", {"vif": vif.id}, str(lab.daemons.agent_socket(host)))
+        call_agent("switch", {"vif": vif.id}, str(lab.daemons.agent_socket(host)))
 
 
-def _wait_phase(client: Any, unit: Any, phase: str) -> None:
+def _wait_phase(client: Client, unit: Unit, phase: str) -> None:
     """Wait until a migration is in this phase. Raises LabError with what is missing."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while (migration := client.migration(unit)).phase != phase:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,3 +166,18 @@ def test_command_line_brings_up_and_down(lab_name: str, capsys: pytest.CaptureFi
     assert stream.report.at("queue1/0").lost == 0
     assert run(["lab", "down", "--name", lab_name]) == 0
     assert lab_name not in labs()
+
+
+@pytest.mark.parametrize("how", [{}, {"pause_s": 0.1}, {"announce": False}], ids=["announced", "paused", "silent"])
+def test_vm_migrates_as_a_toolstack_drives_it(lab: Lab, how: dict[str, Any]) -> None:
+    for to in ("xen2", "xen3"):
+        with lab.stream("vm1/0", "vm3/0") as stream:
+            lab.migrate("vm3", to, **how)
+            sent = len(stream.so_far().sent)
+            wait_until(lambda sent=sent: len(stream.so_far().sent) > sent + 50, "frames at the destination")
+        got = stream.report.at("vm3/0")
+        assert lab.where("vm3") == to
+        assert got.duplicated == 0
+        assert len(stream.report.sent) - 1 not in got.lost_numbers
+        assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
+        assert lab.send("vm3/0", frame(3)).to == ["vm1/0", "vm2/0"]
