@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ovsctl.openflow import format_flow
 from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, OvsdbError, by_uuid
 from vnet.agent.agent import Agent
 from vnet.agent.ports import IFACE_ID, vif_of
@@ -154,7 +155,7 @@ class LocalSocket:
                 "number": flow.table,
                 "does": PIPELINE[Table(flow.table)].does if flow.table in PIPELINE else "",
                 "source": Category(flow.cookie >> 40 & 0xFF).name.lower(),
-                "flow": str(flow),
+                "flow": format_flow(flow),
                 "packets": packets,
                 "bytes": size,
             }
