@@ -17,7 +17,7 @@ from tests.servers import free_port, run, run_dir, wait_until
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
 from tests.vnet.controller.databases import pool_server, stop_embedded
 from vnet.cli.exits import Exit
-from vnet.client import Client, Unauthorized, VmSpec
+from vnet.client import Client, ClientError, Unauthorized, VmSpec
 from vnet.controller.embedded import EmbeddedDatabase
 
 TOKEN = "correct-horse-battery-staple"
@@ -49,7 +49,7 @@ def test_a_database_that_died_is_started_again_with_what_it_had() -> None:
             with made.client() as client:
                 try:
                     return client.pool().name == "test" and made.database.pid() != pid
-                except Exception:
+                except ClientError:
                     return False
 
         wait_until(back, "the database again")
