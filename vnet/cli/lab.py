@@ -98,6 +98,7 @@ def up(file: Path, name: str | None, driver: str) -> None:
         raise
     hosts, vms = len(built.spec.hosts), len(built.spec.guests)
     click.echo(f"lab {chosen} is up: {hosts} hosts, {vms} VMs; 'vnet lab status' shows it", err=True)
+    click.echo(f"its controller: export VNET_CONTROLLER=unix:{built.daemons.controller_socket}", err=True)
 
 
 @lab.command()

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ def require() -> None:
 
 
 def tool_path() -> str:
-    """PATH with the system directories that a plain user's lacks."""
-    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    """PATH with the system directories that a plain user's lacks, and with where `vnet` itself is."""
+    return f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin:{Path(sys.executable).parent}"
 
 
 @dataclass(frozen=True, slots=True)
