@@ -1,0 +1,108 @@
+"""Whether a lab's pool is what its rows say: every host's flows and rows as a fresh compile of the database has them.
+
+One rule: nothing is taken from the agents. Rows are read from the databases, flows from the switches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from ovsctl import vswitch
+from ovsctl.openflow import Flow, FlowTable
+from ovsctl.openflow.client import OpenFlowClient
+from ovsctl.openflow.errors import OpenFlowError
+from ovsctl.ovsdb import Client, OvsdbError, Replica
+from vnet.agent.ports import MONITORS, LocalPort, read_ports
+from vnet.agent.rows import OWNER
+from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, HostView, Switch, compile_flows, flat, ovs_rows, vif_mtus
+from vnet.lab import Lab
+from vnet.lab.daemons import call_async
+from vnet.model import BindingState, PoolState
+from vnet.pool.database import PoolDatabase
+from vnet.pool.errors import PoolError
+
+BRIDGE = "br-int"
+TIMEOUT_S = 60.0
+
+
+def wait_converged(lab: Lab, timeout_s: float = TIMEOUT_S) -> None:
+    """Return once nothing differs; AssertionError with what does after `timeout_s`."""
+
+    async def work() -> list[str]:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while found := await _look(lab):
+            if asyncio.get_running_loop().time() > deadline:
+                return found
+            await asyncio.sleep(0.1)
+        return []
+
+    left = call_async(work)
+    assert not left, "not converged:\n" + "\n".join(left)
+
+
+def differences(lab: Lab) -> list[str]:
+    """What differs now, a line each."""
+    return call_async(lambda: _look(lab))
+
+
+async def _look(lab: Lab) -> list[str]:
+    try:
+        database = PoolDatabase([f"unix:{lab.daemons.pool_socket}"])
+        await database.open()
+        try:
+            state = database.mirror.state
+            hosts = [await _look_at(lab, state, host.name) for host in lab.spec.hosts]
+            plugged = {(port.vif, host) for host, ports, _ in hosts for port in ports if port.vif is not None}
+            return [line for _, _, lines in hosts for line in lines] + list(_database_differences(state, plugged))
+        finally:
+            await database.close()
+    except (PoolError, OvsdbError, OpenFlowError, OSError) as error:
+        return [f"could not look: {error}"]
+
+
+async def _look_at(lab: Lab, state: PoolState, host: str) -> tuple[str, list[LocalPort], list[str]]:
+    """A host's name, its ports and what differs there."""
+    ovs = lab.ovs(host)
+    async with Client([ovs.db], "Open_vSwitch") as client, OpenFlowClient(f"unix:{ovs.dir}/{BRIDGE}.mgmt") as switch:
+        replica = await client.monitor(MONITORS)
+        found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
+        ports = read_ports(replica, BRIDGE)
+        return host, ports, list(_host_differences(lab, state, host, replica, ports, [entry.flow for entry in found]))
+
+
+def _host_differences(
+    lab: Lab, state: PoolState, host: str, replica: Replica, found: list[LocalPort], flows: list[Flow]
+) -> Iterator[str]:
+    ports = {port.vif: port.ofport for port in found if port.vif is not None and port.ofport is not None}
+    devices = {port.name: port.ofport for port in found if port.vif is None and port.ofport is not None}
+    view = HostView.of(state, host, ports, devices)
+    for change in FlowTable.diff(FlowTable(flat(compile_flows(view))), FlowTable(flows)):
+        yield f"{host}: to be made good: {change}"
+    rows = ovs_rows(view, Switch(BRIDGE, lab.ovs(host).datapath_type))
+    yield from (f"{host}: to be made good: {change}" for change in vswitch.plan(rows, replica, OWNER))
+    mtus = {port.vif: port.mtu_request for port in found}
+    yield from (f"{host}: MTU of {v} is {mtus[v]}" for v, mtu in vif_mtus(view).items() if mtus[v] != mtu)
+
+
+def _database_differences(state: PoolState, plugged: set[tuple[str, str]]) -> Iterator[str]:
+    for (vif, host), binding in state.bindings.items():
+        if vif not in state.vifs:
+            yield f"binding of {vif}, which is gone, to {host}"
+        elif (vif, host) not in plugged:
+            yield f"{vif} is bound to {host}, which has no port of it"
+        elif not binding.ready:
+            yield f"{vif} is not ready on {host}"
+        elif binding.state is not BindingState.ACTIVE and state.vifs[vif].incoming != host:
+            yield f"{vif} is {binding.state.value} on {host}, and is not moving there"
+    for vif, host in plugged:
+        if vif in state.vifs and vif not in {v for v, _ in state.bindings}:
+            yield f"{vif} has a port on {host} and no binding"
+    for name, agent in state.agents.items():
+        yield from (f"{name}: {what}: {text}" for what, text in agent.problems.items())
+
+
+def flows_of(lab: Lab, host: str) -> list[str]:
+    """All flows of a host's integration bridge as text, by name: what a restart must leave as it was."""
+    text = lab.ovs(host).ofctl("dump-flows", BRIDGE, "--no-stats")
+    return sorted(line.strip() for line in text.splitlines())

@@ -1,0 +1,124 @@
+"""Each process of a pool dies, or stands still, under streams: what that costs, and that all is afterwards as it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import wait_until
+from tests.vnet.converged import flows_of, wait_converged
+from tests.vnet.faults import How, Part, ProcessFault
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.lab import Driver, Lab
+from vnet.lab.streams import RunningStream
+from vnet.model import Pool, PoolState, Vif, Vm
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+
+KINDS = ("vx", "vlan")
+A, B, C = HOSTS
+PATHS = [(A, B), (B, C), (C, A)]
+STOPPED_S = 0.5
+AFTER = 200  # frames of each stream, 1 ms apart, that must all arrive once what broke is whole again
+
+
+def pool() -> PoolState:
+    """A VIF on each host, on a tunnel network and on a VLAN network."""
+    vifs = [
+        Vif(f"{kind}-{host}/0", kind, f"0a:00:00:00:0{k}:0{h}", vm=f"{kind}-{host}", host=host, addresses=(f"10.{k}.0.{h}",))
+        for k, kind in enumerate(KINDS, 1) for h, host in enumerate(HOSTS, 1)
+    ]  # fmt: skip
+    vms = {f"{kind}-{host}": Vm(f"{kind}-{host}", host) for kind in KINDS for host in HOSTS}
+    networks = {kind: NETWORKS[kind] for kind in KINDS}
+    return PoolState(Pool("restarts", underlay_mtu=1600), HOSTS, networks, {}, vms, {vif.id: vif for vif in vifs})
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.up(pool(), name=new_name(), driver=Driver.NETNS, daemons=True) as running:
+        running.start_all()
+        yield running
+
+
+@contextlib.contextmanager
+def streams(lab: Lab) -> Iterator[dict[tuple[str, str], RunningStream]]:
+    """1 ms streams between hosts on both networks, under way; by who receives."""
+    with contextlib.ExitStack() as stack:
+        running = {
+            (f"{kind}-{source}/0", f"{kind}-{to}/0"): stack.enter_context(
+                lab.stream(f"{kind}-{source}/0", f"{kind}-{to}/0")
+            )
+            for kind in KINDS
+            for source, to in PATHS
+        }
+        more(running)
+        yield running
+
+
+def more(running: dict[tuple[str, str], RunningStream]) -> dict[tuple[str, str], int]:
+    """Return when each stream has brought a frame that was not sent yet at the call; how many each has sent by then."""
+    before = {key: len(stream.so_far().sent) for key, stream in running.items()}
+    sent: dict[tuple[str, str], int] = {}
+
+    def goes_on(key: tuple[str, str]) -> bool:
+        report = running[key].so_far()
+        sent[key] = len(report.sent)
+        arrivals = report.at(key[1]).arrivals
+        return bool(arrivals) and arrivals[-1][0] >= before[key]
+
+    for key in running:
+        wait_until(lambda key=key: goes_on(key), f"stream {key} goes on")
+    return sent
+
+
+def wait_sent(running: dict[tuple[str, str], RunningStream], counts: dict[tuple[str, str], int]) -> None:
+    """Return once each stream has sent that many frames and AFTER more."""
+    for key, stream in running.items():
+        wait_until(lambda s=stream, n=counts[key] + AFTER: len(s.so_far().sent) >= n, "frames are sent")
+
+
+FAULTS = [
+    *(ProcessFault(Part.AGENT, how, B) for how in How),
+    *(ProcessFault(Part.CONTROLLER, how) for how in How),
+    *(ProcessFault(Part.DATABASE, how) for how in How),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_what_only_decides_costs_no_packet(lab: Lab, fault: ProcessFault) -> None:
+    before = {host: flows_of(lab, host) for host in HOSTS}
+    with streams(lab) as running:
+        fault.break_(lab)
+        time.sleep(STOPPED_S)
+        fault.mend(lab)
+        lab.daemons.settle()
+        wait_sent(running, more(running))
+    for (source, to), stream in running.items():
+        got = stream.report.at(to)
+        assert (got.lost, got.duplicated) == (0, 0), f"{source} to {to}"
+    assert {host: flows_of(lab, host) for host in HOSTS} == before
+    wait_converged(lab)
+
+
+@pytest.mark.parametrize("how", How, ids=lambda how: how.value)
+def test_a_switch_that_restarts_forwards_again_as_before(lab: Lab, how: How) -> None:
+    fault = ProcessFault(Part.VSWITCHD, how, B)
+    before = {host: flows_of(lab, host) for host in HOSTS}
+    with streams(lab) as running:
+        fault.break_(lab)
+        time.sleep(STOPPED_S)
+        fault.mend(lab)
+        whole = more(running)
+        wait_sent(running, whole)
+    for (source, to), stream in running.items():
+        got = stream.report.at(to)
+        assert got.duplicated == 0, f"{source} to {to}"
+        assert all(number < whole[source, to] for number in got.lost_numbers), f"{source} to {to}"
+        if B not in f"{source} {to}":  # no concern of theirs
+            assert got.lost == 0, f"{source} to {to}"
+    wait_converged(lab)
+    assert {host: flows_of(lab, host) for host in HOSTS} == before
