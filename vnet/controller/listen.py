@@ -16,6 +16,7 @@ from vnet.controller.app import Asgi
 from vnet.controller.errors import Invalid
 
 SOCKET_MODE = 0o660
+MAX_CONNECTIONS = 1000  # more are answered 503
 _GRACE_S = 1
 
 
@@ -83,6 +84,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 timeout_graceful_shutdown=_GRACE_S,
                 server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=64 * 1024,
             )
         )

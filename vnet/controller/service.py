@@ -6,6 +6,7 @@ One rule: a decision is taken anew when another write came first, so a call eith
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,15 @@ from vnet.controller.feed import Feed
 from vnet.controller.making import Outcome, find
 from vnet.controller.telling import events_of
 from vnet.controller.where import Presence, Whereabouts, host_problem, place_problem, whereabouts
+from vnet.logs import about
 from vnet.model import Event, Vif, Vm
 from vnet.pool.changes import Delete, RowChange, Update
 from vnet.pool.database import PoolDatabase, now_ms
 from vnet.pool.errors import PoolUnreachable, WriteConflict
 from vnet.pool.view import PoolView
 from vnet.pool.writes import Write, configuration_write, runtime_write
+
+log = logging.getLogger("vnet.controller")
 
 ATTEMPTS = 10
 OVERTAKEN = ("stale-revision", "row-changed")
@@ -91,6 +95,7 @@ class Service:
         """One write, as it is; raises Conflict if another one came first."""
         try:
             await self.database.write(write, events)
+            _log(write, events)
         except WriteConflict as conflict:
             raise Conflict(conflict.code, conflict.message, conflict.where) from None
         except PoolUnreachable as error:
@@ -168,3 +173,9 @@ class Service:
         if vif is None:
             raise NotFound("unknown-vif", f"there is no vif {id}", id)
         return whereabouts(view, vif)
+
+
+def _log(write: Write, events: Sequence[Event]) -> None:
+    for event in events:
+        fields = {"host": event.host or None, "network": event.network or None, "vif": event.vif or None}
+        log.info(event.text, extra=about(**fields, revision=write.revision, generation=write.generation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import free_port, run, run_dir, wait_until
+from tests.servers import free_port, ovsdb_cluster, run, run_dir, wait_until
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
-from tests.vnet.controller.databases import pool_server, stop_embedded
+from tests.vnet.controller.databases import SCHEMA, pool_server, stop_embedded
 from vnet.cli.exits import Exit
-from vnet.client import Client, ClientError, Unauthorized, VmSpec
+from vnet.client import Client, ClientError, Unauthorized, VifSpec, VmSpec
 from vnet.controller.embedded import EmbeddedDatabase
 
 TOKEN = "correct-horse-battery-staple"
@@ -238,3 +239,36 @@ def test_a_controller_waits_for_a_database_that_is_not_there_yet() -> None:
             wait_until(made._answers, "an answer")
         finally:
             made.stop(signal.SIGKILL)
+
+
+def test_a_cluster_that_loses_its_leader_keeps_what_was_acknowledged() -> None:
+    with ovsdb_cluster(SCHEMA) as cluster, run_dir() as path:
+        remotes = [part for remote in cluster.remotes for part in ("--pool", remote)]
+        made = Controller(path, tuple(remotes))
+        try:
+            made.start()
+            with made.client() as client:
+                client.apply(DOCUMENT, wait_s=0)
+                client.put_vm("kept", VmSpec())
+                cluster.wait_leader().stop()
+
+                def written() -> bool:
+                    try:
+                        return client.put_vm("after", VmSpec()).name == "after"
+                    except ClientError:  # repeated until it holds, as every call may be
+                        return False
+
+                wait_until(written, "a write with the next leader", 60)
+                assert [vm.name for vm in client.vms()] == ["after", "kept"]
+                assert client.apply(DOCUMENT, wait_s=0).plan.changes == []
+        finally:
+            made.stop(signal.SIGKILL)
+
+
+def test_what_is_done_is_logged_with_what_it_is_about() -> None:
+    with controller() as made, made.client() as client:
+        client.put_vif("logged/0", VifSpec(network="tenant", vm="logged"))
+        lines = [json.loads(line) for line in made.log.read_text().splitlines()]
+        (line,) = [line for line in lines if line.get("vif") == "logged/0"]
+        assert (line["network"], line["revision"], line["generation"]) == ("tenant", 2, 1)
+        assert [line["generation"] for line in lines if "document of pool" in line["message"]] == [1]
