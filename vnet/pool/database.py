@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ovsctl.ovsdb import Change, Client, Insert, Lock, Monitor, Operation, Schema
+from ovsctl.ovsdb import Change, Client, Commit, Insert, Lock, Monitor, Operation, Schema
 from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError
 from vnet.model import Event
 from vnet.pool.errors import PoolUnreachable, SchemaMismatch
@@ -109,13 +109,14 @@ class PoolDatabase:
             raise PoolUnreachable(f"the pool database is not reachable: {error}") from None
 
     async def write(self, write: Write, events: Sequence[Event] = ()) -> None:
-        """Do a write, with the events that tell of it, and return when the mirror shows it.
+        """Do a write, with the events that tell of it, and return when it is on disk and the mirror shows it.
 
         Raises WriteConflict if the pool is not as the write's maker saw it, PoolUnreachable.
         """
         told = [Insert("Event", to_columns(event)) for event in events]
         try:
-            await self.transact(*write.operations, *told)
+            # A standalone ovsdb-server answers before it has written: killed then, it would forget what it acknowledged.
+            await self.transact(*write.operations, *told, Commit(durable=True))
         except TransactError as error:
             conflict = write.conflict(error)
             if conflict is None:
