@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
@@ -73,6 +73,8 @@ class FlowKeeper:
         self._lock = asyncio.Lock()
         self._started = asyncio.Event()
         self._drift: asyncio.TimerHandle | None = None
+        self._foreign: dict[FlowKey, Flow] = {}  # what somebody else changed, as it was told last
+        self._untold = False
 
     def start(self) -> None:
         """The desired flows are complete: from now on the switch is held to them."""
@@ -172,27 +174,44 @@ class FlowKeeper:
         if update.event is FlowEvent.OWN:
             return
         flow = update.flow
-        if flow is None or flow.cookie & COOKIE_MARK_MASK == COOKIE_MARK or flow.key in self.desired:
-            self._schedule_repair()
-
-    def _schedule_repair(self) -> None:
-        """Somebody else touched the flows: looks at them shortly, once for many changes."""
+        if flow is None:
+            self._untold = True
+        elif update.event is FlowEvent.REMOVED and flow.key not in self.desired:
+            self._foreign.pop(flow.key, None)
+            return
+        elif flow.cookie & COOKIE_MARK_MASK == COOKIE_MARK or flow.key in self.desired:
+            self._foreign[flow.key] = flow
+        else:
+            return
         if self._drift is None:
             loop = asyncio.get_running_loop()
             self._drift = loop.call_later(DRIFT_DELAY_S, lambda: loop.create_task(self._repair()))
 
     async def _repair(self) -> None:
+        """Puts back what somebody else changed: what was told, or everything if not all could be told."""
         self._drift = None
+        foreign, self._foreign = self._foreign, {}
+        untold, self._untold = self._untold, False
         async with self._lock:
             if self._client is None or not self.connected:
                 return
             try:
-                repaired = await self._reconcile(self._client)
+                repaired = await (self._reconcile(self._client) if untold else self._put_back(self._client, foreign))
             except OpenFlowError as error:
                 await self._give_up(self._client, error)
                 return
         if repaired:
             self._on_drift(repaired)
+
+    async def _put_back(self, client: OpenFlowClient, foreign: Mapping[FlowKey, Flow]) -> int:
+        mods = []
+        for key, flow in foreign.items():
+            if key in self.desired:
+                mods.append(FlowMod.add(self.desired[key]))
+            elif not (flow.cookie == LEARNED and self._keep_learned(flow)):
+                mods.append(FlowMod.delete(flow))
+        await self._send(client, mods)
+        return len(mods)
 
     async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> None:
         """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`."""
