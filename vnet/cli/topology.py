@@ -37,11 +37,12 @@ def read_valid(file: str) -> tuple[bytes, str]:
     try:
         load(data, name)
     except TopologyErrors as errors:
-        raise _invalid(errors) from None
+        raise invalid(errors) from None
     return data, name
 
 
-def _invalid(errors: TopologyErrors) -> CommandError:
+def invalid(errors: TopologyErrors) -> CommandError:
+    """What a command ends with for a document that is not valid."""
     count = len(errors.problems)
     return CommandError(f"{count} problem{'s'[: count > 1]}\n\n{errors}", Exit.INVALID_INPUT)
 
@@ -56,7 +57,7 @@ def validate(file: str, output: str) -> int:
         load(data, name)
     except TopologyErrors as errors:
         if output == "table":
-            raise _invalid(errors) from None
+            raise invalid(errors) from None
         dump({"valid": False, "problems": errors.as_dicts()}, output)
         return Exit.INVALID_INPUT
     if output == "table":

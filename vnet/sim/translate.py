@@ -161,6 +161,7 @@ class Translation:
     nesting: int = 0
     resubmits: int = -1  # to enter the first table is none
     born_with: int = 0  # tags that the frame had
+    taught: list[Op] = field(default_factory=list)  # the operations that learn
     popped: int = 0  # tags taken off the frame so far
     asked: bool = False  # whether this is what one answer of check_pkt_larger leads to
     exit: bool = False
@@ -176,7 +177,7 @@ class Translation:
             if self.action_set and not self.exit:
                 self._run_action_set()
         except _Abandoned as reason:
-            self.ops.clear()
+            self.ops = self.taught  # what was learned until then stays
             self.gone = str(reason)
             self._note(f"dropped: {reason}")
 
@@ -367,7 +368,7 @@ class Translation:
             return
         if not source & MULTICAST_BIT:
             switch.learn_mac(vlan, source, came_from)
-            self.ops.append((LEARN_MAC, vlan, source, came_from))
+            self._teach((LEARN_MAC, vlan, source, came_from))
         with self._copy():
             if at.VLAN_TCI.get(key) == VLAN_PRESENT:
                 # A tag that says nothing is taken off, by default (other_config:priority-tags of a port).
@@ -485,11 +486,13 @@ class Translation:
         larger = length > action.length
         ops, notes, asked = self.ops, self.notes, self.asked
         self.asked = True
+        left = {}
         for answer in (not larger, larger):
             self.ops = []
             self.notes = notes if answer is larger else None
             self._note(f"{action.target} = {int(answer)}: {length} bytes, over {action.length} or not")
-            self._aside(rest, first=(place_of(action.target), int(answer)))
+            left[answer] = self._aside(rest, first=(place_of(action.target), int(answer)))
+        self.exit = left[False]  # it is the second one that Open vSwitch translates
         if self.action_set:
             raise Unsupported("check_pkt_larger with an action set")
         self.ops, self.notes, self.asked = ops + self.ops, notes, asked
@@ -502,8 +505,8 @@ class Translation:
 
     def _aside(
         self, actions: Sequence[Action], to_the_end: bool = False, first: tuple[Place, int] | None = None
-    ) -> None:
-        """Do actions on a copy of the packet. first: what to write to it before."""
+    ) -> bool:
+        """Do actions on a copy of the packet. first: what to write to it before. Whether they said exit."""
         with self._copy():
             if first is not None:
                 self._write(first[0].mask, first[1] << first[0].shift)
@@ -513,6 +516,7 @@ class Translation:
             left = self.exit
         # Open vSwitch 3.1: exit inside a clone ends the whole pipeline, inside a bucket the bucket only.
         self.exit = self.exit or (left and to_the_end)
+        return left
 
     @contextmanager
     def _copy(self) -> Iterator[None]:
@@ -633,10 +637,14 @@ class Translation:
         # A translation sees the tables as they were when it began, so the flow is for the packets after this one.
         learned = self.switch.may_learn(flow, action.limit)
         self._note(f"learn in table {flow.table}: {flow.match}")
-        self.ops.append((LEARN, flow, action.limit))
+        self._teach((LEARN, flow, action.limit))
         if action.result is not None:
             where = place_of(action.result)
             self._write(where.mask, int(learned) << where.shift)
+
+    def _teach(self, op: Op) -> None:
+        self.ops.append(op)
+        self.taught.append(op)
 
     # The action set (OpenFlow 1.5.1 §5.6)
 

@@ -34,6 +34,7 @@ REGRESSIONS = {
     322: "tags popped in a clone of a clone",
     481: "an ARP operation above 255",
     551: "NORMAL and a frame with half a tag",
+    20081: "exit after check_pkt_larger",
 }
 
 

@@ -1,0 +1,94 @@
+"""Reachability by classes is what trying every pair gives; a change is told as what it changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from xml.etree import ElementTree
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.vnet.sim.pools import two_hosts
+from tests.vnet.sim.random_pools import random_state
+from vnet.model import LockingMode, PoolState, Protocol
+from vnet.sim import SimPool, picture
+from vnet.sim.reach import Reachability, differences
+from vnet.sim.talk import party, reaches
+
+
+def brute(pool: SimPool, protocol: Protocol, port: int) -> dict[tuple[str, str], bool]:
+    vifs = list(pool.state.vifs.values())
+    return {
+        (a.id, b.id): reaches(pool, party(pool, a), party(pool, b), protocol, port)
+        for a in vifs
+        for b in vifs
+        if a.id != b.id
+    }
+
+
+@settings(max_examples=60)
+@given(st.randoms(use_true_random=False), st.sampled_from(((Protocol.ICMP, 0), (Protocol.TCP, 443))))
+def test_classes_equal_brute_force(rng: Random, what: tuple[Protocol, int]) -> None:
+    pool = SimPool.of(random_state(rng))
+    reach = Reachability(pool, *what)
+    by_class = {
+        (a.id, b.id): reach.reaches(a, b)
+        for a in pool.state.vifs.values()
+        for b in pool.state.vifs.values()
+        if a.id != b.id
+    }
+    assert by_class == brute(SimPool.of(pool.state), *what)
+
+
+def expanded(state: PoolState, other: PoolState) -> set[tuple[bool, str, str]]:
+    before, after = (brute(SimPool.of(s), Protocol.ICMP, 0) for s in (state, other))
+    pairs = before.keys() | after.keys()
+    return {(after.get(pair, False), *pair) for pair in pairs if before.get(pair, False) is not after.get(pair, False)}
+
+
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=False))
+def test_differences_are_exact(rng: Random) -> None:
+    state = random_state(rng)
+    vifs = dict(state.vifs)
+    name = rng.choice(list(vifs))
+    if rng.random() < 0.3:
+        del vifs[name]
+    else:
+        vifs[name] = replace(vifs[name], locking_mode=rng.choice(list(LockingMode)), host=rng.choice(list(state.hosts)))
+    other = replace(state, vifs=vifs)
+    told = differences(Reachability(SimPool.of(state)), Reachability(SimPool.of(other)))
+    pairs = [(d.gained, a, b) for d in told for a in d.sources for b in d.targets if a != b]
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == expanded(state, other)
+
+
+def test_equal_vifs_are_one_class() -> None:
+    pool = two_hosts()
+    sizes = {group.name: len(group.vifs) for group in Reachability(pool).classes}
+    assert sizes["tenant on xen1 (2: web1/0, ...)"] == 2
+
+
+def test_difference_says_who_and_what() -> None:
+    pool = two_hosts()
+    off = dict(pool.state.vifs)
+    off["db1/0"] = replace(off["db1/0"], locking_mode=LockingMode.DISABLED)
+    told = differences(Reachability(pool), Reachability(SimPool.of(replace(pool.state, vifs=off))))
+    assert sorted(map(str, told)) == [
+        "- db1/0 no longer reaches web1/0, web2/0 (ping)",
+        "- web1/0, web2/0 no longer reaches db1/0 (ping)",
+    ]
+
+
+def test_pictures_say_what_the_matrix_says() -> None:
+    reach = Reachability(two_hosts())
+    yes = sum(map(sum, reach.matrix()))
+    root = ElementTree.fromstring(picture.svg(reach))
+    fills = [cell.get("fill") for cell in root.iter("{http://www.w3.org/2000/svg}rect")]
+    assert fills.count(picture.YES) == yes
+    assert len(fills) == len(reach.classes) ** 2
+    rows = picture.table(reach).splitlines()[1:]
+    assert sum(row.split()[-len(rows) :].count("+") for row in rows) == yes
+    assert "<svg" in picture.html(reach, "lab & co")
+    assert "lab &amp; co" in picture.html(reach, "lab & co")

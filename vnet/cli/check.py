@@ -1,0 +1,68 @@
+"""`vnet check` and `vnet matrix`: what a document's pool would let through, before there is one."""
+
+from __future__ import annotations
+
+import click
+
+from vnet.cli.exits import Exit
+from vnet.cli.output import dump, output_option
+from vnet.cli.topology import file_argument
+from vnet.cli.twin import document_of, protocol_of, refusals, twin_of
+
+PORT = click.IntRange(1, 65535)
+
+
+@click.command()
+@file_argument
+@click.option("--full", is_flag=True, help="Every step also of ARP and of other packets that only help.")
+@output_option
+def check(file: str, full: bool, output: str) -> int:
+    """Hold the expectations of FILE against the pool that FILE says. Exits with 3, and the trace, if one fails."""
+    from vnet.sim.expect import check as check_all  # noqa: PLC0415 - help need not pay for it
+
+    document = document_of(file)
+    with refusals():
+        results = check_all(twin_of(document), document)
+    failed = [result for result in results if not result.holds]
+    if output == "table":
+        for result in results:
+            click.echo(click.style(str(result), fg=None if result.holds else "red"))
+            if result.trace is not None:
+                click.echo("\n".join(f"      {line}" for line in result.trace.render(full).splitlines()))
+        click.echo(f"{len(results) - len(failed)} of {len(results)} expectations hold", err=True)
+    else:
+        rows = [
+            {
+                "name": result.name,
+                "holds": result.holds,
+                "where": result.where,
+                "why": result.why,
+                "trace": result.trace.as_dict() if result.trace else None,
+            }
+            for result in results
+        ]
+        dump(rows, output)
+    return Exit.EXPECTATION_FAILED if failed else Exit.OK
+
+
+@click.command()
+@file_argument
+@click.option("--tcp", type=PORT, metavar="PORT", help="By this TCP port; without either, by ping.")
+@click.option("--udp", type=PORT, metavar="PORT", help="By this UDP port.")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "svg", "html"]), default="table", show_default=True)
+def matrix(file: str, tcp: int | None, udp: int | None, output: str) -> None:
+    """Who reaches whom in the pool that FILE says, by classes of equal VIFs."""
+    from vnet.sim import picture  # noqa: PLC0415
+    from vnet.sim.reach import Reachability  # noqa: PLC0415
+
+    if tcp is not None and udp is not None:
+        raise click.UsageError("either --tcp or --udp")
+    document = document_of(file)
+    with refusals():
+        reach = Reachability(twin_of(document), *protocol_of(tcp, udp))
+        if output == "json":
+            dump(reach.as_dict(), output)
+        elif output == "table":
+            click.echo(picture.table(reach))
+        else:
+            click.echo(picture.svg(reach) if output == "svg" else picture.html(reach, document.pool))

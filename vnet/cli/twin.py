@@ -1,0 +1,76 @@
+"""Where a twin comes from on the command line: a document, or the pool that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vnet.cli.exits import CommandError, Exit
+from vnet.cli.remote import connected
+from vnet.cli.topology import invalid, read
+from vnet.model import Protocol
+from vnet.topology import Document, TopologyErrors, load
+
+if TYPE_CHECKING:
+    from vnet.sim import SimPool
+
+
+def document_of(file: str) -> Document:
+    """A valid document; raises CommandError with all that is wrong with it."""
+    data, name = read(file)
+    try:
+        return load(data, name)
+    except TopologyErrors as errors:
+        raise invalid(errors) from None
+
+
+def twin_of(document: Document) -> SimPool:
+    """The twin of a document."""
+    from vnet.sim import SimPool  # noqa: PLC0415 - help need not pay for it
+
+    try:
+        return SimPool.from_document(document)
+    except TopologyErrors as errors:
+        raise invalid(errors) from None
+
+
+def running_twin() -> SimPool:
+    """The twin of the pool that runs: what its controller says it should be, with every VIF where it is now."""
+    from vnet.model import Binding, BindingState  # noqa: PLC0415
+
+    with connected() as client:
+        text, bindings = client.export(), client.bindings()
+    pool = twin_of(load(text.encode(), "the pool"))
+    rows = {}
+    for one in bindings:
+        vif = pool.state.vifs.get(one.vif)
+        if vif is not None and one.host in pool.state.hosts:
+            unlocked = vif.locking_mode.value == "unlocked"
+            rows[one.vif, one.host] = Binding(
+                one.vif, one.host, vif.network, vif.mac, one.epoch, BindingState(one.state), vif.addresses, unlocked
+            )
+    from vnet.sim import SimPool  # noqa: PLC0415
+
+    running = SimPool.of(replace(pool.state, bindings=rows))
+    running.document = pool.document
+    return running
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what the simulator raises into what the command exits with."""
+    from vnet.sim import SimError  # noqa: PLC0415
+
+    try:
+        yield
+    except SimError as error:
+        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+
+
+def protocol_of(tcp: int | None, udp: int | None) -> tuple[Protocol, int]:
+    """What --tcp, --udp or neither ask for."""
+    if tcp is not None:
+        return Protocol.TCP, tcp
+    return (Protocol.UDP, udp) if udp is not None else (Protocol.ICMP, 0)

@@ -1,0 +1,114 @@
+"""The expectations of a document, held against a pool.
+
+A VM counts as one: any of its VIFs will do. A network counts as each of its VIFs. `reachable` wants every sender to reach every
+receiver, `unreachable` none of them any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vnet.model import Protocol, Vif
+from vnet.sim.errors import NotPlugged
+from vnet.sim.pool import SimPool
+from vnet.sim.reach import Reachability
+from vnet.sim.talk import Party, outside, party, reaches, trace
+from vnet.sim.trace import Trace
+from vnet.topology import Document, Expectation, Reach
+
+Unit = tuple[Vif, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An expectation and whether it holds. where: file:line:column; why: what is not as expected; trace: one that shows it."""
+
+    expectation: Expectation
+    holds: bool
+    where: str = ""
+    why: str = ""
+    trace: Trace | None = None
+
+    @property
+    def name(self) -> str:
+        spec = self.expectation
+        return spec.name or f"{spec.from_} to {spec.to} is {spec.expect.value}"
+
+    def __str__(self) -> str:
+        if self.holds:
+            return f"ok    {self.name}"
+        place = f"{self.where}: " if self.where else ""
+        return f"FAIL  {place}{self.name}: {self.why}"
+
+
+def check(pool: SimPool, document: Document) -> list[Result]:
+    """Every expectation of a document, in its order. Changes nothing in the pool but what its physical switches learn."""
+    known: dict[tuple[Protocol, int], Reachability] = {}
+    return [_check(pool, document, spec, known) for spec in document.expectations]
+
+
+def _check(
+    pool: SimPool, document: Document, spec: Expectation, known: dict[tuple[Protocol, int], Reachability]
+) -> Result:
+    protocol, port = spec.protocol or Protocol.ICMP, spec.port or 0
+    reach = known.setdefault((protocol, port), Reachability(pool, protocol, port))
+    at = spec.at()
+    filename = document.source.filename if document.source is not None else ""
+    where = f"{filename}:{at.line}:{at.column}" if at is not None else filename
+    wanted = spec.expect is Reach.REACHABLE
+    for sources, targets in _pairs(pool, spec):
+        found = [(a, b) for a in sources for b in targets if _works(reach, a, b)]
+        if bool(found) is wanted:
+            continue
+        a, b = found[0] if found else (sources[0], targets[0])
+        verb = "reaches" if found else "does not reach"
+        why = f"{_name(pool, a)} {verb} {_name(pool, b)}"
+        ends = _end(pool, a, b), _end(pool, b, a)
+        if ends[0] is None or ends[1] is None:
+            return Result(spec, False, where, f"{why}: its network does not meet the physical one")
+        try:
+            shown = trace(pool, ends[0], ends[1], protocol, port)
+        except NotPlugged as error:
+            return Result(spec, False, where, f"{why}: {error}")
+        return Result(spec, False, where, why, shown)
+    return Result(spec, True, where)
+
+
+Side = Vif | None  # None: outside
+
+
+def _pairs(pool: SimPool, spec: Expectation) -> Iterator[tuple[list[Side], list[Side]]]:
+    """The senders and receivers that an expectation is about, as sets of which one pair must work, or none may."""
+    for source in _units(pool, spec.from_):
+        for target in _units(pool, spec.to):
+            if source != target:
+                yield source, target
+
+
+def _units(pool: SimPool, word: str) -> list[list[Side]]:
+    """What an expectation's word stands for."""
+    if word == "outside":
+        return [[None]]
+    if word in pool.state.networks and not pool.vifs_of(word):
+        members = [vif for vif in pool.state.vifs.values() if vif.network == word and pool.where(vif) is not None]
+        return [[vif] for vif in sorted(members, key=pool.label)]
+    of_vm = pool.vifs_of(word)
+    return [list(of_vm)] if of_vm else [[pool.vif(word)]]
+
+
+def _works(reach: Reachability, source: Side, target: Side) -> bool:
+    if source is not None and target is not None:
+        return reach.reaches(source, target)
+    a, b = _end(reach.pool, source, target), _end(reach.pool, target, source)
+    return a is not None and b is not None and reaches(reach.pool, a, b, reach.protocol, reach.port)
+
+
+def _end(pool: SimPool, side: Side, other: Side) -> Party | None:
+    if side is not None:
+        return party(pool, side)
+    return outside(pool, other) if other is not None else None
+
+
+def _name(pool: SimPool, side: Side) -> str:
+    return "outside" if side is None else pool.label(side)

@@ -1,0 +1,66 @@
+"""Reachability as a table for a terminal, and as a picture for a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from vnet.sim.reach import Reachability
+
+CELL, FONT, CHAR = 22, 12, 7  # pixels
+YES, NO = "#2e7d32", "#eceff1"
+
+
+def names(reach: Reachability) -> list[str]:
+    """What the rows and columns are called."""
+    return [group.name for group in reach.classes]
+
+
+def table(reach: Reachability) -> str:
+    """A row per class of senders, a column per class of receivers, numbered; `+` is reachable."""
+    rows = reach.matrix()
+    width = len(str(len(rows)))
+    head = " ".join(f"{number:>{width}}" for number in range(1, len(rows) + 1))
+    longest = max((len(name) for name in names(reach)), default=0)
+    lines = [f"{'':>{width}}  {'from / to':<{longest}}  {head}"]
+    for number, (name, row) in enumerate(zip(names(reach), rows, strict=True), 1):
+        cells = " ".join(f"{'+' if yes else '.':>{width}}" for yes in row)
+        lines.append(f"{number:>{width}}  {name:<{longest}}  {cells}")
+    return "\n".join(lines)
+
+
+def svg(reach: Reachability) -> str:
+    """The matrix as an SVG picture. Each cell says in words what it shows."""
+    return "\n".join(_svg(reach))
+
+
+def _svg(reach: Reachability) -> Iterator[str]:
+    labels, rows = names(reach), reach.matrix()
+    left = max((len(label) for label in labels), default=0) * CHAR + 16
+    size = left + len(rows) * CELL + 8
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 {size} {size}" '
+        f'font-family="sans-serif" font-size="{FONT}" role="img" aria-label="who reaches whom">'
+    )
+    for at, label in enumerate(labels):
+        middle = left + at * CELL + CELL // 2 + FONT // 3
+        yield f'<text x="{left - 6}" y="{middle}" text-anchor="end">{escape(label)}</text>'
+        yield f'<text transform="translate({middle},{left - 6}) rotate(-90)">{escape(label)}</text>'
+    for y, row in enumerate(rows):
+        for x, yes in enumerate(row):
+            says = f"{labels[y]} {'reaches' if yes else 'does not reach'} {labels[x]}"
+            yield (
+                f'<rect x="{left + x * CELL}" y="{left + y * CELL}" width="{CELL - 2}" height="{CELL - 2}" rx="3" '
+                f'fill="{YES if yes else NO}"><title>{escape(says)}</title></rect>'
+            )
+    yield "</svg>"
+
+
+def html(reach: Reachability, title: str) -> str:
+    """The picture as a page of its own."""
+    what = f"{reach.protocol.value} {reach.port}" if reach.port else "ping"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>\n'
+        f'<body style="font-family:sans-serif"><h1>{escape(title)}</h1><p>Who reaches whom ({escape(what)}): '
+        f"rows send, columns receive; green is reachable.</p>\n{svg(reach)}\n</body></html>"
+    )

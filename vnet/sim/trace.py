@@ -1,0 +1,278 @@
+"""A packet's way through a pool, step by step: what each table decided, which object that came from, and how it ended.
+
+One rule: a trace changes nothing. What switches would learn from the packet is forgotten at its end; what the packet itself
+teaches on the way there counts for the way back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from ovsctl.openflow.text import format_match
+from vnet.compile import PIPELINE, Category, Source, Table
+from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
+from vnet.sim.host import SimHost
+from vnet.sim.pool import Arrival, SimPool
+from vnet.sim.translate import Passed, Tunnel
+
+if TYPE_CHECKING:
+    from vnet.topology import Document, Place
+
+HOPS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One look-up in a table, and what its flow did. match: "" and priority -1 where no flow matched.
+
+    source: what the flow comes from, as "vif web1/0"; place: where that stands in the document, as file:line:column.
+    """
+
+    table: int
+    name: str
+    does: str
+    match: str
+    priority: int
+    source: str
+    place: str
+    actions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A packet in one switch. came_in: the port; frame: as it came in; sent: what left, as text."""
+
+    switch: str
+    came_in: str
+    frame: bytes
+    steps: tuple[Step, ...]
+    sent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One packet's way: there or back. verdict: one line that says what became of it. aside: whether it only helps the
+    packet that was asked about, as ARP does."""
+
+    title: str
+    hops: tuple[Hop, ...]
+    deliveries: tuple[Delivery, ...]
+    lost: tuple[Loss, ...]
+    verdict: str
+    aside: bool = False
+
+    @property
+    def to(self) -> list[str]:
+        """Who got it."""
+        return sorted(item.to for item in self.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A question's packets, in order, and whether the whole of it worked."""
+
+    title: str
+    legs: tuple[Leg, ...]
+    reached: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "title": self.title,
+            "reached": self.reached,
+            "legs": [
+                {
+                    "title": leg.title,
+                    "verdict": leg.verdict,
+                    "delivered": leg.to,
+                    "lost": [{"where": loss.where, "reason": loss.reason} for loss in leg.lost],
+                    "hops": [_hop_dict(hop) for hop in leg.hops],
+                }
+                for leg in self.legs
+            ],
+        }
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def render(self, full: bool = False) -> str:
+        """For people. Of packets that only help, and did, one line; with `full` every step."""
+        return "\n".join(_render(self, full))
+
+
+def _hop_dict(hop: Hop) -> dict[str, Any]:
+    names = ("table", "name", "does", "match", "priority", "source", "place")
+    steps = [{name: getattr(step, name) for name in names} | {"actions": list(step.actions)} for step in hop.steps]
+    return {"switch": hop.switch, "in": hop.came_in, "frame": hop.frame.hex(), "steps": steps, "sent": list(hop.sent)}
+
+
+def trace_packet(pool: SimPool, source: str | Station, frame: bytes, title: str = "") -> Leg:
+    """A frame's way from a VIF or a station. Raises what `SimPool.send` raises."""
+    with pool.undone():
+        return follow(pool, source, frame, title)
+
+
+def follow(pool: SimPool, source: str | Station, frame: bytes, title: str = "", aside: bool = False) -> Leg:
+    """The same, and switches keep what they learn."""
+    waiting = deque((pool.entrance(source, frame),))
+    hops: list[Hop] = []
+    items: list[Delivery] = []
+    lost: list[Loss] = []
+    while waiting and len(hops) < HOPS_MAX:
+        arrival = waiting.popleft()
+        notes, emitted = arrival.switch.trace(arrival.frame, arrival.port, arrival.tunnel)
+        sent = []
+        for one in emitted:
+            following, got = pool.follow(arrival, one)
+            items += got.items
+            lost += got.lost
+            sent.append(_sent(pool, arrival, one.port, one.tunnel, following, got))
+            if following is not None:
+                waiting.append(following)
+        steps = tuple(_steps(pool, arrival, notes))
+        name = arrival.switch.port_name(arrival.port)
+        hops.append(Hop(arrival.switch.name, name, arrival.frame, steps, tuple(sent)))
+    return Leg(title, tuple(hops), tuple(items), tuple(lost), _verdict(hops, items, lost), aside)
+
+
+def _sent(
+    pool: SimPool, arrival: Arrival, port: int, tunnel: Tunnel | None, following: Arrival | None, got: Deliveries
+) -> str:
+    name = arrival.switch.port_name(port)
+    if tunnel is not None:
+        target = ip_address(tunnel.dst.to_bytes(16 if tunnel.ipv6 else 4, "big"))
+        name += f", encapsulated with key {tunnel.key} to {target}"
+    if got.lost:
+        return f"{name}: lost, {got.lost[0].reason}"
+    if got.items:
+        return f"{name}: delivered to {got.items[0].to}"
+    if following is not None:
+        return f"{name}: on to {following.switch.name}"
+    return f"{name}: nobody receives there"
+
+
+def _steps(pool: SimPool, arrival: Arrival, notes: list[Passed]) -> Iterator[Step]:
+    host = next((host for host in pool.hosts.values() if host.bridge is arrival.switch), None)
+    at = 0
+    while at < len(notes):
+        note = notes[at]
+        said = []
+        at += 1
+        while at < len(notes) and notes[at].table is None:
+            said.append(notes[at].text)
+            at += 1
+        if note.table is None:
+            yield Step(-1, "", "", "", -1, "", "", (note.text, *said))
+        elif host is None:
+            yield Step(note.table, "NORMAL", "forwards as a learning switch", "", -1, "", "", tuple(said))
+        else:
+            yield _step(pool, host, note, said)
+
+
+def _step(pool: SimPool, host: SimHost, note: Passed, said: list[str]) -> Step:
+    number = note.table or 0
+    known = Table(number) if number in Table._value2member_map_ else None
+    name, does = (known.name, PIPELINE[known].does) if known is not None else (f"table {number}", "")
+    flow = note.flow
+    if flow is None:
+        return Step(number, name, does, "", -1, "", "", tuple(said))
+    source = host.source_of(flow)
+    return Step(
+        number, name, does, format_match(flow.match) or "everything", flow.priority, describe(pool, source),
+        place_of(pool.document, pool, source), tuple(said),
+    )  # fmt: skip
+
+
+_WHAT = {
+    Category.BASE: "every network",
+    Category.NETWORK: "network {}",
+    Category.FLOOD: "members of network {}",
+    Category.VIF: "VIF {}",
+    Category.LOOKUP: "location of VIF {}",
+    Category.TRUNK: "trunks on uplink {}",
+}
+
+
+def describe(pool: SimPool, source: Source | None) -> str:
+    """What flows of a source come from, for people. None is what the switch learned itself."""
+    if source is None:
+        return "learned by the switch from an announcement"
+    name = source.name
+    vif = pool.state.vifs.get(name)
+    if vif is not None and source.category in (Category.VIF, Category.LOOKUP):
+        name = pool.label(vif)
+    return _WHAT[source.category].format(name)
+
+
+def place_of(document: Document | None, pool: SimPool, source: Source | None) -> str:
+    """Where what a source is about stands in the document, as file:line:column; "" where it does not."""
+    if document is None or source is None or document.source is None:
+        return ""
+    found: Place | None = None
+    if source.category in (Category.NETWORK, Category.FLOOD):
+        network = document.networks.get(source.name)
+        found = network.at() if network is not None else None
+    elif source.category in (Category.VIF, Category.LOOKUP):
+        vif = pool.state.vifs.get(source.name)
+        vm = document.vms.get(vif.vm) if vif is not None and vif.vm is not None else None
+        if vif is not None and vm is not None and vif.index < len(vm.vifs):
+            found = vm.vifs[vif.index].at()
+    elif source.category is Category.TRUNK:
+        uplinks = [host.uplinks[source.name] for host in document.hosts.values() if source.name in host.uplinks]
+        found = uplinks[0].at() if uplinks else None
+    return f"{document.source.filename}:{found.line}:{found.column}" if found is not None else ""
+
+
+def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
+    if len(hops) >= HOPS_MAX:
+        return f"still on its way after {HOPS_MAX} switches: there is a loop"
+    said = []
+    if items:
+        said.append("delivered to " + ", ".join(sorted(item.to for item in items)))
+    said += [f"lost at {loss.where}: {loss.reason}" for loss in lost]
+    if said:
+        return "; ".join(said)
+    for hop in reversed(hops):
+        if not hop.sent and hop.steps:
+            return f"dropped by {hop.switch} in {_why(hop.steps[-1])}"
+    return "delivered to nobody"
+
+
+def _why(step: Step) -> str:
+    if step.priority < 0:
+        return f"{step.name}: no flow for it ({step.does})"
+    where = f" at {step.place}" if step.place else ""
+    return f"{step.name} by priority {step.priority} {step.match} of {step.source}{where} ({step.does})"
+
+
+def _render(trace: Trace, full: bool) -> Iterator[str]:
+    yield f"{trace.title}: {'reached' if trace.reached else 'NOT reached'}"
+    for leg in trace.legs:
+        yield ""
+        yield f"{leg.title}: {leg.verdict}"
+        if leg.aside and not full and (trace.reached or leg is not trace.legs[-1]):
+            continue
+        for hop in leg.hops:
+            yield f"  {hop.switch}, in by {hop.came_in}"
+            for step in hop.steps:
+                yield from _render_step(step)
+            yield from (f"      => {sent}" for sent in hop.sent)
+            if not hop.sent:
+                yield "      => dropped"
+
+
+def _render_step(step: Step) -> Iterator[str]:
+    if step.table >= 0:
+        if step.priority >= 0:
+            where = f"  [{step.place}]" if step.place else ""
+            yield f"    {step.table:>3} {step.name:<9} priority {step.priority}, {step.match}: {step.source}{where}"
+        elif step.name == "NORMAL":
+            yield f"        NORMAL    {step.does}"
+        else:
+            yield f"    {step.table:>3} {step.name:<9} no flow matches"
+    for action in step.actions:
+        yield f"                  {action}"
