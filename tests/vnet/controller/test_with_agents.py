@@ -1,0 +1,117 @@
+"""The controller's calls with real agents on real Open vSwitch: who has a VIF afterwards, in rows and in flows."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.servers import wait_until
+from vnet.client import Client, Unit
+from vnet.client.local import call_agent
+from vnet.lab import Driver, Lab
+from vnet.model import PoolState
+from vnet.plan import desired_state
+from vnet.topology import load
+
+pytestmark = pytest.mark.ovs
+
+DOCUMENT = b"""\
+apiVersion: vnet/v1
+pool: moves
+hosts:
+  xen1: {address: 10.99.0.1}
+  xen2: {address: 10.99.0.2}
+  xen3: {address: 10.99.0.3}
+underlay: {mtu: 1600}
+networks: {red: {type: vxlan}, blue: {type: geneve}}
+vms:
+  web: {host: xen1, vifs: [{network: red}, {network: blue}]}
+  db: {host: xen2, vifs: [{network: red}]}
+  log: {host: xen1, vifs: [{network: blue}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    pool = desired_state(load(DOCUMENT, "moves"), PoolState())
+    made = Lab.up(pool, name=f"mv{os.getpid()}", driver=Driver.DUMMY, daemons=True, document=DOCUMENT.decode())
+    try:
+        for vm in ("web", "db", "log"):
+            made.start(vm)
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture
+def client(lab: Lab) -> Iterator[Client]:
+    with Client(f"unix:{lab.daemons.controller_socket}") as made:
+        wait_until(lambda: all(vif.place.state == "ready" for vif in made.vifs()), "all VIFs ready")
+        yield made
+
+
+def runs_on(client: Client, vm: str) -> set[str | None]:
+    return {vif.place.host for vif in client.vm(vm).vifs}
+
+
+def hosts_with(client: Client, vif: str) -> list[str]:
+    return [binding.host for binding in client.bindings(vif=vif)]
+
+
+def plugged_at(lab: Lab, host: str) -> dict[str, object]:
+    """The VIFs whose ports `host` has, as its agent tells."""
+    found = call_agent("status", {}, str(lab.daemons.agent_socket(host)))
+    assert found["complete"]
+    return dict(found["vifs"])
+
+
+def plug_when_asked(lab: Lab, client: Client, vm: str, to: str) -> None:
+    wait_until(lambda: client.vm(vm).migration.destination == to, f"{vm} on its way to {to}")
+    lab.plug(vm, to)
+
+
+def test_the_whole_way_and_the_sources_agent_lets_go(lab: Lab, client: Client) -> None:
+    toolstack = threading.Thread(target=plug_when_asked, args=(lab, Client(client.address), "web", "xen3"))
+    toolstack.start()
+    lines: list[str] = []
+    done = client.migrate(Unit.of_vm("web"), "xen3", activate=True, timeout_s=30, progress=lines.append)
+    toolstack.join()
+    assert done.phase == "none"
+    assert "VM web is prepared on host xen3" in lines
+    assert runs_on(client, "web") == {"xen3"}
+    wait_until(lambda: hosts_with(client, "web/0") == hosts_with(client, "web/1") == ["xen3"], "xen1 to let go")
+    lab.unplug("web", "xen1")
+    assert client.apply(DOCUMENT, wait_s=20).waiting == []
+    assert runs_on(client, "web") == {"xen3"}  # a document says where a lab starts it; it does not pull it back
+
+
+def test_an_abort_leaves_the_source_as_it_was_though_the_port_is_there(lab: Lab, client: Client) -> None:
+    db, before = Unit.of_vm("db"), client.bindings(vif="db/0")
+    client.prepare(db, "xen1")
+    lab.plug("db", "xen1")
+    wait_until(lambda: client.migration(db).phase == "prepared", "prepared")
+    assert {b.host: b.state for b in client.bindings(vif="db/0")} == {"xen1": "held", "xen2": "active"}
+    client.abort(db)
+    wait_until(lambda: bool(client.hosts()[0].agent.problems), "xen1 to say that its port is silent")
+    assert client.bindings(vif="db/0") == before
+    lab.unplug("db", "xen1")
+    wait_until(lambda: client.status().problems == [], "nothing to complain of")
+    assert "db/0" not in plugged_at(lab, "xen1")
+
+
+def test_evacuation_and_flows_that_follow(lab: Lab, client: Client) -> None:
+    here = {vm for vm in ("web", "db", "log") if runs_on(client, vm) == {"xen1"}}
+    assert "log" in here
+    with ThreadPoolExecutor() as toolstack:
+        for vm in here:
+            toolstack.submit(plug_when_asked, lab, Client(client.address), vm, "xen2")
+        done = client.evacuate("xen1", to="xen2", activate=True, timeout_s=30)
+    assert done.moved == dict.fromkeys(here, "xen2")
+    wait_until(lambda: client.bindings(host="xen1") == [], "xen1 to let go")
+    flows = call_agent("flows", {"vif": "log/0"}, str(lab.daemons.agent_socket("xen2")))
+    assert {"table", "packets", "flow"} <= flows[0].keys()
+    assert any("priority=" in flow["flow"] for flow in flows)
