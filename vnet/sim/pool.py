@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from vnet.model import (
     Binding,
@@ -19,6 +19,7 @@ from vnet.model import (
     LockingMode,
     NetworkType,
     PoolState,
+    Protocol,
     Vif,
     overhead_bytes,
 )
@@ -27,10 +28,12 @@ from vnet.sim.errors import Looped, NotPlugged, SimError, UnknownName
 from vnet.sim.extract import VLAN_TYPES
 from vnet.sim.host import FORWARD, KIND_OF_DEVICE, NIC, PATCH, SimHost, ports_by_host
 from vnet.sim.packets import rarp
+from vnet.sim.pcapng import Direction, PcapngWriter
 from vnet.sim.switch import Emitted, Port, Switch
 from vnet.sim.translate import Tunnel
 
 if TYPE_CHECKING:
+    from vnet.sim.trace import Trace
     from vnet.topology import Document
 
 DEFAULT_UNDERLAY_MTU = 1500
@@ -64,6 +67,8 @@ class SimPool:
         self._paused: set[str] = set()
         self._waiting: dict[tuple[str, str], deque[tuple[bytes, Trail]]] = {}
         self._cut: set[str] = set()
+        self._capture: PcapngWriter | None = None
+        self._captured_us = 0
         self._labels: dict[str, str] = {}
         self._by_label: dict[str, Vif] = {}
         self._by_vtep: dict[int, tuple[SimHost, bool]] = {}  # with whether it is IPv6
@@ -227,10 +232,41 @@ class SimPool:
                 raise Looped(f"a frame from {flat(first.path)[0]} went through switches {HOPS_MAX} times")
             switch = arrival.switch
             link = links[switch]
+            if self._capture is not None:
+                self._record(switch, arrival.port, arrival.frame, Direction.IN)
             for emitted in switch.receive(arrival.frame, arrival.port, arrival.tunnel):
+                if self._capture is not None:
+                    self._record(switch, emitted.port, emitted.frame, Direction.OUT)
                 following = link(emitted, arrival.path)
                 if following is not None:
                     waiting.append(following)
+
+    def _record(self, switch: Switch, port: int, frame: bytes, direction: Direction) -> None:
+        if self._capture is not None:
+            self._capture.write(f"{switch.name} {switch.port_name(port)}", frame, direction, self._captured_us)
+            self._captured_us += 1
+
+    @contextmanager
+    def capture(self, file: IO[bytes], start_us: int = 0) -> Iterator[None]:
+        """Write what passes any port to a pcapng file, with an interface per switch and port and each frame's direction.
+
+        start_us: when the first frame is said to pass, in microseconds since 1970; the others follow 1 us apart.
+        """
+        self._capture, self._captured_us = PcapngWriter(file), start_us
+        try:
+            yield
+        finally:
+            self._capture = None
+
+    def connect(self, source: str, target: str, *, tcp: int | None = None, udp: int | None = None) -> Trace:
+        """Play a conversation: ARP or ND, then a TCP handshake, a UDP question and answer, or a ping. Every packet of it with
+        its way; `reached` says whether all of them arrived. Nothing of it is remembered."""
+        from vnet.sim.talk import party, trace  # noqa: PLC0415 - it is made of pools
+
+        if tcp is not None and udp is not None:
+            raise SimError("either tcp or udp")
+        protocol = Protocol.TCP if tcp is not None else Protocol.UDP if udp is not None else Protocol.ICMP
+        return trace(self, party(self, self.vif(source)), party(self, self.vif(target)), protocol, tcp or udp or 0)
 
     def follow(self, arrival: Arrival, emitted: Emitted) -> tuple[Arrival | None, Deliveries]:
         """Where a frame that left a switch goes: into another one, or to whom it is delivered."""
