@@ -8,18 +8,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ovsctl.openflow import Flow
-from vnet.sim.layout import compile_match
+from vnet.sim.layout import STAGES, compile_match
 
 
 class Subtable:
     """The flows of one table that match on the same bits. `top` is their highest priority."""
 
-    __slots__ = ("flows", "mask", "top")
+    __slots__ = ("_stages", "flows", "mask", "top")
 
     def __init__(self, mask: int) -> None:
         self.mask = mask
         self.flows: dict[int, list[Flow]] = {}  # by value, highest priority first
         self.top = -1
+        self._stages: list[tuple[int, set[int]]] | None = None
+
+    def changed(self) -> None:
+        """A value came or went."""
+        self._stages = None
+
+    def missed(self, key: int) -> int:
+        """The bits that it takes to see that no flow matches: those up to the first stage that none agrees with.
+
+        As in Open vSwitch, where a look-up that fails by protocol does not make its answer depend on ports.
+        """
+        if self._stages is None:
+            masks = sorted({self.mask & stage for stage in STAGES} - {0, self.mask}, key=int.bit_count)
+            self._stages = [(mask, {value & mask for value in self.flows}) for mask in masks]
+        for mask, values in self._stages:
+            if key & mask not in values:
+                return mask
+        return self.mask
 
 
 class FlowTables:
@@ -38,7 +56,10 @@ class FlowTables:
         subtable = subtables.get(mask)
         if subtable is None:
             subtable = subtables[mask] = Subtable(mask)
-        entries = subtable.flows.setdefault(value, [])
+        entries = subtable.flows.get(value)
+        if entries is None:
+            entries = subtable.flows[value] = []
+            subtable.changed()
         for index, entry in enumerate(entries):
             if entry.priority == flow.priority:
                 if entry == flow:
@@ -65,6 +86,7 @@ class FlowTables:
             subtable.flows[value] = kept
         else:
             del subtable.flows[value]
+            subtable.changed()
         # An emptied subtable would still cost a probe, and still count as looked at.
         if not subtable.flows:
             del self._tables[flow.table][mask]
@@ -89,9 +111,12 @@ class FlowTables:
             if subtable.top <= priority:
                 break
             mask = subtable.mask
-            seen |= mask
             entries = subtable.flows.get(key & mask)
-            if entries is not None and entries[0].priority > priority:
+            if entries is None:
+                seen |= subtable.missed(key)
+                continue
+            seen |= mask
+            if entries[0].priority > priority:
                 best = entries[0]
                 priority = best.priority
         return best, seen

@@ -121,6 +121,14 @@ CONNECTION = _mask(
     "ct_state", "ct_zone", "ct_mark", "ct_label", "ct_nw_proto", "ct_nw_dst", "ct_nw_src", "ct_tp_dst", "ct_tp_src",
     "ct_ipv6_dst", "ct_ipv6_src",
 )  # fmt: skip
+# What is looked at first, then next, ...: a look-up that fails early need not have looked at the rest (classifier.py).
+_L4 = _mask("tp_dst", "tp_src", "tcp_flags", "nd_target", "nd_reserved")
+_L3 = _mask(
+    "nw_dst", "nw_src", "nw_ttl", "nw_tos", "nw_frag", "arp_tha", "arp_sha", "ipv6_dst", "ipv6_src", "ipv6_label"
+)
+_L2 = _mask("eth_src", "eth_dst", "vlan_tci", "vlan_tpid", "length")
+_KIND = _mask("eth_type", "nw_proto")
+STAGES = (~(_L4 | _L3 | _L2 | _KIND), ~(_L4 | _L3 | _L2), ~(_L4 | _L3), ~_L4)
 # What goes with a packet through the connection tracker, besides what is read from it again.
 CARRIED = TUNNEL | _mask("in_port", "pkt_mark", "metadata", "regs")
 

@@ -64,7 +64,7 @@ class SimPool:
         self._sockets: dict[str, dict[str, int]] = {}  # uplink to host to port of the physical switch
         self._station_at: dict[tuple[str, int], Station] = {}
         self._runs: dict[str, str] = {}  # VIF id to the host where its guest runs
-        self._paused: set[str] = set()
+        self.paused: set[str] = set()
         self._waiting: dict[tuple[str, str], deque[tuple[bytes, Trail]]] = {}
         self._cut: set[str] = set()
         self._capture: PcapngWriter | None = None
@@ -192,6 +192,10 @@ class SimPool:
             self._station_at[uplink, number] = station
         return station
 
+    def is_cut(self, host: str) -> bool:
+        """Whether a host is cut off from the underlay."""
+        return host in self._cut
+
     # Packets
 
     def send(self, source: str | Station, packets: Any, **_: float) -> Deliveries:
@@ -216,7 +220,7 @@ class SimPool:
         host = self.hosts.get(name) if name is not None else None
         if host is None or vif.id not in host.ports:
             raise NotPlugged(f"VIF {self.label(vif)} is not plugged into any host: give its VM a host, or start it")
-        if vif.id in self._paused:
+        if vif.id in self.paused:
             raise SimError(f"VIF {self.label(vif)} is paused: resume its VM first")
         return Arrival(host.bridge, host.ports[vif.id], frame, ((), self.label(vif)))
 
@@ -302,7 +306,7 @@ class SimPool:
         mtu = host.bridge.ports[port].mtu
         if mtu is not None and _ip_size(frame) > mtu:
             self._lose(f"{host.name} {label}", f"{_ip_size(frame)} bytes are over the port's MTU of {mtu}", frame)
-        elif self._runs.get(vif) == host.name and vif not in self._paused:
+        elif self._runs.get(vif) == host.name and vif not in self.paused:
             self._items.append(Delivery(label, frame, 0.0, (path, label)))
         else:
             queue = self._waiting.setdefault((vif, host.name), deque(maxlen=QUEUE_MAX))
@@ -394,11 +398,11 @@ class SimPool:
 
     def pause(self, vm: str) -> None:
         """The guest neither sends nor receives. What arrives waits in its host's port."""
-        self._paused |= {vif.id for vif in self._vifs_of(vm)}
+        self.paused |= {vif.id for vif in self._vifs_of(vm)}
 
     def resume(self, vm: str) -> Deliveries:
         """The guest goes on, and gets what waited for it."""
-        self._paused -= {vif.id for vif in self._vifs_of(vm)}
+        self.paused -= {vif.id for vif in self._vifs_of(vm)}
         return self._drain(self._vifs_of(vm))
 
     def run(self, vm: str, host: str | None, announce: bool = False) -> Deliveries:
@@ -423,7 +427,7 @@ class SimPool:
     def _drain(self, vifs: Iterable[Vif]) -> Deliveries:
         items = []
         for vif in vifs:
-            if vif.id not in self._paused:
+            if vif.id not in self.paused:
                 queue = self._waiting.pop((vif.id, self._runs.get(vif.id, "")), ())
                 items += [Delivery(self.label(vif), frame, 0.0, path) for frame, path in queue]
         return Deliveries(tuple(items))

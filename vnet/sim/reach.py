@@ -1,7 +1,7 @@
 """Who reaches whom in a pool, by classes of equal VIFs.
 
-One rule: VIFs are in one class only if their flows are the same up to their own names (network, host, what they may send, which
-IP versions, trunk, migration), so that one conversation between two classes answers for every pair of their members.
+One rule: VIFs are alike if their flows are the same up to names: of themselves, and of hosts that are alike. So one
+conversation between VIFs of two kinds that share a host, and one between two that do not, answer for every such pair.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from vnet.model import Protocol, Vif
 from vnet.sim.errors import NotPlugged, SimError
@@ -18,10 +19,10 @@ from vnet.sim.talk import Party, party, plan, version_of
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """Equal VIFs, in order of their names. host: where they run, "" for nowhere."""
+    """VIFs that reach the same, and are reached by the same, in order of their names. hosts: where they run."""
 
     network: str
-    host: str
+    hosts: tuple[str, ...]
     vifs: tuple[str, ...]
 
     @property
@@ -29,17 +30,35 @@ class Class:
         """A short name: the VIF's where there is one only."""
         if len(self.vifs) == 1:
             return self.vifs[0]
-        return f"{self.network} on {self.host or 'no host'} ({len(self.vifs)}: {self.vifs[0]}, ...)"
+        where = f" on {self.hosts[0]}" if len(self.hosts) == 1 else ""
+        return f"{self.network}{where} ({len(self.vifs)}: {self.vifs[0]}, ...)"
 
 
-def signature(pool: SimPool, vif: Vif, macs: Mapping[tuple[str, str], int]) -> tuple[object, ...]:
-    """What decides which class a VIF is in."""
+def _host_kind(pool: SimPool, name: str | None) -> tuple[object, ...]:
+    """What tells hosts apart for the VIFs on them, other than their names."""
+    row = pool.state.hosts.get(name) if name is not None else None
+    if row is None or name is None:
+        return ()
+    version = ip_address(row.address).version if row.address is not None else 0
+    uplinks = tuple((u, bool(bond.alive)) for u, bond in sorted(pool.hosts[name].bonds.items()))
+    return version, uplinks, pool.is_cut(name)
+
+
+def _moving(pool: SimPool, vif: Vif) -> bool:
     where = pool.state.location(vif.id)
-    bindings = [b for b in (where.current, where.incoming, *where.superseded) if b is not None]
+    return vif.incoming is not None or where.incoming is not None or bool(where.superseded)
+
+
+def _kind(pool: SimPool, vif: Vif, macs: Mapping[tuple[str, str], int]) -> tuple[object, ...]:
+    """What tells VIFs apart, other than their names, addresses and hosts' names. One that moves is its own kind."""
+    where = pool.state.location(vif.id)
+    moving = _moving(pool, vif)
     families = (any(":" not in a for a in vif.addresses), any(":" in a for a in vif.addresses))
-    alone = vif.id if macs[vif.network, vif.mac] > 1 else ""
-    moving = tuple((b.host, b.state, b.unlocked) for b in bindings)
-    return vif.network, pool.where(vif) or "", vif.locking_mode, families, vif.trunk, vif.incoming, moving, alone
+    alone = vif.id if moving or macs[vif.network, vif.mac] > 1 else ""
+    bound = where.current is not None and (where.current.unlocked, where.current.host == pool.where(vif))
+    plugged = pool.where(vif) is not None
+    host = _host_kind(pool, pool.where(vif))
+    return vif.network, vif.locking_mode, families, vif.trunk, alone, bound, plugged, host, vif.id in pool.paused
 
 
 class Reachability:
@@ -49,39 +68,41 @@ class Reachability:
         self.pool = pool
         self.protocol = protocol
         self.port = port
-        by_signature: dict[tuple[object, ...], list[Vif]] = {}
+        kinds: dict[tuple[object, ...], dict[str, list[Vif]]] = {}
         macs = Counter((vif.network, vif.mac) for vif in pool.state.vifs.values())
         for vif in sorted(pool.state.vifs.values(), key=pool.label):
-            by_signature.setdefault(signature(pool, vif, macs), []).append(vif)
-        self._members = list(by_signature.values())
-        self.classes = tuple(
-            Class(vifs[0].network, pool.where(vifs[0]) or "", tuple(map(pool.label, vifs))) for vifs in self._members
-        )
-        self._class_of = {vif.id: number for number, vifs in enumerate(self._members) for vif in vifs}
-        self._known: dict[tuple[int, int], bool] = {}
-        self._hears: dict[tuple[int, int], frozenset[str]] = {}
+            kinds.setdefault(_kind(pool, vif, macs), {}).setdefault(pool.where(vif) or "", []).append(vif)
+        self._kinds = list(kinds.values())  # VIFs by host, of each kind
+        self._kind_of = {v.id: n for n, by_host in enumerate(self._kinds) for vifs in by_host.values() for v in vifs}
+        self._moving = {vif.id for vif in pool.state.vifs.values() if _moving(pool, vif)}
+        self._known: dict[tuple[int, int, object], bool] = {}
+        self._hears: dict[tuple[str, int], frozenset[str]] = {}
+        self._classes: list[Class] | None = None
+        self._members: list[list[Vif]] = []
+        self._class_of: dict[str, int] = {}
 
     def reaches(self, source: Vif, target: Vif) -> bool:
         """Whether a conversation from one VIF to another works. A VIF reaches itself."""
         if source.id == target.id:
             return True
-        return self.between(self._class_of[source.id], self._class_of[target.id])
+        relation = self._relation(source, target)
+        return self._between(self._kind_of[source.id], self._kind_of[target.id], relation, (source, target))
 
-    def between(self, source: int, target: int) -> bool:
-        """Whether members of one class reach (other) members of another, by their places in `classes`."""
-        known = self._known.get((source, target))
+    def _relation(self, source: Vif, target: Vif) -> object:
+        """What decides an answer besides the two kinds: whether they share a host; with one that moves, which hosts."""
+        a, b = self.pool.where(source), self.pool.where(target)
+        return (a, b) if source.id in self._moving or target.id in self._moving else a == b
+
+    def _between(self, source: int, target: int, relation: object, pair: tuple[Vif, Vif]) -> bool:
+        known = self._known.get((source, target, relation))
         if known is None:
-            known = self._known[source, target] = self._try(source, target)
+            known = self._known[source, target, relation] = self._try(*pair)
         return known
 
-    def _try(self, source: int, target: int) -> bool:
-        one = self._members[source][0]
-        others = self._members[target]
-        if source == target and len(others) == 1:
-            return True
-        a, b = party(self.pool, one), party(self.pool, others[1 if source == target else 0])
+    def _try(self, source: Vif, target: Vif) -> bool:
+        a, b = party(self.pool, source), party(self.pool, target)
         version = version_of(a, b)
-        if version is None or b.name not in self._heard(source, a, b, version):
+        if version is None or b.name not in self._heard(a, b, version):
             return False
         try:
             return all(
@@ -91,17 +112,72 @@ class Reachability:
         except (NotPlugged, SimError):
             return False
 
-    def _heard(self, source: int, a: Party, b: Party, version: int) -> frozenset[str]:
+    def _heard(self, a: Party, b: Party, version: int) -> frozenset[str]:
         """Who gets the source's question for a MAC, which goes to everybody: asked once for all targets."""
-        heard = self._hears.get((source, version))
+        heard = self._hears.get((a.name, version))
         if heard is None:
             try:
                 frame = plan(a, b, self.protocol, self.port)[0][3]
                 heard = frozenset(self.pool.send(a.where, frame).to)
-            except NotPlugged:
+            except (NotPlugged, SimError):
                 heard = frozenset()
-            self._hears[source, version] = heard
+            self._hears[a.name, version] = heard
         return heard
+
+    def _pairs(self, source: int, target: int) -> dict[object, tuple[Vif, Vif]]:
+        """Two VIFs of two kinds in every relation that there is."""
+        found: dict[object, tuple[Vif, Vif]] = {}
+        for vifs in self._kinds[source].values():
+            for targets in self._kinds[target].values():
+                other = next((v for v in targets[:2] if v.id != vifs[0].id), None)
+                if other is not None:
+                    found.setdefault(self._relation(vifs[0], other), (vifs[0], other))
+            if True in found and False in found:
+                break  # there are no more between VIFs that do not move
+        return found
+
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """VIFs of one kind; by host, where it matters whether two VIFs share one."""
+        return tuple(self._split())
+
+    def _split(self) -> list[Class]:
+        if self._classes is not None:
+            return self._classes
+        by_host: set[int] = set()
+        for source in range(len(self._kinds)):
+            for target in range(len(self._kinds)):
+                answers = {
+                    self._between(source, target, relation, pair)
+                    for relation, pair in self._pairs(source, target).items()
+                }
+                if len(answers) > 1:
+                    by_host |= {source, target}
+        for kind, hosts in enumerate(self._kinds):
+            parts = list(hosts.values()) if kind in by_host else [[v for vifs in hosts.values() for v in vifs]]
+            self._members += [sorted(part, key=self.pool.label) for part in parts]
+        self._classes = [
+            Class(
+                part[0].network,
+                tuple(sorted({host for v in part if (host := self.pool.where(v)) is not None})),
+                tuple(map(self.pool.label, part)),
+            )
+            for part in self._members
+        ]
+        self._class_of = {vif.id: number for number, part in enumerate(self._members) for vif in part}
+        return self._classes
+
+    def class_of(self, vif: str) -> int | None:
+        """The place of a VIF's class in `classes`, by its id; None if the pool has no such VIF."""
+        self._split()
+        return self._class_of.get(vif)
+
+    def between(self, source: int, target: int) -> bool:
+        """Whether members of one class reach (other) members of another, by their places in `classes`."""
+        self._split()
+        one = self._members[source][0]
+        other = next((v for v in self._members[target] if v.id != one.id), one)
+        return self.reaches(one, other)
 
     def matrix(self) -> list[list[bool]]:
         """Every class against every class."""
@@ -113,7 +189,7 @@ class Reachability:
         return {
             "protocol": self.protocol.value,
             "port": self.port or None,
-            "classes": [{"network": c.network, "host": c.host or None, "vifs": list(c.vifs)} for c in self.classes],
+            "classes": [{"network": c.network, "hosts": list(c.hosts), "vifs": list(c.vifs)} for c in self.classes],
             "reaches": self.matrix(),
         }
 
@@ -169,7 +245,7 @@ def _joint(before: Reachability, after: Reachability) -> _Joint:
     classes: dict[tuple[int | None, int | None], list[str]] = {}
     states = (before.pool.state.vifs, after.pool.state.vifs)
     for vif in sorted(states[0].keys() | states[1].keys()):
-        place = (before._class_of.get(vif), after._class_of.get(vif))
+        place = (before.class_of(vif), after.class_of(vif))
         classes.setdefault(place, []).append(vif)
     return [(old, new, tuple(vifs)) for (old, new), vifs in classes.items()]
 

@@ -225,4 +225,4 @@ def test_check_command(file: str) -> None:
 def test_matrix_command(file: str, form: str) -> None:
     code, text = run("matrix", file, "-o", form)
     assert code == Exit.OK
-    assert "web1/2" in text
+    assert "off/0" in text

@@ -1,0 +1,76 @@
+"""Packets through two hosts of the twin, beside asking ofproto/trace of a real Open vSwitch with the same flows.
+
+What is timed: a TCP packet from a locked VIF through both hosts' pipelines and a VXLAN tunnel; each packet has its own ports
+and payload. The peer is asked over its control socket from this process, one call per host that a packet passes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from benchmarks.common import Figure, arguments, compare, report
+from ovsctl.appctl import call_sync
+from tests.vnet.sim.pools import talk, two_hosts
+from tests.vnet.sim.real import BRIDGE, RealBridge, real_bridge
+from vnet.compile import flat
+from vnet.model import Protocol
+from vnet.sim import SimPool
+
+PACKETS = 20_000
+TRACES = 300
+FIGURE = Figure("packets_per_s", "packets/s", reach=1 / 20)
+
+
+def frames(pool: SimPool, count: int) -> list[bytes]:
+    """Packets that differ in source port and payload."""
+    there = talk(pool, "web1/0", "db1/0", Protocol.TCP, 443)
+    return [
+        replace(there, source_port=1024 + n % 60000).frame(payload=n.to_bytes(4, "big") * (1 + n % 50))
+        for n in range(count)
+    ]
+
+
+def twin() -> dict[str, float]:
+    """The simulator, from nothing remembered."""
+    pool = two_hosts()
+    sent = frames(pool, PACKETS)
+    start = time.perf_counter()
+    got = pool.send("web1/0", sent)
+    seconds = time.perf_counter() - start
+    if got.counts != {"db1/0": PACKETS}:
+        raise RuntimeError(f"not delivered: {got.counts}")
+    return {"packets_per_s": PACKETS / seconds}
+
+
+@contextmanager
+def peer() -> Iterator[RealBridge]:
+    pool = two_hosts()
+    host = pool.hosts["xen1"]
+    with real_bridge(sorted(host.bridge.ports)) as bridge:
+        bridge.set(flat(host.compiled))
+        yield bridge
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    pool = two_hosts()
+    asked = [frame.hex() for frame in frames(pool, TRACES)]
+    port = pool.hosts["xen1"].ports["web1/0"]
+    with peer() as bridge:
+
+        def ofproto_trace() -> dict[str, float]:
+            start = time.perf_counter()
+            for frame in asked:
+                for _ in range(2):
+                    call_sync(bridge.switchd.control, "ofproto/trace", BRIDGE, f"in_port={port}", frame)
+            return {"packets_per_s": TRACES / (time.perf_counter() - start)}
+
+        peers = {"vnet.sim": twin, "ofproto/trace, 2 calls": ofproto_trace}
+        report([compare("TCP through two hosts, locked VIFs, VXLAN", peers, [FIGURE], options.runs)], options.json)
+
+
+if __name__ == "__main__":
+    main()
