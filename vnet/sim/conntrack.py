@@ -7,7 +7,6 @@ that no connection starts with, not for sequence numbers; time does not end conn
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from ovsctl.openflow import Ct, Nat, SetField
@@ -25,7 +24,7 @@ FIRST_EPHEMERAL = 1024
 
 
 class Tuple5(NamedTuple):
-    """Who talks to whom. For a ping, ports are its identifier."""
+    """Who talks to whom. For a ping, ports are its identifier, and kind whether it asks or answers (its ICMP type)."""
 
     ipv6: bool
     proto: int
@@ -33,10 +32,15 @@ class Tuple5(NamedTuple):
     dst: int
     sport: int
     dport: int
+    kind: int = 0
 
     @property
     def back(self) -> Tuple5:
-        return Tuple5(self.ipv6, self.proto, self.dst, self.src, self.dport, self.sport)
+        kind = 0
+        if self.proto in ECHO:
+            asks, answers = ECHO[self.proto]
+            kind = answers if self.kind == asks else asks
+        return Tuple5(self.ipv6, self.proto, self.dst, self.src, self.dport, self.sport, kind)
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +184,7 @@ def _fields(state: int, zone: int, conn: Connection | None = None) -> int:
     if conn is None:
         return key
     first, slots = conn.original, at.SLOTS
+    ports = (first.kind, 0) if first.proto in ECHO else (first.sport, first.dport)
     family = ("ct_ipv6_src", "ct_ipv6_dst") if first.ipv6 else ("ct_nw_src", "ct_nw_dst")
     return (
         key
@@ -188,8 +193,8 @@ def _fields(state: int, zone: int, conn: Connection | None = None) -> int:
         | first.proto << slots["ct_nw_proto"].shift
         | first.src << slots[family[0]].shift
         | first.dst << slots[family[1]].shift
-        | (first.sport << slots["ct_tp_src"].shift)
-        | (first.dport << slots["ct_tp_dst"].shift)
+        | ports[0] << slots["ct_tp_src"].shift
+        | ports[1] << slots["ct_tp_dst"].shift
     )
 
 
@@ -202,16 +207,17 @@ def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:
         raise Unsupported("ct of a fragment: the simulator does not put packets together")
     ipv6 = kind == IPV6
     src, dst = (at.IPV6_SRC, at.IPV6_DST) if ipv6 else (at.NW_SRC, at.NW_DST)
-    sport, dport = at.TP_SRC.get(key), at.TP_DST.get(key)
+    sport, dport, kind_of_echo = at.TP_SRC.get(key), at.TP_DST.get(key), 0
     if proto in ECHO and proto == (ICMPV6 if ipv6 else ICMP):
         start = _payload(frame, key)[0]
         if sport in ECHO[proto]:
+            kind_of_echo = sport
             sport = dport = int.from_bytes(frame[start + 4 : start + 6], "big")
         elif sport not in ERRORS[proto]:
             return None
     elif proto not in (TCP, UDP, SCTP):
         return None
-    return Tuple5(ipv6, proto, src.get(key), dst.get(key), sport, dport)
+    return Tuple5(ipv6, proto, src.get(key), dst.get(key), sport, dport, kind_of_echo)
 
 
 def _payload(frame: bytes, key: int) -> tuple[int, int]:
@@ -265,15 +271,9 @@ def _quoted(frame: bytes, key: int) -> Tuple5 | None:
         inner_proto, ports = inner[9], inner[header : header + 4]
         src, dst = int.from_bytes(inner[12:16], "big"), int.from_bytes(inner[16:20], "big")
     sport, dport = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+    kind = 0
     if inner_proto in ECHO:
+        kind = ports[0]
         start = 40 if ipv6 else (inner[0] & 15) * 4
         sport = dport = int.from_bytes(inner[start + 4 : start + 6], "big")
-    return Tuple5(ipv6, inner_proto, src, dst, sport, dport)
-
-
-def describe(conn: Connection) -> str:
-    """The connection for people: who started it, to whom."""
-    first = conn.original
-    size = 16 if first.ipv6 else 4
-    src, dst = (ip_address(a.to_bytes(size, "big")) for a in (first.src, first.dst))
-    return f"proto {first.proto} {src}:{first.sport} -> {dst}:{first.dport}"
+    return Tuple5(ipv6, inner_proto, src, dst, sport, dport, kind)

@@ -1,0 +1,141 @@
+"""Connections, zones and NAT: the simulator's tracker and Open vSwitch's let the same packets through, translated alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ovsctl.openflow import Ct, Flow, Match, Nat, Output, Resubmit, SetField
+from tests.vnet.sim.real import RealBridge, real_bridge
+from vnet.model import Protocol
+from vnet.sim import Port, Switch, Unsupported
+from vnet.sim.packets import End, Part, Talk, checksum
+
+pytestmark = pytest.mark.ovs
+A, B = End("0a:00:00:00:00:01", "10.0.0.1"), End("0a:00:00:00:00:02", "10.0.0.2")
+A6, B6 = End(A.mac, "fd00::1"), End(B.mac, "fd00::2")
+INSIDE, OUTSIDE = 1, 2
+
+
+def firewall(zone: int = 5, nat: Nat | None = None, back: Nat | None = None) -> list[Flow]:
+    """Connections are opened from port 1 only."""
+    flows = []
+    for kind in (0x0800, 0x86DD) if nat is None else (0x0800,):
+        flows += [
+            Flow(Match(eth_type=kind, ct_state="-trk"), (Ct(table=1, zone=zone, nat=back),), 0, 10),
+            Flow(Match(eth_type=kind, ct_state="+trk+new", in_port=INSIDE),
+                 (Ct(commit=True, zone=zone, nat=nat, exec=[SetField("ct_mark", 7)]), Output(OUTSIDE)), 1, 10),
+            Flow(Match(eth_type=kind, ct_state="+trk+est", ct_mark=7, in_port=INSIDE), (Output(OUTSIDE),), 1, 20),
+            Flow(Match(eth_type=kind, ct_state="+trk+est", ct_mark=7, in_port=OUTSIDE), (Output(INSIDE),), 1, 20),
+            Flow(Match(eth_type=kind, ct_state="+trk+inv"), (Output(3),), 1, 30),
+        ]  # fmt: skip
+    return flows
+
+
+@pytest.fixture(scope="module")
+def bridge() -> Iterator[RealBridge]:
+    with real_bridge((1, 2, 3)) as running:
+        yield running
+
+
+def switch(flows: list[Flow]) -> Switch:
+    return Switch(flows, ports={n: Port(f"p{n}") for n in (1, 2, 3)})
+
+
+def conversation(protocol: Protocol, a: End = A, b: End = B) -> list[tuple[int, bytes]]:
+    there = Talk(a, b, protocol, 0 if protocol is Protocol.ICMP else 443)
+    stranger = replace(there.back, source_port=7)
+    return [
+        (OUTSIDE, stranger.frame()),
+        (OUTSIDE, there.frame(Part.ANSWER)),
+        (INSIDE, there.frame()),
+        (OUTSIDE, there.frame(Part.ANSWER)),
+        (INSIDE, there.frame(Part.CONFIRM if protocol is Protocol.TCP else Part.REQUEST)),
+        (OUTSIDE, there.frame(Part.ANSWER)),
+        (OUTSIDE, stranger.frame()),
+    ]
+
+
+CASES = {
+    "tcp": conversation(Protocol.TCP),
+    "udp": conversation(Protocol.UDP),
+    "icmp": conversation(Protocol.ICMP),
+    "tcp6": conversation(Protocol.TCP, A6, B6),
+    "icmp6": conversation(Protocol.ICMP, A6, B6),
+}
+
+
+def compare(bridge: RealBridge, flows: list[Flow], frames: list[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
+    bridge.set(flows)
+    ours = switch(flows)
+    found = []
+    for port, frame in frames:
+        got = sorted((out.port, out.frame) for out in ours.receive(frame, port))
+        assert got == sorted(bridge.send(port, frame)), f"packet {len(found)}"
+        found.append(got)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_connections_are_opened_from_inside_only(bridge: RealBridge, case: str) -> None:
+    got = compare(bridge, firewall(), CASES[case])
+    assert [out[0][0] for out in got[2:5]] == [OUTSIDE, INSIDE, OUTSIDE]
+    assert got[6] == [] or got[6][0][0] == 3
+
+
+@pytest.mark.parametrize("case", ["tcp", "udp", "icmp"])
+def test_source_nat(bridge: RealBridge, case: str) -> None:
+    flows = firewall(nat=Nat("src", "192.168.9.1"), back=Nat())
+    frames = CASES[case]
+    bridge.set(flows)
+    ours = switch(flows)
+    port, first = frames[2]
+    out = [(o.port, o.frame) for o in ours.receive(first, port)]
+    assert out == bridge.send(port, first)
+    assert out[0][1][26:30] == bytes((192, 168, 9, 1))
+    there = Talk(End(A.mac, "192.168.9.1"), B, Protocol(case), 0 if case == "icmp" else 443)
+    back = there.frame(Part.ANSWER)
+    answer = [(o.port, o.frame) for o in ours.receive(back, OUTSIDE)]
+    assert answer == bridge.send(OUTSIDE, back)
+    assert answer[0][0] == INSIDE
+    assert answer[0][1][30:34] == bytes((10, 0, 0, 1))
+    assert checksum(answer[0][1][14:34]) == 0
+
+
+def test_destination_nat(bridge: RealBridge) -> None:
+    flows = firewall(nat=Nat("dst", "10.0.0.9", port=8080), back=Nat())
+    frame = Talk(A, B, Protocol.TCP, 80).frame()
+    got = compare(bridge, flows, [(INSIDE, frame)])
+    assert got[0][0][1][30:34] == bytes((10, 0, 0, 9))
+    assert got[0][0][1][36:38] == (8080).to_bytes(2, "big")
+
+
+def test_zones_are_apart(bridge: RealBridge) -> None:
+    """A connection of one zone is new in another."""
+    flows = [
+        Flow(Match(eth_type=0x0800, ct_state="-trk"), (Ct(table=1, zone=1),), 0, 10),
+        Flow(Match(eth_type=0x0800, ct_zone=1), (Ct(commit=True, zone=1), Ct(table=2, zone=2)), 1, 10),
+        Flow(Match(eth_type=0x0800, ct_state="+new"), (Output(3),), 2, 10),
+        Flow(Match(eth_type=0x0800, ct_state="+est"), (Output(2),), 2, 10),
+    ]
+    there = Talk(A, B, Protocol.UDP, 53)
+    got = compare(bridge, flows, [(1, there.frame()), (1, there.frame(Part.ANSWER)), (1, there.frame())])
+    assert all(out[0][0] == 3 for out in got)
+
+
+def test_registers_and_metadata_survive_the_tracker(bridge: RealBridge) -> None:
+    flows = [
+        Flow(Match(eth_type=0x0800), (SetField("reg3", 9), SetField("metadata", 4), Ct(table=1, zone="reg3[0..15]")), 0, 10),
+        Flow(Match(reg3=9, metadata=4, ct_zone=9, ct_state="+trk+new"), (Output(2), Resubmit(table=2)), 1, 10),
+        Flow(Match(ct_state="+trk"), (Output(3),), 2, 1),
+    ]  # fmt: skip
+    assert [port for port, _ in compare(bridge, flows, [(1, Talk(A, B, Protocol.UDP, 53).frame())])[0]] == [2, 3]
+
+
+def test_fragments_are_refused_by_name() -> None:
+    frame = bytearray(Talk(A, B, Protocol.UDP, 53).frame())
+    frame[20] |= 0x20
+    with pytest.raises(Unsupported, match="fragment"):
+        switch(firewall()).receive(bytes(frame), 1)
