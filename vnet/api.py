@@ -293,13 +293,40 @@ class Change(_Answer, frozen=True, kw_only=True):
     fields: dict[str, FieldChange] = {}
 
 
+class Expected(_Answer, frozen=True, kw_only=True):
+    """An expectation of the document: whether it would hold after the plan, and whether it holds now. trace: why not."""
+
+    name: str
+    holds: bool
+    held: bool
+    where: str = ""
+    why: str = ""
+    trace: str = ""
+
+
+class Difference(_Answer, frozen=True, kw_only=True):
+    """Pairs that gain or lose a way: every one of `sources` to every one of `targets`. port: 0 for ping."""
+
+    gained: bool
+    sources: list[str]
+    targets: list[str]
+    protocol: str
+    port: int
+    text: str
+
+
 class Plan(_Answer, frozen=True, kw_only=True):
-    """What an apply would do. revision: of the pool it was made against, give it to apply. text: the same for people."""
+    """What an apply would do. revision: of the pool it was made against, give it to apply. text: the same for people.
+
+    reachability: what it does to who reaches whom; None where that was not asked.
+    """
 
     revision: int
     disruption: str
     changes: list[Change]
     text: str = ""
+    expectations: list[Expected] = []
+    reachability: list[Difference] | None = None
 
 
 class Applied(_Answer, frozen=True, kw_only=True):

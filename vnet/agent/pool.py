@@ -167,6 +167,8 @@ class PoolFold:
                     return
             self.compiler.drop_binding(network, vif, host)
             return
+        if old is not None and old["network"] != new["network"]:
+            self.compiler.drop_binding(old["network"], old["vif"], old["host"])
         binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **SAID_ELSEWHERE})
         if binding.host == self.me:
             self.mine[binding.vif] = binding

@@ -78,12 +78,13 @@ def schema() -> None:
 @click.command()
 @file_argument
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is something to apply.")
+@click.option("--reachability", is_flag=True, help="Also who gains and who loses a way to whom.")
 @output_option
-def plan(file: str, detailed_exitcode: bool, output: str) -> int:
-    """Show what applying FILE would change, each with its reason and what it disturbs."""
+def plan(file: str, detailed_exitcode: bool, reachability: bool, output: str) -> int:
+    """Show what applying FILE would change, each with its reason and what it disturbs; and which expectations would fail."""
     data, name = read_valid(file)
     with connected() as client:
-        planned = client.plan(data, name)
+        planned = client.plan(data, name, reachability=reachability)
     _print_plan(planned, output)
     return Exit.CHANGES if detailed_exitcode and planned.changes else Exit.OK
 
@@ -93,17 +94,22 @@ def plan(file: str, detailed_exitcode: bool, output: str) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", "wait_s", type=click.IntRange(0, 600), default=30, show_default=True, metavar="SECONDS",
               help="How long to wait for the hosts to follow.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Apply even what breaks an expectation that holds now.")
 @output_option
-def apply(file: str, yes: bool, wait_s: int, output: str) -> int:
+def apply(file: str, yes: bool, wait_s: int, force: bool, output: str) -> int:
     """Make the pool what FILE says: all of it in one transaction, or nothing."""
     data, name = read_valid(file)
     with connected() as client:
         planned = client.plan(data, name)
         if output == "table":
             _print_plan(planned, output)
+        broken = [one.name for one in planned.expectations if one.held and not one.holds]
+        if broken and not force:
+            raise CommandError(f"nothing was applied, since it would break: {'; '.join(broken)}; --force does it all the same",
+                               Exit.EXPECTATION_FAILED)  # fmt: skip
         if planned.changes and not yes:
             _ask()
-        applied = client.apply(data, name, revision=planned.revision, wait_s=wait_s, progress=progress)
+        applied = client.apply(data, name, revision=planned.revision, wait_s=wait_s, force=force, progress=progress)
     if output != "table":
         dump(plain(applied), output)
     return _report(applied)
@@ -122,6 +128,15 @@ def _print_plan(planned: api.Plan, output: str) -> None:
         return
     for line in planned.text.splitlines():
         click.echo(click.style(line, fg=_SIGNS.get(line[:1])))
+    for one in planned.reachability or ():
+        click.echo(click.style(one.text, fg=_SIGNS.get(one.text[:1])))
+    if planned.reachability == []:
+        click.echo("Nobody gains or loses a way to anybody.")
+    for expected in planned.expectations:
+        if not expected.holds:
+            what = "broken by this" if expected.held else "does not hold, as it does not now"
+            click.echo(click.style(f"expectation {what}: {expected.where}: {expected.name}: {expected.why}", fg="red"))
+            click.echo("".join(f"      {line}\n" for line in expected.trace.splitlines()), nl=False)
 
 
 def _ask() -> None:

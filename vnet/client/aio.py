@@ -54,9 +54,9 @@ class AsyncClient:
         """The pool itself."""
         return await self._do(requests.pool())
 
-    async def plan(self, document: bytes, filename: str = "document") -> api.Plan:
+    async def plan(self, document: bytes, filename: str = "document", *, reachability: bool = False) -> api.Plan:
         """What applying a document would change. Raises Invalid with all that is wrong with it."""
-        return await self._do(requests.plan(document, filename))
+        return await self._do(requests.plan(document, filename, reachability))
 
     async def export(self) -> str:
         """The pool as a document."""
@@ -179,10 +179,14 @@ class AsyncClient:
         *,
         revision: int | None = None,
         wait_s: int = 30,
+        force: bool = False,
         progress: Progress = silent,
     ) -> api.Applied:
-        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow."""
-        return await self._long(requests.apply(document, filename, revision, wait_s), progress)
+        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow.
+
+        Raises Conflict for what would break an expectation that holds now, unless `force`.
+        """
+        return await self._long(requests.apply(document, filename, revision, wait_s, force), progress)
 
     async def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent

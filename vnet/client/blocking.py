@@ -52,9 +52,9 @@ class Client:
         """The pool itself."""
         return self._do(requests.pool())
 
-    def plan(self, document: bytes, filename: str = "document") -> api.Plan:
+    def plan(self, document: bytes, filename: str = "document", *, reachability: bool = False) -> api.Plan:
         """What applying a document would change. Raises Invalid with all that is wrong with it."""
-        return self._do(requests.plan(document, filename))
+        return self._do(requests.plan(document, filename, reachability))
 
     def export(self) -> str:
         """The pool as a document."""
@@ -177,10 +177,14 @@ class Client:
         *,
         revision: int | None = None,
         wait_s: int = 30,
+        force: bool = False,
         progress: Progress = silent,
     ) -> api.Applied:
-        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow."""
-        return self._long(requests.apply(document, filename, revision, wait_s), progress)
+        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow.
+
+        Raises Conflict for what would break an expectation that holds now, unless `force`.
+        """
+        return self._long(requests.apply(document, filename, revision, wait_s, force), progress)
 
     def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent

@@ -101,12 +101,14 @@ def _document(name: str, answer: Any, document: bytes, query: Mapping[str, str],
     return Call("POST", path(name), answer, query, document, "application/yaml", wait_s)
 
 
-def plan(document: bytes, filename: str) -> Call[api.Plan]:
-    return _document("plan", api.Plan, document, {"filename": filename}, 60.0)
+def plan(document: bytes, filename: str, reachability: bool) -> Call[api.Plan]:
+    query = {"filename": filename} | ({"reachability": "1"} if reachability else {})
+    return _document("plan", api.Plan, document, query, 60.0)
 
 
-def apply(document: bytes, filename: str, revision: int | None, wait_s: int) -> Call[api.Applied]:
+def apply(document: bytes, filename: str, revision: int | None, wait_s: int, force: bool) -> Call[api.Applied]:
     query = {"filename": filename, "wait_s": str(wait_s)} | ({} if revision is None else {"revision": str(revision)})
+    query |= {"force": "1"} if force else {}
     return _document("apply", api.Applied, document, query, 60.0 + wait_s)
 
 

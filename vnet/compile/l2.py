@@ -223,6 +223,8 @@ def segments_of(view: HostView, network: Network, vif: Vif | None) -> list[tuple
 def lookup_flows(view: HostView, network: Network, vif_id: str) -> Flows:
     """Where unicast to one VIF goes from this host, whatever the VIF's state and place."""
     vif = view.vifs.get(vif_id)
+    if vif is not None and vif.network != network.name:
+        vif = None  # it has left this network, and its old binding has not gone yet
     role = view.role(vif) if vif else Role.ABSENT
     segments = segments_of(view, network, vif if role in (Role.ACTIVE, Role.INCOMING) else None)
     if not segments:

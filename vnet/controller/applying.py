@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import msgspec
 
 from vnet import api
 from vnet.controller.calls import Call, Text
 from vnet.controller.errors import Conflict, Invalid
+from vnet.controller.foresight import expectations, reachability, refuse_broken
 from vnet.controller.service import Service
 from vnet.model import Event, PoolState
 from vnet.plan import NothingToExport, PoolPlan, desired_state, export_document, plan_dict, plan_pool, render_plan
@@ -50,7 +52,9 @@ def wanted(document: Document, current: PoolState) -> PoolState:
         raise InvalidDocument(errors) from None
 
 
-def show_plan(plan: PoolPlan) -> api.Plan:
+def show_plan(
+    plan: PoolPlan, expected: list[api.Expected] | None = None, reach: list[api.Difference] | None = None
+) -> api.Plan:
     """A plan for the API."""
     plain = plan_dict(plan)
     return api.Plan(
@@ -58,6 +62,22 @@ def show_plan(plan: PoolPlan) -> api.Plan:
         disruption=str(plain["disruption"]),
         changes=msgspec.convert(plain["changes"], list[api.Change]),
         text=render_plan(plan),
+        expectations=expected or [],
+        reachability=reach,
+    )
+
+
+def _frozen(state: PoolState) -> PoolState:
+    """The state as it is now, for a thread to read while the pool goes on."""
+    return replace(
+        state,
+        hosts=dict(state.hosts),
+        networks=dict(state.networks),
+        subnets=dict(state.subnets),
+        vms=dict(state.vms),
+        vifs=dict(state.vifs),
+        bindings=dict(state.bindings),
+        agents=dict(state.agents),
     )
 
 
@@ -65,11 +85,18 @@ def _filename(call: Call[bytes]) -> str:
     return call.query.get("filename", "document")[:200]
 
 
+def _yes(call: Call[bytes], name: str) -> bool:
+    return call.query.get(name, "") in ("1", "true", "yes")
+
+
 async def plan(call: Call[bytes]) -> api.Plan:
     """What an apply would do."""
     document = await asyncio.to_thread(read, call.body, _filename(call))
-    state = call.service.view().state
-    return show_plan(plan_pool(state, wanted(document, state)))
+    state = _frozen(call.service.view().state)
+    desired = wanted(document, state)
+    expected = await asyncio.to_thread(expectations, document, state, desired)
+    reach = await asyncio.to_thread(reachability, document, state, desired) if _yes(call, "reachability") else None
+    return show_plan(plan_pool(state, desired), expected, reach)
 
 
 async def export(call: Call[None]) -> Text:
@@ -86,13 +113,13 @@ async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
     document = await asyncio.to_thread(read, call.body, _filename(call))
     expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
     wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)
-    applied = await _apply(call.service, document, expected)
+    applied = await _apply(call.service, document, expected, force=_yes(call, "force"))
     yield f"revision {applied.revision}: {len(applied.plan.changes)} changes", applied
     async for line, followed in _followed(call.service, applied, wait_s):
         yield line, followed
 
 
-async def _apply(service: Service, document: Document, expected: int | None) -> api.Applied:
+async def _apply(service: Service, document: Document, expected: int | None, *, force: bool) -> api.Applied:
     async with service.writing:
         state = service.view().state
         revision = state.pool.revision if state.pool is not None else 0
@@ -100,7 +127,10 @@ async def _apply(service: Service, document: Document, expected: int | None) -> 
             message = f"the pool is at revision {revision}, the plan was made at {expected}: plan again"
             raise Conflict("stale-revision", message, "revision")
         desired = wanted(document, state)
-        shown = show_plan(plan_pool(state, desired))
+        promised = await asyncio.to_thread(expectations, document, _frozen(state), desired)
+        if not force:
+            refuse_broken(promised)
+        shown = show_plan(plan_pool(state, desired), promised)
         changes = state_changes(state, desired)
         if not changes:
             generation = state.pool.generation if state.pool is not None else 0

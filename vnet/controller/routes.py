@@ -261,7 +261,7 @@ def routes() -> list[Route]:
             api.Plan,
             applying.plan,
             media=document,
-            query=about_file,
+            query={**about_file, "reachability": "Also who gains and who loses a way to whom: 1 for yes."},
             tag="pool",
         ),
         Route(
@@ -276,6 +276,7 @@ def routes() -> list[Route]:
                 **about_file,
                 "revision": "The pool's revision that the plan was made against; refused if it changed.",
                 "wait_s": "How long to wait for the hosts to follow, 30 unless told.",
+                "force": "Apply even what breaks an expectation that holds now: 1 for yes.",
             },
         ),
         Route("GET", "/v1/export", "The pool as a document.", str, applying.export, tag="pool", media=document),

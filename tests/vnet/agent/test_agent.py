@@ -179,3 +179,28 @@ async def test_a_vif_made_anew_under_the_same_id_is_ready_again() -> None:
             gone = (("vif", "==", "vm1/0"),)
             await pool.client.transact(Delete("Vif", (("id", "==", "vm1/0"),)), Delete("Binding", gone))
             await until(lambda: not host.agent.compiler.view.vifs, "the agent has heard")
+
+
+async def test_a_vif_that_changes_networks_leaves_nothing_behind() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT, LAB)) as pool:
+        await pool.insert(vif(1), vif(2), vif(3, "lab"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        pool.hosts["xen2"].add_port("p2", "vm2/0")
+        pool.hosts["xen1"].add_port("p3", "vm3/0")
+        for name, host in (("vm1/0", "xen1"), ("vm2/0", "xen2"), ("vm3/0", "xen1")):
+            await pool.wait_ready(name, host)
+        await pool.update("Vif", ("id", "vm1/0"), network="lab")
+
+        async def moved() -> bool:
+            binding = (await pool.bindings())["vm1/0", "xen1"]
+            return binding.network == "lab" and binding.ready
+
+        await until(moved, "claimed anew on the other network")
+        for host in pool.hosts.values():
+            await until(
+                lambda host=host: (
+                    not any("metadata=0x1," in f and "dl_dst=0a:00:00:00:00:01" in f for f in host.flows())
+                ),
+                "no way to it on the network that it left",
+            )
+        assert any("metadata=0x2," in f and "dl_dst=0a:00:00:00:00:01" in f for f in pool.hosts["xen1"].flows())

@@ -159,3 +159,19 @@ def test_every_category_but_the_learned_has_a_source() -> None:
     compiler.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
     compiler.compile()
     assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED}
+
+
+def test_a_vif_that_left_a_network_gets_nothing_from_it_whatever_its_old_binding_says() -> None:
+    compiler = Compiler(ME)
+    compiler.set_host(Host(ME, "10.0.0.1", UPLINKS[1]))
+    for network in (NETWORKS[4], NETWORKS[5]):
+        compiler.set_network(network)
+    compiler.set_device("int-a", 1)
+    compiler.set_port("vm1/0", 2)
+    compiler.set_binding(Binding("vm1/0", ME, "v120", "0a:00:00:00:00:01", 1))
+    compiler.set_vif(Vif("vm1/0", "v10", "0a:00:00:00:00:01"))
+    compiler.set_binding(Binding("vm1/0", ME, "v10", "0a:00:00:00:00:01", 2))
+    left = compiler.view.segment(NETWORKS[4])
+    for flow in flat(compile_flows(compiler.view)):
+        on_left = "metadata" in flow.match and flow.match["metadata"].value == left
+        assert not (on_left and flow.actions and flow.table in (Table.LOOKUP, Table.DELIVER)), flow

@@ -121,3 +121,30 @@ async def test_a_bound_vif_goes_with_its_document(client: AsyncClient, pool: Poo
     assert await apply(client, WITH_VM) == 0
     await apply(client, DOCUMENT)
     assert await client.bindings() == []
+
+
+PROMISES = (
+    WITH_VM.replace(b"vms: {", b"vms: {db1: {host: xen1, vifs: [{network: tenant, addresses: [10.1.0.11]}]}, ")
+    + b"expectations: [{name: web reaches db, from: web1/0, to: db1/0, expect: reachable}]\n"
+)
+
+
+async def test_an_apply_that_breaks_what_holds_is_refused_unless_forced(client: AsyncClient) -> None:
+    await apply(client, PROMISES)
+    apart = PROMISES.replace(b"vifs: [{network: tenant, addresses: [10.1.0.11]}]", b"vifs: [{network: apart}]")
+    apart = apart.replace(b"networks:", b"networks:\n  apart: {type: internal}", 1)
+    planned = await client.plan(apart, reachability=True)
+    assert [(one.name, one.held, one.holds) for one in planned.expectations] == [("web reaches db", True, False)]
+    assert "web1/0" in planned.expectations[0].why
+    assert {(one.gained, *one.sources, *one.targets) for one in planned.reachability or ()} == {
+        (False, "web1/0", "db1/0"),
+        (False, "db1/0", "web1/0"),
+    }
+    with pytest.raises(Conflict, match="web reaches db"):
+        await client.apply(apart, wait_s=0)
+    assert (await client.vif("db1/0")).network == "tenant"
+    await client.apply(apart, wait_s=0, force=True)
+    assert (await client.vif("db1/0")).network == "apart"
+    # What does not hold already is told, and refused no more.
+    assert [(one.held, one.holds) for one in (await client.plan(apart)).expectations] == [(False, False)]
+    assert len((await client.apply(apart, wait_s=0)).plan.changes) == 0

@@ -1,0 +1,84 @@
+"""What a plan would do to who reaches whom, asked of the twin of the pool before and after. Pure, and never fast: call it in a thread."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vnet import api
+from vnet.controller.errors import Conflict
+from vnet.model import LockingMode, PoolState, Protocol
+from vnet.topology import Document
+
+
+def settled(state: PoolState) -> PoolState:
+    """The state once the agents have followed: what a VIF's binding says of it is what the VIF says itself."""
+    bindings = {
+        key: replace(
+            binding,
+            network=vif.network,
+            mac=vif.mac,
+            addresses=vif.addresses,
+            unlocked=vif.locking_mode is LockingMode.UNLOCKED,
+        )
+        for key, binding in state.bindings.items()
+        if (vif := state.vifs.get(binding.vif)) is not None
+    }
+    return replace(state, bindings=bindings)
+
+
+def expectations(document: Document, before: PoolState, after: PoolState) -> list[api.Expected]:
+    """Each of the document's expectations: whether it would hold, and for one that would not, whether it holds now."""
+    if not document.expectations:
+        return []
+    from vnet.sim import SimPool  # noqa: PLC0415 - a document without expectations need not pay for it
+    from vnet.sim.expect import check  # noqa: PLC0415
+
+    then = check(SimPool.of(settled(after)), document)
+    now = {} if all(result.holds for result in then) else {r.name: r.holds for r in check(SimPool.of(before), document)}
+    return [
+        api.Expected(
+            name=result.name,
+            where=result.where,
+            holds=result.holds,
+            held=result.holds or now[result.name],
+            why=result.why,
+            trace=result.trace.render() if result.trace is not None else "",
+        )
+        for result in then
+    ]
+
+
+def refuse_broken(expected: list[api.Expected]) -> None:
+    """Raises Conflict if an expectation that holds now would be broken."""
+    broken = [one for one in expected if one.held and not one.holds]
+    if broken:
+        names = "; ".join(f"{one.where}: {one.name}: {one.why}" for one in broken)
+        raise Conflict(
+            "breaks-expectation", f"this would break what holds now: {names}. To do it all the same: force", "force"
+        )
+
+
+def reachability(document: Document, before: PoolState, after: PoolState) -> list[api.Difference]:
+    """Who gains and who loses a way to whom: by ping, and by each protocol and port that an expectation names."""
+    from vnet.sim import SimPool  # noqa: PLC0415
+    from vnet.sim.reach import Reachability, differences  # noqa: PLC0415
+
+    asked = {(Protocol.ICMP, 0)}
+    asked |= {(one.protocol, one.port or 0) for one in document.expectations if one.protocol is not None}
+    old, new = SimPool.of(before), SimPool.of(settled(after))
+    found = [
+        difference
+        for protocol, port in sorted(asked, key=lambda one: (one[0].value, one[1]))
+        for difference in differences(Reachability(old, protocol, port), Reachability(new, protocol, port))
+    ]
+    return [
+        api.Difference(
+            gained=one.gained,
+            sources=list(one.sources),
+            targets=list(one.targets),
+            protocol=one.protocol.value,
+            port=one.port,
+            text=str(one),
+        )
+        for one in found
+    ]
