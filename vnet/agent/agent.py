@@ -84,6 +84,11 @@ class Agent:
             raise NotConnected("Open vSwitch's database was not reached yet")
         return self._ovs
 
+    @property
+    def rows_held(self) -> int:
+        """How many rows of the pool this agent has a copy of."""
+        return sum(len(self._replica[table]) for table in self._replica) if self._replica is not None else 0
+
     # Life
 
     async def run(self) -> None:
@@ -93,7 +98,9 @@ class Agent:
             self._ovs.subscribe(self._ovs_changed)
             self.rows.start(self._ovs)
             self._read_ports()
-            self._replica = await self.pool_client.monitor(monitors(self.me))
+            tables = monitors(self.me, self.bindings.ports)
+            self._conditions = {table: monitor.where for table, monitor in tables.items()}
+            self._replica = await self.pool_client.monitor(tables)
             self._replica.subscribe(self._pool_changed)
             self.pool.start(self._replica)
             while await self._follow():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, TransactError
+from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, Operation, OutcomeUnknown, TransactError
 from vnet.agent import writes
 from vnet.agent.claims import Act, Decision, decide
 from vnet.agent.pool import PoolFold
@@ -170,12 +170,17 @@ class Bindings:
             self._writing.add(binding.vif)
             self._spawn(self._write(binding.vif))
 
+    def _claim(self, decided: Binding) -> list[Operation]:
+        known = self._pool.compiler.view.vifs.get(decided.vif)
+        vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
+        return writes.bind(decided, self._pool.mine.get(decided.vif), vif, self._pool.locate(decided))
+
     async def _write(self, vif_id: str) -> None:
         """Brings the database to what was decided about one VIF, over lost connections."""
         try:
             while (decided := self._pool.overlay.get(vif_id)) is not None:
                 try:
-                    await self._client.transact(*writes.bind(decided, self._pool.mine.get(vif_id)))
+                    await self._client.transact(*self._claim(decided))
                 except (ConnectionLost, NotConnected, OutcomeUnknown):
                     await self._client.wait_connected()
                     await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first

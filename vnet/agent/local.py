@@ -175,6 +175,7 @@ class LocalSocket:
                 "full_recomputations": dict(agent.compiler.full),
                 "flow_messages": agent.flows.messages,
                 "rows_read": agent.pool.rows_read,
+                "rows_held": agent.rows_held,
             },
             "vifs": {vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.items()},
             "problems": dict(agent.bindings.problems),

@@ -9,27 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ovsctl.ovsdb import Change, Monitor, Replica, Row
+from ovsctl.ovsdb import Change, Monitor, Replica, Row, Uuid, by_uuid
+from ovsctl.ovsdb import Where as RowWhere
 from vnet.compile import Compiler
-from vnet.model import AgentStatus, Binding, Host, InvalidValue, Network, Owner, Pool, Uplink, Vif
+from vnet.model import Binding, Host, InvalidValue, Network, Owner, Pool, Uplink, Vif
 from vnet.pool.rows import from_row, host_from_rows, uplink_from_row
+from vnet.pool.writes import by_key
 
 # What peers must know of a binding. Left out is what is only said to the controller: were it here, each acknowledgement of
-# one host would be sent to all others.
+# one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
+# every agent at every heartbeat of any.
 BINDING_COLUMNS = ("vif", "host", "network", "mac", "epoch", "state", "addresses", "unlocked")
 SAID_ELSEWHERE = {"ready": False, "acked": frozenset(), "since": 0}
 
 Where = tuple[tuple[str, str, Any], ...] | bool
 
 
-def monitors(me: str) -> dict[str, Monitor]:
-    """What to replicate before anything is known but the host's name."""
+def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
+    """What to replicate before anything is known but the host's name and the VIFs of its ports."""
     return {
         "Pool": Monitor(columns=("name", "underlay_mtu", "locking_mode", "generation")),
         "Host": Monitor(columns=("name", "address", "owner")),
         "Uplink": Monitor(where=(("host", "==", me),)),
-        "Agent": Monitor(where=(("host", "==", me),)),
-        "Vif": Monitor(where=vif_condition(me, ())),
+        "Vif": Monitor(where=vif_condition(me, ports)),
         "Network": Monitor(where=False),
         "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
     }
@@ -60,16 +62,15 @@ class PoolFold:
         self.compiler = compiler
         self.generation = 0
         self.rows_read = 0  # for tests to count
-        self.status: AgentStatus | None = None
         self.overlay: dict[str, Binding] = {}
         self.bad_rows: dict[str, str] = {}
         self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
+        self._rows: dict[tuple[str, ...], Uuid] = {}  # (VIF) and (VIF, host) to the UUID of its row
         self._uplinks: dict[str, Uplink] = {}
         self._folds: dict[str, Callable[[Row | None, Row | None], None]] = {
             "Pool": self._pool,
             "Host": self._host,
             "Uplink": self._uplink,
-            "Agent": self._agent,
             "Network": self._network,
             "Vif": self._vif,
             "Binding": self._binding,
@@ -93,6 +94,12 @@ class PoolFold:
     def wanted_networks(self) -> set[str]:
         """The networks of the VIFs that are, are to be, or were here."""
         return {vif.network for vif in self.compiler.view.vifs.values()} | {b.network for b in self.mine.values()}
+
+    def locate(self, value: Vif | Binding) -> RowWhere:
+        """The row of a VIF or a binding: by its UUID where it is known, which costs the server nothing, else by its key."""
+        key = (value.id,) if isinstance(value, Vif) else (value.vif, value.host)
+        uuid = self._rows.get(key)
+        return by_uuid(uuid) if uuid is not None else by_key(value)
 
     def set_overlay(self, binding: Binding) -> None:
         """This host has decided on its binding of a VIF: it holds here, whatever the database says so far."""
@@ -139,9 +146,6 @@ class PoolFold:
             ordered = tuple(sorted(self._uplinks.values(), key=lambda uplink: uplink.name))
             self.compiler.set_host(Host(known.name, known.address, ordered, Owner(known.owner)))
 
-    def _agent(self, old: Row | None, new: Row | None) -> None:
-        self.status = from_row(AgentStatus, new) if new is not None else None
-
     def _network(self, old: Row | None, new: Row | None) -> None:
         if new is None:
             if old is not None:
@@ -152,8 +156,10 @@ class PoolFold:
     def _vif(self, old: Row | None, new: Row | None) -> None:
         if new is None:
             if old is not None:
+                self._rows.pop((old["id"],), None)
                 self.compiler.drop_vif(old["id"])
         else:
+            self._rows[new["id"],] = new.uuid
             self.compiler.set_vif(from_row(Vif, new))
 
     def _binding(self, old: Row | None, new: Row | None) -> None:
@@ -161,6 +167,7 @@ class PoolFold:
             if old is None:
                 return
             vif, host, network = old["vif"], old["host"], old["network"]
+            self._rows.pop((vif, host), None)
             if host == self.me:
                 self.mine.pop(vif, None)
                 if vif in self.overlay:
@@ -169,6 +176,7 @@ class PoolFold:
             return
         if old is not None and old["network"] != new["network"]:
             self.compiler.drop_binding(old["network"], old["vif"], old["host"])
+        self._rows[new["vif"], new["host"]] = new.uuid
         binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **SAID_ELSEWHERE})
         if binding.host == self.me:
             self.mine[binding.vif] = binding

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ovsctl.ovsdb import Client, Operation, OvsdbError
+from ovsctl.ovsdb import Client, Operation, OvsdbError, Uuid
 from vnet.agent import writes
 from vnet.agent.bindings import Bindings
 from vnet.agent.pool import PoolFold
@@ -51,6 +51,7 @@ class Reporter:
         self._acked: dict[tuple[str, str], tuple[int, BindingState]] = {}
         self._due: set[tuple[str, str]] = set()
         self._said: AgentStatus | None = None
+        self._row: Uuid | None = None  # of the agent's status
         self._wake = asyncio.Event()
         self._programmed_generation = 0
         self.changed: set[tuple[str, str]] = set()  # (network, VIF) whose bindings changed and are not programmed yet
@@ -88,7 +89,7 @@ class Reporter:
                 log.info("report not written yet: %s", error)
                 self._ready.clear()
                 self._acked.clear()
-                self._said = None
+                self._said = self._row = None
                 await asyncio.sleep(RETRY_S)
                 await self._client.wait_connected()
                 self._due |= {(b.network, b.vif) for b in self._pool.mine.values()}
@@ -106,15 +107,17 @@ class Reporter:
         self._due = later
         releases, events = dict(self._bindings.releases), tuple(self._events)
         for binding in releases.values():
-            operations += writes.release(binding)
+            operations.append(writes.release(binding, self._pool.locate(binding)))
         operations += [writes.event(event) for event in events]
-        status = self._current_status()
+        status, row = self._current_status(), self._row
         if status != self._said:
-            operations.append(writes.status(status, self._pool.status is not None))
+            operations += writes.status(status, row)
         if operations:
-            await self._client.transact(*operations)
+            results = await self._client.transact(*operations)
+            if row is None:
+                self._row = results[-1]
         # Only what was taken is forgotten: after a lost answer it is written again.
-        self._said = status
+        self._said = status if self._row is not None else None
         del self._events[: len(events)]
         for vif, binding in releases.items():
             if self._bindings.releases.get(vif) == binding:
@@ -138,7 +141,7 @@ class Reporter:
                 return None
             if self._ready.get(vif_id) != mine.epoch:
                 self._ready[vif_id] = mine.epoch
-                operations.append(writes.ready(mine, self._now_ms()))
+                operations.append(writes.ready(mine, self._pool.locate(mine), self._now_ms()))
         where = view.location(network, vif_id)
         moving = where.incoming if where.incoming else where.current if where.superseded else None
         if moving is not None and moving.host != self._pool.me:
@@ -147,7 +150,7 @@ class Reporter:
             said = (moving.epoch, moving.state)
             if self._acked.get((vif_id, moving.host)) != said:
                 self._acked[vif_id, moving.host] = said
-                operations.append(writes.acknowledge(moving, self._pool.me))
+                operations.append(writes.acknowledge(moving, self._pool.locate(moving), self._pool.me))
         if moving is None:
             for key in [key for key in self._acked if key[0] == vif_id]:
                 del self._acked[key]
@@ -162,8 +165,10 @@ class Reporter:
         """Says for ever that this agent lives."""
         while True:
             try:
-                if self._said is not None:
-                    await self._client.transact(writes.some_status(self._pool.me, {"heartbeat": self._now_ms()}))
+                if self._row is not None:
+                    beat = writes.some_status(self._row, {"heartbeat": self._now_ms()})
+                    if await self._client.transact(beat) == [0]:  # somebody removed the row
+                        self._said = self._row = None
             except OvsdbError as error:
                 log.debug("no heartbeat: %s", error)
             self._wake.set()

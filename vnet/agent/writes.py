@@ -1,27 +1,26 @@
 """The transactions an agent makes on the pool database. Pure: operations out, nothing sent.
 
 Each may be repeated after a lost answer: what it waits for then no longer holds, or it writes what is there already.
+A row is found by its UUID: by anything else ovsdb-server looks at the whole table, which holds every VIF of the pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Wait
+from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
 from vnet.model import AgentStatus, Binding, Event
 from vnet.pool.rows import to_columns
 
 
-def bind(decided: Binding, actual: Binding | None) -> list[Operation]:
-    """Makes this host's binding what was decided; `actual` is the row the database has.
+def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> list[Operation]:
+    """Makes this host's binding what was decided; `actual` is what the database has in row `mine`, `vif` the VIF's row.
 
     A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
     """
-    mine = (("vif", "==", decided.vif), ("host", "==", decided.host))
     if actual is not None and actual.epoch == decided.epoch:
         state = {"state": decided.state.value, "since": decided.since}
-        return [Update("Binding", (*mine, ("epoch", "==", decided.epoch)), state)]
-    vif = (("id", "==", decided.vif),)
+        return [Update("Binding", _still(decided, mine), state)]
     take: list[Operation] = [
         Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
         Update("Vif", vif, {"epoch": decided.epoch}),
@@ -32,33 +31,37 @@ def bind(decided: Binding, actual: Binding | None) -> list[Operation]:
     return [*take, Update("Binding", mine, columns)]
 
 
-def release(binding: Binding) -> list[Operation]:
+def release(binding: Binding, row: Where) -> Operation:
     """Takes this host's binding away, unless it has been renewed since."""
-    where = (("vif", "==", binding.vif), ("host", "==", binding.host), ("epoch", "==", binding.epoch))
-    return [Delete("Binding", where)]
+    return Delete("Binding", _still(binding, row))
 
 
-def ready(binding: Binding, now_ms: int) -> Operation:
+def ready(binding: Binding, row: Where, now_ms: int) -> Operation:
     """The host's flows for a binding were answered by a barrier."""
-    where = (("vif", "==", binding.vif), ("host", "==", binding.host), ("epoch", "==", binding.epoch))
-    return Update("Binding", where, {"ready": True, "since": now_ms})
+    return Update("Binding", _still(binding, row), {"ready": True, "since": now_ms})
 
 
-def acknowledge(binding: Binding, host: str) -> Operation:
+def acknowledge(binding: Binding, row: Where, host: str) -> Operation:
     """`host` has programmed another host's binding."""
-    where = (("vif", "==", binding.vif), ("host", "==", binding.host), ("epoch", "==", binding.epoch))
-    return Mutate("Binding", where, (("acked", "insert", frozenset({host})),))
+    return Mutate("Binding", _still(binding, row), (("acked", "insert", frozenset({host})),))
 
 
-def status(new: AgentStatus, known: bool) -> Operation:
-    """What the agent says of itself."""
+def _still(binding: Binding, row: Where) -> Where:
+    """The binding's row, if its epoch is what we know."""
+    return (*row, ("epoch", "==", binding.epoch))
+
+
+def status(new: AgentStatus, row: Uuid | None) -> list[Operation]:
+    """What the agent says of itself, in its row; without one in a new row, whose UUID is then the last result."""
     columns = to_columns(new)
-    return Update("Agent", (("host", "==", new.host),), columns) if known else Insert("Agent", columns)
+    if row is not None:
+        return [Update("Agent", by_uuid(row), columns)]
+    return [Delete("Agent", (("host", "==", new.host),)), Insert("Agent", columns)]
 
 
-def some_status(host: str, columns: Mapping[str, object]) -> Operation:
-    """A part of what the agent says of itself."""
-    return Update("Agent", (("host", "==", host),), dict(columns))
+def some_status(row: Uuid, columns: Mapping[str, object]) -> Operation:
+    """A part of what the agent says of itself. The result is 1, or 0 if the row is gone."""
+    return Update("Agent", by_uuid(row), dict(columns))
 
 
 def event(happened: Event) -> Operation:
