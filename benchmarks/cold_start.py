@@ -34,6 +34,7 @@ FIGURES = (
     Figure("database_cpu_s", "s"),
     Figure("rows_held", "rows"),
     Figure("rows_read", "rows"),
+    Figure("conditions_set", "conditions"),
     Figure("sources_recomputed", "sources"),
     Figure("flow_messages", "messages"),
     Figure("flows", "flows"),
@@ -122,7 +123,10 @@ async def measure(pool: OvsdbServer, switch: Vswitchd, count: int) -> dict[str, 
         "peak_MB": process.peak_mb,
         "database_cpu_s": database_cpu_s,
         "flows": status["flows"],
-        **{name: counters[name] for name in ("rows_held", "rows_read", "sources_recomputed", "flow_messages")},
+        **{
+            name: counters[name]
+            for name in ("rows_held", "rows_read", "conditions_set", "sources_recomputed", "flow_messages")
+        },
     }
 
 

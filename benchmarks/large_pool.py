@@ -33,7 +33,9 @@ def vif(number: int, networks: int, on: str | None = None) -> Vif:
     """VIF `number` of a pool with so many networks. on: the host that it is wanted on."""
     octets = number.to_bytes(4, "big")
     mac = "0a:00:" + octets.hex(":")
-    return Vif(f"vm{number}/0", f"net{number % networks}", mac, addresses=(f"10.{octets[1]}.{octets[2]}.{octets[3]}",), host=on)
+    return Vif(
+        f"vm{number}/0", f"net{number % networks}", mac, addresses=(f"10.{octets[1]}.{octets[2]}.{octets[3]}",), host=on
+    )
 
 
 def running(it: Vif, on: str) -> Binding:

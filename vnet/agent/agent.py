@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from ovsctl.ovsdb import Change, Client, NotConnected, Replica
 from vnet.agent.announce import rarp
 from vnet.agent.bindings import Bindings
 from vnet.agent.flows import FlowKeeper
-from vnet.agent.pool import PoolFold, monitors, network_conditions, vif_condition
+from vnet.agent.pool import PoolFold, Where, monitors, network_conditions, next_asked, vif_condition
 from vnet.agent.ports import MONITORS, read_ports
 from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
@@ -28,6 +28,7 @@ from vnet.model import AgentStatus, BindingState
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
+TRIM_AFTER_S = 2.0
 ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see bindings.RELAY_S
 
 
@@ -70,11 +71,14 @@ class Agent:
             self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms
         )
         self.complete = False
+        self.conditions_set = 0  # each makes the server look at a whole table; for tests to count
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
         self._work = asyncio.Event()
         self._look = asyncio.Event()
-        self._conditions: dict[str, object] = {}
+        self._asked_networks: Set[str] = frozenset()  # that the monitor's conditions name
+        self._trim_due = False
+        self._trim_timer: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -98,8 +102,8 @@ class Agent:
             self._ovs.subscribe(self._ovs_changed)
             self.rows.start(self._ovs)
             self._read_ports()
-            tables = monitors(self.me, self.bindings.ports)
-            self._conditions = {table: monitor.where for table, monitor in tables.items()}
+            self.pool.asked = frozenset(self.bindings.ports)
+            tables = monitors(self.me, self.pool.asked)
             self._replica = await self.pool_client.monitor(tables)
             self._replica.subscribe(self._pool_changed)
             self.pool.start(self._replica)
@@ -273,26 +277,48 @@ class Agent:
 
     # Following what this host needs
 
-    async def _follow(self) -> bool:
-        """Asks for the rows that are needed by now; whether that was anything new."""
+    async def _follow(self, *, trim: bool = False) -> bool:
+        """Asks for the rows that are needed by now, with `trim` for no others; whether that was anything new."""
         if self._replica is None:
             return False
-        networks, bindings = network_conditions(self.me, self.pool.wanted_networks())
-        wanted = {
-            "Vif": vif_condition(self.me, self.bindings.ports.keys() | self.pool.mine.keys()),
-            "Network": networks,
-            "Binding": bindings,
-        }
-        changed = {table: where for table, where in wanted.items() if self._conditions.get(table) != where}
-        self._conditions |= changed
+        useful, networks = self._useful()
+        needed = {vif for vif in useful if self.pool.must_ask(vif)}
+        asked = next_asked(self.pool.asked, needed, useful, trim=trim)
+        asked_networks = next_asked(self._asked_networks, networks, networks, trim=trim)
+        changed: dict[str, Where] = {}
+        if asked != self.pool.asked:
+            changed["Vif"] = vif_condition(self.me, asked)
+        if asked_networks != self._asked_networks:
+            changed["Network"], changed["Binding"] = network_conditions(self.me, asked_networks)
+        self.conditions_set += len(changed)
         await asyncio.gather(*(self._replica.set_condition(table, where) for table, where in changed.items()))
+        self.pool.asked, self._asked_networks = asked, asked_networks
         return bool(changed)
+
+    def _useful(self) -> tuple[Set[str], Set[str]]:
+        """The VIFs and networks that conditions may name."""
+        return self.bindings.ports.keys() | self.pool.mine.keys(), self.pool.wanted_networks()
 
     async def _follow_always(self) -> None:
         while True:
             await self._look.wait()
             self._look.clear()
-            while await self._follow():
+            trim, self._trim_due = self._trim_due, False
+            while await self._follow(trim=trim):
+                self._wake()
+            if gone := self.pool.settle_doubts():
+                self.bindings.touched |= gone
                 self._wake()
             if self.bindings.incomplete:
                 self.bindings.look_again()
+            self._trim_later()
+
+    def _trim_later(self) -> None:
+        """Has what conditions name without need taken out of them in a while, once for many unplugs."""
+        useful, networks = self._useful()
+        if self._trim_timer is None and (self.pool.asked - useful or self._asked_networks - networks):
+            self._trim_timer = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self._trim_timer, self._trim_due = None, True
+        self._look.set()

@@ -176,6 +176,7 @@ class LocalSocket:
                 "flow_messages": agent.flows.messages,
                 "rows_read": agent.pool.rows_read,
                 "rows_held": agent.rows_held,
+                "conditions_set": agent.conditions_set,
             },
             "vifs": {vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.items()},
             "problems": dict(agent.bindings.problems),
