@@ -1,6 +1,6 @@
 """Pools on one machine: hosts with real Open vSwitch, their network, their VMs, and what came out when something was sent."""
 
-from vnet.lab.deliveries import Deliveries, Delivery
+from vnet.lab.deliveries import Deliveries, Delivery, Station
 from vnet.lab.errors import (
     CommandFailed,
     LabError,
@@ -11,7 +11,6 @@ from vnet.lab.errors import (
     WiresError,
 )
 from vnet.lab.lab import Lab, remove
-from vnet.lab.packets import Station
 from vnet.lab.spec import Driver, labs
 from vnet.lab.streams import Received, RunningStream, StreamReport
 

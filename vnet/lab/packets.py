@@ -6,11 +6,10 @@ import base64
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from vnet.lab import netns
-from vnet.lab.deliveries import Deliveries, Delivery, frames_of
+from vnet.lab.deliveries import Deliveries, Delivery, Station, frames_of
 from vnet.lab.errors import LabError, UnknownName
 from vnet.lab.guests import LabGuests
 from vnet.lab.spec import Spec
@@ -21,16 +20,6 @@ MAX_SETTLE_S = 1.0
 LIMIT_S = 2.0
 TAG_TYPE = b"\x81\x00"
 ETHERTYPE = slice(12, 14)
-
-
-@dataclass(frozen=True, slots=True)
-class Station:
-    """A device of the physical network, on the switch of one uplink. With a tag it sees and sends that VLAN only, untagged;
-    without, all frames as they are on the wire."""
-
-    name: str
-    uplink: str
-    tag: int | None = None
 
 
 class LabPackets(LabGuests):
