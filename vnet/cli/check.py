@@ -50,10 +50,15 @@ def check(file: str, full: bool, output: str) -> int:
 @click.option("--tcp", type=PORT, metavar="PORT", help="By this TCP port; without either, by ping.")
 @click.option("--udp", type=PORT, metavar="PORT", help="By this UDP port.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "svg", "html"]), default="table", show_default=True)
-def matrix(file: str, tcp: int | None, udp: int | None, output: str) -> None:
+@click.option("--since", "old", metavar="OLD", help="Only what became reachable or unreachable since this document.")
+def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | None) -> None:
     """Who reaches whom in the pool that FILE says, by classes of equal VIFs."""
     from vnet.sim import picture  # noqa: PLC0415
     from vnet.sim.reach import Reachability  # noqa: PLC0415
+
+    if old is not None:
+        _differences(file, old, tcp, udp, output)
+        return
 
     if tcp is not None and udp is not None:
         raise click.UsageError("either --tcp or --udp")
@@ -66,3 +71,24 @@ def matrix(file: str, tcp: int | None, udp: int | None, output: str) -> None:
             click.echo(picture.table(reach))
         else:
             click.echo(picture.svg(reach) if output == "svg" else picture.html(reach, document.pool))
+
+
+def _differences(file: str, old: str, tcp: int | None, udp: int | None, output: str) -> None:
+    from vnet.plan import desired_state  # noqa: PLC0415
+    from vnet.sim import SimPool  # noqa: PLC0415
+    from vnet.sim.reach import Reachability, differences  # noqa: PLC0415
+
+    if output not in ("table", "json"):
+        raise click.UsageError("--since is told as a table or as JSON")
+    with refusals():
+        before = twin_of(document_of(old))
+        # What the new document leaves out, such as MACs, is kept from the old one, as an apply would.
+        after = SimPool.of(desired_state(document_of(file), before.configured))
+        asked = protocol_of(tcp, udp)
+        told = differences(Reachability(before, *asked), Reachability(after, *asked))
+    if output == "table":
+        for line in sorted(map(str, told)):
+            click.echo(click.style(line, fg="green" if line.startswith("+") else "red"))
+        return
+    rows = [{"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets)} for d in told]
+    dump({"protocol": asked[0].value, "port": asked[1] or None, "differences": rows}, output)

@@ -55,6 +55,7 @@ class SimPool:
     """A pool that runs in memory. Make one with `SimPool.of` or `SimPool.from_document`."""
 
     def __init__(self, state: PoolState) -> None:
+        self.configured = state  # as it was given: without the bindings that were added
         self.state = bound(state)
         self.underlay_mtu = state.pool.underlay_mtu if state.pool else DEFAULT_UNDERLAY_MTU
         self.document: Document | None = None
@@ -131,6 +132,7 @@ class SimPool:
 
     def update(self, state: PoolState) -> None:
         """Make the pool another state; ports that are plugged, guests and what switches learned stay."""
+        self.configured = state
         self.state = bound(state)
         for name in self.hosts.keys() - state.hosts.keys():
             del self.hosts[name]

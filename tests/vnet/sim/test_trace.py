@@ -226,3 +226,16 @@ def test_matrix_command(file: str, form: str) -> None:
     code, text = run("matrix", file, "-o", form)
     assert code == Exit.OK
     assert "off/0" in text
+
+
+def test_matrix_since_another_document(file: str, tmp_path: Path) -> None:
+    changed = tmp_path / "new.vnet.yaml"
+    changed.write_bytes(TWO_HOSTS.replace(b"  off: {vifs", b"  off: {host: xen2, vifs"))
+    code, text = run("matrix", str(changed), "--since", file)
+    assert (code, text.splitlines()) == (
+        Exit.OK,
+        ["+ db1/0, web1/0, web2/0 reaches off/0 (ping)", "+ off/0 reaches db1/0, web1/0, web2/0 (ping)"],
+    )
+    code, text = run("matrix", str(changed), "--since", file, "-o", "json")
+    assert {row["gained"] for row in json.loads(text)["differences"]} == {True}
+    assert run("matrix", file, "--since", file) == (Exit.OK, "")
