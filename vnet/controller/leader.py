@@ -1,6 +1,8 @@
 """What one controller does for all: it prunes events, notices hosts that fall silent, and clears up after the dead.
 
-One rule: decisions are functions of the pool; every write asserts the lock, so a leader that is none any more writes nothing.
+One rule: decisions are functions of the pool; a leader that is none any more writes nothing. The lock alone cannot ensure that:
+a server that stood still, or was cut off, goes on to grant it and to forward what it was sent before it hears that another
+one leads. So who leads writes its term into the database, and each of its writes waits for that very term.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from uuid import uuid4
 
-from ovsctl.ovsdb import Assert, Delete, Insert, Lock, NotOwner, Operation, OvsdbError, by_uuid
+from ovsctl.ovsdb import Assert, Delete, Insert, Lock, NotOwner, Operation, OvsdbError, Wait, WaitTimedOut, by_uuid
 from vnet.logs import about
 from vnet.model import Event
 from vnet.pool.database import PoolDatabase, now_ms
@@ -21,6 +24,7 @@ LOCK = "vnet_leader"
 EVENTS_KEPT = 1000
 EVENTS_SLACK = 100  # pruned in bunches
 INTERVAL_S = 1.0
+TABLE = "Leader"  # of one row, which names the term of who leads
 
 log = logging.getLogger("vnet.controller.leader")
 
@@ -55,22 +59,41 @@ class Leader:
     def __init__(self, database: PoolDatabase) -> None:
         self._database = database
         self._lock: Lock = database.lock(LOCK)
+        self._term = ""
         self.duties = 0  # how often they were done
 
     @property
     def leads(self) -> bool:
-        return self._lock.held
+        return self._lock.held and bool(self._term)
 
     async def run(self) -> None:
         """Without end: lead when the lock is ours."""
         while True:
             try:
-                await self._lock.acquire()
+                await self.take()
                 log.info("leads the pool")
                 await self._lead()
+            except (NotOwner, WaitTimedOut):
+                log.info("another controller leads now")
             except (OvsdbError, PoolError) as error:
                 log.warning("leader duties: %s", error)
             await asyncio.sleep(INTERVAL_S)
+
+    async def take(self) -> None:
+        """Wait for the lock and begin a term; who led before writes nothing from then on. Raises OvsdbError, PoolError."""
+        self._term = ""
+        await self._lock.acquire()
+        term = uuid4().hex
+        await self._database.transact(Assert(LOCK), Delete(TABLE, ()), Insert(TABLE, {"term": term}))
+        self._term = term
+
+    def guarded(self, *operations: Operation) -> tuple[Operation, ...]:
+        """The operations, and before them what lets nobody do them but who leads in this term."""
+        return Assert(LOCK), Wait(TABLE, (), ("term",), ({"term": self._term},)), *operations
+
+    async def write(self, *operations: Operation) -> None:
+        """A write that only who leads may do. Raises NotOwner, WaitTimedOut when that is another one, PoolError."""
+        await self._database.transact(*self.guarded(*operations))
 
     async def _lead(self) -> None:
         alive = self._database.view().live
@@ -79,7 +102,9 @@ class Leader:
             told = list(host_events(alive, view, now_ms()))
             for event in told:
                 log.warning(event.text, extra=about(host=event.host))
-            await self._write([Insert("Event", to_columns(event)) for event in told] + list(self._pruning(view)))
+            operations = [*(Insert("Event", to_columns(event)) for event in told), *self._pruning(view)]
+            if operations:
+                await self.write(*operations)
             alive = view.live
             self.duties += 1
             await asyncio.sleep(INTERVAL_S)
@@ -89,11 +114,3 @@ class Leader:
             yield Delete("Event", by_uuid(uuid))
         for vif, host in orphans(view):
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
-
-    async def _write(self, operations: list[Operation]) -> None:
-        if not operations:
-            return
-        try:
-            await self._database.transact(Assert(LOCK), *operations)
-        except NotOwner:
-            log.info("another controller leads now")

@@ -1,0 +1,171 @@
+"""One controller leads at a time, whatever a server of the cluster does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from ovsctl.ovsdb import Change, Client, Insert, Monitor, OvsdbError, Select
+from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster
+from tests.vnet.controller.databases import SCHEMA
+from vnet.controller.leader import LOCK, Leader
+from vnet.model import Event
+from vnet.pool.database import OUR_SCHEMA, PoolDatabase
+from vnet.pool.errors import PoolError
+from vnet.pool.rows import SCHEMA_NAME, to_columns
+
+
+@pytest.fixture
+def cluster() -> Iterator[OvsdbCluster]:
+    with ovsdb_cluster(SCHEMA, election_timer_ms=500) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def controller(remotes: list[str]) -> AsyncIterator[Leader]:
+    database = PoolDatabase(remotes)
+    await database.open(30.0)
+    try:
+        yield Leader(database)
+    finally:
+        await database.close()
+
+
+async def act(leader: Leader, name: str, log: list[str]) -> None:
+    """Lead whenever it can, and say so in the database as often as it can."""
+    while True:
+        try:
+            await leader.take()
+            while leader.leads:
+                await leader.write(Insert("Event", to_columns(Event(1, "acts", name))))
+                log.append(name)
+                await asyncio.sleep(0.01)
+        except (OvsdbError, PoolError):
+            await asyncio.sleep(0.05)
+
+
+async def until(log: list[str], name: str, count: int) -> None:
+    """Return once `name` has acted so often more."""
+    wanted = log.count(name) + count
+    async with asyncio.timeout(60):
+        while log.count(name) < wanted:  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.ovs
+async def test_never_two_leaders_act_while_a_server_stands_still(cluster: OvsdbCluster) -> None:
+    frozen = await asyncio.to_thread(cluster.wait_leader)
+    others = [server for server in cluster.servers if server is not frozen]
+    seen: list[str] = []  # who acted, in the order of the log
+    acted: list[str] = []  # who was told that it did
+
+    def note(batch: tuple[Change, ...]) -> None:
+        # What was committed at once may be told of at once, in no order: take it as kindly as can be.
+        names = [change.new["text"] for change in batch if change.new is not None]
+        seen.extend(sorted(names, key=lambda name: not seen or name != seen[-1]))
+
+    async with contextlib.AsyncExitStack() as stack:
+        observer = await stack.enter_async_context(Client([others[0].remote], SCHEMA_NAME))
+        (await observer.monitor({"Event": Monitor(columns=("text",))})).subscribe(note)
+        first = await stack.enter_async_context(controller([frozen.remote, *(server.remote for server in others)]))
+        tasks = [asyncio.create_task(act(first, "first", acted))]
+        try:
+            await until(acted, "first", 20)
+            frozen.pause()
+            try:
+                await asyncio.sleep(0.1)  # for a write to be on its way to the server that does not answer
+                second = await stack.enter_async_context(controller([server.remote for server in others]))
+                tasks.append(asyncio.create_task(act(second, "second", acted)))
+                await until(acted, "second", 20)
+            finally:
+                frozen.resume()
+            await until(acted, "second", 100)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    turns = [name for name, _ in itertools.groupby(seen)]
+    assert turns == ["first", "second"]
+
+
+class Deaf:
+    """A controller that hears nothing, as one that stands still with its server: it sends what it has to send all the same."""
+
+    def __init__(self, server: OvsdbServer) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(30)
+        self._socket.connect(str(server.socket))
+        self._number = 0
+
+    def send(self, method: str, *params: object) -> None:
+        self._number += 1
+        self._socket.sendall(json.dumps({"method": method, "params": params, "id": self._number}).encode())
+
+    def hear(self, *texts: str) -> str:
+        """Which of these the server says first."""
+        said = ""
+        while not (found := [text for text in texts if text in said]):
+            said += self._socket.recv(1 << 16).decode()
+        return found[0]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.mark.ovs
+async def test_a_leader_whose_server_stood_still_writes_nothing_late(cluster: OvsdbCluster) -> None:
+    frozen = await asyncio.to_thread(cluster.wait_leader)
+    others = [server.remote for server in cluster.servers if server is not frozen]
+    async with controller([frozen.remote]) as first:
+        await first.take()
+        early, late = (
+            [op.encode(OUR_SCHEMA) for op in first.guarded(Insert("Event", to_columns(Event(1, "acts", text))))]
+            for text in ("early", "late")
+        )
+    with contextlib.closing(Deaf(frozen)) as deaf:
+        deaf.send("lock", LOCK)
+        await asyncio.to_thread(deaf.hear, '"locked":true', '"method":"locked"')  # the latter once the first has left
+        deaf.send("transact", SCHEMA_NAME, *early)
+        assert await asyncio.to_thread(deaf.hear, '"uuid"', '"error":"') == '"uuid"'
+        frozen.pause()
+        try:
+            deaf.send("transact", SCHEMA_NAME, *late)
+            async with controller(others) as second:
+                await second.take()
+                await second.write(Insert("Event", to_columns(Event(2, "acts", "next"))))
+        finally:
+            frozen.resume()
+        # Its server grants it the lock still; that another term has begun is what stops it.
+        assert await asyncio.to_thread(deaf.hear, '"uuid"', '"error":"timed out"') == '"error":"timed out"'
+    async with Client(others, SCHEMA_NAME, leader_only=True) as client:
+        (rows,) = await client.transact(Select("Event"))
+        assert {row["text"] for row in rows} == {"early", "next"}
+
+
+@pytest.mark.ovs
+async def test_a_controller_that_dies_is_followed_by_another(cluster: OvsdbCluster) -> None:
+    acted: list[str] = []
+    async with controller(cluster.remotes) as first, controller(cluster.remotes) as second:
+        one, two = (asyncio.create_task(act(leader, name, acted)) for leader, name in ((first, "1"), (second, "2")))
+        try:
+            await until(acted, "1", 5)
+            assert "2" not in acted
+            one.cancel()
+            await first._database.close()
+            await until(acted, "2", 5)
+            server = await asyncio.to_thread(cluster.wait_leader)
+            assert server.process is not None
+            os.kill(server.process.pid, signal.SIGKILL)
+            await until(acted, "2", 5)  # it goes to the next leader among the servers
+        finally:
+            for task in (one, two):
+                task.cancel()
+            await asyncio.gather(one, two, return_exceptions=True)
