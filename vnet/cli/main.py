@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "vif": ("vnet.cli.vif:vif", "Create, plug, move and delete VIFs."),
     "vm": ("vnet.cli.vm:vm", "The same for VMs: all VIFs of one as a unit."),
     "host": ("vnet.cli.host:host", "Act on a whole host."),
+    "pool": ("vnet.cli.pool:pool", "The pool database as a cluster of servers."),
     "lab": ("vnet.cli.lab:lab", "A pool on this machine, to try and to test with."),
     "controller": ("vnet.cli.controller:controller", "Run the controller."),
     "agent": ("vnet.cli.agent:agent", "Run a host's agent."),

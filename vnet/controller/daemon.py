@@ -56,6 +56,8 @@ async def _run(options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     options.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
     embedded = None if options.pool else EmbeddedDatabase(options.run_dir, options.state_dir, options.pool_listen)
+    if embedded is not None and embedded.clustered:
+        raise Invalid("pool", f"{embedded.database} is of a cluster: name its servers with --pool (docs/cluster.md)")
     if embedded is not None:
         started = await asyncio.to_thread(embedded.ensure)
         log.info("%s the pool database, process %s", "started" if started else "found", embedded.pid())

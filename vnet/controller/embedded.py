@@ -21,6 +21,7 @@ from vnet.pool.errors import PoolUnreachable
 from vnet.pool.rows import SCHEMA_TEXT
 
 START_TIMEOUT_S = 10.0
+CLUSTER_MAGIC = b"OVSDB CLUSTER"  # how the file of a clustered database begins, ovsdb(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,33 @@ class EmbeddedDatabase:
         if self._answers():
             self._add_remotes()
             return False
-        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with self._alone():
+        with self.alone():
             if self._answers():  # another controller was quicker
                 return False
-            self._prepare_file()
-            self._start()
+            self.prepare_file()
+            self.start()
         return True
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the file is that of a cluster's server."""
+        try:
+            with self.database.open("rb") as file:
+                return file.read(len(CLUSTER_MAGIC)) == CLUSTER_MAGIC
+        except FileNotFoundError:
+            return False
+
+    def stop(self) -> None:
+        """Have the server end, with all that it acknowledged on disk; does nothing where none runs."""
+        pid = self.pid()
+        if not self._answers() or pid is None:
+            return
+        run_tool("ovs-appctl", "-t", str(self.control), "exit")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.pidfile.exists() or self._answers():
+            if time.monotonic() > deadline:
+                raise PoolUnreachable(f"ovsdb-server {pid} does not end; see {self.log}")
+            time.sleep(0.01)
 
     def pid(self) -> int | None:
         """The server's process id, as it wrote it."""
@@ -85,28 +105,36 @@ class EmbeddedDatabase:
             return probe.connect_ex(str(self.socket)) == 0
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Inside, nobody else makes, converts or starts this database. Makes its directories."""
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         with (self.run_dir / "pool.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _prepare_file(self) -> None:
-        """Create the file, or bring its schema up to ours with a copy of the old one kept beside it."""
+    def prepare_file(self) -> None:
+        """Create the file, or bring its schema up to ours with a copy of the old one kept beside it.
+
+        A cluster's schema is that of all its servers: a controller converts it while they run.
+        """
+        if self.clustered:
+            return
         schema = self.run_dir / "vnet.ovsschema"
         schema.write_text(SCHEMA_TEXT)
         if not self.database.exists():
-            _run("ovsdb-tool", "create", str(self.database), str(schema))
+            run_tool("ovsdb-tool", "create", str(self.database), str(schema))
             return
-        version = _run("ovsdb-tool", "db-version", str(self.database)).strip()
+        version = run_tool("ovsdb-tool", "db-version", str(self.database)).strip()
         if check_version(tuple(int(part) for part in version.split("."))):
             return
         shutil.copy2(self.database, self.database.with_suffix(f".db.{version}"))
-        _run("ovsdb-tool", "convert", str(self.database), str(schema))
+        run_tool("ovsdb-tool", "convert", str(self.database), str(schema))
 
-    def _start(self) -> None:
+    def start(self) -> None:
         """Start the server as a process of its own (--detach): our end is not its end."""
         remotes = [f"--remote=p{self.remote}", *(f"--remote={remote}" for remote in self.listen)]
-        _run(
+        run_tool(
             "ovsdb-server",
             "--detach",
             "--no-chdir",
@@ -126,10 +154,11 @@ class EmbeddedDatabase:
 
     def _add_remotes(self) -> None:
         for remote in self.listen:
-            _run("ovs-appctl", "-t", str(self.control), "ovsdb-server/add-remote", remote)
+            run_tool("ovs-appctl", "-t", str(self.control), "ovsdb-server/add-remote", remote)
 
 
-def _run(*command: str) -> str:
+def run_tool(*command: str) -> str:
+    """What a tool of Open vSwitch printed; raises PoolUnreachable with what it said if it failed."""
     # Sockets, logs and the database are for their owner alone.
     try:
         done = subprocess.run(

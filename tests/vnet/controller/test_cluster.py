@@ -1,0 +1,155 @@
+"""The pool database as a cluster: made of the embedded one, joined, and told of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port, run_dir, wait_until
+from tests.vnet.controller.databases import opened, stop_embedded
+from vnet.cli.exits import Exit
+from vnet.cli.main import run
+from vnet.controller.cluster import Member, parse_status
+from vnet.controller.daemon import Options, main
+from vnet.controller.embedded import EmbeddedDatabase
+from vnet.controller.errors import Invalid
+from vnet.model import Vm
+from vnet.pool import changes
+from vnet.pool.writes import configuration_write
+
+STATUS = """5a54
+Name: Vnet
+Cluster ID: 7086 (708634b8-7ccd-4e7a-9c48-6807809db473)
+Server ID: 5a54 (5a54f483-de42-4c77-9e98-e8bf5c082b7c)
+Address: tcp:10.0.0.3:6644
+Status: cluster member
+Role: leader
+Term: 3
+Leader: self
+Vote: self
+
+Last Election started 1834 ms ago, reason: timeout
+Last Election won: 1816 ms ago
+Election timer: 1000
+Log: [2, 7]
+Entries not yet committed: 0
+Entries not yet applied: 0
+Connections: (->43d6) ->ba80 <-ba80
+Disconnections: 1
+Servers:
+    ba80 (ba80 at tcp:10.0.0.2:6644) next_index=7 match_index=6 last msg 141 ms ago
+    43d6 (43d6 at tcp:10.0.0.1:6644) next_index=7 match_index=0 last msg 3328 ms ago
+    5a54 (5a54 at tcp:10.0.0.3:6644) (self) next_index=6 match_index=6
+"""
+
+
+def test_status_tells_who_leads_and_who_is_missing_since_when() -> None:
+    one, two, three = (f"tcp:10.0.0.{n}:6644" for n in (1, 2, 3))
+    assert parse_status(STATUS, 10_000) == (
+        Member(one, "unknown", three, 3, connected=False, since=6_672),
+        Member(two, "follower", three, 3, connected=True, since=None),
+        Member(three, "leader", three, 3, connected=True, since=8_184),
+    )
+
+
+class Servers:
+    """Three hosts' directories, and `vnet pool` on each."""
+
+    def __init__(self, path: Path) -> None:
+        self.databases = [EmbeddedDatabase(path / f"run{n}", path / f"state{n}") for n in range(3)]
+        self.addresses = [f"tcp:127.0.0.1:{free_port()}" for _ in range(3)]
+
+    def vnet(self, command: str, at: int, *args: str) -> int:
+        database = self.databases[at]
+        where = ["--run-dir", str(database.run_dir), "--state-dir", str(database.state_dir)]
+        return run(["pool", command, *where, *args])
+
+    def create(self, at: int = 0) -> int:
+        return self.vnet("create-cluster", at, "--address", self.addresses[at])
+
+    def join(self, at: int, to: int = 0) -> int:
+        return self.vnet("join", at, "--address", self.addresses[at], "--to", self.addresses[to])
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    with run_dir() as path:
+        made = Servers(path)
+        try:
+            yield made
+        finally:
+            for database in made.databases:
+                stop_embedded(database)
+
+
+@pytest.mark.ovs
+async def test_an_embedded_database_becomes_a_cluster_with_what_it_has(
+    servers: Servers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = servers.databases[0]
+    first.ensure()
+    async with opened(first.remote) as database:
+        await database.write(configuration_write([changes.Insert(Vm("kept"))], database.mirror.state.pool))
+    for _ in range(2):  # each may be repeated
+        assert await asyncio.to_thread(servers.create) == Exit.OK
+        for at in (1, 2):
+            assert await asyncio.to_thread(servers.join, at) == Exit.OK
+    assert not EmbeddedDatabase(first.run_dir, first.state_dir).database.with_suffix(".db.new").exists()
+    for each in servers.databases:
+        async with opened(each.remote, leader_only=False) as database:
+            assert set(database.mirror.state.vms) == {"kept"}
+    capsys.readouterr()
+    assert servers.vnet("status", 1, "-o", "json") == Exit.OK
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["server"] for row in rows) == sorted(servers.addresses)
+    assert [row["role"] for row in rows].count("leader") == 1
+    assert all(row["connected"] for row in rows)
+    assert {row["leader"] for row in rows} <= set(servers.addresses)
+    assert servers.vnet("status", 1) == Exit.OK
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "SERVER", "ROLE", "LEADER", "TERM", "CONNECTED", "SINCE",
+    ]  # fmt: skip
+
+
+@pytest.mark.ovs
+def test_a_server_that_is_gone_is_told_of_and_starts_again(
+    servers: Servers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert servers.create() == Exit.OK
+    assert [servers.join(at) for at in (1, 2)] == [Exit.OK, Exit.OK]
+    stop_embedded(servers.databases[2])
+
+    def seen() -> tuple[bool, str | None]:
+        capsys.readouterr()
+        servers.vnet("status", 0, "-o", "json")
+        (row,) = (row for row in json.loads(capsys.readouterr().out) if row["server"] == servers.addresses[2])
+        return row["connected"], row["since"]
+
+    wait_until(lambda: not seen()[0], "the server is missed")
+    assert seen()[1] is not None
+    assert servers.vnet("status", 2) == Exit.UNREACHABLE
+    assert [servers.vnet("start", 2) for _ in range(2)] == [Exit.OK, Exit.OK]
+    wait_until(lambda: seen() == (True, None), "it is back")
+
+
+@pytest.mark.ovs
+def test_what_would_lose_a_pool_or_can_never_be_is_refused(
+    servers: Servers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers.databases[1].ensure()
+    assert servers.vnet("status", 1) == Exit.CONFLICT
+    assert servers.vnet("start", 1) == Exit.CONFLICT
+    assert servers.create() == Exit.OK
+    assert servers.join(1) == Exit.CONFLICT
+    assert "move it away" in capsys.readouterr().err
+    assert servers.vnet("create-cluster", 0, "--address", servers.addresses[2]) == Exit.CONFLICT
+    assert servers.addresses[0] in capsys.readouterr().err
+    for address in ("10.0.0.1:6644", "tcp:localhost:6644", "tcp:10.0.0.1", "unix:pool", ""):
+        assert servers.vnet("create-cluster", 2, "--address", address) == Exit.INVALID_INPUT
+    assert not servers.databases[2].database.exists()
+    with pytest.raises(Invalid, match="--pool"):
+        main(Options(run_dir=servers.databases[0].run_dir, state_dir=servers.databases[0].state_dir))

@@ -1,0 +1,136 @@
+"""`vnet pool`: the pool database as a cluster of ovsdb-servers. One rule: each command may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vnet.cli.exits import CommandError, Exit
+from vnet.cli.output import dump, output_option, say, table
+
+if TYPE_CHECKING:
+    from vnet.controller.embedded import EmbeddedDatabase
+
+F = TypeVar("F", bound=Callable[..., Any])
+COLUMNS = ("server", "role", "leader", "term", "connected", "since")
+LOOPBACK = "tcp:127.0.0.1:6644"
+
+
+@click.group()
+def pool() -> None:
+    """Run the pool database as a cluster (docs/cluster.md)."""
+
+
+def _where(function: F) -> F:
+    """Where the server's files are, and where else it listens for clients."""
+    for option in (
+        click.option("--listen", multiple=True, metavar="PREMOTE", help="For clients, also: ptcp:6640:10.0.0.1."),
+        click.option("--state-dir", type=click.Path(path_type=Path), default="/var/lib/vnet", show_default=True),
+        click.option("--run-dir", type=click.Path(path_type=Path), default="/run/vnet", show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
+def _address(function: F) -> F:
+    text = "Where the other servers reach this one."
+    return click.option("--address", default=LOOPBACK, show_default=True, metavar="tcp:IP:PORT", help=text)(function)
+
+
+def _database(run_dir: Path, state_dir: Path, listen: tuple[str, ...] = ()) -> EmbeddedDatabase:
+    from vnet.controller.embedded import EmbeddedDatabase  # noqa: PLC0415
+
+    return EmbeddedDatabase(run_dir, state_dir, listen)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    from vnet.controller.errors import Conflict, Invalid  # noqa: PLC0415
+    from vnet.pool.errors import PoolUnreachable, SchemaMismatch  # noqa: PLC0415
+
+    try:
+        yield
+    except Conflict as error:
+        raise CommandError(str(error), Exit.CONFLICT) from None
+    except Invalid as error:
+        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+    except SchemaMismatch as error:
+        raise CommandError(str(error)) from None
+    except (PoolUnreachable, OSError) as error:
+        raise CommandError(str(error), Exit.UNREACHABLE) from None
+
+
+@pool.command("create-cluster")
+@_address
+@click.option(
+    "--election-timer",
+    type=click.IntRange(100, 60_000),
+    default=1000,
+    show_default=True,
+    metavar="MS",
+    help="How long followers miss the leader before they elect another.",
+)
+@_where
+def create_cluster(
+    address: str, election_timer: int, run_dir: Path, state_dir: Path, listen: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Make this host's pool database, with what is in it, the first server of a cluster."""
+    from vnet.controller import cluster  # noqa: PLC0415
+
+    with _failures():
+        made = cluster.create_cluster(_database(run_dir, state_dir, listen), address, election_timer)
+    say(f"{'first server of a cluster' if made else 'a server of the cluster already'}: {address}")
+
+
+@pool.command()
+@_address
+@click.option("--to", "others", multiple=True, required=True, metavar="tcp:IP:PORT", help="A server of the cluster.")
+@_where
+def join(address: str, others: tuple[str, ...], run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
+    """Make this host a server of a cluster, which holds the whole pool."""
+    from vnet.controller import cluster  # noqa: PLC0415
+
+    with _failures():
+        made = cluster.join(_database(run_dir, state_dir, listen), address, others)
+    say(f"{'joined the cluster' if made else 'a server of the cluster already'}: {address}")
+
+
+@pool.command()
+@_where
+def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
+    """Start this host's server of a cluster again, as after a boot."""
+    with _failures():
+        database = _database(run_dir, state_dir, listen)
+        if not database.clustered:
+            raise CommandError(f"{database.database} is not of a cluster: create or join one", Exit.CONFLICT)
+        started = database.ensure()
+    say("started" if started else "it runs")
+
+
+@pool.command()
+@_where
+@output_option
+def status(run_dir: Path, state_dir: Path, listen: tuple[str, ...], output: str) -> None:
+    """The servers of the cluster, as this host's server knows them."""
+    from vnet.controller import cluster  # noqa: PLC0415
+    from vnet.controller.views import timestamp  # noqa: PLC0415
+    from vnet.pool.database import now_ms  # noqa: PLC0415
+
+    del listen
+    with _failures():
+        members = cluster.status(_database(run_dir, state_dir), now_ms())
+    rows = [asdict(member) | {"since": timestamp(member.since)} for member in members]
+    if output == "table":
+        columns = [(name.upper(), lambda row, name=name: _shown(row[name])) for name in COLUMNS]
+        click.echo("\n".join(table(rows, columns)))
+    else:
+        dump(rows, output)
+
+
+def _shown(value: object) -> object:
+    return ("no", "yes")[value] if isinstance(value, bool) else value
