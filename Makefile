@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping ethtool procps python3-venv
 PYTHON ?= python3
 
-.PHONY: help install install-bench demo test check format bench lock clean
+.PHONY: help install install-bench demo test chaos check format bench lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ demo: install  ## a three-host pool on this machine: reach, migrate, repair
 
 test: install  ## the whole suite, on real Open vSwitch
 	@$(BIN)/python -m pytest -n 2
+
+chaos: install  ## faults at random for long: ROUNDS=200 SEED=7, of which the seed is picked if none is given
+	@$(BIN)/python -m tests.chaos "$${ROUNDS:-200}" $${SEED:+"$$SEED"}
 
 check: install  ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

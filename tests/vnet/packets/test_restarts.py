@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import wait_until
 from tests.vnet.converged import flows_of, wait_converged
 from tests.vnet.faults import How, Part, ProcessFault
+from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
@@ -23,7 +23,6 @@ KINDS = ("vx", "vlan")
 A, B, C = HOSTS
 PATHS = [(A, B), (B, C), (C, A)]
 STOPPED_S = 0.5
-AFTER = 200  # frames of each stream, 1 ms apart, that must all arrive once what broke is whole again
 
 
 def pool() -> PoolState:
@@ -45,40 +44,13 @@ def lab() -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def streams(lab: Lab) -> Iterator[dict[tuple[str, str], RunningStream]]:
-    """1 ms streams between hosts on both networks, under way; by who receives."""
+def streams(lab: Lab) -> Iterator[dict[tuple[str, str], tuple[RunningStream, str]]]:
+    """1 ms streams between hosts on both networks, under way; with who receives."""
     with contextlib.ExitStack() as stack:
-        running = {
-            (f"{kind}-{source}/0", f"{kind}-{to}/0"): stack.enter_context(
-                lab.stream(f"{kind}-{source}/0", f"{kind}-{to}/0")
-            )
-            for kind in KINDS
-            for source, to in PATHS
-        }
-        more(running)
+        paths = [(f"{kind}-{source}/0", f"{kind}-{to}/0") for kind in KINDS for source, to in PATHS]
+        running = {(source, to): (stack.enter_context(lab.stream(source, to)), to) for source, to in paths}
+        go_on(running)
         yield running
-
-
-def more(running: dict[tuple[str, str], RunningStream]) -> dict[tuple[str, str], int]:
-    """Return when each stream has brought a frame that was not sent yet at the call; how many each has sent by then."""
-    before = {key: len(stream.so_far().sent) for key, stream in running.items()}
-    sent: dict[tuple[str, str], int] = {}
-
-    def goes_on(key: tuple[str, str]) -> bool:
-        report = running[key].so_far()
-        sent[key] = len(report.sent)
-        arrivals = report.at(key[1]).arrivals
-        return bool(arrivals) and arrivals[-1][0] >= before[key]
-
-    for key in running:
-        wait_until(lambda key=key: goes_on(key), f"stream {key} goes on")
-    return sent
-
-
-def wait_sent(running: dict[tuple[str, str], RunningStream], counts: dict[tuple[str, str], int]) -> None:
-    """Return once each stream has sent that many frames and AFTER more."""
-    for key, stream in running.items():
-        wait_until(lambda s=stream, n=counts[key] + AFTER: len(s.so_far().sent) >= n, "frames are sent")
 
 
 FAULTS = [
@@ -96,8 +68,8 @@ def test_what_only_decides_costs_no_packet(lab: Lab, fault: ProcessFault) -> Non
         time.sleep(STOPPED_S)
         fault.mend(lab)
         lab.daemons.settle()
-        wait_sent(running, more(running))
-    for (source, to), stream in running.items():
+        wait_sent(running, go_on(running))
+    for (source, to), (stream, _) in running.items():
         got = stream.report.at(to)
         assert (got.lost, got.duplicated) == (0, 0), f"{source} to {to}"
     assert {host: flows_of(lab, host) for host in HOSTS} == before
@@ -112,9 +84,9 @@ def test_a_switch_that_restarts_forwards_again_as_before(lab: Lab, how: How) -> 
         fault.break_(lab)
         time.sleep(STOPPED_S)
         fault.mend(lab)
-        whole = more(running)
+        whole = go_on(running)
         wait_sent(running, whole)
-    for (source, to), stream in running.items():
+    for (source, to), (stream, _) in running.items():
         got = stream.report.at(to)
         assert got.duplicated == 0, f"{source} to {to}"
         assert all(number < whole[source, to] for number in got.lost_numbers), f"{source} to {to}"
