@@ -9,7 +9,7 @@ from tests.vnet.faults import How, Part, ProcessFault
 from tests.vnet.lab.conftest import new_name
 
 SEED = 1
-ROUNDS = 12
+ROUNDS = 8
 
 
 def test_every_fault_that_is_told_of_is_in_the_list() -> None:
