@@ -153,6 +153,7 @@ class Translation:
     dirty: int = 0  # header bits that the frame does not have yet
     inner: list[tuple[int, int]] = field(default_factory=list)  # (TPID, TCI) of tags below the outermost
     on_wire: list[tuple[int, int]] = field(default_factory=list)  # the tags that the frame has now, outermost first
+    base: list[tuple[int, int]] = field(default_factory=list)  # as Open vSwitch has it, which does not copy frames
     stack: list[int] = field(default_factory=list)
     action_set: list[Action] = field(default_factory=list)
     table: int = 0
@@ -172,6 +173,7 @@ class Translation:
         self.stack, self.action_set = list(resume.stack), list(resume.action_set)
         self.on_wire = self._tags()
         self.born_with = len(self.on_wire)
+        self.base = self.on_wire
         try:
             self._enter(resume.table, resume.table, False)
             if self.action_set and not self.exit:
@@ -328,11 +330,11 @@ class Translation:
         if port is None:
             self._note(f"output to port {number}, which is not there")
             return
-        before = len(self.on_wire)
+        before, self.base = len(self.base), self._tags()
         self._commit()
         if most:
             # How much is cut off is decided before tags that are due are pushed or popped (xlate_output_trunc_action).
-            most += 4 * (len(self.on_wire) - before)
+            most += 4 * (len(self.base) - before)
             if most < 14:
                 self._note(f"output to {port.name} dropped: {most} bytes are no frame")
                 return
@@ -521,7 +523,6 @@ class Translation:
     @contextmanager
     def _copy(self) -> Iterator[None]:
         """What is done to the packet meanwhile is done to a copy."""
-        self._commit()
         kept = (self.key, self.written, self.dirty, list(self.inner), self.on_wire, list(self.stack), self.exit)
         ops, self.ops, popped = self.ops, [], self.popped
         yield
