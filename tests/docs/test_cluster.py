@@ -1,0 +1,79 @@
+"""The commands of docs/cluster.md, run as they stand: each host is a directory and an address on loopback of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import run_dir, wait_until
+from vnet.lab.processes import alive, stop
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(
+    r"^```sh\n# on (?P<host>\w+)\n(?P<script>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.M | re.S
+)
+VNET = """set -e
+vnet() { local group=$1 command=$2; shift 2; "$PYTHON" -m vnet.cli.main $group $command --run-dir RUN --state-dir STATE "$@"; }
+"""
+
+pytestmark = pytest.mark.ovs
+
+
+class Hosts:
+    """Directories for /run/vnet and /var/lib/vnet of each host, and a loopback network for 10.0.0.0/24."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.network = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
+
+    def run(self, host: str, script: str) -> str:
+        run, state = self.path / host / "run", self.path / host / "lib"
+        run.mkdir(parents=True, exist_ok=True)
+        text = (VNET + script).replace("/run/vnet", str(run)).replace("/var/lib/vnet", str(state))
+        text = text.replace("RUN", str(run), 1).replace("STATE", str(state), 1).replace("10.0.0", self.network)
+        env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+        # Servers that go on running must not hold our pipe.
+        with (self.path / "out").open("w+") as out:
+            done = subprocess.run(["bash", "-c", text], stdout=out, stderr=out, env=env, check=False, timeout=60)
+            out.seek(0)
+            said = out.read()
+        assert done.returncode == 0, f"on {host}: {script}\n{said}"
+        return said.replace(self.network, "10.0.0")
+
+    def stop(self) -> None:
+        for pidfile in self.path.glob("*/run/*.pid"):
+            pid = int(pidfile.read_text())
+            if alive(pid) and str(self.path).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                stop([pid])
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    with run_dir() as path:
+        made = Hosts(path)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def test_the_commands_do_what_they_are_said_to(hosts: Hosts) -> None:
+    found = list(BLOCK.finditer((ROOT / "docs" / "cluster.md").read_text()))
+    assert len(found) > 8
+    for block in found:
+        wanted = block["output"]
+
+        def agrees(block: re.Match[str] = block, wanted: str | None = wanted) -> bool:
+            said = hosts.run(block["host"], block["script"])
+            return wanted is None or said.split() == wanted.split()
+
+        if wanted is None:
+            agrees()
+        else:  # the servers hear of each other one by one
+            wait_until(agrees, f"{block['script']} prints\n{wanted}")
