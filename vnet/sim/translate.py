@@ -163,7 +163,7 @@ class Translation:
     resubmits: int = -1  # to enter the first table is none
     born_with: int = 0  # tags that the frame had
     taught: list[Op] = field(default_factory=list)  # the operations that learn
-    popped: int = 0  # tags taken off the frame so far
+    untouched: int = 9  # the innermost tags that were never taken off the frame
     asked: bool = False  # whether this is what one answer of check_pkt_larger leads to
     exit: bool = False
     gone: str = ""  # why Open vSwitch gave up, "" if it did not
@@ -238,7 +238,7 @@ class Translation:
             same = _common(tags, self.on_wire)
             pushed = tuple(reversed(tags[: len(tags) - same]))
             self.ops.append((VLAN, len(self.on_wire) - same, pushed))
-            self.popped += len(self.on_wire) - same
+            self.untouched = min(self.untouched, same)
             self.on_wire = tags
 
     def _note(self, text: str, **more: Any) -> None:
@@ -524,13 +524,15 @@ class Translation:
     def _copy(self) -> Iterator[None]:
         """What is done to the packet meanwhile is done to a copy."""
         kept = (self.key, self.written, self.dirty, list(self.inner), self.on_wire, list(self.stack), self.exit)
-        ops, self.ops, popped = self.ops, [], self.popped
+        ops, self.ops, untouched, self.untouched = self.ops, [], self.untouched, len(self.on_wire)
         yield
         if self.ops:
             ops.append((CLONE, tuple(self.ops)))
-        if self.popped != popped:
+        lost = len(kept[4]) - self.untouched
+        if lost > 0:
             # Open vSwitch puts tags back rather than copy the frame, and so loses what it does not keep of them: the DEI.
-            ops.append((VLAN, len(kept[4]), tuple(reversed(kept[4]))))
+            ops.append((VLAN, lost, tuple(reversed(kept[4][:lost]))))
+        self.untouched = min(untouched, self.untouched)
         self.ops = ops
         self.key, self.written, self.dirty, self.inner, self.on_wire, self.stack, self.exit = kept
 

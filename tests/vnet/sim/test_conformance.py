@@ -36,6 +36,7 @@ REGRESSIONS = {
     551: "NORMAL and a frame with half a tag",
     20081: "exit after check_pkt_larger",
     20471: "tags that are due when a clone begins count for what is truncated after it",
+    31203: "of the tags only those that a clone popped lose their DEI",
 }
 
 
