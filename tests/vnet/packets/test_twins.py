@@ -1,0 +1,122 @@
+"""Two ports with one VIF id on two hosts, and no migration: nobody fights, one port is silent, and who is wrong is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from ovsctl.ovsdb import Client, Select, Update
+from tests.servers import wait_until
+from tests.vnet.converged import flows_of
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.lab import Driver, Lab
+from vnet.lab.daemons import call_async
+from vnet.model import Pool, PoolState, Vif, Vm
+from vnet.pool.rows import SCHEMA_NAME
+from vnet.pool.view import PoolView
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+
+KINDS = ("vx", "vlan")
+A, B, C = HOSTS
+TWINS = {kind: Vif(f"twin-{kind}/0", kind, f"0a:00:00:00:0{n}:01", vm=f"twin-{kind}", addresses=(f"10.{n}.0.1",))
+         for n, kind in enumerate(KINDS, 1)}  # fmt: skip
+PEERS = {kind: Vif(f"peer-{kind}/0", kind, f"0a:00:00:00:0{n}:02", vm=f"peer-{kind}", host=C, addresses=(f"10.{n}.0.2",))
+         for n, kind in enumerate(KINDS, 1)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    vifs = [*TWINS.values(), *PEERS.values()]
+    vms = {f"twin-{kind}": Vm(f"twin-{kind}") for kind in KINDS} | {f"peer-{k}": Vm(f"peer-{k}", C) for k in KINDS}
+    networks = {kind: NETWORKS[kind] for kind in KINDS}
+    state = PoolState(Pool("twins", underlay_mtu=1600), HOSTS, networks, {}, vms, {vif.id: vif for vif in vifs})
+    with Lab.up(state, name=new_name(), driver=Driver.NETNS, daemons=True) as running:
+        running.start_all()
+        yield running
+
+
+def wanted_on(lab: Lab, kind: str, host: str | None) -> int:
+    """Say where a twin is wanted; its epoch."""
+
+    async def work() -> int:
+        async with Client([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
+            where = (("id", "==", TWINS[kind].id),)
+            _, (row,) = await client.transact(Update("Vif", where, {"host": host}), Select("Vif", where))
+            return int(row["epoch"])
+
+    return call_async(work)
+
+
+def frame(source: Vif, to: Vif) -> Packet:
+    return Ether(src=source.mac, dst=to.mac) / IP(src=source.addresses[0], dst=to.addresses[0]) / UDP() / Raw(b"twin")
+
+
+def settled(lab: Lab, kind: str, winner: str, loser: str) -> None:
+    """Wait until the winner alone has it, and the loser's agent says why it has not."""
+    vif = TWINS[kind].id
+
+    def so(view: PoolView) -> bool:
+        bindings = view.bindings_of.get(vif, {})
+        agent = view.state.agents.get(loser)
+        told = agent is not None and winner in agent.problems.get(f"vif {vif}", "")
+        return told and set(bindings) == {winner} and bindings[winner].ready
+
+    lab.daemons.wait(so, f"{vif} on {winner} alone, and {loser} says so")
+    lab.daemons.settle()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_two_ports_the_wanted_one_works_and_the_other_is_silent(lab: Lab, kind: str) -> None:
+    twin, peer, vm = TWINS[kind], PEERS[kind], f"twin-{kind}"
+    before = wanted_on(lab, kind, None)
+    with ThreadPoolExecutor() as both:
+        list(both.map(lambda host: lab.plug(vm, host), (A, B)))
+    wait_until(lambda: wanted_on(lab, kind, B) > before, "a claim")
+    settled(lab, kind, B, A)
+    # At most each claimed it once, and the wanted one once more if it came second.
+    assert before < wanted_on(lab, kind, B) <= before + 2
+    quiet = {host: flows_of(lab, host) for host in HOSTS}
+    for guest, host in ((vm, A), (vm, B)):
+        lab.run(guest, host, announce=True)
+        heard = [twin.vm + "/0"] if host == B else []
+        assert lab.send(f"{vm}/0", frame(twin, peer)).to == ([f"{peer.vm}/0"] if host == B else [])
+        assert lab.send(f"{peer.vm}/0", frame(peer, twin)).to == heard
+    assert {host: flows_of(lab, host) for host in HOSTS} == quiet
+    wanted_on(lab, kind, A)  # the toolstack changes its mind: the other way round
+    settled(lab, kind, A, B)
+    lab.run(vm, A, announce=True)
+    assert lab.send(f"{peer.vm}/0", frame(peer, twin)).to == [f"{vm}/0"]
+    lab.run(vm, B)
+    assert lab.send(f"{vm}/0", frame(twin, peer)).to == []
+    lab.stop(vm)
+    lab.daemons.wait(lambda view: not view.bindings_of.get(twin.id), "nobody has it")
+    lab.daemons.wait(lambda view: not any(agent.problems for agent in view.state.agents.values()), "no problems")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_that_claims_what_is_its_own_while_cut_off_has_it_once_it_is_heard(lab: Lab, kind: str) -> None:
+    """One has claimed it, the wanted one does while neither can be told: two claims, till the database hears of both."""
+    twin, peer, vm = TWINS[kind], PEERS[kind], f"twin-{kind}"
+    wanted_on(lab, kind, A)
+    lab.plug(vm, B)  # B's agent follows the VIF as long as its port is there
+    lab.daemons.settle()
+    for host in (A, B):
+        lab.cut(host, "database")
+    try:
+        lab.plug(vm, A)
+        wait_until(lambda: any(f"dl_dst={twin.mac}" in flow for flow in flows_of(lab, A)), "A has claimed it")
+    finally:
+        for host in (A, B):
+            lab.heal(host, "database")
+    settled(lab, kind, A, B)
+    lab.run(vm, A, announce=True)
+    assert lab.send(f"{peer.vm}/0", frame(peer, twin)).to == [f"{vm}/0"]
+    lab.stop(vm)
+    lab.daemons.wait(lambda view: not view.bindings_of.get(twin.id), "nobody has it")
