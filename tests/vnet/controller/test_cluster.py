@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import free_port, run_dir, wait_until
+from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
 from tests.vnet.controller.databases import opened, stop_embedded
 from vnet.cli.exits import Exit
 from vnet.cli.main import run
+from vnet.client import ClientError, VmSpec
 from vnet.controller.cluster import Member, parse_status
+from vnet.controller.cluster import status as cluster_status
 from vnet.controller.daemon import Options, main
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid
@@ -153,3 +157,54 @@ def test_what_would_lose_a_pool_or_can_never_be_is_refused(
     assert not servers.databases[2].database.exists()
     with pytest.raises(Invalid, match="--pool"):
         main(Options(run_dir=servers.databases[0].run_dir, state_dir=servers.databases[0].state_dir))
+
+
+def put(made: Controller, vm: str) -> bool:
+    """Whether a VM could be created."""
+    with made.client() as client:
+        try:
+            client.put_vm(vm, VmSpec())
+        except ClientError:
+            return False
+        return True
+
+
+@pytest.mark.ovs
+def test_a_controller_that_serves_the_pool_goes_on_when_a_cluster_is_made_of_it() -> None:
+    with controller() as made:
+        pid = made.database.pid()
+        where = ["--run-dir", str(made.database.run_dir), "--state-dir", str(made.database.state_dir)]
+        assert run(["pool", "create-cluster", "--address", f"tcp:127.0.0.1:{free_port()}", *where]) == Exit.OK
+        assert made.database.pid() != pid
+        wait_until(lambda: put(made, "after"), "the controller reaches its database again")
+        with made.client() as client:
+            assert {network.name for network in client.networks()} == {"tenant", "prod", "bare", "lab"}
+        made.stop()
+        made.launch()
+        assert made.process is not None
+        assert made.process.wait(30) == Exit.INVALID_INPUT
+        assert "--pool" in made.log.read_text()
+
+
+@pytest.mark.ovs
+def test_controllers_follow_the_leader_from_server_to_server(servers: Servers) -> None:
+    assert servers.create() == Exit.OK
+    assert [servers.join(at) for at in (1, 2)] == [Exit.OK, Exit.OK]
+    pool = [option for database in servers.databases for option in ("--pool", database.remote)]
+    with run_dir() as one, run_dir() as two:
+        controllers = [Controller(path, tuple(pool)) for path in (one, two)]
+        try:
+            for made in controllers:
+                made.start()
+            with controllers[0].client() as client:
+                client.apply(DOCUMENT, "test.vnet.yaml", wait_s=0)
+            leaders = [m.server for m in cluster_status(servers.databases[0], 0) if m.role == "leader"]
+            stop_embedded(servers.databases[servers.addresses.index(leaders[0])])
+            for number, made in enumerate(controllers):
+                wait_until(lambda m=made, n=number: put(m, f"after{n}"), "the next leader")  # type: ignore[misc]
+            with controllers[0].client() as client:
+                wait_until(lambda: {vm.name for vm in client.vms()} >= {"after0", "after1"}, "both see both")
+                assert {network.name for network in client.networks()} == {"tenant", "prod", "bare", "lab"}
+        finally:
+            for made in controllers:
+                made.stop(signal.SIGKILL)
