@@ -15,6 +15,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -272,6 +273,12 @@ class NetnsDriver:
         """Tell a host's userspace tunnels their peers' MACs: they drop the frame that makes them ask."""
         ovs = self.ovs(name)
         ovs.appctl("tnl/neigh/aging", "3600")
+        own = self.spec.host(name).address
+        if own is not None:
+            # Open vSwitch flushes the routes it copied from the kernel whenever any device comes or goes, and for some
+            # milliseconds its userspace tunnels lead nowhere. A route of ours stays.
+            prefix = ip_network(f"{own}/{self.spec.prefix(ip_address(own).version)}", strict=False)
+            ovs.appctl("ovs/route/add", str(prefix), "br-phy")
         for index, peer in enumerate(self.spec.hosts):
             if peer.address is not None and peer.name != name:
                 ovs.appctl("tnl/neigh/set", "br-phy", peer.address, host_mac(index))

@@ -1,0 +1,127 @@
+"""Every change is hitless for whoever it does not concern: streams between other VIFs lose nothing and get nothing twice.
+
+Devices come and go on xen3 only, and the streams of tunnels are between the other two: when a device goes, Open vSwitch 3.1
+itself forgets its userspace tunnels' routes and addresses for some milliseconds, on that host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from ovsctl.ovsdb import Client, Delete, Insert, Update
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.packets.pools import NETWORKS, every_type
+from vnet.lab import Driver, Lab
+from vnet.model import Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
+from vnet.pool.rows import to_columns
+
+WATCHED = ("vlan", "vx", "gre")
+SPARE = Vif("spare/0", "vx", "0a:00:00:01:00:01", vm="spare", addresses=("10.222.0.1",))
+
+
+def pool() -> PoolState:
+    """A VIF per host on the watched networks, and a spare VM on one of them."""
+    whole = every_type(per_host=1)
+    networks = {name: NETWORKS[name] for name in WATCHED}
+    vifs = {vif.id: vif for vif in whole.vifs.values() if vif.network in networks and not vif.trunk}
+    vms = {vif.vm: Vm(vif.vm, vif.host) for vif in vifs.values() if vif.vm}
+    return replace(whole, networks=networks, vifs=vifs | {SPARE.id: SPARE}, vms=vms | {"spare": Vm("spare")})
+
+
+Change = Callable[[Lab, Client], Awaitable[None]]
+
+
+async def _settled(lab: Lab) -> None:
+    await asyncio.to_thread(lab.daemons.settle)
+
+
+async def vifs_come_and_go(lab: Lab, client: Client) -> None:
+    for _ in range(2):
+        await asyncio.to_thread(lab.start, "spare", "xen3")
+        await _settled(lab)
+        await asyncio.to_thread(lab.stop, "spare")
+        await _settled(lab)
+
+
+async def networks_come_and_go(lab: Lab, client: Client) -> None:
+    other = Network("other", NetworkType.GENEVE, 50, 1450, key=9000)
+    vlan = Network("other-vlan", NetworkType.VLAN, 51, 1500, key=9001, tag=777, uplink="trunk0")
+    await client.transact(*(Insert("Network", to_columns(network)) for network in (other, vlan)))
+    for name in ("other", "other-vlan"):  # a new tunnel port and a new VLAN on each host that it touches
+        await client.transact(Update("Vif", (("id", "==", SPARE.id),), {"network": name}))
+        await asyncio.to_thread(lab.start, "spare", "xen3")
+        await _settled(lab)
+        await asyncio.to_thread(lab.stop, "spare")
+        await _settled(lab)
+    await client.transact(Update("Vif", (("id", "==", SPARE.id),), {"network": "vx"}))
+    await client.transact(
+        Delete("Network", (("name", "==", "other"),)), Delete("Network", (("name", "==", "other-vlan"),))
+    )
+    await _settled(lab)
+
+
+async def hosts_come_and_go(lab: Lab, client: Client) -> None:
+    far = Host("far", "10.99.0.77")
+    await client.transact(Insert("Host", to_columns(far)))
+    await _settled(lab)
+    await client.transact(Update("Host", (("name", "==", "far"),), {"address": "10.99.0.78"}))
+    await _settled(lab)
+    await client.transact(Delete("Host", (("name", "==", "far"),)))
+    await _settled(lab)
+
+
+async def mtu_changes(lab: Lab, client: Client) -> None:
+    for mtu in (1400, 1450):
+        await client.transact(Update("Network", (("name", "==", "vx"),), {"mtu": mtu}))
+        await _settled(lab)
+
+
+async def uplinks_come_and_go(lab: Lab, client: Client) -> None:
+    """An uplink whose place is before the others' gives every VLAN segment of the host another number."""
+    early = Uplink("aaa", ("ghost0",))
+    await client.transact(Insert("Uplink", {**to_columns(early), "host": "xen3"}))
+    await asyncio.sleep(0.5)
+    await client.transact(Delete("Uplink", (("host", "==", "xen3"), ("name", "==", "aaa"))))
+    await _settled(lab)
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[tuple[Lab, Client]]:
+    def up() -> Lab:
+        lab = Lab.up(pool(), name=new_name(), driver=Driver.NETNS, daemons=True)
+        try:
+            for guest in lab.spec.guests:
+                if guest.host is not None:
+                    lab.start(guest.name)
+            lab.daemons.settle()
+        except BaseException:
+            lab.down()
+            raise
+        return lab
+
+    with await asyncio.to_thread(up) as lab:
+        async with Client([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
+            yield lab, client
+
+
+@pytest.mark.parametrize(
+    "change", [vifs_come_and_go, networks_come_and_go, hosts_come_and_go, mtu_changes, uplinks_come_and_go]
+)
+async def test_others_lose_nothing(change: Change) -> None:
+    async with running() as (lab, client):
+        pairs = [(f"{n}-{a}0/0", f"{n}-{b}0/0") for n in WATCHED for a, b in ((1, 2), (2, 1))]
+        pairs += [("vlan-10/0", "vlan-30/0"), ("vlan-30/0", "vlan-10/0")]
+        with contextlib.ExitStack() as stack:
+            streams = {pair: stack.enter_context(lab.stream(*pair, period_ms=2)) for pair in pairs}
+            await asyncio.sleep(0.2)
+            await change(lab, client)
+            await asyncio.sleep(0.2)
+        for (source, target), stream in streams.items():
+            got = stream.report.at(target)
+            assert (got.lost, got.duplicated) == (0, 0), (source, target, got.lost_numbers, len(stream.report.sent))
+            assert set(stream.report.received) == {target}
