@@ -19,7 +19,7 @@ from vnet.agent.announce import rarp
 from vnet.agent.bindings import Bindings
 from vnet.agent.flows import FlowKeeper
 from vnet.agent.pool import PoolFold, Where, monitors, network_conditions, next_asked, vif_condition
-from vnet.agent.ports import MONITORS, read_ports
+from vnet.agent.ports import MONITORS, read_ports, vif_ports
 from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
@@ -222,7 +222,7 @@ class Agent:
         if self._ovs is None:
             return
         found = read_ports(self._ovs, self.options.switch.bridge)
-        vifs = {port.vif: port for port in found if port.vif is not None}
+        vifs = vif_ports(found)
         before = self.bindings.ports
         for vif in before.keys() | vifs.keys():
             if before.get(vif) != vifs.get(vif):

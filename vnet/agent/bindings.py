@@ -98,7 +98,7 @@ class Bindings:
         mine = view.binding(vif.network, vif_id, self._pool.me)
         decision = decide(self._pool.me, vif, view.networks.get(vif.network), where, mine, vif_id in self.ports)
         port = self.ports.get(vif_id)
-        problem = decision.problem or (f"port {port.name}: {port.error}" if port and port.error else "")
+        problem = decision.problem or (port.problem if port else "")
         if problem:
             self.problems[vif_id] = problem
         self._carry_out(vif, mine, decision)

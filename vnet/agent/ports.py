@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ovsctl.ovsdb import Monitor
@@ -13,6 +14,7 @@ from vnet.pool.rows import Row
 
 IFACE_ID = "iface-id"
 XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so
+NO_OFPORT = 1 << 16  # more than any
 
 # What a plan of rows needs, and what vswitchd answers; statistics, which change every few seconds, are left out.
 MONITORS = {
@@ -29,13 +31,24 @@ class Tables(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalPort:
-    """An interface on the integration bridge. ofport is None until vswitchd has it, mtu in bytes."""
+    """An interface on the integration bridge. ofport is None until vswitchd has it, mtu in bytes; also: other ports
+    that name the same VIF and are not used."""
 
     name: str
     vif: str | None
     ofport: int | None
     mtu_request: int | None
     error: str | None
+    also: tuple[str, ...] = ()
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, "" if nothing is."""
+        if self.error:
+            return f"port {self.name}: {self.error}"
+        if self.also:
+            return f"{' and '.join((self.name, *self.also))} name the same VIF: port {self.name} is used, it came first"
+        return ""
 
 
 def vif_of(external_ids: Mapping[str, str]) -> str | None:
@@ -57,7 +70,23 @@ def read_ports(tables: Tables, bridge: str) -> list[LocalPort]:
     return sorted(found, key=lambda port: port.name)
 
 
+def vif_ports(found: Iterable[LocalPort]) -> dict[str, LocalPort]:
+    """The port of each VIF. Of several that name one VIF it is the one with the lowest ofport, which came first: a second
+    one must not take over what runs."""
+    naming: dict[str, list[LocalPort]] = defaultdict(list)
+    for port in found:
+        if port.vif is not None:
+            naming[port.vif].append(port)
+    chosen = {}
+    for vif, ports in naming.items():
+        first, *others = sorted(ports, key=lambda port: (port.ofport or NO_OFPORT, port.name))
+        chosen[vif] = replace(first, also=tuple(port.name for port in others))
+    return chosen
+
+
 def _local_port(row: Row) -> LocalPort:
     ofport = row["ofport"]
-    usable = ofport if ofport is not None and ofport > 0 else None  # -1: vswitchd could not add it
-    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], row["error"])
+    usable = ofport if ofport is not None and ofport > 0 else None
+    # -1: vswitchd could not add it (ovs-vswitchd.conf.db(5)); it does not always say why.
+    error = row["error"] or ("ovs-vswitchd could not add it: see its log" if ofport == -1 else None)
+    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ovsctl.ovsdb import Delete
 from tests.vnet.agent.pool import LAB, TENANT, pool_of, until, vif
 from vnet.model import BindingState
@@ -47,6 +49,24 @@ async def test_the_second_port_of_a_vif_stays_silent_and_says_why() -> None:
         assert "runs on host xen1" in problem
         assert set(await pool.bindings()) == {("vm1/0", "xen1")}
         assert not any("in_port=1," in flow for flow in second.flows())
+
+
+@pytest.mark.parametrize("name", ["a0", "z0"])
+async def test_a_second_port_on_the_same_host_does_not_take_over(name: str) -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1))
+        host = pool.hosts["xen1"]
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        host.add_port(name, "vm1/0")
+        problem = await until(lambda: host.agent.bindings.problems.get("vm1/0"), "a problem")
+        assert problem == f"p1 and {name} name the same VIF: port p1 is used, it came first"
+        first, second = (host.switch.server.vsctl("get", "interface", port, "ofport").strip() for port in ("p1", name))
+        assert any(f"in_port={first}," in flow for flow in host.flows())
+        assert not any(f"in_port={second}," in flow or f"output:{second}" in flow for flow in host.flows())
+        host.switch.server.vsctl("del-port", "br-int", "p1")
+        await until(lambda: any(f"in_port={second}," in flow for flow in host.flows()), "the other port is it now")
+        await until(lambda: not host.agent.bindings.problems, "no problem")
 
 
 async def test_the_host_that_was_asked_for_takes_a_vif_over() -> None:
