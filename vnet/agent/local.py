@@ -15,15 +15,17 @@ from typing import Any
 import msgspec
 
 from ovsctl.openflow import format_flow
-from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, OvsdbError, by_uuid
+from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, OvsdbError, Row, by_uuid
 from vnet.agent.agent import Agent
-from vnet.agent.ports import IFACE_ID, vif_of
+from vnet.agent.ports import IFACE_ID, read_ports, vif_of
+from vnet.agent.rows import OWNER
 from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, COOKIE_OBJECT_MASK, PIPELINE, Category, Table, cookie
 from vnet.model import BindingState
 from vnet.model.values import DEVICE_NAME_MAX, VIF_ID
 
 MAX_LINE_BYTES = 64 * 1024
 SOCKET_MODE = 0o660
+VSWITCHD_POLL_S, VSWITCHD_POLLS = 0.002, 1000  # how long a plug waits for ovs-vswitchd's word
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,33 +97,63 @@ class LocalSocket:
         if not 0 < len(device) <= DEVICE_NAME_MAX or "/" in device:
             raise Refused("invalid", f"{device!r} is no device name")
         bridge = self._agent.options.switch.bridge
-        ovs = self._agent.ovs
-        rows = [row for row in ovs["Bridge"].values() if row["name"] == bridge]
+        rows = [row for row in self._agent.ovs["Bridge"].values() if row["name"] == bridge]
         if not rows:
             raise Refused("failed", f"bridge {bridge} is not there yet: is ovs-vswitchd running?")
-        present = next((row for row in ovs["Interface"].values() if row["name"] == device), None)
-        if present is not None and vif_of(present["external_ids"]) not in (None, vif):
-            raise Refused("conflict", f"port {device} is that of VIF {vif_of(present['external_ids'])}")
-        ids = {IFACE_ID: vif}
-        if present is not None:
-            change = Mutate("Interface", by_uuid(present.uuid), (("external_ids", "insert", ids),))
+        other = self._agent.bindings.ports.get(vif)
+        if other is not None and other.name != device and other.ofport is not None:
+            raise Refused("conflict", f"VIF {vif} has port {other.name} here already: unplug it first")
+        if present := self._present(device, vif):
+            change = Mutate("Interface", by_uuid(present.uuid), (("external_ids", "insert", {IFACE_ID: vif}),))
             await self._agent.ovs_client.transact(change)
         else:
             await self._agent.ovs_client.transact(
-                Insert("Interface", {"name": device, "external_ids": ids}, "iface"),
+                Insert("Interface", {"name": device, "external_ids": {IFACE_ID: vif}}, "iface"),
                 Insert("Port", {"name": device, "interfaces": frozenset({NamedUuid("iface")})}, "port"),
                 Mutate("Bridge", by_uuid(rows[0].uuid), (("ports", "insert", frozenset({NamedUuid("port")})),)),
                 Mutate("Open_vSwitch", (), (("next_cfg", "+=", 1),)),
             )
+        if error := await self._error_of(device):
+            if not present:
+                await self._remove_port(device)
+            raise Refused("failed", f"port {device}: {error}")
         return {"vif": vif, "port": device}
+
+    def _present(self, device: str, vif: str) -> Row | None:
+        """The interface of that name, None if there is none; Refused if it is not for the VIF to have."""
+        bridge, ovs = self._agent.options.switch.bridge, self._agent.ovs
+        row = next((row for row in ovs["Interface"].values() if row["name"] == device), None)
+        if row is None:
+            return None
+        if vif_of(row["external_ids"]) not in (None, vif):
+            raise Refused("conflict", f"port {device} is that of VIF {vif_of(row['external_ids'])}")
+        if OWNER.owns(row):
+            raise Refused("conflict", f"port {device} is one that the agent made")
+        if device not in {port.name for port in read_ports(ovs, bridge)}:
+            raise Refused("conflict", f"device {device} is a port of another bridge than {bridge}")
+        return row
+
+    async def _error_of(self, device: str) -> str | None:
+        """What ovs-vswitchd says is wrong with an interface, once it has looked at it; None also while it does not run."""
+        for _ in range(VSWITCHD_POLLS):
+            found = read_ports(self._agent.ovs, self._agent.options.switch.bridge)
+            port = next((port for port in found if port.name == device), None)
+            if port is not None and (port.error or port.ofport):
+                return port.error
+            await asyncio.sleep(VSWITCHD_POLL_S)
+        return None
 
     async def _unplug(self, params: dict[str, str]) -> object:
         vif = _vif(params)
         port = self._agent.bindings.ports.get(vif)
         if port is None:
             return {"vif": vif, "port": None}
+        await self._remove_port(port.name)
+        return {"vif": vif, "port": port.name}
+
+    async def _remove_port(self, name: str) -> None:
         ovs, bridge = self._agent.ovs, self._agent.options.switch.bridge
-        found = [row for row in ovs["Port"].values() if row["name"] == port.name]
+        found = [row for row in ovs["Port"].values() if row["name"] == name]
         holders = [row for row in ovs["Bridge"].values() if row["name"] == bridge]
         for row in found:
             await self._agent.ovs_client.transact(
@@ -129,7 +161,6 @@ class LocalSocket:
                 Delete("Port", by_uuid(row.uuid)),
                 Mutate("Open_vSwitch", (), (("next_cfg", "+=", 1),)),
             )
-        return {"vif": vif, "port": port.name}
 
     async def _switch(self, params: dict[str, str]) -> object:
         return self._set_state(_vif(params), BindingState.RECEIVING)
