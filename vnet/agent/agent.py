@@ -7,7 +7,6 @@ it, so every step sees one consistent view. Nothing is deleted before the first 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,6 @@ from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
 from vnet.model import AgentStatus, BindingState
-
-log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 TRIM_AFTER_S = 2.0
@@ -256,14 +253,12 @@ class Agent:
         return False
 
     def _flows_drifted(self, count: int) -> None:
-        log.warning("%d flows changed by hand were put back", count)
         self.reports.event("drift", f"{count} flows of {self.options.switch.bridge} differed and were put back")
 
     def _refused(self, text: str) -> None:
         self.reports.event("refused", f"{self.options.switch.bridge} did not take its flows: {text}")
 
     def _rows_drifted(self, text: str) -> None:
-        log.warning("rows changed by hand were put back: %s", text)
         self.reports.event("drift", f"put back: {text}")
 
     def _written(self, kind: str, text: str, binding: Any) -> None:

@@ -15,11 +15,13 @@ from vnet.agent import writes
 from vnet.agent.bindings import Bindings
 from vnet.agent.pool import PoolFold
 from vnet.compile import Role
+from vnet.logs import about
 from vnet.model import AgentStatus, Binding, BindingState, Event, NetworkType
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+WARNINGS = ("drift", "problem", "refused")
 MAX_EVENTS = 200  # waiting to be written; older ones are dropped first
 
 
@@ -59,6 +61,8 @@ class Reporter:
     def event(self, kind: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
         """Something happened that people should be able to read later."""
         network, vif = (binding.network, binding.vif) if binding else ("", vif)
+        fields = about(network=network or None, vif=vif or None, generation=self._pool.generation)
+        log.log(logging.WARNING if kind in WARNINGS else logging.INFO, "%s: %s", kind, text, extra=fields)
         self._events.append(Event(self._now_ms(), kind, text, self._pool.me, network, vif))
         del self._events[:-MAX_EVENTS]
         self._wake.set()

@@ -178,4 +178,9 @@ class Service:
 def _log(write: Write, events: Sequence[Event]) -> None:
     for event in events:
         fields = {"host": event.host or None, "network": event.network or None, "vif": event.vif or None}
-        log.info(event.text, extra=about(**fields, revision=write.revision, generation=write.generation))
+        log.info(
+            "%s: %s",
+            event.kind,
+            event.text,
+            extra=about(**fields, revision=write.revision, generation=write.generation),
+        )

@@ -69,6 +69,21 @@ async def test_a_second_port_on_the_same_host_does_not_take_over(name: str) -> N
         await until(lambda: not host.agent.bindings.problems, "no problem")
 
 
+async def test_what_happens_to_a_vif_is_logged_with_what_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vnet.agent")
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        pool.hosts["xen1"].add_port("p2", "nobody")
+        await until(lambda: pool.hosts["xen1"].agent.bindings.problems, "a problem")
+    said = {(r.levelname, r.getMessage(), r.__dict__.get("vnet_vif"), r.__dict__.get("vnet_network"))
+            for r in caplog.records}  # fmt: skip
+    assert ("INFO", "active: active on xen1", "vm1/0", "tenant") in said
+    assert ("WARNING", "problem: the pool has no VIF nobody, which port p2 names", "nobody", None) in said
+    assert all("vnet_generation" in r.__dict__ for r in caplog.records if r.name == "vnet.agent.reports")
+
+
 async def test_the_host_that_was_asked_for_takes_a_vif_over() -> None:
     async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
         await pool.insert(vif(1))
