@@ -20,6 +20,7 @@ from starlette.routing import Route as StarletteRoute
 from vnet import api
 from vnet.controller import openapi
 from vnet.controller.applying import InvalidDocument
+from vnet.controller.bodies import decode_body
 from vnet.controller.calls import Call, Route, Text
 from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized
 from vnet.controller.routes import routes
@@ -162,19 +163,7 @@ async def _body(route: Route, request: Request) -> Any:
         if data:
             raise Invalid("body", "this call takes no body")
         return None
-    try:
-        return msgspec.json.decode(data or b"{}", type=route.body)
-    except msgspec.ValidationError as error:
-        message, _, at = str(error).partition(" - at `$")
-        raise Invalid("body", str(error), at.strip("`.") or _quoted(message)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid("json", f"the body is no JSON: {error}") from None
-
-
-def _quoted(message: str) -> str:
-    """The field that a message names: 'Object missing required field `network`'."""
-    parts = message.split("`")
-    return parts[1] if len(parts) == 3 else ""
+    return decode_body(data, route.body)
 
 
 async def read_bounded(request: Request, limit: int) -> bytes:

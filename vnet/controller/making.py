@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from enum import Enum
+from ipaddress import ip_address
 from typing import TypeVar
 
 from vnet import api
@@ -38,6 +39,7 @@ from vnet.model.values import MIN_MTU
 from vnet.pool.changes import Delete, Insert, RowChange
 from vnet.pool.view import PoolView
 from vnet.topology.nearest import listing, nearest
+from vnet.topology.view import Range
 
 T = TypeVar("T")
 Asked = list[tuple[str, object, object]]  # (field, what the call says or None, what is)
@@ -76,7 +78,24 @@ def _same(kind: str, name: str, asked: Asked) -> None:
     """Refuse when a field that the call names, `(field, asked, is)`, is not what it is; None stands for not named."""
     for field, wanted, have in asked:
         if wanted is not None and wanted != have:
-            raise Conflict(f"{kind}-exists", f"{kind} {name} exists with {field} {have}, not {wanted}", field)
+            message = f"{kind} {name} exists with {field} {_spelled(have)}, not {_spelled(wanted)}"
+            raise Conflict(f"{kind}-exists", message, field)
+
+
+def _spelled(value: object) -> str:
+    """A value as a call would spell it."""
+    if value is None:
+        return "none"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, Trunk):
+        return _spelled(value.tags) if value.tags else "all"
+    if isinstance(value, Uplink):
+        mode = f" ({value.mode.value})" if value.mode is not None else ""
+        return f"{value.name}: {' '.join(value.members)}{mode}"
+    if isinstance(value, (tuple, frozenset)):
+        return ", ".join(map(_spelled, value if isinstance(value, tuple) else sorted(value))) or "none"
+    return str(value)
 
 
 # --- VIFs -----------------------------------------------------------------------------------------
@@ -169,13 +188,7 @@ def _check_vif(view: PoolView, vif: Vif, network: Network) -> None:
         reason = place_problem(view, vif, vif.host)
         if reason is not None:
             raise Invalid(reason.code, f"host: {reason.text}", "host")
-    subnets = [ip_network(subnet.cidr) for subnet in state.subnets.values() if subnet.network == network.name]
-    for address in vif.addresses:
-        if subnets and not any(ip_address(address) in subnet for subnet in subnets):
-            listed = ", ".join(map(str, subnets))
-            raise Invalid(
-                "address-outside", f"addresses: {address} is in no subnet of {network.name} ({listed})", "addresses"
-            )
+    _check_addresses(state, vif)
     for other in state.vifs.values():
         if other.network != network.name:
             continue
@@ -184,6 +197,24 @@ def _check_vif(view: PoolView, vif: Vif, network: Network) -> None:
         taken = set(vif.addresses) & set(other.addresses)
         if taken:
             raise Conflict("address-taken", f"VIF {other.id} has {min(taken)} on network {network.name}", "addresses")
+
+
+def _check_addresses(state: PoolState, vif: Vif) -> None:
+    """A VIF may have each of its addresses, in the subnets that its network has."""
+    there = [subnet for subnet in state.subnets.values() if subnet.network == vif.network]
+    ranges = [Range.of(subnet.name, subnet.cidr, subnet.gateway, None) for subnet in there]
+    for address in vif.addresses if ranges else ():
+        parsed = ip_address(address)
+        number = int(parsed)
+        found = next((r for r in ranges if r.version == parsed.version and r.first <= number <= r.last), None)
+        if found is None:
+            listed = ", ".join(subnet.cidr for subnet in there)
+            message = f"addresses: {address} is in no subnet of {vif.network} ({listed})"
+            raise Invalid("address-outside", message, "addresses")
+        if found.gateway == number:
+            raise Conflict("address-taken", f"{address} is the gateway of subnet {found.name}", "addresses")
+        if why := found.reserved(number):
+            raise Invalid("address-reserved", f"addresses: {address} is {why} ({found.cidr})", "addresses")
 
 
 def _checked(make: Callable[[], T]) -> T:
@@ -315,7 +346,33 @@ def make_host(view: PoolView, name: str, spec: api.HostSpec) -> Outcome:
     for other in view.state.hosts.values():
         if host.address is not None and other.address == host.address:
             raise Conflict("address-taken", f"host {other.name} has the address {host.address}", "address")
+    _check_host(view.state, host)
     return Outcome(name, (Insert(host),))
+
+
+def _check_host(state: PoolState, host: Host) -> None:
+    """The host can take part in the tunnels of the pool, and has what the networks that may be on it need."""
+    version = ip_address(host.address).version if host.address is not None else None
+    for other in state.hosts.values():
+        if None not in (version, other.address) and ip_address(other.address or "").version != version:
+            message = (
+                f"address: IPv{version}, and host {other.name} has {other.address}: a pool's tunnels are of one family"
+            )
+            raise Invalid("mixed-families", message, "address")
+    for network in state.networks.values():
+        if not network.on(host.name):
+            continue
+        if network.type.is_tunnel and host.address is None:
+            raise Invalid("no-address", f"address: network {network.name} may be on it and needs one", "address")
+        if network.type is not NetworkType.VLAN:
+            continue
+        uplink = host.uplink(network.uplink or "")
+        if uplink is None:
+            message = f"uplinks: network {network.name} may be on it and needs uplink {network.uplink}"
+            raise Invalid("no-uplink", message, "uplinks")
+        if uplink.mtu is not None and uplink.mtu < network.mtu:
+            message = f"uplinks: network {network.name} has an MTU of {network.mtu}: uplink {uplink.name} carries {uplink.mtu}"
+            raise Invalid("mtu", message, "uplinks")
 
 
 def drop_host(view: PoolView, name: str) -> Outcome:

@@ -234,6 +234,9 @@ class Network:
             _range("key", self.key, low, high)
         if (self.type is NetworkType.VLAN) != (self.tag is not None and self.uplink is not None):
             raise InvalidValue("tag", "a VLAN network, and no other, has a tag and an uplink")
+        if self.type is not NetworkType.VLAN and (self.tag is not None or self.uplink is not None):
+            what = "tag" if self.tag is not None else "uplink"
+            raise InvalidValue(what, f"{self.type.value} networks have no {what}")
         if self.tag is not None:
             _range("tag", self.tag, 0, MAX_TAG)
 
