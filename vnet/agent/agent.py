@@ -73,7 +73,6 @@ class Agent:
         self._ovs: Replica | None = None
         self._work = asyncio.Event()
         self._look = asyncio.Event()
-        self._asked_networks: Set[str] = frozenset()  # that the monitor's conditions name
         self._trim_due = False
         self._trim_timer: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -279,15 +278,15 @@ class Agent:
         useful, networks = self._useful()
         needed = {vif for vif in useful if self.pool.must_ask(vif)}
         asked = next_asked(self.pool.asked, needed, useful, trim=trim)
-        asked_networks = next_asked(self._asked_networks, networks, networks, trim=trim)
+        asked_networks = next_asked(self.pool.asked_networks, networks, networks, trim=trim)
         changed: dict[str, Where] = {}
         if asked != self.pool.asked:
             changed["Vif"] = vif_condition(self.me, asked)
-        if asked_networks != self._asked_networks:
+        if asked_networks != self.pool.asked_networks:
             changed["Network"], changed["Binding"] = network_conditions(self.me, asked_networks)
         self.conditions_set += len(changed)
         await asyncio.gather(*(self._replica.set_condition(table, where) for table, where in changed.items()))
-        self.pool.asked, self._asked_networks = asked, asked_networks
+        self.pool.asked, self.pool.asked_networks = asked, asked_networks
         return bool(changed)
 
     def _useful(self) -> tuple[Set[str], Set[str]]:
@@ -311,7 +310,7 @@ class Agent:
     def _trim_later(self) -> None:
         """Has what conditions name without need taken out of them in a while, once for many unplugs."""
         useful, networks = self._useful()
-        if self._trim_timer is None and (self.pool.asked - useful or self._asked_networks - networks):
+        if self._trim_timer is None and (self.pool.asked - useful or self.pool.asked_networks - networks):
             self._trim_timer = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._trim_now)
 
     def _trim_now(self) -> None:

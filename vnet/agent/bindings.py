@@ -79,7 +79,8 @@ class Bindings:
         view = self._pool.compiler.view
         before = self.problems.pop(vif_id, None)
         vif = view.vifs.get(vif_id)
-        known = vif is not None and vif.network in view.networks
+        # A network's row comes before its bindings: claiming in between would take a VIF from the host that runs it.
+        known = vif is not None and vif.network in view.networks and vif.network in self._pool.asked_networks
         if vif_id in self.ports and not known and vif_id not in self._asked:
             self.incomplete.add(vif_id)
             return

@@ -76,6 +76,9 @@ class PoolFold:
         self.bad_rows: dict[str, str] = {}
         self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
         self.asked: Set[str] = frozenset()  # the VIFs that the monitor's condition names
+        self.asked_networks: Set[str] = (
+            frozenset()
+        )  # those whose row and bindings it names, and the pool has answered for
         self.doubtful: set[str] = (
             set()
         )  # VIFs with a port or binding here whose row went: deleted, or only wanted elsewhere
