@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import Figure, Result, arguments, report
 from benchmarks.large_pool import Size, contents, pool_server
+from benchmarks.processes import Process
 from ovsctl.ovsdb import Client, Monitor
 from tests.servers import OvsdbServer, Vswitchd, end, spawn, vswitchd
 from vnet.pool.rows import SCHEMA_NAME
@@ -53,23 +52,6 @@ def add_ports(switch: Vswitchd, vifs: list[int]) -> None:
         args += ["--", "add-port", "br-int", f"v{number}", "--", "set", "interface", f"v{number}", "type=dummy",
                  f'external_ids:iface-id="vm{number}/0"']  # fmt: skip
     switch.server.vsctl(*args)
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What /proc says of a process: bytes in MB (10^6), processor time in seconds."""
-
-    resident_mb: float
-    peak_mb: float
-    cpu_s: float
-
-    @classmethod
-    def of(cls, pid: int) -> Process:
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        cpu_s = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-        kib = {name: int(status[name].split()[0]) for name in ("VmRSS", "VmHWM")}
-        return cls(kib["VmRSS"] * 1024 / 1e6, kib["VmHWM"] * 1024 / 1e6, cpu_s)
 
 
 async def ask_status(socket: Path) -> dict[str, object]:
@@ -140,8 +122,7 @@ def run(size: Size, runs: int) -> Result:
                 add_ports(switch, local)
                 samples.append(asyncio.run(measure(pool, switch, len(local))))
             forget(pool, size)
-    medians = {f.key: sorted(s[f.key] for s in samples)[len(samples) // 2] for f in FIGURES}
-    return Result(f"cold start: {len(local)} VIFs in a pool of {size}", FIGURES, {"vnet": medians}, runs)
+    return Result.of(f"cold start: {len(local)} VIFs in a pool of {size}", FIGURES, samples)
 
 
 def forget(pool: OvsdbServer, size: Size) -> None:

@@ -35,6 +35,12 @@ class Result:
     medians: dict[str, dict[str, float]]
     runs: int
 
+    @classmethod
+    def of(cls, work: str, figures: Sequence[Figure], samples: Sequence[Mapping[str, float]]) -> Result:
+        """Ours alone, where there is no peer."""
+        medians = {figure.key: statistics.median(one[figure.key] for one in samples) for figure in figures}
+        return cls(work, tuple(figures), {"vnet": medians}, len(samples))
+
     def ratio(self, figure: Figure, peer: str, ours: str) -> float:
         """How many times more the peer takes than we do."""
         return self.medians[peer][figure.key] / self.medians[ours][figure.key]
