@@ -15,6 +15,9 @@ from .framing import Framer
 from .jsontext import decode_json
 
 MAX_MESSAGE_BYTES = 1 << 30
+# How fast a server that works on a request at all gets through it: it answers nothing else meanwhile, no echo either. An
+# ovsdb-server does 4 MB of inserts a second, so on a machine that is busy with other things it may take as long as this says.
+SLOWEST_BYTES_PER_S = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Session:
     ) -> None:
         self._framer = Framer(max_message_bytes)
         self._outgoing: list[bytes] = []
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, int] = {}  # request to its size in bytes
         self._next_id = 0
         self._heard_s = now_s
         self._probed = False
@@ -74,8 +77,9 @@ class Session:
     def request(self, method: str, params: object) -> int:
         """Queue a request; returns the id that its Reply will carry."""
         self._next_id += 1
-        self._in_flight.add(self._next_id)
-        self._outgoing.append(_encode({"method": method, "params": params, "id": self._next_id}))
+        message = _encode({"method": method, "params": params, "id": self._next_id})
+        self._in_flight[self._next_id] = len(message)
+        self._outgoing.append(message)
         return self._next_id
 
     def notify(self, method: str, params: object) -> None:
@@ -119,7 +123,7 @@ class Session:
             return None
         if not isinstance(message.id, int) or message.id not in self._in_flight:
             raise ProtocolError(f"an answer to a request that is not in flight: {str(message.id)[:40]}")
-        self._in_flight.remove(message.id)
+        del self._in_flight[message.id]
         return Reply(message.id, message.result, message.error)
 
     def _answer(self, message: _Message) -> None:
@@ -133,11 +137,15 @@ class Session:
     # --- time ---------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """Queue an echo when the peer was silent for one interval; after two raise ConnectionLost."""
+        """Queue an echo when the peer was silent for one interval; after two raise ConnectionLost.
+
+        While a large request is in flight the peer has the time to work on it besides.
+        """
         if self.probe_interval_s is None:
             return
         silent_s = now_s - self._heard_s
-        if silent_s >= 2 * self.probe_interval_s:
+        working_s = sum(self._in_flight.values()) / SLOWEST_BYTES_PER_S
+        if silent_s >= 2 * self.probe_interval_s + working_s:
             raise ConnectionLost(f"the server was silent for {silent_s:.1f} s")
         if silent_s >= self.probe_interval_s and not self._probed:
             self._probed = True

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsctl.ovsdb import ConnectionLost, DecodeError, MessageTooLong, Notification, ProtocolError, Reply, Session
+from ovsctl.ovsdb.session import SLOWEST_BYTES_PER_S
 
 
 def message(**members: object) -> bytes:
@@ -78,6 +79,19 @@ def test_silence_is_probed_once_and_then_ends_the_session() -> None:
     assert len(sent(session)) == 1
     with pytest.raises(ConnectionLost, match=r"silent for 10\.0 s"):
         session.tick(118)
+
+
+def test_a_server_has_the_time_to_work_on_a_large_request() -> None:
+    session = Session(now_s=100, probe_interval_s=5)
+    request = session.request("transact", ["x" * 5 * SLOWEST_BYTES_PER_S])
+    session.tick(114.9)
+    session.receive(message(id=request, result=[], error=None), 114.9)
+    with pytest.raises(ConnectionLost, match=r"silent for 10\.0 s"):
+        session.tick(124.9)
+    session = Session(now_s=100, probe_interval_s=5)
+    session.request("transact", ["x" * 5 * SLOWEST_BYTES_PER_S])
+    with pytest.raises(ConnectionLost, match=r"silent for 15\.1 s"):
+        session.tick(115.1)
 
 
 def test_without_an_interval_silence_is_no_matter() -> None:
