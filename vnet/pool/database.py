@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 TABLES = ("Pool", "Host", "Uplink", "Network", "Subnet", "Vm", "Vif", "Binding", "Agent", "Event")
 WRITE_TIMEOUT_S = 10.0
+WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
 READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds
 OUR_SCHEMA = Schema.parse(SCHEMA_TEXT)
 
@@ -44,6 +45,10 @@ def check_version(version: tuple[int, ...]) -> bool:
 def now_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def _time_for(operations: Sequence[Operation], least_s: float) -> float:
+    return least_s + len(operations) / WRITE_OPERATIONS_PER_S
 
 
 class PoolDatabase:
@@ -102,7 +107,7 @@ class PoolDatabase:
     async def transact(self, *operations: Operation) -> None:
         """Do all or none; raises PoolUnreachable, TransactError."""
         try:
-            await self._client.transact(*operations, timeout_s=WRITE_TIMEOUT_S)
+            await self._client.transact(*operations, timeout_s=_time_for(operations, WRITE_TIMEOUT_S))
         except OutcomeUnknown as error:
             raise PoolUnreachable(f"the pool database did not answer; repeat the call: {error}") from None
         except ConnectionLost as error:
@@ -123,7 +128,10 @@ class PoolDatabase:
                 raise
             raise conflict from None
         if write.revision is not None:
-            await self.wait_for(lambda view: view.state.pool and view.state.pool.revision >= (write.revision or 0), 5.0)
+            shown_s = _time_for(write.operations, 5.0)
+            await self.wait_for(
+                lambda view: view.state.pool and view.state.pool.revision >= (write.revision or 0), shown_s
+            )
 
     async def wait_for(self, condition: Callable[[PoolView], T], timeout_s: float) -> T:
         """The first true answer of `condition`, asked at every change; its last answer when the time is over."""
