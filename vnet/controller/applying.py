@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import msgspec
 
@@ -22,8 +23,9 @@ from vnet.pool.changes import state_changes
 from vnet.pool.database import now_ms
 from vnet.pool.errors import WriteConflict
 from vnet.pool.view import PoolView
-from vnet.pool.writes import configuration_write
+from vnet.pool.writes import Locate, Write, configuration_write
 from vnet.topology import Document, TopologyErrors, load
+from vnet.topology.collector import collector_held
 
 MAX_WAIT_S = 600
 
@@ -36,8 +38,9 @@ class InvalidDocument(Invalid):
         self.problems = msgspec.convert(errors.as_dicts(), list[api.DocumentProblem])
 
 
+@lru_cache(maxsize=1)
 def read(body: bytes, filename: str) -> Document:
-    """The document; raises InvalidDocument."""
+    """The document; raises InvalidDocument. The last one is kept: what is applied was mostly planned just before."""
     try:
         return load(body, filename)
     except TopologyErrors as errors:
@@ -93,10 +96,17 @@ async def plan(call: Call[bytes]) -> api.Plan:
     """What an apply would do."""
     document = await asyncio.to_thread(read, call.body, _filename(call))
     state = _frozen(call.service.view().state)
-    desired = wanted(document, state)
+    desired = await asyncio.to_thread(wanted, document, state)
     expected = await asyncio.to_thread(expectations, document, state, desired)
     reach = await asyncio.to_thread(reachability, document, state, desired) if _yes(call, "reachability") else None
-    return show_plan(plan_pool(state, desired), expected, reach)
+    return await asyncio.to_thread(_shown, state, desired, expected, reach)
+
+
+def _shown(
+    state: PoolState, desired: PoolState, expected: list[api.Expected], reach: list[api.Difference] | None = None
+) -> api.Plan:
+    with collector_held():
+        return show_plan(plan_pool(state, desired), expected, reach)
 
 
 async def export(call: Call[None]) -> Text:
@@ -126,22 +136,29 @@ async def _apply(service: Service, document: Document, expected: int | None, *, 
         if expected is not None and expected != revision:
             message = f"the pool is at revision {revision}, the plan was made at {expected}: plan again"
             raise Conflict("stale-revision", message, "revision")
-        desired = wanted(document, state)
-        promised = await asyncio.to_thread(expectations, document, _frozen(state), desired)
+        frozen = _frozen(state)
+        desired = await asyncio.to_thread(wanted, document, frozen)
+        promised = await asyncio.to_thread(expectations, document, frozen, desired)
         if not force:
             refuse_broken(promised)
-        shown = show_plan(plan_pool(state, desired), promised)
-        changes = state_changes(state, desired)
-        if not changes:
+        shown = await asyncio.to_thread(_shown, frozen, desired, promised)
+        write = await asyncio.to_thread(_write_of, frozen, desired, service.database.mirror.locate)
+        if write is None:
             generation = state.pool.generation if state.pool is not None else 0
             return api.Applied(plan=shown, revision=revision, generation=generation)
-        try:
-            write = configuration_write(changes, state.pool, generation=True, locate=service.database.mirror.locate)
-        except WriteConflict as conflict:
-            raise Conflict(conflict.code, conflict.message, conflict.where) from None
         text = f"document of pool {document.pool}: {len(shown.changes)} changes"
         await service.write(write, [Event(now_ms(), "applied", text)])
         return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0)
+
+
+def _write_of(state: PoolState, desired: PoolState, locate: Locate) -> Write | None:
+    """The transaction that makes the one the other, None where they are the same."""
+    with collector_held():
+        changes = state_changes(state, desired)
+        try:
+            return configuration_write(changes, state.pool, generation=True, locate=locate) if changes else None
+        except WriteConflict as conflict:
+            raise Conflict(conflict.code, conflict.message, conflict.where) from None
 
 
 async def _followed(service: Service, applied: api.Applied, wait_s: float) -> AsyncIterator[tuple[str, api.Applied]]:

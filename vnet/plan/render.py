@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from enum import Enum
 
 from vnet.model import Host, Network, NetworkType, Pool, Subnet, Trunk, Uplink, Vif, Vm
@@ -47,7 +48,13 @@ def change_dict(change: Change) -> dict[str, object]:
 
 
 def _object(value: Object) -> dict[str, object]:
-    return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__ if name != "uplinks"}
+    return {name: plain(getattr(value, name)) for name in _NAMES[type(value)]}
+
+
+_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in fields(kind) if field.name != "uplinks")
+    for kind in (Pool, Host, Uplink, Network, Subnet, Vm, Vif)
+}
 
 
 def plain(value: object) -> object:

@@ -54,8 +54,8 @@ def _map_changes(current: Mapping[str, Any], desired: Mapping[str, Any]) -> Iter
     for name, old in current.items():
         if name not in desired:
             yield Delete(old)
-        elif desired[name] != old:
-            yield Update(old, desired[name])
+        elif (new := desired[name]) is not old and new != old:  # a plan keeps the objects that stay as they are
+            yield Update(old, new)
     for name, new in desired.items():
         if name not in current:
             yield Insert(new)

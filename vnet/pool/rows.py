@@ -98,6 +98,11 @@ _FIELDS: dict[type, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
 }
 
 
+_COLUMNS: dict[type, tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind) if f.name != "uplinks") for kind in (*_DECODE, Host, Uplink)
+}
+
+
 def from_row(kind: type[V], row: Row) -> V:
     """The value that a row of its table holds. Raises InvalidValue for a row no pool may hold."""
     values = {name: row[name] if decode is None else decode(row[name]) for name, decode in _FIELDS[kind]}
@@ -136,7 +141,7 @@ def _encode(value: object) -> Any:
 
 def to_columns(value: Value | Uplink) -> Columns:
     """The columns of a value's row, as ovsctl takes them. A host's uplinks, and an uplink's host, are left out."""
-    columns = {f.name: _encode(getattr(value, f.name)) for f in fields(value) if f.name != "uplinks"}
+    columns = {name: _encode(getattr(value, name)) for name in _COLUMNS[type(value)]}
     if isinstance(value, Vif) and value.trunk is None:
         columns["trunk"] = frozenset()
     return columns
