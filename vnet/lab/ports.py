@@ -34,6 +34,12 @@ def enter(path: str) -> None:
             raise OSError(ctypes.get_errno(), f"cannot enter {path}")
 
 
+def leave() -> None:
+    """Move this thread into a fresh network namespace, which ends with it unless it is given a name."""
+    if _LIBC.unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "cannot make a network namespace")
+
+
 def open_tap(netns: str, device: str) -> int:
     """A tap in the named namespace file; it goes away with the descriptor. It has no offloads: frames are whole."""
     home = f"/proc/self/task/{os.getpid()}/ns/net"
