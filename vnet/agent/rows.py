@@ -11,12 +11,15 @@ from collections.abc import Callable
 
 from ovsctl import vswitch
 from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Update
+from vnet.agent import nics
 from vnet.agent.ports import LocalPort
 from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+LOOK_AGAIN_S = 2.0  # whether the host still uses a NIC that waits for it not to
+SIMULATED = "dummy"  # the datapath whose NICs are not the host's
 OWNER = vswitch.Owner()
 
 
@@ -45,6 +48,7 @@ class RowKeeper:
         self._dirty = asyncio.Event()
         self._suspect = True
         self._failed = False
+        self._held: dict[str, str] = {}  # NICs that the host uses, and what for
         self.problems: dict[str, str] = {}
 
     @property
@@ -86,14 +90,17 @@ class RowKeeper:
         """Applies what is wanted, for ever."""
         planned: vswitch.VSwitch | None = None
         while True:
-            await self._dirty.wait()
-            self._dirty.clear()
+            in_time = await self._wait()
             if self._wanted is None or self._replica is None:
                 continue
-            rows, mtus = self._wanted
+            wanted, mtus = self._wanted
             try:
+                rows, held = self._hold_back(wanted)
+                if not in_time and held == self._held:
+                    continue
+                self._held = held
                 applied = await self._apply(rows, mtus)
-            except (OvsdbError, vswitch.VSwitchError) as error:
+            except (OvsdbError, vswitch.VSwitchError, OSError) as error:
                 self._problem({"open vswitch": str(error)})
                 await asyncio.sleep(RETRY_S)
                 self._dirty.set()
@@ -105,6 +112,24 @@ class RowKeeper:
                 self._suspect = False
             self._on_change()
 
+    async def _wait(self) -> bool:
+        """Returns once there is work, True, or it is time to look at NICs again, False."""
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_S if self._held else None):
+                await self._dirty.wait()
+        except TimeoutError:
+            return False
+        self._dirty.clear()
+        return True
+
+    def _hold_back(self, rows: vswitch.VSwitch) -> tuple[vswitch.VSwitch, dict[str, str]]:
+        """The rows without the NICs that would cut the host off, and why. Raises OSError."""
+        if self._replica is None or self._switch.datapath_type == SIMULATED:
+            return rows, {}
+        present = nics.in_place(self._replica)
+        new = frozenset(nic for nic, bridge in nics.nics(rows).items() if (nic, bridge) not in present)
+        return nics.hold_back(rows, new, nics.carried()) if new else (rows, {})
+
     async def _apply(self, rows: vswitch.VSwitch, mtus: tuple[tuple[str, str, int], ...]) -> str:
         """One round; what was changed in rows of ours, as text."""
         assert self._replica is not None  # noqa: S101 - the caller looked
@@ -113,13 +138,13 @@ class RowKeeper:
                 *(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus)
             )
         plan = vswitch.plan(rows, self._replica, OWNER)
-        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts}
+        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts} | self._held
         if plan.additions:
             applied = await vswitch.apply(self._client, plan.additions)
             problems |= {f"interface {name}": text for name, text in dict(applied.errors if applied else {}).items()}
         if plan.removals:
             await vswitch.apply(self._client, plan.removals)
-        self._problem(problems)
+        self._problem(problems | nics.errors(rows, self._replica))
         return "; ".join(str(change) for change in plan)
 
     def _problem(self, problems: dict[str, str]) -> None:

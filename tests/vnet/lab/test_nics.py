@@ -1,0 +1,99 @@
+"""NICs of a host that an agent must leave alone, or that are not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.servers import wait_until
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.lab.pools import pool
+from tests.vnet.lab.test_lab import frame
+from vnet.lab import Lab
+from vnet.model import Network, NetworkType
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+ROOT = Path(__file__).parents[3]
+PROD = Network("prod", NetworkType.VLAN, 2, 1500, key=100, tag=120, uplink="trunk0")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """One host, xen1, with NIC eth1 in uplink trunk0, and one VM on a VLAN there."""
+    plain = pool(hosts=1)
+    vifs = {name: replace(vif, network="prod") for name, vif in plain.vifs.items()}
+    with Lab.up(replace(plain, networks={"prod": PROD}, vifs=vifs), name=new_name(), daemons=True) as lab:
+        lab.start_all()
+        lab.station("trunk0", 120)
+        yield lab
+
+
+def without_bridge(lab: Lab, *command: str) -> None:
+    """Run a command on the host while there is no agent and no uplink bridge, as before the first start."""
+    lab.daemons.kill("xen1")
+    lab.ovs("xen1").vsctl("--if-exists", "del-br", "br-trunk0")
+    lab.run_on_host("xen1", *command)
+    lab.daemons.start_agent("xen1", lab.ovs("xen1"))
+
+
+def ports(lab: Lab) -> list[str]:
+    return lab.ovs("xen1").vsctl("list-ports", "br-trunk0").split()
+
+
+def wait_problem(lab: Lab, text: str) -> str:
+    """Wait until the agent tells of it; what `vnet status` says then."""
+    lab.daemons.wait(lambda view: text in view.state.agents["xen1"].problems.get("interface eth1", ""), text)
+    command = [sys.executable, "-m", "vnet.cli.main", "status"]
+    return subprocess.run(
+        command, cwd=ROOT, env=lab.host_env("xen1"), capture_output=True, text=True, check=True
+    ).stdout
+
+
+def wait_healed(lab: Lab) -> None:
+    lab.daemons.wait(lambda view: not view.state.agents["xen1"].problems, "no problem any more")
+    wait_until(lambda: lab.send("vm1/0", frame()).to == ["trunk0.120"], "the uplink carries frames")
+
+
+@pytest.mark.parametrize(
+    ("address", "route"),
+    [("10.0.0.5/24", ""), ("fd05::5/64", ""), ("10.0.0.5/24", "10.0.0.1")],
+    ids=["ipv4", "ipv6", "default-route"],
+)
+def test_nic_that_the_host_uses_is_left_alone_until_it_does_not(lab: Lab, address: str, route: str) -> None:
+    script = f"sysctl -qw net.ipv6.conf.eth1.disable_ipv6=0; ip link set eth1 up; ip addr add {address} dev eth1 {{}}"
+    script = script.format("nodad" if ":" in address else "")
+    without_bridge(lab, "sh", "-ec", script + (f"; ip route add default via {route}" if route else ""))
+    said = wait_problem(lab, f"NIC eth1 carries {address}")
+    assert f"host xen1: interface eth1: NIC eth1 carries {address}" in said
+    assert ("the default route" in said) == bool(route)
+    assert "to br-trunk0 first" in said
+    assert ports(lab) == ["phy-trunk0"]
+    assert lab.send("vm1/0", frame()).to == []
+    assert address in lab.run_on_host("xen1", "ip", "addr", "show", "dev", "eth1")
+    lab.run_on_host("xen1", "ip", "addr", "del", address, "dev", "eth1")
+    wait_healed(lab)
+    assert ports(lab) == ["eth1", "phy-trunk0"]
+
+
+def test_address_that_comes_later_takes_no_nic_away(lab: Lab) -> None:
+    lab.run_on_host("xen1", "ip", "addr", "add", "10.0.0.6/24", "dev", "eth1")
+    try:
+        lab.restart_agent("xen1")
+        lab.daemons.settle()
+        wait_healed(lab)
+        assert ports(lab) == ["eth1", "phy-trunk0"]
+    finally:
+        lab.run_on_host("xen1", "ip", "addr", "del", "10.0.0.6/24", "dev", "eth1")
+
+
+def test_nic_that_is_not_there_is_told_and_taken_when_it_appears(lab: Lab) -> None:
+    without_bridge(lab, "sh", "-ec", "ip link set eth1 down; ip link set eth1 name away")
+    said = wait_problem(lab, "this host has no NIC eth1")
+    assert "host xen1: interface eth1: this host has no NIC eth1, so br-trunk0 is without it until it appears" in said
+    lab.run_on_host("xen1", "sh", "-ec", "ip link set away name eth1; ip link set eth1 up")
+    wait_healed(lab)
