@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping ethtool procps python3-venv
+SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv
 PYTHON ?= python3
 
 .PHONY: help install install-bench demo test chaos check format bench lock clean
