@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv
 PYTHON ?= python3
 
-.PHONY: help install install-bench demo test chaos check format bench lock clean
+.PHONY: help root install install-bench demo test chaos check format bench lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,8 @@ install: $(VENV)/.installed  ## Debian's packages and the virtual environment, f
 
 $(VENV)/.installed: requirements/dev.lock pyproject.toml packaging/install-system.sh
 	@packaging/install-system.sh $(SYSTEM_PACKAGES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "vnet: $(PYTHON) is older than 3.11: take another with 'make PYTHON=python3.11 ...'" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
@@ -24,10 +26,14 @@ install-bench: install  ## the peers that benchmarks measure against
 	@packaging/install-system.sh ovn-central ovn-host
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bench.lock
 
-demo: install  ## a three-host pool on this machine: reach, migrate, repair
+# A lab makes network namespaces, and so do the demo and the tests.
+root:
+	$(if $(filter 0,$(shell id -u)),,$(error not root: run 'sudo make $(MAKECMDGOALS)'))
+
+demo: root install  ## a three-host pool on this machine: reach, migrate, repair
 	@$(BIN)/vnet lab demo topologies/quickstart.vnet.yaml
 
-test: install  ## the whole suite, on real Open vSwitch
+test: root install  ## the whole suite, on real Open vSwitch
 	@$(BIN)/python -m pytest -n 2
 
 chaos: install  ## faults at random for long: ROUNDS=200 SEED=7, of which the seed is picked if none is given

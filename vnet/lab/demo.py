@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 from vnet.compile.view import TUNNEL_DEVICE
-from vnet.lab.errors import LabError
+from vnet.lab import netns
+from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.expectations import check
 from vnet.lab.lab import Lab, remove
 from vnet.lab.matrix import Matrix, Pair, Reached, expected, measure
@@ -31,6 +32,9 @@ ACCEPTABLE_LOSS = 20  # frames, one a millisecond: this machine has other work t
 def run_demo(document: Document, pool: PoolState, file: Path, name: str, say: Say) -> bool:
     """Start, measure, migrate, repair, take down. Whether all was as the document says. Raises LabError."""
     began = time.monotonic()
+    if os.geteuid() != 0:
+        raise LabUnsupported("the demo needs root, to make network namespaces: run it with sudo")
+    netns.check()
     with _interrupts_end_it():
         _remove_stale(name, say)
         good = _show(document, pool, file, name, say)
