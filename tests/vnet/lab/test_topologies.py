@@ -1,4 +1,4 @@
-"""Every topology that we ship, on this machine: up, who reaches whom, down to nothing."""
+"""Every topology that we ship, on this machine: up, who reaches whom, applied again, taken away, and back; down to nothing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import wait_until
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.lab.test_lab import left_of
+from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.lab.expectations import check
 from vnet.lab.matrix import Reached, expected, measure
 from vnet.model import LockingMode, PoolState
 from vnet.plan import desired_state
+from vnet.topology.document import Document
 from vnet.topology.load import load
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
@@ -32,7 +35,39 @@ def test_topology_reaches_what_it_should_and_nothing_else(file: Path) -> None:
         assert Reached.DOUBLED not in matrix.reached.values()
         unlocked = {lab.label(vif) for vif in pool.vifs.values() if vif.locking_mode is LockingMode.UNLOCKED}
         assert matrix.strays.keys() <= unlocked  # who may have any MAC gets what nobody is known to have
+        with Client(f"unix:{lab.daemons.controller_socket}") as client:
+            comes_and_goes(lab, client, file.read_bytes(), document)
     assert left_of(lab.spec.name, lab.spec.namespaces()) == []
+
+
+def comes_and_goes(lab: Lab, client: Client, text: bytes, document: Document) -> None:
+    """Applied again it changes nothing; taken away it leaves nothing of ours; and applied once more all is as before."""
+    lab.daemons.settle()
+    before = {host: ours(lab, host) for host in document.hosts}
+    assert client.apply(text, "again").plan.changes == []
+    assert {host: ours(lab, host) for host in document.hosts} == before
+
+    gone = client.apply(f"apiVersion: vnet/v1\npool: {document.pool}\n".encode(), "nothing")
+    assert (gone.waiting, client.networks(), client.hosts(), client.vifs(), client.vms()) == ([], [], [], [], [])
+    for host in document.hosts:
+        wait_until(lambda host=host: is_bare(*ours(lab, host)), f"nothing left on {host}")
+
+    assert client.apply(text, "once more").waiting == []
+    for host in document.hosts:
+        wait_until(lambda host=host: ours(lab, host) == before[host], f"all as before on {host}")
+
+
+def ours(lab: Lab, host: str) -> tuple[set[str], set[str]]:
+    """Names of the agent's ports, and the flows of br-int, with ports by name: a port that comes again has a new number."""
+    ovs = lab.ovs(host)
+    ports = ovs.vsctl("--bare", "--columns=name", "find", "Port", "external_ids:vnet-owner=agent").split()
+    flows = ovs.ofctl("dump-flows", "br-int", "--no-stats", "--names").splitlines()
+    return set(ports), {flow.strip() for flow in flows}
+
+
+def is_bare(ports: set[str], flows: set[str]) -> bool:
+    """Whether only the empty pipeline is there: its flows are no object's."""
+    return ports == {"br-int"} and all(flow.startswith("cookie=0x766e000000000000,") for flow in flows)
 
 
 OUTSIDE = b"""
