@@ -1,0 +1,82 @@
+"""Bonded uplinks: what a host's switch makes of each mode, and that frames get through without LACP at the other end."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from tests.servers import wait_until
+from tests.vnet.lab.conftest import new_name
+from vnet.client import Client
+from vnet.lab import Driver, Lab
+from vnet.model import (
+    BondHash,
+    BondMode,
+    Host,
+    LacpTime,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    Uplink,
+    Vif,
+    Vm,
+)
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+NICS = ("eth1", "eth2")
+VIFS = {
+    f"vm{n}/0": Vif(f"vm{n}/0", "vlan", f"0a:00:00:00:00:0{n}", vm=f"vm{n}", host=f"xen{n}", addresses=(f"10.1.0.{n}",))
+    for n in (1, 2)
+}
+
+
+def bonded(uplink: Uplink) -> PoolState:
+    """Two hosts with this bond, a VLAN on it, and a VM on each."""
+    hosts = {name: Host(name, f"10.99.0.{n}", (uplink,)) for n, name in ((1, "xen1"), (2, "xen2"))}
+    network = Network("vlan", NetworkType.VLAN, 1, 1500, key=100, tag=120, uplink="bond0")
+    vms = {f"vm{n}": Vm(f"vm{n}", f"xen{n}") for n in (1, 2)}
+    return PoolState(Pool("bonds"), hosts, {"vlan": network}, {}, vms, VIFS)
+
+
+def reaches(lab: Lab) -> None:
+    for source, to in (("vm1/0", "vm2/0"), ("vm2/0", "vm1/0")):
+        header = Ether(src=VIFS[source].mac, dst=VIFS[to].mac) / IP(src=VIFS[source].addresses[0], dst="10.1.0.9")
+        assert lab.send(source, header / UDP() / (b"x" * 20)).to == [to]
+
+
+@pytest.mark.parametrize(
+    ("bond_hash", "time", "mode"),
+    [
+        (BondHash.TCPUDP_PORTS, LacpTime.FAST, "balance-tcp"),
+        (BondHash.SOURCE_MAC, LacpTime.SLOW, "balance-slb"),
+    ],
+)
+def test_lacp_negotiates_spreads_and_falls_back(bond_hash: BondHash, time: LacpTime, mode: str) -> None:
+    uplink = Uplink("bond0", NICS, BondMode.LACP, time, bond_hash)
+    with Lab.up(bonded(uplink), name=new_name(), driver=Driver.NETNS, daemons=True) as lab:
+        lab.start_all()
+        for host in ("xen1", "xen2"):
+            show = lab.ovs(host).appctl
+            wait_until(lambda show=show: "lacp_status: negotiated" in show("bond/show", "bond-bond0"), "negotiated")
+            shown = show("bond/show", "bond-bond0")
+            assert f"bond_mode: {mode}" in shown
+            assert "lacp_fallback_ab: true" in shown
+            assert f"lacp_time: {time.value}" in show("lacp/show", "bond-bond0")
+        reaches(lab)
+
+
+def test_lacp_without_a_partner_works_as_active_backup() -> None:
+    pool = bonded(Uplink("bond0", NICS, BondMode.ACTIVE_BACKUP))
+    with Lab.up(pool, name=new_name(), driver=Driver.NETNS, daemons=True) as lab:  # so its switches speak no LACP
+        lab.start_all()
+        reaches(lab)
+        with Client(f"unix:{lab.daemons.controller_socket}") as client:
+            document = client.export().replace("mode: active-backup", "mode: lacp")
+            assert client.apply(document.encode(), "lacp").waiting == []
+        for host in pool.hosts:
+            show = lab.ovs(host).appctl
+            wait_until(lambda show=show: "lacp_status: configured" in show("bond/show", "bond-bond0"), "no partner")
+            wait_until(lambda show=show: "active member" in show("bond/show", "bond-bond0"), "one member is in use")
+        reaches(lab)
