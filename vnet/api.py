@@ -340,6 +340,42 @@ class Applied(_Answer, frozen=True, kw_only=True):
     dead: list[str] = []
 
 
+class TunnelCall(_Struct, frozen=True, kw_only=True):
+    """What a frame came out of a tunnel with: its key, and the addresses of the host that sent it and of the one asked."""
+
+    key: int
+    source: str
+    target: str
+
+
+class ProbeCall(_Struct, frozen=True, kw_only=True):
+    """What would the switch of `host` do with a frame? Nothing is sent.
+
+    Either vif (its id: the frame comes from it) or device (a port of the integration bridge that is no VIF's). frame: its bytes
+    in hexadecimal. wait_s: how long the host has to answer.
+    """
+
+    host: str
+    frame: str
+    vif: str | None = None
+    device: str | None = None
+    tunnel: TunnelCall | None = None
+    wait_s: float = 5.0
+
+
+class Probe(_Answer, frozen=True, kw_only=True):
+    """What the switch of a host would do, as ofproto/trace says it. vifs, devices: its ports by their numbers there.
+
+    problem: why there is no answer; else empty.
+    """
+
+    host: str
+    text: str = ""
+    vifs: dict[str, str] = {}
+    devices: dict[str, str] = {}
+    problem: str = ""
+
+
 class Status(_Answer, frozen=True, kw_only=True):
     """The pool at a glance. problems: all that is not as desired, and why."""
 

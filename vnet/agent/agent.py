@@ -19,6 +19,7 @@ from vnet.agent.bindings import Bindings
 from vnet.agent.flows import FlowKeeper
 from vnet.agent.pool import PoolFold, Where, monitors, network_conditions, next_asked, vif_condition
 from vnet.agent.ports import MONITORS, read_ports, vif_ports
+from vnet.agent.probes import Prober
 from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
@@ -67,6 +68,7 @@ class Agent:
         self.reports = Reporter(
             self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms
         )
+        self.prober = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
         self.complete = False
         self.conditions_set = 0  # each makes the server look at a whole table; for tests to count
         self._replica: Replica | None = None
@@ -112,6 +114,7 @@ class Agent:
             for job in (self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S)):
                 self._spawn(job)
             self._spawn(self._follow_always())
+            self._spawn(self.prober.run())
             await self._loop()
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> None:

@@ -140,6 +140,10 @@ class AsyncClient:
         """Remove a VM and its VIFs."""
         await self._do(requests.delete_vm(name))
 
+    async def probe(self, call: api.ProbeCall) -> api.Probe:
+        """What the switch of a host would do with a frame. Nothing is sent."""
+        return await self._do(requests.probe(call))
+
     async def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """Which host has which VIF."""
         return await self._do(requests.bindings(vif, host))

@@ -138,6 +138,10 @@ class Client:
         """Remove a VM and its VIFs."""
         self._do(requests.delete_vm(name))
 
+    def probe(self, call: api.ProbeCall) -> api.Probe:
+        """What the switch of a host would do with a frame. Nothing is sent."""
+        return self._do(requests.probe(call))
+
     def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """Which host has which VIF."""
         return self._do(requests.bindings(vif, host))

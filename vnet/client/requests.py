@@ -196,6 +196,10 @@ def delete_vm(name: str) -> Call[None]:
     return _send("DELETE", None, None, "vms", name)
 
 
+def probe(call: api.ProbeCall) -> Call[api.Probe]:
+    return _send("POST", api.Probe, call, "probes", wait_s=call.wait_s)
+
+
 def bindings(vif: str | None, host: str | None) -> Call[list[api.Binding]]:
     return _get(list[api.Binding], "bindings", vif=vif, host=host)
 

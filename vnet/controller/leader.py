@@ -17,6 +17,7 @@ from vnet.logs import about
 from vnet.model import Event
 from vnet.pool.database import PoolDatabase, now_ms
 from vnet.pool.errors import PoolError
+from vnet.pool.probes import FORGOTTEN_AFTER_MS
 from vnet.pool.rows import to_columns
 from vnet.pool.view import HOST_DOWN_AFTER_S, PoolView
 
@@ -24,6 +25,7 @@ LOCK = "vnet_leader"
 EVENTS_KEPT = 1000
 EVENTS_SLACK = 100  # pruned in bunches
 INTERVAL_S = 1.0
+PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
 
 log = logging.getLogger("vnet.controller.leader")
@@ -114,3 +116,5 @@ class Leader:
             yield Delete("Event", by_uuid(uuid))
         for vif, host in orphans(view):
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
+        if self.duties % PROBES_EVERY == 0:
+            yield Delete("Probe", (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))

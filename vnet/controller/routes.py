@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vnet import api
-from vnet.controller import applying, making, moving
+from vnet.controller import applying, making, moving, probing
 from vnet.controller.calls import Call, Handler, Route
 from vnet.controller.errors import Invalid, NotFound
 from vnet.controller.making import find
@@ -280,6 +280,15 @@ def routes() -> list[Route]:
             },
         ),
         Route("GET", "/v1/export", "The pool as a document.", str, applying.export, tag="pool", media=document),
+        Route(
+            "POST",
+            "/v1/probes",
+            "What a host's switch would do with a frame; nothing is sent.",
+            api.Probe,
+            probing.probe,
+            body=api.ProbeCall,
+            tag="hosts",
+        ),
         Route("GET", "/v1/hosts", "All hosts.", list[api.Host], list_hosts, tag="hosts"),
         Route("GET", "/v1/hosts/{id}", "One host.", api.Host, get_host, tag="hosts"),
         Route("PUT", "/v1/hosts/{id}", "Make a host.", api.Host, put_host, body=api.HostSpec, tag="hosts"),

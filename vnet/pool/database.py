@@ -9,15 +9,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from ovsctl.ovsdb import Change, Client, Commit, Insert, Lock, Monitor, Operation, Schema
-from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError
+from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, Operation, Schema, Select, Wait
+from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError, WaitTimedOut
 from vnet.model import Event
 from vnet.pool.errors import PoolUnreachable, SchemaMismatch
 from vnet.pool.mirror import Delta, PoolMirror
+from vnet.pool.probes import Probe, columns_of
 from vnet.pool.rows import SCHEMA_NAME, SCHEMA_TEXT, to_columns
 from vnet.pool.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.pool.writes import Write
@@ -104,14 +105,32 @@ class PoolDatabase:
     def lock(self, name: str) -> Lock:
         return self._client.lock(name)
 
-    async def transact(self, *operations: Operation) -> None:
+    async def transact(self, *operations: Operation, timeout_s: float = WRITE_TIMEOUT_S) -> list[Any]:
         """Do all or none; raises PoolUnreachable, TransactError."""
         try:
-            await self._client.transact(*operations, timeout_s=_time_for(operations, WRITE_TIMEOUT_S))
+            return await self._client.transact(*operations, timeout_s=_time_for(operations, timeout_s))
         except OutcomeUnknown as error:
             raise PoolUnreachable(f"the pool database did not answer; repeat the call: {error}") from None
         except ConnectionLost as error:
             raise PoolUnreachable(f"the pool database is not reachable: {error}") from None
+
+    async def ask(self, probe: Probe, timeout_s: float) -> str | None:
+        """Ask a host's agent and return what it answers, None if it does not within `timeout_s`. Raises PoolUnreachable.
+
+        The database itself waits (RFC 7047 section 5.2.6), so nothing is polled and nobody else is told the answer.
+        """
+        mine = (("id", "==", probe.id),)
+        silent = Wait("Probe", mine, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000))
+        await self.transact(Insert("Probe", columns_of(probe)))
+        try:
+            found = await self.transact(
+                silent, Select("Probe", mine, ("answer",)), timeout_s=timeout_s + WRITE_TIMEOUT_S
+            )
+        except WaitTimedOut:
+            return None
+        finally:
+            await self.transact(Delete("Probe", mine))
+        return next((row["answer"] for row in found[1]), None)
 
     async def write(self, write: Write, events: Sequence[Event] = ()) -> None:
         """Do a write, with the events that tell of it, and return when it is on disk and the mirror shows it.

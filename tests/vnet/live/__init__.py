@@ -1,0 +1,1 @@
+"""Questions to the switches of a pool that runs."""
