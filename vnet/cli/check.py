@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vnet.cli.exits import Exit
 from vnet.cli.output import dump, output_option
+from vnet.cli.remote import connected
 from vnet.cli.topology import file_argument
 from vnet.cli.twin import document_of, protocol_of, refusals, twin_of
+
+if TYPE_CHECKING:
+    from vnet.sim.expect import Result
+    from vnet.topology import Document
 
 PORT = click.IntRange(1, 65535)
 
 
 @click.command()
 @file_argument
+@click.option("--live", is_flag=True, help="Against the switches of the pool that runs. Nothing is sent.")
+@click.option(
+    "--wait", "wait_s", type=float, default=5.0, show_default=True, help="Seconds a host has to answer --live."
+)
 @click.option("--full", is_flag=True, help="Every step also of ARP and of other packets that only help.")
 @output_option
-def check(file: str, full: bool, output: str) -> int:
-    """Hold the expectations of FILE against the pool that FILE says. Exits with 3, and the trace, if one fails."""
+def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
+    """Hold the expectations of FILE against the pool that FILE says, or that runs. Exits with 3, and the trace, if one fails."""
     from vnet.sim.expect import check as check_all  # noqa: PLC0415 - help need not pay for it
 
     document = document_of(file)
     with refusals():
-        results = check_all(twin_of(document), document)
+        results = _live(document, wait_s) if live else check_all(twin_of(document), document)
     failed = [result for result in results if not result.holds]
     if output == "table":
         for result in results:
@@ -43,6 +54,14 @@ def check(file: str, full: bool, output: str) -> int:
         ]
         dump(rows, output)
     return Exit.EXPECTATION_FAILED if failed else Exit.OK
+
+
+def _live(document: Document, wait_s: float) -> list[Result]:
+    from vnet.cli.running import asker, twin_of_running  # noqa: PLC0415
+    from vnet.sim.live_check import check_live  # noqa: PLC0415
+
+    with connected() as client:
+        return check_live(twin_of_running(client), asker(client, wait_s), document)
 
 
 @click.command()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.output import dump, output_option
-from vnet.cli.twin import document_of, protocol_of, refusals, running_twin, twin_of
+from vnet.cli.remote import connected
+from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, running_twin, twin_of
 
 if TYPE_CHECKING:
     from vnet.model import Protocol
     from vnet.sim import SimPool
+    from vnet.sim.live import Ask, LiveTrace
     from vnet.sim.talk import Party
     from vnet.sim.trace import Trace
 
@@ -30,6 +33,11 @@ PORT = click.IntRange(1, 65535)
 )
 @click.option("--pcap", metavar="FILE:N", help="Send packet N (from 1) of a capture.")
 @click.option("--file", "file", metavar="DOC", help="In the pool that this document says, not in the one that runs.")
+@click.option("--plan", "plan", metavar="DOC", help="In the pool as it would be once this document was applied.")
+@click.option("--live", is_flag=True, help="Ask the switch of every host on the way too, and say where it disagrees.")
+@click.option(
+    "--wait", "wait_s", type=float, default=5.0, show_default=True, help="Seconds a host has to answer --live."
+)
 @click.option("--full", is_flag=True, help="Every step also of ARP and of other packets that only help.")
 @output_option
 def trace(
@@ -41,21 +49,30 @@ def trace(
     packet: str | None,
     pcap: str | None,
     file: str | None,
+    plan: str | None,
+    live: bool,
+    wait_s: float,
     full: bool,
     output: str,
 ) -> int:
     """Follow a packet from FROM (a VIF, as web1/0, or a VM) to TO (the same, or 'outside') and back: every host and table
-    it passes, the object behind each flow, and how it ends. Exits with 3 if it does not arrive."""
+    it passes, the object behind each flow, and how it ends. Exits with 3 if it does not arrive, or with --live if the hosts'
+    switches do not agree."""
     if sum(given is not None for given in (tcp, udp, packet, pcap)) + icmp > 1:
         raise click.UsageError("one of --tcp, --udp, --icmp, --packet and --pcap")
+    if (file is not None) + (plan is not None) + live > 1:
+        raise click.UsageError("one of --file, --plan and --live")
+    if target is None and packet is None and pcap is None:
+        raise click.UsageError("say TO, or which packet with --packet or --pcap")
+    question = _Question(source, target, *protocol_of(tcp, udp), packet, pcap)
+    if live:
+        return _live(question, wait_s, full, output)
     with refusals():
-        pool = twin_of(document_of(file)) if file is not None else running_twin()
-        if packet is not None or pcap is not None:
-            traced = _one_packet(pool, source, target, packet, pcap)
-        elif target is None:
-            raise click.UsageError("say TO, or which packet with --packet or --pcap")
+        if file is not None:
+            pool = twin_of(document_of(file))
         else:
-            traced = _conversation(pool, source, target, *protocol_of(tcp, udp))
+            pool = planned_twin(document_of(plan)) if plan is not None else running_twin()
+        traced = question.put(pool)
     if output == "table":
         click.echo(traced.render(full))
     else:
@@ -63,11 +80,59 @@ def trace(
     return Exit.OK if traced.reached else Exit.EXPECTATION_FAILED
 
 
-def _conversation(pool: SimPool, source: str, target: str, protocol: Protocol, port: int) -> Trace:
-    from vnet.sim.talk import trace as trace_talk  # noqa: PLC0415
+def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
+    from vnet.cli.running import asker, twin_of_running  # noqa: PLC0415 - help need not pay for it
 
-    ends = _party(pool, source, target), _party(pool, target, source)
-    return trace_talk(pool, *ends, protocol, port)
+    with connected() as client, refusals():
+        traced = question.put_live(twin_of_running(client), asker(client, wait_s))
+    if output == "table":
+        click.echo(traced.render(full))
+    else:
+        dump(traced.as_dict(), output)
+    return Exit.OK if traced.reached and traced.agrees else Exit.EXPECTATION_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked: a conversation, or with `text` or `pcap` one packet."""
+
+    source: str
+    target: str | None
+    protocol: Protocol
+    port: int
+    text: str | None
+    pcap: str | None
+
+    def put(self, pool: SimPool) -> Trace:
+        """To the twin."""
+        from vnet.sim.talk import trace as trace_talk  # noqa: PLC0415
+        from vnet.sim.trace import Trace, trace_packet  # noqa: PLC0415
+
+        frame = self._frame(pool)
+        if frame is None:
+            return trace_talk(pool, *self._ends(pool), self.protocol, self.port)
+        leg = trace_packet(pool, self.source, frame, f"packet of {len(frame)} bytes from {self.source}")
+        wanted = pool.label(pool.vif(self.target)) if self.target is not None else None
+        reached = wanted in leg.to if wanted is not None else bool(leg.to)
+        return Trace(f"{self.source} to {self.target or 'anyone'}", (leg,), reached)
+
+    def put_live(self, pool: SimPool, ask: Ask) -> LiveTrace:
+        """To the twin and to the switches."""
+        from vnet.sim.live import frame_live, trace_live  # noqa: PLC0415
+
+        frame = self._frame(pool)
+        if frame is None:
+            return trace_live(pool, ask, *self._ends(pool), self.protocol, self.port)
+        return frame_live(pool, ask, self.source, self.target, frame)
+
+    def _ends(self, pool: SimPool) -> tuple[Party, Party]:
+        target = self.target or ""
+        return _party(pool, self.source, target), _party(pool, target, self.source)
+
+    def _frame(self, pool: SimPool) -> bytes | None:
+        if self.text is not None:
+            return _frame(pool, self.source, self.target, self.text)
+        return _captured(self.pcap) if self.pcap is not None else None
 
 
 def _party(pool: SimPool, word: str, other: str) -> Party:
@@ -79,16 +144,6 @@ def _party(pool: SimPool, word: str, other: str) -> Party:
     if found is None:
         raise CommandError(f"the network of {other} does not meet the physical one: nothing outside can reach it")
     return found
-
-
-def _one_packet(pool: SimPool, source: str, target: str | None, text: str | None, pcap: str | None) -> Trace:
-    from vnet.sim.trace import Trace, trace_packet  # noqa: PLC0415
-
-    frame = _frame(pool, source, target, text) if text is not None else _captured(pcap or "")
-    leg = trace_packet(pool, source, frame, f"packet of {len(frame)} bytes from {source}")
-    wanted = pool.label(pool.vif(target)) if target is not None else None
-    reached = wanted in leg.to if wanted is not None else bool(leg.to)
-    return Trace(f"{source} to {target or 'anyone'}", (leg,), reached)
 
 
 def _frame(pool: SimPool, source: str, target: str | None, text: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vnet.cli.exits import CommandError, Exit
@@ -38,24 +37,27 @@ def twin_of(document: Document) -> SimPool:
 
 def running_twin() -> SimPool:
     """The twin of the pool that runs: what its controller says it should be, with every VIF where it is now."""
-    from vnet.model import Binding, BindingState  # noqa: PLC0415
+    from vnet.cli.running import twin_of_running  # noqa: PLC0415
 
     with connected() as client:
-        text, bindings = client.export(), client.bindings()
-    pool = twin_of(load(text.encode(), "the pool"))
-    rows = {}
-    for one in bindings:
-        vif = pool.state.vifs.get(one.vif)
-        if vif is not None and one.host in pool.state.hosts:
-            unlocked = vif.locking_mode.value == "unlocked"
-            rows[one.vif, one.host] = Binding(
-                one.vif, one.host, vif.network, vif.mac, one.epoch, BindingState(one.state), vif.addresses, unlocked
-            )
-    from vnet.sim import SimPool  # noqa: PLC0415
+        return twin_of_running(client)
 
-    running = SimPool.of(replace(pool.state, bindings=rows))
-    running.document = pool.document
-    return running
+
+def planned_twin(document: Document) -> SimPool:
+    """The twin of the pool as it would be once a document was applied to it and its agents had followed."""
+    from vnet.cli.running import running_state  # noqa: PLC0415
+    from vnet.plan import desired_state  # noqa: PLC0415
+    from vnet.sim import SimPool  # noqa: PLC0415
+    from vnet.sim.pool import settled  # noqa: PLC0415
+
+    with connected() as client:
+        state, _ = running_state(client)
+    try:
+        planned = SimPool.of(settled(desired_state(document, state)))
+    except TopologyErrors as errors:
+        raise invalid(errors) from None
+    planned.document = document
+    return planned
 
 
 @contextmanager

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vnet import api
 from vnet.controller.errors import Conflict
-from vnet.model import LockingMode, PoolState, Protocol
+from vnet.model import PoolState, Protocol
 from vnet.topology import Document
-
-
-def settled(state: PoolState) -> PoolState:
-    """The state once the agents have followed: what a VIF's binding says of it is what the VIF says itself."""
-    bindings = {
-        key: replace(
-            binding,
-            network=vif.network,
-            mac=vif.mac,
-            addresses=vif.addresses,
-            unlocked=vif.locking_mode is LockingMode.UNLOCKED,
-        )
-        for key, binding in state.bindings.items()
-        if (vif := state.vifs.get(binding.vif)) is not None
-    }
-    return replace(state, bindings=bindings)
 
 
 def expectations(document: Document, before: PoolState, after: PoolState) -> list[api.Expected]:
@@ -32,6 +14,7 @@ def expectations(document: Document, before: PoolState, after: PoolState) -> lis
         return []
     from vnet.sim import SimPool  # noqa: PLC0415 - a document without expectations need not pay for it
     from vnet.sim.expect import check  # noqa: PLC0415
+    from vnet.sim.pool import settled  # noqa: PLC0415
 
     then = check(SimPool.of(settled(after)), document)
     now = {} if all(result.holds for result in then) else {r.name: r.holds for r in check(SimPool.of(before), document)}
@@ -61,6 +44,7 @@ def refuse_broken(expected: list[api.Expected]) -> None:
 def reachability(document: Document, before: PoolState, after: PoolState) -> list[api.Difference]:
     """Who gains and who loses a way to whom: by ping, and by each protocol and port that an expectation names."""
     from vnet.sim import SimPool  # noqa: PLC0415
+    from vnet.sim.pool import settled  # noqa: PLC0415
     from vnet.sim.reach import Reachability, differences  # noqa: PLC0415
 
     asked = {(Protocol.ICMP, 0)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vnet.model import Protocol, Vif
 from vnet.sim.errors import NotPlugged
@@ -16,6 +17,9 @@ from vnet.sim.reach import Reachability
 from vnet.sim.talk import Party, outside, party, reaches, trace
 from vnet.sim.trace import Trace
 from vnet.topology import Document, Expectation, Reach
+
+if TYPE_CHECKING:
+    from vnet.sim.live import LiveTrace
 
 Unit = tuple[Vif, ...]
 
@@ -28,7 +32,7 @@ class Result:
     holds: bool
     where: str = ""
     why: str = ""
-    trace: Trace | None = None
+    trace: Trace | LiveTrace | None = None
 
     @property
     def name(self) -> str:
@@ -53,18 +57,16 @@ def _check(
 ) -> Result:
     protocol, port = spec.protocol or Protocol.ICMP, spec.port or 0
     reach = known.setdefault((protocol, port), Reachability(pool, protocol, port))
-    at = spec.at()
-    filename = document.source.filename if document.source is not None else ""
-    where = f"{filename}:{at.line}:{at.column}" if at is not None else filename
+    where = where_of(document, spec)
     wanted = spec.expect is Reach.REACHABLE
-    for sources, targets in _pairs(pool, spec):
+    for sources, targets in pairs_of(pool, spec):
         found = [(a, b) for a in sources for b in targets if _works(reach, a, b)]
         if bool(found) is wanted:
             continue
         a, b = found[0] if found else (sources[0], targets[0])
         verb = "reaches" if found else "does not reach"
-        why = f"{_name(pool, a)} {verb} {_name(pool, b)}"
-        ends = _end(pool, a, b), _end(pool, b, a)
+        why = f"{name_of(pool, a)} {verb} {name_of(pool, b)}"
+        ends = end_of(pool, a, b), end_of(pool, b, a)
         if ends[0] is None or ends[1] is None:
             return Result(spec, False, where, f"{why}: its network does not meet the physical one")
         try:
@@ -75,10 +77,17 @@ def _check(
     return Result(spec, True, where)
 
 
+def where_of(document: Document, spec: Expectation) -> str:
+    """Where an expectation stands, as file:line:column."""
+    at = spec.at()
+    filename = document.source.filename if document.source is not None else ""
+    return f"{filename}:{at.line}:{at.column}" if at is not None else filename
+
+
 Side = Vif | None  # None: outside
 
 
-def _pairs(pool: SimPool, spec: Expectation) -> Iterator[tuple[list[Side], list[Side]]]:
+def pairs_of(pool: SimPool, spec: Expectation) -> Iterator[tuple[list[Side], list[Side]]]:
     """The senders and receivers that an expectation is about, as sets of which one pair must work, or none may."""
     for source in _units(pool, spec.from_):
         for target in _units(pool, spec.to):
@@ -100,15 +109,17 @@ def _units(pool: SimPool, word: str) -> list[list[Side]]:
 def _works(reach: Reachability, source: Side, target: Side) -> bool:
     if source is not None and target is not None:
         return reach.reaches(source, target)
-    a, b = _end(reach.pool, source, target), _end(reach.pool, target, source)
+    a, b = end_of(reach.pool, source, target), end_of(reach.pool, target, source)
     return a is not None and b is not None and reaches(reach.pool, a, b, reach.protocol, reach.port)
 
 
-def _end(pool: SimPool, side: Side, other: Side) -> Party | None:
+def end_of(pool: SimPool, side: Side, other: Side) -> Party | None:
+    """A side as an end of a conversation; None for an outside that the other's network does not meet."""
     if side is not None:
         return party(pool, side)
     return outside(pool, other) if other is not None else None
 
 
-def _name(pool: SimPool, side: Side) -> str:
+def name_of(pool: SimPool, side: Side) -> str:
+    """What people call a side."""
     return "outside" if side is None else pool.label(side)

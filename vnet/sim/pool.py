@@ -524,6 +524,22 @@ def bound(state: PoolState) -> PoolState:
     return replace(state, bindings={**state.bindings, **added}) if added else state
 
 
+def settled(state: PoolState) -> PoolState:
+    """The state once the agents have followed: what a VIF's binding says of it is what the VIF says itself."""
+    bindings = {
+        key: replace(
+            binding,
+            network=vif.network,
+            mac=vif.mac,
+            addresses=vif.addresses,
+            unlocked=vif.locking_mode is LockingMode.UNLOCKED,
+        )
+        for key, binding in state.bindings.items()
+        if (vif := state.vifs.get(binding.vif)) is not None
+    }
+    return replace(state, bindings=bindings)
+
+
 def binding_of(vif: Vif, host: str, state: BindingState) -> Binding:
     """The binding that a host's agent would write for a VIF."""
     unlocked = vif.locking_mode is LockingMode.UNLOCKED
