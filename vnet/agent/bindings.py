@@ -14,7 +14,7 @@ from typing import Any
 
 from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, Operation, OutcomeUnknown, TransactError
 from vnet.agent import writes
-from vnet.agent.claims import Act, Decision, decide
+from vnet.agent.claims import Act, Decision, copied, decide
 from vnet.agent.pool import PoolFold
 from vnet.agent.ports import LocalPort
 from vnet.logs import about
@@ -52,6 +52,7 @@ class Bindings:
         self._on_problem = on_problem
         self._now_ms = now_ms
         self._writing: set[str] = set()
+        self._copying: set[str] = set()
         self._leaving: set[str] = set()
         self.ports: dict[str, LocalPort] = {}  # by VIF id
         self.touched: set[str] = set()  # VIFs to decide about
@@ -115,6 +116,8 @@ class Bindings:
             self._decided(self._binding(vif, decision.state))
         elif decision.act is Act.ACTIVATE:
             self.set_state(vif.id, BindingState.ACTIVE, announced=False)
+        elif decision.act is Act.COPY and mine is not None:
+            self._copy(vif.id)
         elif decision.act is Act.RELEASE and mine is not None:
             self._pool.clear_overlay(vif.id)
             self._release(mine, superseded=mine in self._pool.compiler.view.location(vif.network, vif.id).superseded)
@@ -175,6 +178,28 @@ class Bindings:
         known = self._pool.compiler.view.vifs.get(decided.vif)
         vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
         return writes.bind(decided, self._pool.mine.get(decided.vif), vif, self._pool.locate(decided))
+
+    def _copy(self, vif_id: str) -> None:
+        if vif_id not in self._copying:
+            self._copying.add(vif_id)
+            self._spawn(self._write_copy(vif_id))
+
+    async def _write_copy(self, vif_id: str) -> None:
+        """Brings what the database's binding says of its VIF up to date. The state is not touched: it may change meanwhile."""
+        try:
+            while True:
+                vif, mine = self._pool.compiler.view.vifs.get(vif_id), self._pool.mine.get(vif_id)
+                if vif is None or mine is None or copied(mine, vif) == mine:
+                    return
+                try:
+                    await self._client.transact(writes.copy(copied(mine, vif), self._pool.locate(mine)))
+                except (ConnectionLost, NotConnected, OutcomeUnknown):
+                    await self._client.wait_connected()
+                except TransactError as error:
+                    log.warning("binding not brought up to date: %s", error, extra=about(vif=vif_id))
+                await asyncio.sleep(RETRY_S)  # by then the row that was written is here
+        finally:
+            self._copying.discard(vif_id)
 
     async def _write(self, vif_id: str) -> None:
         """Brings the database to what was decided about one VIF, over lost connections."""

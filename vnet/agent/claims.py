@@ -6,16 +6,17 @@ port stays silent and says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from vnet.model import Binding, BindingState, Location, Network, Vif
+from vnet.model import Binding, BindingState, Location, LockingMode, Network, Vif
 
 
 class Act(Enum):
     CLAIM = "claim"  # insert our binding, with a new epoch
     RENEW = "renew"  # give our binding a new epoch: we were asked to run what another host runs
     ACTIVATE = "activate"  # our binding becomes active
+    COPY = "copy"  # our binding says of the VIF what no longer holds
     RELEASE = "release"  # delete our binding
 
 
@@ -41,9 +42,16 @@ def decide(
         return Decision(
             Act.RELEASE if mine else None, problem=f"network {network.name} is not on host {me}, only on {hosts}"
         )
-    if vif.incoming == me and vif.host != me:
-        return _arriving(mine)
-    return _at_home(me, vif, where, mine)
+    decision = _arriving(mine) if vif.incoming == me and vif.host != me else _at_home(me, vif, where, mine)
+    if decision == Decision() and mine is not None and copied(mine, vif) != mine:
+        return Decision(Act.COPY)
+    return decision
+
+
+def copied(binding: Binding, vif: Vif) -> Binding:
+    """The binding with what it says of its VIF, for hosts that do not have the VIF's row, as the VIF is now."""
+    unlocked = vif.locking_mode is LockingMode.UNLOCKED
+    return replace(binding, mac=vif.mac, addresses=vif.addresses, unlocked=unlocked)
 
 
 def _arriving(mine: Binding | None) -> Decision:

@@ -31,6 +31,12 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> l
     return [*take, Update("Binding", mine, columns)]
 
 
+def copy(binding: Binding, row: Where) -> Operation:
+    """Has a binding say of its VIF what `binding` says, whatever state it is in by now."""
+    columns = to_columns(binding)
+    return Update("Binding", _still(binding, row), {name: columns[name] for name in ("mac", "addresses", "unlocked")})
+
+
 def release(binding: Binding, row: Where) -> Operation:
     """Takes this host's binding away, unless it has been renewed since."""
     return Delete("Binding", _still(binding, row))

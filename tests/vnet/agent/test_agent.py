@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ovsctl.ovsdb import Delete
@@ -239,3 +241,19 @@ async def test_a_vif_that_changes_networks_leaves_nothing_behind() -> None:
                 "no way to it on the network that it left",
             )
         assert any("metadata=0x2," in f and "dl_dst=0a:00:00:00:00:01" in f for f in pool.hosts["xen1"].flows())
+
+
+async def test_what_changes_of_a_vif_that_runs_is_known_to_its_peers() -> None:
+    async with pool_of("xen1", "xen2", networks=[TENANT]) as pool:
+        one, two = pool.hosts["xen1"], pool.hosts["xen2"]
+        for number, host in ((1, one), (2, two)):
+            await pool.insert(vif(number, host=host.name))
+            host.add_port(f"p{number}", f"vm{number}/0")
+            await pool.wait_ready(f"vm{number}/0", host.name)
+        before = (await pool.bindings())["vm1/0", "xen1"]
+        mac, addresses = "0a:00:00:00:00:77", frozenset({"10.1.0.77"})
+        await pool.update("Vif", ("id", "vm1/0"), mac=mac, addresses=addresses, locking_mode="unlocked")
+        await until(lambda: any(f"dl_dst={mac}" in flow for flow in two.flows()), "the way to the new MAC")
+        assert not any(f"dl_dst={before.mac}" in flow for flow in two.flows())
+        after = (await pool.bindings())["vm1/0", "xen1"]
+        assert after == replace(before, mac=mac, addresses=tuple(addresses), unlocked=True)
