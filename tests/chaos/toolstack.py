@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ovsctl.ovsdb import (
     Client,
@@ -23,12 +23,13 @@ from ovsctl.ovsdb import (
     Update,
 )
 from vnet.lab import Lab
-from vnet.model import Vif
+from vnet.model import LockingMode, Vif
 from vnet.pool.rows import to_columns
 
 PREPARED_S = 2.0  # how long a migration waits before it is given up
 ACTIVE_S = 60.0
 POLL_S = 0.02
+ALTER = 0.15  # how often a VM is changed where it is
 
 
 @dataclass
@@ -55,6 +56,10 @@ class Toolstack:
         if self.rng.random() < 0.25:
             host = self.rng.choice(hosts)
             return f"create a VM on {host}, delete {vm}", lambda: self._renew(vm, host)
+        if self.rng.random() < ALTER:
+            mode = self.rng.choice(list(LockingMode)[:2])
+            address = f"10.9.0.{self.rng.randrange(1, 255)}"
+            return f"make {vm} {mode.value}, with address {address}", lambda: self._alter(vm, mode, address)
         if here is None:
             host = self.rng.choice(hosts)
             return f"plug {vm} into {host}", lambda: self._plug(vm, host)
@@ -71,6 +76,11 @@ class Toolstack:
         self.where[vm] = host
         self.silent.add(vm)
         await self._set(vm, host=host)
+
+    async def _alter(self, vm: str, mode: LockingMode, address: str) -> None:
+        new = [replace(vif, addresses=(address,), locking_mode=mode) for vif in self.vifs[vm]]
+        await self._set(vm, addresses=frozenset({address}), locking_mode=mode.value)
+        self.vifs[vm] = new
 
     async def _unplug(self, vm: str) -> None:
         await self._in_lab(self.lab.stop, vm)
@@ -134,7 +144,7 @@ class Toolstack:
         wanted = (Select("Binding", (("vif", "==", vif.id), ("host", "==", host))) for vif in self.vifs[vm])
         return [row for rows in await self._write(*wanted) for row in rows]
 
-    async def _set(self, vm: str, **columns: str | None) -> None:
+    async def _set(self, vm: str, **columns: object) -> None:
         await self._write(*(Update("Vif", (("id", "==", vif.id),), columns) for vif in self.vifs[vm]))
 
     async def _write(self, *operations: Operation) -> list[list[dict[str, object]]]:

@@ -13,6 +13,7 @@ from ovsctl.openflow import Flow, FlowTable
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.ovsdb import Client, OvsdbError, Replica
+from vnet.agent.claims import copied
 from vnet.agent.ports import MONITORS, LocalPort, read_ports
 from vnet.agent.rows import OWNER
 from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, HostView, Switch, compile_flows, flat, ovs_rows, vif_mtus
@@ -91,6 +92,8 @@ def _database_differences(state: PoolState, plugged: set[tuple[str, str]]) -> It
             yield f"binding of {vif}, which is gone, to {host}"
         elif (vif, host) not in plugged:
             yield f"{vif} is bound to {host}, which has no port of it"
+        elif copied(binding, state.vifs[vif]) != binding:
+            yield f"the binding of {vif} to {host} says of it what no longer holds"
         elif not binding.ready:
             yield f"{vif} is not ready on {host}"
         elif binding.state is not BindingState.ACTIVE and state.vifs[vif].incoming != host:
