@@ -1,0 +1,70 @@
+"""The README's commands, run as they stand: on a lab of their own name, with the commands of this checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import wait_until
+from tests.vnet.lab.conftest import new_name
+from tests.vnet.lab.test_lab import left_of
+from vnet.client import Client
+from vnet.lab import Lab, labs, remove
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```\n(vnet .*?)^```\n", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"\s+# .*$")
+
+
+def commands(starting: str) -> list[str]:
+    """The lines of the README's block whose first line starts so."""
+    (found,) = [one for one in BLOCK.findall((ROOT / "README.md").read_text()) if one.startswith(starting)]
+    return [COMMENT.sub("", line) for line in found.splitlines()]
+
+
+def test_the_readmes_commands(tmp_path: Path) -> None:
+    name = new_name()
+    vnet = tmp_path / "vnet"
+    vnet.write_text(f'#!/bin/sh\nexec {sys.executable} -m vnet.cli.main "$@"\n')
+    vnet.chmod(0o755)
+    shutil.copy(ROOT / "topologies" / "quickstart.vnet.yaml", tmp_path / "pool.vnet.yaml")
+    (tmp_path / "topologies").symlink_to(ROOT / "topologies")
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "VNET_LAB_NAME": name}
+
+    def run(line: str) -> str:
+        done = subprocess.run(line, shell=True, check=False, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    up, ping, show, down = commands("vnet lab up")
+    try:
+        run(f"{up} --name {name}")
+        assert "3 received" in run(ping)
+        assert "Bridge br-int" in run(show)
+        lab = Lab.attach(name)
+        namespaces = lab.spec.namespaces()
+        env["VNET_CONTROLLER"] = f"unix:{lab.daemons.controller_socket}"
+        said = [run(line) for line in commands("vnet validate")]
+        assert "Nothing to change" in said[1]
+        assert "14 ready" in said[3]
+
+        create, plug, get, _ = commands("vnet vif create")  # the last is a migration, which docs/toolstack.md runs
+        lab.stop("web1")
+        run(create)
+        run("vnet lab host xen3 -- ip tuntap add tap3 mode tap")
+        run(f"vnet lab host xen3 -- {plug}")
+        with Client(env["VNET_CONTROLLER"]) as client:
+            wait_until(lambda: client.vif("web1/0").place.state == "ready", "web1/0 to be ready")
+        assert "xen3  ready" in run(get)
+        run(down)
+        assert left_of(name, namespaces) == []
+    finally:
+        if name in labs():
+            remove(name)
