@@ -284,8 +284,10 @@ class _Asked:
         says = {look: self._says(look, step) for look, step in zip(looks, real.steps, strict=True)}
         steps = tuple(_aligned(self.twin, looks, self._says, lambda look: says[look]))
         sent = tuple(_aligned(list(self.outs), outs, self._leaves, self._leaves))
-        hop = LiveHop(self.host.name, self.came_in, steps, sent, real.warnings, tuple(differences))
-        goes = carried or any(UNRESOLVED in action for step in real.steps for action in step.actions)
+        unresolved = _unresolved(real)
+        notes = (*real.warnings, *unresolved)
+        hop = LiveHop(self.host.name, self.came_in, steps, sent, notes, tuple(differences))
+        goes = carried or bool(unresolved)
         kept = [one for out, one in self.outs.items() if goes and out in outs]
         return hop, kept, [one for out in outs if out not in self.outs for one in self._extra(out)]
 
@@ -318,7 +320,7 @@ class _Asked:
         return f"the switch matches{where} {self._says(look, steps[look])}{end}"
 
     def _uncarried(self, real: RealPass) -> list[str]:
-        if any(UNRESOLVED in action for step in real.steps for action in step.actions):
+        if _unresolved(real):
             return []
         why = f": {'; '.join(real.warnings)}" if real.warnings else ""
         return [f"sends by {' and '.join(map(self._leaves, self.outs))}, but its datapath drops the frame{why}"]
@@ -382,6 +384,11 @@ def _address(number: int, ipv6: bool) -> str:
     return str(ip_address(number.to_bytes(16 if ipv6 else 4, "big")))
 
 
+def _unresolved(real: RealPass) -> list[str]:
+    """Tunnels whose far end's MAC the host has to ask for: the first real packet is lost to that, later ones are not."""
+    return [action.strip("-> ") for step in real.steps for action in step.actions if UNRESOLVED in action]
+
+
 def _table(number: int) -> str:
     return Table(number).name if number in Table._value2member_map_ else f"table {number}"
 
@@ -431,4 +438,4 @@ def _render_hop(hop: LiveHop) -> Iterator[str]:
             yield f"    = {twin}"
         else:
             yield f"    ! {twin or '':<{width}} | {real or ''}"
-    yield from (f"      the switch warns: {note}" for note in hop.notes)
+    yield from (f"      the switch says: {note}" for note in hop.notes)

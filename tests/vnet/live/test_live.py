@@ -8,17 +8,21 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client, Insert, Select
+from ovsctl.ovsdb import Client as OvsdbClient
+from ovsctl.ovsdb import Insert, Select
 from tests.servers import wait_until
 from tests.vnet.lab.conftest import new_name
-from tests.vnet.sim.pools import TWO_HOSTS
+from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.agent.probes import metadata
 from vnet.cli import main
 from vnet.cli.exits import Exit
+from vnet.cli.running import asker
+from vnet.client import Client
 from vnet.compile import Category, cookie
 from vnet.lab import Driver, Lab
 from vnet.model import PoolState
@@ -26,6 +30,8 @@ from vnet.plan import desired_state
 from vnet.pool.probes import Probe
 from vnet.sim import SimPool
 from vnet.sim.live import Answer, Question, trace_live
+from vnet.sim.packets import resolve
+from vnet.sim.real import UNRESOLVED, parse_trace
 from vnet.sim.talk import party
 from vnet.topology import load
 
@@ -209,6 +215,37 @@ def test_a_tunnel_that_has_no_route(lab: Lab, vnet: Run) -> None:
     assert "native tunnel routing failed" in out
 
 
+def test_a_tunnel_whose_far_end_is_not_resolved_yet(lab: Lab, state: PoolState, vnet: Run) -> None:
+    """The first real packet has the host ask for the peer's MAC: that is no disagreement. A tunnel to elsewhere is one."""
+    ovs, pool = lab.ovs("xen1"), SimPool.of(state)
+    device = lab.spec.device(lab.vif("web1/0"))
+    frame = resolve(talk(pool, "web1/0", "db1/0"))[0]
+    tunnel = ovs.vsctl("get", "interface", "vnet-vxlan", "ofport").strip()
+    actions = f"set_field:5001->tun_id,set_field:10.99.0.77->tun_dst,output:{tunnel}"
+    with foreign_flow(lab, "xen1", f"table=50,priority=60000,actions={actions}"):
+        text = ovs.appctl("ofproto/trace", "br-int", f"in_port={device}", frame.hex())
+        _, out = vnet("trace", "web1/0", "db1/0", "--live")
+    assert UNRESOLVED in text
+    assert parse_trace(text).dropped
+    assert "only the switch sends to vnet-vxlan with key 5001 to 10.99.0.77" in out
+
+    with Client(lab.daemons.env["VNET_CONTROLLER"]) as client:
+        ask = asker(client, 5.0)
+
+        def unresolved(question: Question) -> Answer:
+            answer = ask(question)
+            text, _, _ = answer.text.replace("-> tunneling from", f"-> {UNRESOLVED} for").partition(
+                "Datapath actions: "
+            )
+            return replace(answer, text=f"{text}Datapath actions: drop\n") if UNRESOLVED in text else answer
+
+        found = trace_live(pool, unresolved, party(pool, pool.vif("web1/2")), party(pool, pool.vif("db1/2")))
+    assert (found.reached, found.differences) == (True, [])
+    assert (
+        found.render(full=True).count(f"the switch says: {UNRESOLVED} for") == 4
+    )  # each packet at the host that sends it
+
+
 def test_expectations_of_the_pool_that_runs(lab: Lab, vnet: Run, document: Path) -> None:
     code, out = vnet("check", document, "--live")
     assert (code, out.count("ok ")) == (Exit.OK, 3), out
@@ -234,7 +271,7 @@ def test_a_question_that_an_agent_refuses(lab: Lab) -> None:
     """Rows that no controller writes are answered with why, and the agent goes on."""
 
     async def ask(**columns: object) -> str:
-        async with Client([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
+        async with OvsdbClient([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
             row = {"id": f"{time.monotonic_ns()}", "host": "xen1", "created": 0, "frame": "00" * 14, "vif": "web1/0"}
             row |= columns
             await client.transact(Insert("Probe", row))

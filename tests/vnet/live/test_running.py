@@ -1,0 +1,53 @@
+"""What commands take for the pool that runs is what its database holds, the toolstack's part of it too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.vnet.controller.daemons import Controller, controller
+from tests.vnet.controller.databases import FakeAgent, opened
+from vnet.api import Uplink
+from vnet.cli.running import running_state, twin_of_running
+from vnet.client import AsyncClient, HostSpec, NetworkSpec, VifSpec
+from vnet.model import NetworkType
+from vnet.pool.database import PoolDatabase
+from vnet.sim.talk import party, trace
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Controller]:
+    with controller() as made:
+        yield made
+
+
+@pytest.fixture
+async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
+    async with opened(running.database.remote) as database:
+        yield database
+
+
+async def test_what_the_toolstack_made_runs_too(running: Controller, pool: PoolDatabase) -> None:
+    async with AsyncClient(running.address) as client:
+        await client.put_host("xen7", HostSpec(address="10.99.0.7", uplinks=[Uplink(name="trunk0", members=["eth1"])]))
+        await client.put_network("theirs", NetworkSpec(type="gre", key=99))
+        for vm, host in (("t1", "xen1"), ("t2", "xen7")):
+            addresses = [f"10.9.0.{vm[1]}"]
+            await client.put_vif(f"{vm}/0", VifSpec(network="theirs", vm=vm, host=host, addresses=addresses))
+            agent = FakeAgent(pool, host, client)
+            await agent.beat()
+            await agent.claim(f"{vm}/0")
+    with running.client() as client:
+        state, _ = running_state(client)
+        twin = twin_of_running(client)
+    real = pool.mirror.state
+    assert (state.hosts, state.vms) == (real.hosts, real.vms)
+    assert state.vifs == {id: replace(vif, epoch=0) for id, vif in real.vifs.items()}  # epochs are the agents' affair
+    assert {key: replace(b, since=0) for key, b in real.bindings.items()} == state.bindings
+    assert state.networks.keys() == real.networks.keys()
+    for name, network in real.networks.items():
+        key = state.networks[name].key if network.type is NetworkType.VLAN else network.key
+        assert state.networks[name] == replace(network, key=key)
+    assert trace(twin, party(twin, twin.vif("t1/0")), party(twin, twin.vif("t2/0"))).reached
