@@ -69,6 +69,8 @@ def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
 
 def host_problem(view: PoolView, host: str) -> Reason | None:
     """Why nothing will happen on a host for now; None if its agent is alive."""
+    if host not in view.state.hosts:
+        return Reason("unknown-host", f"host {host} is not in the pool any more", host)
     if host in view.live:
         return None
     if host not in view.state.agents:

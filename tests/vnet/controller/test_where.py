@@ -29,6 +29,7 @@ def why(view: PoolView) -> list[str]:
         (PINNED, [bound(PINNED, "xen1")], Presence.READY, []),
         (PINNED, [bound(PINNED, "xen2")], Presence.READY, ["elsewhere"]),
         (replace(PINNED, host="xen9"), [], Presence.DEFINED, ["unknown-host"]),
+        (FREE, [bound(FREE, "xen9")], Presence.READY, ["unknown-host"]),
     ],
 )
 def test_presence_and_reason(vif: Vif, bindings: list[Binding], presence: Presence, codes: list[str]) -> None:
