@@ -69,7 +69,7 @@ class Session:
         self._in_flight: dict[int, int] = {}  # request to its size in bytes
         self._next_id = 0
         self._heard_s = now_s
-        self._probed = False
+        self._probed_s: float | None = None  # when an echo was queued that nothing was heard after
         self.probe_interval_s = probe_interval_s
 
     # --- to the peer --------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Session:
         is of no more use.
         """
         self._heard_s = now_s
-        self._probed = False
+        self._probed_s = None
         events = []
         for message in self._framer.feed(data):
             event = self._event(message)
@@ -137,16 +137,19 @@ class Session:
     # --- time ---------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """Queue an echo when the peer was silent for one interval; after two raise ConnectionLost.
+        """Queue an echo when the peer was silent for one interval; raise ConnectionLost when it was silent for another one.
 
-        While a large request is in flight the peer has the time to work on it besides.
+        The second one counts from the echo: it may be us who did nothing for long. While a large request is in flight the peer
+        has the time to work on it besides.
         """
         if self.probe_interval_s is None:
             return
         silent_s = now_s - self._heard_s
+        if self._probed_s is None:
+            if silent_s >= self.probe_interval_s:
+                self._probed_s = now_s
+                self._outgoing.append(_encode({"method": "echo", "params": [], "id": "echo"}))
+            return
         working_s = sum(self._in_flight.values()) / SLOWEST_BYTES_PER_S
-        if silent_s >= 2 * self.probe_interval_s + working_s:
+        if now_s - self._probed_s >= self.probe_interval_s + working_s:
             raise ConnectionLost(f"the server was silent for {silent_s:.1f} s")
-        if silent_s >= self.probe_interval_s and not self._probed:
-            self._probed = True
-            self._outgoing.append(_encode({"method": "echo", "params": [], "id": "echo"}))

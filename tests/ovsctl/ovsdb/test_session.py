@@ -84,14 +84,27 @@ def test_silence_is_probed_once_and_then_ends_the_session() -> None:
 def test_a_server_has_the_time_to_work_on_a_large_request() -> None:
     session = Session(now_s=100, probe_interval_s=5)
     request = session.request("transact", ["x" * 5 * SLOWEST_BYTES_PER_S])
+    session.tick(105)
     session.tick(114.9)
     session.receive(message(id=request, result=[], error=None), 114.9)
+    session.tick(119.9)
     with pytest.raises(ConnectionLost, match=r"silent for 10\.0 s"):
         session.tick(124.9)
     session = Session(now_s=100, probe_interval_s=5)
     session.request("transact", ["x" * 5 * SLOWEST_BYTES_PER_S])
+    session.tick(105)
     with pytest.raises(ConnectionLost, match=r"silent for 15\.1 s"):
         session.tick(115.1)
+
+
+def test_who_did_nothing_for_long_asks_before_it_calls_the_peer_silent() -> None:
+    session = Session(now_s=100, probe_interval_s=5)
+    session.tick(500)
+    assert [request["method"] for request in sent(session)] == ["echo"]
+    session.tick(504.9)
+    assert session.receive(message(id="echo", result=[], error=None), 504.9) == []
+    session.tick(509.8)
+    assert sent(session) == []
 
 
 def test_without_an_interval_silence_is_no_matter() -> None:
