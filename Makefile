@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv
 PYTHON ?= python3
 
-.PHONY: help root install install-bench demo test chaos check format bench lock clean
+.PHONY: help root install install-bench demo test chaos check format bench bench-scale lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ check: install  ## format, lint, types, import rules
 format: install  ## rewrite to the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-scale: install  ## what grows with the pool, and what does not (minutes)
+	@for b in cold_start apply many_agents; do $(BIN)/python -m benchmarks.$$b --runs 1; done
 
 lock:  ## refresh the lock files
 	@$(BIN)/python -m pip install --quiet uv
