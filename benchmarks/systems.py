@@ -207,10 +207,9 @@ class Ovn(System):
             "external_ids:ovn-encap-type=geneve", f"external_ids:ovn-encap-ip={host.address}",
             "external_ids:ovn-bridge-datapath-type=netdev", "external_ids:ovn-monitor-all=false",
         )  # fmt: skip
-        control = f"--unixctl={ovs.dir}/ovn-controller.ctl"
         self._daemon(
-            f"controller-{host.name}", host_netns(self.lab.spec.name, host.name),
-            ["ovn-controller", ovs.db, control], OVS_RUNDIR=str(ovs.dir),
+            f"controller-{host.name}", host_netns(self.lab.spec.name, host.name), ["ovn-controller", ovs.db],
+            OVS_RUNDIR=str(ovs.dir), OVN_RUNDIR=str(ovs.dir),
         )  # fmt: skip
 
     def nbctl(self, *args: str) -> str:
@@ -254,12 +253,8 @@ class Ovn(System):
             await asyncio.to_thread(self.sbctl, *bind[1:])
 
     async def settled(self) -> None:
-        await asyncio.to_thread(self.nbctl, "--wait=sb", "sync")
-        for host in HOSTS:
-            ovs = self.lab.ovs(host)
-            for _ in range(3):  # a pass that is under way, and one that starts after what was written
-                run(["ovs-appctl", "-t", f"{ovs.dir}/ovn-controller.ctl", "connection-status"], env=ovs.env)
-                await asyncio.sleep(0.3)
+        # Only the lab's hosts have a row in Chassis_Private, so this waits for their ovn-controllers and no others.
+        await asyncio.to_thread(self.nbctl, "--wait=hv", "sync")
 
 
 SYSTEMS: dict[str, type[System]] = {"vnet": Vnet, "OVN": Ovn}
