@@ -82,7 +82,7 @@ def _host_differences(
         yield f"{host}: to be made good: {change}"
     rows = ovs_rows(view, Switch(BRIDGE, lab.ovs(host).datapath_type))
     yield from (f"{host}: to be made good: {change}" for change in vswitch.plan(rows, replica, OWNER))
-    mtus = {port.vif: port.mtu_request for port in found}
+    mtus = {port.vif: port.mtu_request or port.mtu for port in found}
     yield from (f"{host}: MTU of {v} is {mtus[v]}" for v, mtu in vif_mtus(view).items() if mtus[v] != mtu)
 
 

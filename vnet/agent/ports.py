@@ -18,7 +18,7 @@ NO_OFPORT = 1 << 16  # more than any
 
 # What a plan of rows needs, and what vswitchd answers; statistics, which change every few seconds, are left out.
 MONITORS = {
-    table: Monitor(columns=(*columns, *(("ofport", "error") if table == "Interface" else ())))
+    table: Monitor(columns=(*columns, *(("ofport", "error", "mtu") if table == "Interface" else ())))
     for table, columns in COLUMNS.items()
 }
 
@@ -31,13 +31,14 @@ class Tables(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalPort:
-    """An interface on the integration bridge. ofport is None until vswitchd has it, mtu in bytes; also: other ports
+    """An interface on the integration bridge. ofport and mtu (bytes) are None until vswitchd has it; also: other ports
     that name the same VIF and are not used."""
 
     name: str
     vif: str | None
     ofport: int | None
     mtu_request: int | None
+    mtu: int | None
     error: str | None
     also: tuple[str, ...] = ()
 
@@ -89,4 +90,4 @@ def _local_port(row: Row) -> LocalPort:
     usable = ofport if ofport is not None and ofport > 0 else None
     # -1: vswitchd could not add it (ovs-vswitchd.conf.db(5)); it does not always say why.
     error = row["error"] or ("ovs-vswitchd could not add it: see its log" if ofport == -1 else None)
-    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], error)
+    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], row["mtu"], error)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 WARNINGS = ("drift", "problem", "refused")
+EVENT_DELAY_S = 0.05  # an event waits for what is more urgent, and goes along with it
 MAX_EVENTS = 200  # waiting to be written; older ones are dropped first
 
 
@@ -65,7 +66,7 @@ class Reporter:
         log.log(logging.WARNING if kind in WARNINGS else logging.INFO, "%s: %s", kind, text, extra=fields)
         self._events.append(Event(self._now_ms(), kind, text, self._pool.me, network, vif))
         del self._events[:-MAX_EVENTS]
-        self._wake.set()
+        asyncio.get_running_loop().call_later(EVENT_DELAY_S, self._wake.set)
 
     def take(self) -> tuple[set[tuple[str, str]], int]:
         """What a push that starts now will have programmed."""

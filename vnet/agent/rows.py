@@ -47,6 +47,7 @@ class RowKeeper:
         self._ports: dict[str, LocalPort] = {}
         self._dirty = asyncio.Event()
         self._suspect = True
+        self._changed = False
         self._failed = False
         self._held: dict[str, str] = {}  # NICs that the host uses, and what for
         self.problems: dict[str, str] = {}
@@ -54,7 +55,7 @@ class RowKeeper:
     @property
     def settled(self) -> bool:
         """Whether everything that was asked for is in the switch, or is known to have failed."""
-        return not self._suspect and not self._dirty.is_set()
+        return not (self._changed or self._suspect or self._dirty.is_set())
 
     def start(self, replica: Replica) -> None:
         self._replica = replica
@@ -66,24 +67,26 @@ class RowKeeper:
                 row is not None and (OWNER.owns(row) or row["name"] == self._switch.bridge)
                 for row in (change.old, change.new)
             ):
-                self._suspect = True
-                self._dirty.set()
+                self._changed = True
 
     def kick(self, ports: dict[str, LocalPort]) -> None:
-        """The view may have changed: works if it asks for other rows than before."""
+        """The view or the rows may have changed: works if there is something to do. VIFs' flows are not kept waiting for it."""
         self._ports = ports
         wanted = (ovs_rows(self._view, self._switch), self._mtus())
-        if wanted != self._wanted:
+        if self._changed or wanted != self._wanted:
             self._wanted = wanted
-            self._suspect = True
+            self._changed, self._suspect = False, True
             self._dirty.set()
 
     def _mtus(self) -> tuple[tuple[str, str, int], ...]:
-        """(VIF, its port, MTU in bytes) for each VIF port whose MTU is not the network's."""
+        """(VIF, its port, MTU in bytes) for each VIF port whose MTU is not the network's.
+
+        A device that has it already is not asked for it: setting it makes ovs-vswitchd go over all its ports again.
+        """
         return tuple(
             (vif, port.name, mtu)
             for vif, mtu in sorted(vif_mtus(self._view).items())
-            if (port := self._ports.get(vif)) is not None and port.mtu_request != mtu
+            if (port := self._ports.get(vif)) is not None and (port.mtu_request or port.mtu) != mtu
         )
 
     async def run(self) -> None:
