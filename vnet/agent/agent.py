@@ -131,6 +131,8 @@ class Agent:
             self._work.clear()
             self._look.set()
             self.bindings.decide_touched()
+            if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
+                self.reports.soon()  # a port that is gone needs no flows to be silent
             taken = self.reports.take()
             changes = self.compiler.compile()
             self.rows.kick(self.bindings.ports)

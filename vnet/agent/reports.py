@@ -68,6 +68,10 @@ class Reporter:
         del self._events[:-MAX_EVENTS]
         asyncio.get_running_loop().call_later(EVENT_DELAY_S, self._wake.set)
 
+    def soon(self) -> None:
+        """There is something to say that waits for no barrier."""
+        self._wake.set()
+
     def take(self) -> tuple[set[tuple[str, str]], int]:
         """What a push that starts now will have programmed."""
         changed, self.changed = self.changed, set()
