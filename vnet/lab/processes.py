@@ -16,7 +16,7 @@ from vnet.lab.names import MARK, NETNS_DIR
 
 COMMAND_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 30.0  # the kernel takes some 20 ms for each tap that a process leaves behind
 TAIL_BYTES = 2000
 
 
