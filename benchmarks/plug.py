@@ -104,11 +104,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[6, 5000])
     parser.add_argument("--pool", type=int, default=0, help="also a pool of this many VIFs on 500 networks")
     parser.add_argument("--plugs", type=int, default=PLUGS)
+    parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
     options = parser.parse_args()
     shapes = [(size, 1) for size in options.sizes] + ([(options.pool, POOL_NETWORKS)] if options.pool else [])
     results = []
     for vifs, networks in shapes:
-        medians = {name: asyncio.run(measure(name, vifs, networks, options.plugs)) for name in SYSTEMS}
+        medians = {name: asyncio.run(measure(name, vifs, networks, options.plugs)) for name in options.systems}
         work = f"plug to first packet, {vifs} VIFs on {networks} network{'s' if networks > 1 else ''}"
         results.append(Result(work, tuple(FIGURES.values()), medians, options.plugs))
     report(results, options.json)
