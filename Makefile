@@ -30,6 +30,15 @@ install-bench: install  ## the peers that benchmarks measure against
 root:
 	$(if $(filter 0,$(shell id -u)),,$(error not root: run 'sudo make $(MAKECMDGOALS)'))
 
+bench: root install-bench  ## every benchmark, shortened; docs/benchmarks.md says how to run each for a claim
+	@set -e; for b in ovsdb_sync ovsdb_update flow_encode flow_bundle flow_latency flow_diff; do $(BIN)/python -m benchmarks.$$b; done
+	@$(BIN)/python -m benchmarks.plug --sizes 6 --plugs 5
+	@$(BIN)/python -m benchmarks.migration --times 2
+	@$(BIN)/python -m benchmarks.pause --times 2
+	@$(BIN)/python -m benchmarks.evacuation --vms 5
+	@$(BIN)/python -m benchmarks.restart --vifs 5000 --runs 2
+	@$(BIN)/python -m benchmarks.topology
+
 demo: root install  ## a three-host pool on this machine: reach, migrate, repair
 	@$(BIN)/vnet lab demo topologies/quickstart.vnet.yaml
 

@@ -79,7 +79,9 @@ async def measure(vms: int, vifs: int, period_ms: float) -> None:
     print(f"evacuation of {vms} VMs, {len(moving)} VIFs; a frame every {period_ms:g} ms to each")
     print(f"  time                     {took:>10.2f} s")
     print(f"  worst gap of a VIF       {median(gaps):>10.1f} ms median, {gaps[-1]:.1f} ms worst")
-    print(f"  frames lost by a VIF     {median(one.lost for one in got):>10g} median, {max(one.lost for one in got)} worst")
+    print(
+        f"  frames lost by a VIF     {median(one.lost for one in got):>10g} median, {max(one.lost for one in got)} worst"
+    )
     print(f"  frames doubled           {sum(one.duplicated for one in got):>10d} in all")
 
 

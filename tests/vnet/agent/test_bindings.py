@@ -23,7 +23,7 @@ def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     bindings = Bindings(pool, client, spawned.append, lambda: None, lambda *_: None, lambda *_: None, lambda: 0)
     compiler.set_host(Host("xen2", "10.99.0.2"))
     compiler.set_port("vm1/0", 1)
-    bindings.ports["vm1/0"] = LocalPort("p1", "vm1/0", 1, None, None)
+    bindings.ports["vm1/0"] = LocalPort("p1", "vm1/0", 1, None, None, None)
     compiler.set_vif(vif(1))
     compiler.set_network(TENANT)  # the row is here, the pool's answer about the bindings is not
 
