@@ -145,6 +145,7 @@ class Bindings:
             epoch=vif.epoch + 1,
             state=state,
             addresses=vif.addresses,
+            groups=vif.groups,
             unlocked=vif.locking_mode is LockingMode.UNLOCKED,
             since=self._now_ms(),
         )

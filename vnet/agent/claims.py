@@ -51,7 +51,7 @@ def decide(
 def copied(binding: Binding, vif: Vif) -> Binding:
     """The binding with what it says of its VIF, for hosts that do not have the VIF's row, as the VIF is now."""
     unlocked = vif.locking_mode is LockingMode.UNLOCKED
-    return replace(binding, mac=vif.mac, addresses=vif.addresses, unlocked=unlocked)
+    return replace(binding, mac=vif.mac, addresses=vif.addresses, unlocked=unlocked, groups=vif.groups)
 
 
 def _arriving(mine: Binding | None) -> Decision:

@@ -34,7 +34,9 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> l
 def copy(binding: Binding, row: Where) -> Operation:
     """Has a binding say of its VIF what `binding` says, whatever state it is in by now."""
     columns = to_columns(binding)
-    return Update("Binding", _still(binding, row), {name: columns[name] for name in ("mac", "addresses", "unlocked")})
+    return Update(
+        "Binding", _still(binding, row), {name: columns[name] for name in ("mac", "addresses", "unlocked", "groups")}
+    )
 
 
 def release(binding: Binding, row: Where) -> Operation:

@@ -1,6 +1,7 @@
 """What a pool is made of, as frozen values. Imports nothing of vnet."""
 
 from vnet.model.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
+from vnet.model.security import Direction, PortRange, Rule, SecurityGroup, Verdict
 from vnet.model.state import PoolState
 from vnet.model.values import (
     AgentStatus,
@@ -32,6 +33,7 @@ __all__ = [
     "BindingState",
     "BondHash",
     "BondMode",
+    "Direction",
     "Event",
     "Host",
     "InvalidValue",
@@ -43,10 +45,14 @@ __all__ = [
     "Owner",
     "Pool",
     "PoolState",
+    "PortRange",
     "Protocol",
+    "Rule",
+    "SecurityGroup",
     "Subnet",
     "Trunk",
     "Uplink",
+    "Verdict",
     "Vif",
     "Vm",
     "default_mtu",

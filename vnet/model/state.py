@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vnet.model.security import SecurityGroup
 from vnet.model.values import AgentStatus, Binding, Host, Location, Network, Pool, Subnet, Vif, Vm
 
 
@@ -19,6 +20,7 @@ class PoolState:
     hosts: Mapping[str, Host] = field(default_factory=dict)
     networks: Mapping[str, Network] = field(default_factory=dict)
     subnets: Mapping[str, Subnet] = field(default_factory=dict)
+    groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     vms: Mapping[str, Vm] = field(default_factory=dict)
     vifs: Mapping[str, Vif] = field(default_factory=dict)
     bindings: Mapping[tuple[str, str], Binding] = field(default_factory=dict)

@@ -99,12 +99,12 @@ class BindingState(Enum):
     ACTIVE = "active"
 
 
-def _name(where: str, value: str) -> None:
+def check_name(where: str, value: str) -> None:
     if not NAME.fullmatch(value):
         raise InvalidValue(where, f"{value!r} is no name: letters, digits, '.', '_', '-', at most 63, no '-' at an end")
 
 
-def _range(where: str, value: int, low: int, high: int) -> None:
+def check_range(where: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InvalidValue(where, f"{value} is outside {low}..{high}")
 
@@ -144,7 +144,7 @@ class Uplink:
     mtu: int | None = None
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
+        check_name("name", self.name)
         if len(self.name) > UPLINK_NAME_MAX:
             raise InvalidValue("name", f"{self.name!r} is longer than {UPLINK_NAME_MAX}: its bridge is br-{self.name}")
         if self.name == "int":
@@ -163,7 +163,7 @@ class Uplink:
         if self.mode is None and len(self.members) > 1:
             raise InvalidValue("mode", f"{len(self.members)} NICs are a bond: say 'mode'")
         if self.mtu is not None:
-            _range("mtu", self.mtu, MIN_MTU, MAX_MTU)
+            check_range("mtu", self.mtu, MIN_MTU, MAX_MTU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ class Pool:
     generation: int = 0
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
-        _range("underlay_mtu", self.underlay_mtu, MIN_MTU, MAX_MTU)
+        check_name("name", self.name)
+        check_range("underlay_mtu", self.underlay_mtu, MIN_MTU, MAX_MTU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class Host:
     owner: Owner = Owner.DOCUMENT
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
+        check_name("name", self.name)
         if self.address is not None:
             _address("address", self.address)
         used: set[str] = set()
@@ -224,21 +224,21 @@ class Network:
     owner: Owner = Owner.DOCUMENT
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
-        _range("number", self.number, 1, MAX_VNI)
-        _range("mtu", self.mtu, MIN_MTU, MAX_MTU)
+        check_name("name", self.name)
+        check_range("number", self.number, 1, MAX_VNI)
+        check_range("mtu", self.mtu, MIN_MTU, MAX_MTU)
         if (self.type is NetworkType.INTERNAL) != (self.key is None):
             raise InvalidValue("key", f"{self.type.value} networks need {'no' if self.key is not None else 'a'} key")
         if self.key is not None:
             low, high = (0, MAX_GRE_KEY) if self.type is NetworkType.GRE else (1, MAX_VNI)
-            _range("key", self.key, low, high)
+            check_range("key", self.key, low, high)
         if (self.type is NetworkType.VLAN) != (self.tag is not None and self.uplink is not None):
             raise InvalidValue("tag", "a VLAN network, and no other, has a tag and an uplink")
         if self.type is not NetworkType.VLAN and (self.tag is not None or self.uplink is not None):
             what = "tag" if self.tag is not None else "uplink"
             raise InvalidValue(what, f"{self.type.value} networks have no {what}")
         if self.tag is not None:
-            _range("tag", self.tag, 0, MAX_TAG)
+            check_range("tag", self.tag, 0, MAX_TAG)
 
     def on(self, host: str) -> bool:
         """Whether the network may have VIFs on this host."""
@@ -256,7 +256,7 @@ class Subnet:
     owner: Owner = Owner.DOCUMENT
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
+        check_name("name", self.name)
         try:
             net = ip_network(self.cidr)
         except ValueError as error:
@@ -276,7 +276,7 @@ class Vm:
     owner: Owner = Owner.DOCUMENT
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
+        check_name("name", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ class Trunk:
 
     def __post_init__(self) -> None:
         for tag in self.tags:
-            _range("trunk", tag, 1, MAX_TAG)
+            check_range("trunk", tag, 1, MAX_TAG)
         if tuple(sorted(set(self.tags))) != self.tags:
             raise InvalidValue("trunk", "tags stand once each, in order")
 
@@ -309,6 +309,7 @@ class Vif:
     addresses: tuple[str, ...] = ()
     locking_mode: LockingMode = LockingMode.LOCKED
     trunk: Trunk | None = None
+    groups: tuple[str, ...] = ()
     host: str | None = None
     incoming: str | None = None
     epoch: int = 0
@@ -318,11 +319,16 @@ class Vif:
         if not VIF_ID.fullmatch(self.id):
             raise InvalidValue("id", f"{self.id!r} is no VIF id: letters, digits and . _ : / -, at most 128")
         _mac("mac", self.mac)
-        _range("index", self.index, 0, 255)
+        check_range("index", self.index, 0, 255)
         for address in self.addresses:
             _address("addresses", address)
         if tuple(sorted(set(self.addresses))) != self.addresses:
             raise InvalidValue("addresses", "addresses stand once each, in order")
+        if tuple(sorted(set(self.groups))) != self.groups:
+            raise InvalidValue("groups", "security groups stand once each, in order")
+        if self.groups and self.trunk is not None:
+            # Its tags share a connection tracking zone, where equal addresses on two of them would be one connection.
+            raise InvalidValue("groups", "a trunk VIF cannot be in security groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +337,8 @@ class Binding:
 
     epoch orders a VIF's bindings: of the active ones the highest is where it runs; a higher one that is not active yet is a
     migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
-    this binding. since: milliseconds since 1970, of the last change of state.
+    this binding. since: milliseconds since 1970, of the last change of state. addresses and groups are the VIF's: rules of
+    other VIFs on the network may name its groups.
     """
 
     vif: str
@@ -345,6 +352,7 @@ class Binding:
     ready: bool = False
     acked: frozenset[str] = frozenset()
     since: int = 0
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,8 @@ _DECODE: dict[type, dict[str, Callable[[Any], Any]]] = {
     Network: {"type": NetworkType, "hosts": frozenset, "owner": Owner},
     Subnet: {"owner": Owner},
     Vm: {"owner": Owner},
-    Vif: {"addresses": _ordered, "locking_mode": LockingMode, "trunk": _trunk, "owner": Owner},
-    Binding: {"state": BindingState, "addresses": _ordered, "acked": frozenset},
+    Vif: {"addresses": _ordered, "groups": _ordered, "locking_mode": LockingMode, "trunk": _trunk, "owner": Owner},
+    Binding: {"state": BindingState, "addresses": _ordered, "acked": frozenset, "groups": _ordered},
     AgentStatus: {"problems": dict},
     Event: {},
 }
