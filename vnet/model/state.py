@@ -20,11 +20,11 @@ class PoolState:
     hosts: Mapping[str, Host] = field(default_factory=dict)
     networks: Mapping[str, Network] = field(default_factory=dict)
     subnets: Mapping[str, Subnet] = field(default_factory=dict)
-    groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     vms: Mapping[str, Vm] = field(default_factory=dict)
     vifs: Mapping[str, Vif] = field(default_factory=dict)
     bindings: Mapping[tuple[str, str], Binding] = field(default_factory=dict)
     agents: Mapping[str, AgentStatus] = field(default_factory=dict)
+    groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
 
     def location(self, vif: str) -> Location:
         """Where one VIF is. Costs one look per host of the pool at most, never one per binding."""
