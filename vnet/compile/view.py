@@ -46,6 +46,20 @@ class Role(Enum):
     CLOSED = "closed"  # it ran here, or has a port here that another host's claim keeps shut
 
 
+class StateIndex:
+    """A whole pool by what a host's view asks of it: made once for the views of many hosts."""
+
+    def __init__(self, state: PoolState) -> None:
+        self.bindings: dict[str, list[Binding]] = defaultdict(list)  # by network
+        self.wanted: dict[str, set[str]] = defaultdict(set)  # host to the networks of the VIFs that are to be there
+        for binding in state.bindings.values():
+            self.bindings[binding.network].append(binding)
+        for vif in state.vifs.values():
+            for host in (vif.incoming, vif.host):
+                if host is not None:
+                    self.wanted[host].add(vif.network)
+
+
 class HostView:
     """One host's part of the pool. Mutated only through its methods, which keep the indexes."""
 
@@ -64,19 +78,26 @@ class HostView:
         self._networks_of_host: dict[str, Counter[str]] = defaultdict(Counter)
 
     @classmethod
-    def of(cls, state: PoolState, me: str, ports: dict[str, int], devices: dict[str, int]) -> HostView:
+    def of(
+        cls,
+        state: PoolState,
+        me: str,
+        ports: dict[str, int],
+        devices: dict[str, int],
+        index: StateIndex | None = None,
+    ) -> HostView:
         """The view that a host would have of a whole pool: what `plan`, the simulator and the tests compile from."""
-        view = cls(me)
+        view, index = cls(me), index or StateIndex(state)
         view.pool = state.pool
         view.hosts = dict(state.hosts)
         view.devices = dict(devices)
-        here = {v.network for v in state.vifs.values() if v.id in ports or me in (v.incoming, v.host)}
-        for network in state.networks.values():
-            if network.name in here and network.on(me):
-                view.networks[network.name] = network
-        for binding in state.bindings.values():
-            if binding.network in view.networks:
-                view.set_binding(binding)
+        here = index.wanted[me] | {state.vifs[vif].network for vif in ports if vif in state.vifs}
+        for name in sorted(here):
+            network = state.networks.get(name)
+            if network is not None and network.on(me):
+                view.networks[name] = network
+                for binding in index.bindings[name]:
+                    view.set_binding(binding)
         for vif, ofport in ports.items():
             if vif in state.vifs:
                 view.set_vif(state.vifs[vif])

@@ -44,12 +44,13 @@ def refuse_broken(expected: list[api.Expected]) -> None:
 def reachability(document: Document, before: PoolState, after: PoolState) -> list[api.Difference]:
     """Who gains and who loses a way to whom: by ping, and by each protocol and port that an expectation names."""
     from vnet.sim import SimPool  # noqa: PLC0415
+    from vnet.sim.affected import affected  # noqa: PLC0415
     from vnet.sim.pool import settled  # noqa: PLC0415
     from vnet.sim.reach import Reachability, differences  # noqa: PLC0415
 
     asked = {(Protocol.ICMP, 0)}
     asked |= {(one.protocol, one.port or 0) for one in document.expectations if one.protocol is not None}
-    old, new = SimPool.of(before), SimPool.of(settled(after))
+    old, new = map(SimPool.of, affected(before, settled(after)))
     found = [
         difference
         for protocol, port in sorted(asked, key=lambda one: (one[0].value, one[1]))

@@ -309,11 +309,11 @@ class Vif:
     addresses: tuple[str, ...] = ()
     locking_mode: LockingMode = LockingMode.LOCKED
     trunk: Trunk | None = None
-    groups: tuple[str, ...] = ()
     host: str | None = None
     incoming: str | None = None
     epoch: int = 0
     owner: Owner = Owner.DOCUMENT
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not VIF_ID.fullmatch(self.id):

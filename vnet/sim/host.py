@@ -11,7 +11,7 @@ from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as Reserved
 from vnet.compile import HostView, Role, Source, compile_flows, flat, ovs_rows, patch_device
 from vnet.compile import Switch as Bridge
-from vnet.compile.view import TUNNEL_DEVICE
+from vnet.compile.view import TUNNEL_DEVICE, StateIndex
 from vnet.model import NetworkType, PoolState, Uplink
 from vnet.sim.switch import Port, Switch
 
@@ -52,7 +52,7 @@ class SimHost:
         self.vif_at: dict[int, str] = {}
         self.device_at: dict[int, str] = {}
         self.view = HostView(name)
-        self.compiled: dict[Source, tuple[Flow, ...]] = {}
+        self._compiled: dict[Source, tuple[Flow, ...]] | None = None
         self._sources: dict[object, Source] | None = None
 
     def plug(self, vif: str) -> None:
@@ -68,23 +68,29 @@ class SimHost:
     def unplug(self, vif: str) -> None:
         self.ports.pop(vif, None)
 
-    def program(self, state: PoolState) -> None:
-        """Compile the host's part of a pool, and run that."""
-        bare = HostView.of(state, self.name, self.ports, {})
+    @property
+    def compiled(self) -> dict[Source, tuple[Flow, ...]]:
+        """The flows of br-int by their sources."""
+        if self._compiled is None:
+            self._compiled = compile_flows(self.view)
+        return self._compiled
+
+    def program(self, state: PoolState, index: StateIndex) -> None:
+        """Run the host's part of a pool. Its flows are compiled when the first frame comes by: most hosts see none."""
+        bare = HostView.of(state, self.name, self.ports, {}, index)
         rows = ovs_rows(bare, Bridge())
         integration = next(row for row in rows.bridges if row.name == Bridge().bridge)
         names = sorted(port.name for port in integration.ports)
         self.devices = {name: number for number, name in enumerate(names, FIRST_DEVICE)}
         bare.devices = dict(self.devices)
         self.view = bare
-        self.compiled = compile_flows(bare)
-        self._sources = None
+        self._compiled = self._sources = None
         self.vif_at = {number: vif for vif, number in self.ports.items()}
         self.device_at = {number: name for name, number in self.devices.items()}
         self._set_ports(state)
         self._set_uplinks()
         self._forget_learned()
-        self.bridge.replace_flows(flat(self.compiled))
+        self.bridge.replace_flows(lambda: flat(self.compiled))
 
     def _set_ports(self, state: PoolState) -> None:
         ports = {}

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from vnet.compile.view import StateIndex
 from vnet.model import (
     Binding,
     BindingState,
@@ -79,9 +80,8 @@ class SimPool:
         self._lost: list[Loss] = []
         for name, vifs in ports_by_host(self.state).items():
             self.hosts[name].plug_all(vifs)
-        for vif in self.state.vifs:
-            where = self.state.location(vif)
-            if where.current is not None:
+        for vif, where in self.state.locations().items():
+            if where.current is not None and vif in self.state.vifs:
                 self._runs[vif] = where.current.host
         self._program()
 
@@ -110,8 +110,9 @@ class SimPool:
         self._vtep = {name: int(address) for name, address in vteps.items()}
         self._by_vtep = {int(address): (self.hosts[name], address.version == 6) for name, address in vteps.items()}
         self._links = {}
+        index = StateIndex(state)
         for host in self.hosts.values():
-            host.program(state)
+            host.program(state, index)
             self._links[host.bridge] = self._from_host(host)
             for uplink, bridge in host.uplinks.items():
                 self._links[bridge] = self._from_uplink(host, uplink)
@@ -143,9 +144,8 @@ class SimPool:
                 self.hosts[name].plug(vif)
             for vif in self.hosts[name].ports.keys() - set(vifs):
                 self.hosts[name].unplug(vif)
-        for vif in self.state.vifs:
-            where = self.state.location(vif)
-            if where.current is not None:
+        for vif, where in self.state.locations().items():
+            if where.current is not None and vif in self.state.vifs:
                 self._runs.setdefault(vif, where.current.host)
         self._program()
 
@@ -533,6 +533,7 @@ def settled(state: PoolState) -> PoolState:
             mac=vif.mac,
             addresses=vif.addresses,
             unlocked=vif.locking_mode is LockingMode.UNLOCKED,
+            groups=vif.groups,
         )
         for key, binding in state.bindings.items()
         if (vif := state.vifs.get(binding.vif)) is not None
@@ -543,7 +544,9 @@ def settled(state: PoolState) -> PoolState:
 def binding_of(vif: Vif, host: str, state: BindingState) -> Binding:
     """The binding that a host's agent would write for a VIF."""
     unlocked = vif.locking_mode is LockingMode.UNLOCKED
-    return Binding(vif.id, host, vif.network, vif.mac, vif.epoch, state, vif.addresses, unlocked, ready=True)
+    return Binding(
+        vif.id, host, vif.network, vif.mac, vif.epoch, state, vif.addresses, unlocked, ready=True, groups=vif.groups
+    )
 
 
 def _tagged(frame: bytes, tag: int) -> bytes:

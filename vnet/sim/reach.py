@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from vnet.model import Protocol, Vif
+from vnet.model import Location, Protocol, Vif
 from vnet.sim.errors import NotPlugged, SimError
 from vnet.sim.pool import SimPool
 from vnet.sim.talk import Party, party, plan, version_of
@@ -44,15 +44,13 @@ def _host_kind(pool: SimPool, name: str | None) -> tuple[object, ...]:
     return version, uplinks, pool.is_cut(name)
 
 
-def _moving(pool: SimPool, vif: Vif) -> bool:
-    where = pool.state.location(vif.id)
+def _moving(vif: Vif, where: Location) -> bool:
     return vif.incoming is not None or where.incoming is not None or bool(where.superseded)
 
 
-def _kind(pool: SimPool, vif: Vif, macs: Mapping[tuple[str, str], int]) -> tuple[object, ...]:
+def _kind(pool: SimPool, vif: Vif, where: Location, macs: Mapping[tuple[str, str], int]) -> tuple[object, ...]:
     """What tells VIFs apart, other than their names, addresses and hosts' names. One that moves is its own kind."""
-    where = pool.state.location(vif.id)
-    moving = _moving(pool, vif)
+    moving = _moving(vif, where)
     families = (any(":" not in a for a in vif.addresses), any(":" in a for a in vif.addresses))
     alone = vif.id if moving or macs[vif.network, vif.mac] > 1 else ""
     bound = where.current is not None and (where.current.unlocked, where.current.host == pool.where(vif))
@@ -70,11 +68,14 @@ class Reachability:
         self.port = port
         kinds: dict[tuple[object, ...], dict[str, list[Vif]]] = {}
         macs = Counter((vif.network, vif.mac) for vif in pool.state.vifs.values())
+        located, nowhere = pool.state.locations(), Location()
         for vif in sorted(pool.state.vifs.values(), key=pool.label):
-            kinds.setdefault(_kind(pool, vif, macs), {}).setdefault(pool.where(vif) or "", []).append(vif)
+            kinds.setdefault(_kind(pool, vif, located.get(vif.id, nowhere), macs), {}).setdefault(
+                pool.where(vif) or "", []
+            ).append(vif)
         self._kinds = list(kinds.values())  # VIFs by host, of each kind
         self._kind_of = {v.id: n for n, by_host in enumerate(self._kinds) for vifs in by_host.values() for v in vifs}
-        self._moving = {vif.id for vif in pool.state.vifs.values() if _moving(pool, vif)}
+        self._moving = {vif.id for vif in pool.state.vifs.values() if _moving(vif, located.get(vif.id, nowhere))}
         self._known: dict[tuple[int, int, object], bool] = {}
         self._hears: dict[tuple[str, int], frozenset[str]] = {}
         self._classes: list[Class] | None = None

@@ -7,7 +7,7 @@ cached answer is the answer that translating again would give. Whatever could ch
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +90,8 @@ class Switch:
     ) -> None:
         self.name = name
         self.ports: dict[int, Port] = dict(ports or {})
-        self.tables = FlowTables(flows)
+        self._tables: FlowTables | None = FlowTables(flows)
+        self._flows: Callable[[], Iterable[Flow]] = tuple
         self.groups = {group.group_id: group for group in groups}
         self.meters = {meter.meter_id: meter for meter in meters}
         self.macs: dict[tuple[int, int], int] = {}
@@ -118,9 +119,15 @@ class Switch:
             self.ports[number] = port
         self.changed()
 
-    def replace_flows(self, flows: Iterable[Flow]) -> None:
-        """Run these flows from now on, besides those that it learned itself."""
-        self.tables = FlowTables([*flows, *self.learned.values()])
+    @property
+    def tables(self) -> FlowTables:
+        if self._tables is None:
+            self._tables = FlowTables([*self._flows(), *self.learned.values()])
+        return self._tables
+
+    def replace_flows(self, flows: Callable[[], Iterable[Flow]]) -> None:
+        """Run these flows from now on, besides those that it learned itself. They are asked for once they are needed."""
+        self._tables, self._flows = None, flows
         self.changed()
 
     def add_flow(self, flow: Flow) -> None:

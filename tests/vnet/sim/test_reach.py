@@ -13,6 +13,7 @@ from tests.vnet.sim.pools import two_hosts
 from tests.vnet.sim.random_pools import random_state
 from vnet.model import LockingMode, PoolState, Protocol
 from vnet.sim import SimPool, picture
+from vnet.sim.affected import affected
 from vnet.sim.reach import Reachability, differences
 from vnet.sim.talk import party, reaches
 
@@ -60,21 +61,45 @@ def expanded(state: PoolState, other: PoolState) -> set[tuple[bool, str, str]]:
     return {(after.get(pair, False), *pair) for pair in pairs if before.get(pair, False) is not after.get(pair, False)}
 
 
-@settings(max_examples=40)
-@given(st.randoms(use_true_random=False))
-def test_differences_are_exact(rng: Random) -> None:
-    state = random_state(rng)
+def changed(rng: Random, state: PoolState) -> PoolState:
+    """The pool with one thing changed."""
+    what = rng.choice(("vif", "gone", "network", "host", "binding"))
+    if what == "network":
+        name = rng.choice(list(state.networks))
+        return replace(state, networks={**state.networks, name: replace(state.networks[name], mtu=600)})
+    if what == "host":
+        name = rng.choice(list(state.hosts))
+        return replace(state, hosts={**state.hosts, name: replace(state.hosts[name], address=None)})
+    if what == "binding" and state.bindings:
+        lost = rng.choice(list(state.bindings))
+        return replace(state, bindings={key: b for key, b in state.bindings.items() if key != lost})
     vifs = dict(state.vifs)
     name = rng.choice(list(vifs))
-    if rng.random() < 0.3:
+    if what == "gone":
         del vifs[name]
     else:
         vifs[name] = replace(vifs[name], locking_mode=rng.choice(list(LockingMode)), host=rng.choice(list(state.hosts)))
-    other = replace(state, vifs=vifs)
-    told = differences(Reachability(SimPool.of(state)), Reachability(SimPool.of(other)))
+    return replace(state, vifs=vifs)
+
+
+@settings(max_examples=80)
+@given(st.randoms(use_true_random=False))
+def test_differences_are_exact(rng: Random) -> None:
+    state = random_state(rng)
+    other = changed(rng, state)
+    told = differences(*map(Reachability, map(SimPool.of, affected(state, other))))
     pairs = [(d.gained, a, b) for d in told for a in d.sources for b in d.targets if a != b]
     assert len(pairs) == len(set(pairs))
     assert set(pairs) == expanded(state, other)
+
+
+def test_what_did_not_change_is_not_looked_at() -> None:
+    state = two_hosts().configured
+    name = "web1/0"
+    vifs = {**state.vifs, name: replace(state.vifs[name], locking_mode=LockingMode.DISABLED)}
+    before, after = affected(state, replace(state, vifs=vifs))
+    assert set(before.networks) == set(after.networks) == {state.vifs[name].network}
+    assert affected(state, state)[0].vifs == {}
 
 
 def test_equal_vifs_are_one_class() -> None:

@@ -1,0 +1,96 @@
+"""The part of a pool that a change can matter to. One rule: what is left out answers the same before and after.
+
+Frames do not cross networks, so a network on which nothing changed keeps its answers. VLAN networks of one uplink and tag
+are one network to a frame, and so are all of an uplink that a trunk VIF is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from vnet.model import Network, PoolState, Vif
+
+T = TypeVar("T")
+
+
+def affected(before: PoolState, after: PoolState) -> tuple[PoolState, PoolState]:
+    """Both pools without the networks, VIFs and hosts whose answers the change from one to the other leaves alone."""
+    if _settings(before) != _settings(after):
+        return before, after
+    domains = _domains(before, after)
+    touched = set(_touched(before, after))
+    kept_domains = {domain for name in touched for domain in domains.get(name, ())}
+    kept = {name for name, of in domains.items() if of & kept_domains}
+    return _part(before, kept), _part(after, kept)
+
+
+def _settings(state: PoolState) -> object:
+    return replace(state.pool, revision=0, generation=0) if state.pool is not None else None
+
+
+def _domains(*states: PoolState) -> dict[str, set[object]]:
+    """Each network's name to what frames on it share: two networks with one in common may hear each other."""
+    trunked = {
+        network.uplink
+        for state in states
+        for vif in state.vifs.values()
+        if vif.trunk is not None and (network := state.networks.get(vif.network)) is not None
+    }
+    found: dict[str, set[object]] = {}
+    for state in states:
+        for network in state.networks.values():
+            found.setdefault(network.name, set()).add(_domain(network, trunked))
+    return found
+
+
+def _domain(network: Network, trunked: set[str | None]) -> object:
+    if network.uplink is None:
+        return network.name
+    return (network.uplink,) if network.uplink in trunked else (network.uplink, network.tag)
+
+
+def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def _touched(before: PoolState, after: PoolState) -> Iterator[str]:
+    """The networks that something changed on."""
+    yield from _changed(before.networks, after.networks)
+    vifs = _changed(before.vifs, after.vifs)
+    vms, hosts, groups = (_changed(getattr(before, kind), getattr(after, kind)) for kind in ("vms", "hosts", "groups"))
+    for state in (before, after):
+        yield from (
+            state.subnets[name].network for name in _changed(before.subnets, after.subnets) & state.subnets.keys()
+        )
+        yield from (vif.network for vif in state.vifs.values() if _concerned(state, vif, vifs, vms, hosts, groups))
+        yield from (b.network for key, b in state.bindings.items() if b.host in hosts or _moved(before, after, key))
+
+
+def _concerned(state: PoolState, vif: Vif, vifs: set[str], vms: set[str], hosts: set[str], groups: set[str]) -> bool:
+    if vif.id in vifs or vif.vm in vms or not groups.isdisjoint(vif.groups):
+        return True
+    vm = state.vms.get(vif.vm) if vif.vm else None
+    return not hosts.isdisjoint((vif.host, vif.incoming, vm.host if vm else None))
+
+
+def _moved(before: PoolState, after: PoolState, key: tuple[str, str]) -> bool:
+    return before.bindings.get(key) != after.bindings.get(key)
+
+
+def _part(state: PoolState, networks: set[str]) -> PoolState:
+    vifs = {name: vif for name, vif in state.vifs.items() if vif.network in networks}
+    named = {vif.vm for vif in vifs.values()}
+    vms = {name: vm for name, vm in state.vms.items() if name in named}
+    bindings = {key: binding for key, binding in state.bindings.items() if binding.network in networks}
+    used = {host for vif in vifs.values() for host in (vif.host, vif.incoming)} | {vm.host for vm in vms.values()}
+    used |= {binding.host for binding in bindings.values()}
+    return replace(
+        state,
+        hosts={name: host for name, host in state.hosts.items() if name in used},
+        networks={name: network for name, network in state.networks.items() if name in networks},
+        vms=vms,
+        vifs=vifs,
+        bindings=bindings,
+    )
