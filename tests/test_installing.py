@@ -25,7 +25,7 @@ def told(argv: Sequence[str], path: str = os.environ["PATH"]) -> tuple[int, str,
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
     """A directory of programs without Open vSwitch's and without Debian's; dpkg-query knows no package."""
-    for name in ("sh", "id", "grep", "ip", "ethtool", "nsenter"):
+    for name in ("sh", "id", "grep", "ip", "nsenter"):
         found = shutil.which(name)
         assert found is not None
         (tmp_path / name).symlink_to(found)
