@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from vnet.model.values import InvalidValue, Owner, Protocol, check_name, check_range
 
 MAX_PORT = 65535
+MAX_NUMBER = 2**24 - 1
 
 
 class Direction(Enum):
@@ -82,9 +83,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SecurityGroup:
-    """Rules that VIFs obey, and what happens where none matches. `rules` are kept in the order of their names."""
+    """Rules that VIFs obey, and what happens where none matches. `rules` are kept in the order of their names.
+
+    number: 1..2^24-1, unique in the pool, allocated once and kept.
+    """
 
     name: str
+    number: int
     ingress: Verdict = Verdict.DROP
     egress: Verdict = Verdict.ALLOW
     rules: tuple[Rule, ...] = ()
@@ -92,6 +97,7 @@ class SecurityGroup:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
+        check_range("number", self.number, 1, MAX_NUMBER)
         names = [rule.name for rule in self.rules]
         if sorted(set(names)) != names:
             raise InvalidValue("rules", "rules stand in the order of their names, each name once")

@@ -338,7 +338,8 @@ class Binding:
     epoch orders a VIF's bindings: of the active ones the highest is where it runs; a higher one that is not active yet is a
     migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
     this binding. since: milliseconds since 1970, of the last change of state. addresses and groups are the VIF's: rules of
-    other VIFs on the network may name its groups.
+    other VIFs on the network may name its groups. moved: it came here by a migration of late, so this host's connection
+    tracking has not seen its TCP connections begin.
     """
 
     vif: str
@@ -353,6 +354,7 @@ class Binding:
     acked: frozenset[str] = frozenset()
     since: int = 0
     groups: tuple[str, ...] = ()
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
