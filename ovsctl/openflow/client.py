@@ -261,6 +261,10 @@ class OpenFlowClient:
         """
         await self.send_flow_mods([msg.PacketOut(data, tuple(actions), match or Match(in_port=in_port))])
 
+    async def flush_zones(self, zones: Iterable[int]) -> None:
+        """Forget the connections that are tracked in these zones (16 bits each). Returns when the switch has done it."""
+        await self.send_flow_mods([msg.FlushZone(zone) for zone in zones])
+
     # -- being told --------------------------------------------------------------------------------------
 
     def on_packet_in(self, callback: Callable[[msg.PacketIn], None]) -> Remove:

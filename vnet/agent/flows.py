@@ -1,14 +1,15 @@
 """The flows of ours on the integration bridge: kept as desired over reconnects, restarts and other people's hands.
 
 One rule: only flows with our cookie mark are ours. Changes go in as one bundle; on a new connection the switch's flows are
-read back and only the difference is sent.
+read back and only the difference is sent. Before a zone of the connection tracker is used anew it is emptied: what a VIF that
+had the port before was allowed is not what the next one is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 
 from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
@@ -16,7 +17,17 @@ from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ConnectionLost, OpenFlowError
 from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn
 from ovsctl.openflow.session import Sendable
-from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, LEARNED_PRIORITY, REG_PORT, Category, Change, Table, cookie
+from vnet.compile import (
+    COOKIE_MARK,
+    COOKIE_MARK_MASK,
+    LEARNED_PRIORITY,
+    REG_PORT,
+    Category,
+    Change,
+    Table,
+    cookie,
+    zones_of,
+)
 
 FlowKey = tuple[int, int, Match]  # table, priority, match
 
@@ -73,6 +84,7 @@ class FlowKeeper:
         self._lock = asyncio.Lock()
         self._started = asyncio.Event()
         self._drift: asyncio.TimerHandle | None = None
+        self._begun: set[int] = set()  # zones that flows not sent yet are the first to use
         self._foreign: dict[FlowKey, Flow] = {}  # what somebody else changed, as it was told last
         self._untold = False
 
@@ -88,6 +100,7 @@ class FlowKeeper:
         for change in changes:
             removed |= {flow.key: flow for flow in change.old}
             added |= {flow.key: flow for flow in change.new}
+        self._begun |= zones_of(added.values()) - zones_of(removed.values())
         for key, flow in removed.items():
             if key not in added:
                 self.desired.pop(key, None)
@@ -107,7 +120,8 @@ class FlowKeeper:
             if self._client is None or not self.connected:
                 return False
             try:
-                await self._send(self._client, mods)
+                zones, self._begun = self._begun, set()
+                await self._send(self._client, mods, zones)
             except OpenFlowError as error:
                 await self._give_up(self._client, error)
                 return False
@@ -122,7 +136,9 @@ class FlowKeeper:
             self._on_refused(str(error))
         await client.close()
 
-    async def _send(self, client: OpenFlowClient, mods: Sequence[Sendable]) -> None:
+    async def _send(self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset()) -> None:
+        if zones:
+            await client.flush_zones(sorted(zones))
         if mods:
             self.messages += len(mods)
             await client.bundle(mods)
@@ -166,7 +182,8 @@ class FlowKeeper:
         kept = [flow for flow in found if not (flow.cookie == LEARNED and self._keep_learned(flow))]
         changes = FlowTable.diff(FlowTable(self.desired.values()), FlowTable(kept))
         mods = [FlowMod(change.command, change.flow) for change in changes]
-        await self._send(client, mods)
+        self._begun.clear()
+        await self._send(client, mods, zones_of(self.desired.values()) - zones_of(found))
         return len(mods)
 
     def _flow_changed(self, update: FlowUpdate) -> None:

@@ -14,6 +14,7 @@ from vnet.compile.pipeline import (
     Table,
     cookie,
 )
+from vnet.compile.security import zones_of
 from vnet.compile.view import HostView, Role, patch_device
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY
 
@@ -42,4 +43,5 @@ __all__ = [
     "to_uplink",
     "tunnels_in_use",
     "vif_mtus",
+    "zones_of",
 ]

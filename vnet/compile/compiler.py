@@ -7,18 +7,22 @@ everything and is counted with its reason.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ovsctl.openflow import Flow
-from vnet.compile.l2 import Flows, base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
+from vnet.compile.flows import Flows
+from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
 from vnet.compile.pipeline import Category
+from vnet.compile.security import group_flows, peer_flows, policy_flows
 from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, patch_device
 from vnet.compile.vif import vif_flows
-from vnet.model import Binding, Host, Network, NetworkType, Pool, Vif
+from vnet.model import Binding, Host, Network, NetworkType, Pool, SecurityGroup, Vif
 
 
 class Source(NamedTuple):
-    """What a flow comes from. name: the network, the VIF's id or the uplink; network: whose lookup a LOOKUP is."""
+    """What a flow comes from. name: the network, the VIF's id, the uplink or the group; network: whose LOOKUP, GROUP or PEER."""
 
     category: Category
     name: str = ""
@@ -51,14 +55,22 @@ def network_sources(view: HostView, network: str) -> set[Source]:
         Source(Category.FLOOD, network),
         *(Source(Category.VIF, vif) for vif in local),
         *(Source(Category.LOOKUP, vif, network) for vif in local.union(view.bound(network))),
+        *policy_sources(view, network),
     }
+
+
+def policy_sources(view: HostView, network: str) -> Iterator[Source]:
+    """The rules that VIFs of a network here obey, and the peers that those name."""
+    yield from (Source(Category.GROUP, name, network) for name in view.used(network))
+    if view.peer_bits(network):
+        yield from (Source(Category.PEER, vif, network) for vif in view.bound(network))
 
 
 def compile_source(view: HostView, source: Source) -> Flows:
     """The flows of one source; none where what it names is not here."""
     category, name, network_name = source
     if category is Category.BASE:
-        return base_flows()
+        return (*base_flows(), *policy_flows())
     if category is Category.TRUNK:
         return trunk_flows(view, name)
     if category is Category.VIF:
@@ -70,6 +82,10 @@ def compile_source(view: HostView, source: Source) -> Flows:
         return ()
     if category is Category.LOOKUP:
         return lookup_flows(view, network, name)
+    if category is Category.GROUP:
+        return group_flows(view, network, name)
+    if category is Category.PEER:
+        return peer_flows(view, network, name)
     return (network_flows if category is Category.NETWORK else flood_flows)(view, network)
 
 
@@ -169,6 +185,8 @@ class Compiler:
 
     def _binding_changed(self, binding: Binding, before: tuple[bool, bool]) -> None:
         self._dirty.add(Source(Category.LOOKUP, binding.vif, binding.network))
+        if self.view.peer_bits(binding.network):
+            self._dirty.add(Source(Category.PEER, binding.vif, binding.network))
         vif = self.view.vifs.get(binding.vif)
         if vif is not None:
             self._touch_vif(vif)
@@ -176,15 +194,53 @@ class Compiler:
             self._dirty.add(Source(Category.FLOOD, binding.network))
 
     def set_vif(self, vif: Vif) -> None:
-        if (old := self.view.vifs.get(vif.id)) is not None:
+        old = self.view.vifs.get(vif.id)
+        if old is not None:
             self._touch_vif(old)
-        self.view.set_vif(vif)
+        with self._policy_of({vif.network} | ({old.network} if old is not None else set())):
+            self.view.set_vif(vif)
         self._touch_vif(vif)
 
     def drop_vif(self, vif_id: str) -> None:
         if (old := self.view.vifs.get(vif_id)) is not None:
             self._touch_vif(old)
-            self.view.drop_vif(vif_id)
+            with self._policy_of({old.network}):
+                self.view.drop_vif(vif_id)
+
+    def set_group(self, group: SecurityGroup) -> None:
+        self._group_changed(group.name, group)
+
+    def drop_group(self, name: str) -> None:
+        if name in self.view.groups:
+            self._group_changed(name, None)
+
+    def _group_changed(self, name: str, group: SecurityGroup | None) -> None:
+        using = {network for network in self.view.networks if self.view.uses(network, name)}
+        with self._policy_of(using):
+            if group is not None:
+                self.view.set_group(group)
+            else:
+                self.view.drop_group(name)
+        for network in using:
+            self._dirty.add(Source(Category.GROUP, name, network))
+            for vif in self.view.local(network):
+                if name in vif.groups:
+                    self._touch_vif(vif)
+
+    @contextmanager
+    def _policy_of(self, networks: set[str]) -> Iterator[None]:
+        """Around a change of what VIFs here obey: rules that come or go with it, and all that name peers if bits of those move."""
+        before = {network: self._policy(network) for network in networks}
+        yield
+        for network, (used, bits) in before.items():
+            now_used, now_bits = self._policy(network)
+            if bits != now_bits:
+                self._touch_network(network)
+                self._dirty |= {Source(Category.PEER, vif, network) for vif in self.view.bound(network)}
+            self._dirty |= {Source(Category.GROUP, name, network) for name in used ^ now_used}
+
+    def _policy(self, network: str) -> tuple[frozenset[str], dict[str, int]]:
+        return frozenset(self.view.used(network)), self.view.peer_bits(network)
 
     def set_port(self, vif_id: str, ofport: int | None) -> None:
         """A VIF's port has this ofport, or with None is gone."""
@@ -237,7 +293,9 @@ class Compiler:
 
 def _programs_the_same(old: Binding, new: Binding) -> bool:
     """Whether two bindings differ only in what is said about them, not in what they make hosts do."""
-    return (old.mac, old.epoch, old.state, old.unlocked) == (new.mac, new.epoch, new.state, new.unlocked)
+    return (old.mac, old.epoch, old.state, old.unlocked, old.moved, old.groups, old.addresses) == (
+        new.mac, new.epoch, new.state, new.unlocked, new.moved, new.groups, new.addresses
+    )  # fmt: skip
 
 
 def devices_of(network: Network) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
+from vnet.compile.flows import Actions, Flows, goto
 from vnet.compile.pipeline import (
     ANY_TAG,
     OPEN_BOTH,
@@ -22,18 +23,11 @@ from vnet.compile.pipeline import (
 from vnet.compile.view import HostView, Role, patch_device
 from vnet.model import Binding, LockingMode, Network, NetworkType, Trunk, Vif
 
-Actions = tuple[Action, ...]
-Flows = tuple[Flow, ...]
-
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
 TAGGED = 0x1000  # vlan_tci: a tag is present
 EXACT_TAG = 0x1FFF
 TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
-
-
-def goto(table: Table) -> Action:
-    return act.Resubmit(table=table)
 
 
 def base_flows() -> Flows:
@@ -91,8 +85,20 @@ def to_uplink(ofport: int, tag: int) -> Actions:
     return (act.PushVlan(), act.SetField("vlan_vid", TAGGED | tag), act.Output(ofport), act.PopVlan())
 
 
-def to_vif(ofport: int) -> Actions:
-    return (act.SetField(REG_PORT, ofport), goto(Table.DELIVER))
+def to_vif(view: HostView, vif: Vif) -> Actions:
+    """To a VIF here, by way of its groups; to the port of one that is moving here only if that is open."""
+    port = act.SetField(REG_PORT, view.ports[vif.id])
+    if view.role(vif) is Role.INCOMING:
+        return (port, *ASK_GATE, goto(Table.GATED))
+    return (port, goto(after_gate(vif)))
+
+
+def after_gate(vif: Vif) -> Table:
+    """Where a frame to a VIF goes once nothing but policy can be against it."""
+    return Table.INGRESS if vif.groups else Table.DELIVER
+
+
+ASK_GATE: Actions = (act.SetField(REG_OPEN, 0), goto(Table.GATE))  # about the port in REG_PORT
 
 
 def to_host(view: HostView, network: Network, host: str) -> Actions:
@@ -123,7 +129,7 @@ def flood_flows(view: HostView, network: Network) -> Flows:
 
 
 def deliver_all(view: HostView, vifs: list[Vif]) -> Actions:
-    return tuple(action for vif in vifs for action in to_vif(view.ports[vif.id]))
+    return tuple(action for vif in vifs for action in to_vif(view, vif))
 
 
 def _away(view: HostView, network: Network) -> tuple[Actions, Actions]:
@@ -245,7 +251,7 @@ def _metadata(segment: tuple[int, int | None]) -> int | tuple[int, int]:
 def _to_local(view: HostView, network: Network, vif: Vif, segments: list[tuple[int, int | None]]) -> Flows:
     """The VIF runs here. While it moves away, its destination gets a copy of what this host's VIFs send it, and on a VLAN
     network of what the physical switches still bring here."""
-    deliver = to_vif(view.ports[vif.id])
+    deliver = to_vif(view, vif)
     flows = [_flow(vif.id, Table.LOOKUP, 100, Match(metadata=_metadata(s), eth_dst=vif.mac), deliver) for s in segments]
     moving = view.location(network.name, vif.id).incoming
     copy = to_host(view, network, moving.host) if moving else ()
@@ -264,7 +270,7 @@ def _to_incoming(view: HostView, network: Network, vif: Vif, segments: list[tupl
     floods would make two of one.
     """
     ofport = view.ports[vif.id]
-    ask: Actions = (act.SetField(REG_PORT, ofport), act.SetField(REG_OPEN, 0), goto(Table.GATE))
+    ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
     current = view.location(network.name, vif.id).current
     if network.type is NetworkType.VLAN:
         uplink = view.uplink_port(network)
@@ -277,7 +283,7 @@ def _to_incoming(view: HostView, network: Network, vif: Vif, segments: list[tupl
     for segment in segments:
         match = Match(metadata=_metadata(segment), eth_dst=vif.mac)
         flows.append(_flow(vif.id, Table.LOOKUP, 100, match, (*ask, goto(Table.HELD))))
-    deliver: Actions = (goto(Table.DELIVER),)
+    deliver: Actions = (goto(Table.GATED),)
     open_for_uplink = OPEN_BOTH if relayed else OPEN_IN
 
     def held(priority: int, actions: Actions, **match: int | tuple[int, int]) -> Flow:

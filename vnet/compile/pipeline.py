@@ -7,7 +7,7 @@ so it cannot loop inside a switch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from hashlib import blake2b
 
 
@@ -17,13 +17,23 @@ class Table(IntEnum):
     CLASSIFY = 0
     ADMIT = 5
     GUARD = 10
+    EGRESS = 20
+    EGRESS_STATE = 22
+    EGRESS_PEER = 24
+    EGRESS_RULES = 26
+    EGRESS_VERDICT = 28
     LOOKUP = 50
     HELD = 55
     UNKNOWN = 58
     FLOOD = 60
+    GATED = 65
+    INGRESS = 70
+    INGRESS_STATE = 72
+    INGRESS_PEER = 74
+    INGRESS_RULES = 76
+    INGRESS_VERDICT = 78
     DELIVER = 80
     GATE = 90
-    GATED = 95
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,11 @@ _GUARD = _ANNOUNCE | {
     "in_port", "arp_sha", "ip_src", "ip_dst", "ipv6_src", "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
 }  # fmt: skip
 
+_TRACK = frozenset({"eth_type", "nw_proto", "icmpv6_type", "udp_src", "udp_dst"})
+_RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
+_VERDICT = frozenset({"reg4", "ct_state", "ct_mark", "eth_type", "nw_proto", "tcp_flags"})
+_TO_VIF = frozenset({Table.GATE, Table.GATED, Table.INGRESS, Table.DELIVER})
+
 PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
@@ -56,40 +71,90 @@ PIPELINE: dict[Table, Stage] = {
     Table.GUARD: Stage(
         "what a VIF may say it is: MAC, ARP, ND and IP source by locking mode; tunnelled frames of a VIF that moved away",
         _L2 | _GUARD,
+        frozenset({Table.EGRESS, Table.LOOKUP}),
+    ),
+    Table.EGRESS: Stage(
+        "what a VIF in security groups sends, through the connection tracker; ARP, ND and DHCP pass",
+        _TRACK,
+        frozenset({Table.EGRESS_STATE, Table.LOOKUP}),
+    ),
+    Table.EGRESS_STATE: Stage(
+        "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
+        frozenset({"in_port", "ct_state", "ct_mark"}),
+        frozenset({Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT, Table.LOOKUP}),
+    ),
+    Table.EGRESS_PEER: Stage(
+        "which groups the receiver is in, of those that rules here name",
+        frozenset({"metadata", "eth_dst", "eth_type", "ip_dst", "ipv6_dst"}),
+        frozenset(),
+    ),
+    Table.EGRESS_RULES: Stage(
+        "the egress rules of one group: allow, drop, or what the group says by default",
+        _RULES | {"ip_dst", "ipv6_dst"},
+        frozenset(),
+    ),
+    Table.EGRESS_VERDICT: Stage(
+        "what the groups' rules come to: drop wins over allow, allow over the default",
+        _VERDICT,
         frozenset({Table.LOOKUP}),
     ),
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
         _L2,
-        frozenset({Table.HELD, Table.UNKNOWN, Table.FLOOD, Table.DELIVER, Table.GATE}),
+        frozenset({Table.HELD, Table.UNKNOWN, Table.FLOOD, Table.INGRESS, Table.DELIVER, Table.GATE}),
     ),
     Table.HELD: Stage(
         "unicast from here to a VIF that is moving here: to its port once that is open, else to where it still runs",
         frozenset({"reg0", "reg2", "reg5"}),
-        frozenset({Table.DELIVER}),
+        frozenset({Table.GATED}),
     ),
     Table.UNKNOWN: Stage(
         "unknown unicast: to unlocked VIFs and to the physical network, which could own the address; nowhere else",
         _L2,
-        frozenset({Table.DELIVER}),
+        _TO_VIF,
     ),
     Table.FLOOD: Stage(
         "broadcast and multicast: every local VIF, one copy per remote host with members or one to the uplink",
         _L2,
+        _TO_VIF,
+    ),
+    Table.GATED: Stage(
+        "on to a moving VIF's port, if GATE said that it is open",
+        frozenset({"reg2", "reg5"}),
+        frozenset({Table.INGRESS, Table.DELIVER}),
+    ),
+    Table.INGRESS: Stage(
+        "what a VIF in security groups is sent, through the connection tracker; ARP, ND and DHCP pass",
+        _TRACK,
+        frozenset({Table.INGRESS_STATE, Table.DELIVER}),
+    ),
+    Table.INGRESS_STATE: Stage(
+        "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
+        frozenset({"reg2", "ct_state", "ct_mark"}),
+        frozenset({Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT, Table.DELIVER}),
+    ),
+    Table.INGRESS_PEER: Stage(
+        "which groups the sender is in, of those that rules here name",
+        frozenset({"metadata", "eth_src", "eth_type", "ip_src", "ipv6_src"}),
+        frozenset(),
+    ),
+    Table.INGRESS_RULES: Stage(
+        "the ingress rules of one group: allow, drop, or what the group says by default",
+        _RULES | {"ip_src", "ipv6_src"},
+        frozenset(),
+    ),
+    Table.INGRESS_VERDICT: Stage(
+        "what the groups' rules come to: drop wins over allow, allow over the default",
+        _VERDICT,
         frozenset({Table.DELIVER}),
     ),
     Table.DELIVER: Stage(
-        "to the VIF's port, with the tag a trunk wants; ports that are not active yet go through GATE first",
-        frozenset({"reg2", "metadata"}),
-        frozenset({Table.GATE, Table.GATED}),
+        "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata"}), frozenset()
     ),
     Table.GATE: Stage(
         "whether a moving VIF's port is open: opened by its announcement in the switch itself, or by its agent",
         frozenset({"reg2"}),
         frozenset(),
-    ),
-    Table.GATED: Stage(
-        "delivery to a moving VIF's port that is open", frozenset({"reg2", "reg5", "metadata"}), frozenset()
     ),
 }
 
@@ -105,9 +170,22 @@ class From(IntEnum):
 # Registers. metadata holds the segment: the layer 2 domain that a frame is in on this host.
 REG_FROM = "reg0"
 REG_PORT = "reg2"  # ofport of the VIF a frame is for, or that GATE is asked about
+REG_GROUP = "reg3"  # number of the security group whose rules are asked
+REG_VERDICT = "reg4"  # what they said, as Finding
 REG_OPEN = "reg5"  # what GATE said
+REG_PEER = "xxreg2"  # the groups that the other side is in, as bits, see HostView.peer_bits
 OPEN_IN, OPEN_OUT = 1, 2
 OPEN_BOTH = OPEN_IN | OPEN_OUT
+
+
+class Finding(IntFlag):
+    """reg4: what was found about a packet in the rules of all of a VIF's groups. PICK_UP: the VIF has just moved here."""
+
+    ALLOW = 1
+    DROP = 2
+    DEFAULT_DROP = 4
+    PICK_UP = 8
+
 
 # A VLAN segment is 1 << 32 | uplink << 12 | tag, so that a trunk for all tags can move the tag in and out of it;
 # any other segment is the network's number (at most 24 bits). Segments never leave the host.
@@ -132,9 +210,11 @@ class Category(IntEnum):
     LOOKUP = 4
     TRUNK = 5
     LEARNED = 6  # made by the switch itself when a moving VIF announces itself
+    GROUP = 7
+    PEER = 8
 
 
 def cookie(category: Category, name: str) -> int:
-    """The cookie of the flows of one source; `name` is the network's, the VIF's id, or the uplink's."""
+    """The cookie of the flows of one source; `name` is the network's, the VIF's id, the uplink's, the group's or its rule's."""
     digest = blake2b(name.encode(), digest_size=5).digest() if name else b""
     return COOKIE_MARK | category << 40 | int.from_bytes(digest, "big")

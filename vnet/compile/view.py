@@ -21,6 +21,7 @@ from vnet.model import (
     NetworkType,
     Pool,
     PoolState,
+    SecurityGroup,
     Vif,
 )
 
@@ -29,6 +30,7 @@ TUNNEL_DEVICE = {
     NetworkType.GRE: "vnet-gre",
     NetworkType.GENEVE: "vnet-geneve",
 }
+MAX_PEER_GROUPS = 128  # on one network, bits of REG_PEER
 RELAY_TYPE = NetworkType.GENEVE  # how a VLAN network's frames reach a VIF that is moving (DESIGN 6)
 
 
@@ -40,7 +42,7 @@ def patch_device(uplink: str) -> str:
 class Role(Enum):
     """What a VIF is to this host, derived from its bindings alone."""
 
-    ABSENT = "absent"  # no port here that may carry it
+    ABSENT = "absent"  # no port here that may carry it, or its security groups are not known
     ACTIVE = "active"  # it runs here
     INCOMING = "incoming"  # it is moving here
     CLOSED = "closed"  # it ran here, or has a port here that another host's claim keeps shut
@@ -69,6 +71,7 @@ class HostView:
         self.hosts: dict[str, Host] = {}
         self.networks: dict[str, Network] = {}
         self.vifs: dict[str, Vif] = {}
+        self.groups: dict[str, SecurityGroup] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
         self._bindings: dict[str, dict[str, dict[str, Binding]]] = defaultdict(lambda: defaultdict(dict))
@@ -76,6 +79,8 @@ class HostView:
         self._unlocked: dict[str, Counter[str]] = defaultdict(Counter)
         self._local: dict[str, set[str]] = defaultdict(set)
         self._networks_of_host: dict[str, Counter[str]] = defaultdict(Counter)
+        self._used: dict[str, Counter[str]] = defaultdict(Counter)  # network to the groups of VIFs here
+        self._peer_bits: dict[str, dict[str, int]] = {}
 
     @classmethod
     def of(
@@ -102,6 +107,9 @@ class HostView:
             if vif in state.vifs:
                 view.set_vif(state.vifs[vif])
                 view.set_port(vif, ofport)
+                for group in view.vifs[vif].groups:
+                    if group in state.groups and group not in view.groups:
+                        view.set_group(state.groups[group])
         return view
 
     # Bindings
@@ -161,11 +169,17 @@ class HostView:
         self.drop_vif(vif.id)
         self.vifs[vif.id] = vif
         self._local[vif.network].add(vif.id)
+        if vif.groups:
+            self._used[vif.network] += Counter(vif.groups)
+            self._peer_bits.pop(vif.network, None)
 
     def drop_vif(self, vif: str) -> None:
         old = self.vifs.pop(vif, None)
         if old is not None:
             self._local[old.network].discard(vif)
+            if old.groups:
+                self._used[old.network] -= Counter(old.groups)
+                self._peer_bits.pop(old.network, None)
 
     def set_port(self, vif: str, ofport: int) -> None:
         self.ports[vif] = ofport
@@ -176,6 +190,8 @@ class HostView:
     def role(self, vif: Vif) -> Role:
         """What a VIF is to this host."""
         if vif.id not in self.ports or vif.network not in self.networks or vif.locking_mode is LockingMode.DISABLED:
+            return Role.ABSENT
+        if vif.groups and not self._judgeable(vif):
             return Role.ABSENT
         where = self.location(vif.network, vif.id)
         if where.current is not None and where.current.host == self.me:
@@ -210,6 +226,42 @@ class HostView:
     def _deliverable(self, vifs: Iterable[Vif]) -> list[Vif]:
         usable = [vif for vif in vifs if self.role(vif) in (Role.ACTIVE, Role.INCOMING)]
         return sorted(usable, key=lambda vif: self.ports[vif.id])
+
+    # Security groups
+
+    def set_group(self, group: SecurityGroup) -> None:
+        self.groups[group.name] = group
+        self._peer_bits.clear()
+
+    def drop_group(self, name: str) -> None:
+        if self.groups.pop(name, None) is not None:
+            self._peer_bits.clear()
+
+    def used(self, network: str) -> Iterable[str]:
+        """The groups that VIFs of a network on this host are in, known or not."""
+        return self._used[network].keys()
+
+    def uses(self, network: str, group: str) -> bool:
+        return group in self._used[network]
+
+    def peer_bits(self, network: str) -> dict[str, int]:
+        """The groups that rules for VIFs here name as the other side, each with its bit in REG_PEER."""
+        found = self._peer_bits.get(network)
+        if found is None:
+            known = [self.groups[name] for name in self._used[network] if name in self.groups]
+            named = {rule.group for group in known for rule in group.rules if rule.group is not None}
+            found = {name: bit for bit, name in enumerate(sorted(named)[:MAX_PEER_GROUPS])}
+            self._peer_bits[network] = found
+        return found
+
+    def _judgeable(self, vif: Vif) -> bool:
+        """Whether all that decides about a VIF's packets is known; else it must stay silent."""
+        bits = self.peer_bits(vif.network)
+        groups = [self.groups.get(name) for name in vif.groups]
+        return all(
+            group is not None and all(rule.group is None or rule.group in bits for rule in group.rules)
+            for group in groups
+        )
 
     # Where a network's frames travel on this host
 

@@ -7,12 +7,29 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from netaddr import EUI
-
 from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import MatchValue
-from vnet.compile.l2 import EXACT_TAG, TAGGED, Actions, Flows, classified, goto, segment_to_tag, tag_to_segment
+from vnet.compile.flows import (
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_IPV6,
+    ETH_RARP,
+    ICMPV6,
+    UDP,
+    Actions,
+    Fields,
+    Flows,
+    goto,
+)
+from vnet.compile.l2 import (
+    ASK_GATE,
+    EXACT_TAG,
+    TAGGED,
+    after_gate,
+    classified,
+    segment_to_tag,
+    tag_to_segment,
+)
 from vnet.compile.pipeline import (
     ANY_TAG,
     OPEN_BOTH,
@@ -26,19 +43,16 @@ from vnet.compile.pipeline import (
     Table,
     cookie,
 )
+from vnet.compile.security import judge_flows, link_local
 from vnet.compile.view import HostView, Role
 from vnet.model import BindingState, LockingMode, Network, Vif
 
-ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
-UDP, ICMPV6 = 17, 58
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, MULTICAST_REPORT = 135, 136, 143  # RFC 4861 §4.3, §4.4; RFC 3810 §5.2
 # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
 ANNOUNCEMENT = b"vnet:announce"
 LEARNED_PRIORITY = 200  # of the flow in GATE that an announcement makes, above the agent's own
-
-Fields = dict[str, MatchValue]
 
 
 def vif_flows(view: HostView, network: Network, vif: Vif) -> Flows:
@@ -49,14 +63,15 @@ def vif_flows(view: HostView, network: Network, vif: Vif) -> Flows:
     ofport, mark = view.ports[vif.id], cookie(Category.VIF, vif.id)
     entries = _entries(vif, segment)
     guard = guard_flows(vif, ofport, mark)
-    deliveries = _deliveries(vif, ofport, segment)
-    if role is Role.ACTIVE:
-        classify = [
-            _flow(mark, Table.CLASSIFY, 100, {"in_port": ofport, **match}, actions) for match, actions in entries
-        ]
-        deliver = [_flow(mark, Table.DELIVER, 100, {"reg2": ofport, **match}, actions) for match, actions in deliveries]
-        return (*classify, *guard, *deliver)
-    return (*guard, *_gated(view, vif, ofport, mark, entries, deliveries))
+    judge = judge_flows(view, vif, ofport, mark) if vif.groups else ()
+    deliver = [
+        _flow(mark, Table.DELIVER, 100, {"reg2": ofport, **match}, actions)
+        for match, actions in _deliveries(vif, ofport, segment)
+    ]
+    if role is Role.INCOMING:
+        return (*_gated(view, vif, ofport, mark, entries), *guard, *judge, *deliver)
+    classify = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport, **match}, actions) for match, actions in entries]
+    return (*classify, *guard, *judge, *deliver)
 
 
 def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
@@ -92,11 +107,6 @@ def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actio
     return deliveries
 
 
-def link_local(mac: str) -> str:
-    """The address that IPv6 derives from a MAC (RFC 4291 appendix A)."""
-    return str(EUI(mac).ipv6_link_local())
-
-
 ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops
 
 
@@ -106,13 +116,14 @@ def guard_flows(vif: Vif, ofport: int, mark: int) -> list[Flow]:
     unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, what DHCP and duplicate address
     detection need before there is one, and RARP. locked without addresses: anything as its MAC. The rest dies in this table.
     """
+    onward = goto(Table.EGRESS if vif.groups else Table.LOOKUP)
     return [
         _flow(
             mark,
             Table.GUARD,
             priority,
             {"in_port": ofport, **match},
-            () if priority == REFUSE else (goto(Table.LOOKUP),),
+            () if priority == REFUSE else (onward,),
         )
         for priority, match in _rules(vif)
     ]
@@ -182,19 +193,17 @@ def _gated(
     ofport: int,
     mark: int,
     entries: list[tuple[Fields, Actions]],
-    deliveries: list[tuple[Fields, Actions]],
 ) -> Flows:
     """The port of a migration's destination: GATE says whether it is open, and an announcement opens it."""
-    ask: Actions = (act.SetField(REG_PORT, ofport), act.SetField(REG_OPEN, 0), goto(Table.GATE))
+    ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
     flows = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport}, (*ask, goto(Table.ADMIT)))]
     for match, actions in entries:
         opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}
         flows.append(_flow(mark, Table.ADMIT, 200, opened, actions))
     opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *entries[0][1])
     flows += [_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match}, opening) for match in announcements(vif)]
-    flows.append(_flow(mark, Table.DELIVER, 100, {"reg2": ofport}, (*ask, goto(Table.GATED))))
-    for match, actions in deliveries:
-        flows.append(_flow(mark, Table.GATED, 100, {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN), **match}, actions))
+    is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
+    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(after_gate(vif)),)))
     if view.state(vif) is BindingState.RECEIVING:
         flows.append(_flow(mark, Table.GATE, 100, {"reg2": ofport}, (act.SetField(REG_OPEN, OPEN_IN),)))
     return tuple(flows)

@@ -71,8 +71,10 @@ class Tracker:
             other.connections[where] = copies[id(conn)]
         return other
 
-    def flush(self) -> None:
-        self.connections.clear()
+    def flush(self, zone: int | None = None) -> None:
+        """Forgets every connection, or those of one zone."""
+        for key in [key for key in self.connections if zone is None or key[0] == zone]:
+            del self.connections[key]
 
     def track(self, frame: bytes, action: Ct, zone: int) -> tuple[bytes, int]:
         """The frame, translated where the connection says so, and its connection fields as key bits."""

@@ -56,10 +56,11 @@ class SimHost:
         self._sources: dict[object, Source] | None = None
 
     def plug(self, vif: str) -> None:
-        """Give a VIF a port: the lowest number that is free."""
+        """Give a VIF a port: the lowest number that is free. What was tracked for whoever had it before is forgotten."""
         if vif not in self.ports:
             taken = set(self.ports.values())
             self.ports[vif] = next(n for n in range(FIRST_VIF, FIRST_DEVICE) if n not in taken)
+            self.bridge.tracker.flush(self.ports[vif])
 
     def plug_all(self, vifs: Iterable[str]) -> None:
         """Give each of these VIFs a port, in order, on a host that has none yet."""

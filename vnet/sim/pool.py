@@ -444,7 +444,8 @@ class SimPool:
             if self._runs.get(vif.id) == host:
                 raise SimError(f"{vm} runs on {host} already: name another host")
             vifs[vif.id] = replace(vif, incoming=host, epoch=vif.epoch + 1)
-            bindings[vif.id, host] = binding_of(vifs[vif.id], host, BindingState.HELD)
+            held = binding_of(vifs[vif.id], host, BindingState.HELD)
+            bindings[vif.id, host] = replace(held, moved=bool(vif.groups))
         self.update(replace(self.state, vifs=vifs, bindings=bindings))
 
     def switch(self, vm: str) -> None:

@@ -7,11 +7,13 @@ conversation between VIFs of two kinds that share a host, and one between two th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from vnet.model import Location, Protocol, Vif
+from vnet.sim.conntrack import Tracker
 from vnet.sim.errors import NotPlugged, SimError
 from vnet.sim.pool import SimPool
 from vnet.sim.talk import Party, party, plan, version_of
@@ -48,7 +50,24 @@ def _moving(vif: Vif, where: Location) -> bool:
     return vif.incoming is not None or where.incoming is not None or bool(where.superseded)
 
 
-def _kind(pool: SimPool, vif: Vif, where: Location, macs: Mapping[tuple[str, str], int]) -> tuple[object, ...]:
+Cidrs = list[IPv4Network | IPv6Network]
+
+
+def _cidrs(pool: SimPool) -> Cidrs:
+    """The ranges that rules name."""
+    named = {rule.cidr for group in pool.state.groups.values() for rule in group.rules if rule.cidr is not None}
+    return [ip_network(cidr) for cidr in sorted(named)]
+
+
+def _within(pool: SimPool, vif: Vif, cidrs: Cidrs) -> tuple[tuple[bool, ...], ...]:
+    """Which of the ranges that rules name each of a VIF's addresses is in."""
+    addresses = map(ip_address, party(pool, vif).addresses)
+    return tuple(tuple(address in cidr for cidr in cidrs) for address in addresses) if cidrs else ()
+
+
+def _kind(
+    pool: SimPool, vif: Vif, where: Location, macs: Mapping[tuple[str, str], int], cidrs: Cidrs
+) -> tuple[object, ...]:
     """What tells VIFs apart, other than their names, addresses and hosts' names. One that moves is its own kind."""
     moving = _moving(vif, where)
     families = (any(":" not in a for a in vif.addresses), any(":" in a for a in vif.addresses))
@@ -56,7 +75,19 @@ def _kind(pool: SimPool, vif: Vif, where: Location, macs: Mapping[tuple[str, str
     bound = where.current is not None and (where.current.unlocked, where.current.host == pool.where(vif))
     plugged = pool.where(vif) is not None
     host = _host_kind(pool, pool.where(vif))
-    return vif.network, vif.locking_mode, families, vif.trunk, alone, bound, plugged, host, vif.id in pool.paused
+    policy = vif.groups, _within(pool, vif, cidrs)
+    return (
+        vif.network,
+        vif.locking_mode,
+        families,
+        vif.trunk,
+        alone,
+        bound,
+        plugged,
+        host,
+        vif.id in pool.paused,
+        policy,
+    )
 
 
 class Reachability:
@@ -68,9 +99,9 @@ class Reachability:
         self.port = port
         kinds: dict[tuple[object, ...], dict[str, list[Vif]]] = {}
         macs = Counter((vif.network, vif.mac) for vif in pool.state.vifs.values())
-        located, nowhere = pool.state.locations(), Location()
+        located, nowhere, cidrs = pool.state.locations(), Location(), _cidrs(pool)
         for vif in sorted(pool.state.vifs.values(), key=pool.label):
-            kinds.setdefault(_kind(pool, vif, located.get(vif.id, nowhere), macs), {}).setdefault(
+            kinds.setdefault(_kind(pool, vif, located.get(vif.id, nowhere), macs, cidrs), {}).setdefault(
                 pool.where(vif) or "", []
             ).append(vif)
         self._kinds = list(kinds.values())  # VIFs by host, of each kind
@@ -106,12 +137,26 @@ class Reachability:
         if version is None or b.name not in self._heard(a, b, version):
             return False
         try:
-            return all(
-                receiver.delivery in self.pool.send(sender.where, frame).to
-                for _, sender, receiver, frame in plan(a, b, self.protocol, self.port)[1:]
-            )
+            with self._nothing_tracked(source, target):
+                return all(
+                    receiver.delivery in self.pool.send(sender.where, frame).to
+                    for _, sender, receiver, frame in plan(a, b, self.protocol, self.port)[1:]
+                )
         except (NotPlugged, SimError):
             return False
+
+    @contextmanager
+    def _nothing_tracked(self, *vifs: Vif) -> Iterator[None]:
+        """While no connection is known on these VIFs' hosts: the answer must not depend on what was asked before."""
+        switches = {self.pool.hosts[host].bridge for vif in vifs if (host := self.pool.where(vif)) in self.pool.hosts}
+        kept = [(switch, switch.tracker) for switch in switches]
+        for switch in switches:
+            switch.tracker = Tracker()
+        try:
+            yield
+        finally:
+            for switch, tracker in kept:
+                switch.tracker = tracker
 
     def _heard(self, a: Party, b: Party, version: int) -> frozenset[str]:
         """Who gets the source's question for a MAC, which goes to everybody: asked once for all targets."""

@@ -194,6 +194,8 @@ _WHAT = {
     Category.VIF: "VIF {}",
     Category.LOOKUP: "location of VIF {}",
     Category.TRUNK: "trunks on uplink {}",
+    Category.GROUP: "security group {}",
+    Category.PEER: "security groups of VIF {}",
 }
 
 
@@ -203,7 +205,7 @@ def describe(pool: SimPool, source: Source | None) -> str:
         return "learned by the switch from an announcement"
     name = source.name
     vif = pool.state.vifs.get(name)
-    if vif is not None and source.category in (Category.VIF, Category.LOOKUP):
+    if vif is not None and source.category in (Category.VIF, Category.LOOKUP, Category.PEER):
         name = pool.label(vif)
     return _WHAT[source.category].format(name)
 
@@ -216,7 +218,7 @@ def place_of(document: Document | None, pool: SimPool, source: Source | None) ->
     if source.category in (Category.NETWORK, Category.FLOOD):
         network = document.networks.get(source.name)
         found = network.at() if network is not None else None
-    elif source.category in (Category.VIF, Category.LOOKUP):
+    elif source.category in (Category.VIF, Category.LOOKUP, Category.PEER):
         vif = pool.state.vifs.get(source.name)
         vm = document.vms.get(vif.vm) if vif is not None and vif.vm is not None else None
         if vif is not None and vm is not None and vif.index < len(vm.vifs):

@@ -355,6 +355,22 @@ class SetPacketInFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushZone:
+    """NXT_CT_FLUSH_ZONE: forget every connection that is tracked in a zone (16 bits)."""
+
+    TYPE: ClassVar[int] = MessageType.EXPERIMENTER
+    SUBTYPE: ClassVar[int] = 29
+    zone: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.zone <= 0xFFFF:
+            raise InvalidValueError(f"zone {self.zone} is not a 16-bit number")
+
+    def encode(self) -> bytes:
+        return _EXPERIMENTER.pack(NICIRA, self.SUBTYPE) + self.zone.to_bytes(8, "big")
+
+
+@dataclass(frozen=True, slots=True)
 class SetControllerId:
     """NXT_SET_CONTROLLER_ID: only `controller(id=…)` actions with this id (16 bits) come to this connection."""
 

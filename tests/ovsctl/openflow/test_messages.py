@@ -38,6 +38,7 @@ from ovsctl.openflow.messages import (
     FlowRemoved,
     FlowStatsRequest,
     FlowUpdate,
+    FlushZone,
     GetAsyncRequest,
     GetConfigRequest,
     GroupDescRequest,
@@ -109,6 +110,7 @@ SENT: list[tuple[Sendable, str]] = [
         SetPacketInFormat(PacketInFormat.NXT_PACKET_IN2),
         "NXT_SET_PACKET_IN_FORMAT (OF1.5) (xid=0x5): format=nxt_packet_in2",
     ),
+    (FlushZone(7), "NXT_CT_FLUSH_ZONE (OF1.5) (xid=0x5): zone_id=7"),
     (SetControllerId(3), "NXT_SET_CONTROLLER_ID (OF1.5) (xid=0x5): id=3"),
     (
         BundleControl(7, BundleControlType.COMMIT_REQUEST),
@@ -211,9 +213,11 @@ def test_asynchronous_kinds_are_set_for_both_roles() -> None:
     assert AsyncConfig.decode(Reader(encode_property(0xFFFE, b"abcdefgh"))) == AsyncConfig()
 
 
-def test_controller_ids_have_16_bits() -> None:
+def test_controller_ids_and_zones_have_16_bits() -> None:
     with pytest.raises(InvalidValueError, match="65536"):
         SetControllerId(65536)
+    with pytest.raises(InvalidValueError):
+        FlushZone(65536)
 
 
 # -- received ------------------------------------------------------------------------------------------------

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovsctl.openflow import Clone, Flow, Resubmit
+from ovsctl.openflow import Clone, Ct, Flow, Resubmit
 from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat
 from vnet.model import (
     Binding,
     BindingState,
+    Direction,
     Host,
     LockingMode,
     Network,
     NetworkType,
+    PortRange,
+    Protocol,
+    Rule,
+    SecurityGroup,
     Trunk,
     Uplink,
+    Verdict,
     Vif,
 )
 
@@ -43,6 +51,27 @@ hosts = st.builds(
 )
 
 
+GROUPS = ("db", "ops", "web")
+members = st.lists(st.sampled_from(GROUPS), unique=True, max_size=2).map(lambda names: tuple(sorted(names)))
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> SecurityGroup:
+    name = draw(st.sampled_from(GROUPS))
+    rules = [
+        Rule(
+            rule,
+            draw(st.sampled_from(Direction)),
+            draw(st.sampled_from(Verdict)),
+            *draw(st.sampled_from(((None, ()), (Protocol.TCP, (PortRange(80, 89),)), (Protocol.ICMP, ()), (47, ())))),
+            **draw(st.sampled_from(({}, {"cidr": "10.0.0.0/24"}, {"group": "db"}, {"group": "ops"}))),
+        )
+        for rule in ("one", "three", "two")[: draw(st.integers(0, 3))]
+    ]
+    defaults = draw(st.sampled_from(Verdict)), draw(st.sampled_from(Verdict))
+    return SecurityGroup(name, GROUPS.index(name) + 1, *defaults, tuple(rules))
+
+
 @st.composite
 def vifs(draw: st.DrawFn) -> Vif:
     number = draw(st.integers(1, 4))
@@ -56,6 +85,7 @@ def vifs(draw: st.DrawFn) -> Vif:
         locking_mode=draw(st.sampled_from(LockingMode)),
         trunk=trunk,
         incoming=draw(st.sampled_from((None, *HOSTS))),
+        groups=() if trunk is not None else draw(members),
     )
 
 
@@ -70,6 +100,9 @@ def bindings(draw: st.DrawFn) -> Binding:
         draw(st.integers(1, 3)),
         draw(st.sampled_from(BindingState)),
         unlocked=draw(st.booleans()),
+        addresses=draw(st.sampled_from(((), ("10.0.0.1", "2001:db8::1")))),
+        groups=draw(members),
+        moved=draw(st.booleans()),
     )
 
 
@@ -85,6 +118,8 @@ changes = st.one_of(
     st.tuples(st.just("drop_binding"), st.sampled_from(NAMES), vif_ids, st.sampled_from(HOSTS)),
     st.tuples(st.just("set_port"), vif_ids, st.one_of(st.none(), st.integers(20, 24))),
     st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),
+    st.tuples(st.just("set_group"), groups()),
+    st.tuples(st.just("drop_group"), st.sampled_from(GROUPS)),
     st.tuples(st.just("compile")),
 )
 
@@ -103,10 +138,12 @@ def test_incremental_equals_full(sequence: list[tuple[object, ...]]) -> None:
             followed |= {flow.key: flow for flow in change.new}
     full = compile_flows(compiler.view)
     assert compiler.flows == full
+    for source, flows in full.items():
+        assert _unique(flows), source
     assert set(followed.values()) >= set(flat(full)) or not _unique(flat(full))
 
 
-def _unique(flows: list[Flow]) -> bool:
+def _unique(flows: Sequence[Flow]) -> bool:
     return len({flow.key for flow in flows}) == len(flows)
 
 
@@ -124,6 +161,9 @@ def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
             if isinstance(action, Resubmit):
                 assert Table(action.table) in stage.next, flow
                 assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY, flow
+            if isinstance(action, Ct) and action.table is not None:
+                assert Table(action.table) in stage.next, flow
+                assert action.table > flow.table, flow
 
 
 def test_a_plug_costs_the_same_however_many_vifs_its_network_has() -> None:
@@ -158,7 +198,14 @@ def test_every_category_but_the_learned_has_a_source() -> None:
     compiler.set_port("vm1/0", 2)
     compiler.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
     compiler.compile()
-    assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED}
+    policy = {Category.GROUP, Category.PEER}
+    assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED} - policy
+    compiler.set_group(SecurityGroup("web", 1, rules=(Rule("each-other", Direction.INGRESS, group="web"),)))
+    compiler.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("web",)))
+    compiler.set_port("vm2/0", 3)
+    compiler.set_binding(Binding("vm2/0", ME, "unt", "0a:00:00:00:00:02", 1, groups=("web",)))
+    compiler.compile()
+    assert policy < {source.category for source in compiler.flows}
 
 
 def test_a_vif_that_left_a_network_gets_nothing_from_it_whatever_its_old_binding_says() -> None:

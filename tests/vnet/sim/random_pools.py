@@ -5,17 +5,49 @@ from __future__ import annotations
 from random import Random
 
 from vnet.model import (
+    Direction,
     Host,
     LockingMode,
     Network,
     NetworkType,
     Pool,
     PoolState,
+    PortRange,
+    Protocol,
+    Rule,
+    SecurityGroup,
     Trunk,
     Uplink,
+    Verdict,
     Vif,
     Vm,
 )
+
+PORTS = (443, 53, 22)
+WHAT = (
+    {},
+    {"protocol": Protocol.ICMP},
+    {"protocol": Protocol.TCP},
+    {"protocol": Protocol.TCP, "ports": (PortRange(22, 443),)},
+    {"protocol": Protocol.UDP, "ports": (PortRange(53, 53), PortRange(443, 443))},
+)
+
+
+def random_groups(rng: Random) -> dict[str, SecurityGroup]:
+    """Up to three security groups whose rules name each other, ranges of addresses, or nobody."""
+    names = ["ga", "gb", "gc"][: rng.randint(0, 3)]
+    found = {}
+    for number, name in enumerate(names, 1):
+        rules = tuple(
+            Rule(
+                f"r{n}", rng.choice(list(Direction)), rng.choice((Verdict.ALLOW, Verdict.ALLOW, Verdict.DROP)),
+                **rng.choice(WHAT),
+                **rng.choice(({}, {"group": rng.choice(names)}, {"cidr": "10.0.0.0/30"}, {"cidr": "fd00::/126"})),
+            )
+            for n in range(rng.randint(0, 4))
+        )  # fmt: skip
+        found[name] = SecurityGroup(name, number, rng.choice(list(Verdict)), rng.choice(list(Verdict)), rules)
+    return found
 
 
 def random_state(rng: Random) -> PoolState:
@@ -32,15 +64,25 @@ def random_state(rng: Random) -> PoolState:
             f"n{n}", kind, n + 1, 1400, None if kind is NetworkType.INTERNAL else 100 + n,
             rng.choice((0, 10, 20)) if vlan else None, "up" if vlan else None,
         )  # fmt: skip
-    vifs, vms = {}, {}
+    vifs, vms, groups = {}, {}, random_groups(rng)
     for n in range(rng.randint(2, 8)):
         network = rng.choice(list(networks.values()))
         host = rng.choice([*hosts, *hosts, None])
         addresses = rng.choice(((f"10.0.0.{n + 1}",), (f"10.0.0.{n + 1}", f"fd00::{n + 1}"), (f"fd00::{n + 1}",), ()))
         trunk = Trunk(rng.choice(((), (10,)))) if network.tag == 0 and rng.random() < 0.3 else None
         mode = rng.choice((LockingMode.LOCKED, LockingMode.LOCKED, LockingMode.UNLOCKED, LockingMode.DISABLED))
+        member = tuple(sorted(rng.sample(sorted(groups), rng.randint(0, len(groups))))) if trunk is None else ()
         vms[f"v{n}"] = Vm(f"v{n}", host)
         vifs[f"v{n}/0"] = Vif(
-            f"v{n}/0", network.name, f"0a:00:00:00:00:{n + 1:02x}", f"v{n}", 0, addresses, mode, trunk, host
+            f"v{n}/0",
+            network.name,
+            f"0a:00:00:00:00:{n + 1:02x}",
+            f"v{n}",
+            0,
+            addresses,
+            mode,
+            trunk,
+            host,
+            groups=member,
         )
-    return PoolState(Pool("p", 1600), hosts, networks, {}, vms, vifs)
+    return PoolState(Pool("p", 1600), hosts, networks, {}, vms, vifs, groups=groups)

@@ -50,7 +50,7 @@ class RealBridge:
     ports: list[int]
     pcaps: dict[int, Pcap] = field(default_factory=dict)
 
-    def set(self, flows: Iterable[Flow], groups: Iterable[Group] = ()) -> None:
+    def set(self, flows: Iterable[Flow], groups: Iterable[Group] = (), *, keep_connections: bool = False) -> None:
         """These flows and groups, and no others."""
         directory = self.switchd.server.dir
         text = "\n".join([SENTINEL_FLOW, *map(format_flow, flows)])
@@ -71,7 +71,8 @@ class RealBridge:
         self.switchd.ofctl("add-groups", BRIDGE, str(directory / "groups"))
         self.switchd.ofctl("--bundle", "add-flows", BRIDGE, str(directory / "flows"))
         self.appctl("fdb/flush", BRIDGE)
-        self.appctl("dpctl/flush-conntrack")
+        if not keep_connections:
+            self.appctl("dpctl/flush-conntrack")
 
     def appctl(self, *args: str) -> str:
         return call_sync(self.switchd.control, *args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from ovsctl.openflow import Flow
 from tests.vnet.sim import generate
 from tests.vnet.sim.pools import talk, two_hosts
+from tests.vnet.sim.random_pools import random_groups, random_state
 from tests.vnet.sim.real import RealBridge, real_bridge
 from vnet.compile import flat
+from vnet.model import PoolState, SecurityGroup
 from vnet.sim import Port, SimPool, Switch, Unsupported
 from vnet.sim.packets import Part, rarp, resolve
+from vnet.sim.talk import party, plan
 from vnet.topology import Protocol
 
 pytestmark = pytest.mark.ovs
@@ -156,3 +160,55 @@ def test_trace_names_the_flows_that_ofproto_trace_names(host_bridge: RealBridge,
         notes, _ = switch.trace(frame, port)
         ours = [(note.table, note.flow.priority) for note in notes if note.flow is not None]
         assert ours == theirs, f"{switch.port_name(port)}: {frame.hex()}"
+
+
+# ---- policy ----
+
+VIF_PORTS, DEVICE_PORTS = range(1, 9), range(0xF000, 0xF005)
+
+
+@pytest.fixture(scope="module")
+def policy_bridge() -> Iterator[RealBridge]:
+    with real_bridge([*VIF_PORTS, *DEVICE_PORTS]) as running:
+        yield running
+
+
+def conversation(pool: SimPool, rng: Random) -> list[tuple[int, bytes]]:
+    """What two VIFs say to each other, as it comes to host h0: by their ports, or by the uplink. Sometimes out of order."""
+    host = pool.hosts["h0"]
+    a, b = (party(pool, vif) for vif in rng.sample(sorted(pool.state.vifs.values(), key=lambda vif: vif.id), 2))
+    packets = plan(a, b, rng.choice(list(Protocol)), rng.choice((443, 53, 22, 9)))
+    if rng.random() < 0.3:
+        rng.shuffle(packets)
+    sent = []
+    for _, sender, _, frame in packets:
+        vif = pool.vif(str(sender.where))
+        network = pool.state.networks[vif.network]
+        if vif.id in host.ports:
+            sent.append((host.ports[vif.id], frame))
+        elif network.uplink is not None and (port := host.devices.get(f"int-{network.uplink}")) is not None:
+            tag = b"\x81\0" + network.tag.to_bytes(2, "big") if network.tag else b""
+            sent.append((port, frame[:12] + tag + frame[12:]))
+    return sent
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_policy_in_random_pools(policy_bridge: RealBridge, seed: int) -> None:
+    rng = Random(seed)
+    pool = SimPool.of(random_state(rng))
+    for _ in range(3):
+        flows, switch = compiled(pool, "h0")
+        switch.tracker = pool.hosts["h0"].bridge.tracker
+        policy_bridge.set(flows, keep_connections=True)
+        for _ in range(5):
+            for port, frame in conversation(pool, rng):
+                real = sorted(policy_bridge.send(port, frame))
+                ours = sorted((out.port, out.frame) for out in switch.receive(frame, port))
+                assert ours == real, f"{switch.port_name(port)}: {frame.hex()}"
+        pool.update(replace(pool.state, groups={**pool.state.groups, **changed_groups(rng, pool.state)}))
+    policy_bridge.appctl("dpctl/flush-conntrack")
+
+
+def changed_groups(rng: Random, state: PoolState) -> dict[str, SecurityGroup]:
+    """Other rules for the groups of a pool."""
+    return {name: group for name, group in random_groups(rng).items() if name in state.groups}

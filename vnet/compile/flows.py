@@ -1,0 +1,19 @@
+"""What the builders of flows share: types, protocol numbers, and going on to a table."""
+
+from __future__ import annotations
+
+from ovsctl.openflow import Action, Flow
+from ovsctl.openflow import actions as act
+from ovsctl.openflow.fields import MatchValue
+from vnet.compile.pipeline import Table
+
+Actions = tuple[Action, ...]
+Flows = tuple[Flow, ...]
+Fields = dict[str, MatchValue]
+
+ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+
+
+def goto(table: Table) -> Action:
+    return act.Resubmit(table=table)

@@ -1,0 +1,288 @@
+"""Flows of policy: what VIFs in security groups may send (egress) and receive (ingress), always on the VIF's own host.
+
+Both directions have the same five tables, see docs/pipeline.md: tracked, then by state, then the peer's groups, the rules of
+each of the VIF's groups, and what follows from them together. Rules are judged on packets that go the way their connection
+began; answers pass. A connection that is no longer allowed is marked as refused, so its answers end as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from netaddr import EUI
+
+from ovsctl.openflow import Action, Ct, Flow, Match
+from ovsctl.openflow import actions as act
+from ovsctl.openflow.fields import MatchValue
+from vnet.compile.flows import (
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_IPV6,
+    ETH_RARP,
+    ICMP,
+    ICMPV6,
+    SCTP,
+    TCP,
+    UDP,
+    Actions,
+    Fields,
+    Flows,
+    goto,
+)
+from vnet.compile.pipeline import (
+    REG_GROUP,
+    REG_PEER,
+    REG_VERDICT,
+    Category,
+    Finding,
+    Table,
+    cookie,
+)
+from vnet.compile.view import HostView
+from vnet.model import Binding, Direction, Network, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
+
+TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
+# How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does.
+NEIGHBOUR_TYPES = (130, 131, 132, 133, 134, 135, 136, 143)  # MLD (RFC 2710, RFC 3810) and ND (RFC 4861 §4)
+DHCP_PORTS = {ETH_IPV4: (68, 67), ETH_IPV6: (546, 547)}  # client's and server's (RFC 2131 §4.1, RFC 8415 §7.2)
+
+NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
+REFUSED, PICKED_UP = 1, 2  # bits of ct_mark
+SYN = 2  # bit of tcp_flags
+PORTS = 1 << 16
+
+DROPS, ALLOWS, DEFAULT = 300, 200, 100  # priorities of a group's rules: drop wins over allow
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The tables of one direction, and which fields are the VIF's own port, the peer's MAC and addresses."""
+
+    direction: Direction
+    track: Table
+    state: Table
+    peer: Table
+    rules: Table
+    verdict: Table
+    next: Table
+    port: str
+    zone: str
+    mac: str
+    ip: str
+    ipv6: str
+
+
+EGRESS = Side(
+    Direction.EGRESS, Table.EGRESS, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT,
+    Table.LOOKUP, "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
+)  # fmt: skip
+INGRESS = Side(
+    Direction.INGRESS, Table.INGRESS, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT,
+    Table.DELIVER, "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
+)  # fmt: skip
+SIDES = (EGRESS, INGRESS)
+
+
+def _flow(mark: int, table: Table, priority: int, match: Fields, *actions: Action) -> Flow:
+    return Flow(table=table, priority=priority, cookie=mark, match=Match(**match), actions=actions)
+
+
+def _ct(state: int, without: int = 0) -> Fields:
+    return {"ct_state": (state, state | without)}
+
+
+# What holds for every VIF in a group
+
+
+def policy_flows() -> Flows:
+    """The part of policy that knows no VIF and no rule."""
+    mark = cookie(Category.BASE, "")
+    return tuple(
+        flow for side in SIDES for flow in (*_track(mark, side), *_by_state(mark, side), *_verdicts(mark, side))
+    )
+
+
+def _track(mark: int, side: Side) -> Iterator[Flow]:
+    """Through the connection tracker, in the VIF's own zone; what finds neighbours and addresses passes as it is."""
+    onward, to_state = goto(side.next), goto(side.state)
+    for kind in (ETH_ARP, ETH_RARP):
+        yield _flow(mark, side.track, 200, {"eth_type": kind}, onward)
+    for icmp in NEIGHBOUR_TYPES:
+        yield _flow(mark, side.track, 200, {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": icmp}, onward)
+    for kind, (client, server) in DHCP_PORTS.items():
+        source, target = (client, server) if side is EGRESS else (server, client)
+        match: Fields = {"eth_type": kind, "nw_proto": UDP, "udp_src": source, "udp_dst": target}
+        yield _flow(mark, side.track, 200, match, onward)
+    for kind, protocols in TRACKED.items():
+        for protocol in protocols:
+            track = Ct(table=side.state, zone=side.zone)
+            yield _flow(mark, side.track, 100, {"eth_type": kind, "nw_proto": protocol}, track)
+    yield _flow(mark, side.track, 50, {}, to_state)
+
+
+def _by_state(mark: int, side: Side) -> Iterator[Flow]:
+    """Answers, and errors about what was sent, pass; what fits no connection and can begin none does not."""
+    yield _flow(mark, side.state, 300, _ct(IS_TRACKED | INVALID))
+    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | RELATED), goto(side.next))
+    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | REPLY) | {"ct_mark": (0, REFUSED)}, goto(side.next))
+    yield _flow(mark, side.state, 150, _ct(IS_TRACKED | REPLY))
+
+
+def _commit(mark: int | None = None, mask: int = 0) -> Action:
+    exec: Actions = () if mark is None else (act.SetField("ct_mark", (mark, mask)),)
+    return Ct(commit=True, zone="ct_zone", exec=exec)
+
+
+def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
+    """What the rules of all groups together come to: drop, then allow, then what the groups say where no rule matched."""
+    onward = goto(side.next)
+
+    def flow(priority: int, bit: Finding | None, match: Fields, *actions: Action) -> Iterator[Flow]:
+        said: Fields = {} if bit is None else {REG_VERDICT: (bit, bit)}
+        # ct needs a match on IP (ovs-actions(7)).
+        kinds: list[Fields] = [{"eth_type": kind} for kind in TRACKED] if isinstance(actions[0], Ct) else [{}]
+        for kind in kinds:
+            yield _flow(mark, side.verdict, priority, said | kind | match, *actions)
+
+    new, known = _ct(IS_TRACKED | NEW), _ct(IS_TRACKED | ESTABLISHED)
+    for priority, refusing in ((500, Finding.DROP), (200, Finding.DEFAULT_DROP)):
+        yield from flow(priority + 10, refusing, known, _commit(REFUSED, REFUSED))
+        yield _flow(mark, side.verdict, priority, {REG_VERDICT: (refusing, refusing)})
+    for priority, allowing in ((400, Finding.ALLOW), (100, None)):
+        yield from flow(priority + 20, allowing, new, _commit(), onward)
+        again = known | {"ct_mark": (REFUSED, REFUSED)}
+        yield from flow(priority + 10, allowing, again, _commit(0, REFUSED), onward)
+        yield from flow(priority, allowing, {}, onward)
+    yield from flow(320, None, known | {"ct_mark": (PICKED_UP, PICKED_UP)}, onward)
+    begun: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
+    yield from flow(310, Finding.PICK_UP, new | begun, _commit(PICKED_UP, PICKED_UP), onward)
+
+
+# A VIF, a peer, a rule
+
+
+def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
+    """Has the rules of each of a VIF's groups look at what it sends and gets."""
+    binding = view.binding(vif.network, vif.id, view.me)
+    first = Finding.PICK_UP if binding is not None and binding.moved else 0
+    flows = []
+    for side in SIDES:
+        actions: list[Action] = [act.SetField(REG_VERDICT, first), act.SetField(REG_PEER, 0), goto(side.peer)]
+        for group in vif.groups:
+            actions += [act.SetField(REG_GROUP, view.groups[group].number), goto(side.rules)]
+        flows.append(_flow(mark, side.state, 100, {side.port: ofport}, *actions, goto(side.verdict)))
+    return flows
+
+
+def peer_flows(view: HostView, network: Network, vif_id: str) -> Flows:
+    """Which of the groups that rules here name a VIF is in, as bits of REG_PEER: by its MAC and its addresses."""
+    bits, segment = view.peer_bits(network.name), view.segment(network)
+    where = view.location(network.name, vif_id)
+    peer = where.current or where.incoming
+    if peer is None or segment is None:
+        return ()
+    value = sum(1 << bits[group] for group in peer.groups if group in bits)
+    if not value:
+        return ()
+    mark, said = cookie(Category.PEER, vif_id), act.SetField(REG_PEER, value)
+    return tuple(
+        _flow(mark, side.peer, 100, {"metadata": segment, side.mac: peer.mac, **address}, said)
+        for side in SIDES
+        for address in _addresses(peer, side)
+    )
+
+
+def _addresses(peer: Binding, side: Side) -> Iterator[Fields]:
+    """A VIF whose addresses are known counts as itself with those only: what it forwards for others is not its own."""
+    if not peer.addresses:
+        yield {}
+    for address in peer.addresses:
+        four = ip_address(address).version == 4
+        yield {"eth_type": ETH_IPV4, side.ip: address} if four else {"eth_type": ETH_IPV6, side.ipv6: address}
+    if any(":" in address for address in peer.addresses):
+        yield {"eth_type": ETH_IPV6, side.ipv6: link_local(peer.mac)}
+
+
+def link_local(mac: str) -> str:
+    """The address that IPv6 derives from a MAC (RFC 4291 appendix A)."""
+    return str(EUI(mac).ipv6_link_local())
+
+
+def group_flows(view: HostView, network: Network, name: str) -> Flows:
+    """The rules of a group that VIFs of a network here are in, and what it says by default. Cookies tell the rules apart.
+
+    Two rules may say the same of some packets: then the flow is that of the first by name.
+    """
+    group, segment = view.groups.get(name), view.segment(network)
+    if group is None or segment is None or not view.uses(network.name, name):
+        return ()
+    own: Fields = {"metadata": segment, REG_GROUP: group.number}
+    drop = act.SetField(REG_VERDICT, (Finding.DEFAULT_DROP, Finding.DEFAULT_DROP))
+    found = [
+        _flow(rule_cookie(group), side.rules, DEFAULT, own, drop)
+        for side in SIDES
+        if group.default(side.direction) is Verdict.DROP
+    ]
+    found += [flow for rule in group.rules for flow in _rule(view, network, rule, own, rule_cookie(group, rule))]
+    return tuple({flow.key: flow for flow in reversed(found)}.values())
+
+
+def rule_cookie(group: SecurityGroup, rule: Rule | None = None) -> int:
+    """The cookie of a rule's flows, or without one of what the group says by default."""
+    return cookie(Category.GROUP, group.name if rule is None else f"{group.name}/{rule.name}")
+
+
+def _rule(view: HostView, network: Network, rule: Rule, own: Fields, mark: int) -> Iterator[Flow]:
+    side = EGRESS if rule.direction is Direction.EGRESS else INGRESS
+    drops = rule.action is Verdict.DROP
+    bit = Finding.DROP if drops else Finding.ALLOW
+    if rule.group is not None:
+        peer = 1 << view.peer_bits(network.name)[rule.group]
+        own = own | {REG_PEER: (peer, peer)}
+    for match in rule_matches(rule, side):
+        yield _flow(mark, side.rules, DROPS if drops else ALLOWS, own | match, act.SetField(REG_VERDICT, (bit, bit)))
+
+
+def rule_matches(rule: Rule, side: Side) -> Iterator[Fields]:
+    """What a rule matches besides the VIF's and the peer's group: for each IP version, each block of ports."""
+    for kind, ip in ((ETH_IPV4, side.ip), (ETH_IPV6, side.ipv6)):
+        match: dict[str, MatchValue] = {"eth_type": kind}
+        if rule.cidr is not None:
+            net = ip_network(rule.cidr)
+            if (net.version == 4) != (kind == ETH_IPV4):
+                continue
+            match[ip] = (str(net.network_address), str(net.netmask))
+        if isinstance(rule.protocol, int):
+            yield match | {"nw_proto": rule.protocol}
+        elif rule.protocol is Protocol.ICMP:
+            yield match | {"nw_proto": ICMP if kind == ETH_IPV4 else ICMPV6}
+        elif rule.protocol is None:
+            yield match
+        else:
+            tcp = rule.protocol is Protocol.TCP
+            field = "tcp_dst" if tcp else "udp_dst"
+            for ports in _blocks(rule.ports):
+                yield match | {"nw_proto": TCP if tcp else UDP} | ({field: ports} if ports else {})
+
+
+def _blocks(ports: tuple[PortRange, ...]) -> Iterator[tuple[int, int] | None]:
+    """Port ranges as (value, mask): the largest aligned blocks that they are made of. None for all ports."""
+    if not ports:
+        yield None
+    for span in ports:
+        first = span.first
+        while first <= span.last:
+            size = first & -first or PORTS
+            while size > span.last - first + 1:
+                size >>= 1
+            yield first, (PORTS - size) & (PORTS - 1)
+            first += size
+
+
+def zones_of(flows: Iterable[Flow]) -> set[int]:
+    """The connection tracking zones that flows use: that of a VIF is the ofport of its port."""
+    return {
+        flow.match["in_port"].value for flow in flows if flow.table == Table.EGRESS_STATE and "in_port" in flow.match
+    }
