@@ -4,25 +4,15 @@ replica = await client.monitor(monitors(client.schema))
 todo = plan(VSwitch(bridges=(Bridge("br-int"),)), replica)
 await apply(client, todo.additions)
 await apply(client, todo.removals)
+
+The values load at once; what reads and writes a database loads with it, when it is first used.
 """
 
-from ovsctl.vswitch.apply import Applied, Transactor, apply, transaction
-from ovsctl.vswitch.changes import (
-    AddRow,
-    Change,
-    ColumnChange,
-    Conflict,
-    MoveRow,
-    Plan,
-    Ref,
-    RemoveRow,
-    Unresolved,
-    UpdateRow,
-)
-from ovsctl.vswitch.errors import IncompleteSnapshot, NotConfigured, VSwitchError
-from ovsctl.vswitch.planner import plan
-from ovsctl.vswitch.rows import RowId
-from ovsctl.vswitch.snapshot import COLUMNS, Owner, Snapshot, monitors
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ovsctl.vswitch.values import (
     Attachment,
     BondMode,
@@ -47,6 +37,37 @@ from ovsctl.vswitch.values import (
     patch_port,
     tunnel_port,
 )
+
+if TYPE_CHECKING:
+    from ovsctl.vswitch.transactions import Applied, Transactor, apply, transaction
+    from ovsctl.vswitch.changes import (
+        AddRow,
+        Change,
+        ColumnChange,
+        Conflict,
+        MoveRow,
+        Plan,
+        Ref,
+        RemoveRow,
+        Unresolved,
+        UpdateRow,
+    )
+    from ovsctl.vswitch.errors import IncompleteSnapshot, NotConfigured, VSwitchError
+    from ovsctl.vswitch.planner import plan
+    from ovsctl.vswitch.rows import RowId
+    from ovsctl.vswitch.snapshot import COLUMNS, Owner, Snapshot, monitors
+
+_WHERE = {
+    "transactions": ("Applied", "Transactor", "apply", "transaction"),
+    "changes": (
+        "AddRow", "Change", "ColumnChange", "Conflict", "MoveRow", "Plan", "Ref", "RemoveRow", "Unresolved", "UpdateRow",
+    ),
+    "errors": ("IncompleteSnapshot", "NotConfigured", "VSwitchError"),
+    "planner": ("plan",),
+    "rows": ("RowId",),
+    "snapshot": ("COLUMNS", "Owner", "Snapshot", "monitors"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "COLUMNS",
@@ -95,3 +116,10 @@ __all__ = [
     "transaction",
     "tunnel_port",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ovsctl.vswitch' has no attribute {name!r}")
+    return getattr(import_module(f"ovsctl.vswitch.{module}"), name)
