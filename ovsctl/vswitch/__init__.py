@@ -39,7 +39,6 @@ from ovsctl.vswitch.values import (
 )
 
 if TYPE_CHECKING:
-    from ovsctl.vswitch.transactions import Applied, Transactor, apply, transaction
     from ovsctl.vswitch.changes import (
         AddRow,
         Change,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from ovsctl.vswitch.planner import plan
     from ovsctl.vswitch.rows import RowId
     from ovsctl.vswitch.snapshot import COLUMNS, Owner, Snapshot, monitors
+    from ovsctl.vswitch.transactions import Applied, Transactor, apply, transaction
 
 _WHERE = {
     "transactions": ("Applied", "Transactor", "apply", "transaction"),
