@@ -5,7 +5,7 @@ One rule: ofports follow from what is plugged and nothing else, so that two twin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as Reserved
@@ -40,27 +40,62 @@ class Bond:
 
 
 class SimHost:
-    """A host as the twin runs it. `program` makes it what a pool's state says."""
+    """A host as the twin runs it. `program` makes it what a pool's state says, once somebody looks: most hosts see no frame."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.bridge = Switch(name=f"{name} br-int")
-        self.uplinks: dict[str, Switch] = {}
         self.bonds: dict[str, Bond] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
-        self.devices: dict[str, int] = {}  # tunnel and patch ports to ofport
         self.vif_at: dict[int, str] = {}
-        self.device_at: dict[int, str] = {}
-        self.view = HostView(name)
+        self._bridge = Switch(name=f"{name} br-int")
+        self._uplinks: dict[str, Switch] = {}
+        self._devices: dict[str, int] = {}
+        self._device_at: dict[int, str] = {}
+        self._view = HostView(name)
+        self._due: tuple[PoolState, StateIndex] | None = None
         self._compiled: dict[Source, tuple[Flow, ...]] | None = None
         self._sources: dict[object, Source] | None = None
+
+    @property
+    def bridge(self) -> Switch:
+        """Its br-int."""
+        self._look()
+        return self._bridge
+
+    @property
+    def uplinks(self) -> dict[str, Switch]:
+        """The bridge of each uplink."""
+        self._look()
+        return self._uplinks
+
+    @property
+    def devices(self) -> dict[str, int]:
+        """Tunnel and patch ports to their ofports."""
+        self._look()
+        return self._devices
+
+    @property
+    def device_at(self) -> dict[int, str]:
+        self._look()
+        return self._device_at
+
+    @property
+    def view(self) -> HostView:
+        self._look()
+        return self._view
+
+    def switches(self) -> Iterator[tuple[Switch, str]]:
+        """Its br-int ("") and the bridge of each uplink (its name), for who needs to know that they are there only."""
+        yield self._bridge, ""
+        for name, bridge in self._uplinks.items():
+            yield bridge, name
 
     def plug(self, vif: str) -> None:
         """Give a VIF a port: the lowest number that is free. What was tracked for whoever had it before is forgotten."""
         if vif not in self.ports:
             taken = set(self.ports.values())
             self.ports[vif] = next(n for n in range(FIRST_VIF, FIRST_DEVICE) if n not in taken)
-            self.bridge.tracker.flush(self.ports[vif])
+            self._bridge.tracker.flush(self.ports[vif])
 
     def plug_all(self, vifs: Iterable[str]) -> None:
         """Give each of these VIFs a port, in order, on a host that has none yet."""
@@ -77,47 +112,56 @@ class SimHost:
         return self._compiled
 
     def program(self, state: PoolState, index: StateIndex) -> None:
-        """Run the host's part of a pool. Its flows are compiled when the first frame comes by: most hosts see none."""
+        """Run the host's part of a pool."""
+        self._due = state, index
+        self._compiled = self._sources = None
+        self.vif_at = {number: vif for vif, number in self.ports.items()}
+        row = state.hosts.get(self.name)
+        self._set_uplinks({uplink.name: uplink for uplink in row.uplinks} if row else {})
+        self._bridge.replace_flows(lambda: flat(self.compiled))
+        if self._bridge.learned:
+            self._look()
+            self._forget_learned()
+
+    def _look(self) -> None:
+        """Work out what was put off until somebody looks: ports, and what the flows are compiled from."""
+        if self._due is None:
+            return
+        (state, index), self._due = self._due, None
         bare = HostView.of(state, self.name, self.ports, {}, index)
         rows = ovs_rows(bare, Bridge())
         integration = next(row for row in rows.bridges if row.name == Bridge().bridge)
         names = sorted(port.name for port in integration.ports)
-        self.devices = {name: number for number, name in enumerate(names, FIRST_DEVICE)}
-        bare.devices = dict(self.devices)
-        self.view = bare
-        self._compiled = self._sources = None
-        self.vif_at = {number: vif for vif, number in self.ports.items()}
-        self.device_at = {number: name for name, number in self.devices.items()}
-        self._set_ports(state)
-        self._set_uplinks()
-        self._forget_learned()
-        self.bridge.replace_flows(lambda: flat(self.compiled))
+        self._devices = bare.devices = {name: number for number, name in enumerate(names, FIRST_DEVICE)}
+        self._device_at = {number: name for name, number in self._devices.items()}
+        self._view = bare
+        self._bridge.ports = self._ports(state)
+        for name, bridge in self._uplinks.items():
+            ports = {NIC: Port("+".join(self.bonds[name].uplink.members), mtu=self.bonds[name].uplink.mtu)}
+            if patch_device(name) in self._devices:
+                ports[PATCH] = Port(f"phy-{name}")
+            if bridge.ports != ports:
+                bridge.ports = ports
+                bridge.changed()
 
-    def _set_ports(self, state: PoolState) -> None:
+    def _ports(self, state: PoolState) -> dict[int, Port]:
         ports = {}
         for vif, number in self.ports.items():
             row = state.vifs.get(vif)
             network = state.networks.get(row.network) if row else None
             ports[number] = Port(vif, mtu=network.mtu if network else None)
-        for name, number in self.devices.items():
+        for name, number in self._devices.items():
             ports[number] = Port(name, is_tunnel=name in KIND_OF_DEVICE)
-        self.bridge.ports = ports
+        return ports
 
-    def _set_uplinks(self) -> None:
-        uplinks = {uplink.name: uplink for uplink in (self.view.host.uplinks if self.view.host else ())}
-        for name in self.uplinks.keys() - uplinks.keys():
-            del self.uplinks[name], self.bonds[name]
+    def _set_uplinks(self, uplinks: Mapping[str, Uplink]) -> None:
+        for name in self._uplinks.keys() - uplinks.keys():
+            del self._uplinks[name], self.bonds[name]
         for name, uplink in uplinks.items():
-            if name not in self.uplinks:
-                self.uplinks[name] = Switch((FORWARD,), name=f"{self.name} br-{name}")
+            if name not in self._uplinks:
+                self._uplinks[name] = Switch((FORWARD,), name=f"{self.name} br-{name}")
             if name not in self.bonds or self.bonds[name].uplink != uplink:
                 self.bonds[name] = Bond(uplink)
-            ports = {NIC: Port("+".join(uplink.members), mtu=uplink.mtu)}
-            if patch_device(name) in self.devices:
-                ports[PATCH] = Port(f"phy-{name}")
-            if self.uplinks[name].ports != ports:
-                self.uplinks[name].ports = ports
-                self.uplinks[name].changed()
 
     def _forget_learned(self) -> None:
         """What opened a port is forgotten once that port is active by its agent's word, as agents do."""

@@ -7,7 +7,7 @@ outside of Open vSwitch: wires, the underlay, physical switches, guests.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -75,6 +75,7 @@ class SimPool:
         self._by_label: dict[str, Vif] = {}
         self._by_vtep: dict[int, tuple[SimHost, bool]] = {}  # with whether it is IPv6
         self._vtep: dict[str, int] = {}
+        self._index = StateIndex(self.state)
         self._links: dict[Switch, Callable[[Emitted, Trail], Arrival | None]] = {}
         self._items: list[Delivery] = []
         self._lost: list[Loss] = []
@@ -110,23 +111,39 @@ class SimPool:
         self._vtep = {name: int(address) for name, address in vteps.items()}
         self._by_vtep = {int(address): (self.hosts[name], address.version == 6) for name, address in vteps.items()}
         self._links = {}
-        index = StateIndex(state)
+        self._index = StateIndex(state)
         for host in self.hosts.values():
-            host.program(state, index)
-            self._links[host.bridge] = self._from_host(host)
-            for uplink, bridge in host.uplinks.items():
-                self._links[bridge] = self._from_uplink(host, uplink)
+            host.program(state, self._index)
+            for switch, uplink in host.switches():
+                self._links[switch] = self._from_uplink(host, uplink) if uplink else self._from_host(host)
         self._wire()
+
+    @contextmanager
+    def only(self, vifs: Collection[str]) -> Iterator[None]:
+        """While the pool has these VIFs alone, each where it is: what frames between them meet does not depend on others."""
+        whole, index = self.state, self._index
+        bindings = {key: binding for key, binding in whole.bindings.items() if key[0] in vifs}
+        self.state = replace(whole, vifs={vif: whole.vifs[vif] for vif in vifs}, bindings=bindings)
+        hosts = {host for _, host in bindings} & self.hosts.keys()
+        self._index = StateIndex(self.state)
+        try:
+            for host in hosts:
+                self.hosts[host].program(self.state, self._index)
+            yield
+        finally:
+            self.state, self._index = whole, index
+            for host in hosts:
+                self.hosts[host].program(whole, index)
 
     def _wire(self) -> None:
         """A physical switch per uplink name, with a socket for each host and each station."""
-        for uplink in sorted({uplink for host in self.hosts.values() for uplink in host.uplinks}):
+        for uplink in sorted({uplink for host in self.hosts.values() for uplink in host.bonds}):
             if uplink not in self.physical:
                 self.physical[uplink] = Switch((FORWARD,), name=f"physical {uplink}")
                 self._sockets[uplink] = {}
             switch, sockets = self.physical[uplink], self._sockets[uplink]
             for name, host in self.hosts.items():
-                if uplink in host.uplinks and name not in sockets:
+                if uplink in host.bonds and name not in sockets:
                     sockets[name] = len(switch.ports) + 1
                     switch.set_port(sockets[name], Port(name))
             self._links[switch] = self._from_physical(uplink)
@@ -486,11 +503,14 @@ class SimPool:
 
     # What a look must not change
 
+    def host_of(self, switch: Switch) -> SimHost | None:
+        """The host whose br-int a switch is; None for any other switch."""
+        return next((host for host in self.hosts.values() if next(host.switches())[0] is switch), None)
+
     def switches(self) -> Iterator[Switch]:
         """Every switch of the pool, physical ones included."""
         for host in self.hosts.values():
-            yield host.bridge
-            yield from host.uplinks.values()
+            yield from (switch for switch, _ in host.switches())
         yield from self.physical.values()
 
     @contextmanager

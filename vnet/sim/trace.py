@@ -156,7 +156,7 @@ def _sent(
 
 
 def _steps(pool: SimPool, arrival: Arrival, notes: list[Passed]) -> Iterator[Step]:
-    host = next((host for host in pool.hosts.values() if host.bridge is arrival.switch), None)
+    host = pool.host_of(arrival.switch)
     at = 0
     while at < len(notes):
         note = notes[at]
