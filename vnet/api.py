@@ -305,13 +305,15 @@ class Expected(_Answer, frozen=True, kw_only=True):
 
 
 class Difference(_Answer, frozen=True, kw_only=True):
-    """Pairs that gain or lose a way: every one of `sources` to every one of `targets`. port: 0 for ping."""
+    """Pairs that gain or lose a way: every one of `sources` to every one of `targets`.
+
+    what: "ping", "tcp" or "udp" on any port, or with ranges of ports, as "tcp 80, 443-445".
+    """
 
     gained: bool
     sources: list[str]
     targets: list[str]
-    protocol: str
-    port: int
+    what: list[str]
     text: str
 
 

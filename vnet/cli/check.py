@@ -76,7 +76,9 @@ def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | 
     from vnet.sim.reach import Reachability  # noqa: PLC0415
 
     if old is not None:
-        _differences(file, old, tcp, udp, output)
+        if tcp is not None or udp is not None:
+            raise click.UsageError("--since tells of every port: leave --tcp and --udp out")
+        _differences(file, old, output)
         return
 
     if tcp is not None and udp is not None:
@@ -92,22 +94,22 @@ def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | 
             click.echo(picture.svg(reach) if output == "svg" else picture.html(reach, document.pool))
 
 
-def _differences(file: str, old: str, tcp: int | None, udp: int | None, output: str) -> None:
+def _differences(file: str, old: str, output: str) -> None:
+    from vnet.model import PoolState  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
-    from vnet.sim import SimPool  # noqa: PLC0415
-    from vnet.sim.reach import Reachability, differences  # noqa: PLC0415
+    from vnet.sim.difference import differences  # noqa: PLC0415
 
     if output not in ("table", "json"):
         raise click.UsageError("--since is told as a table or as JSON")
     with refusals():
-        before = twin_of(document_of(old))
+        before = desired_state(document_of(old), PoolState())
         # What the new document leaves out, such as MACs, is kept from the old one, as an apply would.
-        after = SimPool.of(desired_state(document_of(file), before.configured))
-        asked = protocol_of(tcp, udp)
-        told = differences(Reachability(before, *asked), Reachability(after, *asked))
+        told = differences(before, desired_state(document_of(file), before))
     if output == "table":
         for line in sorted(map(str, told)):
             click.echo(click.style(line, fg="green" if line.startswith("+") else "red"))
         return
-    rows = [{"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets)} for d in told]
-    dump({"protocol": asked[0].value, "port": asked[1] or None, "differences": rows}, output)
+    rows = [
+        {"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets), "what": list(d.what)} for d in told
+    ]
+    dump({"differences": rows}, output)

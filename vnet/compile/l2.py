@@ -5,6 +5,8 @@ Each function returns the flows of one source and reads nothing but the view.
 
 from __future__ import annotations
 
+from functools import cache
+
 from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import Actions, Flows, goto
@@ -30,6 +32,7 @@ EXACT_TAG = 0x1FFF
 TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
 
 
+@cache
 def base_flows() -> Flows:
     """What holds for every network: misses are drops that can be counted, and no reserved or forged group addresses pass."""
     mark = cookie(Category.BASE, "")

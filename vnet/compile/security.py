@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address, ip_network
 
 from netaddr import EUI
@@ -96,6 +97,7 @@ def _ct(state: int, without: int = 0) -> Fields:
 # What holds for every VIF in a group
 
 
+@cache
 def policy_flows() -> Flows:
     """The part of policy that knows no VIF and no rule."""
     mark = cookie(Category.BASE, "")

@@ -98,7 +98,7 @@ async def plan(call: Call[bytes]) -> api.Plan:
     state = _frozen(call.service.view().state)
     desired = await asyncio.to_thread(wanted, document, state)
     expected = await asyncio.to_thread(expectations, document, state, desired)
-    reach = await asyncio.to_thread(reachability, document, state, desired) if _yes(call, "reachability") else None
+    reach = await asyncio.to_thread(reachability, state, desired) if _yes(call, "reachability") else None
     return await asyncio.to_thread(_shown, state, desired, expected, reach)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vnet import api
 from vnet.controller.errors import Conflict
-from vnet.model import PoolState, Protocol
+from vnet.model import PoolState
 from vnet.topology import Document
 
 
@@ -41,29 +41,18 @@ def refuse_broken(expected: list[api.Expected]) -> None:
         )
 
 
-def reachability(document: Document, before: PoolState, after: PoolState) -> list[api.Difference]:
-    """Who gains and who loses a way to whom: by ping, and by each protocol and port that an expectation names."""
-    from vnet.sim import SimPool  # noqa: PLC0415
-    from vnet.sim.affected import affected  # noqa: PLC0415
+def reachability(before: PoolState, after: PoolState) -> list[api.Difference]:
+    """Who gains and who loses a way to whom, by ping and on each TCP and UDP port."""
+    from vnet.sim.difference import differences  # noqa: PLC0415
     from vnet.sim.pool import settled  # noqa: PLC0415
-    from vnet.sim.reach import Reachability, differences  # noqa: PLC0415
 
-    asked = {(Protocol.ICMP, 0)}
-    asked |= {(one.protocol, one.port or 0) for one in document.expectations if one.protocol is not None}
-    old, new = map(SimPool.of, affected(before, settled(after)))
-    found = [
-        difference
-        for protocol, port in sorted(asked, key=lambda one: (one[0].value, one[1]))
-        for difference in differences(Reachability(old, protocol, port), Reachability(new, protocol, port))
-    ]
     return [
         api.Difference(
             gained=one.gained,
             sources=list(one.sources),
             targets=list(one.targets),
-            protocol=one.protocol.value,
-            port=one.port,
+            what=list(one.what),
             text=str(one),
         )
-        for one in found
+        for one in differences(before, settled(after))
     ]

@@ -19,10 +19,10 @@ def affected(before: PoolState, after: PoolState) -> tuple[PoolState, PoolState]
     """Both pools without the networks, VIFs and hosts whose answers the change from one to the other leaves alone."""
     if _settings(before) != _settings(after):
         return before, after
-    domains = _domains(before, after)
+    shared = domains(before, after)
     touched = set(_touched(before, after))
-    kept_domains = {domain for name in touched for domain in domains.get(name, ())}
-    kept = {name for name, of in domains.items() if of & kept_domains}
+    kept_domains = {domain for name in touched for domain in shared.get(name, ())}
+    kept = {name for name, of in shared.items() if of & kept_domains}
     return _part(before, kept), _part(after, kept)
 
 
@@ -30,7 +30,7 @@ def _settings(state: PoolState) -> object:
     return replace(state.pool, revision=0, generation=0) if state.pool is not None else None
 
 
-def _domains(*states: PoolState) -> dict[str, set[object]]:
+def domains(*states: PoolState) -> dict[str, set[object]]:
     """Each network's name to what frames on it share: two networks with one in common may hear each other."""
     trunked = {
         network.uplink

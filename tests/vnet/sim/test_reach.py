@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vnet.sim.pools import two_hosts
-from tests.vnet.sim.random_pools import random_state
-from vnet.model import LockingMode, PoolState, Protocol
+from tests.vnet.sim.random_pools import random_groups, random_state
+from vnet.model import Direction, LockingMode, PoolState, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool, picture
 from vnet.sim.affected import affected
-from vnet.sim.reach import Reachability, differences
+from vnet.sim.difference import differences
+from vnet.sim.pool import bound, settled
+from vnet.sim.reach import Reachability
 from vnet.sim.talk import party, reaches
 
 
@@ -55,15 +57,18 @@ def test_classes_equal_brute_force(rng: Random, what: tuple[Protocol, int]) -> N
     assert by_class == brute(SimPool.of(pool.state), *what)
 
 
-def expanded(state: PoolState, other: PoolState) -> set[tuple[bool, str, str]]:
-    before, after = (brute(SimPool.of(s), Protocol.ICMP, 0) for s in (state, other))
+def expanded(state: PoolState, other: PoolState, protocol: Protocol, port: int) -> set[tuple[bool, str, str]]:
+    before, after = (brute(SimPool.of(s), protocol, port) for s in (state, other))
     pairs = before.keys() | after.keys()
     return {(after.get(pair, False), *pair) for pair in pairs if before.get(pair, False) is not after.get(pair, False)}
 
 
 def changed(rng: Random, state: PoolState) -> PoolState:
     """The pool with one thing changed."""
-    what = rng.choice(("vif", "gone", "network", "host", "binding"))
+    what = rng.choice(("vif", "gone", "network", "host", "binding", "groups", "members", "members"))
+    if what == "groups":
+        groups = {name: group for name, group in random_groups(rng).items() if name in state.groups}
+        return replace(state, groups={**state.groups, **groups})
     if what == "network":
         name = rng.choice(list(state.networks))
         return replace(state, networks={**state.networks, name: replace(state.networks[name], mtu=600)})
@@ -77,9 +82,20 @@ def changed(rng: Random, state: PoolState) -> PoolState:
     name = rng.choice(list(vifs))
     if what == "gone":
         del vifs[name]
+    elif what == "members":
+        groups = sorted(rng.sample(sorted(state.groups), rng.randint(0, len(state.groups))))
+        vifs[name] = replace(vifs[name], groups=tuple(groups) if vifs[name].trunk is None else ())
     else:
         vifs[name] = replace(vifs[name], locking_mode=rng.choice(list(LockingMode)), host=rng.choice(list(state.hosts)))
     return replace(state, vifs=vifs)
+
+
+def told_of(what: str, protocol: Protocol, port: int) -> bool:
+    """Whether what a difference says is about this port."""
+    name, _, ports = what.partition(" ")
+    if name != ("ping" if protocol is Protocol.ICMP else protocol.value):
+        return False
+    return not ports or any(int(span.split("-")[0]) <= port <= int(span.split("-")[-1]) for span in ports.split(", "))
 
 
 @settings(max_examples=80)
@@ -87,10 +103,13 @@ def changed(rng: Random, state: PoolState) -> PoolState:
 def test_differences_are_exact(rng: Random) -> None:
     state = random_state(rng)
     other = changed(rng, state)
-    told = differences(*map(Reachability, map(SimPool.of, affected(state, other))))
-    pairs = [(d.gained, a, b) for d in told for a in d.sources for b in d.targets if a != b]
-    assert len(pairs) == len(set(pairs))
-    assert set(pairs) == expanded(state, other)
+    # Bindings follow their VIFs, as they do once agents have heard.
+    told = differences(bound(state), settled(bound(other)))
+    for protocol, port in ((Protocol.ICMP, 0), (Protocol.TCP, rng.choice((21, 22, 443, 444))), (Protocol.UDP, 53)):
+        said = [d for d in told if any(told_of(what, protocol, port) for what in d.what)]
+        pairs = [(d.gained, a, b) for d in said for a in d.sources for b in d.targets if a != b]
+        assert len(pairs) == len(set(pairs))
+        assert set(pairs) == expanded(bound(state), settled(bound(other)), protocol, port)
 
 
 def test_what_did_not_change_is_not_looked_at() -> None:
@@ -112,10 +131,27 @@ def test_difference_says_who_and_what() -> None:
     pool = two_hosts()
     off = dict(pool.state.vifs)
     off["db1/0"] = replace(off["db1/0"], locking_mode=LockingMode.DISABLED)
-    told = differences(Reachability(pool), Reachability(SimPool.of(replace(pool.state, vifs=off))))
+    told = differences(pool.state, replace(pool.state, vifs=off))
     assert sorted(map(str, told)) == [
-        "- db1/0 no longer reaches web1/0, web2/0 (ping)",
-        "- web1/0, web2/0 no longer reaches db1/0 (ping)",
+        "- db1/0 no longer reaches web1/0, web2/0 (ping; tcp; udp)",
+        "- web1/0, web2/0 no longer reaches db1/0 (ping; tcp; udp)",
+    ]
+
+
+def test_difference_names_the_ports() -> None:
+    pool = two_hosts()
+    vifs = {name: replace(vif, groups=("g",)) if name == "db1/0" else vif for name, vif in pool.configured.vifs.items()}
+
+    def with_rules(*ports: PortRange) -> PoolState:
+        rule = Rule("r", Direction.INGRESS, protocol=Protocol.TCP, ports=ports)
+        return replace(pool.configured, vifs=vifs, groups={"g": SecurityGroup("g", 1, rules=(rule,))})
+
+    told = differences(
+        with_rules(PortRange(80, 90)), with_rules(PortRange(80, 80), PortRange(85, 99), PortRange(443, 443))
+    )
+    assert sorted(map(str, told)) == [
+        "+ web1/0, web2/0 reaches db1/0 (tcp 91-99, 443)",
+        "- web1/0, web2/0 no longer reaches db1/0 (tcp 81-84)",
     ]
 
 

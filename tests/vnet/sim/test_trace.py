@@ -234,7 +234,10 @@ def test_matrix_since_another_document(file: str, tmp_path: Path) -> None:
     code, text = run("matrix", str(changed), "--since", file)
     assert (code, text.splitlines()) == (
         Exit.OK,
-        ["+ db1/0, web1/0, web2/0 reaches off/0 (ping)", "+ off/0 reaches db1/0, web1/0, web2/0 (ping)"],
+        [
+            "+ db1/0, web1/0, web2/0 reaches off/0 (ping; tcp; udp)",
+            "+ off/0 reaches db1/0, web1/0, web2/0 (ping; tcp; udp)",
+        ],
     )
     code, text = run("matrix", str(changed), "--since", file, "-o", "json")
     assert {row["gained"] for row in json.loads(text)["differences"]} == {True}
