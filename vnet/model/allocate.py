@@ -1,4 +1,4 @@
-"""Network numbers, keys, MACs and addresses for objects that leave them out. One rule: the same pool gives the same ids.
+"""Numbers of networks and groups, keys, MACs and addresses for objects that leave them out. One rule: the same pool gives the same ids.
 
 No clock, no chance: what is allocated follows from the pool's state and the object's name alone. An id that was allocated
 stays with its object because callers ask only for what an object does not have yet, and an id that an object just gave up is
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from ipaddress import ip_network
 
+from vnet.model.security import MAX_NUMBER
 from vnet.model.state import PoolState
 from vnet.model.values import MAX_GRE_KEY, MAX_VNI, NetworkType, Subnet
 
@@ -38,10 +39,12 @@ class Ids:
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self.numbers: set[int] = set()
+        self.group_numbers: set[int] = set()
         self.keys: dict[NetworkType, set[int]] = defaultdict(set)
         self.macs: set[str] = set()
         self.addresses: dict[str, set[str]] = defaultdict(set)
         self._number: Iterator[int] = iter(range(1, MAX_VNI + 1))
+        self._group_number: Iterator[int] = iter(range(1, MAX_NUMBER + 1))
         self._keys = {
             NetworkType.VXLAN: iter(range(FIRST_KEY, MAX_VNI + 1)),
             NetworkType.GENEVE: iter(range(FIRST_KEY, MAX_VNI + 1)),
@@ -58,6 +61,7 @@ class Ids:
             ids.numbers.add(net.number)
             if net.key is not None:
                 ids.keys[KEY_SPACE[net.type]].add(net.key)
+        ids.group_numbers.update(group.number for group in state.groups.values())
         for vif in state.vifs.values():
             ids.macs.add(vif.mac)
             ids.addresses[vif.network].update(vif.addresses)
@@ -69,6 +73,10 @@ class Ids:
     def number(self) -> int:
         """A network number, the lowest that is free. Raises Exhausted."""
         return _take(self._number, self.numbers, "network numbers")
+
+    def group_number(self) -> int:
+        """A security group's number, the lowest that is free. Raises Exhausted."""
+        return _take(self._group_number, self.group_numbers, "security group numbers")
 
     def key(self, kind: NetworkType) -> int | None:
         """A VNI or GRE key; for a VLAN network that of its relay, for an internal one None. Raises Exhausted."""

@@ -6,14 +6,19 @@ says so by default. A VIF in no group is not filtered. Rules are stateful: the r
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from vnet.model.values import InvalidValue, Owner, Protocol, check_name, check_range
 
 MAX_PORT = 65535
 MAX_NUMBER = 2**24 - 1
+ANY = "any"  # everybody, as the other side of a rule
+# The groups that rules on one network may name: packets carry one bit for each while they are looked at.
+MAX_REMOTE_GROUPS = 128
 
 
 class Direction(Enum):
@@ -28,6 +33,18 @@ class Verdict(Enum):
     DROP = "drop"
 
 
+def check_group_name(where: str, name: str) -> None:
+    """Refuse what a rule's other side could take for something else."""
+    check_name(where, name)
+    if name == ANY:
+        raise InvalidValue(where, f"no security group is named {ANY!r}: it is everybody, in rules")
+    try:
+        ip_address(name)
+    except ValueError:
+        return
+    raise InvalidValue(where, f"no security group is named {name!r}, like an address")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PortRange:
     """TCP or UDP ports from `first` to `last`, both included."""
@@ -40,6 +57,20 @@ class PortRange:
         check_range("ports", self.last, 0, MAX_PORT)
         if self.first > self.last:
             raise InvalidValue("ports", f"{self.first}-{self.last} ends before it begins")
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    @classmethod
+    def merged(cls, ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+        """The same ports in order, as ranges that do not touch."""
+        kept: list[PortRange] = []
+        for span in sorted(ranges):
+            if kept and span.first <= kept[-1].last + 1:
+                kept[-1] = cls(kept[-1].first, max(kept[-1].last, span.last))
+            else:
+                kept.append(span)
+        return tuple(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +110,13 @@ class Rule:
                 raise InvalidValue("cidr", f"{self.cidr!r}: {error}") from None
             if canonical != self.cidr:
                 raise InvalidValue("cidr", f"write {self.cidr!r} as {canonical}")
+        if self.group is not None:
+            check_group_name("group", self.group)
+
+    @property
+    def remote(self) -> str:
+        """The other side in one word: a CIDR, a group's name, or any. No group's name looks like another of these."""
+        return self.cidr or self.group or ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +134,7 @@ class SecurityGroup:
     owner: Owner = Owner.DOCUMENT
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        check_group_name("name", self.name)
         check_range("number", self.number, 1, MAX_NUMBER)
         names = [rule.name for rule in self.rules]
         if sorted(set(names)) != names:
@@ -104,3 +142,24 @@ class SecurityGroup:
 
     def default(self, direction: Direction) -> Verdict:
         return self.ingress if direction is Direction.INGRESS else self.egress
+
+    def remotes(self) -> frozenset[str]:
+        """The groups that its rules name."""
+        return frozenset(rule.group for rule in self.rules if rule.group is not None)
+
+
+def crowded_networks(
+    members: Iterable[tuple[str, Iterable[str]]], remotes: Mapping[str, frozenset[str]]
+) -> dict[str, int]:
+    """The networks on which rules name more than MAX_REMOTE_GROUPS groups, with how many.
+
+    members: the network and the groups of each VIF. remotes: the groups that each group's rules name.
+    """
+    used: dict[str, set[str]] = defaultdict(set)
+    for network, groups in members:
+        used[network].update(groups)
+    counts = {
+        network: len(frozenset().union(*(remotes.get(name, frozenset()) for name in names)))
+        for network, names in used.items()
+    }
+    return {network: count for network, count in counts.items() if count > MAX_REMOTE_GROUPS}

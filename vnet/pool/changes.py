@@ -42,7 +42,7 @@ def _state_changes(current: PoolState, desired: PoolState) -> Iterator[RowChange
             yield Insert(desired.pool)
         elif _without_counters(current.pool) != _without_counters(desired.pool):
             yield Update(current.pool, desired.pool)
-    for table in ("hosts", "networks", "subnets", "vms", "vifs"):
+    for table in ("hosts", "networks", "subnets", "groups", "vms", "vifs"):
         yield from _map_changes(getattr(current, table), getattr(desired, table))
 
 

@@ -25,7 +25,7 @@ from vnet.pool.writes import Write
 
 T = TypeVar("T")
 
-TABLES = ("Pool", "Host", "Uplink", "Network", "Subnet", "Vm", "Vif", "Binding", "Agent", "Event")
+TABLES = ("Pool", "Host", "Uplink", "Network", "Subnet", "SecurityGroup", "Vm", "Vif", "Binding", "Agent", "Event")
 WRITE_TIMEOUT_S = 10.0
 WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
 READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds

@@ -11,7 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ovsctl.ovsdb import Where, by_uuid
-from vnet.model import AgentStatus, Binding, Event, Host, Network, Pool, PoolState, Subnet, Uplink, Vif, Vm
+from vnet.model import (
+    AgentStatus,
+    Binding,
+    Event,
+    Host,
+    Network,
+    Pool,
+    PoolState,
+    SecurityGroup,
+    Subnet,
+    Uplink,
+    Vif,
+    Vm,
+)
 from vnet.pool.rows import TABLE_OF, Value, from_row, host_from_rows, key_of, uplink_from_row
 from vnet.pool.view import PoolView
 from vnet.pool.writes import by_key
@@ -52,6 +65,7 @@ _KINDS: dict[str, type[Any]] = {
     "Pool": Pool,
     "Network": Network,
     "Subnet": Subnet,
+    "SecurityGroup": SecurityGroup,
     "Vm": Vm,
     "Vif": Vif,
     "Binding": Binding,
@@ -62,6 +76,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "Pool": lambda row: "",
     "Network": lambda row: row["name"],
     "Subnet": lambda row: row["name"],
+    "SecurityGroup": lambda row: row["name"],
     "Vm": lambda row: row["name"],
     "Vif": lambda row: row["id"],
     "Binding": lambda row: (row["vif"], row["host"]),
@@ -104,6 +119,7 @@ class PoolMirror:
             tables["Vif"],
             tables["Binding"],
             tables["Agent"],
+            tables["SecurityGroup"],
         )
 
     @property

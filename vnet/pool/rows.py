@@ -1,33 +1,43 @@
 """Pool database rows to values and back. One rule: a table's columns are the fields of its value, by the same name.
 
-The exceptions are written out here: an uplink's row names its host, a trunk is a set of strings, enums are their values.
+The exceptions are written out here: an uplink's row names its host, a trunk is a set of strings, enums are their values,
+a group's rules are a map from their names to JSON, beside the names of the groups in them, by which references are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from enum import Enum
 from importlib.resources import files
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
+from vnet import model
 from vnet.model import (
     AgentStatus,
     Binding,
     BindingState,
     BondHash,
     BondMode,
+    Direction,
     Event,
     Host,
+    InvalidValue,
     LacpTime,
     LockingMode,
     Network,
     NetworkType,
     Owner,
     Pool,
+    PortRange,
+    Rule,
+    SecurityGroup,
     Subnet,
     Trunk,
     Uplink,
+    Verdict,
     Vif,
     Vm,
 )
@@ -35,7 +45,7 @@ from vnet.model import (
 SCHEMA_NAME = "Vnet"
 SCHEMA_TEXT = files("vnet.pool").joinpath("vnet.ovsschema").read_text()
 
-Value = Pool | Host | Network | Subnet | Vm | Vif | Binding | AgentStatus | Event
+Value = Pool | Host | Network | Subnet | SecurityGroup | Vm | Vif | Binding | AgentStatus | Event
 
 
 class Row(Protocol):
@@ -44,7 +54,7 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-V = TypeVar("V", Pool, Network, Subnet, Vm, Vif, Binding, AgentStatus, Event)
+V = TypeVar("V", Pool, Network, Subnet, SecurityGroup, Vm, Vif, Binding, AgentStatus, Event)
 Columns = dict[str, Any]
 Key = tuple[tuple[str, str], ...]  # ((column, value), ...): what names a row
 
@@ -53,6 +63,7 @@ TABLE_OF: dict[type, str] = {
     Host: "Host",
     Network: "Network",
     Subnet: "Subnet",
+    SecurityGroup: "SecurityGroup",
     Vm: "Vm",
     Vif: "Vif",
     Binding: "Binding",
@@ -65,6 +76,7 @@ KEY_COLUMNS: dict[str, tuple[str, ...]] = {
     "Uplink": ("host", "name"),
     "Network": ("name",),
     "Subnet": ("name",),
+    "SecurityGroup": ("name",),
     "Vm": ("name",),
     "Vif": ("id",),
     "Binding": ("vif", "host"),
@@ -82,11 +94,45 @@ def _trunk(values: frozenset[str]) -> Trunk | None:
     return Trunk() if "all" in values else Trunk(tuple(sorted(int(value) for value in values)))
 
 
+class _RuleText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A rule as the JSON that its row holds; its name is the key there. What any host of the pool reads, hosts can write."""
+
+    direction: Direction
+    action: Verdict = Verdict.ALLOW
+    protocol: model.Protocol | int | None = None
+    ports: tuple[tuple[int, int], ...] = ()
+    cidr: str | None = None
+    group: str | None = None
+
+
+_RULE = msgspec.json.Decoder(_RuleText)
+
+
+def _rules(texts: Mapping[str, str]) -> tuple[Rule, ...]:
+    return tuple(_rule(name, texts[name]) for name in sorted(texts))
+
+
+def _rule(name: str, text: str) -> Rule:
+    try:
+        said = _RULE.decode(text)
+        ports = tuple(PortRange(*span) for span in said.ports)
+        return Rule(name, said.direction, said.action, said.protocol, ports, said.cidr, said.group)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError, InvalidValue) as error:
+        raise InvalidValue("rules", f"rule {name!r}: {error}") from None
+
+
+def _rule_text(rule: Rule) -> str:
+    ports = tuple((span.first, span.last) for span in rule.ports)
+    said = _RuleText(rule.direction, rule.action, rule.protocol, ports, rule.cidr, rule.group)
+    return msgspec.json.encode(said).decode()
+
+
 # How a column becomes a field, where it is not already one.
 _DECODE: dict[type, dict[str, Callable[[Any], Any]]] = {
     Pool: {"locking_mode": LockingMode},
     Network: {"type": NetworkType, "hosts": frozenset, "owner": Owner},
     Subnet: {"owner": Owner},
+    SecurityGroup: {"ingress": Verdict, "egress": Verdict, "rules": _rules, "owner": Owner},
     Vm: {"owner": Owner},
     Vif: {"addresses": _ordered, "groups": _ordered, "locking_mode": LockingMode, "trunk": _trunk, "owner": Owner},
     Binding: {"state": BindingState, "addresses": _ordered, "acked": frozenset, "groups": _ordered},
@@ -144,6 +190,9 @@ def to_columns(value: Value | Uplink) -> Columns:
     columns = {name: _encode(getattr(value, name)) for name in _COLUMNS[type(value)]}
     if isinstance(value, Vif) and value.trunk is None:
         columns["trunk"] = frozenset()
+    if isinstance(value, SecurityGroup):
+        columns["rules"] = {rule.name: _rule_text(rule) for rule in value.rules}
+        columns["remotes"] = value.remotes()
     return columns
 
 

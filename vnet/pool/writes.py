@@ -14,7 +14,7 @@ from ovsctl.ovsdb import Insert as InsertOp
 from ovsctl.ovsdb import Mutate, Operation, TransactError, Wait, Where
 from ovsctl.ovsdb import Update as UpdateOp
 from ovsctl.ovsdb.errors import ConstraintViolation
-from vnet.model import Binding, Host, Network, Pool, Subnet, Vif, Vm
+from vnet.model import Binding, Host, Network, Pool, SecurityGroup, Subnet, Vif, Vm
 from vnet.pool.changes import Delete, Insert, RowChange, Update
 from vnet.pool.errors import WriteConflict
 from vnet.pool.rows import TABLE_OF, Key, Value, key_of, to_columns
@@ -23,6 +23,9 @@ from vnet.pool.rows import TABLE_OF, Key, Value, key_of, to_columns
 _COUNTERS = ("revision", "generation")
 
 Locate = Callable[[Value], Where]
+
+_TARGETS = (Network, SecurityGroup, Vm)  # what others name
+_WORDS = {"SecurityGroup": "security group"}  # what people call a table's rows, where it is not the table's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
     for change in changes:
         yield from (Step(operation) for operation in _operations(change, locate))
     # One look per name, and none for what this transaction makes itself.
-    made = {(type(c.new), key_of(c.new)) for c in changes if isinstance(c, Insert) and isinstance(c.new, (Network, Vm))}
+    made = {(type(c.new), key_of(c.new)) for c in changes if isinstance(c, Insert) and isinstance(c.new, _TARGETS)}
     looked: set[Reference] = set()
     for change in changes:
         for reference in _references(change):
@@ -111,7 +114,11 @@ def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
 
 def _named(value: Value) -> str:
     key = " on ".join(str(part) for _, part in key_of(value))
-    return f"{TABLE_OF[type(value)].lower()} {key}".rstrip()
+    return f"{_word(TABLE_OF[type(value)])} {key}".rstrip()
+
+
+def _word(table: str) -> str:
+    return _WORDS.get(table, table.lower())
 
 
 def _columns(value: Value) -> Mapping[str, object]:
@@ -186,7 +193,8 @@ def _uplinks(old: Host, new: Host) -> Iterator[Operation]:
 class Reference:
     """What must hold of names once the writes are done: rows of `table` whose `column` is `name` exist, or do not.
 
-    by: who needs it, for the refusal. It is not compared: one look is enough for all who need the same.
+    by: who needs it, for the refusal. It is not compared: one look is enough for all who need the same. A column of the same
+    name that holds several, `among`, is looked through for it.
     """
 
     table: str
@@ -194,41 +202,63 @@ class Reference:
     name: str
     exists: bool
     by: str = field(compare=False)
+    among: bool = False
 
     @property
     def target(self) -> tuple[type, Key] | None:
         """The object that must exist, as in `made`."""
         if not self.exists:
             return None
-        return (Network if self.table == "Network" else Vm, ((self.column, self.name),))
+        kind = next(kind for kind in _TARGETS if TABLE_OF[kind] == self.table)
+        return (kind, ((self.column, self.name),))
 
     def step(self) -> Step:
-        where = ((self.column, "==", self.name),)
         if self.exists:
-            text = f"{self.by}: {self.table.lower()} {self.name} does not exist"
+            where: Where = ((self.column, "==", self.name),)
+            text = f"{self.by}: {_word(self.table)} {self.name} does not exist"
             wait = Wait(self.table, where, (self.column,), ({self.column: self.name},))
             return Step(wait, ("missing-reference", text, self.by))
-        text = f"{self.by} still has a {self.table.lower()}"
+        where = (
+            ((self.column, "includes", frozenset({self.name})),) if self.among else ((self.column, "==", self.name),)
+        )
+        text = (
+            f"{self.by} still has a {_word(self.table)}"
+            if not self.among
+            else f"a {_word(self.table)} still names {self.by}"
+        )
         return Step(Wait(self.table, where, (self.column,), ()), ("in-use", text, self.by))
 
 
 def _references(change: RowChange) -> Iterator[Reference]:
     match change:
-        case Update(old=Vif() as before, new=Vif() as after) if (before.network, before.vm) == (
-            after.network,
-            after.vm,
-        ):
-            return
-        case Insert(new=Vif() as vif) | Update(new=Vif() as vif):
-            yield Reference("Network", "name", vif.network, True, f"vif {vif.id}")
-            if vif.vm is not None:
-                yield Reference("Vm", "name", vif.vm, True, f"vif {vif.id}")
+        case Insert(new=Vif() as vif):
+            yield from _of_vif(None, vif)
+        case Update(old=Vif() as before, new=Vif() as vif):
+            yield from _of_vif(before, vif)
         case Insert(new=Subnet() as subnet):
             yield Reference("Network", "name", subnet.network, True, f"subnet {subnet.name}")
+        case Insert(new=SecurityGroup() as group) | Update(new=SecurityGroup() as group):
+            for name in sorted(group.remotes() - {group.name}):
+                yield Reference("SecurityGroup", "name", name, True, f"security group {group.name}")
         case Delete(old=Network() as network):
             yield Reference("Vif", "network", network.name, False, f"network {network.name}")
             yield Reference("Subnet", "network", network.name, False, f"network {network.name}")
+        case Delete(old=SecurityGroup() as group):
+            yield Reference("Vif", "groups", group.name, False, f"security group {group.name}", among=True)
+            yield Reference("SecurityGroup", "remotes", group.name, False, f"security group {group.name}", among=True)
         case Delete(old=Vm() as vm):
             yield Reference("Vif", "vm", vm.name, False, f"vm {vm.name}")
         case _:
             return
+
+
+def _of_vif(before: Vif | None, vif: Vif) -> Iterator[Reference]:
+    """What a VIF names, if it did not name it before."""
+    by = f"vif {vif.id}"
+    if before is None or (before.network, before.vm) != (vif.network, vif.vm):
+        yield Reference("Network", "name", vif.network, True, by)
+        if vif.vm is not None:
+            yield Reference("Vm", "name", vif.vm, True, by)
+    for name in vif.groups:
+        if before is None or name not in before.groups:
+            yield Reference("SecurityGroup", "name", name, True, by)

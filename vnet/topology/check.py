@@ -13,6 +13,7 @@ from itertools import islice, pairwise
 from vnet.model import BondHash, BondMode, LacpTime, NetworkType, PoolState, default_mtu, mtu_arithmetic
 from vnet.model.allocate import KEY_SPACE
 from vnet.model.values import MIN_MTU
+from vnet.topology.check_groups import check_groups
 from vnet.topology.check_vms import check_expectations, check_vms
 from vnet.topology.document import Document, HostSpec, UplinkSpec
 from vnet.topology.nearest import LISTED_MAX
@@ -26,6 +27,7 @@ def check(document: Document, source: Source, others: PoolState | None = None) -
     _hosts(view)
     _networks(view)
     ranges = _subnets(view)
+    check_groups(view)
     check_vms(view, ranges)
     check_expectations(view)
 

@@ -77,6 +77,8 @@ def _vif(
             source.add("not-on-host", message, spec.at("network"), hint)
         if spec.trunk is not None:
             _trunk(view, net, spec)
+    if spec.security_groups:
+        _groups(view, spec)
     if spec.mac is not None:
         holder = taken.macs.setdefault((spec.network, spec.mac), (vif_id, spec))
         if holder[1] is not spec:
@@ -84,6 +86,16 @@ def _vif(
             source.add("duplicate-mac", message, spec.at("mac"), "leave 'mac' out and one is allocated")
     if spec.addresses:
         _addresses(view, vif_id, spec, taken, ranges.get(spec.network, []))
+
+
+def _groups(view: View, spec: VifSpec) -> None:
+    for at, name in enumerate(spec.security_groups):
+        if name not in view.group_names:
+            view.source.unknown("security group", name, view.group_names, spec.at("security-groups", at))
+    if spec.trunk is not None:
+        message = "a trunk VIF cannot be in security groups"
+        hint = "its tags are networks of their own; filter where they end"
+        view.source.add("trunk", message, spec.at("security-groups"), hint)
 
 
 def _trunk(view: View, net: NetworkView, spec: VifSpec) -> None:
@@ -157,13 +169,15 @@ def _endpoint(view: View, spec: Expectation, key: str, word: str, vifs: set[str]
     place: Place | None = spec.at(key)
     if word == "outside" or word in vifs:
         return
-    is_vm, is_network = word in view.vm_names, word in view.network_names
-    if is_vm and is_network:
-        message = f"'{word}' is both a VM and a network"
-        view.source.add("ambiguous", message, place, f"say {word}/0 for the VM's first VIF, or rename one of them")
-    elif not is_vm and not is_network:
-        names = {"outside"} | view.network_names | view.vm_names | vifs
-        view.source.unknown("VIF, VM or network", word, names, place)
+    names = {"a VM": view.vm_names, "a network": view.network_names, "a security group": view.group_names}
+    kinds = [kind for kind, known in names.items() if word in known]
+    if len(kinds) > 1:
+        message = f"'{word}' is {'both ' * (len(kinds) == 2)}{' and '.join(kinds)}"
+        vm = f"say {word}/0 for the VM's first VIF, or " if word in view.vm_names else ""
+        view.source.add("ambiguous", message, place, f"{vm}rename one of them")
+    elif not kinds:
+        known = {"outside"}.union(vifs, *names.values())
+        view.source.unknown("VIF, VM, network or security group", word, known, place)
 
 
 def _declared_vifs(view: View) -> set[str]:

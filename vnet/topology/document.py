@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
+from vnet.model.security import ANY, Direction, PortRange, Verdict
 from vnet.model.values import (
     MAX_GRE_KEY,
     MAX_MTU,
@@ -29,13 +30,17 @@ from vnet.topology.kinds import (
     ADDRESS,
     CIDR,
     DEVICE,
+    GROUP_NAME,
     HOST_REF,
     MAC_KIND,
     NAME_KIND,
     NETWORK_REF,
+    REMOTE,
     UPLINK_NAME,
     VIF_ID_KIND,
     VTEP,
+    Ports,
+    RuleProtocol,
     Tag,
     Trunk,
     text_kind,
@@ -47,6 +52,8 @@ from vnet.topology.tree import clip
 API_VERSION = "vnet/v1"
 MAX_VIFS_OF_VM = 256
 MAX_MEMBERS = 16  # of a bond
+MAX_RULES = 1000  # of a security group
+MAX_GROUPS_OF_VIF = 32
 DEFAULT_UNDERLAY_MTU = 1500
 MTU = Integer(f"an MTU in bytes, {MIN_MTU}..{MAX_MTU}", MIN_MTU, MAX_MTU)
 LOCKING_MODE = choice("a locking mode", LockingMode)
@@ -227,6 +234,93 @@ class SubnetSpec(Record):
     dhcp: None = key(NotYet("DHCP comes with the address services"), "Answer DHCP on the VIF's own host.", default=None)
 
 
+_VERDICTS = dict.fromkeys(("accept", "permit", "pass", "true"), "did you mean 'allow'?") | dict.fromkeys(
+    ("deny", "reject", "block", "discard", "refuse", "false"), "did you mean 'drop'?"
+)
+VERDICT = choice("an action", Verdict, _VERDICTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupDefaults(Record):
+    """What happens to a new connection that no rule of the VIF's groups matches. Of several groups, one that drops wins."""
+
+    WHAT: ClassVar[str] = "default"
+
+    ingress: Verdict = key(VERDICT, "To one that comes to the VM.", default=Verdict.DROP, also=("in", "inbound"))
+    egress: Verdict = key(VERDICT, "To one that the VM begins.", default=Verdict.ALLOW, also=("out", "outbound"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSpec(Record):
+    """A rule of a security group. The order of rules means nothing: where one that drops matches, it wins."""
+
+    WHAT: ClassVar[str] = "a rule"
+
+    name: str = key(
+        NAME_KIND, "Its name in the group. Plans and traces call it so.", also=("id", "description", "comment")
+    )
+    direction: Direction = key(
+        choice(
+            "a direction",
+            Direction,
+            dict.fromkeys(("in", "inbound", "input", "incoming", "to", "receive"), "did you mean 'ingress'?")
+            | dict.fromkeys(("out", "outbound", "output", "outgoing", "from", "send"), "did you mean 'egress'?"),
+        ),
+        "As the VM sees it: what it receives (ingress), or what it sends (egress). Replies pass with what they answer.",
+    )
+    protocol: Protocol | int | None = key(
+        RuleProtocol(),
+        "Left out: any. `icmp` is ICMPv6 where packets are IPv6.",
+        default=None,
+        also=("proto", "ip-protocol"),
+    )
+    ports: tuple[PortRange, ...] = key(
+        Ports(),
+        "With `protocol: tcp` or `udp`: ports of the side that answers. Left out: all.",
+        default=(),
+        also=("port", "dport", "dst-port", "destination-port", "port-range", "to-port", "dports"),
+    )
+    remote: str = key(
+        REMOTE,
+        "The other side: anybody, those with an address in a range, or the members of a group on the same network.",
+        default=ANY,
+        also=(
+            *("cidr", "source", "destination", "src", "dst", "from", "to", "peer", "address", "remote-ip"),
+            *("remote-group", "group", "security-group", "remote-ip-prefix", "remote-cidr"),
+        ),
+    )
+    action: Verdict = key(VERDICT, "What to do with it.", default=Verdict.ALLOW, also=("verdict", "target", "effect"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec(Record):
+    """Rules that the VIFs in it obey. They are stateful: replies to what they allow pass."""
+
+    WHAT: ClassVar[str] = "a security group"
+
+    default: GroupDefaults = key(
+        RecordOf(GroupDefaults),
+        "What happens where no rule matches.",
+        default=GroupDefaults(),
+        also=("defaults", "policy"),
+    )
+    rules: tuple[RuleSpec, ...] = key(
+        ListOf(RecordOf(RuleSpec), "a list of rules", unique=False, most=MAX_RULES),
+        "Its rules, in any order.",
+        default=(),
+        also=("rule",),
+    )
+
+    def remotes(self) -> frozenset[str]:
+        """The groups that its rules name."""
+        return frozenset(rule.remote for rule in self.rules if is_group(rule.remote))
+
+
+def is_group(remote: str) -> bool:
+    """Whether the other side of a rule is a security group."""
+    return remote != ANY and "/" not in remote
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VifSpec(Record):
     """A VM's interface on a network."""
@@ -255,7 +349,12 @@ class VifSpec(Record):
         default=None,
         also=("trunks", "tags", "vlans"),
     )
-    security_groups: None = key(NotYet("security groups come with policy"), "Its security groups.", default=None)
+    security_groups: tuple[str, ...] = key(
+        ListOf(GROUP_NAME, "a list of security groups", most=MAX_GROUPS_OF_VIF),
+        "The security groups whose rules it obeys, all of them together. In none, it is not filtered. A trunk VIF is in none.",
+        default=(),
+        also=("security-group", "groups", "group", "sg", "sgs", "firewall"),
+    )
     qos: None = key(NotYet("rates come with QoS"), "Its rates.", default=None)
 
 
@@ -286,7 +385,7 @@ def _api_version(text: str) -> str:
     return text
 
 
-ENDPOINT: Scalar[str] = text_kind("a VIF (VM/INDEX), a VM, a network, or 'outside'", 128)
+ENDPOINT: Scalar[str] = text_kind("a VIF (VM/INDEX), a VM, a network, a security group, or 'outside'", 128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +394,11 @@ class Expectation(Record):
 
     WHAT: ClassVar[str] = "an expectation"
 
-    from_: str = key(ENDPOINT, "Who sends: a VIF as VM/INDEX, a VM, a network, or `outside`.", also=("source", "src"))
+    from_: str = key(
+        ENDPOINT,
+        "Who sends: a VIF as VM/INDEX, a VM, a network, a security group, or `outside`.",
+        also=("source", "src"),
+    )
     to: str = key(ENDPOINT, "Who should get it, said the same way.", also=("destination", "dest", "dst"))
     expect: Reach = key(
         choice("an expectation", Reach, {"true": "'reachable'", "false": "'unreachable'"}),
@@ -336,8 +439,11 @@ class Document(Record):
     subnets: Mapping[str, SubnetSpec] = key(
         MapOf(NAME_KIND, RecordOf(SubnetSpec), "a map of subnets"), "Address ranges, by name.", default={}
     )
-    security_groups: None = key(
-        NotYet("security groups come with policy"), "Rules of who may talk to whom.", default=None
+    security_groups: Mapping[str, GroupSpec] = key(
+        MapOf(GROUP_NAME, RecordOf(GroupSpec), "a map of security groups"),
+        "Rules of who may talk to whom, by name.",
+        default={},
+        also=("groups", "security-group", "policies", "firewall", "acls"),
     )
     qos: None = key(NotYet("rates come with QoS"), "Classes of rates for VIFs.", default=None)
     vms: Mapping[str, VmSpec] = key(
@@ -355,12 +461,14 @@ class Document(Record):
     source: Source | None = field(default=None, compare=False, repr=False)
 
     def endpoint(self, word: str) -> tuple[str, ...]:
-        """The VIF ids that an end of an expectation stands for: one VIF, a VM's, a network's; none for `outside`."""
+        """The VIF ids that an end of an expectation stands for: a VIF, a VM's, a network's, a group's; none for `outside`."""
         if word in self.vms:
             return tuple(vif_id for _, vif_id, _ in self.vms[word].vif_ids(word))
         all_vifs = [(vif_id, f"{n}/{i}", vif) for n, vm in self.vms.items() for i, vif_id, vif in vm.vif_ids(n)]
         if word in self.networks:
             return tuple(vif_id for vif_id, _, vif in all_vifs if vif.network == word)
+        if word in self.security_groups:
+            return tuple(vif_id for vif_id, _, vif in all_vifs if word in vif.security_groups)
         return tuple(vif_id for vif_id, position, _ in all_vifs if word in (vif_id, position))
 
     def problem(self, code: str, message: str, place: Place | None = None, hint: str = "") -> Problem:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from vnet.model.values import DEVICE_NAME_MAX, MAC, MAX_TAG, NAME, UPLINK_NAME_MAX, VIF_ID
+from vnet.model.security import ANY, MAX_PORT, PortRange
+from vnet.model.values import DEVICE_NAME_MAX, MAC, MAX_TAG, NAME, UPLINK_NAME_MAX, VIF_ID, Protocol
 from vnet.topology.grammar import FAILED, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar
 from vnet.topology.source import Source
 from vnet.topology.tree import List, Node, Text, clip, place_of
@@ -89,7 +90,7 @@ def _vtep(text: str) -> str:
     return address
 
 
-def _cidr(text: str) -> str:
+def _range(text: str) -> IPv4Network | IPv6Network:
     try:
         net = ip_network(text, strict=False)
     except ValueError:
@@ -100,9 +101,44 @@ def _cidr(text: str) -> str:
         raise Refused("wrong-address", f"'{clip(text)}' has a netmask", f"write {net}")
     if str(ip_address(text.split("/", maxsplit=1)[0])) != str(net.network_address):
         raise Refused("wrong-address", f"{clip(text)} has bits set beyond its prefix", f"the subnet is {net}")
+    return net
+
+
+def _cidr(text: str) -> str:
+    net = _range(text)
     if net.is_multicast or net.is_loopback:
         raise Refused("wrong-address", f"{net} is no range that interfaces have addresses from")
     return str(net)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _group_name(text: str) -> str:
+    _name(text)
+    if text == ANY:
+        raise Refused("wrong-name", "a security group cannot be named 'any'", "in rules it is everybody: another name")
+    if _is_address(text):
+        raise Refused("wrong-name", f"a security group cannot be named '{text}', like an address", "another name")
+    return text
+
+
+def _remote(text: str) -> str:
+    """`any`, a CIDR, or what then is a group's name."""
+    if _is_address(text) and "%" not in text:
+        address = ip_address(text)
+        hint = f"for this address alone write {address}/{address.max_prefixlen}"
+        raise Refused("wrong-address", f"'{clip(text)}' has no prefix length", hint)
+    if "/" in text or ":" in text:
+        return str(_range(text))
+    if text == "*":
+        raise Refused("wrong-value", "wanted a security group, a CIDR or 'any', found '*'", "did you mean 'any'?")
+    return text if text == ANY else _name(text)
 
 
 def _pattern(regex: str) -> JsonSchema:
@@ -123,6 +159,16 @@ MAC_KIND = Scalar("a MAC address", _pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"
 ADDRESS = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _address)
 VTEP = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _vtep)
 CIDR = Scalar("a subnet as ADDRESS/LENGTH", _pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), _cidr)
+GROUP_NAME = Scalar(
+    "the name of a security group",
+    {"type": "string", "pattern": f"^(?!any$)(?!{_V4}$)({NAME.pattern})$"},
+    _group_name,
+)
+REMOTE = Scalar(
+    "'any', a CIDR, or the name of a security group",
+    {"oneOf": [_pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), {"type": "string", "pattern": f"^(?!{_V4}$)({NAME.pattern})$"}]},
+    _remote,
+)
 TAG_NUMBER = Integer(f"a VLAN tag, 1..{MAX_TAG}", 1, MAX_TAG)
 
 
@@ -174,3 +220,92 @@ class Trunk(Kind[tuple[int, ...]]):
 
     def schema(self) -> JsonSchema:
         return {"oneOf": [{"const": "all"}, _TRUNK_TAGS.schema()]}
+
+
+# Numbers that have a name here, and names that have only a number here (IANA's protocol numbers).
+_NAMED = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
+_NUMBERED = {"igmp": 2, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "vrrp": 112, "sctp": 132}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleProtocol(Kind[Protocol | int]):
+    """What a rule tells packets apart by: a word where there is one, else IP's number."""
+
+    what: str = "a protocol: tcp, udp, icmp, or its number, 0..255"
+
+    def read(self, node: Node, source: Source) -> Protocol | int | Failed:
+        words = {one.value: one for one in Protocol}
+        if isinstance(node, Text) and node.text in words:
+            return words[node.text]
+        word = node.text.casefold() if isinstance(node, Text) else ""
+        if word[:1].isdigit():
+            number = Integer(self.what, 0, 255).read(node, source)
+            if not isinstance(number, Failed) and number in _NAMED:
+                hint = f"did you mean '{_NAMED[number]}'?"
+                source.add("wrong-value", f"protocol {number} is written by its name", place_of(node), hint)
+                return FAILED
+            return number
+        hint = ""
+        if word in _NUMBERED:
+            hint = f"it is number {_NUMBERED[word]}"
+        elif word in (ANY, "all", "*", "ip", "ipv4", "ipv6"):
+            hint = "leave 'protocol' out for any"
+        elif word.startswith(("icmp", "ipv6-icmp")):
+            hint = "did you mean 'icmp'? it is ICMPv6 where packets are IPv6"
+        elif word and (near := source.nearest(word, words)):
+            hint = f"did you mean '{near}'?"
+        return self.wrong(node, source, hint)
+
+    def schema(self) -> JsonSchema:
+        words = [one.value for one in Protocol]
+        return {"oneOf": [{"enum": words}, {"type": "integer", "minimum": 0, "maximum": 255}]}
+
+
+_SPAN = re.compile(r"([0-9]{1,9})(\s*-\s*|:|\.\.|,|\s+)([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Port(Kind[PortRange]):
+    """One port, or FIRST-LAST."""
+
+    what: str = f"a port, 0..{MAX_PORT}, or a range as 443-445"
+
+    def read(self, node: Node, source: Source) -> PortRange | Failed:
+        found = _SPAN.fullmatch(node.text) if isinstance(node, Text) else None
+        if found is None:
+            port = Integer(self.what, 0, MAX_PORT).read(node, source)
+            return port if isinstance(port, Failed) else PortRange(port, port)
+        first, last = int(found[1]), int(found[3])
+        if found[2] != "-":
+            return self.wrong(
+                node, source, "two items: put a ',' between them" if found[2] == "," else f"write {first}-{last}"
+            )
+        if max(first, last) > MAX_PORT:
+            source.add("out-of-range", f"{max(first, last)} is out of range: wanted {self.what}", place_of(node))
+            return FAILED
+        if first > last:
+            message = f"the range {first}-{last} ends before it begins"
+            source.add("wrong-value", message, place_of(node), f"did you mean {last}-{first}?")
+            return FAILED
+        return PortRange(first, last)
+
+    def schema(self) -> JsonSchema:
+        number = {"type": "integer", "minimum": 0, "maximum": MAX_PORT}
+        return {"oneOf": [number, _pattern("[0-9]{1,5}-[0-9]{1,5}")]}
+
+
+_PORTS = ListOf(Port(), "a list of ports and ranges", empty="leave 'ports' out for all", unique=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports(Kind[tuple[PortRange, ...]]):
+    """Ports as the model has them: in order, and as few ranges as can be."""
+
+    what: str = "a list of ports, 0..65535, and ranges as 443-445"
+
+    def read(self, node: Node, source: Source) -> tuple[PortRange, ...] | Failed:
+        found = _PORTS.read(node, source)
+        return found if isinstance(found, Failed) else PortRange.merged(found)
+
+    def schema(self) -> JsonSchema:
+        return _PORTS.schema()

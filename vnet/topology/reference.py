@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from vnet.model.security import MAX_REMOTE_GROUPS
 from vnet.topology.document import Document
 from vnet.topology.grammar import Kind, ListOf, MapOf, NotYet
 from vnet.topology.record import Key, Record, RecordOf, keys_of, required
@@ -25,7 +26,7 @@ _HEAD = f"""\
 
 <!-- Generated from vnet/topology/document.py by `python -m vnet.topology.reference`. Change it there. -->
 
-A file named `*.vnet.yaml` says what a pool is: hosts, networks, subnets, VMs, and who should reach whom. `vnet validate`
+A file named `*.vnet.yaml` says what a pool is: hosts, networks, subnets, VMs, who may reach whom, and who should. `vnet validate`
 checks it, `vnet plan` shows what applying it would change, `vnet apply` does it, `vnet export` writes a pool as one.
 
 ```yaml
@@ -46,9 +47,13 @@ networks:
 subnets:
   tenant-a-v4: {{network: tenant-a, cidr: 10.1.0.0/24, gateway: 10.1.0.1}}
 
+security-groups:
+  web: {{rules: [{{name: http, direction: ingress, protocol: tcp, ports: [80, 443]}}]}}
+  db:  {{rules: [{{name: from-web, direction: ingress, protocol: tcp, ports: [5432], remote: web}}]}}
+
 vms:
-  web1: {{host: xen1, vifs: [{{network: tenant-a, addresses: [10.1.0.10]}}]}}
-  db1:  {{host: xen2, vifs: [{{network: tenant-a}}]}}  # a MAC and an address are allocated and kept
+  web1: {{host: xen1, vifs: [{{network: tenant-a, addresses: [10.1.0.10], security-groups: [web]}}]}}
+  db1:  {{host: xen2, vifs: [{{network: tenant-a, security-groups: [db]}}]}}  # a MAC and an address are allocated and kept
 
 expectations:
   - {{name: web reaches its database, from: web1/0, to: db1/0, protocol: tcp, port: 5432, expect: reachable}}
@@ -60,7 +65,7 @@ expectations:
   a word, a number with a leading zero is refused. Quotes around a number make it a string, and are refused where a number is wanted.
 - **Equal keys** in one map are an error. So are tags (`!!str`), merge keys (`<<`) and a second document.
 - **Anchors and aliases** (`&a`, `*a`) repeat whole values. What they repeat counts: an alias of aliases is soon too much.
-- **Everything is a map keyed by name**; only VIFs and expectations, whose order or number matters, are lists.
+- **Everything is a map keyed by name**; only VIFs and expectations, whose order or number matters, and rules are lists.
 - **Names** have letters, digits, `.`, `_` and `-`, at most 63, a letter or digit at both ends. An uplink's has at most 12.
 - **All errors come at once**, each with `file:line:column`, the line, and what to do. Nothing is changed then.
 - **What is left out is allocated once and kept** for the object's life: VNIs, keys, MACs, addresses. Order in the document does
@@ -71,7 +76,20 @@ expectations:
 ## The keys
 """
 
-_TAIL = """
+_TAIL = (
+    f"""
+## Who may talk to whom: security groups
+
+- A VIF in no group is not filtered. A VIF in groups obeys the rules of all of them together; the order of rules means nothing.
+- **Drop wins.** Where a rule that drops matches, the packet is dropped, whatever else matches. Else where one that allows
+  matches, it passes. Else each group's `default` is asked, and one that says `drop` wins.
+- Rules are about who **begins**: the replies to what they allow pass, and so do the errors (ICMP) that belong to it.
+- `remote: GROUP` is the members of the group on the VIF's own network, by the addresses that the pool knows of them, wherever they run.
+- `ports` are lists of numbers and ranges (`[80, "443-445"]`); ranges that touch or overlap are one.
+- The rules of all VIFs on one network may name {MAX_REMOTE_GROUPS} groups as `remote`.
+
+"""
+    + """\
 ## What fits: the MTU
 
 `networks.*.mtu` is what a VM may use; `underlay.mtu` is what the physical network carries between hosts.
@@ -86,6 +104,7 @@ _TAIL = """
 A larger one may be said as long as it fits: up to the sum above, to the uplink's `mtu` (where that is not said, `underlay.mtu`),
 and to 9216 on an internal network. What does not fit is refused, with the sum.
 """
+)
 
 
 def reference_text() -> str:

@@ -96,6 +96,7 @@ class View:
         self.host_names = self.declared("hosts", document.hosts)
         self.network_names = self.declared("networks", document.networks)
         self.vm_names = self.declared("vms", document.vms)
+        self.group_names = self.declared("security-groups", document.security_groups)
         self.vtep = next((host.address for host in self.hosts.values() if host.address is not None), None)
 
         self.uplink_hosts: dict[str, set[str]] = defaultdict(set)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnet.model import BondHash, BondMode, LacpTime, LockingMode, NetworkType
+from vnet.model import BondHash, BondMode, Direction, LacpTime, LockingMode, NetworkType, PortRange, Verdict
 from vnet.topology import Document, Place, Protocol, Reach, TopologyErrors, load
 from vnet.topology.nearest import edits, nearest
 from vnet.topology.source import MAX_PROBLEMS
@@ -45,12 +45,20 @@ networks:
   g:    {type: gre, key: 0}
 subnets:
   w: {network: wire, cidr: 10.0.0.0/8, gateway: 10.0.0.1}
+security-groups:
+  web:
+    default: {ingress: allow, egress: drop}
+    rules:
+      - {name: http, direction: ingress, protocol: tcp, ports: [443, "8000-8010", 80, 8005-8020, 81], remote: any}
+      - {name: out, direction: egress, protocol: 132, remote: FD00::/8, action: drop}
+      - {name: peers, direction: ingress, remote: web, action: allow}
+  empty: {}
 vms:
   fw:
     host: xen1
     vifs:
       - {network: wire, id: fw-eth0, mac: 0A:00:00:00:00:01, addresses: [10.0.0.2], locking-mode: disabled, trunk: [20, 10]}
-      - {network: t, addresses: [], trunk: }
+      - {network: t, addresses: [], security-groups: [web, empty], trunk: }
 expectations:
   - {name: ping, from: fw/0, to: outside, protocol: udp, port: 53, expect: unreachable}
 """.replace(", trunk: }", "}")
@@ -75,6 +83,21 @@ expectations:
     assert (first.id, first.mac, first.addresses) == ("fw-eth0", "0a:00:00:00:00:01", ("10.0.0.2",))
     assert (first.locking_mode, first.trunk) == (LockingMode.DISABLED, (10, 20))
     assert (second.addresses, second.mac, second.trunk) == ((), None, None)
+    assert (first.security_groups, second.security_groups) == ((), ("web", "empty"))
+    web = document.security_groups["web"]
+    assert (web.default.ingress, web.default.egress) == (Verdict.ALLOW, Verdict.DROP)
+    http, out, peers = web.rules
+    assert (http.name, http.direction, http.protocol, http.action) == (
+        "http",
+        Direction.INGRESS,
+        Protocol.TCP,
+        Verdict.ALLOW,
+    )
+    assert http.ports == (PortRange(80, 81), PortRange(443, 443), PortRange(8000, 8020))
+    assert (out.direction, out.protocol, out.remote, out.action) == (Direction.EGRESS, 132, "fd00::/8", Verdict.DROP)
+    assert (http.remote, peers.remote, peers.protocol, web.remotes()) == ("any", "web", None, {"web"})
+    empty = document.security_groups["empty"]
+    assert (empty.default.ingress, empty.default.egress, empty.rules) == (Verdict.DROP, Verdict.ALLOW, ())
     expected = document.expectations[0]
     assert (expected.from_, expected.to, expected.expect) == ("fw/0", "outside", Reach.UNREACHABLE)
     assert (expected.protocol, expected.port, expected.name) == (Protocol.UDP, 53, "ping")
