@@ -81,6 +81,7 @@ def _frozen(state: PoolState) -> PoolState:
         vifs=dict(state.vifs),
         bindings=dict(state.bindings),
         agents=dict(state.agents),
+        groups=dict(state.groups),
     )
 
 

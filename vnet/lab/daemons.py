@@ -142,7 +142,7 @@ class Daemons:
         if pool.pool is None:
             raise LabUnsupported("a lab with daemons needs a pool with a name: set PoolState.pool")
         values: list[Value] = [pool.pool, *pool.hosts.values(), *pool.networks.values(), *pool.subnets.values()]
-        values += [*pool.vms.values(), *pool.vifs.values()]
+        values += [*pool.groups.values(), *pool.vms.values(), *pool.vifs.values()]
         changes = [Insert(value) for value in values]
 
         async def work() -> None:

@@ -18,6 +18,8 @@ from vnet.model import (
     Owner,
     Pool,
     PoolState,
+    Rule,
+    SecurityGroup,
     Subnet,
     Trunk,
     Uplink,
@@ -31,11 +33,12 @@ from vnet.plan.subnets import SubnetsOf
 from vnet.topology import Document, NetworkSpec, VifSpec
 from vnet.topology.check import check
 from vnet.topology.collector import collector_held
+from vnet.topology.document import RuleSpec, is_group
 from vnet.topology.record import Record
 from vnet.topology.source import Source
 from vnet.topology.view import NetworkView, View
 
-T = TypeVar("T", Host, Network, Subnet, Vm, Vif)
+T = TypeVar("T", Host, Network, Subnet, SecurityGroup, Vm, Vif)
 
 
 def desired_state(document: Document, current: PoolState) -> PoolState:
@@ -54,7 +57,7 @@ def _desired_state(document: Document, current: PoolState) -> PoolState:
     source = Source(source.filename, source.text)
     others = toolstack_part(current)
     check_owners(document, current, others, source)
-    if others.hosts or others.networks or others.subnets or others.vifs:
+    if others.hosts or others.networks or others.subnets or others.groups or others.vifs:
         check(document, source, others)
     source.finish()
     try:
@@ -73,6 +76,7 @@ def toolstack_part(state: PoolState) -> PoolState:
         subnets=_theirs(state.subnets),
         vms=_theirs(state.vms),
         vifs=_theirs(state.vifs),
+        groups=_theirs(state.groups),
     )
 
 
@@ -113,6 +117,7 @@ class _Builder:
             vifs=vifs,
             bindings={key: binding for key, binding in current.bindings.items() if key[0] in vifs and key[1] in hosts},
             agents={host: agent for host, agent in current.agents.items() if host in hosts},
+            groups=self._groups(),
         )
 
     def _pool(self) -> Pool:
@@ -145,6 +150,24 @@ class _Builder:
         numbers.update((name, self.ids.number()) for name in in_order(specs.keys() - current.keys()))
         return dict(self.others.networks) | {
             name: _kept(current.get(name), self._network(name, spec, numbers[name], keys[name]))
+            for name, spec in specs.items()
+        }
+
+    def _groups(self) -> dict[str, SecurityGroup]:
+        specs, current = self.document.security_groups, self.current.groups
+        numbers = {name: current[name].number for name in specs if name in current}
+        numbers.update((name, self.ids.group_number()) for name in in_order(specs.keys() - current.keys()))
+        return dict(self.others.groups) | {
+            name: _kept(
+                current.get(name),
+                SecurityGroup(
+                    name,
+                    numbers[name],
+                    spec.default.ingress,
+                    spec.default.egress,
+                    tuple(_rule(rule) for rule in sorted(spec.rules, key=lambda rule: rule.name)),
+                ),
+            )
             for name, spec in specs.items()
         }
 
@@ -209,6 +232,7 @@ class _Builder:
                 host=before.host if before is not None else None,
                 incoming=before.incoming if before is not None else None,
                 epoch=before.epoch if before is not None else 0,
+                groups=tuple(sorted(spec.security_groups)),
             )
             vifs[vif_id] = _kept(before, after)
         return vifs
@@ -268,6 +292,12 @@ class _Builder:
                 "exhausted", message, spec.at(), "a larger subnet; or 'addresses: []' for a VIF without one"
             )
             return None
+
+
+def _rule(spec: RuleSpec) -> Rule:
+    cidr = spec.remote if "/" in spec.remote else None
+    group = spec.remote if is_group(spec.remote) else None
+    return Rule(spec.name, spec.direction, spec.action, spec.protocol, spec.ports, cidr, group)
 
 
 def _kept(before: T | None, after: T) -> T:

@@ -9,9 +9,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from enum import IntEnum
+from ipaddress import ip_network
 from typing import cast
 
-from vnet.model import Host, LockingMode, Network, NetworkType, Pool, PoolState, Subnet, Uplink, Vif, Vm
+from vnet.model import (
+    Host,
+    LockingMode,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    Rule,
+    SecurityGroup,
+    Subnet,
+    Uplink,
+    Verdict,
+    Vif,
+    Vm,
+)
+from vnet.model.security import ANY
 
 NAMED_MAX = 5
 
@@ -29,7 +45,7 @@ class Disruption(IntEnum):
 
 
 Cost = tuple[Disruption, str]
-Object = Pool | Host | Uplink | Network | Subnet | Vm | Vif
+Object = Pool | Host | Uplink | Network | Subnet | SecurityGroup | Vm | Vif
 
 
 class Usage:
@@ -41,6 +57,9 @@ class Usage:
         self.plugged = {vif for vif, _ in current.bindings}
         self.on_host: Counter[str] = Counter(host for _, host in current.bindings)
         self.on_network: Counter[str] = Counter(binding.network for binding in current.bindings.values())
+        self.in_group: Counter[str] = Counter(
+            group for vif in current.vifs.values() if vif.id in self.plugged for group in vif.groups
+        )
         self.on_network_host: Counter[tuple[str, str]] = Counter(
             (binding.network, binding.host) for binding in current.bindings.values()
         )
@@ -79,6 +98,8 @@ def cost_of_removal(usage: Usage, name: str, old: Object) -> Cost:
         case Uplink():
             nets = usage.networks_of_uplink(name.split("/", 1)[0], old.name)
             return Disruption.UPLINK, f"it carries {_some(nets)}" if nets else "its NIC leaves the bridge"
+        case SecurityGroup():
+            return Disruption.NONE, "VIFs that leave it are listed themselves"
         case Pool() | Subnet() | Vm():
             return Disruption.NONE, ""
 
@@ -94,6 +115,8 @@ def cost_of_field(usage: Usage, name: str, old: Object, new: Object, field: str)
             return _uplink(old, cast(Uplink, new), field)
         case Host():
             return _host(usage, old, field)
+        case SecurityGroup():
+            return _group(usage, old, cast(SecurityGroup, new), field)
         case Pool() | Subnet() | Vm():
             return _REST.get((type(old), field), (Disruption.NONE, ""))
 
@@ -152,6 +175,47 @@ def _network(usage: Usage, old: Network, new: Network, field: str) -> Cost:
     return Disruption.FLOWS, ""
 
 
+def _group(usage: Usage, old: SecurityGroup, new: SecurityGroup, field: str) -> Cost:
+    count = usage.in_group[old.name]
+    if field == "owner" or not count:
+        return Disruption.NONE, "no VIF in it is plugged"
+    if field == "rules":
+        narrower = not (_covered(_allows(old), _allows(new)) and _covered(_drops(new), _drops(old)))
+    else:
+        narrower = getattr(new, field) is Verdict.DROP
+    if narrower:
+        return Disruption.VIF, f"connections that it no longer allows are cut: {_plugged(count)}"
+    return Disruption.FLOWS, "nothing that passed is dropped"
+
+
+def _allows(group: SecurityGroup) -> list[Rule]:
+    return [rule for rule in group.rules if rule.action is Verdict.ALLOW]
+
+
+def _drops(group: SecurityGroup) -> list[Rule]:
+    return [rule for rule in group.rules if rule.action is Verdict.DROP]
+
+
+def _covered(rules: list[Rule], by: list[Rule]) -> bool:
+    """Whether each of the rules matches nothing that one of the others does not match too."""
+    return all(any(_covers(wide, rule) for wide in by) for rule in rules)
+
+
+def _covers(wide: Rule, rule: Rule) -> bool:
+    if wide.direction is not rule.direction or wide.protocol not in (None, rule.protocol):
+        return False
+    if wide.ports and not (
+        rule.ports and all(any(w.first <= r.first and r.last <= w.last for w in wide.ports) for r in rule.ports)
+    ):
+        return False
+    if wide.remote in (ANY, rule.remote):
+        return True
+    if wide.cidr is None or rule.cidr is None:
+        return False
+    outer, inner = ip_network(wide.cidr), ip_network(rule.cidr)
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
+
+
 def _vif(usage: Usage, old: Vif, new: Vif, field: str) -> Cost:
     if field in ("vm", "index", "host", "owner"):
         return Disruption.NONE, "its port stays as it is"
@@ -186,12 +250,19 @@ def _trunk(old: Vif, new: Vif) -> Cost:
     return Disruption.FLOWS, "it gets tags and loses none"
 
 
+def _groups(old: Vif, new: Vif) -> Cost:
+    if not new.groups:
+        return Disruption.FLOWS, "it is not filtered any more"
+    return Disruption.VIF, "connections that its groups do not allow are cut"
+
+
 _VIF_FIELDS: dict[str, Callable[[Vif, Vif], Cost]] = {
     "network": lambda old, new: (Disruption.VIF, f"it leaves {old.network} for {new.network}"),
     "mac": lambda old, new: (Disruption.VIF, "the VM has the old MAC until it is told"),
     "addresses": _addresses,
     "locking_mode": _locking_mode,
     "trunk": _trunk,
+    "groups": _groups,
 }
 
 

@@ -17,11 +17,15 @@ from vnet.model import (
     NetworkType,
     Owner,
     PoolState,
+    Rule,
+    SecurityGroup,
     Subnet,
     Uplink,
+    Verdict,
     Vif,
     Vm,
 )
+from vnet.plan.render import rule_dict
 from vnet.topology import API_VERSION
 
 # Plain text that every YAML reader takes for a string, inside brackets too: no number, boolean, null or sexagesimal.
@@ -29,7 +33,7 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*|\d{1,3}(\.\d{1,3}){3}(/\d{1,2})?"
 _NOT_PLAIN = re.compile(r"(?i)true|false|yes|no|on|off|null|y|n|[.]?(inf|nan)")
 
 
-T = TypeVar("T", Host, Network, Subnet, Vm)
+T = TypeVar("T", Host, Network, Subnet, SecurityGroup, Vm)
 
 
 class NothingToExport(ValueError):
@@ -51,6 +55,7 @@ def export_document(state: PoolState) -> str:
     lines += _section("hosts", (line for h in _ours(state.hosts.values()) for line in _host(h)))
     lines += _section("networks", (_network(n) for n in _ours(state.networks.values())))
     lines += _section("subnets", (_subnet(s) for s in _ours(state.subnets.values())))
+    lines += _section("security-groups", (line for g in _ours(state.groups.values()) for line in _group(g)))
     vifs: dict[str | None, list[Vif]] = defaultdict(list)
     for vif in state.vifs.values():
         if vif.owner is Owner.DOCUMENT:
@@ -117,6 +122,28 @@ def _subnet(subnet: Subnet) -> str:
     return f"  {_text(subnet.name)}: {_flow(pairs)}"
 
 
+def _group(group: SecurityGroup) -> list[str]:
+    pairs = [("ingress", group.ingress.value)] if group.ingress is not Verdict.DROP else []
+    pairs += [("egress", group.egress.value)] if group.egress is not Verdict.ALLOW else []
+    name, default = _text(group.name), _flow(pairs)
+    if not group.rules:
+        return [f"  {name}: {_flow([('default', default)] if pairs else [])}"]
+    lines = [f"  {name}:", *([f"    default: {default}"] if pairs else []), "    rules:"]
+    return lines + [f"      - {_rule(rule)}" for rule in group.rules]
+
+
+def _rule(rule: Rule) -> str:
+    words = rule_dict(rule)
+    ports = words.get("ports")
+    if isinstance(ports, list):
+        words["ports"] = _list(str(port) if isinstance(port, int) else json.dumps(port) for port in ports)
+    return _flow((key, str(value) if key == "ports" else _value(value)) for key, value in words.items())
+
+
+def _value(value: object) -> str:
+    return str(value) if isinstance(value, int) else _text(str(value))
+
+
 def _vm(vm: Vm, vifs: list[Vif], default_mode: LockingMode) -> list[str]:
     name = _text(vm.name)
     host = [] if vm.host is None else [("host", _text(vm.host))]
@@ -135,6 +162,8 @@ def _vif(vif: Vif, default_mode: LockingMode) -> str:
         pairs.append(("locking-mode", vif.locking_mode.value))
     if vif.trunk is not None:
         pairs.append(("trunk", _list(map(str, vif.trunk.tags)) if vif.trunk.tags else "all"))
+    if vif.groups:
+        pairs.append(("security-groups", _list(map(_text, vif.groups))))
     return _flow(pairs)
 
 

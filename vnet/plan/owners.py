@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from vnet.model import Host, Network, Owner, PoolState, Subnet, Vif, Vm
+from vnet.model import Host, Network, Owner, PoolState, SecurityGroup, Subnet, Vif, Vm
 from vnet.topology import Document
 from vnet.topology.record import Record
 from vnet.topology.source import Source
 
 NAMED_MAX = 8
-Objects = Mapping[str, Host] | Mapping[str, Network] | Mapping[str, Subnet] | Mapping[str, Vm]
+Objects = (
+    Mapping[str, Host] | Mapping[str, Network] | Mapping[str, Subnet] | Mapping[str, SecurityGroup] | Mapping[str, Vm]
+)
 
 
 def check_owners(document: Document, current: PoolState, others: PoolState, source: Source) -> None:
@@ -20,8 +22,10 @@ def check_owners(document: Document, current: PoolState, others: PoolState, sour
     _names("host", document.hosts, others.hosts, source)
     _names("network", document.networks, others.networks, source)
     _names("subnet", document.subnets, others.subnets, source)
+    _names("security group", document.security_groups, others.groups, source)
     _names("VM", document.vms, others.vms, source)
     _removed_networks(document, current, others, source)
+    _removed_groups(document, current, others, source)
     _removed_hosts(document, current, others, source)
     _removed_vms(document, current, others, source)
     _hosts_of_networks(document, current, others, source)
@@ -31,7 +35,7 @@ def _same_pool(document: Document, current: PoolState, source: Source) -> None:
     """Applied to another pool, a document would take away all that is there."""
     if current.pool is None or current.pool.name == document.pool:
         return
-    objects: tuple[Objects, ...] = (current.hosts, current.networks, current.subnets, current.vms)
+    objects: tuple[Objects, ...] = (current.hosts, current.networks, current.subnets, current.groups, current.vms)
     if any(value.owner is Owner.DOCUMENT for values in objects for value in values.values()):
         message = f"this document is for pool {document.pool}, and the database holds pool {current.pool.name}"
         hint = "applied here, it would remove all that the other pool's document made"
@@ -59,6 +63,21 @@ def _removed_networks(document: Document, current: PoolState, others: PoolState,
             vifs[subnet.network].append(f"subnet {subnet.name}")
     for name, holders in vifs.items():
         _in_use(document, source, f"network {name}", "networks", holders)
+
+
+def _removed_groups(document: Document, current: PoolState, others: PoolState, source: Source) -> None:
+    gone = _gone(current.groups, document.security_groups)
+    if not gone:
+        return
+    users: dict[str, list[str]] = defaultdict(list)
+    for vif in others.vifs.values():
+        for name in gone.intersection(vif.groups):
+            users[name].append(f"VIF {vif.id}")
+    for group in others.groups.values():
+        for name in gone & group.remotes():
+            users[name].append(f"a rule of security group {group.name}")
+    for name, holders in sorted(users.items()):
+        _in_use(document, source, f"security group {name}", "security-groups", holders)
 
 
 def _removed_hosts(document: Document, current: PoolState, others: PoolState, source: Source) -> None:

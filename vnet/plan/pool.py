@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from vnet.model import Host, Network, Owner, Pool, PoolState, Subnet, Uplink, Vif, Vm
+from vnet.model import Host, Network, Owner, Pool, PoolState, SecurityGroup, Subnet, Uplink, Vif, Vm
 from vnet.plan.disruption import Disruption, Usage, cost_of_field, cost_of_new, cost_of_removal
 
-Object = Pool | Host | Uplink | Network | Subnet | Vm | Vif
+Object = Pool | Host | Uplink | Network | Subnet | SecurityGroup | Vm | Vif
 
 
 class Action(Enum):
@@ -30,6 +30,7 @@ class Kind(Enum):
     UPLINK = "uplink"
     NETWORK = "network"
     SUBNET = "subnet"
+    GROUP = "security-group"
     VM = "vm"
     VIF = "vif"
 
@@ -100,6 +101,7 @@ def plan_pool(current: PoolState, desired: PoolState) -> PoolPlan:
     _compare(planner, Kind.UPLINK, _uplinks(current, desired), _uplinks(desired, current))
     _compare(planner, Kind.NETWORK, current.networks, desired.networks)
     _compare(planner, Kind.SUBNET, current.subnets, desired.subnets)
+    _compare(planner, Kind.GROUP, current.groups, desired.groups)
     _compare(planner, Kind.VM, current.vms, desired.vms)
     _compare(planner, Kind.VIF, current.vifs, desired.vifs)
     base = None if current.pool is None else current.pool.revision

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from dataclasses import fields
 from enum import Enum
+from typing import cast
 
-from vnet.model import Host, Network, NetworkType, Pool, Subnet, Trunk, Uplink, Vif, Vm
+from vnet.model import (
+    Host,
+    Network,
+    NetworkType,
+    Pool,
+    PortRange,
+    Rule,
+    SecurityGroup,
+    Subnet,
+    Trunk,
+    Uplink,
+    Vif,
+    Vm,
+)
 from vnet.plan.disruption import Disruption
 from vnet.plan.pool import Action, Change, FieldChange, Object, PoolPlan
 
@@ -53,7 +67,7 @@ def _object(value: Object) -> dict[str, object]:
 
 _NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind) if field.name != "uplinks")
-    for kind in (Pool, Host, Uplink, Network, Subnet, Vm, Vif)
+    for kind in (Pool, Host, Uplink, Network, Subnet, SecurityGroup, Vm, Vif)
 }
 
 
@@ -65,7 +79,21 @@ def plain(value: object) -> object:
         return list(value.tags) or "all"
     if isinstance(value, frozenset):
         return sorted(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Rule):
+        return rule_dict(value)
+    if isinstance(value, PortRange):
+        return str(value)
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def rule_dict(rule: Rule) -> dict[str, object]:
+    """A rule in the document's words: what it leaves out is left out."""
+    said: dict[str, object] = {"name": rule.name, "direction": rule.direction.value}
+    if rule.protocol is not None:
+        said["protocol"] = plain(rule.protocol)
+    if rule.ports:
+        said["ports"] = [span.first if span.first == span.last else str(span) for span in rule.ports]
+    return {**said, "remote": rule.remote, "action": rule.action.value}
 
 
 def _title(change: Change) -> str:
@@ -80,11 +108,21 @@ def _line(change: Change, width: int) -> str:
 
 
 def _field(change: Change, changed: FieldChange) -> str:
-    name = changed.field.replace("_", "-")
+    if changed.field == "rules":
+        return _rules(cast(tuple[Rule, ...], changed.old), cast(tuple[Rule, ...], changed.new))
+    name = "security-groups" if changed.field == "groups" else changed.field.replace("_", "-")
     if name == "key" and isinstance(change.new, Network):
         name = key_word(change.new.type)
     empty = "everywhere" if name == "hosts" else "[]"
     return f"{name} {_word(changed.old, empty)} -> {_word(changed.new, empty)}"
+
+
+def _rules(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> str:
+    """'+http, ~ssh, -ping': the rules that come, change and go."""
+    before, after = {rule.name: rule for rule in old}, {rule.name: rule for rule in new}
+    signs = [(name, "~" if name in before else "+") for name, rule in after.items() if before.get(name) != rule]
+    signs += [(name, "-") for name in before.keys() - after.keys()]
+    return "rules " + ", ".join(f"{sign}{name}" for name, sign in sorted(signs))
 
 
 def _word(value: object, empty: str = "[]") -> str:
@@ -116,11 +154,15 @@ def summary(value: Object | None) -> str:
             return _network(value)
         case Subnet():
             return f"{value.cidr} on {value.network}" + (f" gateway {value.gateway}" if value.gateway else "")
+        case SecurityGroup():
+            count = f"{len(value.rules)} rule{'s' if len(value.rules) != 1 else ''}"
+            return f"{count}, else ingress {value.ingress.value}, egress {value.egress.value}"
         case Vm():
             return f"on {value.host}" if value.host else ""
         case Vif():
             trunk = f" trunk {_word(value.trunk)}" if value.trunk is not None else ""
-            return " ".join([f"{value.network} {value.mac}", *value.addresses]) + trunk
+            groups = f" in {', '.join(value.groups)}" if value.groups else ""
+            return " ".join([f"{value.network} {value.mac}", *value.addresses]) + trunk + groups
         case None:
             return ""
 

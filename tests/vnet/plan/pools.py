@@ -50,6 +50,27 @@ def with_toolstack_vif(state: PoolState, vif: Vif) -> PoolState:
     return replace(state, vifs={**state.vifs, vif.id: replace(vif, owner=Owner.TOOLSTACK)})
 
 
+DEFAULTS = ["", "default: {egress: drop}, ", "default: {ingress: allow}, "]
+SPANS = ["80", "443-445", "1-9, 10, 7-20", "0-65535"]
+
+
+@st.composite
+def rules(draw: st.DrawFn, groups: list[str]) -> str:
+    """The rules of a group, each under a name of few."""
+    found = []
+    for name in draw(st.lists(st.sampled_from(["a", "b", "c"]), unique=True)):
+        protocol = draw(st.sampled_from(["", "protocol: tcp", "protocol: icmp", "protocol: 47"]))
+        words = [f"name: {name}", f"direction: {draw(st.sampled_from(['ingress', 'egress']))}", protocol]
+        if protocol == "protocol: tcp":
+            words.append(draw(st.sampled_from(["", *(f"ports: [{span}]" for span in SPANS)])))
+        words.append(
+            draw(st.sampled_from(["", "remote: 10.0.0.0/8", "remote: 'fd00::/8'", *(f"remote: {g}" for g in groups)]))
+        )
+        words.append(draw(st.sampled_from(["", "action: drop"])))
+        found.append(f"{{{', '.join(filter(None, words))}}}")
+    return ", ".join(found)
+
+
 KINDS = ["vxlan", "geneve", "gre", "internal"]
 
 
@@ -58,7 +79,12 @@ def documents(draw: st.DrawFn) -> str:
     """A valid document of few names, so that two of them overlap; sections in any order."""
     hosts = draw(st.lists(st.sampled_from(["h1", "h2", "h10"]), unique=True, min_size=1))
     networks = draw(st.lists(st.sampled_from(["a", "b", "c", "d10", "d9"]), unique=True))
-    lines: dict[str, list[str]] = {"hosts": [], "networks": [], "subnets": [], "vms": []}
+    groups = draw(st.lists(st.sampled_from(["web", "db", "g10", "g9"]), unique=True))
+    lines: dict[str, list[str]] = {"hosts": [], "networks": [], "subnets": [], "security-groups": [], "vms": []}
+    for name in groups:
+        lines["security-groups"].append(
+            f"  {name}: {{{draw(st.sampled_from(DEFAULTS))}rules: [{draw(rules(groups))}]}}"
+        )
     for host in hosts:
         lines["hosts"].append(f"  {host}: {{address: 10.99.0.{host[1:]}, uplinks: {{u: {{members: [eth0]}}}}}}")
     for at, name in enumerate(networks):
@@ -75,6 +101,8 @@ def documents(draw: st.DrawFn) -> str:
         vifs = []
         for _ in range(draw(st.integers(0, 3))):
             mode = draw(st.sampled_from(["", ", locking-mode: unlocked", ", addresses: []"]))
+            if member := draw(st.lists(st.sampled_from(groups), unique=True, max_size=2)) if groups else []:
+                mode += f", security-groups: [{', '.join(member)}]"
             vifs.append(f"{{network: {draw(st.sampled_from(networks))}{mode}}}")
         lines["vms"].append(f"  {vm}: {{host: {draw(st.sampled_from(hosts))}, vifs: [{', '.join(vifs)}]}}")
     text = "apiVersion: vnet/v1\npool: lab\n"

@@ -7,7 +7,22 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.plan.pools import BASE, apply, plugged, with_toolstack_vif
-from vnet.model import Binding, Host, Network, NetworkType, Owner, PoolState, Subnet, Trunk, Uplink, Vif, Vm
+from vnet.model import (
+    Binding,
+    Direction,
+    Host,
+    Network,
+    NetworkType,
+    Owner,
+    PoolState,
+    Rule,
+    SecurityGroup,
+    Subnet,
+    Trunk,
+    Uplink,
+    Vif,
+    Vm,
+)
 from vnet.plan import export_document, plan_pool
 from vnet.topology import TopologyErrors
 
@@ -99,6 +114,25 @@ def test_a_trunk_keeps_its_network_untagged() -> None:
     assert "network wire has the toolstack's trunk VIF 9a-uuid, so it stays VLAN and untagged" in refusal(text, state)
 
 
+WEB = "security-groups: {web: {rules: [{name: http, direction: ingress, protocol: tcp, ports: [80]}]}}\n"
+
+
+def test_a_group_that_the_toolstack_uses_cannot_go() -> None:
+    state = with_toolstack_vif(apply(BASE + WEB), replace(VIF, groups=("web",)))
+    assert state.groups["web"].number == 1
+    said = "security group web is not in the document, and cannot go: the toolstack still has VIF 9a-uuid there"
+    assert said in refusal(BASE, state)
+    peers = (Rule("peers", Direction.INGRESS, group="web"),)
+    theirs = {**apply(BASE + WEB).groups, "theirs": SecurityGroup("theirs", 7, rules=peers, owner=THEIRS)}
+    state = replace(apply(BASE + WEB), groups=theirs)
+    assert "the toolstack still has a rule of security group theirs there" in refusal(BASE, state)
+    assert apply(BASE + WEB, state) == state
+    assert "theirs" not in export_document(state)
+    freed = replace(state, groups={**theirs, "theirs": replace(theirs["theirs"], rules=())})
+    assert set(apply(BASE, freed).groups) == {"theirs"}
+    assert apply(BASE + "security-groups: {other: {}}\n", freed).groups["other"].number == 2
+
+
 NAMES: dict[str, tuple[PoolState, str]] = {
     "host": (PoolState(hosts={"xen2": Host("xen2", owner=THEIRS)}), "host xen2"),
     "network": (
@@ -109,6 +143,10 @@ NAMES: dict[str, tuple[PoolState, str]] = {
         PoolState(subnets={"tenant-a-v4": Subnet("tenant-a-v4", "x", "10.0.0.0/8", owner=THEIRS)}),
         "subnet tenant-a-v4",
     ),
+    "security group": (
+        PoolState(groups={"web": SecurityGroup("web", 1, owner=THEIRS)}),
+        "security group web",
+    ),
     "VM": (PoolState(vms={"web2": Vm("web2", owner=THEIRS)}), "VM web2"),
 }
 
@@ -116,7 +154,7 @@ NAMES: dict[str, tuple[PoolState, str]] = {
 @pytest.mark.parametrize("kind", NAMES)
 def test_names_of_the_toolstack_are_not_taken(kind: str) -> None:
     state, who = NAMES[kind]
-    said = refusal(BASE, state)
+    said = refusal(BASE + WEB, state)
     assert f"{who} is there already, made by the toolstack\n" in said
 
 

@@ -209,6 +209,96 @@ def test_an_edit(edit: str) -> None:
     assert plan_text(*pairs) == expected
 
 
+POLICY = (
+    BASE.replace(WEB2, "web2: {host: xen2, vifs: [{network: tenant-a, security-groups: [web]}]}")
+    + """\
+security-groups:
+  web:
+    rules:
+      - {name: http, direction: ingress, protocol: tcp, ports: [80]}
+      - {name: peers, direction: ingress, remote: web}
+      - {name: no-mail, direction: egress, protocol: tcp, ports: [25], remote: 10.0.0.0/8, action: drop}
+  idle: {}
+"""
+)
+CUT = "(connections that it no longer allows are cut: 1 VIF plugged; VIF interrupted)"
+KEPT = "(nothing that passed is dropped; flows only)"
+
+# What one edit of POLICY says, with every VIF plugged.
+POLICY_EDITS: dict[str, tuple[str, str, list[str]]] = {
+    "a port more": ("[80]", "[80, 443]", [f"~ security-group web  rules ~http   {KEPT}"]),
+    "another port": ("[80]", "[81]", [f"~ security-group web  rules ~http   {CUT}"]),
+    "from fewer": ("ports: [80]", "ports: [80], remote: 10.0.0.0/8", [f"~ security-group web  rules ~http   {CUT}"]),
+    "another name": ("name: http", "name: www", [f"~ security-group web  rules -http, +www   {KEPT}"]),
+    "less is dropped": ("remote: 10.0.0.0/8", "remote: 10.1.0.0/16", [f"~ security-group web  rules ~no-mail   {KEPT}"]),
+    "more is dropped": (", remote: 10.0.0.0/8", "", [f"~ security-group web  rules ~no-mail   {CUT}"]),
+    "a rule goes": (
+        "      - {name: peers, direction: ingress, remote: web}\n", "", [f"~ security-group web  rules -peers   {CUT}"],
+    ),
+    "another default": (
+        "  web:\n", "  web:\n    default: {egress: drop}\n", [f"~ security-group web  egress allow -> drop   {CUT}"],
+    ),
+    "nobody is in it": (
+        "idle: {}", "idle: {default: {ingress: allow}}",
+        ["~ security-group idle  ingress drop -> allow   (no VIF in it is plugged; disrupts nothing)"],
+    ),
+    "it comes": (
+        "idle: {}", "idle: {}\n  new: {}",
+        ["+ security-group new  0 rules, else ingress drop, egress allow   (new in the document; disrupts nothing)"],
+    ),
+    "it goes": (
+        "  idle: {}\n", "",
+        [
+            "- security-group idle  0 rules, else ingress drop, egress allow   (no longer in the document; VIFs that leave it "
+            "are listed themselves; disrupts nothing)"
+        ],
+    ),
+    "a VIF leaves": (
+        ", security-groups: [web]", "",
+        ["~ vif web2/0  security-groups [web] -> []   (it is not filtered any more; flows only)"],
+    ),
+    "a VIF joins": (
+        "[web]", "[idle, web]",
+        ["~ vif web2/0  security-groups [web] -> [idle, web]   (connections that its groups do not allow are cut; VIF interrupted)"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", POLICY_EDITS)
+def test_an_edit_of_a_policy(edit: str) -> None:
+    old, new, expected = POLICY_EDITS[edit]
+    assert old in POLICY
+    current = plugged(apply(POLICY))
+    plan = plan_pool(current, apply(POLICY.replace(old, new, 1), current))
+    assert render_plan(plan).splitlines()[:-2] == expected
+
+
+def test_a_policy_as_data_and_as_a_document() -> None:
+    state = apply(POLICY)
+    changes = plan_dict(plan_pool(PoolState(), state))["changes"]
+    assert isinstance(changes, list)
+    web = next(change["new"] for change in changes if change["name"] == "web")
+    assert web["rules"] == [
+        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "action": "allow"},
+        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "action": "drop"},
+        {"name": "peers", "direction": "ingress", "remote": "web", "action": "allow"},
+    ]  # fmt: skip
+    exported = export_document(state)
+    assert (
+        """
+security-groups:
+  idle: {}
+  web:
+    rules:
+      - {name: http, direction: ingress, protocol: tcp, ports: [80], remote: any, action: allow}
+      - {name: no-mail, direction: egress, protocol: tcp, ports: [25], remote: 10.0.0.0/8, action: drop}
+      - {name: peers, direction: ingress, remote: web, action: allow}
+"""
+        in exported
+    )
+    assert "addresses: [10.1.0.3], security-groups: [web]}" in exported
+
+
 def test_unplugged_vifs_are_not_disrupted() -> None:
     assert plan_text((TENANT, "tenant-a: {type: vxlan, vni: 7001}"), used=False) == [
         "~ network tenant-a  vni 5001 -> 7001   (no VIF is plugged; disrupts nothing)"

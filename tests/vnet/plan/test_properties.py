@@ -16,7 +16,8 @@ from vnet.topology import load
 
 def ids(state: PoolState) -> dict[str, object]:
     """Everything that was allocated, by object."""
-    networks = {f"network {n.name}": (n.type, n.number, n.key) for n in state.networks.values()}
+    networks: dict[str, object] = {f"network {n.name}": (n.type, n.number, n.key) for n in state.networks.values()}
+    networks |= {f"group {g.name}": g.number for g in state.groups.values()}
     return networks | {f"vif {v.id}": (v.network, v.mac, v.addresses) for v in state.vifs.values()}
 
 
@@ -66,6 +67,9 @@ def test_what_stays_keeps_its_ids(first: str, second: str) -> None:
             assert net.number == old.number
             if net.type is old.type:
                 assert net.key == old.key
+    for name, group in after.groups.items():
+        if name in before.groups:
+            assert group.number == before.groups[name].number
     for vif_id, vif in after.vifs.items():
         if (had := before.vifs.get(vif_id)) is not None:
             assert vif.mac == had.mac
@@ -78,11 +82,14 @@ def test_no_id_is_two_objects_at_once(first: str, second: str) -> None:
     for state in (before, after):
         numbers = [net.number for net in state.networks.values()]
         assert len(set(numbers)) == len(numbers)
+        assert len({group.number for group in state.groups.values()}) == len(state.groups)
         assert len({vif.mac for vif in state.vifs.values()}) == len(state.vifs)
         taken = [(vif.network, address) for vif in state.vifs.values() for address in vif.addresses]
         assert len(set(taken)) == len(taken)
     owner = {net.number: net.name for net in before.networks.values()}
     assert all(owner.get(net.number, net.name) == net.name for net in after.networks.values())
+    group_of = {group.number: group.name for group in before.groups.values()}
+    assert all(group_of.get(group.number, group.name) == group.name for group in after.groups.values())
     holder = {(vif.network, a): vif.id for vif in before.vifs.values() for a in vif.addresses}
     for vif in after.vifs.values():
         assert all(holder.get((vif.network, a), vif.id) == vif.id for a in vif.addresses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,24 @@ import pytest
 from ovsctl.ovsdb import Update as UpdateOp
 from tests.servers import OvsdbServer
 from tests.vnet.controller.databases import SCHEMA, FakeAgent, opened, pool_server
-from vnet.model import Event, Host, Network, NetworkType, Pool, PoolState, Subnet, Uplink, Vif, Vm
+from vnet.model import (
+    Direction,
+    Event,
+    Host,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    PortRange,
+    Protocol,
+    Rule,
+    SecurityGroup,
+    Subnet,
+    Uplink,
+    Verdict,
+    Vif,
+    Vm,
+)
 from vnet.pool.changes import Delete, Insert, RowChange, Update
 from vnet.pool.database import PoolDatabase
 from vnet.pool.errors import PoolUnreachable, SchemaMismatch, WriteConflict
@@ -35,7 +53,7 @@ async def pool(server: OvsdbServer) -> AsyncIterator[PoolDatabase]:
         yield database
         state = database.mirror.state
         assert state.pool is not None
-        for table in ("Binding", "Vif", "Vm", "Subnet", "Agent", "Event"):
+        for table in ("Binding", "Vif", "Vm", "Subnet", "SecurityGroup", "Agent", "Event"):
             server.client("transact", f'["Vnet",{{"op":"delete","table":"{table}","where":[]}}]')
         extra = [Delete(n) for n in state.networks.values() if n.name not in ("tenant", "prod")]
         extra += [Delete(h) for h in state.hosts.values() if h.name not in ("xen1", "xen2", "xen3")]  # type: ignore[misc]
@@ -126,6 +144,38 @@ async def test_references_hold(pool: PoolDatabase) -> None:
     assert "extra" not in pool.mirror.state.networks
 
 
+HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(80, 80), PortRange(443, 445)))
+MAIL = Rule("mail", Direction.EGRESS, Verdict.DROP, 132, cidr="fd00::/8")
+WEB = SecurityGroup("web", 1, Verdict.DROP, Verdict.DROP, (HTTP, MAIL))
+DB = SecurityGroup(
+    "db", 2, rules=(Rule("peers", Direction.INGRESS, group="db"), Rule("web", Direction.INGRESS, group="web"))
+)
+
+
+async def test_security_groups_are_read_back_and_referred_to(pool: PoolDatabase, server: OvsdbServer) -> None:
+    member = replace(VIF, vm=None, groups=("db", "web"))
+    error = await refused(pool, "missing-reference", Insert(DB))
+    assert error.message == "security group db: security group web does not exist"
+    await refused(pool, "missing-reference", Insert(WEB), Insert(member))
+    await write(pool, Insert(DB), Insert(member), Insert(WEB))
+    async with opened(server.remote) as other:
+        assert other.mirror.state.groups == {"web": WEB, "db": DB}
+        assert other.mirror.state.vifs["web1/0"] == member
+    error = await refused(pool, "in-use", Delete(DB))
+    assert error.message == "a vif still names security group db"
+    lone = replace(member, groups=("web",))
+    await write(pool, Update(member, lone))
+    await refused(pool, "missing-reference", Update(lone, replace(lone, groups=("nobody", "web"))))
+    await write(pool, Delete(lone))
+    error = await refused(pool, "in-use", Delete(WEB))
+    assert error.message == "a security group still names security group web"
+    alone = replace(DB, rules=DB.rules[:1])
+    await refused(pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, group="y"),))))
+    await write(pool, Update(DB, alone), Delete(WEB))
+    await write(pool, Delete(alone))  # that it names itself is in nobody's way
+    assert pool.mirror.state.groups == {}
+
+
 async def test_bindings_go_with_their_vif_and_with_their_host(pool: PoolDatabase) -> None:
     host, other = Host("xen9", "10.0.0.9"), replace(VIF, id="web1/1", mac="0a:00:00:00:00:02", addresses=())
     await write(pool, Insert(host), Insert(Vm("web1")), Insert(VIF), Insert(other))
@@ -204,6 +254,20 @@ async def test_an_older_schema_is_converted_by_a_controller_and_refused_to_other
             assert pool.mirror.state.pool is not None
         async with opened(server.remote):
             pass
+
+
+async def test_a_database_without_security_groups_gets_them_and_keeps_the_rest() -> None:
+    old = with_version("1.3.0")
+    del old["tables"]["SecurityGroup"]
+    with pool_server(old) as server:
+        rows = [
+            {"op": "insert", "table": "Pool", "row": {"name": "kept", "underlay_mtu": 1500, "locking_mode": "locked"}}
+        ]
+        server.client("transact", json.dumps(["Vnet", *rows]))
+        async with opened(server.remote, convert=True) as pool:
+            assert pool.mirror.state.pool == Pool("kept")
+            await write(pool, Insert(WEB))
+            assert pool.mirror.state.groups == {"web": WEB}
 
 
 async def test_no_database_is_unreachable_and_says_where() -> None:

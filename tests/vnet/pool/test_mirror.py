@@ -11,7 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsctl.ovsdb import by_uuid
-from vnet.model import AgentStatus, Binding, Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
+from vnet.model import (
+    AgentStatus,
+    Binding,
+    Direction,
+    Host,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    PortRange,
+    Protocol,
+    Rule,
+    SecurityGroup,
+    Uplink,
+    Verdict,
+    Vif,
+    Vm,
+)
 from vnet.pool.mirror import PoolMirror
 from vnet.pool.rows import TABLE_OF, to_columns
 from vnet.pool.view import PoolView
@@ -41,6 +58,16 @@ def mac(n: int) -> str:
 
 HOSTS = [Host(f"xen{n}", f"10.0.0.{n}") for n in range(3)]
 NETWORKS = [Network(f"net{n}", NetworkType.VXLAN, n + 1, 1450, key=n + 1) for n in range(3)]
+RULES = (
+    Rule("a", Direction.EGRESS, Verdict.DROP, Protocol.UDP, (PortRange(1, 9),), "10.0.0.0/8"),
+    Rule("b", Direction.INGRESS, group="g1"),
+)
+GROUPS = [
+    SecurityGroup("g0", 1),
+    SecurityGroup("g1", 2, rules=RULES[:1]),
+    SecurityGroup("g0", 1, rules=RULES),
+    SecurityGroup("g1", 3),
+]
 VMS = [Vm("a"), Vm("b")]
 VIFS = [Vif(f"vif{n}", f"net{n % 3}", mac(n), vm=[None, "a", "b"][n % 3], host=["xen0", None][n % 2]) for n in range(6)]
 MOVED = [replace(vif, vm="b", host="xen2", epoch=vif.epoch + 1) for vif in VIFS]
@@ -49,6 +76,7 @@ BETTER = [replace(binding, ready=True, epoch=binding.epoch + 7) for binding in B
 VALUES: list[tuple[str, Any]] = [
     *((f"h{n}", value) for n, value in enumerate(HOSTS)),
     *((f"n{n}", value) for n, value in enumerate(NETWORKS)),
+    *((f"g{n % 2}", value) for n, value in enumerate(GROUPS)),
     *((f"m{n}", value) for n, value in enumerate(VMS)),
     *((f"v{n}", value) for n, value in [*enumerate(VIFS), *enumerate(MOVED)]),
     *((f"{b.vif}{b.host}", b) for b in [*BINDINGS, *BETTER]),
@@ -56,11 +84,13 @@ VALUES: list[tuple[str, Any]] = [
 
 
 def expected(rows: dict[str, Any]) -> PoolState:
-    by: dict[type, dict[Any, Any]] = {kind: {} for kind in (Host, Network, Vm, Vif, Binding)}
+    by: dict[type, dict[Any, Any]] = {kind: {} for kind in (Host, Network, SecurityGroup, Vm, Vif, Binding)}
     for value in rows.values():
         key = (value.vif, value.host) if isinstance(value, Binding) else getattr(value, "name", None) or value.id
         by[type(value)][key] = value
-    return PoolState(hosts=by[Host], networks=by[Network], vms=by[Vm], vifs=by[Vif], bindings=by[Binding])
+    return PoolState(
+        hosts=by[Host], networks=by[Network], vms=by[Vm], vifs=by[Vif], bindings=by[Binding], groups=by[SecurityGroup]
+    )
 
 
 @given(st.lists(st.lists(st.sampled_from(VALUES), min_size=1, max_size=5), max_size=25))
@@ -133,6 +163,24 @@ def test_a_row_no_pool_may_hold_is_left_out_and_named(column: str, value: object
     assert mirror.state.networks == {}
     mirror.fold([Edit("Network", bad, None)])
     assert mirror.problems == {}
+
+
+BAD_RULES = [
+    "", "[]", "[" * 100_000, '{"direction": "in"}', '{"direction": "ingress", "why": 1}', '{"direction": "ingress", "ports": [[1, 2]]}',
+    '{"direction": "ingress", "protocol": 6}', '{"direction": "ingress", "protocol": "tcp", "ports": [[5, 1]]}',
+    '{"direction": "ingress", "cidr": "10.0.0.1/8"}', '{"direction": "ingress", "group": "any"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_RULES, ids=range(len(BAD_RULES)))
+def test_a_group_with_a_rule_that_is_none_is_left_out_and_named(text: str) -> None:
+    mirror = PoolMirror()
+    web = SecurityGroup("web", 1)
+    mirror.fold([Edit("SecurityGroup", None, row("1", web, rules={"http": text}))])
+    assert mirror.state.groups == {}
+    assert mirror.problems["1"].startswith("SecurityGroup row 1: rules: rule 'http': ")
+    mirror.fold([Edit("SecurityGroup", row("1", web, rules={"http": text}), row("1", web))])
+    assert (mirror.problems, mirror.state.groups) == ({}, {"web": web})
 
 
 def test_a_host_is_alive_by_our_clock_not_by_its_own() -> None:
