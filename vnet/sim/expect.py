@@ -1,6 +1,6 @@
 """The expectations of a document, held against a pool.
 
-A VM counts as one: any of its VIFs will do. A network counts as each of its VIFs. `reachable` wants every sender to reach every
+A VM counts as one: any of its VIFs will do. A network or a security group counts as each of its VIFs. `reachable` wants every sender to reach every
 receiver, `unreachable` none of them any.
 """
 
@@ -99,11 +99,15 @@ def _units(pool: SimPool, word: str) -> list[list[Side]]:
     """What an expectation's word stands for."""
     if word == "outside":
         return [[None]]
-    if word in pool.state.networks and not pool.vifs_of(word):
-        members = [vif for vif in pool.state.vifs.values() if vif.network == word and pool.where(vif) is not None]
-        return [[vif] for vif in sorted(members, key=pool.label)]
-    of_vm = pool.vifs_of(word)
-    return [list(of_vm)] if of_vm else [[pool.vif(word)]]
+    if of_vm := pool.vifs_of(word):
+        return [list(of_vm)]
+    if word in pool.state.networks:
+        members = [vif for vif in pool.state.vifs.values() if vif.network == word]
+    elif word in pool.state.groups:
+        members = [vif for vif in pool.state.vifs.values() if word in vif.groups]
+    else:
+        return [[pool.vif(word)]]
+    return [[vif] for vif in sorted(members, key=pool.label) if pool.where(vif) is not None]
 
 
 def _works(reach: Reachability, source: Side, target: Side) -> bool:

@@ -125,6 +125,18 @@ def test_expectations_hold_or_say_why() -> None:
     assert "give its VM a host" in results[7].why
 
 
+def test_an_expectation_of_a_group_is_about_each_of_its_vifs() -> None:
+    text = TWO_HOSTS.decode().replace("{network: tenant}", "{network: tenant, security-groups: [all]}")
+    groups = "security-groups: {all: {default: {ingress: allow}}, nobody: {}}\n"
+    ends = (("all", "all"), ("all", "outside"), ("nobody", "web1/0"))
+    asked = "".join(f"  - {{from: {a}, to: {b}, expect: reachable}}\n" for a, b in ends)
+    document = load((text + groups + "expectations:\n" + asked).encode(), "e.vnet.yaml")
+    assert document.endpoint("all") == document.endpoint("tenant") == ("web1/0", "web2/0", "db1/0", "off/0")
+    every, out, none = check(SimPool.from_document(document), document)
+    assert (every.holds, out.holds, none.holds) == (True, False, True)
+    assert "does not meet the physical one" in out.why
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "topologies").glob("*.vnet.yaml")), ids=lambda path: path.name)
 def test_shipped_topologies_keep_their_expectations(file: Path) -> None:
     document = load(file.read_bytes(), file.name)
