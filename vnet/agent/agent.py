@@ -17,7 +17,15 @@ from ovsctl.ovsdb import Change, Client, NotConnected, Replica
 from vnet.agent.announce import rarp
 from vnet.agent.bindings import Bindings
 from vnet.agent.flows import FlowKeeper
-from vnet.agent.pool import PoolFold, Where, monitors, network_conditions, next_asked, vif_condition
+from vnet.agent.pool import (
+    PoolFold,
+    Where,
+    group_condition,
+    monitors,
+    network_conditions,
+    next_asked,
+    vif_condition,
+)
 from vnet.agent.ports import MONITORS, read_ports, vif_ports
 from vnet.agent.probes import Prober
 from vnet.agent.reports import Reporter
@@ -196,6 +204,10 @@ class Agent:
             local = [vif.id for vif in view.local(row["name"])]
             bindings.touched.update(local)
             self.reports.changed.update((row["name"], vif) for vif in local)
+        elif change.table == "SecurityGroup":
+            members = [vif for vif in view.vifs.values() if row["name"] in vif.groups]
+            bindings.touched.update(vif.id for vif in members)
+            self.reports.changed.update((vif.network, vif.id) for vif in members)
 
     def _note_activation(self, change: Change) -> None:
         """The toolstack's word, by the database, makes our binding active: the guest may not have told the network."""
@@ -280,23 +292,27 @@ class Agent:
         """Asks for the rows that are needed by now, with `trim` for no others; whether that was anything new."""
         if self._replica is None:
             return False
-        useful, networks = self._useful()
+        useful, networks, groups = self._useful()
         needed = {vif for vif in useful if self.pool.must_ask(vif)}
         asked = next_asked(self.pool.asked, needed, useful, trim=trim)
         asked_networks = next_asked(self.pool.asked_networks, networks, networks, trim=trim)
+        asked_groups = next_asked(self.pool.asked_groups, groups, groups, trim=trim)
         changed: dict[str, Where] = {}
         if asked != self.pool.asked:
             changed["Vif"] = vif_condition(self.me, asked)
         if asked_networks != self.pool.asked_networks:
             changed["Network"], changed["Binding"] = network_conditions(self.me, asked_networks)
+        if asked_groups != self.pool.asked_groups:
+            changed["SecurityGroup"] = group_condition(asked_groups)
         self.conditions_set += len(changed)
         await asyncio.gather(*(self._replica.set_condition(table, where) for table, where in changed.items()))
-        self.pool.asked, self.pool.asked_networks = asked, asked_networks
+        self.pool.asked, self.pool.asked_networks, self.pool.asked_groups = asked, asked_networks, asked_groups
         return bool(changed)
 
-    def _useful(self) -> tuple[Set[str], Set[str]]:
-        """The VIFs and networks that conditions may name."""
-        return self.bindings.ports.keys() | self.pool.mine.keys(), self.pool.wanted_networks()
+    def _useful(self) -> tuple[Set[str], Set[str], Set[str]]:
+        """The VIFs, networks and security groups that conditions may name."""
+        here = self.bindings.ports.keys() | self.pool.mine.keys()
+        return here, self.pool.wanted_networks(), self.pool.wanted_groups()
 
     async def _follow_always(self) -> None:
         while True:
@@ -314,8 +330,10 @@ class Agent:
 
     def _trim_later(self) -> None:
         """Has what conditions name without need taken out of them in a while, once for many unplugs."""
-        useful, networks = self._useful()
-        if self._trim_timer is None and (self.pool.asked - useful or self.pool.asked_networks - networks):
+        pool = self.pool
+        asked = (pool.asked, pool.asked_networks, pool.asked_groups)
+        unneeded = any(named - useful for named, useful in zip(asked, self._useful(), strict=True))
+        if self._trim_timer is None and unneeded:
             self._trim_timer = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._trim_now)
 
     def _trim_now(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, Operation, OutcomeUnknown, TransactError
+from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, Operation, OutcomeUnknown, Select, TransactError
 from vnet.agent import writes
 from vnet.agent.claims import Act, Decision, copied, decide
 from vnet.agent.pool import PoolFold
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.2
 # How long a host that a VIF has left goes on relaying to it: till switches that learn MACs have heard the announcements.
 RELAY_S = 1.0
+# How long a VIF that moved here may go on with TCP connections whose beginning this host's connection tracking has not seen.
+PICKUP_S = 300.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 Note = Callable[[str, str, Binding], None]
@@ -53,6 +55,7 @@ class Bindings:
         self._now_ms = now_ms
         self._writing: set[str] = set()
         self._copying: set[str] = set()
+        self._settling: set[str] = set()
         self._leaving: set[str] = set()
         self.ports: dict[str, LocalPort] = {}  # by VIF id
         self.touched: set[str] = set()  # VIFs to decide about
@@ -100,10 +103,23 @@ class Bindings:
         mine = view.binding(vif.network, vif_id, self._pool.me)
         decision = decide(self._pool.me, vif, view.networks.get(vif.network), where, mine, vif_id in self.ports)
         port = self.ports.get(vif_id)
-        problem = decision.problem or (port.problem if port else "")
+        problem = decision.problem or (port.problem if port else "") or self._unknown_group(vif)
         if problem:
             self.problems[vif_id] = problem
         self._carry_out(vif, mine, decision)
+        if vif_id not in self._settling and self._settles(vif_id) is not None:
+            self._settling.add(vif_id)
+            self._spawn(self._settle(vif_id))
+
+    def _unknown_group(self, vif: Vif) -> str:
+        """What to say of a VIF here that is in a group whose rules did not come: it stays silent. Till then, it is waited for."""
+        missing = [group for group in vif.groups if group not in self._pool.compiler.view.groups]
+        if not missing or vif.id not in self.ports:
+            return ""
+        if not self._pool.asked_groups >= set(missing):
+            self.incomplete.add(vif.id)
+            return ""
+        return f"the pool has no security group {missing[0]}"
 
     def _decide_unknown(self, vif_id: str) -> None:
         if vif_id in self.ports:
@@ -146,6 +162,7 @@ class Bindings:
             state=state,
             addresses=vif.addresses,
             groups=vif.groups,
+            moved=state is BindingState.HELD and bool(vif.groups),
             unlocked=vif.locking_mode is LockingMode.UNLOCKED,
             since=self._now_ms(),
         )
@@ -201,6 +218,36 @@ class Bindings:
                 await asyncio.sleep(RETRY_S)  # by then the row that was written is here
         finally:
             self._copying.discard(vif_id)
+
+    def _settles(self, vif_id: str) -> Binding | None:
+        """This host's binding of a VIF that has moved here of late, as the database has it."""
+        mine = self._pool.mine.get(vif_id)
+        return mine if mine is not None and mine.moved and mine.state is BindingState.ACTIVE else None
+
+    async def _settle(self, vif_id: str) -> None:
+        """Takes back that a VIF has moved here of late, PICKUP_S after it became active: its connections are known by then.
+
+        When that was is asked of the database, so that a restart of this agent changes nothing.
+        """
+        try:
+            while (mine := self._settles(vif_id)) is not None:
+                row = self._pool.locate(mine)
+                try:
+                    (rows,) = await self._client.transact(Select("Binding", row, ("since",)))
+                    since_s = rows[0]["since"] / 1000 if rows else 0  # without a row, there is nothing to wait for
+                    # Another's clock may have said it, so never wait longer than from now.
+                    left_s = min(since_s + PICKUP_S - self._now_ms() / 1000, PICKUP_S)
+                    if left_s > 0:
+                        await asyncio.sleep(left_s)
+                        continue
+                    await self._client.transact(writes.settle(mine, row))
+                except (ConnectionLost, NotConnected, OutcomeUnknown):
+                    await self._client.wait_connected()
+                except TransactError as error:
+                    log.warning("binding not settled: %s", error, extra=about(vif=vif_id))
+                await asyncio.sleep(RETRY_S)  # by then the row that was written is here
+        finally:
+            self._settling.discard(vif_id)
 
     async def _write(self, vif_id: str) -> None:
         """Brings the database to what was decided about one VIF, over lost connections."""

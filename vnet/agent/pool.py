@@ -1,7 +1,7 @@
 """The agent's window on the pool database: rows folded into the compiler, and conditions that keep it small.
 
 One rule: the replica holds what this host needs and no more: its own rows, the VIFs it has ports for or is to have, their
-networks, and who else is on those.
+networks, who else is on those, and the security groups they are in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ovsctl.ovsdb import Change, Monitor, Replica, Row, Uuid, by_uuid
 from ovsctl.ovsdb import Where as RowWhere
 from vnet.compile import Compiler
-from vnet.model import Binding, Host, InvalidValue, Network, Owner, Pool, Uplink, Vif
+from vnet.model import Binding, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
 from vnet.pool.rows import from_row, host_from_rows, uplink_from_row
 from vnet.pool.writes import by_key
 
@@ -33,6 +33,7 @@ def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
         "Uplink": Monitor(where=(("host", "==", me),)),
         "Vif": Monitor(where=vif_condition(me, ports)),
         "Network": Monitor(where=False),
+        "SecurityGroup": Monitor(where=False),
         "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
     }
 
@@ -48,6 +49,11 @@ def network_conditions(me: str, networks: Iterable[str]) -> tuple[Where, Where]:
     named = tuple(("name", "==", name) for name in ordered)
     bound = tuple(("network", "==", name) for name in ordered)
     return named or False, (("host", "==", me), *bound)
+
+
+def group_condition(groups: Iterable[str]) -> Where:
+    """The security groups a host needs. Of those that their rules name it needs no rows: bindings say who is in them."""
+    return tuple(("name", "==", name) for name in sorted(groups)) or False
 
 
 def next_asked(asked: Set[str], needed: Set[str], useful: Set[str], *, trim: bool) -> Set[str]:
@@ -79,6 +85,7 @@ class PoolFold:
         self.asked_networks: Set[str] = (
             frozenset()
         )  # those whose row and bindings it names, and the pool has answered for
+        self.asked_groups: Set[str] = frozenset()  # likewise
         self.doubtful: set[str] = (
             set()
         )  # VIFs with a port or binding here whose row went: deleted, or only wanted elsewhere
@@ -89,6 +96,7 @@ class PoolFold:
             "Host": self._host,
             "Uplink": self._uplink,
             "Network": self._network,
+            "SecurityGroup": self._group,
             "Vif": self._vif,
             "Binding": self._binding,
         }
@@ -124,6 +132,10 @@ class PoolFold:
     def wanted_networks(self) -> set[str]:
         """The networks of the VIFs that are, are to be, or were here."""
         return {vif.network for vif in self.compiler.view.vifs.values()} | {b.network for b in self.mine.values()}
+
+    def wanted_groups(self) -> set[str]:
+        """The security groups of the VIFs that are, or are to be, here."""
+        return {group for vif in self.compiler.view.vifs.values() for group in vif.groups}
 
     def locate(self, value: Vif | Binding) -> RowWhere:
         """The row of a VIF or a binding: by its UUID where it is known, which costs the server nothing, else by its key."""
@@ -182,6 +194,13 @@ class PoolFold:
                 self.compiler.drop_network(old["name"])
         else:
             self.compiler.set_network(from_row(Network, new))
+
+    def _group(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            if old is not None:
+                self.compiler.drop_group(old["name"])
+        else:
+            self.compiler.set_group(from_row(SecurityGroup, new))
 
     def _vif(self, old: Row | None, new: Row | None) -> None:
         if new is None:

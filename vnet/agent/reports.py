@@ -20,6 +20,9 @@ from vnet.model import AgentStatus, Binding, BindingState, Event, NetworkType
 
 log = logging.getLogger(__name__)
 
+# The (network, VIF) whose bindings changed, the pool's generation, the security groups whose rules are known.
+Taken = tuple[set[tuple[str, str]], int, frozenset[str]]
+
 RETRY_S = 0.5
 WARNINGS = ("drift", "problem", "refused")
 EVENT_DELAY_S = 0.05  # an event waits for what is more urgent, and goes along with it
@@ -57,6 +60,7 @@ class Reporter:
         self._row: Uuid | None = None  # of the agent's status
         self._wake = asyncio.Event()
         self._programmed_generation = 0
+        self._programmed_groups: frozenset[str] = frozenset()
         self.changed: set[tuple[str, str]] = set()  # (network, VIF) whose bindings changed and are not programmed yet
 
     def event(self, kind: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
@@ -72,18 +76,19 @@ class Reporter:
         """There is something to say that waits for no barrier."""
         self._wake.set()
 
-    def take(self) -> tuple[set[tuple[str, str]], int]:
+    def take(self) -> Taken:
         """What a push that starts now will have programmed."""
         changed, self.changed = self.changed, set()
-        return changed, self._pool.generation
+        return changed, self._pool.generation, frozenset(self._pool.compiler.view.groups)
 
-    def programmed(self, taken: tuple[set[tuple[str, str]], int]) -> None:
+    def programmed(self, taken: Taken) -> None:
         """The push that `taken` was for has been answered by a barrier."""
         self._due |= taken[0]
         self._programmed_generation = max(self._programmed_generation, taken[1])
+        self._programmed_groups = taken[2]
         self._wake.set()
 
-    def not_programmed(self, taken: tuple[set[tuple[str, str]], int]) -> None:
+    def not_programmed(self, taken: Taken) -> None:
         """The push failed: what it was for is still to be done."""
         self.changed |= taken[0]
 
@@ -148,7 +153,8 @@ class Reporter:
         if vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
             if self._needs_devices(network):
                 return None
-            if self._ready.get(vif_id) != mine.epoch:
+            # Without the rules of each of its groups it is silent; it is looked at again when they come.
+            if self._ready.get(vif_id) != mine.epoch and self._programmed_groups.issuperset(vif.groups):
                 self._ready[vif_id] = mine.epoch
                 operations.append(writes.ready(mine, self._pool.locate(mine), self._now_ms()))
         where = view.location(network, vif_id)

@@ -39,14 +39,19 @@ def copy(binding: Binding, row: Where) -> Operation:
     )
 
 
+def settle(binding: Binding, row: Where) -> Operation:
+    """The VIF's move to this host is over for its connections too."""
+    return Update("Binding", _still(binding, row), {"moved": False})
+
+
 def release(binding: Binding, row: Where) -> Operation:
     """Takes this host's binding away, unless it has been renewed since."""
     return Delete("Binding", _still(binding, row))
 
 
 def ready(binding: Binding, row: Where, now_ms: int) -> Operation:
-    """The host's flows for a binding were answered by a barrier."""
-    return Update("Binding", _still(binding, row), {"ready": True, "since": now_ms})
+    """The host's flows for a binding were answered by a barrier. Said again, as by an agent that restarted, it changes nothing."""
+    return Update("Binding", (*_still(binding, row), ("ready", "==", False)), {"ready": True, "since": now_ms})
 
 
 def acknowledge(binding: Binding, row: Where, host: str) -> Operation:

@@ -14,7 +14,7 @@ import pytest
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Select, Update
 from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of, until
-from vnet.model import Binding, Host, Network, NetworkType, Vif
+from vnet.model import Binding, Host, Network, NetworkType, SecurityGroup, Vif
 from vnet.pool.rows import TABLE_OF, to_columns
 
 SHARED = Network("shared", NetworkType.VXLAN, 1, 1450, key=5001)
@@ -95,10 +95,11 @@ async def pool(members: int, others: int) -> AsyncIterator[PoolUnderTest]:
         yield made
 
 
-async def cost_of_a_plug(members: int, others: int) -> dict[str, Cost]:
+async def cost_of_a_plug(members: int, others: int, groups: tuple[str, ...] = ()) -> dict[str, Cost]:
     """What it costs each host that a VIF of the shared network, wanted on xen1, is plugged there and becomes ready."""
     async with pool(members, others) as made:
-        await made.insert(vif("new", 9, "shared", host="xen1"))
+        await made.insert(*(SecurityGroup(name, number) for number, name in enumerate(groups, 1)))
+        await made.insert(vif("new", 9, "shared", host="xen1", groups=groups))
         await until(lambda: "new/0" in made.hosts["xen1"].agent.compiler.view.vifs, "xen1 knows that it is to come")
         await settled(made)
         before = {name: Cost.of(host) for name, host in made.hosts.items()}
@@ -124,6 +125,15 @@ async def test_a_plug_costs_the_same_in_networks_and_pools_of_any_size() -> None
         assert (here.rows_read, here.full, here.conditions_set) == (3, 0, 0)
         assert 3 <= here.recomputed <= 9
         assert here.messages <= FLOWS_OF_A_VIF
+
+
+async def test_a_plug_of_a_vif_in_groups_costs_others_what_any_plug_does() -> None:
+    costs = await cost_of_a_plug(5, 5, ("db", "web"))
+    assert costs["xen3"] == Cost(rows_read=1, recomputed=0, full=0, messages=0, conditions_set=0)
+    assert costs["xen2"] == Cost(rows_read=2, recomputed=1, full=0, messages=1, conditions_set=0)
+    # Its groups came when it was wanted here.
+    here = costs["xen1"]
+    assert (here.rows_read, here.full, here.conditions_set) == (3, 0, 0)
 
 
 async def test_what_one_agent_reports_is_not_sent_to_the_others() -> None:
