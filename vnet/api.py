@@ -146,6 +146,37 @@ class NetworkSpec(_Struct, frozen=True, kw_only=True):
     mtu: int | None = None
 
 
+class Rule(_Struct, frozen=True, kw_only=True):
+    """A rule of a security group. remote: "any", a CIDR, or a group's name. ports: numbers, and ranges as "443-445"."""
+
+    name: str
+    direction: Literal["ingress", "egress"]
+    protocol: Literal["tcp", "udp", "icmp"] | int | None = None
+    ports: list[int | str] = []
+    remote: str = "any"
+    action: Literal["allow", "drop"] = "allow"
+
+
+class SecurityGroup(_Answer, frozen=True, kw_only=True):
+    """Rules, and what happens to a connection that none matches. vifs: how many are in it."""
+
+    name: str
+    number: int
+    ingress: str
+    egress: str
+    rules: list[Rule]
+    owner: str
+    vifs: int = 0
+
+
+class SecurityGroupSpec(_Struct, frozen=True, kw_only=True):
+    """A security group as a toolstack makes it, or changes it: it then is what the call says."""
+
+    ingress: Literal["allow", "drop"] = "drop"
+    egress: Literal["allow", "drop"] = "allow"
+    rules: list[Rule] = []
+
+
 class Vif(_Answer, frozen=True, kw_only=True):
     id: str
     network: str
@@ -159,6 +190,7 @@ class Vif(_Answer, frozen=True, kw_only=True):
     incoming: str | None
     owner: str
     place: Place
+    security_groups: list[str] = []
     migration: Migration | None = None
 
 
@@ -173,6 +205,7 @@ class VifSpec(_Struct, frozen=True, kw_only=True):
     locking_mode: Literal["locked", "unlocked", "disabled"] | None = None
     trunk: list[int] | Rest | None = None
     host: str | None = None
+    security_groups: list[str] | None = None
 
 
 class NewVif(VifSpec, frozen=True, kw_only=True):
@@ -204,6 +237,8 @@ class Binding(_Answer, frozen=True, kw_only=True):
     ready: bool
     acked: list[str]
     since: str | None
+    security_groups: list[str] = []
+    moved: bool = False
 
 
 class Event(_Answer, frozen=True, kw_only=True):
@@ -226,6 +261,12 @@ class PlugCall(_Struct, frozen=True, kw_only=True):
 
     host: str
     wait_s: float = 0.0
+
+
+class GroupsCall(_Struct, frozen=True, kw_only=True):
+    """The security groups that a VIF is to be in, instead of those it is in."""
+
+    security_groups: list[str]
 
 
 class PrepareCall(_Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("vnet.cli.check:check", "Hold a document's expectations against its twin."),
     "matrix": ("vnet.cli.check:matrix", "Who reaches whom: a table, JSON or a picture."),
     "status": ("vnet.cli.show:status", "The pool, and what in it is not as desired."),
-    "show": ("vnet.cli.show:show", "List hosts, networks, VIFs or bindings."),
+    "show": ("vnet.cli.show:show", "List hosts, networks, security groups, VIFs or bindings."),
     "events": ("vnet.cli.show:events", "What happened in the pool."),
     "vif": ("vnet.cli.vif:vif", "Create, plug, move and delete VIFs."),
     "vm": ("vnet.cli.vm:vm", "The same for VMs: all VIFs of one as a unit."),

@@ -19,8 +19,10 @@ from vnet.model import (
     NetworkType,
     Owner,
     PoolState,
+    SecurityGroup,
     Trunk,
     Uplink,
+    Verdict,
     Vif,
     Vm,
 )
@@ -54,6 +56,7 @@ def running_state(client: Client) -> tuple[PoolState, Document]:
         vms={one.name: Vm(one.name, one.host, Owner(one.owner)) for one in client.vms()},
         vifs=vifs,
         bindings=bindings,
+        groups={one.name: _group(one) for one in client.security_groups()},
     )
     return running, document
 
@@ -121,6 +124,13 @@ def _network(one: api.Network, known: Network | None) -> Network:
     return Network(one.name, kind, one.number, one.mtu, key, tag, one.uplink, frozenset(one.hosts), Owner(one.owner))
 
 
+def _group(one: api.SecurityGroup) -> SecurityGroup:
+    from vnet.controller.groups import rule_of  # noqa: PLC0415
+
+    rules = tuple(map(rule_of, one.rules))
+    return SecurityGroup(one.name, one.number, Verdict(one.ingress), Verdict(one.egress), rules, Owner(one.owner))
+
+
 def _vif(one: api.Vif) -> Vif:
     trunk = None if one.trunk is None else Trunk() if one.trunk == "all" else Trunk(tuple(one.trunk))
     return Vif(
@@ -135,10 +145,23 @@ def _vif(one: api.Vif) -> Vif:
         host=one.host,
         incoming=one.incoming,
         owner=Owner(one.owner),
+        groups=tuple(one.security_groups),
     )
 
 
 def _binding(one: api.Binding, vif: Vif) -> Binding:
     unlocked = vif.locking_mode is LockingMode.UNLOCKED
     state, addresses = BindingState(one.state), tuple(one.addresses)
-    return Binding(one.vif, one.host, one.network, one.mac, one.epoch, state, addresses, unlocked, one.ready)
+    return Binding(
+        vif=one.vif,
+        host=one.host,
+        network=one.network,
+        mac=one.mac,
+        epoch=one.epoch,
+        state=state,
+        addresses=addresses,
+        unlocked=unlocked,
+        ready=one.ready,
+        groups=tuple(one.security_groups),
+        moved=one.moved,
+    )

@@ -31,6 +31,14 @@ NETWORKS: list[Column] = [
     ("VIFS", lambda n: n.vifs),
     ("OWNER", lambda n: n.owner),
 ]
+GROUPS: list[Column] = [
+    ("SECURITY GROUP", lambda g: g.name),
+    ("INGRESS", lambda g: g.ingress),
+    ("EGRESS", lambda g: g.egress),
+    ("RULES", lambda g: [rule.name for rule in g.rules]),
+    ("VIFS", lambda g: g.vifs),
+    ("OWNER", lambda g: g.owner),
+]
 VIFS: list[Column] = [
     ("VIF", lambda v: v.id),
     ("NETWORK", lambda v: v.network),
@@ -115,6 +123,14 @@ def networks(output: str) -> None:
     """The networks."""
     with connected() as client:
         emit(client.networks(), output, NETWORKS)
+
+
+@show.command("security-groups")
+@output_option
+def security_groups(output: str) -> None:
+    """The security groups, and what they do where no rule matches; with -o yaml their rules."""
+    with connected() as client:
+        emit(client.security_groups(), output, GROUPS)
 
 
 def vif_filters(function: Any) -> Any:

@@ -40,14 +40,16 @@ def _trunk(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--address", "addresses", multiple=True, help="Repeat for several.")
 @click.option("--locking-mode", type=click.Choice(["locked", "unlocked", "disabled"]))
 @click.option("--trunk", callback=_trunk, metavar="TAGS", help="all, or tags as 10,20.")
+@click.option("--security-group", "groups", multiple=True, metavar="NAME", help="Repeat for several.")
 @click.option("--host", metavar="NAME", help="Where it is to run; left out, wherever it is plugged.")
 @output_option
-def create(id: str | None, addresses: tuple[str, ...], output: str, **given: Any) -> None:
+def create(id: str | None, addresses: tuple[str, ...], groups: tuple[str, ...], output: str, **given: Any) -> None:
     """Make a VIF. Making the same one again changes nothing."""
     from vnet.client import NewVif  # noqa: PLC0415 - loads an HTTP library
 
     with connected() as client:
-        made = client.create_vif(NewVif(id=id, addresses=list(addresses) or None, **given))
+        spec = NewVif(id=id, addresses=list(addresses) or None, security_groups=list(groups) or None, **given)
+        made = client.create_vif(spec)
         emit(made, output, VIFS)
 
 
@@ -67,6 +69,16 @@ def get(id: str, output: str) -> None:
     """Show one VIF."""
     with connected() as client:
         emit(client.vif(id), output, VIFS)
+
+
+@vif.command("security-groups")
+@click.argument("id")
+@click.argument("groups", nargs=-1)
+@output_option
+def security_groups(id: str, groups: tuple[str, ...], output: str) -> None:
+    """Have a VIF obey these security groups instead of those it is in: none for no filter."""
+    with connected() as client:
+        emit(client.set_security_groups(id, groups), output, VIFS)
 
 
 @vif.command()

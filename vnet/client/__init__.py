@@ -5,7 +5,7 @@ with Client("unix:/run/vnet/controller.sock") as client:
     client.migrate(Unit.of_vm("web1"), "xen3")
 """
 
-from vnet.api import HostSpec, NetworkSpec, NewVif, VifSpec, VmSpec
+from vnet.api import HostSpec, NetworkSpec, NewVif, Rule, SecurityGroupSpec, VifSpec, VmSpec
 from vnet.client.aio import AsyncClient
 from vnet.client.blocking import Client
 from vnet.client.errors import (
@@ -33,6 +33,8 @@ __all__ = [
     "NewVif",
     "NotFound",
     "Refused",
+    "Rule",
+    "SecurityGroupSpec",
     "TimedOut",
     "Unauthorized",
     "Unit",

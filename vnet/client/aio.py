@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -94,6 +94,22 @@ class AsyncClient:
         """Remove a network without VIFs."""
         await self._do(requests.delete_network(name))
 
+    async def security_groups(self) -> list[api.SecurityGroup]:
+        """All security groups."""
+        return await self._do(requests.security_groups())
+
+    async def security_group(self, name: str) -> api.SecurityGroup:
+        """One security group with its rules."""
+        return await self._do(requests.security_group(name))
+
+    async def put_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.SecurityGroup:
+        """Make a security group, or give it these rules instead of those it has."""
+        return await self._do(requests.put_security_group(name, spec))
+
+    async def delete_security_group(self, name: str) -> None:
+        """Remove a security group that no VIF is in and no rule names."""
+        await self._do(requests.delete_security_group(name))
+
     async def vifs(
         self, *, host: str | None = None, network: str | None = None, vm: str | None = None, state: str | None = None
     ) -> list[api.Vif]:
@@ -115,6 +131,10 @@ class AsyncClient:
     async def delete_vif(self, id: str) -> None:
         """Remove a VIF."""
         await self._do(requests.delete_vif(id))
+
+    async def set_security_groups(self, id: str, groups: Iterable[str]) -> api.Vif:
+        """Have a VIF obey these security groups instead of those it is in; also while it runs."""
+        return await self._do(requests.put_groups_of_vif(id, api.GroupsCall(security_groups=list(groups))))
 
     async def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0) -> api.Vif:
         """Want a VIF on a host, and wait until it is ready there. The port is added on that host."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -92,6 +92,22 @@ class Client:
         """Remove a network without VIFs."""
         self._do(requests.delete_network(name))
 
+    def security_groups(self) -> list[api.SecurityGroup]:
+        """All security groups."""
+        return self._do(requests.security_groups())
+
+    def security_group(self, name: str) -> api.SecurityGroup:
+        """One security group with its rules."""
+        return self._do(requests.security_group(name))
+
+    def put_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.SecurityGroup:
+        """Make a security group, or give it these rules instead of those it has."""
+        return self._do(requests.put_security_group(name, spec))
+
+    def delete_security_group(self, name: str) -> None:
+        """Remove a security group that no VIF is in and no rule names."""
+        self._do(requests.delete_security_group(name))
+
     def vifs(
         self, *, host: str | None = None, network: str | None = None, vm: str | None = None, state: str | None = None
     ) -> list[api.Vif]:
@@ -113,6 +129,10 @@ class Client:
     def delete_vif(self, id: str) -> None:
         """Remove a VIF."""
         self._do(requests.delete_vif(id))
+
+    def set_security_groups(self, id: str, groups: Iterable[str]) -> api.Vif:
+        """Have a VIF obey these security groups instead of those it is in; also while it runs."""
+        return self._do(requests.put_groups_of_vif(id, api.GroupsCall(security_groups=list(groups))))
 
     def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0) -> api.Vif:
         """Want a VIF on a host, and wait until it is ready there. The port is added on that host."""

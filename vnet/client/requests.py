@@ -152,6 +152,22 @@ def delete_network(name: str) -> Call[None]:
     return _send("DELETE", None, None, "networks", name)
 
 
+def security_groups() -> Call[list[api.SecurityGroup]]:
+    return _get(list[api.SecurityGroup], "security-groups")
+
+
+def security_group(name: str) -> Call[api.SecurityGroup]:
+    return _get(api.SecurityGroup, "security-groups", name)
+
+
+def put_security_group(name: str, spec: api.SecurityGroupSpec) -> Call[api.SecurityGroup]:
+    return _send("PUT", api.SecurityGroup, spec, "security-groups", name)
+
+
+def delete_security_group(name: str) -> Call[None]:
+    return _send("DELETE", None, None, "security-groups", name)
+
+
 def vifs(host: str | None, network: str | None, vm: str | None, state: str | None) -> Call[list[api.Vif]]:
     return _get(list[api.Vif], "vifs", host=host, network=network, vm=vm, state=state)
 
@@ -170,6 +186,10 @@ def create_vif(spec: api.NewVif) -> Call[api.Vif]:
 
 def delete_vif(id: str) -> Call[None]:
     return _send("DELETE", None, None, "vifs", id)
+
+
+def put_groups_of_vif(id: str, call: api.GroupsCall) -> Call[api.Vif]:
+    return _send("PUT", api.Vif, call, "vifs", id, "security-groups")
 
 
 def plug_vif(id: str, call: api.PlugCall) -> Call[api.Vif]:

@@ -6,20 +6,19 @@ and says which field differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 from typing import TypeVar
 
 from vnet import api
-from vnet.controller.errors import Conflict, Invalid, NotFound
+from vnet.controller.errors import Conflict, Invalid
+from vnet.controller.groups import check_groups
+from vnet.controller.outcomes import Outcome, checked, reference
 from vnet.controller.where import place_problem
 from vnet.model import (
     BondHash,
     BondMode,
     Host,
-    InvalidValue,
     LacpTime,
     LockingMode,
     Network,
@@ -36,42 +35,13 @@ from vnet.model import (
 )
 from vnet.model.allocate import KEY_SPACE, Exhausted, Ids
 from vnet.model.values import MIN_MTU
-from vnet.pool.changes import Delete, Insert, RowChange
+from vnet.pool.changes import Delete, Insert
 from vnet.pool.view import PoolView
-from vnet.topology.nearest import listing, nearest
+from vnet.topology.nearest import listing
 from vnet.topology.view import Range
 
 T = TypeVar("T")
 Asked = list[tuple[str, object, object]]  # (field, what the call says or None, what is)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a call comes to: the rows to write (none: it is so already), and the name of the object it is about."""
-
-    name: str
-    changes: tuple[RowChange, ...] = ()
-
-
-def find(kind: str, name: str, among: Mapping[str, T]) -> T:
-    """The object of that name; raises NotFound, with the nearest name if it looks like a typo."""
-    found = among.get(name)
-    if found is None:
-        raise NotFound(f"unknown-{kind.lower()}", f"there is no {kind} {name}{_hint(name, among)}", name)
-    return found
-
-
-def _hint(name: str, among: Collection[str]) -> str:
-    meant = nearest(name, among)
-    return f"; did you mean {meant}?" if meant is not None else ""
-
-
-def _reference(kind: str, field: str, name: str, among: Mapping[str, T]) -> T:
-    """Like `find`, for a name inside a body: there it is bad input."""
-    found = among.get(name)
-    if found is None:
-        raise Invalid(f"unknown-{kind}", f"{field}: there is no {kind} {name}{_hint(name, among)}", field)
-    return found
 
 
 def _same(kind: str, name: str, asked: Asked) -> None:
@@ -105,19 +75,21 @@ def make_vif(view: PoolView, id: str | None, spec: api.VifSpec) -> Outcome:
     """The rows of a new VIF, and of its VM if there is none. Raises Invalid, Conflict."""
     state = view.state
     id = _vif_id(id, spec)
-    trunk = None if spec.trunk is None else _checked(lambda: Trunk(_tags(spec.trunk)))
+    trunk = None if spec.trunk is None else checked(lambda: Trunk(_tags(spec.trunk)))
     addresses = None if spec.addresses is None else tuple(sorted(set(spec.addresses)))
+    groups = None if spec.security_groups is None else tuple(sorted(set(spec.security_groups)))
     mac = spec.mac.lower().replace("-", ":") if spec.mac is not None else None
     have = state.vifs.get(id)
     if have is not None:
         mode = LockingMode(spec.locking_mode) if spec.locking_mode is not None else None
         asked: Asked = [("network", spec.network, have.network), ("mac", mac, have.mac), ("vm", spec.vm, have.vm)]
         asked += [("addresses", addresses, have.addresses), ("locking_mode", mode, have.locking_mode)]
-        _same("vif", id, [*asked, ("index", spec.index, have.index), ("trunk", trunk, have.trunk)])
+        asked += [("index", spec.index, have.index), ("trunk", trunk, have.trunk)]
+        _same("vif", id, [*asked, ("security_groups", groups, have.groups)])
         return Outcome(id)
-    network = _reference("network", "network", spec.network, state.networks)
+    network = reference("network", "network", spec.network, state.networks)
     default = state.pool.locking_mode if state.pool is not None else LockingMode.LOCKED
-    vif = _checked(
+    vif = checked(
         lambda: Vif(
             id=id,
             network=network.name,
@@ -129,11 +101,12 @@ def make_vif(view: PoolView, id: str | None, spec: api.VifSpec) -> Outcome:
             trunk=trunk,
             host=spec.host or _vm_host(state, spec.vm),
             owner=Owner.TOOLSTACK,
+            groups=groups or (),
         )
     )
     _check_vif(view, vif, network)
     new_vm = vif.vm is not None and vif.vm not in state.vms
-    vm = (Insert(_checked(lambda: Vm(vif.vm or "", spec.host, Owner.TOOLSTACK))),) if new_vm else ()
+    vm = (Insert(checked(lambda: Vm(vif.vm or "", spec.host, Owner.TOOLSTACK))),) if new_vm else ()
     return Outcome(id, (*vm, Insert(vif)))
 
 
@@ -184,10 +157,11 @@ def _check_vif(view: PoolView, vif: Vif, network: Network) -> None:
     if vif.trunk is not None and (network.type is not NetworkType.VLAN or network.tag != 0):
         raise Invalid("trunk", f"trunk: only on an untagged VLAN network, and {network.name} is not one", "trunk")
     if vif.host is not None:
-        _reference("host", "host", vif.host, state.hosts)
+        reference("host", "host", vif.host, state.hosts)
         reason = place_problem(view, vif, vif.host)
         if reason is not None:
             raise Invalid(reason.code, f"host: {reason.text}", "host")
+    check_groups(state, vif)
     _check_addresses(state, vif)
     for other in state.vifs.values():
         if other.network != network.name:
@@ -217,13 +191,6 @@ def _check_addresses(state: PoolState, vif: Vif) -> None:
             raise Invalid("address-reserved", f"addresses: {address} is {why} ({found.cidr})", "addresses")
 
 
-def _checked(make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except InvalidValue as error:
-        raise Invalid("invalid-value", str(error), error.field) from None
-
-
 # --- networks -------------------------------------------------------------------------------------
 
 
@@ -231,7 +198,7 @@ def make_network(view: PoolView, name: str, spec: api.NetworkSpec) -> Outcome:
     """The row of a new network; what the call leaves out is allocated or computed. Raises Invalid, Conflict."""
     state = view.state
     kind = NetworkType(spec.type)
-    hosts = frozenset(_reference("host", "hosts", host, state.hosts).name for host in spec.hosts)
+    hosts = frozenset(reference("host", "hosts", host, state.hosts).name for host in spec.hosts)
     tag = 0 if spec.tag == "untagged" else spec.tag
     have = state.networks.get(name)
     if have is not None:
@@ -249,7 +216,7 @@ def make_network(view: PoolView, name: str, spec: api.NetworkSpec) -> Outcome:
     except Exhausted as error:
         raise Conflict("exhausted", str(error)) from None
     mtu = _mtu(state, kind, spec, hosts)
-    network = _checked(lambda: Network(name, kind, number, mtu, key, tag, spec.uplink, hosts, Owner.TOOLSTACK))
+    network = checked(lambda: Network(name, kind, number, mtu, key, tag, spec.uplink, hosts, Owner.TOOLSTACK))
     _check_network(state, network)
     return Outcome(name, (Insert(network),))
 
@@ -311,8 +278,8 @@ def make_vm(view: PoolView, name: str, spec: api.VmSpec) -> Outcome:
         _same("vm", name, [("host", spec.host, have.host)])
         return Outcome(name)
     if spec.host is not None:
-        _reference("host", "host", spec.host, view.state.hosts)
-    return Outcome(name, (Insert(_checked(lambda: Vm(name, spec.host, Owner.TOOLSTACK))),))
+        reference("host", "host", spec.host, view.state.hosts)
+    return Outcome(name, (Insert(checked(lambda: Vm(name, spec.host, Owner.TOOLSTACK))),))
 
 
 def drop_vm(view: PoolView, name: str) -> Outcome:
@@ -329,13 +296,13 @@ def drop_vm(view: PoolView, name: str) -> Outcome:
 def _uplink(spec: api.Uplink) -> Uplink:
     mode = BondMode(spec.mode) if spec.mode is not None else None
     members = tuple(sorted(spec.members))
-    return _checked(lambda: Uplink(spec.name, members, mode, LacpTime(spec.lacp_time), BondHash(spec.hash), spec.mtu))
+    return checked(lambda: Uplink(spec.name, members, mode, LacpTime(spec.lacp_time), BondHash(spec.hash), spec.mtu))
 
 
 def make_host(view: PoolView, name: str, spec: api.HostSpec) -> Outcome:
     """The rows of a new host."""
     uplinks = tuple(sorted((_uplink(uplink) for uplink in spec.uplinks), key=lambda uplink: uplink.name))
-    host = _checked(lambda: Host(name, spec.address, uplinks, Owner.TOOLSTACK))
+    host = checked(lambda: Host(name, spec.address, uplinks, Owner.TOOLSTACK))
     names = [uplink.name for uplink in uplinks]
     if len(set(names)) < len(names):
         raise Invalid("uplink-twice", "uplinks: a name stands there twice", "uplinks")

@@ -7,7 +7,7 @@ from uuid import uuid4
 from vnet import api
 from vnet.controller.calls import Call
 from vnet.controller.errors import Invalid, Unavailable
-from vnet.controller.making import find
+from vnet.controller.outcomes import find
 from vnet.controller.where import host_problem
 from vnet.model import InvalidValue
 from vnet.pool.database import now_ms

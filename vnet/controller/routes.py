@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vnet import api
-from vnet.controller import applying, making, moving, probing
+from vnet.controller import applying, groups, making, moving, probing
 from vnet.controller.calls import Call, Handler, Route
 from vnet.controller.errors import Invalid, NotFound
-from vnet.controller.making import find
+from vnet.controller.outcomes import find
 from vnet.controller.service import Service, Unit
 from vnet.controller.views import (
     show_binding,
+    show_group,
+    show_groups,
     show_host,
     show_hosts,
     show_migration,
@@ -95,6 +97,28 @@ async def delete_network(call: Call[None]) -> None:
     await call.service.configure(lambda view: making.drop_network(view, call.id))
 
 
+# --- security groups ------------------------------------------------------------------------------
+
+
+async def list_groups(call: Call[None]) -> list[api.SecurityGroup]:
+    return show_groups(call.service.view())
+
+
+async def get_group(call: Call[None]) -> api.SecurityGroup:
+    view = call.service.view()
+    group = find("security group", call.id, view.state.groups)
+    return show_group(group, sum(call.id in vif.groups for vif in view.state.vifs.values()))
+
+
+async def put_group(call: Call[api.SecurityGroupSpec]) -> api.SecurityGroup:
+    await call.service.configure(lambda view: groups.make_group(view, call.id, call.body))
+    return await get_group(call)  # type: ignore[arg-type]  # which has no use for the body
+
+
+async def delete_group(call: Call[None]) -> None:
+    await call.service.configure(lambda view: groups.drop_group(view, call.id))
+
+
 # --- VIFs -----------------------------------------------------------------------------------------
 
 VIF_FILTERS = {
@@ -141,6 +165,11 @@ async def post_vif(call: Call[api.NewVif]) -> api.Vif:
 
 async def delete_vif(call: Call[None]) -> None:
     await call.service.configure(lambda view: making.drop_vif(view, call.id))
+
+
+async def put_groups_of_vif(call: Call[api.GroupsCall]) -> api.Vif:
+    await call.service.configure(lambda view: groups.set_groups(view, call.id, call.body.security_groups))
+    return _vif(call.service, call.id)
 
 
 async def plug(call: Call[api.PlugCall]) -> api.Vif:
@@ -314,11 +343,53 @@ def routes() -> list[Route]:
             tag="networks",
         ),
         Route("DELETE", "/v1/networks/{id}", "Remove a network without VIFs.", None, delete_network, tag="networks"),
+        Route(
+            "GET",
+            "/v1/security-groups",
+            "All security groups.",
+            list[api.SecurityGroup],
+            list_groups,
+            tag="security groups",
+        ),
+        Route(
+            "GET",
+            "/v1/security-groups/{id}",
+            "One security group with its rules.",
+            api.SecurityGroup,
+            get_group,
+            tag="security groups",
+        ),
+        Route(
+            "PUT",
+            "/v1/security-groups/{id}",
+            "Make a security group, or give it these rules instead of those it has.",
+            api.SecurityGroup,
+            put_group,
+            body=api.SecurityGroupSpec,
+            tag="security groups",
+        ),
+        Route(
+            "DELETE",
+            "/v1/security-groups/{id}",
+            "Remove a security group that no VIF is in and no rule names.",
+            None,
+            delete_group,
+            tag="security groups",
+        ),
         Route("GET", "/v1/vifs", "VIFs.", list[api.Vif], list_vifs, query=VIF_FILTERS, tag="vifs"),
         Route("POST", "/v1/vifs", "Make a VIF.", api.Vif, post_vif, body=api.NewVif, tag="vifs"),
         Route("GET", "/v1/vifs/{id}", "One VIF, and where it is.", api.Vif, get_vif, tag="vifs"),
         Route("PUT", "/v1/vifs/{id}", "Make a VIF of this id.", api.Vif, put_vif, body=api.VifSpec, tag="vifs"),
         Route("DELETE", "/v1/vifs/{id}", "Remove a VIF.", None, delete_vif, tag="vifs"),
+        Route(
+            "PUT",
+            "/v1/vifs/{id}/security-groups",
+            "Have a VIF obey these security groups instead of those it is in; also while it runs.",
+            api.Vif,
+            put_groups_of_vif,
+            body=api.GroupsCall,
+            tag="vifs",
+        ),
         Route(
             "POST",
             "/v1/vifs/{id}/plug",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from vnet.controller.errors import Conflict, NotFound, Unavailable
 from vnet.controller.feed import Feed
-from vnet.controller.making import Outcome, find
+from vnet.controller.outcomes import Outcome, find
 from vnet.controller.telling import events_of
 from vnet.controller.where import Presence, Whereabouts, host_problem, place_problem, whereabouts
 from vnet.logs import about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vnet.model import Binding, Event, Host, Network, Vif, Vm
+from vnet.model import Binding, Event, Host, Network, SecurityGroup, Vif, Vm
 from vnet.pool.changes import Delete, Insert, RowChange, Update
 
 
@@ -28,6 +28,12 @@ def _events(change: RowChange, now: int) -> Iterator[Event]:
             yield Event(now, "network-created", f"network {net.name} ({net.type.value})", network=net.name)
         case Delete(old=Network() as net):
             yield Event(now, "network-deleted", f"network {net.name}", network=net.name)
+        case Insert(new=SecurityGroup() as group):
+            yield Event(now, "security-group-created", f"security group {group.name}")
+        case Update(new=SecurityGroup() as group):
+            yield Event(now, "security-group-changed", f"security group {group.name}: {len(group.rules)} rules")
+        case Delete(old=SecurityGroup() as group):
+            yield Event(now, "security-group-deleted", f"security group {group.name}")
         case Insert(new=Host() as host):
             yield Event(now, "host-created", f"host {host.name}", host=host.name)
         case Delete(old=Host() as host):
@@ -41,6 +47,9 @@ def _events(change: RowChange, now: int) -> Iterator[Event]:
 
 
 def _vif(old: Vif, new: Vif, now: int) -> Iterator[Event]:
+    if old.groups != new.groups:
+        text = f"VIF {new.id} is in security groups: {', '.join(new.groups) or 'none'}"
+        yield Event(now, "vif-security-groups", text, network=new.network, vif=new.id)
     if old.incoming == new.incoming:
         if old.host != new.host:
             text = f"VIF {new.id} is wanted on {f'host {new.host}' if new.host else 'no host in particular'}"

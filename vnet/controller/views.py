@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from vnet import api
 from vnet.controller.migration import Migration, Phase, unit_migration
 from vnet.controller.where import host_problem, whereabouts
-from vnet.model import Binding, Event, Host, Network, NetworkType, Pool, Trunk, Uplink, Vif, Vm
+from vnet.model import (
+    Binding,
+    Event,
+    Host,
+    Network,
+    NetworkType,
+    Pool,
+    Protocol,
+    Rule,
+    SecurityGroup,
+    Trunk,
+    Uplink,
+    Vif,
+    Vm,
+)
 from vnet.pool.view import PoolView
 
 
@@ -106,6 +121,35 @@ def show_networks(view: PoolView) -> list[api.Network]:
     return [show_network(network, count.get(name, 0)) for name, network in sorted(view.state.networks.items())]
 
 
+def show_rule(rule: Rule) -> api.Rule:
+    return api.Rule(
+        name=rule.name,
+        direction=rule.direction.value,
+        protocol=rule.protocol.value if isinstance(rule.protocol, Protocol) else rule.protocol,
+        ports=[span.first if span.first == span.last else str(span) for span in rule.ports],
+        remote=rule.remote,
+        action=rule.action.value,
+    )
+
+
+def show_groups(view: PoolView) -> list[api.SecurityGroup]:
+    """All security groups by name, with how many VIFs each has."""
+    count = Counter(name for vif in view.state.vifs.values() for name in vif.groups)
+    return [show_group(group, count[name]) for name, group in sorted(view.state.groups.items())]
+
+
+def show_group(group: SecurityGroup, vifs: int = 0) -> api.SecurityGroup:
+    return api.SecurityGroup(
+        name=group.name,
+        number=group.number,
+        ingress=group.ingress.value,
+        egress=group.egress.value,
+        rules=[show_rule(rule) for rule in group.rules],
+        owner=group.owner.value,
+        vifs=vifs,
+    )
+
+
 def show_trunk(trunk: Trunk | None) -> list[int] | api.Rest | None:
     if trunk is None:
         return None
@@ -153,6 +197,7 @@ def show_vif(view: PoolView, vif: Vif, defined_since: int | None = None) -> api.
         incoming=vif.incoming,
         owner=vif.owner.value,
         place=place,
+        security_groups=list(vif.groups),
         migration=show_migration(unit_migration(view, [vif])) if vif.incoming is not None else None,
     )
 
@@ -180,6 +225,8 @@ def show_binding(binding: Binding) -> api.Binding:
         ready=binding.ready,
         acked=sorted(binding.acked),
         since=timestamp(binding.since),
+        security_groups=list(binding.groups),
+        moved=binding.moved,
     )
 
 

@@ -15,7 +15,7 @@ from tests.servers import run_dir
 from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
 from vnet.cli import main
 from vnet.cli.exits import Exit
-from vnet.client import VifSpec, VmSpec
+from vnet.client import Rule, SecurityGroupSpec, VifSpec, VmSpec
 
 Capture = pytest.CaptureFixture[str]
 WITH_VM = DOCUMENT + b"vms: {web1: {host: xen1, vifs: [{network: tenant}]}}\n"
@@ -238,3 +238,22 @@ def test_flows_by_table(capsys: Capture, agent_says: tuple[str, list[bytes], lis
     assert "table 0 classify: names the source" in out
     assert out.splitlines()[-1].split() == ["0", "classify", "7", "vif", "in_port=1,actions=resubmit(,1)"]
     assert json.loads(vnet(capsys, "show", "flows", "-o", "json", "--socket", path)[1])[0]["packets"] == 7
+
+
+def test_security_groups_of_a_vif(running: Controller, capsys: Capture, vif: str) -> None:
+    with running.client() as client:
+        rules = [Rule(name="http", direction="ingress", protocol="tcp", ports=[80])]
+        client.put_security_group("cli-web", SecurityGroupSpec(rules=rules))
+        code, out, _ = vnet(capsys, "show", "security-groups")
+        assert (code, out.splitlines()[1].split()) == (Exit.OK, ["cli-web", "drop", "allow", "http", "0", "toolstack"])
+        code, out, _ = vnet(capsys, "vif", "security-groups", vif, "cli-web", "-o", "json")
+        assert (code, json.loads(out)["security_groups"]) == (Exit.OK, ["cli-web"])
+        code, out, err = vnet(capsys, "vif", "security-groups", vif, "cli-wbe")
+        assert (code, out, "did you mean cli-web" in err) == (Exit.INVALID_INPUT, "", True)
+        code, out, _ = vnet(capsys, "vif", "security-groups", vif, "-o", "json")
+        assert (code, json.loads(out)["security_groups"]) == (Exit.OK, [])
+        made = ("vif", "create", "--network", "tenant", "--vm", "cli", "--index", "5", "--security-group", "cli-web")
+        code, out, _ = vnet(capsys, *made, "-o", "json")
+        assert (code, json.loads(out)["security_groups"]) == (Exit.OK, ["cli-web"])
+        client.delete_vif("cli/5")
+        client.delete_security_group("cli-web")

@@ -91,7 +91,18 @@ class FakeAgent:
         vif: Vif = self.database.mirror.state.vifs[id]
         state = BindingState.HELD if vif.incoming == self.host else BindingState.ACTIVE
         epoch = vif.epoch + 1
-        binding = Binding(id, self.host, vif.network, vif.mac, epoch, state, vif.addresses, ready=ready, since=now_ms())
+        binding = Binding(
+            id,
+            self.host,
+            vif.network,
+            vif.mac,
+            epoch,
+            state,
+            vif.addresses,
+            ready=ready,
+            since=now_ms(),
+            groups=vif.groups,
+        )
         where = [("id", "==", id)]
         await self._write(
             Wait("Vif", where, ["epoch"], [{"epoch": vif.epoch}]),

@@ -14,7 +14,19 @@ import pytest
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import FakeAgent, opened
 from vnet import api
-from vnet.client import AsyncClient, Conflict, Invalid, NetworkSpec, NewVif, NotFound, Refused, VifSpec, VmSpec
+from vnet.client import (
+    AsyncClient,
+    Conflict,
+    Invalid,
+    NetworkSpec,
+    NewVif,
+    NotFound,
+    Refused,
+    Rule,
+    SecurityGroupSpec,
+    VifSpec,
+    VmSpec,
+)
 from vnet.pool.database import PoolDatabase
 
 
@@ -221,6 +233,98 @@ async def test_networks_by_the_toolstack(client: AsyncClient) -> None:
     for spec, text, kind in refusals:
         with pytest.raises(kind, match=text):
             await client.put_network("bad", spec)
+
+
+HTTP = Rule(name="http", direction="ingress", protocol="tcp", ports=[443, "80-82", 83])
+
+
+async def test_security_groups_by_the_toolstack(client: AsyncClient, pool: PoolDatabase) -> None:
+    made = await client.put_security_group("sg-web", SecurityGroupSpec(rules=[HTTP]))
+    assert (made.ingress, made.egress, made.owner, made.vifs) == ("drop", "allow", "toolstack", 0)
+    assert made.rules == [msgspec.structs.replace(HTTP, ports=["80-83", 443])]
+    revision = (await client.pool()).revision
+    assert await client.put_security_group("sg-web", SecurityGroupSpec(rules=[HTTP])) == made
+    assert (await client.pool()).revision == revision, "the same call again changes nothing"
+    peers = Rule(name="peers", direction="ingress", remote="sg-web")
+    db = await client.put_security_group("sg-db", SecurityGroupSpec(egress="drop", rules=[peers]))
+    assert db.number != made.number
+
+    spec = VifSpec(network="tenant", vm="sg", security_groups=["sg-web"], host="xen1")
+    vif = await client.put_vif("sg/0", spec)
+    assert vif.security_groups == ["sg-web"]
+    assert await client.put_vif("sg/0", spec) == vif
+    with pytest.raises(Conflict, match="exists with security_groups sg-web, not none"):
+        await client.put_vif("sg/0", msgspec.structs.replace(spec, security_groups=[]))
+    with pytest.raises(Invalid, match="there is no security group sg-wbe; did you mean sg-web"):
+        await client.put_vif("sg/1", VifSpec(network="tenant", vm="sg", security_groups=["sg-wbe"]))
+    agent = FakeAgent(pool, "xen1", client)
+    await agent.claim("sg/0")
+    (bound,) = await client.bindings(vif="sg/0")
+    assert (bound.security_groups, bound.moved) == (["sg-web"], False)
+
+    # Its rules change under the VIFs in it, and so does who is in it.
+    wider = await client.put_security_group("sg-web", SecurityGroupSpec(ingress="allow", rules=[]))
+    assert (wider.number, wider.ingress, wider.rules, wider.vifs) == (made.number, "allow", [], 1)
+    moved = await client.set_security_groups("sg/0", ["sg-web", "sg-db"])
+    assert (moved.security_groups, moved.place.host) == (["sg-db", "sg-web"], "xen1")
+    assert await client.set_security_groups("sg/0", ["sg-db", "sg-web"]) == moved
+    kinds = [event.kind for event in await client.events(50)]
+    assert {"security-group-created", "security-group-changed", "vif-security-groups"} <= set(kinds)
+
+    with pytest.raises(Conflict, match="security group sg-db still has VIFs: sg/0"):
+        await client.delete_security_group("sg-db")
+    assert (await client.set_security_groups("sg/0", [])).security_groups == []
+    with pytest.raises(Conflict, match="security group sg-web is named by rules of: sg-db"):
+        await client.delete_security_group("sg-web")
+    assert {group.name for group in await client.security_groups()} >= {"sg-db", "sg-web"}
+    await client.delete_vm("sg")
+    for name in ("sg-db", "sg-web", "sg-web"):
+        await client.delete_security_group(name)
+    with pytest.raises(NotFound, match="there is no security group sg-web"):
+        await client.security_group("sg-web")
+
+
+BAD_RULES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"remote": "10.1.0.5"},
+        "rules: rule bad: remote: '10.1.0.5' has no prefix length; for this address alone write 10.1.0.5/32",
+    ),
+    ({"remote": "10.1.0.5/24"}, "has bits set beyond its prefix; the subnet is 10.1.0.0/24"),
+    ({"remote": "nobody"}, "rules: there is no security group nobody"),
+    ({"ports": [80]}, "rules: rule bad: ports: only tcp and udp have ports"),
+    ({"protocol": "tcp", "ports": ["9-1"]}, "9-1 ends before it begins"),
+    ({"protocol": "tcp", "ports": ["80:90"]}, "'80:90' is no range"),
+    ({"protocol": "tcp", "ports": [65536]}, "65536 is outside 0..65535"),
+    ({"protocol": 6}, "write 6 by its name"),
+    ({"protocol": "sctp"}, "it is one of tcp, udp, icmp"),
+    ({"action": "accept"}, "it is one of allow, drop"),
+    ({"direction": "in"}, "it is one of ingress, egress"),
+    ({"name": "a b"}, "is no name"),
+    ({"cidr": "10.0.0.0/8"}, "unknown field `cidr`"),
+]
+
+
+@pytest.mark.parametrize(("rule", "text"), BAD_RULES)
+async def test_a_bad_rule_is_refused_whole(raw: httpx.AsyncClient, rule: dict[str, Any], text: str) -> None:
+    body = {"rules": [{"name": "bad", "direction": "ingress", **rule}]}
+    answer = await raw.put("/v1/security-groups/sg-bad", json=body)
+    assert (answer.status_code, text in answer.json()["message"]) == (400, True), answer.text
+    assert (await raw.get("/v1/security-groups/sg-bad")).status_code == 404
+
+
+async def test_groups_that_are_none(client: AsyncClient) -> None:
+    with pytest.raises(Invalid, match="rule http stands there twice"):
+        await client.put_security_group("sg", SecurityGroupSpec(rules=[HTTP, HTTP]))
+    for name in ("any", "10.0.0.1", "a b"):
+        with pytest.raises(Invalid, match=r"is named|is no name"):
+            await client.put_security_group(name, SecurityGroupSpec())
+    await client.put_security_group("sg", SecurityGroupSpec())
+    trunk = VifSpec(network="bare", vm="sg", trunk="all", security_groups=["sg"])
+    with pytest.raises(Invalid, match="security_groups: a trunk VIF cannot be in security groups"):
+        await client.put_vif("sg/0", trunk)
+    with pytest.raises(NotFound):
+        await client.set_security_groups("sg/0", ["sg"])
+    await client.delete_security_group("sg")
 
 
 async def test_hosts_by_the_toolstack(client: AsyncClient) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from tests.vnet.controller.pools import pool
 from vnet import api
-from vnet.controller import making
+from vnet.controller import groups, making
 from vnet.controller.bodies import decode_body
 from vnet.controller.errors import Conflict, Invalid, Refused
-from vnet.model import Subnet
+from vnet.model import Direction, Owner, Rule, SecurityGroup, Subnet, Vif
 from vnet.pool.view import PoolView
 
 SUBNETS = {
@@ -122,3 +122,46 @@ def test_a_body_within_a_body(uplink: bytes, text: str) -> None:
     with pytest.raises(Invalid) as caught:
         decode_body(b'{"uplinks": [' + uplink + b"]}", api.HostSpec)
     assert text in caught.value.message
+
+
+def crowded(count: int) -> PoolView:
+    """A pool in which the rules of VIFs on one network name so many groups."""
+    base = view().state
+    groups = {
+        f"g{n}": SecurityGroup(
+            f"g{n}", n + 1, rules=(Rule("r", Direction.INGRESS, group=f"g{n}"),), owner=Owner.TOOLSTACK
+        )
+        for n in range(130)
+    }
+    vifs = [
+        Vif(f"v{n}", "tenant", f"0a:00:00:00:01:{n:02x}", groups=(f"g{n}",), owner=Owner.TOOLSTACK)
+        for n in range(count)
+    ]
+    return PoolView.of(replace(base, groups=groups, vifs={vif.id: vif for vif in vifs}))
+
+
+def test_a_network_has_as_many_groups_in_rules_as_packets_have_bits() -> None:
+    full = crowded(128)
+    spec = api.VifSpec(network="tenant", security_groups=["g129"])
+    with pytest.raises(Conflict, match="would name 129 groups as remote: 128 at most"):
+        making.make_vif(full, "one-more", spec)
+    assert making.make_vif(full, "one-more", api.VifSpec(network="prod", security_groups=["g129"])).changes
+    assert making.make_vif(full, "one-more", api.VifSpec(network="tenant", security_groups=["g7"])).changes
+    assert making.make_vif(crowded(127), "one-more", spec).changes
+    with pytest.raises(Conflict, match="129 groups"):
+        groups.set_groups(full, "v0", ["g0", "g128"])
+    rules = [api.Rule(name=name, direction="egress", remote=name) for name in ("g7", "g128")]
+    with pytest.raises(Conflict, match="129 groups"):
+        groups.make_group(full, "g7", api.SecurityGroupSpec(rules=rules))
+    assert groups.make_group(full, "g128", api.SecurityGroupSpec(rules=rules)).changes
+
+
+def test_what_the_document_made_is_changed_there() -> None:
+    theirs = SecurityGroup("web", 1)
+    vif = Vif("v", "tenant", "0a:00:00:00:01:01")
+    made = PoolView.of(replace(view().state, groups={"web": theirs}, vifs={"v": vif}))
+    assert groups.make_group(made, "web", api.SecurityGroupSpec()).changes == ()
+    with pytest.raises(Conflict, match="security group web is the document's"):
+        groups.make_group(made, "web", api.SecurityGroupSpec(egress="drop"))
+    with pytest.raises(Conflict, match="VIF v is the document's"):
+        groups.set_groups(made, "v", ["web"])

@@ -11,7 +11,7 @@ from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import FakeAgent, opened
 from vnet.api import Uplink
 from vnet.cli.running import running_state, twin_of_running
-from vnet.client import AsyncClient, HostSpec, NetworkSpec, VifSpec
+from vnet.client import AsyncClient, HostSpec, NetworkSpec, Rule, SecurityGroupSpec, VifSpec
 from vnet.model import NetworkType
 from vnet.pool.database import PoolDatabase
 from vnet.sim.talk import party, trace
@@ -33,9 +33,14 @@ async def test_what_the_toolstack_made_runs_too(running: Controller, pool: PoolD
     async with AsyncClient(running.address) as client:
         await client.put_host("xen7", HostSpec(address="10.99.0.7", uplinks=[Uplink(name="trunk0", members=["eth1"])]))
         await client.put_network("theirs", NetworkSpec(type="gre", key=99))
+        peers = Rule(name="peers", direction="ingress", protocol="icmp", remote="all")
+        wide = Rule(
+            name="wide", direction="egress", protocol="tcp", ports=[80, "90-99"], remote="10.0.0.0/8", action="drop"
+        )
+        await client.put_security_group("all", SecurityGroupSpec(rules=[wide, peers]))
         for vm, host in (("t1", "xen1"), ("t2", "xen7")):
-            addresses = [f"10.9.0.{vm[1]}"]
-            await client.put_vif(f"{vm}/0", VifSpec(network="theirs", vm=vm, host=host, addresses=addresses))
+            spec = VifSpec(network="theirs", vm=vm, host=host, addresses=[f"10.9.0.{vm[1]}"], security_groups=["all"])
+            await client.put_vif(f"{vm}/0", spec)
             agent = FakeAgent(pool, host, client)
             await agent.beat()
             await agent.claim(f"{vm}/0")
@@ -43,7 +48,7 @@ async def test_what_the_toolstack_made_runs_too(running: Controller, pool: PoolD
         state, _ = running_state(client)
         twin = twin_of_running(client)
     real = pool.mirror.state
-    assert (state.hosts, state.vms) == (real.hosts, real.vms)
+    assert (state.hosts, state.vms, state.groups) == (real.hosts, real.vms, real.groups)
     assert state.vifs == {id: replace(vif, epoch=0) for id, vif in real.vifs.items()}  # epochs are the agents' affair
     assert {key: replace(b, since=0) for key, b in real.bindings.items()} == state.bindings
     assert state.networks.keys() == real.networks.keys()
