@@ -115,7 +115,7 @@ def _show_matrix(lab: Lab, say: Say) -> bool:
         say(line)
     for source, to in wrong:
         say(f"  WRONG: {source} to {to}: {matrix.reached[source, to].value}, should be {should[source, to]}")
-    say(f"  {len(should) - len(wrong)} of {len(should)} as the networks say\n")
+    say(f"  {len(should) - len(wrong)} of {len(should)} as networks and security groups say\n")
     return not wrong
 
 

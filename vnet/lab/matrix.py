@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vnet.lab.lab import Lab
-from vnet.lab.streams import packet_between
-from vnet.model import LockingMode, NetworkType, Trunk, Vif
+from vnet.lab.streams import UDP_PORT, ip_ends, packet_between
+from vnet.model import Direction, LockingMode, NetworkType, Protocol, Trunk, Verdict, Vif
+from vnet.model.security import Begun, judge
 
 MARK = b"vnet-matrix:"
+FIRST_PORT = 20_000  # that VIFs send from, each from its own
 Pair = tuple[str, str]
 
 
@@ -41,9 +43,9 @@ def measure(lab: Lab, vifs: Iterable[Vif] | None = None) -> Matrix:
     names = [lab.label(vif) for vif in chosen]
     reached: dict[Pair, Reached] = {}
     strays: Counter[str] = Counter()
-    for source in chosen:
+    for port, source in enumerate(chosen, FIRST_PORT):
         others = [vif for vif in chosen if vif is not source]
-        found = lab.send(lab.label(source), [_frame(source, to, lab) for to in others])
+        found = lab.send(lab.label(source), [_frame(source, to, lab, port) for to in others])
         here: Counter[str] = Counter()
         for item in found:
             _, _, text = item.frame.partition(MARK)
@@ -63,12 +65,12 @@ def running_vifs(lab: Lab) -> list[Vif]:
 
 
 def expected(lab: Lab) -> dict[Pair, bool]:
-    """Who should reach whom, by the networks alone: the same network, and where that is internal the same host. A trunk VIF
-    is reached, with a tagged frame, from the VLANs that it carries."""
+    """Who should reach whom, by networks and security groups: the same network, and where that is internal the same host. A
+    trunk VIF is reached, with a tagged frame, from the VLANs that it carries."""
     state = lab.wires.call("status")["vifs"]
     vifs = running_vifs(lab)
     return {
-        (lab.label(a), lab.label(b)): _share(lab, a, b, state[a.id]["host"] == state[b.id]["host"])
+        (lab.label(a), lab.label(b)): _share(lab, a, b, state[a.id]["host"] == state[b.id]["host"]) and _may(lab, a, b)
         for a in vifs
         for b in vifs
         if a is not b
@@ -86,9 +88,22 @@ def _share(lab: Lab, a: Vif, b: Vif, same_host: bool) -> bool:
     )
 
 
+def _may(lab: Lab, a: Vif, b: Vif) -> bool:
+    """Whether the security groups of both let through what `measure` sends."""
+    ends = ip_ends(a, b)
+    for vif, peer, direction in ((a, b, Direction.EGRESS), (b, a, Direction.INGRESS)):
+        known = frozenset(peer.groups) if peer.network == vif.network else frozenset()
+        begun = Begun(Protocol.UDP, ends[peer is b], UDP_PORT, known) if ends is not None else None
+        groups = [group for group in lab.spec.groups if group.name in vif.groups]
+        if groups and judge(groups, direction, begun) is Verdict.DROP:
+            return False
+    return True
+
+
 def _carries(trunk: Trunk | None, tag: int) -> bool:
     return trunk is not None and tag > 0 and (not trunk.tags or tag in trunk.tags)
 
 
-def _frame(source: Vif, to: Vif, lab: Lab) -> bytes:
-    return bytes(packet_between(source, to) / (MARK + lab.label(to).encode() + b";"))
+def _frame(source: Vif, to: Vif, lab: Lab, port: int) -> bytes:
+    """A frame from a port that is the source's own, so that no frame is the answer to another's."""
+    return bytes(packet_between(source, to, port) / (MARK + lab.label(to).encode() + b";"))

@@ -21,7 +21,7 @@ from vnet.lab.names import (
     vm_netns,
     vtep_prefix,
 )
-from vnet.model import Host, Network, PoolState, Subnet, Vif
+from vnet.model import Host, Network, PoolState, SecurityGroup, Subnet, Vif
 
 SPEC_FILE = "lab.json"
 DEFAULT_UNDERLAY_MTU = 1500
@@ -54,6 +54,7 @@ class Spec:
     networks: tuple[Network, ...]
     subnets: tuple[Subnet, ...]
     guests: tuple[Guest, ...]
+    groups: tuple[SecurityGroup, ...] = ()
     daemons: bool = False
     document: str | None = None
     owner: tuple[int, int] = (0, 0)
@@ -70,6 +71,7 @@ class Spec:
             networks=tuple(pool.networks.values()),
             subnets=tuple(pool.subnets.values()),
             guests=tuple(_guest(pool, vm) for vm in dict.fromkeys(vms)),
+            groups=tuple(pool.groups.values()),
         )
 
     @property

@@ -140,16 +140,26 @@ def _numbers_in(text: str) -> array[int]:
     return values
 
 
-def packet_between(source: Vif, to: Vif) -> Any:
-    """A scapy packet from one VIF to another, UDP over what addresses both have, else of an experimental ethertype."""
+def ip_ends(source: Vif, to: Vif) -> tuple[str, str] | None:
+    """The addresses that one VIF sends to another with: of the first IP version that both have, None if there is none."""
+    for is_version6 in (False, True):
+        ours = [a for a in source.addresses if (":" in a) is is_version6]
+        theirs = [a for a in to.addresses if (":" in a) is is_version6]
+        if ours and theirs:
+            return ours[0], theirs[0]
+    return None
+
+
+def packet_between(source: Vif, to: Vif, port: int = UDP_PORT) -> Any:
+    """A scapy packet from one VIF to another, UDP over what addresses both have, else of an experimental ethertype.
+
+    port: what it comes from.
+    """
     from scapy.layers.inet import IP, UDP  # noqa: PLC0415 - half a second that not every lab needs
     from scapy.layers.inet6 import IPv6  # noqa: PLC0415
     from scapy.layers.l2 import Ether  # noqa: PLC0415
 
-    ether = Ether(src=source.mac, dst=to.mac)
-    for layer, is_version6 in ((IP, False), (IPv6, True)):
-        ours = [a for a in source.addresses if (":" in a) is is_version6]
-        theirs = [a for a in to.addresses if (":" in a) is is_version6]
-        if ours and theirs:
-            return ether / layer(src=ours[0], dst=theirs[0]) / UDP(sport=UDP_PORT, dport=UDP_PORT)
+    if (ends := ip_ends(source, to)) is not None:
+        layer = IPv6 if ":" in ends[0] else IP
+        return Ether(src=source.mac, dst=to.mac) / layer(src=ends[0], dst=ends[1]) / UDP(sport=port, dport=UDP_PORT)
     return Ether(src=source.mac, dst=to.mac, type=EXPERIMENTAL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vnet.model import Protocol, Vif
-from vnet.sim.errors import NotPlugged
+from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.pool import SimPool
 from vnet.sim.reach import Reachability
 from vnet.sim.talk import Party, outside, party, reaches, trace
@@ -59,7 +59,11 @@ def _check(
     reach = known.setdefault((protocol, port), Reachability(pool, protocol, port))
     where = where_of(document, spec)
     wanted = spec.expect is Reach.REACHABLE
-    for sources, targets in pairs_of(pool, spec):
+    try:
+        pairs = list(pairs_of(pool, spec))
+    except UnknownName as error:  # as where a document is held against a pool that it was not applied to yet
+        return Result(spec, False, where, str(error))
+    for sources, targets in pairs:
         found = [(a, b) for a in sources for b in targets if _works(reach, a, b)]
         if bool(found) is wanted:
             continue

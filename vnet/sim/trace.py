@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Category, Source, Table
+from vnet.compile.security import rule_cookie
+from vnet.model import Rule
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.host import SimHost
 from vnet.sim.pool import Arrival, SimPool
@@ -182,8 +184,8 @@ def _step(pool: SimPool, host: SimHost, note: Passed, said: list[str]) -> Step:
         return Step(number, name, does, "", -1, "", "", tuple(said))
     source = host.source_of(flow)
     return Step(
-        number, name, does, format_match(flow.match) or "everything", flow.priority, describe(pool, source),
-        place_of(pool.document, pool, source), tuple(said),
+        number, name, does, format_match(flow.match) or "everything", flow.priority,
+        describe(pool, source, flow.cookie), place_of(pool.document, pool, source, flow.cookie), tuple(said),
     )  # fmt: skip
 
 
@@ -199,19 +201,28 @@ _WHAT = {
 }
 
 
-def describe(pool: SimPool, source: Source | None) -> str:
-    """What flows of a source come from, for people. None is what the switch learned itself."""
+def describe(pool: SimPool, source: Source | None, mark: int = 0) -> str:
+    """What flows of a source come from, for people. None is what the switch learned itself. mark: the flow's cookie."""
     if source is None:
         return "learned by the switch from an announcement"
     name = source.name
     vif = pool.state.vifs.get(name)
     if vif is not None and source.category in (Category.VIF, Category.LOOKUP, Category.PEER):
         name = pool.label(vif)
-    return _WHAT[source.category].format(name)
+    rule = rule_of(pool, source, mark)
+    return _WHAT[source.category].format(name) + (f", rule {rule.name}" if rule is not None else "")
 
 
-def place_of(document: Document | None, pool: SimPool, source: Source | None) -> str:
-    """Where what a source is about stands in the document, as file:line:column; "" where it does not."""
+def rule_of(pool: SimPool, source: Source, mark: int) -> Rule | None:
+    """The rule that a flow of a security group comes from, by the flow's cookie; None for what the group says by default."""
+    group = pool.state.groups.get(source.name) if source.category is Category.GROUP else None
+    if group is None:
+        return None
+    return next((rule for rule in group.rules if rule_cookie(group, rule) == mark), None)
+
+
+def place_of(document: Document | None, pool: SimPool, source: Source | None, mark: int = 0) -> str:
+    """Where what a flow is about stands in the document, as file:line:column; "" where it does not."""
     if document is None or source is None or document.source is None:
         return ""
     found: Place | None = None
@@ -223,6 +234,12 @@ def place_of(document: Document | None, pool: SimPool, source: Source | None) ->
         vm = document.vms.get(vif.vm) if vif is not None and vif.vm is not None else None
         if vif is not None and vm is not None and vif.index < len(vm.vifs):
             found = vm.vifs[vif.index].at()
+    elif source.category is Category.GROUP:
+        group, rule = document.security_groups.get(source.name), rule_of(pool, source, mark)
+        spec = (
+            next((one for one in group.rules if rule is not None and one.name == rule.name), group) if group else None
+        )
+        found = spec.at() if spec is not None else None
     elif source.category is Category.TRUNK:
         uplinks = [host.uplinks[source.name] for host in document.hosts.values() if source.name in host.uplinks]
         found = uplinks[0].at() if uplinks else None

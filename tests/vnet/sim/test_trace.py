@@ -137,6 +137,28 @@ def test_an_expectation_of_a_group_is_about_each_of_its_vifs() -> None:
     assert "does not meet the physical one" in out.why
 
 
+def test_a_trace_names_the_rule_and_where_it_stands() -> None:
+    text = TWO_HOSTS.decode().replace(
+        "db1: {host: xen2, vifs: [{network: tenant}",
+        "db1: {host: xen2, vifs: [{network: tenant, security-groups: [db]}",
+    )
+    rules = """\
+security-groups:
+  db:
+    rules:
+      - {name: from-web, direction: ingress, protocol: tcp, ports: [5432]}
+      - {name: not-8, direction: ingress, protocol: tcp, ports: [8], action: drop}
+"""
+    document = load((text + rules).encode(), "e.vnet.yaml")
+    line = (text + rules).splitlines().index(rules.splitlines()[3]) + 1
+    run = SimPool.from_document(document)
+    ends = party(run, run.vif("web1/0")), party(run, run.vif("db1/0"))
+    passed, dropped, unmatched = (trace(run, *ends, Protocol.TCP, port).render() for port in (5432, 8, 81))
+    assert f"security group db, rule from-web  [e.vnet.yaml:{line}:9]" in passed
+    assert f"security group db, rule not-8  [e.vnet.yaml:{line + 1}:9]" in dropped
+    assert f"security group db  [e.vnet.yaml:{line - 1}:5]" in unmatched
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "topologies").glob("*.vnet.yaml")), ids=lambda path: path.name)
 def test_shipped_topologies_keep_their_expectations(file: Path) -> None:
     document = load(file.read_bytes(), file.name)
