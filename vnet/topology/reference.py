@@ -83,7 +83,9 @@ _TAIL = (
 - A VIF in no group is not filtered. A VIF in groups obeys the rules of all of them together; the order of rules means nothing.
 - **Drop wins.** Where a rule that drops matches, the packet is dropped, whatever else matches. Else where one that allows
   matches, it passes. Else each group's `default` is asked, and one that says `drop` wins.
-- Rules are about who **begins**: the replies to what they allow pass, and so do the errors (ICMP) that belong to it.
+- Rules are about who **begins**: the replies to what they allow pass, and so do the errors (ICMP) that belong to it. A connection
+  that rules no longer allow ends when they change.
+- ARP, neighbour discovery and DHCP always pass.
 - `remote: GROUP` is the members of the group on the VIF's own network, by the addresses that the pool knows of them, wherever they run.
 - `ports` are lists of numbers and ranges (`[80, "443-445"]`); ranges that touch or overlap are one.
 - The rules of all VIFs on one network may name {MAX_REMOTE_GROUPS} groups as `remote`.

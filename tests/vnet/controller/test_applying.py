@@ -148,3 +148,50 @@ async def test_an_apply_that_breaks_what_holds_is_refused_unless_forced(client: 
     # What does not hold already is told, and refused no more.
     assert [(one.held, one.holds) for one in (await client.plan(apart)).expectations] == [(False, False)]
     assert len((await client.apply(apart, wait_s=0)).plan.changes) == 0
+
+
+POLICY = (
+    PROMISES.replace(b"addresses: [10.1.0.11]", b"addresses: [10.1.0.11], security-groups: [db]")
+    + b"security-groups:\n  db: {rules: [{name: ping, direction: ingress, protocol: icmp, remote: 10.1.0.0/24}]}\n"
+)
+
+
+async def test_a_policy_is_applied_exported_and_kept_from_breaking_what_holds(client: AsyncClient) -> None:
+    first = await client.plan(POLICY)
+    assert [(one.held, one.holds) for one in first.expectations] == [(True, True)]
+    assert await apply(client, POLICY) == 5
+    (group,) = await client.security_groups()
+    assert (group.name, group.number, group.owner, group.vifs) == ("db", 1, "document", 1)
+    assert (await client.vif("db1/0")).security_groups == ["db"]
+    assert await apply(client, POLICY) == 0
+    assert await apply(client, (await client.export()).encode()) == 0
+
+    tighter = POLICY.replace(b"remote: 10.1.0.0/24", b"remote: 10.1.0.64/26")
+    planned = await client.plan(tighter, reachability=True)
+    assert [change.kind for change in planned.changes] == ["security-group"]
+    assert [(one.held, one.holds) for one in planned.expectations] == [(True, False)]
+    assert {(one.gained, *one.sources, *one.targets) for one in planned.reachability or ()} == {
+        (False, "web1/0", "db1/0")
+    }
+    with pytest.raises(Conflict, match="web reaches db"):
+        await client.apply(tighter, wait_s=0)
+    await client.apply(tighter, wait_s=0, force=True)
+    rules = (await client.security_group("db")).rules
+    assert [(rule.name, rule.remote) for rule in rules] == [("ping", "10.1.0.64/26")]
+
+    with pytest.raises(Conflict, match="the document's"):
+        await client.set_security_groups("db1/0", [])
+    await client.put_vif("theirs", VifSpec(network="tenant", security_groups=["db"]))
+    with pytest.raises(Invalid, match="security group db is not in the document, and cannot go"):
+        await client.apply(DOCUMENT, wait_s=0)
+    await client.delete_vif("theirs")
+    await apply(client, DOCUMENT)
+    assert await client.security_groups() == []
+
+
+async def test_an_expectation_about_what_is_not_there_yet_did_not_hold(client: AsyncClient) -> None:
+    groups = b"security-groups: {shut: {}, nobody: {}}\n"
+    vifs = b"vms: {a: {host: xen1, vifs: [{network: tenant, security-groups: [shut]}]}, b: {host: xen1, vifs: [{network: tenant}]}}\n"
+    asked = b"expectations: [{from: b, to: shut, expect: reachable}, {from: b, to: nobody, expect: reachable}]\n"
+    planned = await client.plan(DOCUMENT + groups + vifs + asked)
+    assert [(one.held, one.holds) for one in planned.expectations] == [(False, False), (True, True)]

@@ -16,7 +16,7 @@ TOPOLOGIES = sorted((REPOSITORY / "topologies").glob("*.vnet.yaml"))
 
 def test_they_are_there() -> None:
     names = {path.name.removesuffix(".vnet.yaml") for path in TOPOLOGIES}
-    assert names >= {"quickstart", "vlan-trunks", "gre-private", "bonds", "multi-tenant", "xenserver-pool"}
+    assert names >= {"quickstart", "vlan-trunks", "gre-private", "bonds", "multi-tenant", "policy", "xenserver-pool"}
 
 
 @pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.name)
