@@ -321,8 +321,11 @@ class Agent:
             trim, self._trim_due = self._trim_due, False
             while await self._follow(trim=trim):
                 self._wake()
-            if gone := self.pool.settle_doubts():
-                self.bindings.touched |= gone
+            if settled := self.pool.settle_doubts() | self.pool.settle_waiting():
+                self.bindings.touched |= settled
+                self.reports.changed.update(
+                    (vif.network, vif.id) for name in settled if (vif := self.compiler.view.vifs.get(name)) is not None
+                )
                 self._wake()
             if self.bindings.incomplete:
                 self.bindings.look_again()

@@ -86,6 +86,7 @@ class PoolFold:
             frozenset()
         )  # those whose row and bindings it names, and the pool has answered for
         self.asked_groups: Set[str] = frozenset()  # likewise
+        self.waiting: dict[str, Vif] = {}  # VIFs as they are once the security groups they have joined are known
         self.doubtful: set[str] = (
             set()
         )  # VIFs with a port or binding here whose row went: deleted, or only wanted elsewhere
@@ -135,7 +136,24 @@ class PoolFold:
 
     def wanted_groups(self) -> set[str]:
         """The security groups of the VIFs that are, or are to be, here."""
-        return {group for vif in self.compiler.view.vifs.values() for group in vif.groups}
+        vifs = (*self.compiler.view.vifs.values(), *self.waiting.values())
+        return {group for vif in vifs for group in vif.groups}
+
+    def settle_waiting(self) -> set[str]:
+        """VIFs whose new groups have come by now, or do not exist."""
+        ready = {vif.id: vif for vif in self.waiting.values() if not self._must_wait(vif)}
+        for vif in ready.values():
+            del self.waiting[vif.id]
+            self.compiler.set_vif(vif)
+        return set(ready)
+
+    def _must_wait(self, vif: Vif) -> bool:
+        """Whether a VIF that runs here has joined a group whose rules have not come yet: meanwhile it stays as it was."""
+        view = self.compiler.view
+        known = view.vifs.get(vif.id)
+        if known is None or known.network != vif.network:
+            return False
+        return not self.asked_groups >= set(vif.groups) - view.groups.keys()
 
     def locate(self, value: Vif | Binding) -> RowWhere:
         """The row of a VIF or a binding: by its UUID where it is known, which costs the server nothing, else by its key."""
@@ -210,10 +228,16 @@ class PoolFold:
         else:
             self.doubtful.discard(new["id"])
             self._rows[new["id"],] = new.uuid
-            self.compiler.set_vif(from_row(Vif, new))
+            vif = from_row(Vif, new)
+            if self._must_wait(vif):
+                self.waiting[vif.id] = vif
+            else:
+                self.waiting.pop(vif.id, None)
+                self.compiler.set_vif(vif)
 
     def _vif_gone(self, vif: str) -> None:
         """A row that is no longer sent was deleted if the condition names it; else it may only be wanted elsewhere by now."""
+        self.waiting.pop(vif, None)
         if vif not in self.asked and self._is_here(vif):
             self.doubtful.add(vif)
         else:

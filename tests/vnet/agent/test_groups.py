@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete, Select
 from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, until, vif
+from vnet.compile import Category, Change
 from vnet.model import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
 
 HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP)
@@ -164,3 +167,26 @@ async def test_a_restarted_agent_goes_on_from_when_it_became_active(monkeypatch:
 async def test_a_vif_without_groups_moves_without_being_remembered() -> None:
     async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
         assert not (await migrated(pool)).moved
+
+
+async def test_a_vif_that_joins_a_group_is_never_silent_till_its_rules_come() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        agent = pool.hosts["xen1"].agent
+        await pool.insert(WEB)
+        await pool.insert(vif(1, host="xen1"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        silent: list[Change] = []
+        want = agent.flows.want
+
+        def watched(changes: Sequence[Change]) -> list[FlowMod]:
+            silent.extend(change for change in changes if change.source.category is Category.VIF and not change.new)
+            return want(changes)
+
+        agent.flows.want = watched  # type: ignore[method-assign]
+        await pool.update("Vif", ("id", "vm1/0"), groups=frozenset({"web"}))
+        await until(lambda: agent.compiler.view.vifs["vm1/0"].groups == ("web",), "it is in the group")
+        assert agent.compiler.view.groups == {"web": WEB}
+        await pool.update("Vif", ("id", "vm1/0"), groups=frozenset({"web", "nobody"}))
+        await until(lambda: "vm1/0" in agent.bindings.problems, "a group that does not exist is told")
+        assert [change.source.name for change in silent] == ["vm1/0"], "by the group that does not exist, not before"
