@@ -1,22 +1,23 @@
 """Packets through two hosts of the twin, beside asking ofproto/trace of a real Open vSwitch with the same flows.
 
 What is timed: a TCP packet from a locked VIF through both hosts' pipelines and a VXLAN tunnel; each packet has its own ports
-and payload. The peer is asked over its control socket from this process, one call per host that a packet passes.
+and payload, and with security groups begins a connection that both hosts track. The peer is asked over its control socket from
+this process, one call per host that a packet passes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from benchmarks.common import Figure, arguments, compare, report
+from benchmarks.common import Figure, Result, arguments, compare, report
 from ovsctl.appctl import call_sync
 from tests.vnet.sim.pools import talk, two_hosts
 from tests.vnet.sim.real import BRIDGE, RealBridge, real_bridge
 from vnet.compile import flat
-from vnet.model import Protocol
+from vnet.model import Direction, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool
 
 PACKETS = 20_000
@@ -33,9 +34,23 @@ def frames(pool: SimPool, count: int) -> list[bytes]:
     ]
 
 
-def twin() -> dict[str, float]:
-    """The simulator, from nothing remembered."""
+def filtered() -> SimPool:
+    """The same pool with both ends in security groups: what the packets need is what is allowed, both ways, and no more."""
     pool = two_hosts()
+    web = Rule("web", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),), group="clients")
+    groups = {
+        "clients": SecurityGroup("clients", 1, rules=()),
+        "servers": SecurityGroup("servers", 2, rules=(web,)),
+    }
+    vifs = dict(pool.configured.vifs)
+    for name, group in (("web1/0", "clients"), ("db1/0", "servers")):
+        vifs[name] = replace(vifs[name], groups=(group,))
+    return SimPool.of(replace(pool.configured, vifs=vifs, groups=groups))
+
+
+def twin(make: Callable[[], SimPool]) -> dict[str, float]:
+    """The simulator, from nothing remembered."""
+    pool = make()
     sent = frames(pool, PACKETS)
     start = time.perf_counter()
     got = pool.send("web1/0", sent)
@@ -46,20 +61,19 @@ def twin() -> dict[str, float]:
 
 
 @contextmanager
-def peer() -> Iterator[RealBridge]:
-    pool = two_hosts()
+def peer(pool: SimPool) -> Iterator[RealBridge]:
     host = pool.hosts["xen1"]
     with real_bridge(sorted(host.bridge.ports)) as bridge:
         bridge.set(flat(host.compiled))
         yield bridge
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
-    pool = two_hosts()
+def compared(work: str, make: Callable[[], SimPool], runs: int) -> Result:
+    """The twin of a pool beside the questions to a switch with the same flows."""
+    pool = make()
     asked = [frame.hex() for frame in frames(pool, TRACES)]
     port = pool.hosts["xen1"].ports["web1/0"]
-    with peer() as bridge:
+    with peer(pool) as bridge:
 
         def ofproto_trace() -> dict[str, float]:
             start = time.perf_counter()
@@ -68,8 +82,17 @@ def main() -> None:
                     call_sync(bridge.switchd.control, "ofproto/trace", BRIDGE, f"in_port={port}", frame)
             return {"packets_per_s": TRACES / (time.perf_counter() - start)}
 
-        peers = {"vnet.sim": twin, "ofproto/trace, 2 calls": ofproto_trace}
-        report([compare("TCP through two hosts, locked VIFs, VXLAN", peers, [FIGURE], options.runs)], options.json)
+        peers = {"vnet.sim": lambda: twin(make), "ofproto/trace, 2 calls": ofproto_trace}
+        return compare(work, peers, [FIGURE], runs)
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    works = {
+        "TCP through two hosts, locked VIFs, VXLAN": two_hosts,
+        "the same through security groups, every packet a new connection": filtered,
+    }
+    report([compared(work, make, options.runs) for work, make in works.items()], options.json)
 
 
 if __name__ == "__main__":

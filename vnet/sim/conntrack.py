@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ovsctl.openflow import Ct, Nat, SetField
 from vnet.sim import layout as at
 from vnet.sim.errors import Unsupported
-from vnet.sim.extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, extract, ipv6_payload
+from vnet.sim.extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, ipv6_payload
 from vnet.sim.rewrite import write_headers
 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, TRACKED, SNAT, DNAT = (1 << n for n in range(8))
@@ -76,9 +76,8 @@ class Tracker:
         for key in [key for key in self.connections if zone is None or key[0] == zone]:
             del self.connections[key]
 
-    def track(self, frame: bytes, action: Ct, zone: int) -> tuple[bytes, int]:
-        """The frame, translated where the connection says so, and its connection fields as key bits."""
-        key = extract(frame, 0)
+    def track(self, frame: bytes, key: int, action: Ct, zone: int) -> tuple[bytes, int]:
+        """The frame, translated where the connection says so, and its connection fields as key bits. key: the frame's own."""
         found = _tuple_of(frame, key)
         if found is None or not _well_formed(key, found):
             return frame, _fields(TRACKED | INVALID, zone)
@@ -98,22 +97,22 @@ class Tracker:
             _set_marks(conn, action)
         if action.nat is not None and conn.nat is not None:
             frame, state = _translate(frame, key, conn, forward), state | _nat_state(conn)
-        return frame, _fields(state, zone, conn)
+        return frame, _fields(state, zone, conn.original, conn.mark, conn.label)
 
     def _first(self, frame: bytes, key: int, found: Tuple5, action: Ct, zone: int) -> tuple[bytes, int]:
         if not _may_start(key, found):
             return frame, _fields(TRACKED | INVALID, zone)
-        conn = Connection(found, found.back)
         state = TRACKED | NEW
-        if action.commit:
-            nat = action.nat
-            if nat is not None and nat.direction is not None:
-                conn.nat, conn.answer = nat, self._translated(found, nat, zone).back
-            self.connections[zone, conn.original] = self.connections[zone, conn.answer] = conn
-            _set_marks(conn, action)
-            if conn.nat is not None:
-                frame, state = _translate(frame, key, conn, True), state | _nat_state(conn)
-        return frame, _fields(state, zone, conn)
+        if not action.commit:
+            return frame, _fields(state, zone, found)
+        conn, nat = Connection(found, found.back), action.nat
+        if nat is not None and nat.direction is not None:
+            conn.nat, conn.answer = nat, self._translated(found, nat, zone).back
+        self.connections[zone, conn.original] = self.connections[zone, conn.answer] = conn
+        _set_marks(conn, action)
+        if conn.nat is not None:
+            frame, state = _translate(frame, key, conn, True), state | _nat_state(conn)
+        return frame, _fields(state, zone, found, conn.mark, conn.label)
 
     def _related(self, quoted: Tuple5, zone: int) -> int:
         conn = self.connections.get((zone, quoted))
@@ -123,7 +122,7 @@ class Tracker:
             raise Unsupported("an ICMP error about a connection with NAT")
         # What it quotes went the other way.
         back = 0 if quoted != conn.original else REPLY
-        return _fields(TRACKED | RELATED | back, zone, conn)
+        return _fields(TRACKED | RELATED | back, zone, conn.original, conn.mark, conn.label)
 
     def _forget(self, zone: int, conn: Connection) -> None:
         self.connections.pop((zone, conn.original), None)
@@ -181,23 +180,25 @@ def _translate(frame: bytes, key: int, conn: Connection, forward: bool) -> bytes
     return write_headers(frame, value, mask, at.ETH_TYPE.get(key), tags)
 
 
-def _fields(state: int, zone: int, conn: Connection | None = None) -> int:
-    key = state << at.CT_STATE.shift | zone << at.CT_ZONE.shift
-    if conn is None:
+_STATE, _ZONE, _MARK, _LABEL = (place.shift for place in (at.CT_STATE, at.CT_ZONE, at.CT_MARK, at.CT_LABEL))
+_PROTO, _SPORT, _DPORT = (at.SLOTS[name].shift for name in ("ct_nw_proto", "ct_tp_src", "ct_tp_dst"))
+_V4, _V6 = (
+    tuple(at.SLOTS[name].shift for name in names)
+    for names in (("ct_nw_src", "ct_nw_dst"), ("ct_ipv6_src", "ct_ipv6_dst"))
+)
+
+
+def _fields(state: int, zone: int, first: Tuple5 | None = None, mark: int = 0, label: int = 0) -> int:
+    """Connection fields as key bits. first: who talks to whom in the connection's first packet."""
+    key = state << _STATE | zone << _ZONE
+    if first is None:
         return key
-    first, slots = conn.original, at.SLOTS
-    ports = (first.kind, 0) if first.proto in ECHO else (first.sport, first.dport)
-    family = ("ct_ipv6_src", "ct_ipv6_dst") if first.ipv6 else ("ct_nw_src", "ct_nw_dst")
-    return (
-        key
-        | conn.mark << at.CT_MARK.shift
-        | conn.label << at.CT_LABEL.shift
-        | first.proto << slots["ct_nw_proto"].shift
-        | first.src << slots[family[0]].shift
-        | first.dst << slots[family[1]].shift
-        | ports[0] << slots["ct_tp_src"].shift
-        | ports[1] << slots["ct_tp_dst"].shift
-    )
+    ipv6, proto, src, dst, sport, dport, kind = first
+    if proto in ECHO:
+        sport, dport = kind, 0
+    at_src, at_dst = _V6 if ipv6 else _V4
+    key |= mark << _MARK | label << _LABEL | proto << _PROTO
+    return key | src << at_src | dst << at_dst | sport << _SPORT | dport << _DPORT
 
 
 def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:

@@ -102,6 +102,7 @@ class Switch:
         self._cache: _Cache = {}
         self._cached = 0
         self._version = 0
+        self._extracted: tuple[bytes, int] = (b"", 0)
 
     # What it is made of
 
@@ -211,7 +212,7 @@ class Switch:
     def receive(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> list[Emitted]:
         """What leaves when a frame comes in. Raises PacketError, Unsupported."""
         check_frame(frame)
-        key = extract(frame, in_port)
+        key = self._key(frame) | in_port << at.IN_PORT.shift
         if tunnel is not None:
             key |= tunnel_bits(tunnel)
         emitted: list[Emitted] = []
@@ -221,7 +222,7 @@ class Switch:
     def trace(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> tuple[list[Passed], list[Emitted]]:
         """Every step of a frame's way, and what leaves. What it learns on the way stays, as with `receive`."""
         check_frame(frame)
-        key = extract(frame, in_port)
+        key = self._key(frame) | in_port << at.IN_PORT.shift
         if tunnel is not None:
             key |= tunnel_bits(tunnel)
         notes: list[Passed] = []
@@ -302,15 +303,21 @@ class Switch:
                     PacketIn(frame[: action.max_len], in_port, action, table, cookie, at.SLOTS["metadata"].get(rest))
                 )
 
+    def _key(self, frame: bytes) -> int:
+        """The key of a frame by itself. One packet is asked about several times on its way."""
+        if frame is not self._extracted[0]:
+            self._extracted = frame, extract(frame, 0)
+        return self._extracted[1]
+
     def _track(
         self, tracking: Tracking, frame: bytes, emitted: list[Emitted], rounds: int, notes: list[Passed] | None
     ) -> bytes:
-        frame, fields = self.tracker.track(frame, tracking.action, tracking.zone)
+        frame, fields = self.tracker.track(frame, self._key(frame), tracking.action, tracking.zone)
         resume = tracking.resume
         if resume is not None and rounds < RECIRCULATIONS_MAX:
             if notes is not None:
                 notes.append(Passed(0, f"tracked: {_state(fields)}"))
-            key = extract(frame, 0) | resume.carried | fields
+            key = self._key(frame) | resume.carried | fields
             self._pass(resume, key, frame, emitted, rounds + 1, notes)
         return frame
 
