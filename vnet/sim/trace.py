@@ -7,14 +7,15 @@ teaches on the way there counts for the way back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Category, Source, Table
-from vnet.compile.security import rule_cookie
+from vnet.compile.pipeline import REG_VERDICT
+from vnet.compile.security import DEFAULT, rule_cookie
 from vnet.model import Rule
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.host import SimHost
@@ -257,15 +258,31 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
         return "; ".join(said)
     for hop in reversed(hops):
         if not hop.sent and hop.steps:
-            return f"dropped by {hop.switch} in {_why(hop.steps[-1])}"
+            return f"dropped by {hop.switch} in {_why(hop.steps[-1], hop.steps)}"
     return "delivered to nobody"
 
 
-def _why(step: Step) -> str:
+def _why(step: Step, steps: Sequence[Step]) -> str:
     if step.priority < 0:
         return f"{step.name}: no flow for it ({step.does})"
-    where = f" at {step.place}" if step.place else ""
-    return f"{step.name} by priority {step.priority} {step.match} of {step.source}{where} ({step.does})"
+    if said := list(_against(step, steps)):
+        return f"{step.name}: {' and '.join(said)} ({step.does})"
+    return f"{step.name} by priority {step.priority} {step.match} of {_at(step)} ({step.does})"
+
+
+def _against(verdict: Step, steps: Sequence[Step]) -> Iterator[str]:
+    """The rules that a verdict of security groups follows from: those that set the bit it was reached by."""
+    bit = next((part for part in verdict.match.split(",") if part.startswith(f"{REG_VERDICT}=")), None)
+    if bit is None:
+        return
+    for step in steps:
+        if step.table in (Table.EGRESS_RULES, Table.INGRESS_RULES) and bit.replace("=", " = ") in step.actions:
+            how = "drops by default" if step.priority == DEFAULT else "drops"
+            yield f"{_at(step)} {how}"
+
+
+def _at(step: Step) -> str:
+    return f"{step.source} at {step.place}" if step.place else step.source
 
 
 def _render(trace: Trace, full: bool) -> Iterator[str]:
@@ -288,10 +305,10 @@ def _render_step(step: Step) -> Iterator[str]:
     if step.table >= 0:
         if step.priority >= 0:
             where = f"  [{step.place}]" if step.place else ""
-            yield f"    {step.table:>3} {step.name:<9} priority {step.priority}, {step.match}: {step.source}{where}"
+            yield f"    {step.table:>3} {step.name:<15} priority {step.priority}, {step.match}: {step.source}{where}"
         elif step.name == "NORMAL":
-            yield f"        NORMAL    {step.does}"
+            yield f"        {'NORMAL':<15} {step.does}"
         else:
-            yield f"    {step.table:>3} {step.name:<9} no flow matches"
+            yield f"    {step.table:>3} {step.name:<15} no flow matches"
     for action in step.actions:
         yield f"                  {action}"

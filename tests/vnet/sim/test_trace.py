@@ -157,6 +157,8 @@ security-groups:
     assert f"security group db, rule from-web  [e.vnet.yaml:{line}:9]" in passed
     assert f"security group db, rule not-8  [e.vnet.yaml:{line + 1}:9]" in dropped
     assert f"security group db  [e.vnet.yaml:{line - 1}:5]" in unmatched
+    assert f"INGRESS_VERDICT: security group db, rule not-8 at e.vnet.yaml:{line + 1}:9 drops (" in dropped
+    assert f"INGRESS_VERDICT: security group db at e.vnet.yaml:{line - 1}:5 drops by default (" in unmatched
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "topologies").glob("*.vnet.yaml")), ids=lambda path: path.name)
