@@ -29,18 +29,19 @@ from .errors import (
     RequestError,
     transact_error,
 )
+from .finding import Met, Wanted, find
 from .jsontext import decode_json
 from .locks import Lock
 from .operations import Operation
 from .remotes import Remote, Tls
 from .replica import Condition, Monitor, Replica
 from .schema import Json, Schema
-from .server_info import SERVER_DATABASE, SERVER_MONITORS, SERVER_SCHEMA, ServerInfo, server_info, unfit
+from .server_info import SERVER_DATABASE, ServerInfo
 from .session import MAX_MESSAGE_BYTES, Notification
-from .values import ZERO_UUID
 
 _BACKOFF_S = (0.05, 2.0)
-_HANDSHAKE_TIMEOUT_S = 10.0
+# With others to go to, silence for this long is asked about, and no answer for as long again has us look at them.
+_DOUBT_AFTER_S = 0.75
 _CANCEL_GRACE_S = 1.0
 
 
@@ -74,23 +75,25 @@ class Client:
         self._remotes = [Remote.parse(text) for text in texts]
         if shuffle:
             (rng or random.Random()).shuffle(self._remotes)  # noqa: S311 - spreads load, hides nothing
-        self._tls = tls.context() if isinstance(tls, Tls) else tls
-        if self._tls is None and any(remote.secure for remote in self._remotes):
+        context = tls.context() if isinstance(tls, Tls) else tls
+        if context is None and any(remote.secure for remote in self._remotes):
             raise BadRemote("an ssl: remote needs the key and certificates: give tls")
         self._connect_timeout_s = connect_timeout_s
         self._probe_interval_s, self._max_message_bytes = probe_interval_s, max_message_bytes
         self._backoff_s = backoff_s
+        self._wanted_server = Wanted(
+            database, leader_only, context, backoff_s, self._new_connection, self._heard, self._lost
+        )
         self._connection: Connection | None = None
-        self._server = Replica(SERVER_SCHEMA, SERVER_MONITORS)
         self._schema: Schema | None = None
-        self._info: ServerInfo | None = None
+        self._met: Met | None = None  # the server in use, or being taken up
+        self._led = False  # whether it was the leader when we last looked
         self._replicas: dict[int, Replica] = {}
         # How many changes of conditions a replica's user asked for, and the server is known to have.
         self._wanted: dict[int, int] = {}
         self._applied: dict[int, int] = {}
         self._locks: dict[str, Lock] = {}
         self._next_monitor = 0
-        self._reasons: dict[str, str] = {}
         self._callbacks: list[Callable[[bool], None]] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -121,8 +124,8 @@ class Client:
                 await self._task
             self._task = None
             self._changed.set()
-        if self._connection is not None:
-            self._connection.close(ConnectionLost("the client is closed"))
+        if self._met is not None:
+            self._met.close("the client is closed")
         for replica in self._replicas.values():
             replica.close(None)
         for lock in self._locks.values():
@@ -143,7 +146,7 @@ class Client:
     @property
     def server(self) -> ServerInfo | None:
         """What is known of the server in use; None while there is none."""
-        return self._info if self.connected else None
+        return self._met.info if self._met is not None and self.connected else None
 
     def on_connection_change(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """Call `callback(connected)` at each change; returns what ends it."""
@@ -160,7 +163,7 @@ class Client:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise ConnectFailed(self._reasons) from None
+            raise ConnectFailed(self._wanted_server.reasons) from None
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -249,102 +252,90 @@ class Client:
         return isinstance(error, ConnectionLost) and self._task is not None
 
     def _is_leader(self) -> bool:
-        return self._info is not None and self._info.leader
+        return self._met is not None and self._met.info.leader
 
     # --- connecting -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
         least_s, most_s = self._backoff_s
-        wait_s = least_s
+        wait_s, remotes, met = least_s, self._remotes, None
         while True:
-            for remote in tuple(self._remotes):
-                connection = await self._try(remote)
-                if connection is not None:
-                    wait_s = least_s
-                    await connection.lost.wait()
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, most_s)
+            if met is None:
+                met = await find(remotes, self._wanted_server)
+                assert met is not None  # noqa: S101 - for the type checker
+            remotes = [remote for remote in remotes if remote is not met.remote] + [met.remote]
+            if await self._took_up(met):
+                wait_s = least_s
+                met = await self._until_left(met, remotes[:-1])
+            else:
+                met = None
+            if met is None:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, most_s)
 
-    async def _try(self, remote: Remote) -> Connection | None:
-        """A connection with everything taken up on it; None, with the reason kept, if it will not do."""
-        connection: Connection | None = None
+    async def _took_up(self, met: Met) -> bool:
+        """Whether the server is in use now, with everything taken up there; the reason is kept where it is not."""
         try:
-            async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
-                connection = await remote.connect(self._new_connection, self._tls)
-                info, schema = await self._introduce(connection, remote)
-            await self._take_up(connection, info, schema)
-        except (OSError, OvsdbError) as error:
-            self._reasons[remote.text] = str(error) or type(error).__name__
-            if connection is not None:
-                connection.close(ConnectionLost(str(error)))
-            return None
+            await self._take_up(met)
+        except OvsdbError as error:
+            self._wanted_server.reasons[met.remote.text] = str(error)
+            met.close(str(error))
         except asyncio.CancelledError:
-            if connection is not None:
-                connection.close(ConnectionLost("the client is closed"))
+            met.close("the client is closed")
             raise
         except Exception as error:  # the top of the loop: whatever it was, the next try may do
-            report(error, f"connecting to {remote.text} failed")
-            self._reasons[remote.text] = repr(error)
-            if connection is not None:
-                connection.close(ConnectionLost(repr(error)))
-            return None
-        return connection
+            report(error, f"taking up {met.remote.text} failed")
+            self._wanted_server.reasons[met.remote.text] = repr(error)
+            met.close(repr(error))
+        else:
+            return True
+        return False
 
-    def _new_connection(self) -> Connection:
+    async def _until_left(self, met: Met, others: list[Remote]) -> Met | None:
+        """The server to use instead of this one, None if it is lost. While this one is silent we look for another, so that
+        one that stands still is left as soon as another will do, and a slow one never for nothing."""
+        connection = met.connection
+        while others and not connection.lost.is_set():
+            await connection.doubted.wait()
+            found = await find(others, self._wanted_server, unless=connection.heard)
+            if found is not None:
+                met.close(f"the server was silent, and {found.remote.text} will do")
+                return found
+        await connection.lost.wait()
+        return None
+
+    def _new_connection(
+        self, heard: Callable[[Connection, Notification], None], lost: Callable[[Connection], None]
+    ) -> Connection:
         return Connection(
-            self._on_notification,
-            self._on_lost,
+            heard,
+            lost,
             probe_interval_s=self._probe_interval_s,
+            doubt_after_s=_DOUBT_AFTER_S if len(self._remotes) > 1 else None,
             max_message_bytes=self._max_message_bytes,
         )
 
-    async def _introduce(self, connection: Connection, remote: Remote) -> tuple[ServerInfo, Schema]:
-        """Learn what the server is and its schema; raises ConnectionLost if it will not do."""
-        self._server = Replica(SERVER_SCHEMA, SERVER_MONITORS)
-        watching = connection.call(
-            "monitor_cond_since",
-            [SERVER_DATABASE, SERVER_DATABASE, self._server.encode_monitors(), ZERO_UUID],
-            self._server.fold_initial,
-        )
-        asking = connection.call("get_schema", [self.database], Schema.parse)
-        try:
-            await watching
-        except RequestError:
-            info = ServerInfo.plain(remote.text, self.database)
-        else:
-            info = self._fit(remote.text)
-        schema = await asking
-        assert isinstance(schema, Schema)  # noqa: S101 - for the type checker
-        return info, schema
-
-    def _fit(self, remote: str) -> ServerInfo:
-        """What the server says of itself; raises ConnectionLost if it will not do."""
-        info = server_info(self._server, remote, self.database)
-        reason = unfit(info, self.leader_only)
-        if reason is not None:
-            raise ConnectionLost(reason)
-        return info
-
-    async def _take_up(self, connection: Connection, info: ServerInfo, schema: Schema) -> None:
-        """Make the connection the one in use, after all replicas are in step with it."""
-        changed = self._schema is not None and schema != self._schema
-        self._schema, self._info = schema, info
+    async def _take_up(self, met: Met) -> None:
+        """Make the server the one in use, after all replicas are in step with it."""
+        changed = self._schema is not None and met.schema != self._schema
+        self._schema, self._met = met.schema, met
         for number, replica in tuple(self._replicas.items()):
             if changed:
-                self._use_schema(number, replica, schema)
-        starting = [self._start(connection, number) for number in tuple(self._replicas)]
+                self._use_schema(number, replica, met.schema)
+        starting = [self._start(met.connection, number) for number in tuple(self._replicas)]
         await asyncio.gather(*starting, return_exceptions=True)  # each replica keeps its own error
-        if connection.error is not None:
-            raise connection.error
-        if self._server.synced:
-            self._info = info = self._fit(info.remote)  # it may have changed meanwhile
-        self._connection = connection
+        if met.connection.error is not None:
+            raise met.connection.error
+        if met.unfit is not None:  # it may have changed meanwhile
+            raise ConnectionLost(met.unfit)
+        self._connection = met.connection
+        self._led = met.info.leader
         for number in self._replicas:  # those that were asked for meanwhile
             if not self._replicas[number].synced:
-                self._start(connection, number)
+                self._start(met.connection, number)
         for lock in self._locks.values():
             if lock.wanted:
-                lock.ask(connection, info.leader)
+                lock.ask(met.connection, self._led)
         self._announce(True)
 
     def _use_schema(self, number: int, replica: Replica, schema: Schema) -> None:
@@ -379,11 +370,15 @@ class Client:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def _on_notification(self, connection: Connection, event: Notification) -> None:
+    def _heard(self, met: Met, event: Notification) -> None:
         match event.method:
             case "update3":
                 monitor, last_id, updates = _params(event, _UPDATE3)
-                self._update(connection, monitor, last_id, updates)
+                if monitor == SERVER_DATABASE:
+                    met.told(last_id, updates)
+                    self._check_server(met)
+                elif isinstance(monitor, int) and monitor in self._replicas:
+                    self._replicas[monitor].fold_update(last_id, updates)
             case "locked" | "stolen":
                 (name,) = _params(event, _LOCK)
                 lock = self._locks.get(name)
@@ -392,31 +387,27 @@ class Client:
             case _:
                 pass  # such as monitor_canceled: the server disconnects us as well
 
-    def _update(self, connection: Connection, monitor: object, last_id: str, updates: msgspec.Raw) -> None:
-        if monitor == SERVER_DATABASE:
-            self._server.fold_update(last_id, updates)
-            self._check_server(connection)
-        elif isinstance(monitor, int) and monitor in self._replicas:
-            self._replicas[monitor].fold_update(last_id, updates)
-
-    def _check_server(self, connection: Connection) -> None:
-        """The server's own state changed: leave it if it will not do any more."""
-        if connection is not self._connection or self._info is None:
+    def _check_server(self, met: Met) -> None:
+        """The state of a server changed: leave it if it is in use and will not do any more."""
+        if met.connection is not self._connection:
             return
-        before, self._info = self._info, server_info(self._server, self._info.remote, self.database)
-        reason = unfit(self._info, self.leader_only)
-        if reason is not None:
-            connection.close(ConnectionLost(reason))
-        elif before.leader and not self._info.leader:
+        if met.unfit is not None:
+            met.close(met.unfit)
+            return
+        led, self._led = self._led, met.info.leader
+        if led and not self._led:
             for lock in self._locks.values():
                 if lock.wanted:
-                    connection.call("unlock", [lock.name])
-                    lock.ask(connection, False)
+                    met.connection.call("unlock", [lock.name])
+                    lock.ask(met.connection, False)
 
-    def _on_lost(self, connection: Connection) -> None:
+    def _lost(self, met: Met) -> None:
+        if met is not self._met:
+            return
+        self._met = None
         for number, replica in self._replicas.items():
             replica.lost(resume=self._applied[number] == self._wanted[number])
-        if connection is self._connection:
+        if self._connection is not None:
             self._connection = None
             for lock in self._locks.values():
                 lock.set_held(False)

@@ -26,11 +26,15 @@ class Connection(asyncio.Protocol):
         on_lost: Callable[[Connection], None],
         *,
         probe_interval_s: float | None,
+        doubt_after_s: float | None,
         max_message_bytes: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.session = Session(
-            now_s=self._loop.time(), probe_interval_s=probe_interval_s, max_message_bytes=max_message_bytes
+            now_s=self._loop.time(),
+            probe_interval_s=probe_interval_s,
+            doubt_after_s=doubt_after_s,
+            max_message_bytes=max_message_bytes,
         )
         self._on_notification, self._on_lost = on_notification, on_lost
         self._max_bytes = max_message_bytes
@@ -39,6 +43,9 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.error: OvsdbError | None = None
         self.lost = asyncio.Event()
+        self.doubted = asyncio.Event()  # the peer is silent, or lost
+        self.heard = asyncio.Event()  # the peer is not silent any more, or lost
+        self.heard.set()
 
     def call(self, method: str, params: object, handler: ReplyHandler | None = None) -> asyncio.Future[Any]:
         """Send a request; the future has the result, passed through `handler` as soon as it is read.
@@ -79,6 +86,9 @@ class Connection(asyncio.Protocol):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
+        if not self.heard.is_set():
+            self.doubted.clear()
+            self.heard.set()
         try:
             for event in self.session.receive(data, self._loop.time()):
                 if self._transport is None:
@@ -121,9 +131,8 @@ class Connection(asyncio.Protocol):
                 self.close(ProtocolError("the server does not read what it asks for"))
 
     def _arm(self) -> None:
-        interval_s = self.session.probe_interval_s
-        if interval_s is not None:
-            self._timer = self._loop.call_later(interval_s / 2, self._tick)
+        if self.session.tick_interval_s is not None:
+            self._timer = self._loop.call_later(self.session.tick_interval_s, self._tick)
 
     def _tick(self) -> None:
         try:
@@ -131,6 +140,9 @@ class Connection(asyncio.Protocol):
         except ConnectionLost as error:
             self.close(error)
             return
+        if self.session.doubtful and self.heard.is_set():
+            self.heard.clear()
+            self.doubted.set()
         self._flush()
         self._arm()
 
@@ -143,7 +155,8 @@ class Connection(asyncio.Protocol):
         calls, self._calls = self._calls, {}
         for future, _handler, method in calls.values():
             _fail(future, ConnectionLost(f"{method}: {self.error}"))
-        self.lost.set()
+        for event in (self.lost, self.doubted, self.heard):
+            event.set()
         self._on_lost(self)
 
 

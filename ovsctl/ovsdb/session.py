@@ -62,6 +62,7 @@ class Session:
         *,
         now_s: float = 0.0,
         probe_interval_s: float | None = 5.0,
+        doubt_after_s: float | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._framer = Framer(max_message_bytes)
@@ -70,7 +71,9 @@ class Session:
         self._next_id = 0
         self._heard_s = now_s
         self._probed_s: float | None = None  # when an echo was queued that nothing was heard after
-        self.probe_interval_s = probe_interval_s
+        self._probe_interval_s = probe_interval_s
+        self._doubt_after_s = doubt_after_s
+        self.doubtful = False
 
     # --- to the peer --------------------------------------------------------------------------
 
@@ -102,6 +105,7 @@ class Session:
         """
         self._heard_s = now_s
         self._probed_s = None
+        self.doubtful = False
         events = []
         for message in self._framer.feed(data):
             event = self._event(message)
@@ -136,20 +140,29 @@ class Session:
 
     # --- time ---------------------------------------------------------------------------------
 
+    @property
+    def tick_interval_s(self) -> float | None:
+        """How often to tick; None for never."""
+        if self._probe_interval_s is None:
+            return None
+        return self._probe_interval_s / 2 if self._doubt_after_s is None else self._doubt_after_s / 3
+
     def tick(self, now_s: float) -> None:
         """Queue an echo when the peer was silent for one interval; raise ConnectionLost when it was silent for another one.
 
         The second one counts from the echo: it may be us who did nothing for long. While a large request is in flight the peer
-        has the time to work on it besides.
+        has the time to work on it besides. With `doubt_after_s` the echo goes out after that time already, and after as much
+        again the peer is `doubtful` until it is heard: a reason to look at other servers, not to leave this one.
         """
-        if self.probe_interval_s is None:
+        if self._probe_interval_s is None:
             return
         silent_s = now_s - self._heard_s
         if self._probed_s is None:
-            if silent_s >= self.probe_interval_s:
+            if silent_s >= (self._doubt_after_s or self._probe_interval_s):
                 self._probed_s = now_s
                 self._outgoing.append(_encode({"method": "echo", "params": [], "id": "echo"}))
             return
-        working_s = sum(self._in_flight.values()) / SLOWEST_BYTES_PER_S
-        if now_s - self._probed_s >= self.probe_interval_s + working_s:
+        waited_s = now_s - self._probed_s - sum(self._in_flight.values()) / SLOWEST_BYTES_PER_S
+        self.doubtful = self._doubt_after_s is not None and waited_s >= self._doubt_after_s
+        if waited_s >= self._probe_interval_s:
             raise ConnectionLost(f"the server was silent for {silent_s:.1f} s")

@@ -87,9 +87,12 @@ class LabPackets(LabGuests):
         return min(MAX_SETTLE_S, SETTLE_S * max(1.0, waiting))
 
     def receiver(self, who: str) -> str:
-        """What reports call a receiver that the wires know as `who`."""
+        """What reports call a receiver that the wires know as `who`: a VIF whose VM was removed meanwhile by its id."""
         station = {self._station_port(station): station for station in self.stations}.get(who)
-        return self.label(self.vif(who)) if station is None else station.name
+        if station is not None:
+            return station.name
+        known = (vif for guest in self.spec.guests for vif in guest.vifs if vif.id == who)
+        return next(map(self.label, known), who)
 
     def _station_port(self, station: Station) -> str:
         return _station_port(station, sorted(netns.switch_ports(self.spec)))

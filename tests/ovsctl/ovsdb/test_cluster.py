@@ -139,8 +139,80 @@ async def test_changes_missed_while_away_come_as_a_difference(cluster: OvsdbClus
         assert replica["Other"][c].name == "c"
 
 
-async def test_a_client_leaves_a_leader_that_resigns(cluster: OvsdbCluster) -> None:
+# Silence alone would have a connection with this interval given up after two minutes.
+PATIENT_S = 60.0
+
+
+async def test_a_leader_that_stands_still_is_left_once_there_is_another(cluster: OvsdbCluster) -> None:
+    frozen = cluster.wait_leader()
+    patient = {"probe_interval_s": PATIENT_S, "connect_timeout_s": 15.0}
+    async with (
+        Client(cluster.remotes, "Kinds", leader_only=True, **patient) as writer,  # type: ignore[arg-type]
+        Client([frozen.remote, *cluster.remotes], "Kinds", **patient) as reader,  # type: ignore[arg-type]
+    ):
+        assert server_at(cluster, writer) is server_at(cluster, reader) is frozen
+        replica = await reader.monitor({"Other": Monitor(("name",))})
+        frozen.pause()
+        try:
+            lost_by = [asyncio.create_task(lost(client)) for client in (writer, reader)]
+            with pytest.raises(OutcomeUnknown, match="silent"):
+                await asyncio.wait_for(writer.transact(Insert("Other", {"name": "to nobody"})), 30)
+            await asyncio.wait_for(asyncio.gather(*lost_by), 30)
+            await asyncio.gather(*(client.wait_connected(30) for client in (writer, reader)))
+            assert writer.server is not None
+            assert writer.server.leader
+            assert frozen not in (server_at(cluster, writer), server_at(cluster, reader))
+            (uuid,) = await writer.transact(Insert("Other", {"name": "goes on"}))
+            async with asyncio.timeout(10):
+                while uuid not in replica["Other"]:  # noqa: ASYNC110 - any change will do
+                    await asyncio.sleep(0.01)
+        finally:
+            frozen.resume()
+
+
+async def test_a_slow_server_is_not_left_while_no_other_will_do(cluster: OvsdbCluster) -> None:
+    leader, others = cluster.wait_leader(), cluster.followers()
     async with client_of(cluster) as client:
+        states: list[bool] = []
+        client.on_connection_change(states.append)
+        connection = client._connection
+        assert connection is not None
+        for server in (leader, *others):
+            server.pause()
+        try:
+            await asyncio.wait_for(connection.doubted.wait(), 10)
+            await asyncio.sleep(0.2)  # the others are asked, and say nothing
+        finally:
+            for server in (leader, *others):
+                server.resume()
+        await asyncio.wait_for(connection.heard.wait(), 10)
+        if cluster.wait_leader() is leader:
+            assert client.connected
+            assert states == []
+
+
+async def test_a_follower_is_used_as_soon_as_it_is_elected(cluster: OvsdbCluster) -> None:
+    """It says so itself: it is not asked again and again."""
+    leader, remotes = cluster.wait_leader(), [server.remote for server in cluster.followers()]
+    client = Client(remotes, "Kinds", leader_only=True, connect_timeout_s=None, backoff_s=(60.0, 60.0))
+    opening = asyncio.create_task(client.open())
+    try:
+        async with asyncio.timeout(10):
+            while set(client._wanted_server.reasons) != set(remotes):  # noqa: ASYNC110 - both have said no
+                await asyncio.sleep(0.01)
+        leader.stop()
+        await asyncio.wait_for(opening, 30)
+        assert client.server is not None
+        assert client.server.leader
+    finally:
+        opening.cancel()
+        await client.close()
+
+
+async def test_a_client_leaves_a_leader_that_resigns(cluster: OvsdbCluster) -> None:
+    # Without probes, as it would leave a leader that stands still before that resigns.
+    options = {"leader_only": True, "probe_interval_s": None, "connect_timeout_s": 15}
+    async with Client(cluster.remotes, "Kinds", **options) as client:  # type: ignore[arg-type]
         lock = client.lock("resign")
         await lock.acquire()
         before = server_at(cluster, client)

@@ -107,6 +107,33 @@ def test_who_did_nothing_for_long_asks_before_it_calls_the_peer_silent() -> None
     assert sent(session) == []
 
 
+def test_a_peer_is_doubted_long_before_it_is_left_and_until_it_is_heard() -> None:
+    session = Session(now_s=100, probe_interval_s=5, doubt_after_s=1)
+    assert session.tick_interval_s is not None
+    assert session.tick_interval_s < 1
+    session.tick(101)
+    assert [request["method"] for request in sent(session)] == ["echo"]
+    session.tick(101.9)
+    assert not session.doubtful
+    session.tick(102)
+    assert session.doubtful
+    session.receive(message(id="echo", result=[], error=None), 103)
+    assert not session.doubtful
+    session.tick(104)
+    session.tick(105)
+    assert session.doubtful
+    with pytest.raises(ConnectionLost, match=r"silent for 6\.0 s"):
+        session.tick(109)
+
+
+def test_a_server_that_works_on_a_large_request_is_not_doubted() -> None:
+    session = Session(now_s=100, probe_interval_s=5, doubt_after_s=1)
+    session.request("transact", ["x" * 5 * SLOWEST_BYTES_PER_S])
+    session.tick(101)
+    session.tick(106.9)
+    assert not session.doubtful
+
+
 def test_without_an_interval_silence_is_no_matter() -> None:
     session = Session(probe_interval_s=None)
     session.tick(1e9)

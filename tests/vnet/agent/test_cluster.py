@@ -73,7 +73,8 @@ async def test_agents_spread_over_the_servers(cluster: OvsdbCluster) -> None:
             assert {client.server.remote for client in clients if client.server} == set(cluster.remotes)
 
 
-async def test_nothing_acknowledged_is_lost_with_the_leader_and_plugs_go_on(cluster: OvsdbCluster) -> None:
+@pytest.mark.parametrize("how", ["killed", "stands still"])
+async def test_nothing_acknowledged_is_lost_with_the_leader_and_plugs_go_on(cluster: OvsdbCluster, how: str) -> None:
     async with hosts_on(cluster, cluster.remotes) as pool:
         created: list[Vif] = []
         jobs = []
@@ -90,7 +91,10 @@ async def test_nothing_acknowledged_is_lost_with_the_leader_and_plugs_go_on(clus
             if number == KILL_AT:
                 leader = await asyncio.to_thread(cluster.wait_leader)
                 acknowledged = list(created)
-                leader.stop()
+                if how == "killed":
+                    leader.stop()
+                else:
+                    leader.pause()
                 assert acknowledged, "nothing was under way"
             await asyncio.sleep(PERIOD_S)
         await asyncio.gather(*jobs)
@@ -98,7 +102,10 @@ async def test_nothing_acknowledged_is_lost_with_the_leader_and_plugs_go_on(clus
         for new in created:
             assert new.host is not None
             await pool.wait_ready(new.id, new.host)
-        leader.start()
+        if how == "killed":
+            leader.start()
+        else:
+            leader.resume()
         async with Client([leader.remote], SCHEMA_NAME, connect_timeout_s=30) as client:
             ids = {new.id for new in created}
 
