@@ -270,24 +270,30 @@ class OvsdbCluster:
 
 @contextlib.contextmanager
 def ovsdb_cluster(
-    schema: dict[str, Any] | Path = VSWITCH_SCHEMA, *, size: int = 3, election_timer_ms: int = 1000
+    schema: dict[str, Any] | Path = VSWITCH_SCHEMA,
+    *,
+    size: int = 3,
+    election_timer_ms: int = 1000,
+    places: Sequence[tuple[str, Callable[[], None] | None]] = (),
 ) -> Iterator[OvsdbCluster]:
-    """A running RAFT cluster of `size` servers that all have joined."""
+    """A running RAFT cluster of `size` servers that all have joined.
+
+    places: for each server its address and what takes its process to where that is; on loopback if not given.
+    """
     with run_dir() as path:
         file = write_schema(path / "schema.json", schema)
         name = json.loads(file.read_text())["name"]
-        ports = [free_port() for _ in range(size)]
+        chosen = places or [(f"tcp:127.0.0.1:{free_port()}", None) for _ in range(size)]
         cluster = OvsdbCluster([], name)
         try:
-            for index, port in enumerate(ports):
+            for index, (raft, prepare) in enumerate(chosen):
                 database = path / f"{index}.db"
-                raft = f"tcp:127.0.0.1:{port}"
                 if index == 0:
                     timer = f"--election-timer={election_timer_ms}"
                     run("ovsdb-tool", timer, "create-cluster", str(database), str(file), raft)
                 else:
-                    run("ovsdb-tool", "join-cluster", str(database), name, raft, f"tcp:127.0.0.1:{ports[0]}")
-                server = OvsdbServer(path, database, name, socket_name=f"{index}.sock")
+                    run("ovsdb-tool", "join-cluster", str(database), name, raft, chosen[0][0])
+                server = OvsdbServer(path, database, name, prepare=prepare, socket_name=f"{index}.sock")
                 cluster.servers.append(server)
                 server.start()
                 run("ovsdb-client", "-t", "20", "wait", server.remote, name, "connected", env=server.env)

@@ -15,6 +15,7 @@ def _optional(kind: AtomType) -> ColumnType:
     return ColumnType(BaseType(kind), None, 0, 1)
 
 
+# Not `index`: it changes with every transaction of anybody, and each client would be told each time.
 _TYPES = {
     "name": ColumnType(BaseType(AtomType.STRING)),
     "model": ColumnType(BaseType(AtomType.STRING)),
@@ -22,7 +23,6 @@ _TYPES = {
     "leader": ColumnType(BaseType(AtomType.BOOLEAN)),
     "cid": _optional(AtomType.UUID),
     "sid": _optional(AtomType.UUID),
-    "index": _optional(AtomType.INTEGER),
 }
 SERVER_SCHEMA = Schema(
     SERVER_DATABASE,
@@ -36,7 +36,7 @@ SERVER_MONITORS = {"Database": Monitor()}
 class ServerInfo:
     """The server in use: its remote, and its row of `_Server.Database` for our database.
 
-    `model` is standalone, clustered or relay. `index` is the last log entry that is committed here.
+    `model` is standalone, clustered or relay.
     """
 
     remote: str
@@ -46,7 +46,6 @@ class ServerInfo:
     leader: bool
     cid: Uuid | None = None
     sid: Uuid | None = None
-    index: int | None = None
     exists: bool = True
 
     @classmethod
@@ -59,7 +58,7 @@ def server_info(replica: Replica, remote: str, name: str) -> ServerInfo:
     """What the replica of `_Server` says of the database."""
     for row in replica["Database"].values():
         if row.name == name:
-            return ServerInfo(remote, name, row.model, row.connected, row.leader, row.cid, row.sid, row["index"])
+            return ServerInfo(remote, name, row.model, row.connected, row.leader, row.cid, row.sid)
     return ServerInfo(remote, name, "", connected=False, leader=False, exists=False)
 
 

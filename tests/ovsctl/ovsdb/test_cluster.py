@@ -22,6 +22,7 @@ from ovsctl.ovsdb import (
     OutcomeUnknown,
     by_uuid,
 )
+from ovsctl.ovsdb.finding import Met
 from tests.ovsctl.ovsdb.schemas import SCHEMA_JSON
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, ovsdb_server
 
@@ -137,6 +138,18 @@ async def test_changes_missed_while_away_come_as_a_difference(cluster: OvsdbClus
         assert replica["Other"][a] is kept
         assert changes[b].old is not None
         assert replica["Other"][c].name == "c"
+
+
+async def test_a_client_is_told_nothing_of_what_others_commit(
+    cluster: OvsdbCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Met, "told", lambda met, last_id, updates: told.append(bytes(updates).decode()))
+    async with client_of(cluster) as writer, client_of(cluster, leader_only=False) as idle:
+        for number in range(5):
+            await writer.transact(Insert("Other", {"name": str(number)}))
+        await idle.request("echo")  # answers come after what was to be told before
+        assert told == []
 
 
 # Silence alone would have a connection with this interval given up after two minutes.
