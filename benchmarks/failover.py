@@ -1,22 +1,25 @@
 """Plugs at a steady rate while the pool database's leader is lost: how long the slowest takes, from its creation to ready.
 
-Three ovsdb-servers on this machine, two real agents on Open vSwitch's dummy datapath, one controller's client.
+Three ovsdb-servers on this machine, each in a network namespace (root only), two real agents on Open vSwitch's dummy datapath, one controller's client.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ovsctl.ovsdb import Monitor, Replica
-from tests.servers import OvsdbServer, ovsdb_cluster
+from tests.partitions import PartedCluster, parted_cluster
+from tests.servers import OvsdbServer
 from tests.vnet.agent.pool import SCHEMA, PoolUnderTest, vif
 from tests.vnet.agent.test_cluster import NAMES, create, hosts_on
 
@@ -38,23 +41,39 @@ async def plug(pool: PoolUnderTest, replica: Replica, number: int, took: dict[in
     took[number] = time.monotonic() - began
 
 
+@contextlib.contextmanager
+def lost(cluster: PartedCluster, leader: OvsdbServer, how: str) -> Iterator[None]:
+    """Inside, the leader is killed, stands still, or reaches its clients and no other server."""
+    if how == "killed":
+        leader.stop()
+        yield
+    elif how == "stopped":
+        leader.pause()
+        try:
+            yield
+        finally:
+            leader.resume()
+    else:
+        others = [server for server in cluster.servers if server is not leader]
+        with cluster.cut(*((leader, other) for other in others), *((other, leader) for other in others)):
+            yield
+
+
 async def measure(how: str, election_timer_ms: int) -> dict[str, float]:
     """Seconds: the slowest plug, the median of those before and of those well after the loss."""
-    with ovsdb_cluster(SCHEMA, election_timer_ms=election_timer_ms) as cluster:
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(parted_cluster(SCHEMA, election_timer_ms=election_timer_ms))
         async with hosts_on(cluster, cluster.remotes) as pool:
             replica = await pool.client.monitor({"Binding": Monitor(columns=("vif", "ready"))})
             took: dict[int, float] = {}
             jobs = []
-            leader: OvsdbServer | None = None
             for number in range(1, VIFS + 1):
                 if number == LOSE_AT:
                     leader = await asyncio.to_thread(cluster.wait_leader)
-                    leader.stop() if how == "killed" else leader.pause()
+                    stack.enter_context(lost(cluster, leader, how))
                 jobs.append(asyncio.create_task(plug(pool, replica, number, took)))
                 await asyncio.sleep(PERIOD_S)
             await asyncio.gather(*jobs)
-            if leader is not None and how == "stopped":
-                leader.resume()
     before = [seconds for number, seconds in took.items() if number < LOSE_AT - 1]
     after = [seconds for number, seconds in took.items() if number > VIFS - LOSE_AT]
     return {
@@ -72,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     found = {
         how: [asyncio.run(measure(how, options.election_timer)) for _ in range(options.runs)]
-        for how in ("killed", "stopped")
+        for how in ("killed", "stopped", "cut off")
     }
     if options.json:
         print(json.dumps(found, indent=2))

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ovsctl.ovsdb import Client, Operation, OvsdbError, Uuid
+from ovsctl.ovsdb import Client, Operation, OvsdbError, Uuid, Where
 from vnet.agent import writes
 from vnet.agent.bindings import Bindings
 from vnet.agent.pool import PoolFold
@@ -53,7 +53,7 @@ class Reporter:
         self._other_problems = other_problems
         self._now_ms = now_ms
         self._events: list[Event] = []
-        self._ready: dict[str, int] = {}  # VIF id to the epoch that was reported
+        self._ready: dict[str, tuple[Where, int]] = {}  # VIF id to the row and the epoch that were reported
         self._acked: dict[tuple[str, str], tuple[int, BindingState]] = {}
         self._due: set[tuple[str, str]] = set()
         self._said: AgentStatus | None = None
@@ -62,6 +62,7 @@ class Reporter:
         self._programmed_generation = 0
         self._programmed_groups: frozenset[str] = frozenset()
         self.changed: set[tuple[str, str]] = set()  # (network, VIF) whose bindings changed and are not programmed yet
+        self._under_way: set[tuple[str, str]] = set()  # those that a push is programming
 
     def event(self, kind: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
         """Something happened that people should be able to read later."""
@@ -78,12 +79,13 @@ class Reporter:
 
     def take(self) -> Taken:
         """What a push that starts now will have programmed."""
-        changed, self.changed = self.changed, set()
-        return changed, self._pool.generation, frozenset(self._pool.compiler.view.groups)
+        self._under_way, self.changed = self.changed, set()
+        return self._under_way, self._pool.generation, frozenset(self._pool.compiler.view.groups)
 
     def programmed(self, taken: Taken) -> None:
         """The push that `taken` was for has been answered by a barrier."""
         self._due |= taken[0]
+        self._under_way = set()
         self._programmed_generation = max(self._programmed_generation, taken[1])
         self._programmed_groups = taken[2]
         self._wake.set()
@@ -91,6 +93,7 @@ class Reporter:
     def not_programmed(self, taken: Taken) -> None:
         """The push failed: what it was for is still to be done."""
         self.changed |= taken[0]
+        self._under_way = set()
 
     async def run(self) -> None:
         """Writes for ever; what is not accepted is tried again."""
@@ -112,6 +115,8 @@ class Reporter:
     async def _write(self) -> None:
         operations: list[Operation] = []
         later: set[tuple[str, str]] = set()
+        # What changed since, such as a port that got its number, is in the view and not in the switch: the next push has it.
+        self._due -= self.changed | self._under_way
         for network, vif in self._due:
             due = self._said_of(network, vif)
             if due is None:
@@ -148,17 +153,17 @@ class Reporter:
         operations: list[Operation] = []
         vif = view.vifs.get(vif_id)
         mine = self._pool.mine.get(vif_id)
-        if mine is None:
-            self._ready.pop(vif_id, None)  # a VIF made anew under the same id starts again with epoch 1
         if vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
             if self._needs_devices(network):
                 return None
+            where = self._pool.locate(mine)
+            said_before = self._ready.get(vif_id) == (where, mine.epoch)  # one made anew under the same id has epoch 1 again
             # Without the rules of each of its groups it is silent; it is looked at again when they come.
-            if self._ready.get(vif_id) != mine.epoch and self._programmed_groups.issuperset(vif.groups):
-                self._ready[vif_id] = mine.epoch
-                operations.append(writes.ready(mine, self._pool.locate(mine), self._now_ms()))
-        where = view.location(network, vif_id)
-        moving = where.incoming if where.incoming else where.current if where.superseded else None
+            if not said_before and self._programmed_groups.issuperset(vif.groups):
+                self._ready[vif_id] = where, mine.epoch
+                operations.append(writes.ready(mine, where, self._now_ms()))
+        at = view.location(network, vif_id)
+        moving = at.incoming if at.incoming else at.current if at.superseded else None
         if moving is not None and moving.host != self._pool.me:
             if self._needs_devices(network):
                 return None

@@ -59,10 +59,10 @@ class HostUnderTest:
             with contextlib.suppress(asyncio.CancelledError):
                 await self.task
 
-    def add_port(self, device: str, vif: str, key: str = "iface-id") -> None:
+    def add_port(self, device: str, vif: str, key: str = "iface-id", type: str = "dummy") -> None:
         """What a toolstack does: a port on br-int whose interface names the VIF."""
         self.switch.server.vsctl(
-            "add-port", "br-int", device, "--", "set", "interface", device, "type=dummy",
+            "add-port", "br-int", device, "--", "set", "interface", device, f"type={type}",
             f'external_ids:{key}="{vif}"',
         )  # fmt: skip
 

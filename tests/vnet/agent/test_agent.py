@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete
-from tests.vnet.agent.pool import LAB, TENANT, pool_of, until, vif
+from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, until, vif
 from vnet.model import BindingState
 
 OURS = "cookie=0x766e"
@@ -21,6 +23,43 @@ async def test_a_port_with_an_iface_id_is_claimed_and_ready() -> None:
         first, second = await pool.wait_ready("vm1/0", "xen1"), await pool.wait_ready("vm2/0", "xen2")
         assert (first.state, first.epoch) == (second.state, second.epoch) == (BindingState.ACTIVE, 1)
         await until(lambda: any("dl_dst=0a:00:00:00:00:02" in f for f in pool.hosts["xen1"].flows()), "xen1 knows vm2")
+
+
+async def test_a_vif_is_not_ready_before_the_flows_of_a_port_that_came_while_others_were_sent() -> None:
+    async with pool_of("xen1", networks=(LAB,)) as pool:
+        await pool.insert(*(vif(number, network="lab", host="xen1") for number in (1, 2)))
+        host = pool.hosts["xen1"]
+        host.add_port("p2", "vm2/0")
+        await pool.wait_ready("vm2/0", "xen1")  # so the network is known
+        await until(lambda: "vm1/0" in host.agent.compiler.view.vifs, "the VIF's row")
+        push, permits, waiting = host.agent.flows.push, asyncio.Semaphore(0), 0
+
+        async def gated(mods: list[FlowMod]) -> bool:
+            nonlocal waiting
+            if host.agent.compiler.view.binding("lab", "vm1/0", "xen1"):
+                waiting += 1
+                await permits.acquire()
+            return await push(mods)
+
+        host.agent.flows.push = gated  # type: ignore[method-assign]
+        host.add_port("p1", "vm1/0", type="none-such")  # so it has no number yet
+        await until(lambda: waiting == 1 and "vm1/0" in host.agent.pool.mine, "the claim, with flows to be sent")
+        host.switch.server.vsctl("set", "interface", "p1", "type=dummy")
+        await until(lambda: "vm1/0" in host.agent.compiler.view.ports, "the port's number")
+        permits.release()
+        await until(lambda: waiting == 2, "the flows of the port, which are to be sent")
+        host.agent.reports.event("mark", "what is written after it was written")
+        await until(lambda: _has_event(pool, "mark"), "a report")
+        assert not (await pool.bindings())["vm1/0", "xen1"].ready
+        number = host.agent.compiler.view.ports["vm1/0"]
+        assert not any(f"in_port={number}," in flow for flow in host.flows())
+        for _ in range(100):
+            permits.release()
+        await pool.wait_ready("vm1/0", "xen1")
+
+
+async def _has_event(pool: PoolUnderTest, kind: str) -> bool:
+    return kind in await pool.events()
 
 
 async def test_a_port_that_goes_takes_its_binding_and_flows_along() -> None:
