@@ -1,6 +1,6 @@
 """OVSDB (RFC 7047 and ovsdb-server(7)): values, operations, a replica, an asyncio client."""
 
-from .client import Client
+from .client import Client, Patience
 from .errors import (
     Aborted,
     BadRemote,
@@ -109,6 +109,7 @@ __all__ = [
     "Operation",
     "OutcomeUnknown",
     "OvsdbError",
+    "Patience",
     "PermissionDenied",
     "ProtocolError",
     "RangeError",

@@ -20,6 +20,7 @@ from .connection import Connection
 from .errors import (
     BadRemote,
     BadValue,
+    Canceled,
     ConnectFailed,
     ConnectionLost,
     DecodeError,
@@ -45,12 +46,31 @@ _DOUBT_AFTER_S = 0.75
 _CANCEL_GRACE_S = 1.0
 
 
+class Patience:
+    """How long transactions in a cluster may take before they are given up, to be repeated: more after each one that was.
+
+    A server that forwarded one to a leader that then stood still does not forward it again to the next one. It gives it up
+    after two election timeouts, and as the next leader itself only once it has nothing to write for a while.
+    """
+
+    def __init__(self, least_s: float = 1.0, most_s: float = 30.0) -> None:
+        self.now_s = self._least_s = least_s
+        self._most_s = most_s
+
+    def lost(self) -> None:
+        self.now_s = min(1.5 * self.now_s, self._most_s)
+
+    def kept(self) -> None:
+        self.now_s = max(self.now_s / 1.5, self._least_s)
+
+
 class Client:
     """A connection to one database on one of several servers.
 
     Connects on `async with`, and again by itself whenever it is lost. With `leader_only` only the
     cluster's leader will do. `shuffle` tries the remotes in random order, so that many clients
     spread over the servers. `connect_timeout_s` None waits for a first connection without end.
+    `patience` is for those who repeat what ended with OutcomeUnknown.
     """
 
     def __init__(
@@ -64,6 +84,7 @@ class Client:
         connect_timeout_s: float | None = 10.0,
         probe_interval_s: float | None = 5.0,
         backoff_s: tuple[float, float] = _BACKOFF_S,
+        patience: Patience | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         rng: random.Random | None = None,
     ) -> None:
@@ -80,7 +101,7 @@ class Client:
             raise BadRemote("an ssl: remote needs the key and certificates: give tls")
         self._connect_timeout_s = connect_timeout_s
         self._probe_interval_s, self._max_message_bytes = probe_interval_s, max_message_bytes
-        self._backoff_s = backoff_s
+        self._backoff_s, self._patience = backoff_s, patience
         self._wanted_server = Wanted(
             database, leader_only, context, backoff_s, self._new_connection, self._heard, self._lost
         )
@@ -173,18 +194,27 @@ class Client:
         Raises UsageError before anything is sent if an operation does not fit the schema,
         TransactError (by kind) if the server refuses it, NotConnected if nothing could be sent,
         and OutcomeUnknown if the answer did not come. After `timeout_s` the server is told to
-        give up; whether that was in time is not known, unless it says Canceled.
+        give up; whether that was in time is not known, unless it says Canceled. Where no `timeout_s` is
+        given, it is what the client's `patience` says.
         """
         connection = self._usable()
         schema = self.schema
+        patience = self._patience if timeout_s is None and self._is_clustered() else None
+        limit_s = timeout_s if patience is None else patience.now_s
         params = [self.database, *(operation.encode(schema) for operation in operations)]
         call = connection.call("transact", params, lambda raw: _results(schema, operations, raw))
         try:
-            results: list[Any] = await _answer(connection, call, timeout_s)
+            results: list[Any] = await _answer(connection, call, limit_s)
         except ConnectionLost as error:
             raise OutcomeUnknown(f"no answer to the transaction: {error}") from error
-        except TimeoutError:
-            raise OutcomeUnknown(f"no answer to the transaction within {timeout_s} s") from None
+        except (TimeoutError, Canceled) as error:
+            if patience is None and isinstance(error, Canceled):
+                raise
+            if patience is not None:
+                patience.lost()
+            raise OutcomeUnknown(f"no answer to the transaction within {limit_s} s") from None
+        if patience is not None:
+            patience.kept()
         return results
 
     async def request(self, method: str, *params: object) -> object:
@@ -253,6 +283,10 @@ class Client:
 
     def _is_leader(self) -> bool:
         return self._met is not None and self._met.info.leader
+
+    def _is_clustered(self) -> bool:
+        """Whether it is a cluster's server, or forwards to one."""
+        return self._met is not None and self._met.info.model != "standalone"
 
     # --- connecting -----------------------------------------------------------------------------
 

@@ -37,6 +37,9 @@ LONG_HOLD_S = (*HOLD_S, 2.0, 7.0)  # longer than the 5 s after which connections
 # As a host's network devices come and go, ovs-vswitchd reads the kernel's routes anew, and till it has them its userspace
 # tunnels neither send nor receive for some milliseconds. It does so with no agent running; VLAN networks do not notice.
 GLITCH_FRAMES = 50
+# A frame each millisecond: the kernel's queue before ovs-vswitchd holds some 270. A machine so busy that a process waits for
+# longer loses the next ones, which shows by how late the last ones before them are.
+QUEUE_MS = 200
 CONVERGE_IN = 4  # one round in so many waits till all is as it should be; the others go on at once
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
-from ovsctl.ovsdb import Change, Client, NotConnected, Replica
+from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
 from vnet.agent.announce import rarp
 from vnet.agent.bindings import Bindings
 from vnet.agent.flows import FlowKeeper
@@ -58,7 +58,7 @@ class Agent:
         self.me = options.host
         self.compiler = Compiler(self.me)
         self.pool = PoolFold(self.me, self.compiler)
-        self.pool_client = Client(list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None)
+        self.pool_client = Client(list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience())
         self.ovs_client = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
         self.flows = FlowKeeper(
             f"unix:{options.ovs_rundir}/{options.switch.bridge}.mgmt",

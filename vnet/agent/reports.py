@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ovsctl.ovsdb import Client, Operation, OvsdbError, Uuid, Where
+from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid, Where
 from vnet.agent import writes
 from vnet.agent.bindings import Bindings
 from vnet.agent.pool import PoolFold
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 Taken = tuple[set[tuple[str, str]], int, frozenset[str]]
 
 RETRY_S = 0.5
+AGAIN_S = (
+    0.1  # after an answer that was lost: it may have been with the cluster's leader, and the next one does it at once
+)
 WARNINGS = ("drift", "problem", "refused")
 EVENT_DELAY_S = 0.05  # an event waits for what is more urgent, and goes along with it
 MAX_EVENTS = 200  # waiting to be written; older ones are dropped first
@@ -107,7 +110,7 @@ class Reporter:
                 self._ready.clear()
                 self._acked.clear()
                 self._said = self._row = None
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(AGAIN_S if isinstance(error, OutcomeUnknown) else RETRY_S)
                 await self._client.wait_connected()
                 self._due |= {(b.network, b.vif) for b in self._pool.mine.values()}
                 self._wake.set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -20,6 +22,8 @@ from ovsctl.ovsdb import (
     NotLeader,
     NotOwner,
     OutcomeUnknown,
+    OvsdbError,
+    Patience,
     by_uuid,
 )
 from ovsctl.ovsdb.finding import Met
@@ -202,6 +206,63 @@ async def test_a_slow_server_is_not_left_while_no_other_will_do(cluster: OvsdbCl
         if cluster.wait_leader() is leader:
             assert client.connected
             assert states == []
+
+
+def test_patience_grows_with_what_was_given_up_and_comes_back() -> None:
+    patience = Patience(1.0, 2.0)
+    patience.lost()
+    assert patience.now_s == 1.5
+    patience.lost()
+    patience.lost()
+    assert patience.now_s == 2.0
+    for _ in range(3):
+        patience.kept()
+    assert patience.now_s == 1.0
+
+
+async def test_what_was_forwarded_to_a_leader_that_stands_still_is_given_up(cluster: OvsdbCluster) -> None:
+    """ovsdb-server does not forward it again, and as the next leader keeps it for as long as it has anything to write."""
+    frozen, followers = cluster.wait_leader(), cluster.followers()
+    remotes = [server.remote for server in followers]
+    async with contextlib.AsyncExitStack() as stack:
+        asking = [
+            await stack.enter_async_context(Client([remote], "Kinds", patience=Patience(0.5))) for remote in remotes
+        ]
+        writer = await stack.enter_async_context(Client(cluster.remotes, "Kinds", leader_only=True))
+        frozen.pause()
+        try:
+            calls = [asyncio.create_task(client.transact(Insert("Other", {"name": new_name()}))) for client in asking]
+            writing = asyncio.create_task(write_always(writer))
+            done, pending = await asyncio.wait(calls, timeout=30)
+            assert not pending
+            assert {type(call.exception()) for call in done} <= {OutcomeUnknown, type(None)}
+            for client in asking:
+                async with asyncio.timeout(20):
+                    while not await repeated(client):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+            writing.cancel()
+        finally:
+            frozen.resume()
+
+
+def new_name() -> str:
+    return str(uuid4())
+
+
+async def write_always(client: Client) -> None:
+    """Something each 20 ms, so that the leader never rests."""
+    while True:
+        with contextlib.suppress(OvsdbError):
+            await client.transact(Insert("Other", {"name": new_name()}))
+        await asyncio.sleep(0.02)
+
+
+async def repeated(client: Client) -> bool:
+    try:
+        await client.transact(Insert("Other", {"name": new_name()}))
+    except OutcomeUnknown:
+        return False
+    return True
 
 
 async def test_a_follower_is_used_as_soon_as_it_is_elected(cluster: OvsdbCluster) -> None:
