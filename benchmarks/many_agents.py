@@ -5,7 +5,8 @@ schema for each host, every transaction. Not real: there is no ovs-vswitchd, so 
 already and no flow is sent; hence VIFs are claimed, never `ready`, and agents do not try to connect to a switch.
 Every host shares four networks with three others each, whatever the pool's size. Latency: from just before the transaction that
 creates the VIF (its port is added in the next call) until the claim has been folded into the view of another host on that network. What a
-plug costs is the processor time while plugging less that of as long a time with heartbeats alone.
+plug costs is the processor time while plugging less that of as long a time with heartbeats alone. With --per-relay agents are at
+relays (docs/cluster.md), so many at each; who creates the VIFs is at the pool database itself.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ FIGURES = (
     Figure("latency_p50_ms", "ms"),
     Figure("latency_p99_ms", "ms"),
     Figure("database_cpu_ms_per_plug", "ms"),
+    Figure("each_relay_cpu_ms_per_plug", "ms"),
     Figure("agents_cpu_ms_per_plug", "ms"),
     Figure("database_idle_percent", "%"),
     Figure("agent_idle_percent", "%"),
@@ -164,15 +166,32 @@ class Spent:
     """Processor seconds so far."""
 
     database: float
+    relays: float
     agents: float
 
     @classmethod
-    def of(cls, pool: OvsdbServer, agents: list[subprocess.Popen[bytes]]) -> Spent:
-        assert pool.process is not None
-        return cls(Process.of(pool.process.pid).cpu_s, sum(Process.of(p.pid).cpu_s for p in agents))
+    def of(cls, pool: OvsdbServer, relays: list[OvsdbServer], agents: list[subprocess.Popen[bytes]]) -> Spent:
+        return cls(_cpu_s([pool]), _cpu_s(relays), sum(Process.of(p.pid).cpu_s for p in agents))
 
     def __sub__(self, other: Spent) -> Spent:
-        return Spent(self.database - other.database, self.agents - other.agents)
+        return Spent(self.database - other.database, self.relays - other.relays, self.agents - other.agents)
+
+
+def _cpu_s(servers: list[OvsdbServer]) -> float:
+    return sum(Process.of(server.process.pid).cpu_s for server in servers if server.process is not None)
+
+
+@contextlib.contextmanager
+def relays_of(pool: OvsdbServer, directory: Path, count: int):  # type: ignore[no-untyped-def]
+    """So many relays of the pool database."""
+    with contextlib.ExitStack() as stack:
+        relays = []
+        for number in range(count):
+            source = Path(f"relay:{SCHEMA_NAME}:{pool.remote}")
+            relays.append(OvsdbServer(directory, source, SCHEMA_NAME, socket_name=f"relay{number}.sock"))
+            relays[-1].start()
+            stack.callback(relays[-1].stop)
+        yield relays
 
 
 async def plug_steadily(pool: OvsdbServer, switches: list[LocalSwitch], seconds: float, rate: float) -> dict[str, int]:
@@ -192,14 +211,24 @@ async def plug_steadily(pool: OvsdbServer, switches: list[LocalSwitch], seconds:
 
 
 async def measure(
-    directory: Path, pool: OvsdbServer, servers: list[OvsdbServer], seconds: float, rate: float
+    directory: Path,
+    pool: OvsdbServer,
+    relays: list[OvsdbServer],
+    servers: list[OvsdbServer],
+    seconds: float,
+    rate: float,
 ) -> dict[str, float]:
     hosts = len(servers)
     blocks = [range(first, min(first + PER_PROCESS, hosts)) for first in range(0, hosts, PER_PROCESS)]
     async with local_switches(servers) as switches:
-        program = [sys.executable, "-m", "benchmarks.many_agents", "--work", pool.remote, str(directory)]
+        program = [sys.executable, "-m", "benchmarks.many_agents", "--work"]
+        at = [relays[number * len(relays) // len(blocks)] if relays else pool for number in range(len(blocks))]
         agents = [
-            spawn([*program, f"{block.start}:{block.stop}"], log=directory / f"{block.start}.log") for block in blocks
+            spawn(
+                [*program, server.remote, str(directory), f"{block.start}:{block.stop}"],
+                log=directory / f"{block.start}.log",
+            )
+            for block, server in zip(blocks, at, strict=True)
         ]
         try:
             async with asyncio.timeout(180):
@@ -207,14 +236,14 @@ async def measure(
                 while not all((directory / f"{block.start}.up").exists() for block in blocks):  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
             await asyncio.sleep(3)
-            quiet = Spent.of(pool, agents)
+            quiet = Spent.of(pool, relays, agents)
             await asyncio.sleep(seconds)
-            idle = Spent.of(pool, agents) - quiet
-            before = Spent.of(pool, agents)
+            idle = Spent.of(pool, relays, agents) - quiet
+            before = Spent.of(pool, relays, agents)
             started = time.monotonic()
             begun = await plug_steadily(pool, switches, seconds, rate)
             await asyncio.sleep(max(0.5, started + seconds - time.monotonic()))
-            busy = Spent.of(pool, agents) - before
+            busy = Spent.of(pool, relays, agents) - before
             agent_mb = sum(Process.of(p.pid).resident_mb for p in agents) / hosts
         finally:
             for process in agents:
@@ -231,6 +260,7 @@ async def measure(
         "latency_p50_ms": median(took_ms),
         "latency_p99_ms": quantiles(took_ms, n=100)[98],
         "database_cpu_ms_per_plug": (busy.database - idle.database) / plugs * 1e3,
+        "each_relay_cpu_ms_per_plug": (busy.relays - idle.relays) / plugs / max(len(relays), 1) * 1e3,
         "agents_cpu_ms_per_plug": (busy.agents - idle.agents) / plugs * 1e3,
         "database_idle_percent": idle.database / seconds * 100,
         "agent_idle_percent": idle.agents / seconds / hosts * 100,
@@ -241,14 +271,20 @@ async def measure(
     }
 
 
-def one(hosts: int, seconds: float, rate: float) -> dict[str, float]:
+def one(hosts: int, seconds: float, rate: float, per_relay: int) -> dict[str, float]:
     """A pool of so many hosts, each of which is to run one VIF of each of its networks."""
     rows = [Pool("many"), *map(host, range(hosts)), *map(network, range(hosts))]
     for number in range(hosts):
         for k, net in enumerate(networks_of(number, hosts)):
             rows.append(vif(hosts * (1 + k) + net, hosts, f"host{number}"))
-    with run_dir() as directory, pool_server(rows) as pool, switch_databases(directory, hosts) as servers:
-        return asyncio.run(measure(directory, pool, servers, seconds, rate))
+    count = -(-hosts // per_relay) if per_relay else 0
+    with (
+        run_dir() as directory,
+        pool_server(rows) as pool,
+        relays_of(pool, directory, count) as relays,
+        switch_databases(directory, hosts) as servers,
+    ):
+        return asyncio.run(measure(directory, pool, relays, servers, seconds, rate))
 
 
 def main() -> None:
@@ -261,11 +297,13 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, nargs="+", default=[50, 100, 200])
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to plug")
     parser.add_argument("--rate", type=float, default=10.0, help="plugs per second in the whole pool")
+    parser.add_argument("--per-relay", type=int, default=0, metavar="AGENTS", help="at each relay; 0 for no relays")
     options = parser.parse_args()
+    behind = f", {options.per_relay} at each relay" if options.per_relay else ""
     results = []
     for hosts in options.hosts:
-        samples = [one(hosts, options.seconds, options.rate) for _ in range(options.runs)]
-        results.append(Result.of(f"{hosts} agents, {options.rate:g} plugs a second", FIGURES, samples))
+        samples = [one(hosts, options.seconds, options.rate, options.per_relay) for _ in range(options.runs)]
+        results.append(Result.of(f"{hosts} agents{behind}, {options.rate:g} plugs a second", FIGURES, samples))
     report(results, options.json)
 
 
