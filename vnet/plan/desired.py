@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vnet.model import (
     Host,
@@ -220,21 +220,24 @@ class _Builder:
         vifs = dict(self.others.vifs)
         for vif_id, (vm, index, spec) in specs.items():
             before = self.current.vifs.get(vif_id)
-            after = Vif(
-                id=vif_id,
-                network=spec.network,
-                mac=macs[vif_id],
-                vm=vm,
-                index=index,
-                addresses=addresses[vif_id],
-                locking_mode=spec.locking_mode or default_mode,
-                trunk=None if spec.trunk is None else Trunk(spec.trunk),
-                host=before.host if before is not None else None,
-                incoming=before.incoming if before is not None else None,
-                epoch=before.epoch if before is not None else 0,
-                groups=tuple(sorted(spec.security_groups)),
-            )
-            vifs[vif_id] = _kept(before, after)
+            stated: dict[str, Any] = {
+                "id": vif_id,
+                "network": spec.network,
+                "mac": macs[vif_id],
+                "vm": vm,
+                "index": index,
+                "addresses": addresses[vif_id],
+                "locking_mode": spec.locking_mode or default_mode,
+                "trunk": None if spec.trunk is None else Trunk(spec.trunk),
+                "groups": tuple(sorted(spec.security_groups)),
+                "owner": Owner.DOCUMENT,
+            }
+            if before is None:
+                vifs[vif_id] = Vif(**stated)
+            elif any(getattr(before, name) != value for name, value in stated.items()):
+                vifs[vif_id] = _kept(before, replace(before, **stated))
+            else:  # as nearly all are: a value is checked when it is made, which takes longer than all the rest
+                vifs[vif_id] = before
         return vifs
 
     def _macs(self, specs: Mapping[str, VifSpec]) -> dict[str, str]:
