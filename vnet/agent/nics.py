@@ -118,7 +118,11 @@ def in_place(tables: Tables) -> frozenset[tuple[str, str]]:
 
 
 def errors(rows: vswitch.VSwitch, tables: Tables) -> dict[str, str]:
-    """What Open vSwitch says is wrong with interfaces of ours, in words, by 'interface eth1'."""
+    """What Open vSwitch says is wrong with interfaces of ours, in words, by 'interface eth1'.
+
+    A NIC is set up by the host's own configuration. ovs-vswitchd, which makes it promiscuous as it takes it, reads its flags and
+    writes them back, so one that is set up in that very moment may end down.
+    """
     wanted = {i.name for bridge in rows.bridges for port in bridge.ports for i in port.interfaces}
     bridges, found = nics(rows), {}
     for row in tables["Interface"].values():
@@ -127,6 +131,8 @@ def errors(rows: vswitch.VSwitch, tables: Tables) -> dict[str, str]:
             if name in bridges and NO_SUCH_DEVICE in text:
                 text = f"this host has no NIC {name}, so {bridges[name]} is without it until it appears ({text})"
             found[f"interface {name}"] = text
+        elif name in bridges and row["admin_state"] == "down":
+            found[f"interface {name}"] = f"NIC {name} is down, so nothing passes it: ip link set {name} up"
     return found
 
 

@@ -18,7 +18,7 @@ NO_OFPORT = 1 << 16  # more than any
 
 # What a plan of rows needs, and what vswitchd answers; statistics, which change every few seconds, are left out.
 MONITORS = {
-    table: Monitor(columns=(*columns, *(("ofport", "error", "mtu") if table == "Interface" else ())))
+    table: Monitor(columns=(*columns, *(("ofport", "error", "mtu", "admin_state") if table == "Interface" else ())))
     for table, columns in COLUMNS.items()
 }
 

@@ -160,7 +160,10 @@ class Reporter:
             if self._needs_devices(network):
                 return None
             where = self._pool.locate(mine)
-            said_before = self._ready.get(vif_id) == (where, mine.epoch)  # one made anew under the same id has epoch 1 again
+            said_before = self._ready.get(vif_id) == (
+                where,
+                mine.epoch,
+            )  # one made anew under the same id has epoch 1 again
             # Without the rules of each of its groups it is silent; it is looked at again when they come.
             if not said_before and self._programmed_groups.issuperset(vif.groups):
                 self._ready[vif_id] = where, mine.epoch

@@ -95,5 +95,7 @@ def test_nic_that_is_not_there_is_told_and_taken_when_it_appears(lab: Lab) -> No
     without_bridge(lab, "sh", "-ec", "ip link set eth1 down; ip link set eth1 name away")
     said = wait_problem(lab, "this host has no NIC eth1")
     assert "host xen1: interface eth1: this host has no NIC eth1, so br-trunk0 is without it until it appears" in said
-    lab.run_on_host("xen1", "sh", "-ec", "ip link set away name eth1; ip link set eth1 up")
+    lab.run_on_host("xen1", "ip", "link", "set", "away", "name", "eth1")
+    assert "host xen1: interface eth1: NIC eth1 is down" in wait_problem(lab, "NIC eth1 is down")
+    lab.run_on_host("xen1", "ip", "link", "set", "eth1", "up")
     wait_healed(lab)
