@@ -391,11 +391,18 @@ class TunnelCall(_Struct, frozen=True, kw_only=True):
     target: str
 
 
+class ProbesCall(_Struct, frozen=True, kw_only=True):
+    """Questions to hosts, at most 128. wait_s: how long they have to answer. Nothing is sent."""
+
+    probes: list[ProbeCall]
+    wait_s: float = 5.0
+
+
 class ProbeCall(_Struct, frozen=True, kw_only=True):
-    """What would the switch of `host` do with a frame? Nothing is sent.
+    """What would the switch of `host` do with a frame?
 
     Either vif (its id: the frame comes from it) or device (a port of the integration bridge that is no VIF's). frame: its bytes
-    in hexadecimal. wait_s: how long the host has to answer.
+    in hexadecimal.
     """
 
     host: str
@@ -403,7 +410,6 @@ class ProbeCall(_Struct, frozen=True, kw_only=True):
     vif: str | None = None
     device: str | None = None
     tunnel: TunnelCall | None = None
-    wait_s: float = 5.0
 
 
 class Probe(_Answer, frozen=True, kw_only=True):
@@ -417,6 +423,60 @@ class Probe(_Answer, frozen=True, kw_only=True):
     vifs: dict[str, str] = {}
     devices: dict[str, str] = {}
     problem: str = ""
+
+
+class PacketsCall(_Struct, frozen=True, kw_only=True):
+    """Marked frames to send, at most 256, each once its own round has come. wait_s: how long hosts have to say that they watch."""
+
+    packets: list[PacketCall]
+    wait_s: float = 5.0
+
+
+class PacketCall(_Struct, frozen=True, kw_only=True):
+    """A marked frame, in hexadecimal, to send as a VIF (its id), from the host where that runs.
+
+    round: frames of lower rounds go before. to: the id of the VIF that it is for. after: the number of the frame that must have
+    come to the VIF that it is for; without it this one is not sent. expect: the VIFs to wait for, at most half a second.
+    """
+
+    frame: str
+    vif: str
+    to: str = ""
+    round: int = 0
+    after: int | None = None
+    expect: list[str] = []
+
+
+class Sighting(_Answer, frozen=True, kw_only=True):
+    """A marked frame at a host. where: the port it came in by, or the id of the VIF that would have got it.
+
+    changed: its bytes, in hexadecimal, where they were not as they were sent; else empty.
+    """
+
+    host: str
+    where: str
+    changed: str = ""
+
+
+class Packet(_Answer, frozen=True, kw_only=True):
+    """What became of a marked frame. came: where it came in; caught: who would have got it. why: why it was not sent."""
+
+    sent: bool
+    why: str = ""
+    came: list[Sighting] = []
+    caught: list[Sighting] = []
+
+
+class Packets(_Answer, frozen=True, kw_only=True):
+    """What became of marked frames, in their order. hosts: who watched. left_off: sightings that were too many to tell.
+
+    problems: why nothing was sent, one for each host that does not watch.
+    """
+
+    packets: list[Packet]
+    hosts: list[str]
+    problems: list[str] = []
+    left_off: int = 0
 
 
 class Status(_Answer, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from vnet.agent.ports import MONITORS, read_ports, vif_ports
 from vnet.agent.probes import Prober
 from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
+from vnet.agent.watching import Watcher
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
 from vnet.model import AgentStatus, BindingState
 
@@ -77,6 +78,7 @@ class Agent:
             self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms
         )
         self.prober = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
+        self.watcher = Watcher(self.compiler, self.flows, self.pool_client, self._wake)
         self.complete = False
         self.conditions_set = 0  # each makes the server look at a whole table; for tests to count
         self._replica: Replica | None = None
@@ -117,12 +119,14 @@ class Agent:
                 pass
             self.bindings.look_again()
             self._everything_touched()
+            await self.watcher.start()
             self.complete = True
             self._wake()
             for job in (self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S)):
                 self._spawn(job)
             self._spawn(self._follow_always())
             self._spawn(self.prober.run())
+            self._spawn(self.watcher.run())
             await self._loop()
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
@@ -141,7 +145,7 @@ class Agent:
             self.bindings.decide_touched()
             if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
                 self.reports.soon()  # a port that is gone needs no flows to be silent
-            taken = self.reports.take()
+            taken, watches = self.reports.take(), self.watcher.take()
             changes = self.compiler.compile()
             self.rows.kick(self.bindings.ports)
             mods = self.flows.want(changes)
@@ -149,6 +153,7 @@ class Agent:
             if await self.flows.push(mods):
                 await self._announce()
                 self.reports.programmed(taken)
+                self.watcher.programmed(watches)
             else:
                 self.reports.not_programmed(taken)
 
@@ -250,8 +255,9 @@ class Agent:
             self.compiler.set_device(name, devices.get(name))
 
     def _packet_in(self, message: PacketIn) -> None:
-        """A moving VIF announced itself: the switch has opened its port already, now everybody else hears."""
+        """A moving VIF announced itself: the switch has opened its port already, now everybody else hears. Or it is a probe."""
         if message.userdata != ANNOUNCEMENT:
+            self.watcher.packet_in(message)
             return
         vif = next((v for v, ofport in self.compiler.view.ports.items() if ofport == message.in_port), None)
         if vif is not None:

@@ -230,12 +230,14 @@ class FlowKeeper:
         await self._send(client, mods)
         return len(mods)
 
-    async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> None:
-        """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`."""
+    async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> bool:
+        """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`. Whether it did."""
         if self._client is None or not self.connected:
-            return
+            return False
         with suppress(OpenFlowError):  # whoever waits for the frame hears the next one
             await self._client.packet_out(frame, in_port=ofport, actions=actions)
+            return True
+        return False
 
     async def counted(self, object_cookie: int, mask: int) -> list[tuple[Flow, int, int]]:
         """The switch's flows with these cookie bits, each with its packets and bytes."""

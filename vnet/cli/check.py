@@ -21,7 +21,11 @@ PORT = click.IntRange(1, 65535)
 
 @click.command()
 @file_argument
-@click.option("--live", is_flag=True, help="Against the switches of the pool that runs. Nothing is sent.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Against the switches of the pool that runs, and with real packets, which no guest gets.",
+)
 @click.option(
     "--wait", "wait_s", type=float, default=5.0, show_default=True, help="Seconds a host has to answer --live."
 )
@@ -57,11 +61,14 @@ def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
 
 
 def _live(document: Document, wait_s: float) -> list[Result]:
-    from vnet.cli.running import asker, twin_of_running  # noqa: PLC0415
+    from random import SystemRandom  # noqa: PLC0415
+
+    from vnet.cli.running import asker, sender, twin_of_running  # noqa: PLC0415
     from vnet.sim.live_check import check_live  # noqa: PLC0415
 
     with connected() as client:
-        return check_live(twin_of_running(client), asker(client, wait_s), document)
+        pool = twin_of_running(client)
+        return check_live(pool, asker(client, wait_s), sender(client, wait_s), document, SystemRandom())
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from vnet import api
     from vnet.client import Client
     from vnet.sim import SimPool
-    from vnet.sim.live import Answer, Question
+    from vnet.sim.live import Answer, Ask, Question
+    from vnet.sim.sending import Outcome, Send, Shot
 
 
 def running_state(client: Client) -> tuple[PoolState, Document]:
@@ -71,31 +72,66 @@ def twin_of_running(client: Client) -> SimPool:
     return running
 
 
-def asker(client: Client, wait_s: float) -> Callable[[Question], Answer]:
+def asker(client: Client, wait_s: float) -> Ask:
     """Asks hosts what their switch would do, through the controller."""
-    from vnet.api import ProbeCall, TunnelCall  # noqa: PLC0415
+    from vnet.api import ProbesCall  # noqa: PLC0415
     from vnet.client import NotFound  # noqa: PLC0415
     from vnet.sim.live import Answer  # noqa: PLC0415
 
-    def ask(question: Question) -> Answer:
-        tunnel = None
-        if question.source:
-            tunnel = TunnelCall(key=question.key, source=question.source, target=question.target)
-        call = ProbeCall(
-            host=question.host,
-            frame=question.frame.hex(),
-            vif=question.vif or None,
-            device=question.device or None,
-            tunnel=tunnel,
-            wait_s=wait_s,
-        )
+    def ask(questions: Sequence[Question]) -> list[Answer]:
         try:
-            said = client.probe(call)
+            found = client.probe(ProbesCall(probes=[_probe(question) for question in questions], wait_s=wait_s))
         except NotFound as error:
             raise CommandError(f"the controller cannot ask hosts: {error}", Exit.FAILED) from None
-        return Answer(said.text, _numbered(said.vifs), _numbered(said.devices), said.problem)
+        return [Answer(said.text, _numbered(said.vifs), _numbered(said.devices), said.problem) for said in found]
 
     return ask
+
+
+def _probe(question: Question) -> api.ProbeCall:
+    from vnet.api import ProbeCall, TunnelCall  # noqa: PLC0415
+
+    tunnel = None
+    if question.source:
+        tunnel = TunnelCall(key=question.key, source=question.source, target=question.target)
+    vif, device = question.vif or None, question.device or None
+    return ProbeCall(host=question.host, frame=question.frame.hex(), vif=vif, device=device, tunnel=tunnel)
+
+
+def sender(client: Client, wait_s: float) -> Send:
+    """Sends marked packets through the controller."""
+    from vnet.api import PacketCall, PacketsCall  # noqa: PLC0415
+    from vnet.client import Invalid, NotFound  # noqa: PLC0415
+    from vnet.sim.sending import Outcome  # noqa: PLC0415
+
+    def send(shots: Sequence[Shot]) -> tuple[list[Outcome], list[str]]:
+        calls = [
+            PacketCall(
+                frame=shot.frame.hex(),
+                vif=shot.vif,
+                to=shot.to,
+                round=shot.round,
+                after=shot.after,
+                expect=list(shot.expect),
+            )
+            for shot in shots
+        ]
+        try:
+            said = client.packets(PacketsCall(packets=calls, wait_s=wait_s))
+        except (Invalid, NotFound) as error:  # the pool has changed since it was read
+            return [Outcome(False, str(error), (), (), False) for _ in shots], []
+        return [_outcome(packet) for packet in said.packets], said.problems
+
+    return send
+
+
+def _outcome(packet: api.Packet) -> Outcome:
+    from vnet.sim.live import Came  # noqa: PLC0415
+    from vnet.sim.sending import Outcome  # noqa: PLC0415
+
+    came, caught = (tuple(Came(one.host, one.where) for one in found) for found in (packet.came, packet.caught))
+    changed = any(one.changed for one in (*packet.came, *packet.caught))
+    return Outcome(packet.sent, packet.why, came, caught, changed)
 
 
 def _numbered(ports: dict[str, str]) -> dict[int, str]:

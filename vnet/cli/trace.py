@@ -13,9 +13,11 @@ from vnet.cli.remote import connected
 from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, running_twin, twin_of
 
 if TYPE_CHECKING:
+    from random import Random
+
     from vnet.model import Protocol
     from vnet.sim import SimPool
-    from vnet.sim.live import Ask, LiveTrace
+    from vnet.sim.live import Asking
     from vnet.sim.talk import Party
     from vnet.sim.trace import Trace
 
@@ -34,7 +36,11 @@ PORT = click.IntRange(1, 65535)
 @click.option("--pcap", metavar="FILE:N", help="Send packet N (from 1) of a capture.")
 @click.option("--file", "file", metavar="DOC", help="In the pool that this document says, not in the one that runs.")
 @click.option("--plan", "plan", metavar="DOC", help="In the pool as it would be once this document was applied.")
-@click.option("--live", is_flag=True, help="Ask the switch of every host on the way too, and say where it disagrees.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Ask every switch on the way and send real packets, which no guest gets; say where they disagree.",
+)
 @click.option(
     "--wait", "wait_s", type=float, default=5.0, show_default=True, help="Seconds a host has to answer --live."
 )
@@ -57,7 +63,7 @@ def trace(
 ) -> int:
     """Follow a packet from FROM (a VIF, as web1/0, or a VM) to TO (the same, or 'outside') and back: every host and table
     it passes, the object behind each flow, and how it ends. Exits with 3 if it does not arrive, or with --live if the hosts'
-    switches do not agree."""
+    switches or the packets do not agree."""
     if sum(given is not None for given in (tcp, udp, packet, pcap)) + icmp > 1:
         raise click.UsageError("one of --tcp, --udp, --icmp, --packet and --pcap")
     if (file is not None) + (plan is not None) + live > 1:
@@ -81,10 +87,18 @@ def trace(
 
 
 def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
-    from vnet.cli.running import asker, twin_of_running  # noqa: PLC0415 - help need not pay for it
+    from random import SystemRandom  # noqa: PLC0415 - help need not pay for it
+
+    from vnet.cli.running import asker, sender, twin_of_running  # noqa: PLC0415
+    from vnet.sim.live import LiveTrace, answered  # noqa: PLC0415
+    from vnet.sim.sending import send_all  # noqa: PLC0415
 
     with connected() as client, refusals():
-        traced = question.put_live(twin_of_running(client), asker(client, wait_s))
+        pool, random = twin_of_running(client), SystemRandom()
+        (found,) = answered(pool, asker(client, wait_s), [question.put_live(pool, random)])
+        if not isinstance(found, LiveTrace):
+            raise found
+        (traced,) = send_all(pool, sender(client, wait_s), [found], random)
     if output == "table":
         click.echo(traced.render(full))
     else:
@@ -116,14 +130,15 @@ class _Question:
         reached = wanted in leg.to if wanted is not None else bool(leg.to)
         return Trace(f"{self.source} to {self.target or 'anyone'}", (leg,), reached)
 
-    def put_live(self, pool: SimPool, ask: Ask) -> LiveTrace:
+    def put_live(self, pool: SimPool, random: Random) -> Asking:
         """To the twin and to the switches."""
-        from vnet.sim.live import frame_live, trace_live  # noqa: PLC0415
+        from vnet.sim.live import conversation, one_frame  # noqa: PLC0415
+        from vnet.sim.packets import CLIENT_PORTS  # noqa: PLC0415
 
         frame = self._frame(pool)
         if frame is None:
-            return trace_live(pool, ask, *self._ends(pool), self.protocol, self.port)
-        return frame_live(pool, ask, self.source, self.target, frame)
+            return conversation(pool, *self._ends(pool), self.protocol, self.port, random.randrange(*CLIENT_PORTS))
+        return one_frame(pool, self.source, self.target, frame)
 
     def _ends(self, pool: SimPool) -> tuple[Party, Party]:
         target = self.target or ""

@@ -160,9 +160,13 @@ class AsyncClient:
         """Remove a VM and its VIFs."""
         await self._do(requests.delete_vm(name))
 
-    async def probe(self, call: api.ProbeCall) -> api.Probe:
-        """What the switch of a host would do with a frame. Nothing is sent."""
+    async def probe(self, call: api.ProbesCall) -> list[api.Probe]:
+        """What the switches of hosts would do with frames. Nothing is sent."""
         return await self._do(requests.probe(call))
+
+    async def packets(self, call: api.PacketsCall) -> api.Packets:
+        """Send marked frames, which no guest gets, and say where they came out."""
+        return await self._do(requests.packets(call))
 
     async def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """Which host has which VIF."""

@@ -158,9 +158,13 @@ class Client:
         """Remove a VM and its VIFs."""
         self._do(requests.delete_vm(name))
 
-    def probe(self, call: api.ProbeCall) -> api.Probe:
-        """What the switch of a host would do with a frame. Nothing is sent."""
+    def probe(self, call: api.ProbesCall) -> list[api.Probe]:
+        """What the switches of hosts would do with frames. Nothing is sent."""
         return self._do(requests.probe(call))
+
+    def packets(self, call: api.PacketsCall) -> api.Packets:
+        """Send marked frames, which no guest gets, and say where they came out."""
+        return self._do(requests.packets(call))
 
     def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """Which host has which VIF."""

@@ -216,8 +216,12 @@ def delete_vm(name: str) -> Call[None]:
     return _send("DELETE", None, None, "vms", name)
 
 
-def probe(call: api.ProbeCall) -> Call[api.Probe]:
-    return _send("POST", api.Probe, call, "probes", wait_s=call.wait_s)
+def probe(call: api.ProbesCall) -> Call[list[api.Probe]]:
+    return _send("POST", list[api.Probe], call, "probes", wait_s=call.wait_s)
+
+
+def packets(call: api.PacketsCall) -> Call[api.Packets]:
+    return _send("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets))
 
 
 def bindings(vif: str | None, host: str | None) -> Call[list[api.Binding]]:

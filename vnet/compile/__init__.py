@@ -14,6 +14,7 @@ from vnet.compile.pipeline import (
     Table,
     cookie,
 )
+from vnet.compile.probe import HOPS, Note, Stage, mark, marked_fields, read_note, refusal, untagged
 from vnet.compile.security import zones_of
 from vnet.compile.view import HostView, Role, patch_device
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY
@@ -23,6 +24,7 @@ __all__ = [
     "COOKIE_MARK",
     "COOKIE_MARK_MASK",
     "COOKIE_OBJECT_MASK",
+    "HOPS",
     "LEARNED_PRIORITY",
     "PIPELINE",
     "REG_PORT",
@@ -31,17 +33,24 @@ __all__ = [
     "Compiler",
     "From",
     "HostView",
+    "Note",
     "Role",
     "Source",
+    "Stage",
     "Switch",
     "Table",
     "compile_flows",
     "cookie",
     "flat",
+    "mark",
+    "marked_fields",
     "ovs_rows",
     "patch_device",
+    "read_note",
+    "refusal",
     "to_uplink",
     "tunnels_in_use",
+    "untagged",
     "vif_mtus",
     "zones_of",
 ]

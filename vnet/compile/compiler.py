@@ -7,7 +7,7 @@ everything and is counted with its reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from ovsctl.openflow import Flow
 from vnet.compile.flows import Flows
 from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
 from vnet.compile.pipeline import Category
+from vnet.compile.probe import probe_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows
 from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, patch_device
 from vnet.compile.vif import vif_flows
@@ -22,7 +23,8 @@ from vnet.model import Binding, Host, Network, NetworkType, Pool, SecurityGroup,
 
 
 class Source(NamedTuple):
-    """What a flow comes from. name: the network, the VIF's id, the uplink or the group; network: whose LOOKUP, GROUP or PEER."""
+    """What a flow comes from. name: the network, the VIF's id, the uplink, the group or the probe; network: whose LOOKUP, GROUP
+    or PEER."""
 
     category: Category
     name: str = ""
@@ -39,7 +41,7 @@ class Change(NamedTuple):
 
 def sources(view: HostView) -> set[Source]:
     """Every source there is for a view."""
-    found = {Source(Category.BASE)}
+    found = {Source(Category.BASE), *(Source(Category.PROBE, probe) for probe in view.probes)}
     for name in view.networks:
         found |= network_sources(view, name)
     if view.host:
@@ -73,6 +75,8 @@ def compile_source(view: HostView, source: Source) -> Flows:
         return (*base_flows(), *policy_flows())
     if category is Category.TRUNK:
         return trunk_flows(view, name)
+    if category is Category.PROBE:
+        return probe_flows(name, view.probes.get(name, ()))
     if category is Category.VIF:
         vif = view.vifs.get(name)
         network = view.networks.get(vif.network) if vif else None
@@ -266,6 +270,14 @@ class Compiler:
                 self._touch_network(network.name)
         if self.view.host:
             self._dirty |= {Source(Category.TRUNK, uplink.name) for uplink in self.view.host.uplinks}
+
+    def set_probe(self, probe: str, frames: Sequence[bytes]) -> None:
+        """Watch for these frames, which are marked (probe.py); for none is no more."""
+        if frames:
+            self.view.probes[probe] = tuple(frames)
+        else:
+            self.view.probes.pop(probe, None)
+        self._dirty.add(Source(Category.PROBE, probe))
 
     def _touch_network(self, name: str) -> None:
         self._dirty |= network_sources(self.view, name)

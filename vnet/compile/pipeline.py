@@ -61,7 +61,7 @@ PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
         _PORT | {"tun_id"},
-        frozenset({Table.ADMIT, Table.GUARD, Table.LOOKUP, Table.GATE}),
+        frozenset({Table.CLASSIFY, Table.ADMIT, Table.GUARD, Table.LOOKUP, Table.GATE}),
     ),
     Table.ADMIT: Stage(
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",
@@ -158,6 +158,14 @@ PIPELINE: dict[Table, Stage] = {
     ),
 }
 
+# What flows that watch for a probe's marked frame match besides, in the tables where they do (vnet/compile/probe.py).
+WATCHES = frozenset({Table.CLASSIFY, Table.DELIVER})
+MARKS = frozenset({
+    "reg15", "eth_src", "eth_dst", "eth_type", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa", "ip_src", "ip_dst",
+    "ipv6_src", "ipv6_dst", "ipv6_label", "nw_proto", "nw_ttl", "tcp_src", "tcp_dst", "tcp_flags", "udp_src", "udp_dst",
+    "icmp_type", "icmp_code", "icmpv6_type", "icmpv6_code",
+})  # fmt: skip
+
 
 class From(IntEnum):
     """reg0: where a frame came from. From a tunnel or an uplink it only goes to local VIFs."""
@@ -174,6 +182,7 @@ REG_GROUP = "reg3"  # number of the security group whose rules are asked
 REG_VERDICT = "reg4"  # what they said, as Finding
 REG_OPEN = "reg5"  # what GATE said
 REG_PEER = "xxreg2"  # the groups that the other side is in, as bits, see HostView.peer_bits
+REG_SEEN = "reg15"  # 1 once the agent was told that a probe's frame came in
 OPEN_IN, OPEN_OUT = 1, 2
 OPEN_BOTH = OPEN_IN | OPEN_OUT
 
@@ -212,9 +221,11 @@ class Category(IntEnum):
     LEARNED = 6  # made by the switch itself when a moving VIF announces itself
     GROUP = 7
     PEER = 8
+    PROBE = 9  # only while a probe runs
 
 
 def cookie(category: Category, name: str) -> int:
-    """The cookie of the flows of one source; `name` is the network's, the VIF's id, the uplink's, the group's or its rule's."""
+    """The cookie of the flows of one source; `name` is the network's, the VIF's id, the uplink's, the group's or its rule's, or
+    the probe's."""
     digest = blake2b(name.encode(), digest_size=5).digest() if name else b""
     return COOKIE_MARK | category << 40 | int.from_bytes(digest, "big")

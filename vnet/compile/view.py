@@ -74,6 +74,7 @@ class HostView:
         self.groups: dict[str, SecurityGroup] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
+        self.probes: dict[str, tuple[bytes, ...]] = {}  # a probe's id to the marked frames to watch for
         self._bindings: dict[str, dict[str, dict[str, Binding]]] = defaultdict(lambda: defaultdict(dict))
         self._members: dict[str, Counter[str]] = defaultdict(Counter)
         self._unlocked: dict[str, Counter[str]] = defaultdict(Counter)

@@ -117,4 +117,5 @@ class Leader:
         for vif, host in orphans(view):
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
         if self.duties % PROBES_EVERY == 0:
-            yield Delete("Probe", (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))
+            for table in ("Probe", "Watch"):
+                yield Delete(table, (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))

@@ -1,4 +1,4 @@
-"""Asking a host what its switch would do with a frame. One rule: a host that cannot answer is an answer too, never an error."""
+"""Asking hosts what their switches would do with frames. One rule: a host that cannot answer is an answer too, never an error."""
 
 from __future__ import annotations
 
@@ -8,31 +8,41 @@ from vnet import api
 from vnet.controller.calls import Call
 from vnet.controller.errors import Invalid, Unavailable
 from vnet.controller.outcomes import find
-from vnet.controller.where import host_problem
+from vnet.controller.where import Reason, host_problem
 from vnet.model import InvalidValue
 from vnet.pool.database import now_ms
 from vnet.pool.errors import PoolUnreachable
-from vnet.pool.probes import Answer, Probe, decode_answer
+from vnet.pool.probes import MAX_ASKED, Answer, Probe, decode_answer
 
 MAX_WAIT_S = 30.0
 
 
-async def probe(call: Call[api.ProbeCall]) -> api.Probe:
-    """Ask, and wait for the answer. Raises Invalid, NotFound, Unavailable."""
+async def probe(call: Call[api.ProbesCall]) -> list[api.Probe]:
+    """Ask, and wait for the answers, in order. Raises Invalid, NotFound, Unavailable."""
     service, body = call.service, call.body
+    if len(body.probes) > MAX_ASKED:
+        raise Invalid("probes", f"{len(body.probes)} questions are too many: at most {MAX_ASKED}")
     view = service.view()
-    find("host", body.host, view.state.hosts)
-    question = _question(body)
-    if (silent := host_problem(view, body.host)) is not None:
-        return api.Probe(host=body.host, problem=silent.text)
+    for one in body.probes:
+        find("host", one.host, view.state.hosts)
+    questions = [_question(one) for one in body.probes]
+    silent = {one.host: host_problem(view, one.host) for one in body.probes}
+    asked = [question for question in questions if silent[question.host] is None]
     wait_s = min(max(body.wait_s, 0.0), MAX_WAIT_S)
     try:
-        text = await service.database.ask(question, wait_s)
+        found = await service.database.ask(asked, wait_s) if asked else []
     except PoolUnreachable as error:
         raise Unavailable("database-unreachable", str(error)) from None
-    late = f"the agent of host {body.host} did not answer within {wait_s:g} s"
-    answer = Answer(problem=late) if text is None else decode_answer(text)
-    return api.Probe(host=body.host, text=answer.text, vifs=answer.vifs, devices=answer.devices, problem=answer.problem)
+    texts = dict(zip((question.id for question in asked), found, strict=True))
+    return [_answer(question, silent[question.host], texts.get(question.id), wait_s) for question in questions]
+
+
+def _answer(question: Probe, silent: Reason | None, text: str | None, wait_s: float) -> api.Probe:
+    if silent is not None:
+        return api.Probe(host=question.host, problem=silent.text)
+    late = f"the agent of host {question.host} did not answer within {wait_s:g} s"
+    said = decode_answer(text) if text else Answer(problem=late)
+    return api.Probe(host=question.host, text=said.text, vifs=said.vifs, devices=said.devices, problem=said.problem)
 
 
 def _question(body: api.ProbeCall) -> Probe:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vnet import api
-from vnet.controller import applying, groups, making, moving, probing
+from vnet.controller import applying, groups, making, moving, probing, watching
 from vnet.controller.calls import Call, Handler, Route
 from vnet.controller.errors import Invalid, NotFound
 from vnet.controller.outcomes import find
@@ -312,10 +312,19 @@ def routes() -> list[Route]:
         Route(
             "POST",
             "/v1/probes",
-            "What a host's switch would do with a frame; nothing is sent.",
-            api.Probe,
+            "What hosts' switches would do with frames; nothing is sent.",
+            list[api.Probe],
             probing.probe,
-            body=api.ProbeCall,
+            body=api.ProbesCall,
+            tag="hosts",
+        ),
+        Route(
+            "POST",
+            "/v1/packets",
+            "Send marked frames, which no guest gets, and say where they came out.",
+            api.Packets,
+            watching.send,
+            body=api.PacketsCall,
             tag="hosts",
         ),
         Route("GET", "/v1/hosts", "All hosts.", list[api.Host], list_hosts, tag="hosts"),

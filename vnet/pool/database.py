@@ -114,23 +114,22 @@ class PoolDatabase:
         except ConnectionLost as error:
             raise PoolUnreachable(f"the pool database is not reachable: {error}") from None
 
-    async def ask(self, probe: Probe, timeout_s: float) -> str | None:
-        """Ask a host's agent and return what it answers, None if it does not within `timeout_s`. Raises PoolUnreachable.
+    async def ask(self, probes: Sequence[Probe], timeout_s: float) -> list[str]:
+        """Ask hosts' agents and return what they answer, each "" if it does not within `timeout_s`. Raises PoolUnreachable.
 
-        The database itself waits (RFC 7047 section 5.2.6), so nothing is polled and nobody else is told the answer.
+        The database itself waits (RFC 7047 section 5.2.6), so nothing is polled and nobody else is told the answers.
         """
-        mine = (("id", "==", probe.id),)
-        silent = Wait("Probe", mine, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000))
-        await self.transact(Insert("Probe", columns_of(probe)))
+        mine = [(("id", "==", probe.id),) for probe in probes]
+        silent = [Wait("Probe", one, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000)) for one in mine]
+        answers = [Select("Probe", one, ("answer",)) for one in mine]
+        await self.transact(*(Insert("Probe", columns_of(probe)) for probe in probes))
         try:
-            found = await self.transact(
-                silent, Select("Probe", mine, ("answer",)), timeout_s=timeout_s + WRITE_TIMEOUT_S
-            )
-        except WaitTimedOut:
-            return None
+            with contextlib.suppress(WaitTimedOut):
+                await self.transact(*silent, timeout_s=timeout_s + WRITE_TIMEOUT_S)
+            found = await self.transact(*answers)
         finally:
-            await self.transact(Delete("Probe", mine))
-        return next((row["answer"] for row in found[1]), None)
+            await self.transact(*(Delete("Probe", one) for one in mine))
+        return [next((row["answer"] for row in rows), "") for rows in found]
 
     async def write(self, write: Write, events: Sequence[Event] = ()) -> None:
         """Do a write, with the events that tell of it, and return when it is on disk and the mirror shows it.

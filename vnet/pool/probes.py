@@ -17,6 +17,7 @@ from vnet.model import InvalidValue
 MAX_FRAME_BYTES = 9216 + 22  # the largest MTU, and an Ethernet header with two tags
 MIN_FRAME_BYTES = 14
 MAX_TEXT_BYTES = 64 * 1024
+MAX_ASKED = 128  # questions at once, to all hosts together
 FORGOTTEN_AFTER_MS = 60_000  # a question that nobody took away again
 
 

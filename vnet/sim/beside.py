@@ -6,7 +6,7 @@ One rule: look-ups are alike by table, priority and cookie, frames by where they
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from ipaddress import ip_address
@@ -49,7 +49,7 @@ class Answer:
     problem: str = ""
 
 
-Ask = Callable[[Question], Answer]
+Ask = Callable[[Sequence[Question]], list[Answer]]
 
 
 class Look(NamedTuple):
@@ -70,9 +70,10 @@ class Out(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LiveHop:
-    """A frame at one host, by the twin and by the switch. problem: why the switch was not heard; differences: what is not alike.
+    """A frame at one host, by the twin and by the switch. sender: the host that sent it here, "" for the first.
 
-    Rows of `steps`: the twin's look-up, the switch's, None for one that only the other made.
+    problem: why the switch was not heard; differences: what is not alike; foreign: which flow of somebody else's does more with
+    the frame than drop it, so that it might come to a guest past our tables. Rows of `steps`: the twin's look-up, the switch's, None for one that only the other made.
     """
 
     host: str
@@ -82,13 +83,17 @@ class LiveHop:
     notes: tuple[str, ...]
     differences: tuple[str, ...]
     problem: str = ""
+    sender: str = ""
+    foreign: str = ""
 
 
 class Asked:
-    """One frame at one host: what the twin's switch did with it and what the real one would."""
+    """One frame at one host: what the twin's switch did with it and what the real one would. question: what to ask that."""
+
+    answer: Answer
 
     def __init__(
-        self, pool: SimPool, ask: Ask, host: SimHost, arrival: Arrival, notes: list[Passed], emitted: list[Emitted]
+        self, pool: SimPool, host: SimHost, arrival: Arrival, notes: list[Passed], emitted: list[Emitted], sender: str
     ) -> None:
         self.pool, self.host, self.arrival, self.emitted = pool, host, arrival, emitted
         self.twin = [
@@ -99,11 +104,12 @@ class Asked:
         self.outs = {self._out(one): one for one in emitted}
         vif, device = host.vif_at.get(arrival.port, ""), host.device_at.get(arrival.port, "")
         self.came_in = self._port_name(vif or device)
-        self.answer = ask(_question(host.name, arrival, vif, device))
+        self.question = _question(host.name, arrival, vif, device)
+        self.sender = sender
 
-    def compare(self) -> tuple[LiveHop, list[Emitted], list[Emitted]]:
+    def compare(self, answer: Answer) -> tuple[LiveHop, list[Emitted], list[Emitted]]:
         """The hop, which of the twin's frames really leave, and what leaves only really."""
-        problem = self.answer.problem
+        self.answer, problem = answer, answer.problem
         try:
             real = parse_trace(self.answer.text) if not problem else None
         except NotATrace as error:
@@ -111,7 +117,7 @@ class Asked:
         if real is None:
             alone = tuple(_aligned(self.twin, [], self._says, self._says))
             sent = tuple(_aligned(list(self.outs), [], self._leaves, self._leaves))
-            return LiveHop(self.host.name, self.came_in, alone, sent, (), (), problem), self.emitted, []
+            return LiveHop(self.host.name, self.came_in, alone, sent, (), (), problem, self.sender), self.emitted, []
         looks = [Look(step.table, step.priority, step.cookie) for step in real.steps]
         outs = [self._real_out(output) for output in real.outputs]
         carried = not (real.dropped and outs and self.outs)
@@ -121,7 +127,8 @@ class Asked:
         sent = tuple(_aligned(list(self.outs), outs, self._leaves, self._leaves))
         unresolved = _unresolved(real)
         notes = (*real.warnings, *unresolved)
-        hop = LiveHop(self.host.name, self.came_in, steps, sent, notes, tuple(differences))
+        foreign = self._foreign(real)
+        hop = LiveHop(self.host.name, self.came_in, steps, sent, notes, tuple(differences), "", self.sender, foreign)
         goes = carried or bool(unresolved)
         kept = [one for out, one in self.outs.items() if goes and out in outs]
         return hop, kept, [one for out in outs if out not in self.outs for one in self._extra(out)]
@@ -159,6 +166,13 @@ class Asked:
             return []
         why = f": {'; '.join(real.warnings)}" if real.warnings else ""
         return [f"sends by {' and '.join(map(self._leaves, self.outs))}, but its datapath drops the frame{why}"]
+
+    def _foreign(self, real: RealPass) -> str:
+        for step in real.steps:
+            ours = step.priority < 0 or step.cookie >> 48 == OUR_COOKIES
+            if not ours and step.actions != ("drop",):
+                return f"{self.host.name} {_table(step.table)} priority {step.priority} ({step.match or 'everything'})"
+        return ""
 
     # Names
 

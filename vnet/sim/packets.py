@@ -9,19 +9,20 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from vnet.model import Protocol
 from vnet.sim.errors import PacketError
 
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+SYN, RST, ACK = 2, 4, 16
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
-ECHO_ID = 0x766E
 CLIENT_PORT = 49152
+CLIENT_PORTS = 49152, 65536  # from, to below: the dynamic ones (RFC 6335 §6)
 TTL = 64
 
 
 class Part(Enum):
-    """Which packet of a conversation: the first, its answer, and what ends a TCP handshake."""
+    """Which packet of a conversation: the first, its answer, what ends a TCP handshake, and what ends the connection."""
 
     REQUEST = "request"
     ANSWER = "answer"
     CONFIRM = "confirm"
+    RESET = "reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A conversation: who asks whom, over what. port: the one that is asked for, with TCP and UDP."""
+    """A conversation: who asks whom, over what. port: the one that is asked for, with TCP and UDP.
+
+    source_port: with ICMP the echo's identifier.
+    """
 
     source: End
     target: End
@@ -54,7 +58,7 @@ class Talk:
         if src.version != dst.version:
             raise PacketError(f"{src} and {dst} are not of one IP version")
         if self.protocol is Protocol.ICMP:
-            proto, segment = _echo(src, dst, answer, payload)
+            proto, segment = _echo(src, dst, answer, self.source_port, payload)
         else:
             ports = (self.port, self.source_port) if answer else (self.source_port, self.port)
             proto, segment = _NUMBERS[self.protocol], self._segment(part, ports, payload, src, dst)
@@ -73,8 +77,8 @@ class Talk:
             length = (8 + len(payload)).to_bytes(2, "big")
             total = checksum(_pseudo(src, dst, 17, 8 + len(payload)) + head + length + b"\0\0" + payload) or 0xFFFF
             return head + length + total.to_bytes(2, "big") + payload
-        flags = {Part.REQUEST: SYN, Part.ANSWER: SYN | ACK, Part.CONFIRM: ACK}[part]
-        seq, ack = {Part.REQUEST: (100, 0), Part.ANSWER: (300, 101), Part.CONFIRM: (101, 301)}[part]
+        flags = {Part.REQUEST: SYN, Part.ANSWER: SYN | ACK, Part.CONFIRM: ACK, Part.RESET: RST | ACK}[part]
+        seq, ack = {Part.REQUEST: (100, 0), Part.ANSWER: (300, 101)}.get(part, (101, 301))
         head += seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + (5 << 12 | flags).to_bytes(2, "big") + b"\xff\xff"
         total = checksum(_pseudo(src, dst, 6, 20 + len(payload)) + head + b"\0\0\0\0" + payload)
         return head + total.to_bytes(2, "big") + b"\0\0" + payload
@@ -115,9 +119,9 @@ def _pseudo(src: IPv4Address | IPv6Address, dst: IPv4Address | IPv6Address, prot
 
 
 def _echo(
-    src: IPv4Address | IPv6Address, dst: IPv4Address | IPv6Address, answer: bool, payload: bytes
+    src: IPv4Address | IPv6Address, dst: IPv4Address | IPv6Address, answer: bool, id: int, payload: bytes
 ) -> tuple[int, bytes]:
-    rest = ECHO_ID.to_bytes(2, "big") + b"\0\x01" + payload
+    rest = id.to_bytes(2, "big") + b"\0\x01" + payload
     if src.version == 4:
         kind = bytes((0 if answer else 8, 0))
         return 1, kind + checksum(kind + b"\0\0" + rest).to_bytes(2, "big") + rest

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from vnet.model import NetworkType, Protocol, Vif
 from vnet.sim.deliveries import Station
 from vnet.sim.errors import NotPlugged
-from vnet.sim.packets import End, Part, Talk, resolve
+from vnet.sim.packets import CLIENT_PORT, End, Part, Talk, resolve
 from vnet.sim.pool import SimPool
 from vnet.sim.trace import Leg, Trace, follow
 
@@ -68,16 +68,25 @@ def version_of(source: Party, target: Party) -> int | None:
     return min(common) if common else None
 
 
-def plan(source: Party, target: Party, protocol: Protocol, port: int) -> list[tuple[str, Party, Party, bytes]]:
-    """The packets of a conversation: what each is, who sends it to whom, and its bytes. Empty without a common IP version."""
+def talk_of(source: Party, target: Party, protocol: Protocol, port: int, source_port: int = CLIENT_PORT) -> Talk | None:
+    """The conversation between two ends; None without a common IP version."""
     version = version_of(source, target)
     if version is None:
-        return []
+        return None
     ends = (End(source.mac, source.address(version)), End(target.mac, target.address(version)))
-    talk = Talk(*ends, protocol, port)
-    what = f"{protocol.value} {port}" if port else "ping"
+    return Talk(*ends, protocol, port, source_port)
+
+
+def plan(
+    source: Party, target: Party, protocol: Protocol, port: int, source_port: int = CLIENT_PORT
+) -> list[tuple[str, Party, Party, bytes]]:
+    """The packets of a conversation: what each is, who sends it to whom, and its bytes. Empty without a common IP version."""
+    talk = talk_of(source, target, protocol, port, source_port)
+    if talk is None:
+        return []
+    what = name_of(protocol, port)
     asked, told = resolve(talk)
-    kind = "ARP" if version == 4 else "neighbour discovery"
+    kind = "ARP" if ip_address(talk.source.address).version == 4 else "neighbour discovery"
     packets = [
         (f"{kind} from {source.name}", source, target, asked),
         (f"{kind} answer from {target.name}", target, source, told),
@@ -87,6 +96,11 @@ def plan(source: Party, target: Party, protocol: Protocol, port: int) -> list[tu
     if protocol is Protocol.TCP:
         packets.append((f"end of the {what} handshake", source, target, talk.frame(Part.CONFIRM)))
     return packets
+
+
+def name_of(protocol: Protocol, port: int) -> str:
+    """What people call a conversation."""
+    return f"{protocol.value} {port}" if port else "ping"
 
 
 def reaches(pool: SimPool, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> bool:
@@ -102,7 +116,7 @@ def reaches(pool: SimPool, source: Party, target: Party, protocol: Protocol = Pr
 
 def trace(pool: SimPool, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> Trace:
     """Every packet of a conversation, to the first that does not arrive. Raises NotPlugged."""
-    what = f"{protocol.value} {port}" if port else "ping"
+    what = name_of(protocol, port)
     title = f"{source.name} to {target.name}, {what}"
     packets = plan(source, target, protocol, port)
     if not packets:

@@ -199,6 +199,7 @@ _WHAT = {
     Category.TRUNK: "trunks on uplink {}",
     Category.GROUP: "security group {}",
     Category.PEER: "security groups of VIF {}",
+    Category.PROBE: "probe {}",
 }
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsctl.openflow import Clone, Ct, Flow, Resubmit
-from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat
+from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat, mark
+from vnet.compile.pipeline import MARKS, WATCHES
 from vnet.model import (
     Binding,
     BindingState,
@@ -41,6 +42,10 @@ NETWORKS = (
     Network("untb", NetworkType.VLAN, 7, 1500, key=23, tag=0, uplink="b"),
 )
 NAMES = sorted({network.name for network in NETWORKS})
+FRAMES = (
+    mark(bytes.fromhex("0a00000000010a000000000208060001080006040001") + bytes(38), 1),
+    mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040060000") + bytes(34), 2),
+)
 DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
 
 hosts = st.builds(
@@ -120,6 +125,7 @@ changes = st.one_of(
     st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),
     st.tuples(st.just("set_group"), groups()),
     st.tuples(st.just("drop_group"), st.sampled_from(GROUPS)),
+    st.tuples(st.just("set_probe"), st.sampled_from(("one", "two")), st.sampled_from(((), FRAMES[:1], FRAMES))),
     st.tuples(st.just("compile")),
 )
 
@@ -155,12 +161,15 @@ def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
         getattr(compiler, str(name))(*arguments)
     for flow in flat(compile_flows(compiler.view)):
         stage = PIPELINE[Table(flow.table)]
-        assert {part.field.name for part in flow.match} <= stage.matches, flow
+        watches = flow.cookie >> 40 & 0xFF == Category.PROBE
+        assert not watches or flow.table in WATCHES
+        assert {part.field.name for part in flow.match} <= (MARKS if watches else stage.matches), flow
         for action in flow.actions:
             assert not isinstance(action, Clone)
             if isinstance(action, Resubmit):
                 assert Table(action.table) in stage.next, flow
                 assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY, flow
+                assert Table(action.table) != flow.table or watches, flow
             if isinstance(action, Ct) and action.table is not None:
                 assert Table(action.table) in stage.next, flow
                 assert action.table > flow.table, flow
@@ -197,6 +206,7 @@ def test_every_category_but_the_learned_has_a_source() -> None:
     compiler.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,))))
     compiler.set_port("vm1/0", 2)
     compiler.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
+    compiler.set_probe("one", FRAMES)
     compiler.compile()
     policy = {Category.GROUP, Category.PEER}
     assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED} - policy

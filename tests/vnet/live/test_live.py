@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +29,10 @@ from vnet.model import PoolState
 from vnet.plan import desired_state
 from vnet.pool.probes import Probe
 from vnet.sim import SimPool
-from vnet.sim.live import Answer, Question, trace_live
+from vnet.sim.live import Answer, Ask, LiveTrace, Question, answered, conversation
 from vnet.sim.packets import resolve
 from vnet.sim.real import UNRESOLVED, parse_trace
-from vnet.sim.talk import party
+from vnet.sim.talk import Party, party
 from vnet.topology import load
 
 pytestmark = pytest.mark.ovs
@@ -102,6 +102,13 @@ def signalled(lab: Lab, host: str) -> Iterator[None]:
         lab.daemons.signal(host, signal.SIGCONT)
 
 
+def heard(pool: SimPool, ask: Ask, *ends: Party) -> LiveTrace:
+    """A ping, asked of the switches and not sent."""
+    (found,) = answered(pool, ask, [conversation(pool, *ends)])
+    assert isinstance(found, LiveTrace)
+    return found
+
+
 PAIRS = [
     ("web1/0", "db1/0", "vnet-vxlan with key 5001 to 10.99.0.2"), ("web1/2", "db1/2", "vnet-gre with key 77 to 10.99.0.2"),
     ("free1/0", "free2/0", "vnet-geneve"), ("web1/1", "db1/1", "int-trunk0"), ("free1/1", "free2/1", "int-bond0"),
@@ -164,7 +171,7 @@ def test_a_flow_that_was_taken_away(lab: Lab, state: PoolState, vnet: Run) -> No
     pool = SimPool.of(state)
     ids = {lab.spec.device(vif): vif.id for guest in lab.spec.guests for vif in guest.vifs}
 
-    def ask(question: Question) -> Answer:
+    def ask_one(question: Question) -> Answer:
         ovs = lab.ovs(question.host)
         ports = {
             name: int(ovs.vsctl("get", "interface", name, "ofport"))
@@ -178,10 +185,13 @@ def test_a_flow_that_was_taken_away(lab: Lab, state: PoolState, vnet: Run) -> No
         text = ovs.appctl("ofproto/trace", "br-int", metadata(probe, came_in), question.frame.hex())
         return Answer(text, vifs, devices)
 
+    def ask(questions: Sequence[Question]) -> list[Answer]:
+        return [ask_one(question) for question in questions]
+
     ends = party(pool, pool.vif("web1/0")), party(pool, pool.vif("db1/0"))
     with signalled(lab, "xen2"):
         lab.ovs("xen2").ofctl("del-flows", "br-int", f"cookie={cookie(Category.VIF, 'db1/0'):#x}/-1,table=80")
-        found = trace_live(pool, ask, *ends)
+        found = heard(pool, ask, *ends)
     assert (found.reached, found.twin_reached, found.agrees) == (False, True, False)
     (said,) = found.differences
     assert said == (
@@ -232,14 +242,16 @@ def test_a_tunnel_whose_far_end_is_not_resolved_yet(lab: Lab, state: PoolState, 
     with Client(lab.daemons.env["VNET_CONTROLLER"]) as client:
         ask = asker(client, 5.0)
 
-        def unresolved(question: Question) -> Answer:
-            answer = ask(question)
+        def unresolved(questions: Sequence[Question]) -> list[Answer]:
+            return [replaced(answer) for answer in ask(questions)]
+
+        def replaced(answer: Answer) -> Answer:
             text, _, _ = answer.text.replace("-> tunneling from", f"-> {UNRESOLVED} for").partition(
                 "Datapath actions: "
             )
             return replace(answer, text=f"{text}Datapath actions: drop\n") if UNRESOLVED in text else answer
 
-        found = trace_live(pool, unresolved, party(pool, pool.vif("web1/2")), party(pool, pool.vif("db1/2")))
+        found = heard(pool, unresolved, party(pool, pool.vif("web1/2")), party(pool, pool.vif("db1/2")))
     assert (found.reached, found.differences) == (True, [])
     assert (
         found.render(full=True).count(f"the switch says: {UNRESOLVED} for") == 4

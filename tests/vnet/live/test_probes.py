@@ -11,7 +11,7 @@ import pytest
 from ovsctl.ovsdb import Client, Insert, Select, Update, Wait
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import FakeAgent, opened
-from vnet.api import ProbeCall, TunnelCall
+from vnet.api import ProbeCall, ProbesCall, TunnelCall
 from vnet.client import AsyncClient, Invalid, NotFound
 from vnet.pool.database import PoolDatabase, now_ms
 from vnet.pool.probes import FORGOTTEN_AFTER_MS, Answer, Probe, columns_of
@@ -49,7 +49,7 @@ async def probes(rows: Client) -> list[Any]:
 
 
 async def test_a_host_without_an_agent_answers_that(client: AsyncClient, rows: Client) -> None:
-    said = await client.probe(ProbeCall(host="xen2", frame=FRAME, vif="web1/0"))
+    (said,) = await client.probe(ProbesCall(probes=[ProbeCall(host="xen2", frame=FRAME, vif="web1/0")]))
     assert (said.host, said.text) == ("xen2", "")
     assert "no agent of host xen2" in said.problem
     assert await probes(rows) == []
@@ -65,12 +65,12 @@ async def test_a_host_without_an_agent_answers_that(client: AsyncClient, rows: C
 )  # fmt: skip
 async def test_what_nobody_may_ask(client: AsyncClient, wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
-        await client.probe(ProbeCall(**({"host": "xen1", "frame": FRAME, "vif": "web1/0"} | wrong)))
+        await client.probe(ProbesCall(probes=[ProbeCall(**({"host": "xen1", "frame": FRAME, "vif": "web1/0"} | wrong))]))
 
 
 async def test_a_host_that_is_not_there(client: AsyncClient) -> None:
     with pytest.raises(NotFound):
-        await client.probe(ProbeCall(host="xen9", frame=FRAME, vif="web1/0"))
+        await client.probe(ProbesCall(probes=[ProbeCall(host="xen9", frame=FRAME, vif="web1/0")]))
 
 
 @pytest.mark.parametrize("said", [Answer("text", {"3": "web1/0"}, {"1": "vnet-vxlan"}), "nonsense", None])
@@ -79,14 +79,15 @@ async def test_what_an_agent_says_is_passed_on(
 ) -> None:
     await FakeAgent(pool, "xen1", client).beat()
     wait_s = 10.0 if said is not None else 0.2
-    call = asyncio.create_task(client.probe(ProbeCall(host="xen1", frame=FRAME, vif="web1/0", wait_s=wait_s)))
+    question = ProbeCall(host="xen1", frame=FRAME, vif="web1/0")
+    call = asyncio.create_task(client.probe(ProbesCall(probes=[question], wait_s=wait_s)))
     if said is not None:
         await rows.transact(Wait("Probe", (), ("host",), (), "!=", 10_000))
         asked = await probes(rows)
         assert (asked[0]["host"], asked[0]["vif"], asked[0]["frame"]) == ("xen1", "web1/0", FRAME)
         text = said.encode() if isinstance(said, Answer) else said
         await rows.transact(Update("Probe", (("id", "==", asked[0]["id"]),), {"answer": text}))
-    got = await call
+    (got,) = await call
     if isinstance(said, Answer):
         assert (got.text, got.vifs, got.devices, got.problem) == (said.text, said.vifs, said.devices, "")
     else:
