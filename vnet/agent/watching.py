@@ -15,7 +15,7 @@ from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Row, Update
 from vnet.agent.flows import FlowKeeper
 from vnet.agent.probes import SCHEMA_PERIOD_S
-from vnet.compile import REG_PORT, Compiler, Role, Stage, marked_fields, read_note, refusal, untagged
+from vnet.compile import REG_PORT, Compiler, Role, Stage, bare, marked_fields, read_note, refusal
 from vnet.model import InvalidValue
 from vnet.pool.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row
 
@@ -191,10 +191,9 @@ class Watcher:
         if len(report.came) + len(report.caught) >= MAX_SEEN:
             report.left_off += 1
         else:
-            was, now = untagged(watching.watch.frames[note.number]), untagged(message.data)
-            (report.caught if note.stage is Stage.CAUGHT else report.came).append(
-                Seen(note.number, where, "" if was == now else now.hex())
-            )
+            same = bare(watching.watch.frames[note.number]) == bare(message.data)
+            seen = Seen(note.number, where, "" if same else message.data.hex())
+            (report.caught if note.stage is Stage.CAUGHT else report.came).append(seen)
         self._tell(note.probe, report)
 
     def _tell(self, id: str, report: Report) -> None:

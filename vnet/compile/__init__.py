@@ -14,7 +14,7 @@ from vnet.compile.pipeline import (
     Table,
     cookie,
 )
-from vnet.compile.probe import HOPS, Note, Stage, mark, marked_fields, read_note, refusal, untagged
+from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.security import zones_of
 from vnet.compile.view import HostView, Role, patch_device
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY
@@ -39,6 +39,7 @@ __all__ = [
     "Stage",
     "Switch",
     "Table",
+    "bare",
     "compile_flows",
     "cookie",
     "flat",
@@ -50,7 +51,6 @@ __all__ = [
     "refusal",
     "to_uplink",
     "tunnels_in_use",
-    "untagged",
     "vif_mtus",
     "zones_of",
 ]

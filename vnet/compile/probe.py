@@ -13,30 +13,22 @@ from typing import NamedTuple
 
 from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import MatchValue
-from vnet.compile.flows import ICMP, ICMPV6, TCP, UDP, Fields, Flows, goto
-from vnet.compile.flows import ETH_ARP as ARP
-from vnet.compile.flows import ETH_IPV4 as IPV4
-from vnet.compile.flows import ETH_IPV6 as IPV6
+from vnet.compile.flows import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP, Fields, Flows, goto
 from vnet.compile.pipeline import REG_SEEN, Category, Table, cookie
 from vnet.model import InvalidValue, Network, NetworkType, Vif
 
 WATCH_PRIORITY = 65_534  # above anybody else's
-CATCHES = (Table.DELIVER, Table.GATED)  # the tables that write to VIF ports
 
 # A TTL or hop limit that no guest's frame has: systems start with 32, 60, 64, 128 or 255, and routers take off some tens at most.
 # DSCP would be more bits, but physical switches may rewrite it, and a frame that lost its mark would reach a guest.
 HOPS = range(130, 221)
 ARP_MARK = 0x766E << 32  # what a marked frame's arp_tha begins with; the other 32 bits are the nonce
 
-ARP, IPV4, IPV6, VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+VLAN = 0x8100
 EXTENSIONS = frozenset(
     {0, 43, 44, 50, 51, 60, 135, 139, 140}
 )  # IPv6 headers before the one that is carried (RFC 7045 §4)
 NEIGHBOUR_DISCOVERY = range(133, 138)  # is dropped with any other hop limit than 255 (RFC 4861 §7.1)
-
-Fields = dict[str, MatchValue]
 
 
 class Stage(IntEnum):
@@ -80,7 +72,7 @@ def probe_flows(probe: str, frames: Sequence[bytes]) -> Flows:
         came = (tell, act.SetField(REG_SEEN, 1), goto(Table.CLASSIFY))
         flows.append(Flow(Match(**fields, **{REG_SEEN: 0}), came, Table.CLASSIFY, WATCH_PRIORITY, owner))
         catch = (act.Controller(userdata=note_userdata(Note(Stage.CAUGHT, number, probe))),)
-        flows += [Flow(Match(**fields), catch, table, WATCH_PRIORITY, owner) for table in CATCHES]
+        flows.append(Flow(Match(**fields), catch, Table.DELIVER, WATCH_PRIORITY, owner))
     return tuple(flows)
 
 
@@ -93,19 +85,22 @@ def refusal(network: Network, vif: Vif, frame: bytes) -> str | None:
     return None
 
 
-def untagged(frame: bytes) -> bytes:
-    """A frame without its VLAN tag, as it is where it is caught."""
-    return frame[:12] + frame[16:] if frame[12:14] == VLAN.to_bytes(2, "big") else frame
+def bare(frame: bytes) -> bytes:
+    """A marked frame without its VLAN tag, which it has not where it is caught, and its padding, which bridges may cut off."""
+    head, body = _parts(frame)
+    kind = head[-2:]
+    sizes = {ETH_ARP: 28, ETH_IPV4: _number(body[2:4]), ETH_IPV6: 40 + _number(body[4:6])}
+    return head[:12] + kind + body[: sizes[_number(kind)]]
 
 
 def mark(frame: bytes, nonce: int) -> bytes:
     """The frame with a mark made of `nonce` (64 random bits). Raises InvalidValue for one that has no room for a mark."""
     head, body = _parts(frame)
     kind = int.from_bytes(head[-2:], "big")
-    if kind == ARP:
+    if kind == ETH_ARP:
         return head + body[:18] + (ARP_MARK | nonce & 0xFFFFFFFF).to_bytes(6, "big") + body[24:]
     hops = HOPS[nonce % len(HOPS)]
-    if kind == IPV4:
+    if kind == ETH_IPV4:
         size = (body[0] & 15) * 4
         header = body[:8] + bytes((hops, body[9], 0, 0)) + body[12:size]
         return head + header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + body[size:]
@@ -120,11 +115,11 @@ def marked_fields(frame: bytes) -> Fields:
     head, body = _parts(frame)
     kind = int.from_bytes(head[-2:], "big")
     fields: Fields = {"eth_dst": _number(head[:6]), "eth_src": _number(head[6:12]), "eth_type": kind}
-    if kind == ARP:
+    if kind == ETH_ARP:
         fields |= {"arp_op": _number(body[6:8]), "arp_sha": _number(body[8:14]), "arp_spa": _number(body[14:18])}
         fields |= {"arp_tha": _number(body[18:24]), "arp_tpa": _number(body[24:28])}
         marked = _number(body[18:24]) & ~0xFFFFFFFF == ARP_MARK
-    elif kind == IPV4:
+    elif kind == ETH_IPV4:
         proto, ports = body[9], body[(body[0] & 15) * 4 :]
         fields |= {"ip_src": _number(body[12:16]), "ip_dst": _number(body[16:20]), "nw_proto": proto, "nw_ttl": body[8]}
         fields |= _ports(proto, ports)
@@ -156,13 +151,13 @@ def _parts(frame: bytes) -> tuple[bytes, bytes]:
     at = 18 if frame[12:14] == VLAN.to_bytes(2, "big") else 14
     head, body = frame[:at], frame[at:]
     kind = int.from_bytes(head[-2:], "big")
-    if kind == ARP and len(body) >= 28 and body[:6] == b"\0\x01\x08\0\x06\x04":
+    if kind == ETH_ARP and len(body) >= 28 and body[:6] == b"\0\x01\x08\0\x06\x04":
         return head, body
-    if kind == IPV4 and len(body) >= 20 and body[0] >> 4 == 4 and body[0] & 15 >= 5:
+    if kind == ETH_IPV4 and len(body) >= 20 and body[0] >> 4 == 4 and body[0] & 15 >= 5:
         if int.from_bytes(body[6:8], "big") & 0x3FFF:
             raise InvalidValue("frame", "a fragment cannot be marked")
         return _whole(head, body, body[9], (body[0] & 15) * 4, _number(body[2:4]))
-    if kind == IPV6 and len(body) >= 40 and body[0] >> 4 == 6:
+    if kind == ETH_IPV6 and len(body) >= 40 and body[0] >> 4 == 6:
         if body[6] in EXTENSIONS:
             raise InvalidValue("frame", "an IPv6 packet with extension headers cannot be marked")
         return _whole(head, body, body[6], 40, 40 + _number(body[4:6]))

@@ -65,7 +65,9 @@ async def test_a_host_without_an_agent_answers_that(client: AsyncClient, rows: C
 )  # fmt: skip
 async def test_what_nobody_may_ask(client: AsyncClient, wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
-        await client.probe(ProbesCall(probes=[ProbeCall(**({"host": "xen1", "frame": FRAME, "vif": "web1/0"} | wrong))]))
+        await client.probe(
+            ProbesCall(probes=[ProbeCall(**({"host": "xen1", "frame": FRAME, "vif": "web1/0"} | wrong))])
+        )
 
 
 async def test_a_host_that_is_not_there(client: AsyncClient) -> None:
