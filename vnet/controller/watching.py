@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from uuid import uuid4
 
 from ovsctl.ovsdb import Delete, Insert, Select, Update, Wait, WaitTimedOut
@@ -115,7 +116,9 @@ class _Watch:
             with suppress(WaitTimedOut):
                 await self._database.transact(changed, timeout_s=left_s + WRITE_TIMEOUT_S)
             (rows,) = await self._database.transact(Select(TABLE, self._mine, ("host", "report")))
-            self._known = [{"host": row["host"], "report": row["report"]} for row in rows]
+            self._known = [
+                {"host": row["host"], "report": row["report"]} for row in sorted(rows, key=itemgetter("host"))
+            ]
             self._read()
 
     def _read(self) -> None:

@@ -1,0 +1,177 @@
+"""The controller's half of sending marked packets: who watches, what is let go when, and that no watch stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from ovsctl.ovsdb import Client, Insert, Select, Update, Wait
+from tests.vnet.controller.daemons import Controller, controller
+from tests.vnet.controller.databases import FakeAgent, opened
+from vnet.api import PacketCall, PacketsCall
+from vnet.client import AsyncClient, Invalid, NotFound, VifSpec
+from vnet.compile import mark
+from vnet.pool.database import PoolDatabase, now_ms
+from vnet.pool.probes import FORGOTTEN_AFTER_MS
+from vnet.pool.watches import Marked, Report, Seen, columns_of, watch_from_row
+from vnet.sim.packets import End, Talk
+
+HOME = {"a/0": "xen1", "b/0": "xen2", "c/0": "xen3"}
+
+
+def frame(nonce: int) -> str:
+    ends = End("0a:00:00:00:00:01", "10.1.0.1"), End("0a:00:00:00:00:02", "10.1.0.2")
+    return mark(Talk(*ends).frame(), nonce).hex()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Controller]:
+    with controller() as made:
+        yield made
+
+
+@pytest.fixture
+async def client(running: Controller) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(running.address) as made:
+        yield made
+
+
+@pytest.fixture
+async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
+    async with opened(running.database.remote) as database:
+        yield database
+
+
+@pytest.fixture
+async def rows(running: Controller) -> AsyncIterator[Client]:
+    async with Client([running.database.remote], "Vnet") as made:
+        yield made
+
+
+@pytest.fixture
+async def hosts(client: AsyncClient, pool: PoolDatabase) -> None:
+    """a and b on the tunnel network of xen1 and xen2; c on the VLAN, on xen3."""
+    for number, (vif, host) in enumerate(HOME.items(), 1):
+        network = "prod" if vif == "c/0" else "tenant"
+        await client.put_vif(
+            vif, VifSpec(network=network, mac=f"0a:00:00:00:00:0{number}", addresses=[f"10.1.0.{number}"])
+        )
+        agent = FakeAgent(pool, host, client)
+        await agent.beat()
+        if vif not in pool.mirror.view(frozenset()).bindings_of:
+            await agent.claim(vif)
+
+
+async def watches(rows: Client) -> dict[str, Any]:
+    (found,) = await rows.transact(Select("Watch"))
+    return {row["host"]: row for row in found}
+
+
+async def wait_for(rows: Client, **columns: Any) -> None:
+    """Until there is a row with these."""
+    where = tuple((name, "==", value) for name, value in columns.items())
+    await rows.transact(Wait("Watch", where, ("host",), (), "!=", 10_000))
+
+
+async def report(rows: Client, host: str, said: Report) -> None:
+    await rows.transact(Update("Watch", (("host", "==", host),), {"report": said.encode()}))
+
+
+async def test_nothing_goes_before_all_watch_and_each_in_its_turn(
+    client: AsyncClient, hosts: None, rows: Client
+) -> None:
+    packets = [
+        PacketCall(frame=frame(1), vif="a/0", to="b/0", expect=["b/0"]),
+        PacketCall(frame=frame(2), vif="b/0", to="a/0", round=1, after=0, expect=["a/0"]),
+        PacketCall(frame=frame(3), vif="a/0", to="b/0", round=2, after=1, expect=["b/0"]),
+    ]
+    call = asyncio.create_task(client.packets(PacketsCall(packets=packets, wait_s=10.0)))
+    await wait_for(rows, host="xen2")
+    found = await watches(rows)
+    assert found.keys() == {"xen1", "xen2"}
+    plan = watch_from_row(found["xen1"])
+    assert (plan.hosts, [one.hex() for one in plan.frames]) == ({"xen1", "xen2"}, [packet.frame for packet in packets])
+    await report(rows, "xen1", Report())
+    await asyncio.sleep(0.2)
+    assert not any(row["release"] for row in (await watches(rows)).values())
+    await report(rows, "xen2", Report())
+    await wait_for(rows, host="xen1", release=frozenset({0}))
+    assert not (await watches(rows))["xen2"]["release"]
+    await report(rows, "xen1", Report(sent=[0], came=[Seen(0, "a/0")]))
+    await report(rows, "xen2", Report(came=[Seen(0, "vnet-vxlan")], caught=[Seen(0, "b/0", "00")]))
+    await wait_for(rows, host="xen2", release=frozenset({1}))
+    await report(
+        rows, "xen2", Report(sent=[1], caught=[Seen(0, "b/0", "00")], came=[Seen(0, "vnet-vxlan")])
+    )  # and it is lost
+    said = await call
+    assert (said.hosts, said.problems, [packet.sent for packet in said.packets]) == (
+        ["xen1", "xen2"],
+        [],
+        [True, True, False],
+    )
+    first, second, third = said.packets
+    assert [(one.host, one.where, one.changed) for one in first.caught] == [("xen2", "b/0", "00")]
+    assert [(one.host, one.where) for one in first.came] == [("xen1", "a/0"), ("xen2", "vnet-vxlan")]
+    assert (second.caught, third.why) == ([], "its turn did not come")
+    assert await watches(rows) == {}
+
+
+async def test_a_host_that_says_nothing_is_named_and_nothing_goes(
+    client: AsyncClient, hosts: None, rows: Client
+) -> None:
+    one = PacketCall(frame=frame(1), vif="a/0", to="b/0", expect=["b/0"])
+    call = asyncio.create_task(client.packets(PacketsCall(packets=[one], wait_s=0.5)))
+    await wait_for(rows, host="xen2")
+    await report(rows, "xen1", Report())
+    said = await call
+    assert said.problems == ["the agent of host xen2 did not say within 0.5 s that it watches"]
+    assert not said.packets[0].sent
+    call = asyncio.create_task(client.packets(PacketsCall(packets=[one], wait_s=10.0)))
+    await wait_for(rows, host="xen2")
+    await report(rows, "xen1", Report())
+    await report(rows, "xen2", Report(problem="host xen2: try again"))
+    assert (await call).problems == ["host xen2: try again"]
+    assert await watches(rows) == {}
+
+
+async def test_where_networks_meet_the_physical_one_all_of_the_uplink_watch(
+    client: AsyncClient, hosts: None, rows: Client
+) -> None:
+    """c's own network is on xen3 alone; b's is none of that uplink's."""
+    call = asyncio.create_task(client.packets(PacketsCall(packets=[PacketCall(frame=frame(1), vif="c/0")], wait_s=0.3)))
+    await wait_for(rows, host="xen3")
+    assert (await watches(rows)).keys() == {"xen3"}
+    await call
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frame": "00" * 60}, {"frame": "zz"}, {"frame": frame(1)[:60]}, {"after": 0}, {"after": -1},
+    ],
+)  # fmt: skip
+async def test_what_nobody_may_send(client: AsyncClient, hosts: None, rows: Client, wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        await client.packets(PacketsCall(packets=[PacketCall(**({"frame": frame(1), "vif": "a/0"} | wrong))]))
+    with pytest.raises(NotFound):
+        await client.packets(PacketsCall(packets=[PacketCall(frame=frame(1), vif="nobody/0")]))
+    for packets in ([], [PacketCall(frame=frame(n), vif="a/0") for n in range(257)]):
+        with pytest.raises(Invalid):
+            await client.packets(PacketsCall(packets=packets))
+    assert await watches(rows) == {}
+
+
+async def test_the_leader_forgets_what_nobody_took_away(running: Controller, rows: Client) -> None:
+    for id, age_ms in (("old", FORGOTTEN_AFTER_MS * 2), ("new", 0)):
+        await rows.transact(
+            Insert("Watch", columns_of(id, "xen1", now_ms() - age_ms, ["xen1"], [Marked(frame(1), "a/0")]))
+        )
+    running.stop()
+    running.start()  # it looks first as it begins to lead
+    await rows.wait_connected(10)
+    await rows.transact(Wait("Watch", (("id", "==", "old"),), ("host",), (), "==", 10_000))
+    (left,) = await rows.transact(Select("Watch"))
+    assert {row["id"] for row in left} == {"new"}
