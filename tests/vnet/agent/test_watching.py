@@ -92,7 +92,7 @@ async def test_flows_are_there_while_a_host_watches_and_none_after(
     watch = Watching(pool, (ping(1, 2), "vm1/0"), (ask(1), "vm1/0"))
     await watch.open()
     await watch.watched()
-    assert [len(watch_flows(host)) for host in pool.hosts.values()] == [6, 6]
+    assert [len(watch_flows(host)) for host in pool.hosts.values()] == [4, 4]
     await watch.release("xen1", 0, 1)
     report = await watch.said("xen1", sent=[0, 1], caught=[Seen(0, "vm2/0"), Seen(1, "vm2/0")])
     assert report.came == [Seen(0, "vm1/0"), Seen(1, "vm1/0")]
@@ -168,7 +168,7 @@ async def test_two_watches_at_a_time_do_not_end_each_other(
     assert "try again" in (await until(lambda: same.report("xen1"), "refused")).problem
     await same.close()
     await other.close()
-    await until(lambda: len(watch_flows(pool.hosts["xen1"])) == 3, "one watch is left")
+    await until(lambda: len(watch_flows(pool.hosts["xen1"])) == 2, "one watch is left")
     await one.release("xen1", 0)
     await one.said("xen1", sent=[0], caught=[Seen(0, "vm2/0")])
 
