@@ -402,7 +402,8 @@ class ProbeCall(_Struct, frozen=True, kw_only=True):
     """What would the switch of `host` do with a frame?
 
     Either vif (its id: the frame comes from it) or device (a port of the integration bridge that is no VIF's). frame: its bytes
-    in hexadecimal.
+    in hexadecimal. tracked: what the connection tracker is to say of it each time that it is asked, as "est+rpl+trk"; without
+    it "new+trk".
     """
 
     host: str
@@ -410,6 +411,7 @@ class ProbeCall(_Struct, frozen=True, kw_only=True):
     vif: str | None = None
     device: str | None = None
     tunnel: TunnelCall | None = None
+    tracked: list[str] = []
 
 
 class Probe(_Answer, frozen=True, kw_only=True):

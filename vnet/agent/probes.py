@@ -86,7 +86,9 @@ class Prober:
             return Answer(problem=f"host {view.me} has no {what}")
         try:
             switch = Appctl(control_socket(self._rundir), TRACE_TIMEOUT_S, MAX_TRACE_BYTES)
-            text = await switch.ofproto_trace(self._bridge, metadata(probe, ofport), packet=bytes.fromhex(probe.frame))
+            tracked = (word for state in probe.tracked.split() for word in ("--ct-next", state.replace("+", ",")))
+            frame = bytes.fromhex(probe.frame)
+            text = await switch.ofproto_trace(self._bridge, metadata(probe, ofport), *tracked, packet=frame)
         except AppctlError as error:
             return Answer(problem=f"Open vSwitch of host {view.me}: {error.reason}")
         if len(text) > MAX_TEXT_BYTES:

@@ -95,7 +95,10 @@ def _probe(question: Question) -> api.ProbeCall:
     if question.source:
         tunnel = TunnelCall(key=question.key, source=question.source, target=question.target)
     vif, device = question.vif or None, question.device or None
-    return ProbeCall(host=question.host, frame=question.frame.hex(), vif=vif, device=device, tunnel=tunnel)
+    tracked = list(question.tracked)
+    return ProbeCall(
+        host=question.host, frame=question.frame.hex(), vif=vif, device=device, tunnel=tunnel, tracked=tracked
+    )
 
 
 def sender(client: Client, wait_s: float) -> Send:

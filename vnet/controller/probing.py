@@ -58,6 +58,7 @@ def _question(body: api.ProbeCall) -> Probe:
             tun_id=tunnel.key if tunnel else 0,
             tun_src=tunnel.source if tunnel else "",
             tun_dst=tunnel.target if tunnel else "",
+            tracked=" ".join(body.tracked),
         )
     except InvalidValue as error:
         raise Invalid("probe", str(error)) from None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ovsctl.openflow.fields import CT_STATE_BITS
 from vnet.model import InvalidValue
 
 MAX_FRAME_BYTES = 9216 + 22  # the largest MTU, and an Ethernet header with two tags
@@ -32,6 +33,7 @@ class Probe:
     """One question. Exactly one of vif and device says where the frame comes in: a VIF's id, or the name of another port.
 
     tun_id, tun_src, tun_dst: what a frame from a tunnel came with; tun_src is "" for any other. frame: hexadecimal.
+    tracked: what the connection tracker says each time that it is asked, as "new+trk est+rpl+trk".
     created: milliseconds since 1970. answer: "" until answered, then an Answer as JSON.
     """
 
@@ -44,6 +46,7 @@ class Probe:
     tun_id: int = 0
     tun_src: str = ""
     tun_dst: str = ""
+    tracked: str = ""
     answer: str = ""
 
     def __post_init__(self) -> None:
@@ -63,6 +66,8 @@ class Probe:
             raise InvalidValue("frame", f"a frame of {size} bytes has no Ethernet header")
         if bool(self.tun_src) != bool(self.tun_dst) or len(versions) > 1:
             raise InvalidValue("tunnel", "a tunnel has the addresses of both ends, of one IP version")
+        if not set(self.tracked.replace("+", " ").split()) <= set(CT_STATE_BITS):
+            raise InvalidValue("tracked", f"{self.tracked[:60]!r} is not what a connection tracker says")
         if not 0 <= self.tun_id < 1 << 32:
             raise InvalidValue("tunnel", f"{self.tun_id} is no tunnel key")
 

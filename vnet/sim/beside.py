@@ -27,7 +27,8 @@ OUR_COOKIES = 0x766E
 class Question:
     """What would this host's switch do with a frame? It comes in by a VIF (its id), or by a device (then vif is "").
 
-    key, source, target: what it came out of a tunnel with; source is "" where it did not.
+    key, source, target: what it came out of a tunnel with; source is "" where it did not. tracked: what the connection tracker
+    says of it each time that it is asked, as "est+rpl+trk": that is the twin's, for the switch has not seen the connection.
     """
 
     host: str
@@ -37,6 +38,7 @@ class Question:
     key: int = 0
     source: str = ""
     target: str = ""
+    tracked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Asked:
         self.outs = {self._out(one): one for one in emitted}
         vif, device = host.vif_at.get(arrival.port, ""), host.device_at.get(arrival.port, "")
         self.came_in = self._port_name(vif or device)
-        self.question = _question(host.name, arrival, vif, device)
+        self.question = _question(host.name, arrival, vif, device, tuple(n.tracked for n in notes if n.tracked))
         self.sender = sender
 
     def compare(self, answer: Answer) -> tuple[LiveHop, list[Emitted], list[Emitted]]:
@@ -217,10 +219,10 @@ class Asked:
         return {flow.cookie: source for source, flows in self.host.compiled.items() for flow in flows[:1]}
 
 
-def _question(host: str, arrival: Arrival, vif: str, device: str) -> Question:
+def _question(host: str, arrival: Arrival, vif: str, device: str, tracked: tuple[str, ...]) -> Question:
     source, target = _ends(arrival.tunnel)
     key = arrival.tunnel.key if arrival.tunnel is not None else 0
-    return Question(host, arrival.frame, vif, "" if vif else device, key, source, target)
+    return Question(host, arrival.frame, vif, "" if vif else device, key, source, target, tracked)
 
 
 def _ends(tunnel: Tunnel | None) -> tuple[str, str]:

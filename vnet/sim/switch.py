@@ -316,7 +316,8 @@ class Switch:
         resume = tracking.resume
         if resume is not None and rounds < RECIRCULATIONS_MAX:
             if notes is not None:
-                notes.append(Passed(0, f"tracked: {_state(fields)}"))
+                state = _state(fields)
+                notes.append(Passed(0, f"tracked: {state}", tracked=state))
             key = self._key(frame) | resume.carried | fields
             self._pass(resume, key, frame, emitted, rounds + 1, notes)
         return frame

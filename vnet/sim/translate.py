@@ -127,13 +127,15 @@ START = Resume(0)
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One thing that happened on the way, for a trace. table and flow: a look-up; `flow` None is a miss."""
+    """One thing that happened on the way, for a trace. table and flow: a look-up; `flow` None is a miss. tracked: what the
+    connection tracker said."""
 
     depth: int
     text: str
     table: int | None = None
     flow: Flow | None = None
     output: int | None = None
+    tracked: str = ""
 
 
 class _Abandoned(Exception):

@@ -60,7 +60,7 @@ async def test_a_host_without_an_agent_answers_that(client: AsyncClient, rows: C
     [
         {"frame": "zz" * 14}, {"frame": "00"}, {"frame": "0" * 31}, {"frame": "00" * 10_000}, {"vif": None}, {"device": "eth0"},
         {"tunnel": TunnelCall(key=1, source="10.0.0.1", target="fd00::1")}, {"tunnel": TunnelCall(key=1, source="x", target="y")},
-        {"tunnel": TunnelCall(key=1 << 32, source="10.0.0.1", target="10.0.0.2")},
+        {"tracked": ["new+trk --ct-next"]}, {"tunnel": TunnelCall(key=1 << 32, source="10.0.0.1", target="10.0.0.2")},
     ],
 )  # fmt: skip
 async def test_what_nobody_may_ask(client: AsyncClient, wrong: dict[str, Any]) -> None:
