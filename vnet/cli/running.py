@@ -123,6 +123,9 @@ def sender(client: Client, wait_s: float) -> Send:
             said = client.packets(PacketsCall(packets=calls, wait_s=wait_s))
         except (Invalid, NotFound) as error:  # the pool has changed since it was read
             return [Outcome(False, str(error), (), (), False) for _ in shots], []
+        if said.left_off:  # what is not told cannot be told from what was lost
+            why = f"hosts saw it {said.left_off} times more often than they tell"
+            return [Outcome(False, why, (), (), False) for _ in shots], []
         return [_outcome(packet) for packet in said.packets], said.problems
 
     return send
