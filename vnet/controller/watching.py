@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -20,7 +20,7 @@ from vnet.controller.errors import Invalid, Unavailable
 from vnet.controller.outcomes import find
 from vnet.controller.probing import MAX_WAIT_S
 from vnet.controller.where import host_problem
-from vnet.model import InvalidValue, Network, Vif
+from vnet.model import InvalidValue, Network, NetworkType, Vif
 from vnet.pool.database import WRITE_TIMEOUT_S, PoolDatabase, now_ms
 from vnet.pool.errors import PoolUnreachable
 from vnet.pool.view import PoolView
@@ -54,12 +54,12 @@ async def send(call: Call[api.PacketsCall]) -> api.Packets:
     return _told(watch, packets, problems)
 
 
-def watchers(view: PoolView, networks: Iterable[Network]) -> set[str]:
+def watchers(view: PoolView, networks: Collection[Network]) -> set[str]:
     """The hosts that frames of these networks may come to: those with members, and where they meet the physical network all that
-    have a VIF on the same uplink, which may be a trunk."""
-    uplinks = {network.uplink for network in networks if network.uplink is not None}
+    do: trunks carry other networks' tags, and two uplinks may be one physical network."""
     names = {network.name for network in networks}
-    names |= {network.name for network in view.state.networks.values() if network.uplink in uplinks}
+    if any(network.type is NetworkType.VLAN for network in networks):
+        names |= {network.name for network in view.state.networks.values() if network.type is NetworkType.VLAN}
     return {host for name in names for host in view.members.get(name, ())}
 
 

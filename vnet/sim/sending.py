@@ -204,12 +204,12 @@ class _Script:
         caught = tuple(Came(host, self._label(where)) for host, where in outcome.caught)
         came = tuple(Came(host, self._label(where)) for host, where in outcome.came)
         got = {one.where for one in caught}
-        where = self._lost(leg, {one.host for one in came})
-        lost = where if (leg.target not in got if leg.target else not got) else ""
+        hosts = {one.host for one in came}
+        lost = self._lost(leg, hosts, leg.target) if (leg.target not in got if leg.target else not got) else ""
         wanted = {self._pool.label(vif) for vif in self._vifs(leg.real)}
         said = []
         if missing := sorted(wanted - got):
-            said.append(f"{' and '.join(missing)} did not get it: {where}")
+            said.append(f"{' and '.join(missing)} did not get it: {self._lost(leg, hosts, missing[0])}")
         # What a switch gives to a port where the VIF does not run yet is no delivery, but no surprise either.
         if added := sorted(got - wanted - {real for hop in leg.hops for _, real in hop.sent if real is not None}):
             said.append(f"{' and '.join(added)} would have got it, which no switch said")
@@ -217,9 +217,9 @@ class _Script:
             said.append("it did not come out as it was sent")
         return Sent("", came, caught, lost, tuple(said))
 
-    def _lost(self, leg: LiveLeg, came: set[str]) -> str:
-        """Where a packet ended, if it ended too early: on the way to its target's host, or to the first that never got it."""
-        home = self._pool.where(self._pool.vif(leg.target)) if leg.target else None
+    def _lost(self, leg: LiveLeg, came: set[str], target: str | None) -> str:
+        """Where a packet that did not come to a VIF ended: on the way to that one's host, or to the first that never got it."""
+        home = self._pool.where(self._pool.vif(target)) if target else None
         for hop in sorted(leg.hops, key=lambda hop: hop.host != home):
             if hop.host not in came and hop.sender in came:
                 return f"{hop.sender} sent it to {hop.host}, which never got it"

@@ -14,8 +14,11 @@ from tests.vnet.controller.databases import FakeAgent, opened
 from vnet.api import PacketCall, PacketsCall
 from vnet.client import AsyncClient, Invalid, NotFound, VifSpec
 from vnet.compile import mark
+from vnet.controller.watching import watchers
+from vnet.model import Binding, Host, Network, NetworkType, PoolState, Uplink
 from vnet.pool.database import PoolDatabase, now_ms
 from vnet.pool.probes import FORGOTTEN_AFTER_MS
+from vnet.pool.view import PoolView
 from vnet.pool.watches import Marked, Report, Seen, columns_of, watch_from_row
 from vnet.sim.packets import End, Talk
 
@@ -137,14 +140,27 @@ async def test_a_host_that_says_nothing_is_named_and_nothing_goes(
     assert await watches(rows) == {}
 
 
-async def test_where_networks_meet_the_physical_one_all_of_the_uplink_watch(
-    client: AsyncClient, hosts: None, rows: Client
-) -> None:
-    """c's own network is on xen3 alone; b's is none of that uplink's."""
-    call = asyncio.create_task(client.packets(PacketsCall(packets=[PacketCall(frame=frame(1), vif="c/0")], wait_s=0.3)))
-    await wait_for(rows, host="xen3")
-    assert (await watches(rows)).keys() == {"xen3"}
-    await call
+def test_who_watches() -> None:
+    """Members; and where networks meet the physical one, all that do: trunks and other uplinks may be the same network."""
+    uplinks = Uplink("trunk0", ("eth1",)), Uplink("trunk1", ("eth2",))
+    networks = {
+        network.name: network
+        for network in (
+            Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001), Network("lab", NetworkType.INTERNAL, 2, 1500),
+            Network("prod", NetworkType.VLAN, 3, 1500, key=5002, tag=120, uplink="trunk0"),
+            Network("other", NetworkType.VLAN, 4, 1500, key=5003, tag=0, uplink="trunk1"),
+        )
+    }  # fmt: skip
+    bound = [("xen1", "tenant"), ("xen2", "tenant"), ("xen3", "prod"), ("xen4", "other"), ("xen5", "lab")]
+    bindings = {
+        (f"{host}/0", host): Binding(f"{host}/0", host, network, "0a:00:00:00:00:01", 1) for host, network in bound
+    }
+    hosts = {host: Host(host, None, uplinks) for host, _ in bound}
+    view = PoolView.of(PoolState(None, hosts, networks, bindings=bindings))
+    for names, wanted in (
+        (["tenant"], {"xen1", "xen2"}), (["lab"], {"xen5"}), (["prod"], {"xen3", "xen4"}), (["other", "lab"], {"xen3", "xen4", "xen5"}),
+    ):  # fmt: skip
+        assert watchers(view, [networks[name] for name in names]) == wanted
 
 
 @pytest.mark.parametrize(
