@@ -109,7 +109,7 @@ def test_packets_go_all_the_way_and_no_guest_gets_one(lab: Lab, vnet: Run) -> No
         (vm_of("vlan", "xen1", 0), vm_of("vlan", "xen2", 0), "--tcp", "80"), (vm_of("native", "xen2", 0), "some", "--icmp"),
         (vm_of("lab", "xen1", 0), vm_of("lab", "xen1", 1), "--udp", "1"), (vm_of("vy", "xen1", 0), "free", "--icmp"),
     ]  # fmt: skip
-    with captured(lab, f"{vm_of('vx', 'xen1', 1)}/0", 10.0) as got:
+    with captured(lab, f"{vm_of('vx', 'xen1', 1)}/0", 20) as got:
         for source, target, *how in asked:
             code, out = vnet("trace", source, target, *how, "--live", "-o", "json")
             assert code == Exit.OK, vnet("trace", source, target, *how, "--live", "--full")[1]
