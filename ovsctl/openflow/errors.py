@@ -110,4 +110,4 @@ class ModError(OpenFlowError):
 
 
 class BundleError(ModError):
-    """A bundle failed, and nothing of it was applied. `errors` names the modifications at fault."""
+    """A bundle failed. `errors` names the modifications at fault. Nothing was applied, if it was not sent at once."""

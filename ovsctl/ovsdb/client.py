@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -197,25 +197,18 @@ class Client:
         give up; whether that was in time is not known, unless it says Canceled. Where no `timeout_s` is
         given, it is what the client's `patience` says.
         """
-        connection = self._usable()
-        schema = self.schema
-        patience = self._patience if timeout_s is None and self._is_clustered() else None
-        limit_s = timeout_s if patience is None else patience.now_s
-        params = [self.database, *(operation.encode(schema) for operation in operations)]
-        call = connection.call("transact", params, lambda raw: _results(schema, operations, raw))
+        return await self.send(*operations, timeout_s=timeout_s)
+
+    def send(self, *operations: Operation, timeout_s: float | None = None) -> Awaitable[list[Any]]:
+        """A transaction that has left by the time this returns. To be awaited for what `transact` returns or raises."""
         try:
-            results: list[Any] = await _answer(connection, call, limit_s)
-        except ConnectionLost as error:
-            raise OutcomeUnknown(f"no answer to the transaction: {error}") from error
-        except (TimeoutError, Canceled) as error:
-            if patience is None and isinstance(error, Canceled):
-                raise
-            if patience is not None:
-                patience.lost()
-            raise OutcomeUnknown(f"no answer to the transaction within {limit_s} s") from None
-        if patience is not None:
-            patience.kept()
-        return results
+            connection, schema = self._usable(), self.schema
+            params = [self.database, *(operation.encode(schema) for operation in operations)]
+            call = connection.call("transact", params, lambda raw: _results(schema, operations, raw))
+        except OvsdbError as error:
+            return _Failed(error)
+        patience = self._patience if timeout_s is None and self._is_clustered() else None
+        return _outcome(connection, call, timeout_s, patience)
 
     async def request(self, method: str, *params: object) -> object:
         """Any other request, such as list_dbs; returns the result as plain JSON values."""
@@ -494,6 +487,36 @@ class Client:
             await self.wait_connected()
             await replica.wait_synced()
         return self._connection
+
+
+class _Failed:
+    """What was not sent: awaiting it raises why."""
+
+    def __init__(self, error: OvsdbError) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, list[Any]]:
+        raise self._error
+        yield
+
+
+async def _outcome(
+    connection: Connection, call: asyncio.Future[Any], timeout_s: float | None, patience: Patience | None
+) -> list[Any]:
+    limit_s = timeout_s if patience is None else patience.now_s
+    try:
+        results: list[Any] = await _answer(connection, call, limit_s)
+    except ConnectionLost as error:
+        raise OutcomeUnknown(f"no answer to the transaction: {error}") from error
+    except (TimeoutError, Canceled) as error:
+        if patience is None and isinstance(error, Canceled):
+            raise
+        if patience is not None:
+            patience.lost()
+        raise OutcomeUnknown(f"no answer to the transaction within {limit_s} s") from None
+    if patience is not None:
+        patience.kept()
+    return results
 
 
 async def _answer(connection: Connection, call: asyncio.Future[Any], timeout_s: float | None) -> Any:

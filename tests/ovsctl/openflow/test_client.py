@@ -136,6 +136,23 @@ async def test_a_bundle_with_a_refused_addition_applies_nothing(of: OpenFlowClie
     assert len(br.dump()) == 1
 
 
+async def test_a_bundle_at_once_names_what_was_refused_and_applies_the_rest(of: OpenFlowClient, br: Bridge) -> None:
+    await of.bundle([FlowMod.add(flow(1)), FlowMod.add(flow(2))], at_once=True)
+    with pytest.raises(BundleError) as caught:
+        await of.bundle([FlowMod.add(flow(3)), BAD, FlowMod.delete(flow(1))], at_once=True)
+    assert [error.request for error in caught.value.errors] == [BAD]
+    assert sorted(entry.flow.priority for entry in await of.dump_flows()) == [2, 3]
+    await of.bundle([FlowMod.add(flow(4))])
+
+
+async def test_a_bundle_at_once_that_fails_when_committed_applies_nothing(of: OpenFlowClient) -> None:
+    overlapping = FlowMod.add(flow(7, flags=FlowFlags.CHECK_OVERLAP))
+    await of.bundle([FlowMod.add(Flow(Match(in_port=1, eth_type=0x0800), (), priority=7))])
+    with pytest.raises(BundleError):
+        await of.bundle([FlowMod.add(flow(1)), overlapping], at_once=True)
+    assert [entry.flow.priority for entry in await of.dump_flows()] == [7]
+
+
 async def test_a_bundle_that_fails_when_committed_applies_nothing(of: OpenFlowClient, br: Bridge) -> None:
     first = flow(1, flags=FlowFlags.CHECK_OVERLAP)
     overlapping = FlowMod.add(Flow(Match(), (Output(1),), priority=1, flags=FlowFlags.CHECK_OVERLAP))
