@@ -68,7 +68,7 @@ async def _look_at(lab: Lab, state: PoolState, host: str) -> tuple[str, list[Loc
     async with Client([ovs.db], "Open_vSwitch") as client, OpenFlowClient(f"unix:{ovs.dir}/{BRIDGE}.mgmt") as switch:
         replica = await client.monitor(MONITORS)
         found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-        ports = read_ports(replica, BRIDGE)
+        ports = read_ports(replica, BRIDGE, {})
         return host, ports, list(_host_differences(lab, state, host, replica, ports, [entry.flow for entry in found]))
 
 

@@ -66,6 +66,7 @@ class Agent:
             self._packet_in,
             self._flows_drifted,
             self._wake,
+            self._ports_told,
             self._still_moving,
             self._refused,
         )
@@ -80,9 +81,11 @@ class Agent:
         self.prober = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
         self.watcher = Watcher(self.compiler, self.flows, self.pool_client, self._wake)
         self.complete = False
+        self.started = asyncio.Event()  # complete, and the switch has been compared for the first time
         self.conditions_set = 0  # each makes the server look at a whole table; for tests to count
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
+        self._at_once = False  # the flows are for a new port
         self._work = asyncio.Event()
         self._look = asyncio.Event()
         self._trim_due = False
@@ -141,16 +144,18 @@ class Agent:
         while True:
             await self._work.wait()
             self._work.clear()
-            self._look.set()
             self.bindings.decide_touched()
+            await asyncio.sleep(0)  # what the switch has said of a new port meanwhile is worked out along with the rest
             if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
                 self.reports.soon()  # a port that is gone needs no flows to be silent
             taken, watches = self.reports.take(), self.watcher.take()
-            changes = self.compiler.compile()
-            self.rows.kick(self.bindings.ports)
-            mods = self.flows.want(changes)
+            mods, at_once, self._at_once = self.flows.want(self.compiler.compile()), self._at_once, False
             self.flows.start()
-            if await self.flows.push(mods):
+            pushed = await self.flows.push(mods, at_once=at_once)
+            self._look.set()
+            self.rows.kick(self.bindings.ports)
+            if pushed:
+                self.started.set()
                 await self._announce()
                 self.reports.programmed(taken)
                 self.watcher.programmed(watches)
@@ -231,15 +236,29 @@ class Agent:
 
     def _ovs_changed(self, batch: tuple[Change, ...]) -> None:
         self.rows.changed(batch)
+        for change in batch:
+            if change.table == "Interface" and change.new is None and change.old is not None:
+                # The next port of that name may be another VIF's: its number is not known until the switch says it.
+                self.flows.ports.pop(change.old["name"], None)
         if any(change.table in ("Bridge", "Port", "Interface") for change in batch):
             self._read_ports()
             self._wake()
+
+    def _ports_told(self) -> None:
+        """The switch says which ports it has: on a new connection before its flows are compared, which are then those of its
+        ports; later before it is done with a new port, whose flows so arrive before the port's first packet."""
+        self._read_ports()
+        if self.flows.connected:
+            self._at_once = True
+        else:
+            self.flows.want(self.compiler.compile())
+        self._wake()
 
     def _read_ports(self) -> None:
         """Folds what the switch says of its ports into the compiler."""
         if self._ovs is None:
             return
-        found = read_ports(self._ovs, self.options.switch.bridge)
+        found = read_ports(self._ovs, self.options.switch.bridge, self.flows.ports)
         vifs = vif_ports(found)
         before = self.bindings.ports
         for vif in before.keys() | vifs.keys():

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, Operation, OutcomeUnknown, Select, TransactError
+from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, Select, TransactError
 from vnet.agent import writes
 from vnet.agent.claims import Act, Decision, copied, decide
 from vnet.agent.pool import PoolFold
@@ -190,12 +190,15 @@ class Bindings:
         self._pool.set_overlay(binding)
         if binding.vif not in self._writing:
             self._writing.add(binding.vif)
-            self._spawn(self._write(binding.vif))
+            self._spawn(self._write(binding, self._claim(binding)))
 
-    def _claim(self, decided: Binding) -> list[Operation]:
+    def _claim(self, decided: Binding) -> Awaitable[list[Any]]:
+        """Sends at once what was decided: other hosts wait for it. Raises when it is awaited."""
         known = self._pool.compiler.view.vifs.get(decided.vif)
         vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
-        return writes.bind(decided, self._pool.mine.get(decided.vif), vif, self._pool.locate(decided))
+        return self._client.send(
+            *writes.bind(decided, self._pool.mine.get(decided.vif), vif, self._pool.locate(decided))
+        )
 
     def _copy(self, vif_id: str) -> None:
         if vif_id not in self._copying:
@@ -249,12 +252,13 @@ class Bindings:
         finally:
             self._settling.discard(vif_id)
 
-    async def _write(self, vif_id: str) -> None:
-        """Brings the database to what was decided about one VIF, over lost connections."""
+    async def _write(self, decided: Binding, sent: Awaitable[list[Any]]) -> None:
+        """Brings the database to what was decided about a VIF, over lost connections. `sent` is the first try, on its way."""
+        vif_id = decided.vif
         try:
-            while (decided := self._pool.overlay.get(vif_id)) is not None:
+            while True:
                 try:
-                    await self._client.transact(*self._claim(decided))
+                    await sent
                 except (ConnectionLost, NotConnected, OutcomeUnknown):
                     await self._client.wait_connected()
                     await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
@@ -268,5 +272,8 @@ class Bindings:
                     if self._pool.overlay.get(vif_id) == decided:
                         del self._pool.overlay[vif_id]
                     self._on_written(decided.state.value, f"{decided.state.value} on {decided.host}", decided)
+                if (now := self._pool.overlay.get(vif_id)) is None:
+                    return
+                decided, sent = now, self._claim(now)
         finally:
             self._writing.discard(vif_id)

@@ -14,8 +14,9 @@ from contextlib import suppress
 
 from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
 from ovsctl.openflow.client import OpenFlowClient
-from ovsctl.openflow.errors import ConnectionLost, OpenFlowError
-from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn
+from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
+from ovsctl.openflow.flow import FULL_COOKIE
+from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn, PortReason, PortStatus
 from ovsctl.openflow.session import Sendable
 from vnet.compile import (
     COOKIE_MARK,
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.05  # how long a bridge that does not listen is left alone: vswitchd comes back within tens of milliseconds
 REFUSED_RETRY_S = 1.0
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
+MAX_NAME = 15  # characters in an OpenFlow message: a name that fills it may be the beginning of a longer one
 LEARNED = cookie(Category.LEARNED, "")
 
 
@@ -57,8 +59,9 @@ class FlowKeeper:
     """Keeps the switch at `remote` to the desired flows, from the moment `start` has been called.
 
     on_packet_in: a packet that a flow sent to us. on_drift: how many flows somebody else had changed. on_change: the
-    connection came or went. keep_learned: whether a flow that the switch learned is still wanted.
-    on_refused: why the switch did not take what it was sent.
+    connection came or went. on_ports: `ports` changed; once it returns, the desired flows are those for these ports.
+    keep_learned: whether a flow that the switch learned is still wanted. on_refused: why the switch did not take what
+    it was sent.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class FlowKeeper:
         on_packet_in: Callable[[PacketIn], None],
         on_drift: Callable[[int], None],
         on_change: Callable[[], None],
+        on_ports: Callable[[], None],
         keep_learned: Callable[[Flow], bool],
         on_refused: Callable[[str], None],
     ) -> None:
@@ -74,9 +78,12 @@ class FlowKeeper:
         self.connected = False
         self.messages = 0  # flow modifications sent, for tests to count
         self.desired: dict[FlowKey, Flow] = {}
+        self.ports: dict[str, int] = {}  # name to ofport, as the switch says on the connection that is open
+        self._ports_changed = False
         self._on_packet_in = on_packet_in
         self._on_drift = on_drift
         self._on_change = on_change
+        self._on_ports = on_ports
         self._keep_learned = keep_learned
         self._on_refused = on_refused
         self._retry_s = RETRY_S
@@ -111,21 +118,31 @@ class FlowKeeper:
                 mods[key] = FlowMod.add(flow)
         return [*mods.values(), *forget_learned(changes)]
 
-    async def push(self, mods: list[FlowMod]) -> bool:
-        """Sends modifications as one bundle; True once a barrier has answered, False while there is no connection.
+    async def push(self, mods: list[FlowMod], *, at_once: bool = False) -> bool:
+        """Sends modifications as one bundle; True once the switch has answered for it, False while there is no connection.
 
-        What could not be sent is made up for by the comparison on the next connection.
+        What could not be sent is made up for by the comparison on the next connection. at_once: in one round trip, so that
+        flows of a new port are there in time for its first packet.
         """
         async with self._lock:
             if self._client is None or not self.connected:
                 return False
             try:
                 zones, self._begun = self._begun, set()
-                await self._send(self._client, mods, zones)
+                await self._send(self._client, mods, zones, at_once)
             except OpenFlowError as error:
+                if at_once and isinstance(error, ModError):
+                    await self._close(self._client, error)
                 await self._give_up(self._client, error)
                 return False
             return True
+
+    async def _close(self, client: OpenFlowClient, error: ModError) -> None:
+        """Of what was sent at once the rest was applied: where a flow was refused all of its object's go, so that no port is
+        open without all that guards it."""
+        cookies = {each.request.flow.cookie for each in error.errors if isinstance(each.request, FlowMod)}
+        with suppress(OpenFlowError):
+            await client.bundle([FlowMod.delete_all(cookie=one, cookie_mask=FULL_COOKIE) for one in cookies])
 
     async def _give_up(self, client: OpenFlowClient, error: OpenFlowError) -> None:
         """What the switch holds is not known any more: the next connection compares. A refusal is not repeated at once."""
@@ -136,12 +153,16 @@ class FlowKeeper:
             self._on_refused(str(error))
         await client.close()
 
-    async def _send(self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset()) -> None:
+    async def _send(
+        self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset(), at_once: bool = False
+    ) -> None:
         if zones:
             await client.flush_zones(sorted(zones))
-        if mods:
-            self.messages += len(mods)
-            await client.bundle(mods)
+        self.messages += len(mods)
+        if len(mods) == 1:
+            await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
+        elif mods:
+            await client.bundle(mods, at_once=at_once)
 
     async def run(self) -> None:
         """Connects, for ever, and holds the switch to the desired flows."""
@@ -155,6 +176,7 @@ class FlowKeeper:
                 log.error("no OpenFlow connection to %s: %s", self.remote, error)
                 self._retry_s = REFUSED_RETRY_S
                 self._on_refused(str(error))
+            self.ports = {}
             if self.connected:
                 self.connected = False
                 self._on_change()
@@ -165,15 +187,36 @@ class FlowKeeper:
         lost = asyncio.Event()
         client = OpenFlowClient(self.remote)
         client.on_packet_in(self._on_packet_in)
+        client.on_port_status(self._port_changed)
         client.on_disconnect(lambda _: lost.set())
         async with client:
             self._client = client
+            self.ports = await self._ask_ports(client)
             await client.on_flow_change(self._flow_changed)
             async with self._lock:
+                self._on_ports()  # after a restart of ovs-vswitchd they may have other numbers than the database still says
                 await self._reconcile(client)
                 self.connected = True
             self._on_change()
             await lost.wait()
+
+    async def _ask_ports(self, client: OpenFlowClient) -> dict[str, int]:
+        while True:
+            self._ports_changed = False
+            found = await client.ports()
+            if not self._ports_changed:  # else it may be from before the change
+                return {port.name: port.number for port in found if len(port.name) < MAX_NAME}
+
+    def _port_changed(self, status: PortStatus) -> None:
+        self._ports_changed = True
+        name = status.port.name
+        if status.reason is PortReason.ADD and len(name) < MAX_NAME:
+            self.ports[name] = status.port.number
+        elif status.reason is PortReason.DELETE and self.ports.get(name) == status.port.number:
+            del self.ports[name]
+        else:
+            return
+        self._on_ports()
 
     async def _reconcile(self, client: OpenFlowClient) -> int:
         """Makes the switch's flows of ours the desired ones; how many differed."""

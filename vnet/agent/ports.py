@@ -1,4 +1,8 @@
-"""What the local Open vSwitch says: which ports are VIFs', their ofports, MTUs and errors. Pure reading of a replica."""
+"""What the local Open vSwitch says: which ports are VIFs', their ofports, MTUs and errors. Pure reading of a replica.
+
+An ofport comes from the switch itself where it has said it on its OpenFlow connection: the database hears of it later, and
+after a restart of ovs-vswitchd it has the old ones for a while.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +62,9 @@ def vif_of(external_ids: Mapping[str, str]) -> str | None:
     return found if found and VIF_ID.fullmatch(found) else None
 
 
-def read_ports(tables: Tables, bridge: str) -> list[LocalPort]:
-    """The interfaces on a bridge, in the order of their names; nothing where there is no such bridge."""
+def read_ports(tables: Tables, bridge: str, ofports: Mapping[str, int]) -> list[LocalPort]:
+    """The interfaces on a bridge, in the order of their names; nothing where there is no such bridge. `ofports` by name are
+    what the switch itself says, as far as it does."""
     ports, interfaces = tables["Port"], tables["Interface"]
     found = []
     for row in tables["Bridge"].values():
@@ -67,7 +72,7 @@ def read_ports(tables: Tables, bridge: str) -> list[LocalPort]:
             continue
         for port in row["ports"]:
             if port in ports:
-                found += [_local_port(interfaces[i]) for i in ports[port]["interfaces"] if i in interfaces]
+                found += [_local_port(interfaces[i], ofports) for i in ports[port]["interfaces"] if i in interfaces]
     return sorted(found, key=lambda port: port.name)
 
 
@@ -85,8 +90,8 @@ def vif_ports(found: Iterable[LocalPort]) -> dict[str, LocalPort]:
     return chosen
 
 
-def _local_port(row: Row) -> LocalPort:
-    ofport = row["ofport"]
+def _local_port(row: Row, ofports: Mapping[str, int]) -> LocalPort:
+    ofport = ofports.get(row["name"], row["ofport"])
     usable = ofport if ofport is not None and ofport > 0 else None
     # -1: vswitchd could not add it (ovs-vswitchd.conf.db(5)); it does not always say why.
     error = row["error"] or ("ovs-vswitchd could not add it: see its log" if ofport == -1 else None)

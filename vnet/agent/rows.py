@@ -62,12 +62,13 @@ class RowKeeper:
 
     def changed(self, batch: tuple[Change, ...]) -> None:
         """Rows changed in the switch's database: looks again if any of ours did."""
-        for change in batch:
-            if change.table in ("Bridge", "Port", "Interface") and any(
-                row is not None and (OWNER.owns(row) or row["name"] == self._switch.bridge)
-                for row in (change.old, change.new)
-            ):
-                self._changed = True
+        self._changed = self._changed or any(self._concerns_us(change) for change in batch)
+
+    def _concerns_us(self, change: Change) -> bool:
+        if change.table not in ("Bridge", "Port", "Interface") or _more_ports(change):
+            return False
+        ours = self._switch.bridge
+        return any(row is not None and (OWNER.owns(row) or row["name"] == ours) for row in (change.old, change.new))
 
     def kick(self, ports: dict[str, LocalPort]) -> None:
         """The view or the rows may have changed: works if there is something to do. VIFs' flows are not kept waiting for it."""
@@ -81,12 +82,13 @@ class RowKeeper:
     def _mtus(self) -> tuple[tuple[str, str, int], ...]:
         """(VIF, its port, MTU in bytes) for each VIF port whose MTU is not the network's.
 
-        A device that has it already is not asked for it: setting it makes ovs-vswitchd go over all its ports again.
+        A device that has it already, or has not said, is not asked for it: setting it makes ovs-vswitchd go over all its ports
+        again, while a new one waits to be finished.
         """
         return tuple(
             (vif, port.name, mtu)
             for vif, mtu in sorted(vif_mtus(self._view).items())
-            if (port := self._ports.get(vif)) is not None and (port.mtu_request or port.mtu) != mtu
+            if (port := self._ports.get(vif)) is not None and (port.mtu_request or port.mtu) not in (None, mtu)
         )
 
     async def run(self) -> None:
@@ -154,3 +156,11 @@ class RowKeeper:
         if problems != self.problems:
             self.problems = problems
             self._on_change()
+
+
+def _more_ports(change: Change) -> bool:
+    """Whether all that changed of a bridge are ports that came. They are VIFs': ours have rows that changed too."""
+    old, new = change.old, change.new
+    if change.table != "Bridge" or old is None or new is None or not old["ports"] < new["ports"]:
+        return False
+    return {**old.as_dict(), "ports": new["ports"]} == new.as_dict()

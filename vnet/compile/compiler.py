@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from ovsctl.openflow import Flow
@@ -199,6 +200,9 @@ class Compiler:
 
     def set_vif(self, vif: Vif) -> None:
         old = self.view.vifs.get(vif.id)
+        if old is not None and replace(old, epoch=vif.epoch) == vif:
+            self.view.set_vif(vif)
+            return  # its bindings say what a claim changes
         if old is not None:
             self._touch_vif(old)
         with self._policy_of({vif.network} | ({old.network} if old is not None else set())):

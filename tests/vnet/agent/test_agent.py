@@ -233,6 +233,54 @@ async def test_vswitchd_gets_its_flows_back() -> None:
         await until(lambda: host.flows() == before, "flows are back")
 
 
+async def test_vswitchd_that_comes_back_with_other_ofports_gets_flows_for_those_and_never_for_the_old_ones() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1), vif(2))
+        for number in (1, 2):
+            host.add_port(f"p{number}", f"vm{number}/0")
+            await pool.wait_ready(f"vm{number}/0", "xen1")
+        await until(lambda: host.agent.rows.settled, "rows")
+        view, sent = host.agent.compiler.view, host.agent.flows.messages
+        first, second = view.ports["vm1/0"], view.ports["vm2/0"]
+        host.switch.stop()
+        await until(lambda: not host.agent.flows.connected, "the agent notices")
+        host.switch.server.vsctl(
+            "--no-wait", "set", "interface", "p1", f"ofport_request={second}",
+            "--", "set", "interface", "p2", f"ofport_request={first}",
+        )  # fmt: skip
+        host.switch.start()
+        await until(lambda: host.agent.flows.connected, "the agent is back")
+        assert (view.ports["vm1/0"], view.ports["vm2/0"]) == (second, first)
+        # Each flow was sent once: none had to be put right after the database had said the new numbers too.
+        await until(lambda: len(host.flows()) == len(host.agent.flows.desired), "flows")
+        assert host.agent.flows.messages - sent == len(host.agent.flows.desired)
+        guards = [flow for flow in host.flows() if "dl_src=0a:00:00:00:00:01" in flow]
+        assert guards
+        assert all(f"in_port={second}," in flow for flow in guards)
+
+
+async def test_a_port_made_anew_for_another_vif_is_known_by_its_own_number() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1), vif(2))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        assert host.agent.flows.ports["p1"] == host.agent.compiler.view.ports["vm1/0"]
+        host.switch.server.vsctl(
+            "del-port", "br-int", "p1", "--", "add-port", "br-int", "p1",
+            "--", "set", "interface", "p1", "type=dummy", 'external_ids:iface-id="vm2/0"',
+        )  # fmt: skip
+        await pool.wait_ready("vm2/0", "xen1")
+        assert host.agent.compiler.view.ports == {
+            "vm2/0": int(host.switch.server.vsctl("get", "interface", "p1", "ofport"))
+        }
+        await until(lambda: len(host.flows()) == len(host.agent.flows.desired), "flows")
+        host.switch.server.vsctl("del-port", "br-int", "p1")
+        await until(lambda: not host.agent.compiler.view.ports, "no port")
+        assert "p1" not in host.agent.flows.ports
+
+
 async def test_what_a_database_row_must_not_hold_is_kept_out_and_reported() -> None:
     async with pool_of("xen1", networks=(TENANT,)) as pool:
         host = pool.hosts["xen1"]
