@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -68,6 +68,7 @@ class Flow:
     hard_timeout: int = 0
     importance: int = 0
     flags: int = 0
+    _added: bytes | None = field(default=None, init=False, repr=False, compare=False)  # what encode_add made
 
     def __post_init__(self) -> None:
         if self.actions.__class__ is not tuple:
@@ -91,14 +92,24 @@ class Flow:
         """What a table has once only: (table, priority, match)."""
         return (self.table, self.priority, self.match)
 
+    def encode_add(self) -> bytes:
+        """The body of the flow-mod that adds it, kept: a switch that has lost its flows gets them as fast as it reads."""
+        if self._added is None:
+            head = _flow_mod_head(self, FlowModCommand.ADD, 0, Port.NONE, ANY_GROUP)
+            _set(self, "_added", b"%b%b%b" % (head, self.match.wire, _instructions(self.actions)))
+        return self._added or b""
+
     def encode_instructions(self) -> bytes:
         """The instruction list of its actions."""
-        actions = self.actions
-        if actions and actions[-1].instruction:
-            split = next(n for n, action in enumerate(actions) if action.instruction)
-            rest = b"".join([action.encode() for action in actions[split:]])
-            return _apply(actions[:split]) + rest
-        return _apply(actions)
+        return self.encode_add()[_FLOW_MOD.size + len(self.match.wire) :]
+
+
+def _instructions(actions: tuple[Action, ...]) -> bytes:
+    if actions and actions[-1].instruction:
+        split = next(n for n, action in enumerate(actions) if action.instruction)
+        rest = b"".join([action.encode() for action in actions[split:]])
+        return _apply(actions[:split]) + rest
+    return _apply(actions)
 
 
 def _check_order(actions: tuple[Action, ...]) -> None:
@@ -149,13 +160,18 @@ def encode_flow_mod(
 
     For modify and delete, `cookie_mask` says which bits of its cookie the flow in the switch must have.
     """
+    delete = command >= FlowModCommand.DELETE
     return b"%b%b%b" % (
-        _FLOW_MOD.pack(
-            flow.cookie, cookie_mask, flow.table, command, flow.idle_timeout, flow.hard_timeout,
-            flow.priority, NO_BUFFER, port_to_wire(out_port), out_group, flow.flags, flow.importance,
-        ),
+        _flow_mod_head(flow, command, cookie_mask, out_port, out_group),
         flow.match.wire,
-        b"" if command >= FlowModCommand.DELETE else flow.encode_instructions(),
+        b"" if delete else flow.encode_instructions(),
+    )
+
+
+def _flow_mod_head(flow: Flow, command: int, cookie_mask: int, out_port: int, out_group: int) -> bytes:
+    return _FLOW_MOD.pack(
+        flow.cookie, cookie_mask, flow.table, command, flow.idle_timeout, flow.hard_timeout,
+        flow.priority, NO_BUFFER, port_to_wire(out_port), out_group, flow.flags, flow.importance,
     )  # fmt: skip
 
 
@@ -200,6 +216,8 @@ class FlowMod(NamedTuple):
         if self.all_tables:
             flow = self.flow
             return encode_flow_delete(match=flow.match, cookie=flow.cookie, cookie_mask=self.cookie_mask)
+        if self.command is FlowModCommand.ADD and not self.cookie_mask:
+            return self.flow.encode_add()
         return encode_flow_mod(self.flow, self.command, cookie_mask=self.cookie_mask)
 
     @classmethod

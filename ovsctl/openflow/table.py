@@ -30,7 +30,7 @@ class Add:
 
     def encode(self) -> bytes:
         """The flow-mod's body."""
-        return encode_flow_mod(self.flow, FlowModCommand.ADD)
+        return self.flow.encode_add()
 
 
 @dataclass(frozen=True, slots=True)

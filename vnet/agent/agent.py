@@ -67,6 +67,7 @@ class Agent:
             self._flows_drifted,
             self._wake,
             self._ports_told,
+            self._compile_for_new_ports,
             self._still_moving,
             self._refused,
         )
@@ -245,13 +246,15 @@ class Agent:
             self._wake()
 
     def _ports_told(self) -> None:
-        """The switch says which ports it has: on a new connection before its flows are compared, which are then those of its
-        ports; later before it is done with a new port, whose flows so arrive before the port's first packet."""
+        """The switch has a new port, before it is done with it: flows that are sent at once arrive before its first packet."""
         self._read_ports()
-        if self.flows.connected:
-            self._at_once = True
-        else:
-            self.flows.want(self.compiler.compile())
+        self._at_once = True
+        self._wake()
+
+    def _compile_for_new_ports(self) -> None:
+        """A switch has come: its flows are compared with those of the ports that it says it has."""
+        self._read_ports()
+        self.flows.want(self.compiler.compile())
         self._wake()
 
     def _read_ports(self) -> None:

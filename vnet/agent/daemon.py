@@ -18,7 +18,7 @@ from vnet.notify import sd_notify
 
 log = logging.getLogger(__name__)
 
-YOUNG_OBJECTS = 10_000  # that the collector waits for; Python's 700 come with every second change
+YOUNG_OBJECTS = 10_000  # that the collector waits for; Python's 700 come with every other change
 
 
 def main(
@@ -28,6 +28,7 @@ def main(
     logs.configure(host=host)
     if directory := os.path.dirname(socket):
         os.makedirs(directory, mode=0o750, exist_ok=True)
+    gc.set_threshold(YOUNG_OBJECTS)
     options = Options(host, pool, ovs_db, ovs_rundir, Switch(bridge, datapath_type), version("vnet"))
     asyncio.run(_run(options, socket))
 
@@ -55,7 +56,6 @@ async def _keep(agent: Agent) -> None:
     await agent.started.wait()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 def now_ms() -> int:

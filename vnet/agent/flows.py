@@ -1,15 +1,15 @@
 """The flows of ours on the integration bridge: kept as desired over reconnects, restarts and other people's hands.
 
 One rule: only flows with our cookie mark are ours. Changes go in as one bundle; on a new connection the switch's flows are
-read back and only the difference is sent. Before a zone of the connection tracker is used anew it is emptied: what a VIF that
-had the port before was allowed is not what the next one is.
+read back and only the difference is sent. A switch that has none gets them the most urgent first. Before a zone of the connection
+tracker is used anew it is emptied: what a VIF that had the port before was allowed is not what the next one is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 
 from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
@@ -34,8 +34,11 @@ FlowKey = tuple[int, int, Match]  # table, priority, match
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.05  # how long a bridge that does not listen is left alone: vswitchd comes back within tens of milliseconds
+# How long a bridge that does not listen is left alone: a part of how long it has not, so that ovs-vswitchd, which comes back within
+# tenths of a second, is found at once, and one that stays away costs little.
+RETRY_SHARE, RETRY_LEAST_S, RETRY_MOST_S = 0.02, 0.003, 0.05
 REFUSED_RETRY_S = 1.0
+PIECE = 4000  # flows in a bundle for a switch that has none: some 20 ms
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
 MAX_NAME = 15  # characters in an OpenFlow message: a name that fills it may be the beginning of a longer one
 LEARNED = cookie(Category.LEARNED, "")
@@ -51,6 +54,25 @@ def forget_learned(changes: Sequence[Change]) -> list[FlowMod]:
     ]
 
 
+def most_urgent_first(mods: Sequence[FlowMod]) -> Iterator[Sequence[FlowMod]]:
+    """The flows for a switch that has none, in bundles: all that this host's own VIFs need; then the ways to VIFs elsewhere,
+    piece by piece; at last those of unknown unicast, so that no frame is taken for one whose destination is only not in yet.
+
+    ovs-vswitchd takes some 5 us for a flow. Till a way is in, frames that would go it are dropped.
+    """
+    unknown = [mod for mod in mods if mod.flow.table == Table.UNKNOWN]
+    known = [mod for mod in mods if mod.flow.table != Table.UNKNOWN]
+    yield [mod for mod in known if not _leads_away(mod.flow)]
+    away = [mod for mod in known if _leads_away(mod.flow)]
+    for start in range(0, len(away), PIECE):
+        yield away[start : start + PIECE]
+    yield unknown
+
+
+def _leads_away(flow: Flow) -> bool:
+    return flow.table == Table.LOOKUP and bool(flow.actions) and isinstance(flow.actions[-1], Output)
+
+
 def _port(flow: Flow) -> int:
     return flow.match[REG_PORT].value
 
@@ -59,8 +81,8 @@ class FlowKeeper:
     """Keeps the switch at `remote` to the desired flows, from the moment `start` has been called.
 
     on_packet_in: a packet that a flow sent to us. on_drift: how many flows somebody else had changed. on_change: the
-    connection came or went. on_ports: `ports` changed; once it returns, the desired flows are those for these ports.
-    keep_learned: whether a flow that the switch learned is still wanted. on_refused: why the switch did not take what
+    connection came or went. on_ports: one of `ports` came or went. bring_up_to_date: makes the desired flows those for
+    `ports`, before they are compared with a switch's. keep_learned: whether a flow that the switch learned is still wanted. on_refused: why the switch did not take what
     it was sent.
     """
 
@@ -71,22 +93,25 @@ class FlowKeeper:
         on_drift: Callable[[int], None],
         on_change: Callable[[], None],
         on_ports: Callable[[], None],
+        bring_up_to_date: Callable[[], None],
         keep_learned: Callable[[Flow], bool],
         on_refused: Callable[[str], None],
     ) -> None:
         self.remote = remote
         self.connected = False
         self.messages = 0  # flow modifications sent, for tests to count
-        self.desired: dict[FlowKey, Flow] = {}
+        self.desired: dict[FlowKey, FlowMod] = {}  # what adds each flow
         self.ports: dict[str, int] = {}  # name to ofport, as the switch says on the connection that is open
+        self._compared = 0  # how often the switch's flows were, with the desired ones
         self._ports_changed = False
         self._on_packet_in = on_packet_in
         self._on_drift = on_drift
         self._on_change = on_change
         self._on_ports = on_ports
+        self._bring_up_to_date = bring_up_to_date
         self._keep_learned = keep_learned
         self._on_refused = on_refused
-        self._retry_s = RETRY_S
+        self._refusals = False  # of what was sent last: not to be repeated at once
         self._client: OpenFlowClient | None = None
         self._lock = asyncio.Lock()
         self._started = asyncio.Event()
@@ -113,9 +138,9 @@ class FlowKeeper:
                 self.desired.pop(key, None)
                 mods[key] = FlowMod.delete(flow)
         for key, flow in added.items():
-            if self.desired.get(key) != flow:
-                self.desired[key] = flow
-                mods[key] = FlowMod.add(flow)
+            mod = FlowMod.add(flow)
+            if self.desired.get(key) != mod:
+                self.desired[key] = mods[key] = mod
         return [*mods.values(), *forget_learned(changes)]
 
     async def push(self, mods: list[FlowMod], *, at_once: bool = False) -> bool:
@@ -124,9 +149,12 @@ class FlowKeeper:
         What could not be sent is made up for by the comparison on the next connection. at_once: in one round trip, so that
         flows of a new port are there in time for its first packet.
         """
+        compared = self._compared
         async with self._lock:
             if self._client is None or not self.connected:
                 return False
+            if compared != self._compared:
+                return True  # they were wanted before the comparison, which has done what was still right about them
             try:
                 zones, self._begun = self._begun, set()
                 await self._send(self._client, mods, zones, at_once)
@@ -149,7 +177,7 @@ class FlowKeeper:
         self.connected = False
         if not isinstance(error, ConnectionLost):
             log.error("the switch did not take the flows: %s", error)
-            self._retry_s = REFUSED_RETRY_S
+            self._refusals = True
             self._on_refused(str(error))
         await client.close()
 
@@ -167,21 +195,26 @@ class FlowKeeper:
     async def run(self) -> None:
         """Connects, for ever, and holds the switch to the desired flows."""
         await self._started.wait()
+        loop = asyncio.get_running_loop()
+        lost_at = loop.time()
         while True:
             try:
                 await self._serve()
+                lost_at = loop.time()
             except ConnectionLost as error:
                 log.debug("no OpenFlow connection to %s: %s", self.remote, error)
             except (OpenFlowError, OSError) as error:
                 log.error("no OpenFlow connection to %s: %s", self.remote, error)
-                self._retry_s = REFUSED_RETRY_S
+                self._refusals = True
                 self._on_refused(str(error))
             self.ports = {}
             if self.connected:
                 self.connected = False
                 self._on_change()
-            await asyncio.sleep(self._retry_s)
-            self._retry_s = RETRY_S
+            away_s = loop.time() - lost_at
+            patience_s = min(max(RETRY_LEAST_S, RETRY_SHARE * away_s), RETRY_MOST_S)
+            await asyncio.sleep(REFUSED_RETRY_S if self._refusals else patience_s)
+            self._refusals = False
 
     async def _serve(self) -> None:
         lost = asyncio.Event()
@@ -194,7 +227,7 @@ class FlowKeeper:
             self.ports = await self._ask_ports(client)
             await client.on_flow_change(self._flow_changed)
             async with self._lock:
-                self._on_ports()  # after a restart of ovs-vswitchd they may have other numbers than the database still says
+                self._bring_up_to_date()  # after a restart of ovs-vswitchd ports may have other numbers
                 await self._reconcile(client)
                 self.connected = True
             self._on_change()
@@ -221,13 +254,19 @@ class FlowKeeper:
     async def _reconcile(self, client: OpenFlowClient) -> int:
         """Makes the switch's flows of ours the desired ones; how many differed."""
         actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
+        self._compared += 1
+        self._begun.clear()
+        if not actual:  # ovs-vswitchd has just started, and packets wait
+            mods = list(self.desired.values())
+            for bundle in most_urgent_first(mods):
+                await self._send(client, bundle, zones_of(mod.flow for mod in bundle))
+            return len(mods)
         found = [entry.flow for entry in actual]
         kept = [flow for flow in found if not (flow.cookie == LEARNED and self._keep_learned(flow))]
-        changes = FlowTable.diff(FlowTable(self.desired.values()), FlowTable(kept))
-        mods = [FlowMod(change.command, change.flow) for change in changes]
-        self._begun.clear()
-        await self._send(client, mods, zones_of(self.desired.values()) - zones_of(found))
-        return len(mods)
+        changes = FlowTable.diff(FlowTable(mod.flow for mod in self.desired.values()), FlowTable(kept))
+        wanted = zones_of(mod.flow for mod in self.desired.values())
+        await self._send(client, changes, wanted - zones_of(found))
+        return len(changes)
 
     def _flow_changed(self, update: FlowUpdate) -> None:
         """Somebody else's change concerns us if it touches a flow of ours, or if there were too many to be told."""
@@ -267,7 +306,7 @@ class FlowKeeper:
         mods = []
         for key, flow in foreign.items():
             if key in self.desired:
-                mods.append(FlowMod.add(self.desired[key]))
+                mods.append(self.desired[key])
             elif not (flow.cookie == LEARNED and self._keep_learned(flow)):
                 mods.append(FlowMod.delete(flow))
         await self._send(client, mods)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from ovsctl.openflow import Flow, FlowMod, Match, Output, SetField
+from ovsctl.openflow.client import OpenFlowClient
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.vnet.agent.pool import until
-from vnet.agent.flows import FlowKeeper
-from vnet.compile import COOKIE_MARK
+from vnet.agent.flows import PIECE, FlowKeeper
+from vnet.compile import COOKIE_MARK, Category, Change, Source, Table
 
 ONE, OTHER = COOKIE_MARK | 1, COOKIE_MARK | 2
 REFUSED = Flow(Match(in_port=1), (SetField("tcp_dst", 80), Output(2)), priority=99, cookie=ONE)  # without prerequisite
@@ -31,16 +32,20 @@ def br() -> Iterator[Bridge]:
 @asynccontextmanager
 async def keeper(br: Bridge, refused: list[str]) -> AsyncIterator[FlowKeeper]:
     """A keeper that is connected and holds the switch to nothing yet."""
-    made = FlowKeeper(
-        br.remote, lambda _: None, lambda _: None, lambda: None, lambda: None, lambda _: False, refused.append
-    )
-    made.start()
+    made = keeper_of(br, lambda: None, refused)
     task = asyncio.create_task(made.run())
     try:
         await until(lambda: made.connected, "connection")
         yield made
     finally:
         task.cancel()
+
+
+def keeper_of(br: Bridge, bring_up_to_date: Callable[[], None], refused: list[str]) -> FlowKeeper:
+    nothing = lambda *_: None  # noqa: E731
+    made = FlowKeeper(br.remote, nothing, nothing, nothing, nothing, bring_up_to_date, lambda _: False, refused.append)
+    made.start()
+    return made
 
 
 def cookies(br: Bridge) -> set[int]:
@@ -64,3 +69,47 @@ async def test_a_refused_push_applies_nothing(br: Bridge) -> None:
         assert not await flows.push([FlowMod.add(REFUSED)])
         assert cookies(br) == set()
         assert len(refused) == 1
+
+
+def changed(*flows: Flow) -> list[Change]:
+    return [Change(Source(Category.BASE), (), flows)]
+
+
+async def test_what_was_wanted_before_the_comparison_is_not_sent_after_it(br: Bridge) -> None:
+    """A port's number may have changed in between: then its old flows are no longer desired."""
+    waiting: list[asyncio.Task[bool]] = []
+
+    def bring_up_to_date() -> None:
+        old = flows.want(changed(flow(1, ONE)))
+        waiting.append(asyncio.create_task(flows.push(old)))  # waits, as the agent's loop does, until all was compared
+        flows.want([Change(Source(Category.BASE), (flow(1, ONE),), (flow(2, OTHER),))])
+
+    flows = keeper_of(br, bring_up_to_date, [])
+    task = asyncio.create_task(flows.run())
+    await until(lambda: flows.connected, "connection")
+    assert await waiting[0]
+    assert cookies(br) == {OTHER}
+    task.cancel()
+
+
+def away(number: int) -> Flow:
+    match = Match(metadata=1, eth_dst=f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}", reg0=1)
+    return Flow(match, (SetField("tun_id", 7), Output(2)), table=Table.LOOKUP, priority=100, cookie=ONE)
+
+
+async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unicast_last(br: Bridge) -> None:
+    ways = [away(n) for n in range(PIECE + 5)]
+    unknown = Flow(Match(metadata=1), (Output(2),), table=Table.UNKNOWN, cookie=ONE)
+    here = flow(1, ONE)
+    seen: list[int] = []
+    async with OpenFlowClient(br.remote) as observer:
+        await observer.on_flow_change(lambda update: seen.append(update.flow.table if update.flow else -1))
+        flows = keeper_of(br, lambda: None, [])
+        flows.want(changed(unknown, *ways, here))
+        task = asyncio.create_task(flows.run())
+        await until(lambda: flows.connected, "connection")
+        task.cancel()
+        await observer.barrier()
+        await until(lambda: len(seen) == len(ways) + 2, "the observer has heard of all")
+    assert seen == [here.table, *[Table.LOOKUP] * len(ways), Table.UNKNOWN]
+    assert flows.messages == len(ways) + 2
