@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
@@ -33,6 +33,8 @@ from vnet.agent.rows import RowKeeper
 from vnet.agent.watching import Watcher
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
 from vnet.model import AgentStatus, BindingState
+
+T = TypeVar("T")
 
 HEARTBEAT_S = 5.0
 TRIM_AFTER_S = 2.0
@@ -134,9 +136,12 @@ class Agent:
             await self._loop()
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        self._start(job)
+
+    def _start(self, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         if self._group is None:
             raise RuntimeError("the agent is not running")
-        self._group.create_task(job)
+        return self._group.create_task(job)
 
     def _wake(self) -> None:
         self._work.set()
@@ -147,12 +152,19 @@ class Agent:
             self._work.clear()
             self.bindings.decide_touched()
             await asyncio.sleep(0)  # what the switch has said of a new port meanwhile is worked out along with the rest
+            at_once, self._at_once = self._at_once, False
+            if not at_once:
+                self.bindings.send_decided()
             if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
                 self.reports.soon()  # a port that is gone needs no flows to be silent
             taken, watches = self.reports.take(), self.watcher.take()
-            mods, at_once, self._at_once = self.flows.want(self.compiler.compile()), self._at_once, False
+            mods = self.flows.want(self.compiler.compile())
             self.flows.start()
-            pushed = await self.flows.push(mods, at_once=at_once)
+            pushing = self._start(self.flows.push(mods, at_once=at_once))
+            if at_once:
+                await asyncio.sleep(0)  # the flows leave first: the switch will soon be done with the port
+                self.bindings.send_decided()
+            pushed = await pushing
             self._look.set()
             self.rows.kick(self.bindings.ports)
             if pushed:

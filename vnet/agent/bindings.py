@@ -54,6 +54,8 @@ class Bindings:
         self._on_problem = on_problem
         self._now_ms = now_ms
         self._writing: set[str] = set()
+        self._deciding = False
+        self._unsent: set[str] = set()  # VIFs that were decided about
         self._copying: set[str] = set()
         self._settling: set[str] = set()
         self._leaving: set[str] = set()
@@ -69,8 +71,16 @@ class Bindings:
     def decide_touched(self) -> None:
         """Decides about every VIF that something changed about."""
         touched, self.touched = self.touched, set()
+        self._deciding = True
         for vif in sorted(touched):
             self._decide(vif)
+        self._deciding = False
+
+    def send_decided(self) -> None:
+        """Has the database hear what `decide_touched` decided."""
+        unsent, self._unsent = self._unsent, set()
+        for vif in sorted(unsent & self._pool.overlay.keys()):
+            self._send(self._pool.overlay[vif])
 
     def look_again(self) -> None:
         """The pool has answered for all that was asked: what is missing now does not exist."""
@@ -188,6 +198,12 @@ class Bindings:
 
     def _decided(self, binding: Binding) -> None:
         self._pool.set_overlay(binding)
+        if self._deciding:
+            self._unsent.add(binding.vif)
+        else:
+            self._send(binding)
+
+    def _send(self, binding: Binding) -> None:
         if binding.vif not in self._writing:
             self._writing.add(binding.vif)
             self._spawn(self._write(binding, self._claim(binding)))

@@ -34,6 +34,7 @@ def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     pool.asked_networks = frozenset({"tenant"})
     bindings.look_again()
     bindings.decide_touched()
+    bindings.send_decided()
     assert pool.overlay["vm1/0"].host == "xen2"
     (claim,) = spawned
     claim.close()
