@@ -161,11 +161,11 @@ class Agent:
             mods = self.flows.want(self.compiler.compile())
             self.flows.start()
             pushing = self._start(self.flows.push(mods, at_once=at_once))
+            self._look.set()
             if at_once:
                 await asyncio.sleep(0)  # the flows leave first: the switch will soon be done with the port
                 self.bindings.send_decided()
             pushed = await pushing
-            self._look.set()
             self.rows.kick(self.bindings.ports)
             if pushed:
                 self.started.set()

@@ -41,6 +41,7 @@ REFUSED_RETRY_S = 1.0
 PIECE = 4000  # flows in a bundle for a switch that has none: some 20 ms
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
 MAX_NAME = 15  # characters in an OpenFlow message: a name that fills it may be the beginning of a longer one
+OF_A_PORT = frozenset({Category.VIF, Category.LOOKUP, Category.FLOOD})
 LEARNED = cookie(Category.LEARNED, "")
 
 
@@ -71,6 +72,10 @@ def most_urgent_first(mods: Sequence[FlowMod]) -> Iterator[Sequence[FlowMod]]:
 
 def _leads_away(flow: Flow) -> bool:
     return flow.table == Table.LOOKUP and bool(flow.actions) and isinstance(flow.actions[-1], Output)
+
+
+def _category(flow: Flow) -> int:
+    return flow.cookie >> 40 & 0xFF
 
 
 def _port(flow: Flow) -> int:
@@ -147,7 +152,7 @@ class FlowKeeper:
         """Sends modifications as one bundle; True once the switch has answered for it, False while there is no connection.
 
         What could not be sent is made up for by the comparison on the next connection. at_once: in one round trip, so that
-        flows of a new port are there in time for its first packet.
+        flows of a new port are there in time for its first packet, unless there are others among them.
         """
         compared = self._compared
         async with self._lock:
@@ -155,22 +160,23 @@ class FlowKeeper:
                 return False
             if compared != self._compared:
                 return True  # they were wanted before the comparison, which has done what was still right about them
+            at_once = at_once and all(_category(mod.flow) in OF_A_PORT for mod in mods)
             try:
                 zones, self._begun = self._begun, set()
                 await self._send(self._client, mods, zones, at_once)
             except OpenFlowError as error:
                 if at_once and isinstance(error, ModError):
-                    await self._close(self._client, error)
+                    await self._close(self._client, mods)
                 await self._give_up(self._client, error)
                 return False
             return True
 
-    async def _close(self, client: OpenFlowClient, error: ModError) -> None:
-        """Of what was sent at once the rest was applied: where a flow was refused all of its object's go, so that no port is
-        open without all that guards it."""
-        cookies = {each.request.flow.cookie for each in error.errors if isinstance(each.request, FlowMod)}
+    async def _close(self, client: OpenFlowClient, mods: Sequence[FlowMod]) -> None:
+        """Of what was sent at once, all but what was refused was applied: the VIFs that it was about get silent, so that no port
+        is open without all that guards it."""
+        vifs = {mod.flow.cookie for mod in mods if _category(mod.flow) == Category.VIF}
         with suppress(OpenFlowError):
-            await client.bundle([FlowMod.delete_all(cookie=one, cookie_mask=FULL_COOKIE) for one in cookies])
+            await client.bundle([FlowMod.delete_all(cookie=one, cookie_mask=FULL_COOKIE) for one in vifs])
 
     async def _give_up(self, client: OpenFlowClient, error: OpenFlowError) -> None:
         """What the switch holds is not known any more: the next connection compares. A refusal is not repeated at once."""

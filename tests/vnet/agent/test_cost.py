@@ -101,6 +101,8 @@ async def cost_of_a_plug(members: int, others: int, groups: tuple[str, ...] = ()
         await made.insert(*(SecurityGroup(name, number) for number, name in enumerate(groups, 1)))
         await made.insert(vif("new", 9, "shared", host="xen1", groups=groups))
         await until(lambda: "new/0" in made.hosts["xen1"].agent.compiler.view.vifs, "xen1 knows that it is to come")
+        known = made.hosts["xen1"].agent.compiler.view.groups
+        await until(lambda: known.keys() >= set(groups), "xen1 has the groups that it is in")
         await settled(made)
         before = {name: Cost.of(host) for name, host in made.hosts.items()}
         made.hosts["xen1"].add_port("new", "new/0")

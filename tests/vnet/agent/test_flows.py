@@ -12,10 +12,11 @@ from ovsctl.openflow import Flow, FlowMod, Match, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.vnet.agent.pool import until
-from vnet.agent.flows import PIECE, FlowKeeper
-from vnet.compile import COOKIE_MARK, Category, Change, Source, Table
+from vnet.agent.flows import FlowKeeper
+from vnet.compile import Category, Change, Source, Table, cookie
 
-ONE, OTHER = COOKIE_MARK | 1, COOKIE_MARK | 2
+ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
+RULE = cookie(Category.GROUP, "web")
 REFUSED = Flow(Match(in_port=1), (SetField("tcp_dst", 80), Output(2)), priority=99, cookie=ONE)  # without prerequisite
 
 
@@ -52,7 +53,7 @@ def cookies(br: Bridge) -> set[int]:
     return {int(text.split(",")[0], 16) for text in br.ofctl("dump-flows").split("cookie=")[1:]}
 
 
-async def test_what_is_sent_at_once_and_refused_leaves_nothing_of_the_same_object_open(br: Bridge) -> None:
+async def test_a_vif_is_silent_after_its_flows_were_sent_at_once_and_one_was_refused(br: Bridge) -> None:
     refused: list[str] = []
     async with keeper(br, refused) as flows:
         mods = [FlowMod.add(flow(1, ONE)), FlowMod.add(REFUSED), FlowMod.add(flow(2, OTHER))]
@@ -60,6 +61,14 @@ async def test_what_is_sent_at_once_and_refused_leaves_nothing_of_the_same_objec
         assert cookies(br) == {OTHER}
         assert len(refused) == 1
         assert not flows.connected  # until everything has been compared
+
+
+async def test_a_groups_flows_are_not_sent_at_once(br: Bridge) -> None:
+    refused: list[str] = []
+    async with keeper(br, refused) as flows:
+        mods = [FlowMod.add(flow(1, ONE)), FlowMod.add(REFUSED), FlowMod.add(flow(2, RULE))]
+        assert not await flows.push(mods, at_once=True)
+        assert cookies(br) == set()
 
 
 async def test_a_refused_push_applies_nothing(br: Bridge) -> None:
@@ -97,8 +106,11 @@ def away(number: int) -> Flow:
     return Flow(match, (SetField("tun_id", 7), Output(2)), table=Table.LOOKUP, priority=100, cookie=ONE)
 
 
-async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unicast_last(br: Bridge) -> None:
-    ways = [away(n) for n in range(PIECE + 5)]
+async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unicast_last(
+    br: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vnet.agent.flows.PIECE", 20)
+    ways = [away(n) for n in range(45)]
     unknown = Flow(Match(metadata=1), (Output(2),), table=Table.UNKNOWN, cookie=ONE)
     here = flow(1, ONE)
     seen: list[int] = []
