@@ -34,12 +34,12 @@ async def test_a_vif_is_not_ready_before_the_flows_of_a_port_that_came_while_oth
         await until(lambda: "vm1/0" in host.agent.compiler.view.vifs, "the VIF's row")
         push, permits, waiting = host.agent.flows.push, asyncio.Semaphore(0), 0
 
-        async def gated(mods: list[FlowMod]) -> bool:
+        async def gated(mods: list[FlowMod], *, at_once: bool = False) -> bool:
             nonlocal waiting
             if host.agent.compiler.view.binding("lab", "vm1/0", "xen1"):
                 waiting += 1
                 await permits.acquire()
-            return await push(mods)
+            return await push(mods, at_once=at_once)
 
         host.agent.flows.push = gated  # type: ignore[method-assign]
         host.add_port("p1", "vm1/0", type="none-such")  # so it has no number yet
