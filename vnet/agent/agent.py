@@ -30,6 +30,7 @@ from vnet.agent.ports import MONITORS, read_ports, vif_ports
 from vnet.agent.probes import Prober
 from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
+from vnet.agent.uplinks import UplinkKeeper
 from vnet.agent.watching import Watcher
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
 from vnet.model import AgentStatus, BindingState
@@ -64,10 +65,13 @@ class Agent:
         self.flows = FlowKeeper(
             f"unix:{options.ovs_rundir}/{options.switch.bridge}.mgmt",
             self._packet_in,
-            self._flows_drifted,
+            lambda count: self._drifted(options.switch.bridge, count),
             self._wake,
             self._still_moving,
-            self._refused,
+            lambda text: self._refused(options.switch.bridge, text),
+        )
+        self.uplinks = UplinkKeeper(
+            self.compiler.view, options.ovs_rundir, self._spawn, self._drifted, self._wake, self._refused
         )
         self.rows = RowKeeper(self.ovs_client, self.compiler.view, options.switch, self._rows_drifted, self._wake)
         self.bindings = Bindings(
@@ -129,10 +133,10 @@ class Agent:
             self._spawn(self.watcher.run())
             await self._loop()
 
-    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if self._group is None:
             raise RuntimeError("the agent is not running")
-        self._group.create_task(job)
+        return self._group.create_task(job)
 
     def _wake(self) -> None:
         self._work.set()
@@ -148,9 +152,9 @@ class Agent:
             taken, watches = self.reports.take(), self.watcher.take()
             changes = self.compiler.compile()
             self.rows.kick(self.bindings.ports)
-            mods = self.flows.want(changes)
+            mods, on_uplinks = self.flows.want(changes), self.uplinks.want(self.ovs)
             self.flows.start()
-            if await self.flows.push(mods):
+            if await self.flows.push(mods) and await self.uplinks.push(on_uplinks):
                 await self._announce()
                 self.reports.programmed(taken)
                 self.watcher.programmed(watches)
@@ -250,6 +254,7 @@ class Agent:
                 if (known := self.compiler.view.vifs.get(vif)) is not None:
                     self.reports.changed.add((known.network, vif))
         self.bindings.ports = vifs
+        self.uplinks.changed()
         devices = {port.name: port.ofport for port in found if port.vif is None}
         for name in self.compiler.view.devices.keys() | devices.keys():
             self.compiler.set_device(name, devices.get(name))
@@ -274,11 +279,11 @@ class Agent:
                 return moving
         return False
 
-    def _flows_drifted(self, count: int) -> None:
-        self.reports.event("drift", f"{count} flows of {self.options.switch.bridge} differed and were put back")
+    def _drifted(self, bridge: str, count: int) -> None:
+        self.reports.event("drift", f"{count} flows of {bridge} differed and were put back")
 
-    def _refused(self, text: str) -> None:
-        self.reports.event("refused", f"{self.options.switch.bridge} did not take its flows: {text}")
+    def _refused(self, bridge: str, text: str) -> None:
+        self.reports.event("refused", f"{bridge} did not take its flows: {text}")
 
     def _rows_drifted(self, text: str) -> None:
         self.reports.event("drift", f"put back: {text}")

@@ -28,7 +28,7 @@ RELAY_S = 1.0
 # How long a VIF that moved here may go on with TCP connections whose beginning this host's connection tracking has not seen.
 PICKUP_S = 300.0
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Note = Callable[[str, str, Binding], None]
 
 

@@ -21,6 +21,7 @@ from ovsctl.ovsdb import Client, Delete, Select, Update
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
+from vnet.lab.guests import rarp
 from vnet.lab.streams import StreamReport
 from vnet.model import Pool, PoolState, Vif, Vm
 
@@ -103,8 +104,8 @@ class Moves:
             Delete("Binding", (("vif", "==", VIF.id), ("host", "==", B), ("state", "!=", "active"))),
         )
 
-    def flows(self, host: str) -> list[str]:
-        text = self.lab.ovs(host).ofctl("dump-flows", "br-int", "--no-stats")
+    def flows(self, host: str, bridge: str = "br-int") -> list[str]:
+        text = self.lab.ovs(host).ofctl("dump-flows", bridge, "--no-stats")
         return sorted(line.strip() for line in text.splitlines())
 
     def send(self, source: str, packet: Packet) -> list[str]:
@@ -194,6 +195,36 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
         assert [announced.at(peer.id).count(bytes(arp)) for peer in PEERS.values()] == [1, 1, 1]
         await pool.is_active()
         pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", ["vlan", "native"])
+async def test_what_an_uplinks_bridge_believes_loses_no_frame_while_a_vif_moves(network: str) -> None:
+    """Frames that the source still held teach bridges that the VIF is where it was, as its announcement taught them before."""
+    tag = str(NETWORKS[network].tag)
+    async with moves(network) as pool:
+
+        def believes(host: str) -> None:
+            """The host's own bridge takes the VIF's MAC for one on the physical network."""
+            pool.lab.ovs(host).appctl("fdb/add", "br-trunk0", HOSTS[host].uplinks[0].members[0], tag, VIF.mac)
+
+        def physical_switch_sends_to(host: str) -> None:
+            vlan = "" if tag == "0" else f"push_vlan:0x8100,set_field:{0x1000 | int(tag)}->vlan_vid,"
+            nic = HOSTS[host].uplinks[0].members[0]
+            pool.lab.ovs(host).ofctl("packet-out", "br-trunk0",
+                f"packet={rarp(VIF.mac).hex()} actions={vlan}output:{nic}")  # fmt: skip
+
+        await pool.prepare()
+        await pool.run(B, True)
+        await pool.is_active()
+        await asyncio.sleep(0.6)  # the agent's announcements to the physical switch are over
+        for host in (A, B):
+            believes(host)
+        for host in (A, B):
+            physical_switch_sends_to(host)
+            assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], host
+        await pool.finish()
+        for host in HOSTS:
+            await pool.until(lambda host=host: len(pool.flows(host, "br-trunk0")) == 1, f"only NORMAL on {host}")
 
 
 @pytest.mark.parametrize("step", ["prepared", "receiving"])
