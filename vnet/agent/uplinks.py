@@ -1,20 +1,26 @@
-"""The flows of ours on the uplinks' bridges, which there are only while VIFs move.
+"""The flows of ours on the uplinks' bridges, which there are only while VIFs move, and what those bridges are to unlearn.
 
-One rule: a bridge is held to them as br-int is to its own, so that what an agent left behind is taken away by the next.
+One rule: a bridge is held to its flows as br-int is, so that what an agent left behind is taken away by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from ovsctl.appctl import Appctl, AppctlError, control_socket
 from ovsctl.openflow import FlowMod
 from vnet.agent.flows import FlowKeeper
 from vnet.agent.ports import Tables, read_ports
 from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_bridge, uplink_flows, uplink_patch
 from vnet.model import Uplink
 
+log = logging.getLogger(__name__)
+
+# Pauses between telling a bridge that a MAC has left: it learns it again from flows that it counted till then.
+UNLEARN_AFTER_S = (0.0, 0.02, 0.1, 0.4, 0.6)
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
@@ -46,6 +52,7 @@ class UplinkKeeper:
         self._on_refused = on_refused
         self._keepers: dict[str, FlowKeeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._gone: set[tuple[str, int, str]] = set()  # uplink, tag and MAC of each VIF that has left this host
         self._uplinks: tuple[Uplink, ...] = ()
         self._ports: dict[str, UplinkPorts | None] = {}
 
@@ -65,7 +72,26 @@ class UplinkKeeper:
         for name in self._ports.keys() - self._keepers.keys():
             self._keepers[name] = self._keep(uplink_bridge(name))
             self._tasks[name] = self._spawn(self._keepers[name].run())
+        before, self._gone = self._gone, self._view.gone()
+        for uplink, tag, mac in self._gone - before:
+            self._spawn(self._unlearn(uplink, tag, mac))
         return {name: self._mods(name, keeper) for name, keeper in self._keepers.items()}
+
+    async def _unlearn(self, uplink: str, tag: int, mac: str) -> None:
+        """Has an uplink's bridge forget where a MAC was: a bond that is balanced by MAC takes what comes back in as its own
+        for a loop, and drops it till the entry is five minutes old (ovs-vswitchd.conf.db(5), balance-slb)."""
+        bridge, vlan = uplink_bridge(uplink), str(tag)
+        for pause_s in UNLEARN_AFTER_S:
+            await asyncio.sleep(pause_s)
+            if (uplink, tag, mac) not in self._gone:
+                return
+            try:
+                switch = Appctl(control_socket(self._rundir))
+                # Only what was set by hand can be taken away by hand, so it is set first, where it is.
+                await switch.call("fdb/add", bridge, uplink_patch(uplink), vlan, mac)
+                await switch.call("fdb/del", bridge, vlan, mac)
+            except AppctlError as error:
+                log.info("%s was not told that %s has left: %s", bridge, mac, error)
 
     def _mods(self, name: str, keeper: FlowKeeper) -> list[FlowMod]:
         ports = self._ports[name]

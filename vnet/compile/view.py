@@ -228,6 +228,16 @@ class HostView:
         usable = [vif for vif in vifs if self.role(vif) in (Role.ACTIVE, Role.INCOMING)]
         return sorted(usable, key=lambda vif: self.ports[vif.id])
 
+    def gone(self) -> set[tuple[str, int, str]]:
+        """Uplink, tag and MAC of each VIF of a VLAN network that has left this host and of which it still has a binding."""
+        return {
+            (network.uplink, network.tag or 0, vif.mac)
+            for network in self.networks.values()
+            if network.uplink is not None
+            for vif in self.local(network.name)
+            if any(old.host == self.me for old in self.location(network.name, vif.id).superseded)
+        }
+
     # Security groups
 
     def set_group(self, group: SecurityGroup) -> None:
