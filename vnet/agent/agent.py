@@ -7,7 +7,7 @@ it, so every step sees one consistent view. Nothing is deleted before the first 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Set
+from collections.abc import Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from vnet.agent.reports import Reporter
 from vnet.agent.rows import RowKeeper
 from vnet.agent.uplinks import UplinkKeeper
 from vnet.agent.watching import Watcher
-from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
+from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.model import AgentStatus, BindingState
 
 HEARTBEAT_S = 5.0
@@ -267,6 +267,14 @@ class Agent:
         vif = next((v for v, ofport in self.compiler.view.ports.items() if ofport == message.in_port), None)
         if vif is not None:
             self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
+
+    async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
+        """Opens the ports of VIFs that are moving here, ahead of all else there is to compile; which are here or on their way."""
+        view = self.compiler.view
+        gated = [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is Role.INCOMING]
+        found = [vif for vif in vifs if self.bindings.set_state(vif, state, announced=False)]
+        await self.flows.at_once([gate_flow(vif, view.ports[vif.id], state) for vif in gated])
+        return found
 
     def _still_moving(self, flow: Flow) -> bool:
         """Whether a port that the switch opened by itself is that of a VIF on its way here; if so it runs here by now."""

@@ -18,7 +18,7 @@ from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, rea
 from vnet.compile.security import zones_of
 from vnet.compile.uplink import UplinkPorts, uplink_flows
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY
+from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
     "ANNOUNCEMENT",
@@ -45,6 +45,7 @@ __all__ = [
     "compile_flows",
     "cookie",
     "flat",
+    "gate_flow",
     "mark",
     "marked_fields",
     "ovs_rows",

@@ -20,6 +20,7 @@ from scapy.packet import Packet, Raw
 from ovsctl.ovsdb import Client, Delete, Select, Update
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Driver, Lab
 from vnet.lab.guests import rarp
 from vnet.lab.streams import StreamReport
@@ -193,6 +194,25 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
         announced = pool.lab.send(VIF.id, arp)
         # On a VLAN network the agent's own announcements to the physical switches come besides.
         assert [announced.at(peer.id).count(bytes(arp)) for peer in PEERS.values()] == [1, 1, 1]
+        await pool.is_active()
+        pool.reaches(B)
+
+
+async def test_the_toolstacks_word_to_the_agent_holds_when_it_is_answered() -> None:
+    async with moves("vx") as pool:
+        await pool.prepare()
+        with LocalAgent(str(pool.lab.daemons.agent_socket(B))) as agent:
+            await asyncio.to_thread(pool.lab.pause, "moving")
+            assert agent.call("switch", {"vm": "moving"}) == {"vifs": [VIF.id], "state": "receiving"}
+            assert any("table=90" in f and "priority=100" in f for f in pool.flows(B))
+            await asyncio.to_thread(pool.lab.run, "moving", B, False, True)
+            for peer in PEERS.values():
+                assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
+            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            assert agent.call("activate", {"vif": VIF.id}) == {"vifs": [VIF.id], "state": "active"}
+            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
+            with pytest.raises(LocalRefused, match="VM on-xen1 is neither here"):
+                agent.call("switch", {"vm": "on-xen1"})
         await pool.is_active()
         pool.reaches(B)
 
