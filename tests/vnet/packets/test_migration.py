@@ -34,9 +34,12 @@ PEERS = {host: Vif(f"on-{host}/0", "vx", f"0a:00:00:00:00:1{n}", vm=f"on-{host}"
          for n, host in enumerate(HOSTS, 1)}  # fmt: skip
 
 
-def pool_on(network: str) -> PoolState:
+def pool_on(network: str, addresses: tuple[str, ...] = VIF.addresses) -> PoolState:
     """One VIF on A that will move to B, and a peer on each host, all on one network."""
-    vifs = [replace(VIF, network=network), *(replace(peer, network=network) for peer in PEERS.values())]
+    vifs = [
+        replace(VIF, network=network, addresses=addresses),
+        *(replace(peer, network=network) for peer in PEERS.values()),
+    ]
     vms = [Vm("moving", A), *(Vm(f"on-{host}", host) for host in HOSTS)]
     return PoolState(
         Pool("moves", underlay_mtu=1600), HOSTS, {network: NETWORKS[network]}, {},
@@ -125,9 +128,9 @@ def udp(source: Vif, to: str) -> Packet:
 
 
 @contextlib.asynccontextmanager
-async def moves(network: str) -> AsyncIterator[Moves]:
+async def moves(network: str, addresses: tuple[str, ...] = VIF.addresses) -> AsyncIterator[Moves]:
     def up() -> Lab:
-        lab = Lab.up(pool_on(network), name=new_name(), driver=Driver.NETNS, daemons=True)
+        lab = Lab.up(pool_on(network, addresses), name=new_name(), driver=Driver.NETNS, daemons=True)
         try:
             lab.start_all()
             lab.daemons.settle()
@@ -247,18 +250,27 @@ async def test_what_an_uplinks_bridge_believes_loses_no_frame_while_a_vif_moves(
             await pool.until(lambda host=host: len(pool.flows(host, "br-trunk0")) == 1, f"only NORMAL on {host}")
 
 
-@pytest.mark.parametrize("step", ["prepared", "receiving"])
-async def test_abort_leaves_everything_as_it_was(step: str) -> None:
-    async with moves("vx") as pool:
-        before = {host: pool.flows(host) for host in HOSTS}
+@pytest.mark.parametrize("step", ["preparing", "prepared", "receiving"])
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_abort_leaves_everything_as_it_was(network: str, step: str) -> None:
+    async with moves(network) as pool:
+
+        def flows() -> list[list[str]]:
+            return [pool.flows(host, bridge) for host in HOSTS for bridge in ("br-int", "br-trunk0")]
+
+        before = flows()
         for _ in range(2):
-            await pool.prepare()
+            if step == "preparing":
+                await pool.vif(incoming=B)
+                await asyncio.to_thread(pool.lab.plug, "moving", B)
+            else:
+                await pool.prepare()
             if step == "receiving":
                 await pool.state(B, "receiving")
             await pool.abort()
             await pool.abort()
             await asyncio.to_thread(pool.lab.unplug, "moving", B)
-            await pool.until(lambda: {host: pool.flows(host) for host in HOSTS} == before, "flows as before")
+            await pool.until(lambda: flows() == before, "flows as before")
         pool.reaches(A)
 
 
