@@ -256,6 +256,8 @@ class Agent:
         self.bindings.ports = vifs
         self.uplinks.changed()
         devices = {port.name: port.ofport for port in found if port.vif is None}
+        if devices != self.compiler.view.devices:
+            self.reports.wait_for_push()
         for name in self.compiler.view.devices.keys() | devices.keys():
             self.compiler.set_device(name, devices.get(name))
 

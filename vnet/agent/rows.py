@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from ovsctl import vswitch
-from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Update
+from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Select, Update
 from vnet.agent import nics
 from vnet.agent.ports import LocalPort
 from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
@@ -147,6 +147,9 @@ class RowKeeper:
             problems |= {f"interface {name}": text for name, text in dict(applied.errors if applied else {}).items()}
         if plan.removals:
             await vswitch.apply(self._client, plan.removals)
+        if plan:
+            # The server may answer before it tells of the ofports that ovs-vswitchd gave; what it answers next comes after.
+            await self._client.transact(Select("Open_vSwitch", (), ("cur_cfg",)))
         self._problem(problems | nics.errors(rows, self._replica))
         return "; ".join(str(change) for change in plan)
 
