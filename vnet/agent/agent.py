@@ -150,15 +150,18 @@ class Agent:
             if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
                 self.reports.soon()  # a port that is gone needs no flows to be silent
             taken, watches = self.reports.take(), self.watcher.take()
+            left, self.bindings.left = self.bindings.left, {}
             changes = self.compiler.compile()
             self.rows.kick(self.bindings.ports)
             mods, on_uplinks = self.flows.want(changes), self.uplinks.want(self.ovs)
             self.flows.start()
             if await self.flows.push(mods) and await self.uplinks.push(on_uplinks):
                 await self._announce()
+                self.bindings.releases |= left
                 self.reports.programmed(taken)
                 self.watcher.programmed(watches)
             else:
+                self.bindings.left = left | self.bindings.left
                 self.reports.not_programmed(taken)
 
     async def _announce(self) -> None:

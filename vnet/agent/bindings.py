@@ -62,6 +62,7 @@ class Bindings:
         self.announce: set[str] = set()  # VIFs that moved here without a word of their own
         self.arrived: set[str] = set()  # VIFs that moved here, of which the physical network is to hear again
         self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
+        self.left: dict[str, Binding] = {}  # to give up after the next push, which ends the relay
         self.problems: dict[str, str] = {}  # by VIF id
         self.incomplete: set[str] = set()  # VIFs that the pool was asked about and has not answered for
         self._asked: set[str] = set()
@@ -149,7 +150,9 @@ class Bindings:
         await asyncio.sleep(RELAY_S)
         self._leaving.discard(mine.vif)
         if self._pool.mine.get(mine.vif) == mine:
-            self.releases[mine.vif] = mine
+            # This host stops relaying first: once the binding is gone the destination takes nothing from a relay any more.
+            self._pool.compiler.drop_binding(mine.network, mine.vif, mine.host)
+            self.left[mine.vif] = mine
             self._wake()
 
     def _binding(self, vif: Vif, state: BindingState) -> Binding:

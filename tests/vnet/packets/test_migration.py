@@ -201,6 +201,20 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
         pool.reaches(B)
 
 
+async def test_the_end_of_the_relay_loses_no_frame() -> None:
+    async with moves("vlan") as pool:
+        await pool.prepare()
+        await pool.run(B, True)
+        await pool.is_active()
+        pool.reaches(B)
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(pool.lab.stream(PEERS[host].id, VIF.id)) for host in HOSTS]
+            await pool.finish()
+            await asyncio.sleep(0.3)
+        for stream in running:
+            assert (stream.report.at(VIF.id).lost, stream.report.at(VIF.id).duplicated) == (0, 0)
+
+
 async def test_the_toolstacks_word_to_the_agent_holds_when_it_is_answered() -> None:
     async with moves("vx") as pool:
         await pool.prepare()
