@@ -29,7 +29,7 @@ from vnet.agent.pool import (
 from vnet.agent.ports import MONITORS, read_ports, vif_ports
 from vnet.agent.probes import Prober
 from vnet.agent.reports import Reporter
-from vnet.agent.rows import RowKeeper
+from vnet.agent.rows import CACHES_S, RowKeeper
 from vnet.agent.uplinks import UplinkKeeper
 from vnet.agent.watching import Watcher
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
@@ -157,7 +157,8 @@ class Agent:
             self.flows.start()
             if await self.flows.push(mods) and await self.uplinks.push(on_uplinks):
                 await self._announce()
-                self.bindings.releases |= left
+                if left:
+                    asyncio.get_running_loop().call_later(CACHES_S, self.bindings.give_up, left)
                 self.reports.programmed(taken)
                 self.watcher.programmed(watches)
             else:

@@ -155,6 +155,11 @@ class Bindings:
             self.left[mine.vif] = mine
             self._wake()
 
+    def give_up(self, left: dict[str, Binding]) -> None:
+        """The switch does not act on these any more."""
+        self.releases |= left
+        self._wake()
+
     def _binding(self, vif: Vif, state: BindingState) -> Binding:
         return Binding(
             vif=vif.id,

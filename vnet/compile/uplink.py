@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
-from vnet.compile.l2 import EXACT_TAG, TAGGED, Flows
+from vnet.compile.flows import Flows
+from vnet.compile.l2 import EXACT_TAG, TAGGED
 from vnet.compile.pipeline import Category, cookie
 from vnet.compile.view import HostView
 from vnet.model import Network, Vif
