@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 from benchmarks.systems import HOSTS, System, mac_of
+from vnet.lab.streams import Received, StreamReport
 from vnet.model import Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
 
 SOURCE, DESTINATION, THIRD = HOSTS[0], HOSTS[2], HOSTS[1]
@@ -23,6 +25,7 @@ NETWORKS = {
     "geneve": Network("geneve", NetworkType.GENEVE, 5, 1450, key=5005),
 }
 BEFORE_S, AFTER_S, SETTLE_S = 0.3, 0.4, 0.3
+SWITCH_MS = 2  # how long after the guest has paused the destination's port may still be closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Stream:
     lost: int
     doubled: int
     worst_gap_ms: float
+    late: int = 0  # lost, and sent more than SWITCH_MS after the guest had paused
 
 
 def pool_of_movers(networks: Sequence[Network], uplinks: bool) -> PoolState:
@@ -78,9 +82,22 @@ async def move(system: System, network: Network, to: str, pause_s: float) -> lis
         await system.migrate(mover, source, to, pause_s)
         await asyncio.sleep(AFTER_S)
         reports = [(peer, out, await asyncio.to_thread(stream.stop), to_vif) for peer, out, stream, to_vif in streams]
-    found = [(peer, out, report.at(to_vif)) for peer, out, report, to_vif in reports]
+    paused_ns = max(_stood_still(report.sent) for _, out, report, _ in reports if out) if pause_s else 0
+    found = [(peer, out, report, report.at(to_vif)) for peer, out, report, to_vif in reports]
     await asyncio.sleep(SETTLE_S)
-    return [Stream(peer, out, got.lost, got.duplicated, got.worst_gap_ms) for peer, out, got in found]
+    return [
+        Stream(peer, out, got.lost, got.duplicated, got.worst_gap_ms, _late(report, got, paused_ns))
+        for peer, out, report, got in found
+    ]
+
+
+def _stood_still(sent: Sequence[int]) -> int:
+    """When (monotonic ns) a guest that sends every millisecond sent last before its longest silence."""
+    return max(pairwise(sent), key=lambda pair: pair[1] - pair[0])[0]
+
+
+def _late(report: StreamReport, got: Received, paused_ns: int) -> int:
+    return sum(report.sent[n] > paused_ns + SWITCH_MS * 1e6 for n in got.lost_numbers) if paused_ns else 0
 
 
 async def moves(system: System, network: Network, times: int, pause_s: float = 0.0) -> list[Stream]:
@@ -94,16 +111,19 @@ async def moves(system: System, network: Network, times: int, pause_s: float = 0
     for streams in zip(*each, strict=True):
         by_place = replace(streams[0], lost=int(median(s.lost for s in streams)),
                            doubled=int(median(s.doubled for s in streams)),
-                           worst_gap_ms=median(s.worst_gap_ms for s in streams))  # fmt: skip
+                           worst_gap_ms=median(s.worst_gap_ms for s in streams),
+                           late=int(median(s.late for s in streams)))  # fmt: skip
         table.append(by_place)
     every = [stream for streams in each for stream in streams]
     worst = Stream("worst of all", False, max(s.lost for s in every), max(s.doubled for s in every),
-                   max(s.worst_gap_ms for s in every))  # fmt: skip
+                   max(s.worst_gap_ms for s in every), max(s.late for s in every))  # fmt: skip
     return [*table, worst]
 
 
-def show(title: str, table: Sequence[Stream]) -> None:
-    print(f"\n{title}\n  {'peer':<14} {'way':<8} {'lost':>5} {'doubled':>8} {'worst gap ms':>13}", flush=True)
+def show(title: str, table: Sequence[Stream], *, paused: bool = False) -> None:
+    late = f" {f'lost {SWITCH_MS} ms on':>13}" if paused else ""
+    print(f"\n{title}\n  {'peer':<14} {'way':<8} {'lost':>5} {'doubled':>8} {'worst gap ms':>13}{late}", flush=True)
     for s in table:
         way = "" if s.peer.startswith("worst") else "from VM" if s.out else "to VM"
-        print(f"  {s.peer:<14} {way:<8} {s.lost:>5} {s.doubled:>8} {s.worst_gap_ms:>13.1f}", flush=True)
+        late = f" {s.late:>13}" if paused else ""
+        print(f"  {s.peer:<14} {way:<8} {s.lost:>5} {s.doubled:>8} {s.worst_gap_ms:>13.1f}{late}", flush=True)

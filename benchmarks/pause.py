@@ -20,7 +20,8 @@ async def measure(name: str, types: list[str], times: int, pause_s: float) -> No
     async with running(name, pool_of_movers(networks, any(n.type is NetworkType.VLAN for n in networks))) as system:
         await start(system)
         for one in types:
-            show(f"{name}, {one}, {pause_s * 1000:.0f} ms pause", await moves(system, NETWORKS[one], times, pause_s))
+            table = await moves(system, NETWORKS[one], times, pause_s)
+            show(f"{name}, {one}, {pause_s * 1000:.0f} ms pause", table, paused=True)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from vnet.pool.rows import TABLE_OF, to_columns
 
 HOSTS = ("xen1", "xen2", "xen3")
 BATCH = 2000
+CONTROL_PRIORITY, FORWARDING_PRIORITY = 1, 2  # of SCHED_RR
 
 
 def mac_of(number: int) -> str:
@@ -87,18 +88,22 @@ class System(ABC):
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """The lab's processes and this one go before all others on the machine, whose load is not what is measured."""
-        self._schedule(os.SCHED_RR, 1)
+        """The lab's processes and this one go before all others on the machine, whose load is not what is measured; the
+        switches and the wires before the rest of the lab, as they would on hosts with processors of their own."""
+        self._schedule(os.SCHED_RR, CONTROL_PRIORITY, FORWARDING_PRIORITY)
         try:
             yield
         finally:
-            self._schedule(os.SCHED_OTHER, 0)
+            self._schedule(os.SCHED_OTHER, 0, 0)
 
-    def _schedule(self, policy: int, priority: int) -> None:
+    def _schedule(self, policy: int, control: int, forwarding: int) -> None:
         for pid in (*marked(self.lab.spec.dir), os.getpid()):
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                forwards = Path(command[0].decode()).name == "ovs-vswitchd" or b"vnet.lab.wires" in command
+                priority = os.sched_param(forwarding if forwards else control)
                 for thread in os.listdir(f"/proc/{pid}/task"):
-                    os.sched_setscheduler(int(thread), policy, os.sched_param(priority))
+                    os.sched_setscheduler(int(thread), policy, priority)
 
     def make_port(self, vm: str, host: str) -> dict[str, object]:
         """The VM's device on a host, with the guest running on it, and the row that its port will need."""

@@ -16,7 +16,17 @@ from ovsctl.ovsdb import Client, OvsdbError, Replica
 from vnet.agent.claims import copied
 from vnet.agent.ports import MONITORS, LocalPort, read_ports
 from vnet.agent.rows import OWNER
-from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, HostView, Switch, compile_flows, flat, ovs_rows, vif_mtus
+from vnet.compile import (
+    COOKIE_MARK,
+    COOKIE_MARK_MASK,
+    HostView,
+    Switch,
+    compile_flows,
+    flat,
+    ovs_rows,
+    uplink_bridge,
+    vif_mtus,
+)
 from vnet.lab import Lab
 from vnet.lab.daemons import call_async
 from vnet.model import BindingState, PoolState
@@ -69,7 +79,18 @@ async def _look_at(lab: Lab, state: PoolState, host: str) -> tuple[str, list[Loc
         replica = await client.monitor(MONITORS)
         found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
         ports = read_ports(replica, BRIDGE, {})
-        return host, ports, list(_host_differences(lab, state, host, replica, ports, [entry.flow for entry in found]))
+        lines = list(_host_differences(lab, state, host, replica, ports, [entry.flow for entry in found]))
+        return host, ports, [*lines, *await _on_uplinks(lab, host)]
+
+
+async def _on_uplinks(lab: Lab, host: str) -> list[str]:
+    """The flows of ours on uplinks' bridges: there are some only while VIFs move."""
+    left = []
+    for uplink in lab.spec.host(host).uplinks:
+        async with OpenFlowClient(f"unix:{lab.ovs(host).dir}/{uplink_bridge(uplink.name)}.mgmt") as switch:
+            found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
+            left += [f"{host}: left on {uplink.name}: {entry.flow}" for entry in found]
+    return left
 
 
 def _host_differences(

@@ -7,7 +7,7 @@ it, so every step sees one consistent view. Nothing is deleted before the first 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Set
+from collections.abc import Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,9 +29,10 @@ from vnet.agent.pool import (
 from vnet.agent.ports import MONITORS, read_ports, vif_ports
 from vnet.agent.probes import Prober
 from vnet.agent.reports import Reporter
-from vnet.agent.rows import RowKeeper
+from vnet.agent.rows import CACHES_S, RowKeeper
+from vnet.agent.uplinks import UplinkKeeper
 from vnet.agent.watching import Watcher
-from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, to_uplink
+from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.model import AgentStatus, BindingState
 
 T = TypeVar("T")
@@ -66,12 +67,15 @@ class Agent:
         self.flows = FlowKeeper(
             f"unix:{options.ovs_rundir}/{options.switch.bridge}.mgmt",
             self._packet_in,
-            self._flows_drifted,
+            lambda count: self._drifted(options.switch.bridge, count),
             self._wake,
             self._ports_told,
             self._compile_for_new_ports,
             self._still_moving,
-            self._refused,
+            lambda text: self._refused(options.switch.bridge, text),
+        )
+        self.uplinks = UplinkKeeper(
+            self.compiler.view, options.ovs_rundir, self._spawn, self._drifted, self._wake, self._refused
         )
         self.rows = RowKeeper(self.ovs_client, self.compiler.view, options.switch, self._rows_drifted, self._wake)
         self.bindings = Bindings(
@@ -135,10 +139,7 @@ class Agent:
             self._spawn(self.watcher.run())
             await self._loop()
 
-    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
-        self._start(job)
-
-    def _start(self, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _spawn(self, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         if self._group is None:
             raise RuntimeError("the agent is not running")
         return self._group.create_task(job)
@@ -158,9 +159,10 @@ class Agent:
             if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
                 self.reports.soon()  # a port that is gone needs no flows to be silent
             taken, watches = self.reports.take(), self.watcher.take()
-            mods = self.flows.want(self.compiler.compile())
+            left, self.bindings.left = self.bindings.left, {}
+            mods, on_uplinks = self.flows.want(self.compiler.compile()), self.uplinks.want(self.ovs)
             self.flows.start()
-            pushing = self._start(self.flows.push(mods, at_once=at_once))
+            pushing = self._spawn(self.flows.push(mods, at_once=at_once))
             self._look.set()
             if at_once:
                 await asyncio.sleep(0)  # the flows leave first: the switch will soon be done with the port
@@ -169,10 +171,14 @@ class Agent:
             self.rows.kick(self.bindings.ports)
             if pushed:
                 self.started.set()
+            if pushed and await self.uplinks.push(on_uplinks):
                 await self._announce()
+                if left:
+                    asyncio.get_running_loop().call_later(CACHES_S, self.bindings.give_up, left)
                 self.reports.programmed(taken)
                 self.watcher.programmed(watches)
             else:
+                self.bindings.left = left | self.bindings.left
                 self.reports.not_programmed(taken)
 
     async def _announce(self) -> None:
@@ -284,7 +290,10 @@ class Agent:
                 if (known := self.compiler.view.vifs.get(vif)) is not None:
                     self.reports.changed.add((known.network, vif))
         self.bindings.ports = vifs
+        self.uplinks.changed()
         devices = {port.name: port.ofport for port in found if port.vif is None}
+        if devices != self.compiler.view.devices:
+            self.reports.wait_for_push()
         for name in self.compiler.view.devices.keys() | devices.keys():
             self.compiler.set_device(name, devices.get(name))
 
@@ -297,6 +306,14 @@ class Agent:
         if vif is not None:
             self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
 
+    async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
+        """Opens the ports of VIFs that are moving here, ahead of all else there is to compile; which are here or on their way."""
+        view = self.compiler.view
+        gated = [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is Role.INCOMING]
+        found = [vif for vif in vifs if self.bindings.set_state(vif, state, announced=False)]
+        await self.flows.at_once([gate_flow(vif, view.ports[vif.id], state) for vif in gated])
+        return found
+
     def _still_moving(self, flow: Flow) -> bool:
         """Whether a port that the switch opened by itself is that of a VIF on its way here; if so it runs here by now."""
         opened, view = flow.match.get("reg2"), self.compiler.view
@@ -308,11 +325,11 @@ class Agent:
                 return moving
         return False
 
-    def _flows_drifted(self, count: int) -> None:
-        self.reports.event("drift", f"{count} flows of {self.options.switch.bridge} differed and were put back")
+    def _drifted(self, bridge: str, count: int) -> None:
+        self.reports.event("drift", f"{count} flows of {bridge} differed and were put back")
 
-    def _refused(self, text: str) -> None:
-        self.reports.event("refused", f"{self.options.switch.bridge} did not take its flows: {text}")
+    def _refused(self, bridge: str, text: str) -> None:
+        self.reports.event("refused", f"{bridge} did not take its flows: {text}")
 
     def _rows_drifted(self, text: str) -> None:
         self.reports.event("drift", f"put back: {text}")

@@ -28,7 +28,7 @@ RELAY_S = 1.0
 # How long a VIF that moved here may go on with TCP connections whose beginning this host's connection tracking has not seen.
 PICKUP_S = 300.0
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Note = Callable[[str, str, Binding], None]
 
 
@@ -64,6 +64,7 @@ class Bindings:
         self.announce: set[str] = set()  # VIFs that moved here without a word of their own
         self.arrived: set[str] = set()  # VIFs that moved here, of which the physical network is to hear again
         self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
+        self.left: dict[str, Binding] = {}  # to give up after the next push, which ends the relay
         self.problems: dict[str, str] = {}  # by VIF id
         self.incomplete: set[str] = set()  # VIFs that the pool was asked about and has not answered for
         self._asked: set[str] = set()
@@ -159,8 +160,15 @@ class Bindings:
         await asyncio.sleep(RELAY_S)
         self._leaving.discard(mine.vif)
         if self._pool.mine.get(mine.vif) == mine:
-            self.releases[mine.vif] = mine
+            # This host stops relaying first: once the binding is gone the destination takes nothing from a relay any more.
+            self._pool.compiler.drop_binding(mine.network, mine.vif, mine.host)
+            self.left[mine.vif] = mine
             self._wake()
+
+    def give_up(self, left: dict[str, Binding]) -> None:
+        """The switch does not act on these any more."""
+        self.releases |= left
+        self._wake()
 
     def _binding(self, vif: Vif, state: BindingState) -> Binding:
         return Binding(

@@ -318,6 +318,12 @@ class FlowKeeper:
         await self._send(client, mods)
         return len(mods)
 
+    async def at_once(self, flows: Sequence[Flow]) -> None:
+        """Adds flows that are to be among the desired ones in a moment, ahead of them; returns after a barrier."""
+        if self._client is not None and self.connected:
+            with suppress(OpenFlowError):  # the desired flows follow, and tell of it
+                await self._client.send_flow_mods([FlowMod.add(flow) for flow in flows])
+
     async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> bool:
         """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`. Whether it did."""
         if self._client is None or not self.connected:

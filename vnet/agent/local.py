@@ -163,15 +163,22 @@ class LocalSocket:
             )
 
     async def _switch(self, params: dict[str, str]) -> object:
-        return self._set_state(_vif(params), BindingState.RECEIVING)
+        return await self._open(params, BindingState.RECEIVING)
 
     async def _activate(self, params: dict[str, str]) -> object:
-        return self._set_state(_vif(params), BindingState.ACTIVE)
+        return await self._open(params, BindingState.ACTIVE)
 
-    def _set_state(self, vif: str, state: BindingState) -> object:
-        if not self._agent.bindings.set_state(vif, state, announced=False):
-            raise Refused("missing", f"VIF {vif} is neither here nor on its way to host {self._agent.me}")
-        return {"vif": vif, "state": state.value}
+    async def _open(self, params: dict[str, str], state: BindingState) -> object:
+        """For one VIF, or for all of a VM that are here."""
+        vifs = (
+            [vif.id for vif in self._agent.compiler.view.vifs.values() if vif.vm == params["vm"]]
+            if "vm" in params
+            else [_vif(params)]
+        )
+        if not (found := await self._agent.open(vifs, state)):
+            what = f"VM {params['vm']}" if "vm" in params else f"VIF {vifs[0]}"
+            raise Refused("missing", f"{what} is neither here nor on its way to host {self._agent.me}")
+        return {"vifs": sorted(found), "state": state.value}
 
     async def _flows(self, params: dict[str, str]) -> object:
         """The flows of a VIF in the switch, with counts; without `vif` all of ours."""

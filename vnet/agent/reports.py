@@ -85,6 +85,11 @@ class Reporter:
         self._under_way, self.changed = self.changed, set()
         return self._under_way, self._pool.generation, frozenset(self._pool.compiler.view.groups)
 
+    def wait_for_push(self) -> None:
+        """A port that networks' frames go through came or went: what is due is true again after the next push."""
+        self.changed |= self._due
+        self._due = set()
+
     def programmed(self, taken: Taken) -> None:
         """The push that `taken` was for has been answered by a barrier."""
         self._due |= taken[0]

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from ovsctl import vswitch
-from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Update
+from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Select, Update
 from vnet.agent import nics
 from vnet.agent.ports import LocalPort
 from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
@@ -18,6 +18,9 @@ from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+CACHES_S = (
+    0.2  # after flows changed, till Open vSwitch has surely looked at its cached ones, which may use a port that goes
+)
 LOOK_AGAIN_S = 2.0  # whether the host still uses a NIC that waits for it not to
 SIMULATED = "dummy"  # the datapath whose NICs are not the host's
 OWNER = vswitch.Owner()
@@ -148,7 +151,12 @@ class RowKeeper:
             applied = await vswitch.apply(self._client, plan.additions)
             problems |= {f"interface {name}": text for name, text in dict(applied.errors if applied else {}).items()}
         if plan.removals:
-            await vswitch.apply(self._client, plan.removals)
+            await asyncio.sleep(CACHES_S)
+            if not self._dirty.is_set():  # else the next round decides anew
+                await vswitch.apply(self._client, plan.removals)
+        if plan:
+            # The server may answer before it tells of the ofports that ovs-vswitchd gave; what it answers next comes after.
+            await self._client.transact(Select("Open_vSwitch", (), ("cur_cfg",)))
         self._problem(problems | nics.errors(rows, self._replica))
         return "; ".join(str(change) for change in plan)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
@@ -31,27 +32,56 @@ class _Answer(msgspec.Struct):
     error: _Error | None = None
 
 
-def call_agent(method: str, params: dict[str, str], path: str = DEFAULT_SOCKET, timeout_s: float = 10.0) -> Any:
-    """Call this host's agent, as in `call_agent("plug", {"vif": "web1/0", "port": "tap3"})`; returns its result.
+class LocalAgent:
+    """A connection to this host's agent; a context manager. For calls that should not wait for one, as `switch`.
 
-    Raises Unreachable, LocalRefused, BadAnswer. Plugging what is plugged so already is no error, so a call may be repeated.
+    Raises Unreachable, LocalRefused, BadAnswer.
     """
-    request = msgspec.json.encode({"method": method, "params": params}) + b"\n"
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(path)
-            connection.sendall(request)
-            line = _line(connection)
-    except OSError as error:
-        raise Unreachable(f"the agent of this host does not answer on {path}: {error}") from None
-    try:
-        answer = msgspec.json.decode(line, type=_Answer)
-    except msgspec.MsgspecError as error:
-        raise BadAnswer(f"{path}: {error}") from None
-    if answer.error is not None:
-        raise LocalRefused(answer.error.code, answer.error.message)
-    return answer.result
+
+    def __init__(self, path: str = DEFAULT_SOCKET, timeout_s: float = 10.0) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise self._unreachable(error) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def call(self, method: str, params: dict[str, str]) -> Any:
+        """The result of one call, as `call("switch", {"vm": "web1"})`."""
+        try:
+            self._socket.sendall(msgspec.json.encode({"method": method, "params": params}) + b"\n")
+            line = _line(self._socket)
+        except OSError as error:
+            raise self._unreachable(error) from None
+        try:
+            answer = msgspec.json.decode(line, type=_Answer)
+        except msgspec.MsgspecError as error:
+            raise BadAnswer(f"{self._path}: {error}") from None
+        if answer.error is not None:
+            raise LocalRefused(answer.error.code, answer.error.message)
+        return answer.result
+
+    def _unreachable(self, error: OSError) -> Unreachable:
+        return Unreachable(f"the agent of this host does not answer on {self._path}: {error}")
+
+
+def call_agent(method: str, params: dict[str, str], path: str = DEFAULT_SOCKET, timeout_s: float = 10.0) -> Any:
+    """Call this host's agent once, as in `call_agent("plug", {"vif": "web1/0", "port": "tap3"})`; returns its result.
+
+    Raises as `LocalAgent`. Plugging what is plugged so already is no error, so a call may be repeated.
+    """
+    with LocalAgent(path, timeout_s) as agent:
+        return agent.call(method, params)
 
 
 def _line(connection: socket.socket) -> bytes:

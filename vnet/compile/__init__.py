@@ -2,7 +2,7 @@
 
 from vnet.compile.compiler import Change, Compiler, Source, compile_flows, flat
 from vnet.compile.l2 import to_uplink
-from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
+from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, uplink_bridge, uplink_patch, vif_mtus
 from vnet.compile.pipeline import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -16,8 +16,9 @@ from vnet.compile.pipeline import (
 )
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.security import zones_of
+from vnet.compile.uplink import UplinkPorts, uplink_flows
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY
+from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
     "ANNOUNCEMENT",
@@ -39,10 +40,12 @@ __all__ = [
     "Stage",
     "Switch",
     "Table",
+    "UplinkPorts",
     "bare",
     "compile_flows",
     "cookie",
     "flat",
+    "gate_flow",
     "mark",
     "marked_fields",
     "ovs_rows",
@@ -51,6 +54,9 @@ __all__ = [
     "refusal",
     "to_uplink",
     "tunnels_in_use",
+    "uplink_bridge",
+    "uplink_flows",
+    "uplink_patch",
     "vif_mtus",
     "zones_of",
 ]

@@ -80,6 +80,7 @@ class HostView:
         self._unlocked: dict[str, Counter[str]] = defaultdict(Counter)
         self._local: dict[str, set[str]] = defaultdict(set)
         self._networks_of_host: dict[str, Counter[str]] = defaultdict(Counter)
+        self._unsettled: dict[str, set[str]] = defaultdict(set)  # network to its VIFs that move, or have just moved
         self._used: dict[str, Counter[str]] = defaultdict(Counter)  # network to the groups of VIFs here
         self._peer_bits: dict[str, dict[str, int]] = {}
 
@@ -122,6 +123,7 @@ class HostView:
         self._networks_of_host[binding.host][binding.network] += 1
         if binding.unlocked:
             self._unlocked[binding.network][binding.host] += 1
+        self._settle(binding.network, binding.vif)
 
     def drop_binding(self, network: str, vif: str, host: str) -> Binding | None:
         """Forgets a binding; returns it, None if there was none."""
@@ -135,7 +137,21 @@ class HostView:
         self._networks_of_host[host] -= Counter({network: 1})
         if binding.unlocked:
             self._unlocked[network] -= Counter({host: 1})
+        self._settle(network, vif)
         return binding
+
+    def _settle(self, network: str, vif: str) -> None:
+        states = [binding.state for binding in self._bindings[network].get(vif, {}).values()]
+        if len(states) > 1 or BindingState.HELD in states or BindingState.RECEIVING in states:
+            self._unsettled[network].add(vif)
+        else:
+            self._unsettled[network].discard(vif)
+
+    def unsettled(self, network: str) -> list[Vif]:
+        """The VIFs of a network that this host has rows of, and that are moving or have just moved, anywhere."""
+        return [
+            vif for id in self._unsettled[network] if (vif := self.vifs.get(id)) is not None and vif.network == network
+        ]
 
     def bindings(self, network: str) -> Iterator[Binding]:
         """Every binding of a network, on any host."""
@@ -227,6 +243,16 @@ class HostView:
     def _deliverable(self, vifs: Iterable[Vif]) -> list[Vif]:
         usable = [vif for vif in vifs if self.role(vif) in (Role.ACTIVE, Role.INCOMING)]
         return sorted(usable, key=lambda vif: self.ports[vif.id])
+
+    def gone(self) -> set[tuple[str, int, str]]:
+        """Uplink, tag and MAC of each VIF of a VLAN network that has left this host and of which it still has a binding."""
+        return {
+            (network.uplink, network.tag or 0, vif.mac)
+            for network in self.networks.values()
+            if network.uplink is not None
+            for vif in self.unsettled(network.name)
+            if any(old.host == self.me for old in self.location(network.name, vif.id).superseded)
+        }
 
     # Security groups
 

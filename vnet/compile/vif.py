@@ -205,8 +205,17 @@ def _gated(
     is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
     flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(after_gate(vif)),)))
     if view.state(vif) is BindingState.RECEIVING:
-        flows.append(_flow(mark, Table.GATE, 100, {"reg2": ofport}, (act.SetField(REG_OPEN, OPEN_IN),)))
+        flows.append(gate_flow(vif, ofport, BindingState.RECEIVING))
     return tuple(flows)
+
+
+def gate_flow(vif: Vif, ofport: int, state: BindingState) -> Flow:
+    """GATE's entry for a port that is receiving, or, as `open_by_learning` makes it, active."""
+    if state is BindingState.ACTIVE:
+        opened = act.SetField(REG_OPEN, (OPEN_BOTH, OPEN_BOTH))
+        match: Fields = {"reg2": (ofport, 0xFFFF)}
+        return _flow(cookie(Category.LEARNED, ""), Table.GATE, LEARNED_PRIORITY, match, (opened,))
+    return _flow(cookie(Category.VIF, vif.id), Table.GATE, 100, {"reg2": ofport}, (act.SetField(REG_OPEN, OPEN_IN),))
 
 
 def open_by_learning() -> Action:

@@ -16,6 +16,8 @@ from vnet.pool.changes import RowChange
 from vnet.pool.database import now_ms
 from vnet.pool.view import PoolView
 
+UNITS_AT_ONCE = 10  # of an evacuation: each has its frames sent to two hosts from when it is prepared
+
 
 def status(service: Service, unit: Unit) -> Migration:
     """How far a unit's migration is."""
@@ -95,16 +97,21 @@ async def migrate(service: Service, unit: Unit, to: str, *, activated: bool, tim
 async def evacuate(
     service: Service, host: str, to: str | None, *, activated: bool, timeout_s: float
 ) -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """Move all that runs on a host, all units at once; lines of progress, each with what has moved so far and where."""
+    """Move all that runs on a host, some units at once; lines of progress, each with what has moved so far and where."""
     view = service.view()
     plan = migration.plan_evacuation(view, host, to)
     moved: dict[str, str] = {}
     lines: asyncio.Queue[str | Refused | None] = asyncio.Queue()
+    slots, now_s = asyncio.Semaphore(UNITS_AT_ONCE), asyncio.get_running_loop().time
+    deadline = now_s() + timeout_s
 
     async def drive(unit: Unit, destination: str) -> None:
         try:
-            async for line in migrate(service, unit, destination, activated=activated, timeout_s=timeout_s):
-                lines.put_nowait(line)
+            async with slots:
+                if (left_s := round(deadline - now_s(), 1)) <= 0:
+                    raise TimedOut("timeout", f"{unit} was not begun within {timeout_s:g} s", destination)
+                async for line in migrate(service, unit, destination, activated=activated, timeout_s=left_s):
+                    lines.put_nowait(line)
             moved[unit.vm or unit.vif or ""] = destination
         except Refused as error:
             lines.put_nowait(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -114,7 +115,12 @@ class Daemons:
         dirs = ["--run-dir", str(self.dir), "--state-dir", str(self.dir / "state")]
         tcp = ["--pool-listen", f"ptcp:{POOL_PORT}:{CONTROLLER_ADDRESS}"] if netns else []
         pid = self._start(CONTROLLER, netns, ["controller", *dirs, *listen, *tcp])
-        wait_until(self.controller_socket.exists, "the controller", pid=pid, log=self.log(CONTROLLER))
+        wait_until(self._controller_listens, "the controller", pid=pid, log=self.log(CONTROLLER))
+
+    def _controller_listens(self) -> bool:
+        """A controller that was killed has left its socket's file."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.controller_socket)) == 0
 
     def start_agent(self, host: str, ovs: Switchd) -> None:
         """Start a host's agent. It need not reach anything yet."""

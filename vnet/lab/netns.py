@@ -18,7 +18,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from vnet.lab import links
-from vnet.lab.errors import LabUnsupported
+from vnet.lab.errors import CommandFailed, LabUnsupported
 from vnet.lab.links import Links, write_settings
 from vnet.lab.names import (
     CONTROLLER_ADDRESS,
@@ -29,6 +29,7 @@ from vnet.lab.names import (
     underlay_netns,
     vm_netns,
 )
+from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
 from vnet.lab.wireclient import WiresClient
@@ -72,6 +73,15 @@ def switch_port(spec: Spec, host: Host, nic: str) -> str:
 
 def is_lacp(plugged: Iterable[tuple[Host, Uplink]]) -> bool:
     return any(uplink.mode is BondMode.LACP for _, uplink in plugged)
+
+
+def _routed(ovs: Switchd, prefix: str) -> bool:
+    """Gives Open vSwitch the route of its tunnels. It refuses till it has heard from the kernel of the VTEP's address."""
+    try:
+        ovs.appctl("ovs/route/add", prefix, "br-phy")
+    except CommandFailed:
+        return False
+    return True
 
 
 class NetnsDriver:
@@ -205,15 +215,13 @@ class NetnsDriver:
             own.address("br-phy", f"{host.address}/{self.spec.prefix(version)}")
 
     def prime(self, name: str) -> None:
-        """Tell a host's userspace tunnels their peers' MACs: they drop the frame that makes them ask."""
+        """Tell a host's userspace tunnels their route, and their peers' MACs: they drop the frame that makes them ask."""
         ovs = self.ovs(name)
-        ovs.appctl("tnl/neigh/aging", "3600")
         own = self.spec.host(name).address
         if own is not None:
-            # Open vSwitch flushes the routes it copied from the kernel whenever any device comes or goes, and for some
-            # milliseconds its userspace tunnels lead nowhere. A route of ours stays.
             prefix = ip_network(f"{own}/{self.spec.prefix(ip_address(own).version)}", strict=False)
-            ovs.appctl("ovs/route/add", str(prefix), "br-phy")
+            wait_until(lambda: _routed(ovs, str(prefix)), f"the address of {name}'s VTEP in its ovs-vswitchd")
+        ovs.appctl("tnl/neigh/aging", "3600")
         for index, peer in enumerate(self.spec.hosts):
             if peer.address is not None and peer.name != name:
                 ovs.appctl("tnl/neigh/set", "br-phy", peer.address, host_mac(index))

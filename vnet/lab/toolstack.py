@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vnet.client import Client, Unit
-from vnet.client.local import call_agent
+from vnet.client.local import LocalAgent
 from vnet.lab.daemons import READY_TIMEOUT_S
 from vnet.lab.errors import LabError
 
@@ -24,8 +24,10 @@ def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool)
         lab.plug(vm, to)
         _wait_phase(client, unit, "prepared")
         if pause_s:
-            lab.pause(vm)
-            _switch(lab, vm, to)
+            # The toolstack on the destination has its connection to the agent before, so that its word follows at once.
+            with LocalAgent(str(lab.daemons.agent_socket(to))) as agent:
+                lab.pause(vm)
+                agent.call("switch", {"vm": vm})
             time.sleep(pause_s)
         lab.run(vm, to, announce=announce, resume=True)
         if not announce:
@@ -34,12 +36,6 @@ def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool)
         client.finish(unit)
     if source is not None and source != to:
         lab.unplug(vm, source)
-
-
-def _switch(lab: LabGuests, vm: str, host: str) -> None:
-    """The toolstack's word to the destination's agent that the guest is paused."""
-    for vif in lab.spec.guest(vm).vifs:
-        call_agent("switch", {"vif": vif.id}, str(lab.daemons.agent_socket(host)))
 
 
 def _wait_phase(client: Client, unit: Unit, phase: str) -> None:

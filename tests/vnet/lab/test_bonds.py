@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -80,3 +82,17 @@ def test_lacp_without_a_partner_works_as_active_backup() -> None:
             wait_until(lambda show=show: "lacp_status: configured" in show("bond/show", "bond-bond0"), "no partner")
             wait_until(lambda show=show: "active member" in show("bond/show", "bond-bond0"), "one member is in use")
         reaches(lab)
+
+
+def test_a_vif_that_left_is_heard_where_it_was_through_a_bond_balanced_by_mac() -> None:
+    """Open vSwitch's balance-slb drops what comes in from a MAC that it has as one of its own, till that is forgotten."""
+    pool = bonded(Uplink("bond0", NICS, BondMode.BALANCE_SLB))
+    stays = Vif("stays/0", "vlan", "0a:00:00:00:00:09", vm="stays", host="xen1", addresses=("10.1.0.9",))
+    pool = replace(pool, vms=pool.vms | {"stays": Vm("stays", "xen1")}, vifs={**pool.vifs, "stays/0": stays})
+    with Lab.up(pool, name=new_name(), driver=Driver.NETNS, daemons=True) as lab:
+        lab.start_all()
+        header = Ether(src=VIFS["vm1/0"].mac, dst=stays.mac) / IP(src=VIFS["vm1/0"].addresses[0], dst="10.1.0.9")
+        frame = header / UDP() / (b"x" * 20)
+        for to in ("xen2", "xen1"):
+            lab.migrate("vm1", to)
+            wait_until(lambda: "stays/0" in lab.send("vm1/0", frame).to, f"vm1 on {to} is heard")

@@ -20,7 +20,9 @@ from scapy.packet import Packet, Raw
 from ovsctl.ovsdb import Client, Delete, Select, Update
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Driver, Lab
+from vnet.lab.guests import rarp
 from vnet.lab.streams import StreamReport
 from vnet.model import Pool, PoolState, Vif, Vm
 
@@ -32,9 +34,12 @@ PEERS = {host: Vif(f"on-{host}/0", "vx", f"0a:00:00:00:00:1{n}", vm=f"on-{host}"
          for n, host in enumerate(HOSTS, 1)}  # fmt: skip
 
 
-def pool_on(network: str) -> PoolState:
+def pool_on(network: str, addresses: tuple[str, ...] = VIF.addresses) -> PoolState:
     """One VIF on A that will move to B, and a peer on each host, all on one network."""
-    vifs = [replace(VIF, network=network), *(replace(peer, network=network) for peer in PEERS.values())]
+    vifs = [
+        replace(VIF, network=network, addresses=addresses),
+        *(replace(peer, network=network) for peer in PEERS.values()),
+    ]
     vms = [Vm("moving", A), *(Vm(f"on-{host}", host) for host in HOSTS)]
     return PoolState(
         Pool("moves", underlay_mtu=1600), HOSTS, {network: NETWORKS[network]}, {},
@@ -103,8 +108,8 @@ class Moves:
             Delete("Binding", (("vif", "==", VIF.id), ("host", "==", B), ("state", "!=", "active"))),
         )
 
-    def flows(self, host: str) -> list[str]:
-        text = self.lab.ovs(host).ofctl("dump-flows", "br-int", "--no-stats")
+    def flows(self, host: str, bridge: str = "br-int") -> list[str]:
+        text = self.lab.ovs(host).ofctl("dump-flows", bridge, "--no-stats")
         return sorted(line.strip() for line in text.splitlines())
 
     def send(self, source: str, packet: Packet) -> list[str]:
@@ -123,9 +128,9 @@ def udp(source: Vif, to: str) -> Packet:
 
 
 @contextlib.asynccontextmanager
-async def moves(network: str) -> AsyncIterator[Moves]:
+async def moves(network: str, addresses: tuple[str, ...] = VIF.addresses) -> AsyncIterator[Moves]:
     def up() -> Lab:
-        lab = Lab.up(pool_on(network), name=new_name(), driver=Driver.NETNS, daemons=True)
+        lab = Lab.up(pool_on(network, addresses), name=new_name(), driver=Driver.NETNS, daemons=True)
         try:
             lab.start_all()
             lab.daemons.settle()
@@ -196,18 +201,90 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
         pool.reaches(B)
 
 
-@pytest.mark.parametrize("step", ["prepared", "receiving"])
-async def test_abort_leaves_everything_as_it_was(step: str) -> None:
+async def test_the_end_of_the_relay_loses_no_frame() -> None:
+    async with moves("vlan") as pool:
+        await pool.prepare()
+        await pool.run(B, True)
+        await pool.is_active()
+        pool.reaches(B)
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(pool.lab.stream(PEERS[host].id, VIF.id)) for host in HOSTS]
+            await pool.finish()
+            await asyncio.sleep(0.3)
+        for stream in running:
+            assert (stream.report.at(VIF.id).lost, stream.report.at(VIF.id).duplicated) == (0, 0)
+
+
+async def test_the_toolstacks_word_to_the_agent_holds_when_it_is_answered() -> None:
     async with moves("vx") as pool:
-        before = {host: pool.flows(host) for host in HOSTS}
+        await pool.prepare()
+        with LocalAgent(str(pool.lab.daemons.agent_socket(B))) as agent:
+            await asyncio.to_thread(pool.lab.pause, "moving")
+            assert agent.call("switch", {"vm": "moving"}) == {"vifs": [VIF.id], "state": "receiving"}
+            assert any("table=90" in f and "priority=100" in f for f in pool.flows(B))
+            await asyncio.to_thread(pool.lab.run, "moving", B, False, True)
+            for peer in PEERS.values():
+                assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
+            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            assert agent.call("activate", {"vif": VIF.id}) == {"vifs": [VIF.id], "state": "active"}
+            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
+            with pytest.raises(LocalRefused, match="VM on-xen1 is neither here"):
+                agent.call("switch", {"vm": "on-xen1"})
+        await pool.is_active()
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", ["vlan", "native"])
+async def test_what_an_uplinks_bridge_believes_loses_no_frame_while_a_vif_moves(network: str) -> None:
+    """Frames that the source still held teach bridges that the VIF is where it was, as its announcement taught them before."""
+    tag = str(NETWORKS[network].tag)
+    async with moves(network) as pool:
+
+        def believes(host: str) -> None:
+            """The host's own bridge takes the VIF's MAC for one on the physical network."""
+            pool.lab.ovs(host).appctl("fdb/add", "br-trunk0", HOSTS[host].uplinks[0].members[0], tag, VIF.mac)
+
+        def physical_switch_sends_to(host: str) -> None:
+            vlan = "" if tag == "0" else f"push_vlan:0x8100,set_field:{0x1000 | int(tag)}->vlan_vid,"
+            nic = HOSTS[host].uplinks[0].members[0]
+            pool.lab.ovs(host).ofctl("packet-out", "br-trunk0",
+                f"packet={rarp(VIF.mac).hex()} actions={vlan}output:{nic}")  # fmt: skip
+
+        await pool.prepare()
+        await pool.run(B, True)
+        await pool.is_active()
+        await asyncio.sleep(0.6)  # the agent's announcements to the physical switch are over
+        for host in (A, B):
+            believes(host)
+        for host in (A, B):
+            physical_switch_sends_to(host)
+            assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], host
+        await pool.finish()
+        for host in HOSTS:
+            await pool.until(lambda host=host: len(pool.flows(host, "br-trunk0")) == 1, f"only NORMAL on {host}")
+
+
+@pytest.mark.parametrize("step", ["preparing", "prepared", "receiving"])
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_abort_leaves_everything_as_it_was(network: str, step: str) -> None:
+    async with moves(network) as pool:
+
+        def flows() -> list[list[str]]:
+            return [pool.flows(host, bridge) for host in HOSTS for bridge in ("br-int", "br-trunk0")]
+
+        before = flows()
         for _ in range(2):
-            await pool.prepare()
+            if step == "preparing":
+                await pool.vif(incoming=B)
+                await asyncio.to_thread(pool.lab.plug, "moving", B)
+            else:
+                await pool.prepare()
             if step == "receiving":
                 await pool.state(B, "receiving")
             await pool.abort()
             await pool.abort()
             await asyncio.to_thread(pool.lab.unplug, "moving", B)
-            await pool.until(lambda: {host: pool.flows(host) for host in HOSTS} == before, "flows as before")
+            await pool.until(lambda: flows() == before, "flows as before")
         pool.reaches(A)
 
 

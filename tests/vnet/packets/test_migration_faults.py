@@ -1,0 +1,281 @@
+"""Migration by the controller's own calls, repeated, out of order, and while hosts, agents, controller or database are away.
+
+One rule: each test ends with the VIF reachable where it runs, and silent where it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+
+from ovsctl.ovsdb import Delete
+from tests.vnet.faults import How, Part, ProcessFault
+from tests.vnet.packets.test_migration import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
+from vnet.client import Client, Conflict, Unit
+from vnet.client.local import call_agent
+from vnet.lab import Lab
+from vnet.lab.links import within
+from vnet.lab.names import underlay_netns
+from vnet.lab.netns import switch_port
+
+pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+UNIT = Unit.of_vm("moving")
+ETH_P_ALL = 3
+
+
+class Toolstack:
+    """The controller's calls, each on a connection of its own: the controller may have been another before."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with Client(f"unix:{self._lab.daemons.controller_socket}") as client:
+                return getattr(client, name)(UNIT, *args, **kwargs)
+
+        return partial(asyncio.to_thread, call)
+
+    async def phase(self) -> str:
+        return (await self.migration()).phase
+
+    async def prepared(self, pool: Moves) -> None:
+        await self.prepare(B)
+        await asyncio.to_thread(pool.lab.plug, "moving", B)
+        await self.until(pool, "prepared")
+
+    async def until(self, pool: Moves, phase: str) -> None:
+        async def there() -> bool:
+            return await self.phase() == phase
+
+        await pool.until(there, phase)
+
+
+def reached_by(pool: Moves, *hosts: str) -> None:
+    """A peer on each of these hosts reaches the VIF, once, and is answered."""
+    for peer in (PEERS[host] for host in hosts):
+        assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
+        assert pool.send(VIF.id, udp(VIF, peer.mac)) == [peer.id], peer.id
+
+
+async def silent_on(pool: Moves, host: str, back: str) -> None:
+    """A guest that ran there, on the VIF's other port, would be heard by nobody."""
+    await pool.run(host, False)
+    assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+    await pool.run(back, False)
+
+
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_calls_repeated_and_out_of_order_do_no_harm(network: str) -> None:
+    async with moves(network) as pool:
+        toolstack = Toolstack(pool.lab)
+        assert (await toolstack.abort()).phase == (await toolstack.finish()).phase == "none"
+        for too_early in (toolstack.switch, toolstack.activate):
+            with pytest.raises(Conflict, match="no migration is under way"):
+                await too_early()
+        for _ in range(2):
+            await toolstack.prepared(pool)
+        with pytest.raises(Conflict, match="activate it first"):
+            await toolstack.finish()
+        for call in (toolstack.abort, toolstack.abort, toolstack.finish):
+            assert (await call()).phase == "none"
+        await asyncio.to_thread(pool.lab.unplug, "moving", B)
+        pool.reaches(A)
+
+        await toolstack.prepared(pool)
+        for _ in range(2):
+            assert (await toolstack.switch()).phase == "receiving"
+        await pool.run(B, True)
+        await pool.is_active()
+        for call in (toolstack.switch, toolstack.activate, partial(toolstack.prepare, B)):
+            assert (await call()).phase == "active"
+        with pytest.raises(Conflict, match="runs on host xen2 already"):
+            await toolstack.abort()
+        for call in (toolstack.finish, toolstack.finish, toolstack.abort, toolstack.finish):
+            assert (await call()).phase == "none"
+        await pool.until(lambda: pool._gone(A), "the source's binding is released")
+        pool.reaches(B)
+        await silent_on(pool, A, back=B)
+
+
+@pytest.mark.parametrize("switched", [False, True], ids=["held", "receiving"])
+async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(switched: bool) -> None:
+    async with moves("vx") as pool:
+        toolstack = Toolstack(pool.lab)
+        await toolstack.prepared(pool)
+        if switched:
+            await toolstack.switch()
+        await asyncio.to_thread(pool.lab.crash_host, B)
+        reached_by(pool, A, C)
+        for _ in range(2):
+            assert (await toolstack.abort()).phase == "none"
+        reached_by(pool, A, C)
+        await asyncio.to_thread(pool.lab.boot_host, B)
+        await pool.until(
+            lambda: pool.send(PEERS[B].id, udp(PEERS[B], VIF.mac)) == [VIF.id], "a peer on the host that came back"
+        )
+        pool.reaches(A)
+        await silent_on(pool, B, back=A)
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["active", "prepared"])
+async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool) -> None:
+    async with moves("vx") as pool:
+        toolstack = Toolstack(pool.lab)
+        await toolstack.prepared(pool)
+        if active:
+            await pool.run(B, True)
+            await pool.is_active()
+        else:
+            with pytest.raises(Conflict, match="is alive"):
+                await toolstack.finish(force=True)
+        await asyncio.to_thread(pool.lab.crash_host, A)
+        # As if it had been silent for the 15 s after which a host counts as dead.
+        await pool.client.transact(Delete("Agent", (("host", "==", A),)))
+        for _ in range(2):
+            assert (await toolstack.finish(force=True)).phase == "none"
+        await pool.run(B, False)
+        await pool.until(
+            lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "the VIF at its destination"
+        )
+        reached_by(pool, B, C)
+        assert await pool.binding(A) is None
+        await asyncio.to_thread(pool.lab.boot_host, A)
+        await pool.until(
+            lambda: pool.send(PEERS[A].id, udp(PEERS[A], VIF.mac)) == [VIF.id], "a peer on the host that came back"
+        )
+        pool.reaches(B)
+        await silent_on(pool, A, back=B)
+
+
+async def test_the_controller_may_die_between_any_two_calls() -> None:
+    async with moves("vx") as pool:
+        toolstack = Toolstack(pool.lab)
+
+        async def another_controller() -> None:
+            await asyncio.to_thread(pool.lab.daemons.kill, "controller")
+            pool.reaches(pool.lab.where("moving") or "")
+            await asyncio.to_thread(pool.lab.daemons.start_controller)
+
+        await toolstack.prepare(B)
+        await another_controller()
+        await asyncio.to_thread(pool.lab.plug, "moving", B)
+        await toolstack.until(pool, "prepared")
+        await another_controller()
+        assert (await toolstack.switch()).phase == "receiving"
+        await asyncio.to_thread(pool.lab.daemons.kill, "controller")
+        await pool.run(B, True)
+        await pool.is_active()
+        pool.reaches(B)
+        await asyncio.to_thread(pool.lab.daemons.start_controller)
+        assert (await toolstack.finish()).phase == "none"
+        await pool.until(lambda: pool._gone(A), "the source's binding is released")
+        await another_controller()
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("announce", [True, False], ids=["announced", "told"])
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_activation_needs_no_database(network: str, announce: bool) -> None:
+    async with moves(network) as pool:
+        await pool.prepare()
+        database = ProcessFault(Part.DATABASE, How.STOPPED)
+        database.break_(pool.lab)
+        try:
+            await pool.run(B, announce)
+            if not announce:
+                call_agent("activate", {"vm": "moving"}, str(pool.lab.daemons.agent_socket(B)))
+            pool.reaches(B)
+        finally:
+            database.mend(pool.lab)
+        await pool.is_active()
+        await pool.finish()
+        pool.reaches(B)
+
+
+def gratuitous(op: int) -> Packet:
+    return Ether(src=VIF.mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=op,
+        hwsrc=VIF.mac,
+        hwdst=VIF.mac if op == 2 else "00:00:00:00:00:00",
+        psrc=VIF.addresses[0],
+        pdst=VIF.addresses[0],
+    )
+
+
+UNSOLICITED = (
+    Ether(src=VIF.mac, dst="33:33:00:00:00:01")
+    / IPv6(src="fd00::1", dst="ff02::1")
+    / ICMPv6ND_NA(tgt="fd00::1", R=0, S=0, O=1)
+    / ICMPv6NDOptDstLLAddr(lladdr=VIF.mac)
+)
+
+
+@pytest.mark.parametrize(
+    "announcement", [gratuitous(1), gratuitous(2), UNSOLICITED], ids=["ARP request", "ARP reply", "unsolicited NA"]
+)
+async def test_each_announcement_opens_the_port_and_is_delivered_once(announcement: Packet) -> None:
+    async with moves("vx", addresses=(*VIF.addresses, "fd00::1")) as pool:
+        await pool.prepare()
+        await pool.run(B, False)
+        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+        assert pool.send(VIF.id, announcement) == sorted(peer.id for peer in PEERS.values())
+        reached_by(pool, *HOSTS)
+        await pool.is_active()
+
+
+class Nic:
+    """What a host's NIC sends into the physical switch as the VIF."""
+
+    def __init__(self, lab: Lab, host: str) -> None:
+        port = switch_port(lab.spec, lab.spec.host(host), HOSTS[host].uplinks[0].members[0])
+
+        def listen() -> socket.socket:
+            found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+            found.bind((port, 0))
+            found.setblocking(False)
+            return found
+
+        self._socket = within(underlay_netns(lab.spec.name), listen)
+
+    def sent(self) -> list[bytes]:
+        frames = []
+        while True:
+            try:
+                frame, where = self._socket.recvfrom(2048)
+            except BlockingIOError:
+                return [f for f in frames if f[6:12] == bytes.fromhex(VIF.mac.replace(":", ""))]
+            if where[2] != socket.PACKET_OUTGOING:
+                frames.append(frame)
+
+
+@pytest.mark.parametrize("network", ["vlan", "native"])
+async def test_the_physical_switch_sees_the_mac_on_one_port_and_hears_of_the_move(network: str) -> None:
+    """A guest that announces nothing: the agent does, to the physical switch too."""
+    async with moves(network) as pool:
+        nic = Nic(pool.lab, B)
+        await pool.prepare()
+        await pool.run(B, False)
+        for state in ("held", "receiving"):
+            await pool.state(B, state)
+            for peer in PEERS.values():
+                assert pool.send(VIF.id, udp(VIF, peer.mac)) == []
+        await pool.run(A, False)
+        for peer in PEERS.values():
+            assert pool.send(VIF.id, udp(VIF, peer.mac)) == [peer.id]
+        assert nic.sent() == []
+        await pool.run(B, False)
+        await pool.state(B, "active")
+        await pool.until(
+            lambda: any(b"\x80\x35\x00\x01" in frame for frame in nic.sent()), "an announcement on the wire"
+        )
+        pool.reaches(B)
+        await silent_on(pool, A, back=B)
