@@ -253,7 +253,7 @@ class _Facts:
         if network.type is not NetworkType.VLAN:
             return network.type, network.mtu
         domain = self.domain_of[name]
-        shared = len(domain) == 1 if isinstance(domain, tuple) else False  # with all tags of the uplink, for a trunk
+        shared = sum(other == domain for other in self.domain_of.values()) > 1  # with other tags, for a trunk
         return network.type, network.mtu, network.uplink, name if shared else bool(network.tag)
 
     def policy(self, groups: tuple[str, ...], what: What) -> int:

@@ -56,13 +56,13 @@ def random_state(rng: Random) -> PoolState:
     for n in range(rng.randint(1, 3)):
         uplinks = (Uplink("up", ("eth1",)),) if rng.random() < 0.8 else ()
         hosts[f"h{n}"] = Host(f"h{n}", f"10.9.0.{n + 1}" if rng.random() < 0.9 else None, uplinks)
-    networks = {}
+    networks, tags = {}, rng.sample((0, 10, 20, 30), 4)  # one VLAN of an uplink is one network
     for n in range(rng.randint(1, 4)):
         kind = rng.choice(list(NetworkType))
         vlan = kind is NetworkType.VLAN
         networks[f"n{n}"] = Network(
             f"n{n}", kind, n + 1, 1400, None if kind is NetworkType.INTERNAL else 100 + n,
-            rng.choice((0, 10, 20)) if vlan else None, "up" if vlan else None,
+            tags[n] if vlan else None, "up" if vlan else None,
         )  # fmt: skip
     vifs, vms, groups = {}, {}, random_groups(rng)
     for n in range(rng.randint(2, 8)):
