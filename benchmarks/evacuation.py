@@ -76,7 +76,7 @@ async def measure(vms: int, vifs: int, period_ms: float) -> None:
         moving = [vif for vif in system.pool.vifs.values() if vif.vm != "peer"]
         streams = [(vif, lab.stream("peer/0", vif.id, period_ms=period_ms)) for vif in moving]
         await asyncio.sleep(1)
-        with system.undisturbed():
+        with system.undisturbed(forwarding_first=True):
             took = await asyncio.to_thread(evacuate, system)
             await asyncio.sleep(1)
         got = await asyncio.to_thread(gather, streams)

@@ -69,7 +69,7 @@ async def move(system: System, network: Network, to: str, pause_s: float) -> lis
     lab, mover = system.lab, f"{network.name}-mover"
     source = lab.where(mover) or ""
     names = {source: "source", to: "destination"}
-    with contextlib.ExitStack() as stack, system.undisturbed():
+    with contextlib.ExitStack() as stack, system.undisturbed(forwarding_first=True):
         streams = [
             (names.get(host, "third"), out, stack.enter_context(lab.stream(*pair)), pair[1])
             for host in HOSTS

@@ -24,7 +24,6 @@ from vnet.pool.rows import TABLE_OF, to_columns
 
 HOSTS = ("xen1", "xen2", "xen3")
 BATCH = 2000
-CONTROL_PRIORITY, FORWARDING_PRIORITY = 1, 2  # of SCHED_RR
 
 
 def mac_of(number: int) -> str:
@@ -87,10 +86,11 @@ class System(ABC):
         """Everything so far is programmed on every host of the lab."""
 
     @contextlib.contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """The lab's processes and this one go before all others on the machine, whose load is not what is measured; the
-        switches and the wires before the rest of the lab, as they would on hosts with processors of their own."""
-        self._schedule(os.SCHED_RR, CONTROL_PRIORITY, FORWARDING_PRIORITY)
+    def undisturbed(self, *, forwarding_first: bool = False) -> Iterator[None]:
+        """The lab's processes and this one go before all others on the machine, whose load is not what is measured; with
+        `forwarding_first` the switches and the wires before the rest of the lab, as on hosts with processors of their own: where
+        frames are counted, those that only waited for a processor are not what is measured either."""
+        self._schedule(os.SCHED_RR, 1, 2 if forwarding_first else 1)
         try:
             yield
         finally:

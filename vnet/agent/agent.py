@@ -160,13 +160,14 @@ class Agent:
                 self.reports.soon()  # a port that is gone needs no flows to be silent
             taken, watches = self.reports.take(), self.watcher.take()
             left, self.bindings.left = self.bindings.left, {}
-            mods, on_uplinks = self.flows.want(self.compiler.compile()), self.uplinks.want(self.ovs)
+            mods = self.flows.want(self.compiler.compile())
             self.flows.start()
             pushing = self._spawn(self.flows.push(mods, at_once=at_once))
             self._look.set()
             if at_once:
                 await asyncio.sleep(0)  # the flows leave first: the switch will soon be done with the port
                 self.bindings.send_decided()
+            on_uplinks = self.uplinks.want(self.ovs)
             pushed = await pushing
             self.rows.kick(self.bindings.ports)
             if pushed:
