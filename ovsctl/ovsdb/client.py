@@ -287,9 +287,8 @@ class Client:
         least_s, most_s = self._backoff_s
         wait_s, remotes, met = least_s, self._remotes, None
         while True:
-            if met is None:
-                met = await find(remotes, self._wanted_server)
-                assert met is not None  # noqa: S101 - for the type checker
+            if met is None and (met := await find(remotes, self._wanted_server)) is None:
+                continue  # which a search that nothing ends never says
             remotes = [remote for remote in remotes if remote is not met.remote] + [met.remote]
             if await self._took_up(met):
                 wait_s = least_s

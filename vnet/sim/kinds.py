@@ -211,6 +211,7 @@ class _Facts:
         self._cidrs = _cidrs(state)
         self._hosts = {name: self._host(name) for name in state.hosts}
         self._networks = {name: self._network(name) for name in state.networks}
+        self._ranges: dict[What, frozenset[str]] = {}
         self._policies: dict[tuple[tuple[str, ...], What], int] = {}
 
     def key(self, vif: Vif) -> _Key:
@@ -266,8 +267,12 @@ class _Facts:
 
     def ranges(self, what: What) -> frozenset[str]:
         """The ranges of addresses that rules about a protocol and port name."""
-        rules = (rule for group in self.pool.state.groups.values() for rule in group.rules)
-        return frozenset(rule.cidr for rule in rules if rule.cidr is not None and _about(rule, what))
+        found = self._ranges.get(what)
+        if found is None:
+            rules = (rule for group in self.pool.state.groups.values() for rule in group.rules)
+            found = frozenset(rule.cidr for rule in rules if rule.cidr is not None and _about(rule, what))
+            self._ranges[what] = found
+        return found
 
     def _within(self, vif: Vif) -> tuple[frozenset[str], ...]:
         if not self._cidrs:

@@ -266,7 +266,6 @@ class _Way(NamedTuple):
 def _follow(
     pool: SimPool, source: str | Station, target: str | None, frame: bytes, title: str, aside: bool = False
 ) -> Generator[Question, Answer, LiveLeg]:
-    hosts = {host.bridge: host for host in pool.hosts.values()}
     waiting = deque((_Way(pool.entrance(source, frame), True, True, ""),))
     hops: list[LiveHop] = []
     twin: list[str] = []
@@ -277,7 +276,7 @@ def _follow(
         arrival, by_twin, by_real, sender = waiting.popleft()
         notes, emitted = arrival.switch.trace(arrival.frame, arrival.port, arrival.tunnel)
         ways = [(one, by_twin, by_real) for one in emitted]
-        host = hosts.get(arrival.switch)
+        host = pool.host_of(arrival.switch)
         if host is not None and by_real:
             asked = Asked(pool, host, arrival, notes, emitted, sender)
             hop, kept, extra = asked.compare((yield asked.question))

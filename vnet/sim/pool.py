@@ -76,6 +76,7 @@ class SimPool:
         self._by_vtep: dict[int, tuple[SimHost, bool]] = {}  # with whether it is IPv6
         self._vtep: dict[str, int] = {}
         self._index = StateIndex(self.state)
+        self._host_of: dict[Switch, SimHost] = {}
         self._links: dict[Switch, Callable[[Emitted, Trail], Arrival | None]] = {}
         self._items: list[Delivery] = []
         self._lost: list[Loss] = []
@@ -110,11 +111,13 @@ class SimPool:
         vteps = {h.name: ip_address(h.address) for h in state.hosts.values() if h.address is not None}
         self._vtep = {name: int(address) for name, address in vteps.items()}
         self._by_vtep = {int(address): (self.hosts[name], address.version == 6) for name, address in vteps.items()}
-        self._links = {}
+        self._links, self._host_of = {}, {}
         self._index = StateIndex(state)
         for host in self.hosts.values():
             host.program(state, self._index)
             for switch, uplink in host.switches():
+                if not uplink:
+                    self._host_of[switch] = host
                 self._links[switch] = self._from_uplink(host, uplink) if uplink else self._from_host(host)
         self._wire()
 
@@ -505,7 +508,7 @@ class SimPool:
 
     def host_of(self, switch: Switch) -> SimHost | None:
         """The host whose br-int a switch is; None for any other switch."""
-        return next((host for host in self.hosts.values() if next(host.switches())[0] is switch), None)
+        return self._host_of.get(switch)
 
     def switches(self) -> Iterator[Switch]:
         """Every switch of the pool, physical ones included."""
