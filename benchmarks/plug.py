@@ -2,8 +2,9 @@
 
 `python -m benchmarks.plug [--sizes 6 5000] [--pool 50000]`. A 1 ms stream from a VM on another host already runs to the VIF, and
 one from the VIF back begins; the figures are when both have arrived for the first time. plug_ms: the VIF was created half a
-second before; create_plug_ms: created and plugged in one go, from the create call. unplug_ms: from the del-port call until the
-sender's host sends no more.
+second before; awaited_ms: it was awaited on its host since then, and the port asks for the number it is awaited under, of which
+OVN knows nothing; create_plug_ms: created and plugged in one go, from the create call. unplug_ms: from the del-port call until
+the sender's host sends no more.
 """
 
 from __future__ import annotations
@@ -18,26 +19,32 @@ from benchmarks.systems import NETWORK, SYSTEMS, Network, NetworkType, System, p
 POOL_NETWORKS = 500
 PLUGS = 7
 PAUSE_S = 0.5
+WAYS = ("plug_ms", "awaited_ms", "create_plug_ms")
 QUIET_FRAMES = 40  # ms without a frame through the tunnel
 FIGURES = {
     "plug_ms": Figure("plug_ms", "ms", reach=2),
+    "awaited_ms": Figure("awaited_ms", "ms", reach=2),
     "create_plug_ms": Figure("create_plug_ms", "ms", reach=2),
     "unplug_ms": Figure("unplug_ms", "ms"),
 }
 
 
-async def first_frames(system: System, number: int, pause_s: float) -> dict[str, float]:
-    """Creates and, `pause_s` later, plugs one VIF on xen2 while xen1's VM streams to it; times in ms."""
+async def first_frames(system: System, number: int, figure: str) -> dict[str, float]:
+    """Creates and plugs one VIF on xen2, as `figure` says, while xen1's VM streams to it; times in ms."""
     lab = system.lab
     vif = system.pool.vifs[f"new{number}/0"]
     port = await asyncio.to_thread(system.make_port, f"new{number}", "xen2")
     to = lab.stream("peer/0", vif.id)
     await asyncio.sleep(0.2)
     created = time.monotonic_ns()
-    await system.create(vif)
+    if figure == "awaited_ms":
+        ofport = await system.expect(vif)
+        port |= {} if ofport is None else {"ofport_request": ofport}
+    else:
+        await system.create(vif)
     created_ms = (time.monotonic_ns() - created) / 1e6
-    if pause_s:
-        await asyncio.sleep(pause_s)
+    if figure != "create_plug_ms":
+        await asyncio.sleep(PAUSE_S)
     back = lab.stream(vif.id, "peer/0")  # from now on: what waits in the port is not what is measured
     called = await system.add_port(port, "xen2")
     for _ in range(400):
@@ -52,9 +59,10 @@ async def first_frames(system: System, number: int, pause_s: float) -> dict[str,
     to.stop()
     back.stop()
     gone = await remove(system, number)
-    if pause_s:
-        return {"plug_ms": (done - called) / 1e6, "unplug_ms": gone}
-    return {"create_plug_ms": created_ms + (done - called) / 1e6}
+    took = (done - called) / 1e6
+    if figure == "create_plug_ms":
+        return {figure: created_ms + took}
+    return {figure: took} | ({"unplug_ms": gone} if figure == "plug_ms" else {})
 
 
 async def remove(system: System, number: int) -> float:
@@ -79,10 +87,10 @@ async def remove(system: System, number: int) -> float:
 
 async def measure(name: str, vifs: int, networks: int, plugs: int) -> dict[str, float]:
     """Medians over `plugs` plugs, on a pool with `vifs` VIFs in all."""
-    vms = [("peer", "xen1"), ("first", "xen2"), *((f"new{n}", "xen2") for n in range(2 * plugs + 1))]
+    vms = [("peer", "xen1"), ("first", "xen2"), *((f"new{n}", "xen2") for n in range(3 * plugs + 1))]
     pool = pool_of(vms, NETWORK)
     async with running(name, pool) as system:
-        for n in range(2 * plugs + 1):
+        for n in range(3 * plugs + 1):
             await system.delete(pool.vifs[f"new{n}/0"])
         for vm in ("peer", "first"):
             await asyncio.to_thread(system.lab.start, vm)
@@ -93,8 +101,8 @@ async def measure(name: str, vifs: int, networks: int, plugs: int) -> dict[str, 
         await system.settled()
         await asyncio.sleep(1)
         with system.undisturbed():
-            await first_frames(system, 0, PAUSE_S)  # the first pays for what is loaded once
-            found = [await first_frames(system, n, PAUSE_S if n % 2 else 0) for n in range(1, 2 * plugs + 1)]
+            await first_frames(system, 0, "plug_ms")  # the first pays for what is loaded once
+            found = [await first_frames(system, n + 1, WAYS[n % 3]) for n in range(3 * plugs)]
     samples = {key: [one[key] for one in found if key in one] for key in FIGURES}
     return {key: median(values) for key, values in samples.items()}
 

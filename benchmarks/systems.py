@@ -12,6 +12,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Operation, Select, Update, by_uuid
@@ -68,6 +69,11 @@ class System(ABC):
     @abstractmethod
     async def create(self, vif: Vif) -> None:
         """The VIF exists; no port yet."""
+
+    async def expect(self, vif: Vif) -> int | None:
+        """The VIF exists, and its port is going to be added where it is wanted; what that is to ask for as its number, if anything."""
+        await self.create(vif)
+        return None
 
     @abstractmethod
     async def delete(self, vif: Vif) -> None: ...
@@ -173,6 +179,15 @@ class Vnet(System):
 
     async def create(self, vif: Vif) -> None:
         await self._client.transact(Insert("Vif", to_columns(vif)))
+
+    async def expect(self, vif: Vif) -> int | None:
+        await self.create(replace(vif, awaited=True))
+        for _ in range(400):
+            (rows,) = await self._client.transact(Select("Binding", (("vif", "==", vif.id),), ("ofport",)))
+            if rows:
+                return int(rows[0]["ofport"])
+            await asyncio.sleep(0.01)
+        raise TimeoutError(f"VIF {vif.id} is not awaited")
 
     async def delete(self, vif: Vif) -> None:
         await self._client.transact(Delete("Vif", (("id", "==", vif.id),)))

@@ -56,12 +56,14 @@ class Reason(_Answer, frozen=True, kw_only=True):
 
 
 class Place(_Answer, frozen=True, kw_only=True):
-    """Where a VIF is: `defined` (no host has it), `claimed` (a host has its port), `ready` (packets reach it)."""
+    """Where a VIF is: `defined` (no host has it), `awaited` (a host is programmed for it, but its port is not there), `claimed` (a
+    host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request."""
 
-    state: Literal["defined", "claimed", "ready"]
+    state: Literal["defined", "awaited", "claimed", "ready"]
     host: str | None = None
     since: str | None = None
     why: list[Reason] = []
+    ofport: int | None = None
 
 
 class Migration(_Answer, frozen=True, kw_only=True):
@@ -191,11 +193,13 @@ class Vif(_Answer, frozen=True, kw_only=True):
     owner: str
     place: Place
     security_groups: list[str] = []
+    awaited: bool = False
     migration: Migration | None = None
 
 
 class VifSpec(_Struct, frozen=True, kw_only=True):
-    """A VIF as a toolstack makes it. The MAC is allocated and kept if left out; the VM is made if there is none."""
+    """A VIF as a toolstack makes it. The MAC is allocated and kept if left out; the VM is made if there is none. awaited: its host
+    is programmed before its port is there, see `plug`."""
 
     network: str
     mac: str | None = None
@@ -206,6 +210,7 @@ class VifSpec(_Struct, frozen=True, kw_only=True):
     trunk: list[int] | Rest | None = None
     host: str | None = None
     security_groups: list[str] | None = None
+    awaited: bool = False
 
 
 class NewVif(VifSpec, frozen=True, kw_only=True):
@@ -239,6 +244,7 @@ class Binding(_Answer, frozen=True, kw_only=True):
     since: str | None
     security_groups: list[str] = []
     moved: bool = False
+    ofport: int | None = None
 
 
 class Event(_Answer, frozen=True, kw_only=True):
@@ -257,10 +263,15 @@ class Event(_Answer, frozen=True, kw_only=True):
 
 
 class PlugCall(_Struct, frozen=True, kw_only=True):
-    """host: where it is to run. wait_s: how long to wait for it to be ready."""
+    """host: where it is to run. wait_s: how long to wait for it to be ready.
+
+    awaited: have all hosts programmed before its port is there, and wait for that only; `place` then says in `ofport` what the
+    port is to ask for. It stays so, also while the port is away, until `unplug`.
+    """
 
     host: str
     wait_s: float = 0.0
+    awaited: bool = False
 
 
 class GroupsCall(_Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ from vnet.compile import (
 )
 from vnet.lab import Lab
 from vnet.lab.daemons import call_async
-from vnet.model import BindingState, PoolState
+from vnet.model import PoolState
 from vnet.pool.database import PoolDatabase
 from vnet.pool.errors import PoolError
 
@@ -96,7 +96,9 @@ async def _on_uplinks(lab: Lab, host: str) -> list[str]:
 def _host_differences(
     lab: Lab, state: PoolState, host: str, replica: Replica, found: list[LocalPort], flows: list[Flow]
 ) -> Iterator[str]:
-    ports = {port.vif: port.ofport for port in found if port.vif is not None and port.ofport is not None}
+    awaited = {vif: b.ofport for (vif, at), b in state.bindings.items() if at == host and not b.plugged}
+    plugged = {port.vif: port.ofport for port in found if port.vif is not None and port.ofport is not None}
+    ports = awaited | plugged
     devices = {port.name: port.ofport for port in found if port.vif is None and port.ofport is not None}
     view = HostView.of(state, host, ports, devices)
     for change in FlowTable.diff(FlowTable(flat(compile_flows(view))), FlowTable(flows)):
@@ -104,20 +106,22 @@ def _host_differences(
     rows = ovs_rows(view, Switch(BRIDGE, lab.ovs(host).datapath_type))
     yield from (f"{host}: to be made good: {change}" for change in vswitch.plan(rows, replica, OWNER))
     mtus = {port.vif: port.mtu_request or port.mtu for port in found}
-    yield from (f"{host}: MTU of {v} is {mtus[v]}" for v, mtu in vif_mtus(view).items() if mtus[v] != mtu)
+    yield from (
+        f"{host}: MTU of {v} is {mtus[v]}" for v, mtu in vif_mtus(view).items() if v in plugged and mtus[v] != mtu
+    )
 
 
 def _database_differences(state: PoolState, plugged: set[tuple[str, str]]) -> Iterator[str]:
     for (vif, host), binding in state.bindings.items():
         if vif not in state.vifs:
             yield f"binding of {vif}, which is gone, to {host}"
-        elif (vif, host) not in plugged:
-            yield f"{vif} is bound to {host}, which has no port of it"
+        elif ((vif, host) in plugged) is not binding.plugged:
+            yield f"{vif} is {binding.state.value} on {host}, which has {'a' if (vif, host) in plugged else 'no'} port of it"
         elif copied(binding, state.vifs[vif]) != binding:
             yield f"the binding of {vif} to {host} says of it what no longer holds"
-        elif not binding.ready:
-            yield f"{vif} is not ready on {host}"
-        elif binding.state is not BindingState.ACTIVE and state.vifs[vif].incoming != host:
+        elif binding.ready is not binding.plugged:
+            yield f"{vif} is {'ready' if binding.ready else 'not ready'} on {host}"
+        elif binding.state.moving and state.vifs[vif].incoming != host:
             yield f"{vif} is {binding.state.value} on {host}, and is not moving there"
     for vif, host in plugged:
         if vif in state.vifs and vif not in {v for v, _ in state.bindings}:

@@ -34,11 +34,14 @@ from vnet.agent.uplinks import UplinkKeeper
 from vnet.agent.watching import Watcher
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.model import AgentStatus, BindingState
+from vnet.model.values import MIN_RESERVED_OFPORT
 
 T = TypeVar("T")
 
 HEARTBEAT_S = 5.0
 TRIM_AFTER_S = 2.0
+# How long what nobody waits for stays undone: the port of an awaited VIF has come, and what it takes is forwarding.
+LEISURE_S = 0.01
 ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see bindings.RELAY_S
 
 
@@ -151,7 +154,8 @@ class Agent:
         while True:
             await self._work.wait()
             self._work.clear()
-            self.bindings.decide_touched()
+            for vif in self.bindings.decide_touched():
+                self._place(vif)
             await asyncio.sleep(0)  # what the switch has said of a new port meanwhile is worked out along with the rest
             at_once, self._at_once = self._at_once, False
             if not at_once:
@@ -250,7 +254,7 @@ class Agent:
         ):
             return
         known = self.compiler.view.binding(new["network"], new["vif"], self.me)
-        if known is not None and known.state is not BindingState.ACTIVE:
+        if known is not None and known.state.moving:
             self.bindings.announce.add(new["vif"])
             self.bindings.arrived.add(new["vif"])
 
@@ -261,14 +265,20 @@ class Agent:
                 # The next port of that name may be another VIF's: its number is not known until the switch says it.
                 self.flows.ports.pop(change.old["name"], None)
         if any(change.table in ("Bridge", "Port", "Interface") for change in batch):
-            self._read_ports()
-            self._wake()
+            self._wake_for_ports()
 
     def _ports_told(self) -> None:
         """The switch has a new port, before it is done with it: flows that are sent at once arrive before its first packet."""
-        self._read_ports()
-        self._at_once = True
-        self._wake()
+        self._at_once = self._wake_for_ports() or self._at_once
+
+    def _wake_for_ports(self) -> bool:
+        """Reads the ports anew and has everything else follow; whether that is urgent."""
+        urgent = self._read_ports()
+        if urgent:
+            self._wake()
+        else:
+            asyncio.get_running_loop().call_later(LEISURE_S, self._wake)
+        return urgent
 
     def _compile_for_new_ports(self) -> None:
         """A switch has come: its flows are compared with those of the ports that it says it has."""
@@ -276,27 +286,44 @@ class Agent:
         self.flows.want(self.compiler.compile())
         self._wake()
 
-    def _read_ports(self) -> None:
-        """Folds what the switch says of its ports into the compiler."""
+    def _read_ports(self) -> bool:
+        """Folds what the switch says of its ports into the compiler. False if all that it says is that awaited VIFs' have come or
+        gone, for which nothing is to be programmed."""
         if self._ovs is None:
-            return
+            return False
         found = read_ports(self._ovs, self.options.switch.bridge, self.flows.ports)
         vifs = vif_ports(found)
-        before = self.bindings.ports
+        before, taken = self.bindings.ports, self.bindings.taken
+        self.bindings.ports = vifs
+        self.bindings.taken = frozenset(port.ofport for port in found if port.ofport is not None)
+        others = changed = False
         for vif in before.keys() | vifs.keys():
             if before.get(vif) != vifs.get(vif):
-                port = vifs.get(vif)
-                self.compiler.set_port(vif, port.ofport if port else None)
+                changed = True
+                others |= self._place(vif) or vif not in self.compiler.view.ports
                 self.bindings.touched.add(vif)
                 if (known := self.compiler.view.vifs.get(vif)) is not None:
                     self.reports.changed.add((known.network, vif))
-        self.bindings.ports = vifs
+        if any(ofport >= MIN_RESERVED_OFPORT for ofport in taken ^ self.bindings.taken):
+            for vif in self.pool.mine:  # a port may have taken a number that another VIF's was to have
+                others |= self._place(vif)
         self.uplinks.changed()
         devices = {port.name: port.ofport for port in found if port.vif is None}
         if devices != self.compiler.view.devices:
             self.reports.wait_for_push()
+            others = True
         for name in self.compiler.view.devices.keys() | devices.keys():
             self.compiler.set_device(name, devices.get(name))
+        return others or not changed
+
+    def _place(self, vif: str) -> bool:
+        """Folds under which number a VIF is here: its port's, or while that is not known the one it is awaited under. Whether that
+        is another than before."""
+        port, before = self.bindings.ports.get(vif), self.compiler.view.ports.get(vif)
+        known = port.ofport if port is not None else None
+        ofport = self.bindings.awaited_ofport(vif) if known is None else known
+        self.compiler.set_port(vif, ofport)
+        return ofport != before
 
     def _packet_in(self, message: PacketIn) -> None:
         """A moving VIF announced itself: the switch has opened its port already, now everybody else hears. Or it is a probe."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Set
 from dataclasses import replace
 from typing import Any
 
 from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, Select, TransactError
 from vnet.agent import writes
-from vnet.agent.claims import Act, Decision, copied, decide
+from vnet.agent.claims import Act, Decision, awaited, copied, decide
 from vnet.agent.pool import PoolFold
 from vnet.agent.ports import LocalPort
 from vnet.logs import about
 from vnet.model import Binding, BindingState, LockingMode, Vif
+from vnet.model.values import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ RETRY_S = 0.2
 RELAY_S = 1.0
 # How long a VIF that moved here may go on with TCP connections whose beginning this host's connection tracking has not seen.
 PICKUP_S = 300.0
+RESERVED = MAX_RESERVED_OFPORT + 1 - MIN_RESERVED_OFPORT
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Note = Callable[[str, str, Binding], None]
@@ -60,6 +62,8 @@ class Bindings:
         self._settling: set[str] = set()
         self._leaving: set[str] = set()
         self.ports: dict[str, LocalPort] = {}  # by VIF id
+        self.taken: Set[int] = frozenset()  # the ofports of all ports on the bridge
+        self._reserved = now_ms()  # how many numbers were given before, which an agent that starts does not know
         self.touched: set[str] = set()  # VIFs to decide about
         self.announce: set[str] = set()  # VIFs that moved here without a word of their own
         self.arrived: set[str] = set()  # VIFs that moved here, of which the physical network is to hear again
@@ -69,13 +73,14 @@ class Bindings:
         self.incomplete: set[str] = set()  # VIFs that the pool was asked about and has not answered for
         self._asked: set[str] = set()
 
-    def decide_touched(self) -> None:
-        """Decides about every VIF that something changed about."""
-        touched, self.touched = self.touched, set()
+    def decide_touched(self) -> list[str]:
+        """Decides about every VIF that something changed about, and says which those are."""
+        touched, self.touched = sorted(self.touched), set()
         self._deciding = True
-        for vif in sorted(touched):
+        for vif in touched:
             self._decide(vif)
         self._deciding = False
+        return touched
 
     def send_decided(self) -> None:
         """Has the database hear what `decide_touched` decided."""
@@ -96,7 +101,8 @@ class Bindings:
         vif = view.vifs.get(vif_id)
         # A network's row comes before its bindings: claiming in between would take a VIF from the host that runs it.
         known = vif is not None and vif.network in view.networks and vif.network in self._pool.asked_networks
-        if vif_id in self.ports and not known and vif_id not in self._asked:
+        here = vif_id in self.ports or (vif is not None and awaited(self._pool.me, vif))
+        if here and not known and vif_id not in self._asked:
             self.incomplete.add(vif_id)
             return
         self._asked.discard(vif_id)
@@ -143,6 +149,8 @@ class Bindings:
             self._decided(self._binding(vif, decision.state))
         elif decision.act is Act.ACTIVATE:
             self.set_state(vif.id, BindingState.ACTIVE, announced=False)
+        elif decision.act is Act.BECOME and mine is not None:
+            self._decided(replace(mine, state=decision.state, since=self._now_ms()))
         elif decision.act is Act.COPY and mine is not None:
             self._copy(vif.id)
         elif decision.act is Act.RELEASE and mine is not None:
@@ -183,7 +191,30 @@ class Bindings:
             moved=state is BindingState.HELD and bool(vif.groups),
             unlocked=vif.locking_mode is LockingMode.UNLOCKED,
             since=self._now_ms(),
+            ofport=self._reserve(vif) if awaited(self._pool.me, vif) else 0,
         )
+
+    def _reserve(self, vif: Vif) -> int:
+        """An ofport for a VIF's port to ask for: the one it has, or the next that is free. They go round, so that one that was
+        given up is not another VIF's for long."""
+        held = {**self._pool.mine, **self._pool.overlay}
+        if (mine := held.get(vif.id)) is not None and mine.ofport:
+            return mine.ofport
+        unusable = self.taken | {binding.ofport for binding in held.values()}
+        for _ in range(RESERVED):
+            self._reserved += 1
+            ofport = MIN_RESERVED_OFPORT + self._reserved % RESERVED
+            if ofport not in unusable:
+                return ofport
+        raise RuntimeError(f"this host has {RESERVED} VIFs awaited")
+
+    def awaited_ofport(self, vif_id: str) -> int | None:
+        """The ofport under which a VIF is programmed whose port is awaited here, or has not said its own yet."""
+        vif = self._pool.compiler.view.vifs.get(vif_id)
+        mine = self._pool.overlay.get(vif_id) or self._pool.mine.get(vif_id)
+        if vif is None or mine is None or not awaited(self._pool.me, vif) or mine.ofport in self.taken:
+            return None
+        return mine.ofport or None
 
     def set_state(self, vif_id: str, state: BindingState, *, announced: bool) -> bool:
         """Opens the port of a VIF that is moving here: at once on this host. False if it is not moving here.
@@ -195,7 +226,7 @@ class Bindings:
         mine = view.binding(vif.network, vif_id, self._pool.me) if vif else None
         if mine is None:
             return False
-        if mine.state not in (state, BindingState.ACTIVE):
+        if mine.state.moving and mine.state is not state:
             if state is BindingState.ACTIVE:
                 self.arrived.add(vif_id)
                 if not announced:
@@ -249,7 +280,7 @@ class Bindings:
     def _settles(self, vif_id: str) -> Binding | None:
         """This host's binding of a VIF that has moved here of late, as the database has it."""
         mine = self._pool.mine.get(vif_id)
-        return mine if mine is not None and mine.moved and mine.state is BindingState.ACTIVE else None
+        return mine if mine is not None and mine.moved and not mine.state.moving else None
 
     async def _settle(self, vif_id: str) -> None:
         """Takes back that a VIF has moved here of late, PICKUP_S after it became active: its connections are known by then.

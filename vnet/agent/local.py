@@ -107,8 +107,11 @@ class LocalSocket:
             change = Mutate("Interface", by_uuid(present.uuid), (("external_ids", "insert", {IFACE_ID: vif}),))
             await self._agent.ovs_client.transact(change)
         else:
+            interface: dict[str, object] = {"name": device, "external_ids": {IFACE_ID: vif}}
+            if (ofport := self._agent.bindings.awaited_ofport(vif)) is not None:
+                interface["ofport_request"] = ofport
             await self._agent.ovs_client.transact(
-                Insert("Interface", {"name": device, "external_ids": {IFACE_ID: vif}}, "iface"),
+                Insert("Interface", interface, "iface"),
                 Insert("Port", {"name": device, "interfaces": frozenset({NamedUuid("iface")})}, "port"),
                 Mutate("Bridge", by_uuid(rows[0].uuid), (("ports", "insert", frozenset({NamedUuid("port")})),)),
                 Mutate("Open_vSwitch", (), (("next_cfg", "+=", 1),)),

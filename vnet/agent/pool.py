@@ -19,7 +19,19 @@ from vnet.pool.writes import by_key
 # What peers must know of a binding. Left out is what is only said to the controller: were it here, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
 # every agent at every heartbeat of any.
-BINDING_COLUMNS = ("vif", "host", "network", "mac", "epoch", "state", "addresses", "unlocked", "groups", "moved")
+BINDING_COLUMNS = (
+    "vif",
+    "host",
+    "network",
+    "mac",
+    "epoch",
+    "state",
+    "addresses",
+    "unlocked",
+    "groups",
+    "moved",
+    "ofport",
+)
 SAID_ELSEWHERE = {"ready": False, "acked": frozenset(), "since": 0}
 
 Where = tuple[tuple[str, str, Any], ...] | bool

@@ -161,7 +161,9 @@ class Reporter:
         operations: list[Operation] = []
         vif = view.vifs.get(vif_id)
         mine = self._pool.mine.get(vif_id)
-        if vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
+        if mine is not None and mine.state is BindingState.AWAITED:
+            self._ready.pop(vif_id, None)  # it is once its port has come
+        elif vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
             if self._needs_devices(network):
                 return None
             where = self._pool.locate(mine)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
-from vnet.model import AgentStatus, Binding, Event
+from vnet.model import AgentStatus, Binding, BindingState, Event
 from vnet.pool.rows import to_columns
 
 
@@ -20,6 +20,8 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> l
     """
     if actual is not None and actual.epoch == decided.epoch:
         state = {"state": decided.state.value, "since": decided.since}
+        if decided.state is BindingState.AWAITED:
+            state["ready"] = False
         return [Update("Binding", _still(decided, mine), state)]
     take: list[Operation] = [
         Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),

@@ -12,7 +12,14 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 Column = tuple[str, Callable[[Any], object]]
-_COLOURS = {"ready": "green", "claimed": "yellow", "defined": "yellow", "alive": "green", "silent": "red"}
+_COLOURS = {
+    "ready": "green",
+    "awaited": "yellow",
+    "claimed": "yellow",
+    "defined": "yellow",
+    "alive": "green",
+    "silent": "red",
+}
 
 
 def output_option(function: F) -> F:

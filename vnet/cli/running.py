@@ -188,6 +188,7 @@ def _vif(one: api.Vif) -> Vif:
         incoming=one.incoming,
         owner=Owner(one.owner),
         groups=tuple(one.security_groups),
+        awaited=one.awaited,
     )
 
 
@@ -206,4 +207,5 @@ def _binding(one: api.Binding, vif: Vif) -> Binding:
         ready=one.ready,
         groups=tuple(one.security_groups),
         moved=one.moved,
+        ofport=one.ofport or 0,
     )

@@ -137,7 +137,7 @@ def vif_filters(function: Any) -> Any:
     """The filters of a list of VIFs."""
     for name in ("vm", "network", "host"):
         function = click.option(f"--{name}", metavar="NAME", help=f"Only of this {name}.")(function)
-    states = click.Choice(["defined", "claimed", "ready"])
+    states = click.Choice(["defined", "awaited", "claimed", "ready"])
     return click.option("--state", type=states, help="Only in this state.")(function)
 
 

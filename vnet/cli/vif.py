@@ -42,6 +42,7 @@ def _trunk(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--trunk", callback=_trunk, metavar="TAGS", help="all, or tags as 10,20.")
 @click.option("--security-group", "groups", multiple=True, metavar="NAME", help="Repeat for several.")
 @click.option("--host", metavar="NAME", help="Where it is to run; left out, wherever it is plugged.")
+@click.option("--awaited", is_flag=True, help="With --host: program all hosts before its port is there.")
 @output_option
 def create(id: str | None, addresses: tuple[str, ...], groups: tuple[str, ...], output: str, **given: Any) -> None:
     """Make a VIF. Making the same one again changes nothing."""
@@ -96,22 +97,25 @@ def delete(id: str) -> None:
 @click.option(
     "--wait", "wait_s", type=float, default=0.0, metavar="SECONDS", help="With --host: wait until it is ready."
 )
+@click.option("--awaited", is_flag=True, help="With --host: program all hosts before its port is there.")
 @socket_option
 @output_option
-def plug(id: str, port: str | None, host: str | None, wait_s: float, socket: str, output: str) -> None:
+def plug(id: str, port: str | None, host: str | None, wait_s: float, awaited: bool, socket: str, output: str) -> None:
     """Plug a VIF, on this host (--port) or by the controller (--host)."""
     if (port is None) == (host is None):
         raise click.UsageError("say either --port DEVICE or --host NAME")
     if host is not None:
         with connected() as client:
-            emit(client.plug_vif(id, host, wait_s=wait_s), output, VIFS)
+            emit(client.plug_vif(id, host, wait_s=wait_s, awaited=awaited), output, VIFS)
         return
     _local("plug", {"vif": id, "port": port or ""}, socket, output)
 
 
 @vif.command()
 @click.argument("id")
-@click.option("--dead-host", is_flag=True, help="By the controller: forget the VIF on hosts that do not report.")
+@click.option(
+    "--dead-host", is_flag=True, help="By the controller: want it nowhere, and forget it on hosts that do not report."
+)
 @socket_option
 @output_option
 def unplug(id: str, dead_host: bool, socket: str, output: str) -> None:

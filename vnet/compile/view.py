@@ -142,7 +142,7 @@ class HostView:
 
     def _settle(self, network: str, vif: str) -> None:
         states = [binding.state for binding in self._bindings[network].get(vif, {}).values()]
-        if len(states) > 1 or BindingState.HELD in states or BindingState.RECEIVING in states:
+        if len(states) > 1 or any(state.moving for state in states):
             self._unsettled[network].add(vif)
         else:
             self._unsettled[network].discard(vif)

@@ -102,8 +102,11 @@ def make_vif(view: PoolView, id: str | None, spec: api.VifSpec) -> Outcome:
             host=spec.host or _vm_host(state, spec.vm),
             owner=Owner.TOOLSTACK,
             groups=groups or (),
+            awaited=spec.awaited,
         )
     )
+    if vif.awaited and vif.host is None:
+        raise Invalid("awaited", "awaited: a VIF is awaited where it is wanted: say on which host", "host")
     _check_vif(view, vif, network)
     new_vm = vif.vm is not None and vif.vm not in state.vms
     vm = (Insert(checked(lambda: Vm(vif.vm or "", spec.host, Owner.TOOLSTACK))),) if new_vm else ()

@@ -60,7 +60,7 @@ def vif_migration(view: PoolView, vif: Vif) -> Migration:
 
 def unit_migration(view: PoolView, unit: Sequence[Vif]) -> Migration:
     """How far the migration of a unit is. VIFs that run nowhere come along at the end and hold nobody up."""
-    parts = [vif_migration(view, vif) for vif in unit if view.bindings_of.get(vif.id)]
+    parts = [vif_migration(view, vif) for vif in unit if _plugged(view, vif)]
     if not parts:
         return Migration(Phase.NONE)
     phase = min(part.phase for part in parts)
@@ -82,7 +82,7 @@ def prepare(view: PoolView, unit: Sequence[Vif], to: str, *, force: bool = False
     (`force`: a dead destination is accepted; it may come up later).
     """
     here = {vif.id: view.location(vif.id) for vif in unit}
-    if not any(at.current for at in here.values()):
+    if not any(at.current and at.current.plugged for at in here.values()):
         raise Conflict("not-running", f"{_names(unit)}: runs on no host, so there is nothing to migrate")
     if runs_on(view, unit, to):
         return ()
@@ -130,7 +130,7 @@ def finish(
     changes: list[RowChange] = []
     for vif in moving:
         status = vif_migration(view, vif)
-        if view.bindings_of.get(vif.id) and status.phase < Phase.ACTIVE:
+        if _plugged(view, vif) and status.phase < Phase.ACTIVE:
             changes += _take_over(view, vif, status, now_ms, force)
         elif force:
             changes += _forget_dead(view, vif)
@@ -186,11 +186,17 @@ def units_on(view: PoolView, host: str) -> list[tuple[Vif, ...]]:
     found: dict[tuple[str, ...], tuple[Vif, ...]] = {}
     for id, bindings in view.bindings_of.items():
         vif = view.state.vifs.get(id)
-        if vif is None or host not in bindings or _host(Location.of(list(bindings.values())).current) != host:
+        current = Location.of(list(bindings.values())).current
+        if vif is None or current is None or current.host != host or not current.plugged:
             continue
         unit = view.vifs(vif.vm) if vif.vm is not None else (vif,)
         found[tuple(member.id for member in unit)] = unit
     return [found[key] for key in sorted(found)]
+
+
+def _plugged(view: PoolView, vif: Vif) -> bool:
+    """Whether any host has the VIF's port."""
+    return any(binding.plugged for binding in view.bindings_of.get(vif.id, {}).values())
 
 
 def _obstacle(view: PoolView, vif: Vif, host: str) -> str | None:
@@ -253,7 +259,7 @@ def _advance(
     for vif in unit:
         part = vif_migration(view, vif)
         held = _held(view.location(vif.id), vif)
-        if vif.incoming is None or part.phase >= goal or not view.bindings_of.get(vif.id):
+        if vif.incoming is None or part.phase >= goal or not _plugged(view, vif):
             continue
         if held is None or (part.phase < Phase.PREPARED and not force):
             raise Conflict("not-prepared", f"VIF {vif.id} is not prepared: {'; '.join(part.waiting)}")

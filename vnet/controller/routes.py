@@ -28,6 +28,7 @@ from vnet.controller.views import (
     show_vif,
     show_vm,
 )
+from vnet.controller.where import Presence
 
 # --- pool -----------------------------------------------------------------------------------------
 
@@ -121,11 +122,12 @@ async def delete_group(call: Call[None]) -> None:
 
 # --- VIFs -----------------------------------------------------------------------------------------
 
+STATES = tuple(presence.value for presence in Presence)
 VIF_FILTERS = {
     "host": "Only VIFs that are on this host, or wanted there and on none.",
     "network": "Only VIFs of this network.",
     "vm": "Only VIFs of this VM.",
-    "state": "Only VIFs in this state: defined, claimed or ready.",
+    "state": f"Only VIFs in this state: {', '.join(STATES)}.",
 }
 
 
@@ -137,8 +139,8 @@ def _vif(service: Service, id: str) -> api.Vif:
 async def list_vifs(call: Call[None]) -> list[api.Vif]:
     view = call.service.view()
     state = call.query.get("state")
-    if state not in (None, "defined", "claimed", "ready"):
-        raise Invalid("query", f"state: {state[:40]!r} is none of defined, claimed, ready", "state")
+    if state is not None and state not in STATES:
+        raise Invalid("query", f"state: {state[:40]!r} is none of {', '.join(STATES)}", "state")
     vm, network = call.query.get("vm"), call.query.get("network")
     vifs = view.vifs(vm) if vm is not None else [view.state.vifs[id] for id in sorted(view.state.vifs)]
     shown = [
@@ -173,7 +175,8 @@ async def put_groups_of_vif(call: Call[api.GroupsCall]) -> api.Vif:
 
 
 async def plug(call: Call[api.PlugCall]) -> api.Vif:
-    await call.service.plug(call.id, call.body.host, min(max(call.body.wait_s, 0.0), 600.0))
+    wait_s = min(max(call.body.wait_s, 0.0), 600.0)
+    await call.service.plug(call.id, call.body.host, wait_s, awaited=call.body.awaited)
     return _vif(call.service, call.id)
 
 
@@ -402,7 +405,7 @@ def routes() -> list[Route]:
         Route(
             "POST",
             "/v1/vifs/{id}/plug",
-            "Want a VIF on a host and wait for it; its port is added on that host.",
+            "Want a VIF on a host and wait for it; its port is added on that host, which with `awaited` is programmed before.",
             api.Vif,
             plug,
             body=api.PlugCall,

@@ -124,8 +124,9 @@ class Service:
 
     # --- plugging -----------------------------------------------------------------------------------
 
-    async def plug(self, id: str, host: str, wait_s: float) -> None:
-        """Want a VIF on a host, and wait until it is ready there, at most `wait_s`. The port itself is added on that host."""
+    async def plug(self, id: str, host: str, wait_s: float, *, awaited: bool) -> None:
+        """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its port may come, at most `wait_s`.
+        The port itself is added on that host."""
 
         def decide(view: PoolView) -> Sequence[RowChange]:
             vif = find("vif", id, view.state.vifs)
@@ -134,14 +135,16 @@ class Service:
             reason = place_problem(view, vif, host)
             if reason is not None:
                 raise Conflict(reason.code, f"VIF {id} cannot be on host {host}: {reason.text}", "host")
-            return () if vif.host == host else (Update(vif, replace(vif, host=host)),)
+            wanted = replace(vif, host=host, awaited=awaited or vif.awaited)
+            return () if wanted == vif else (Update(vif, wanted),)
 
         await self.step(decide)
 
         def ready(view: PoolView) -> bool:
             vif = view.state.vifs.get(id)
             at = whereabouts(view, vif) if vif is not None else None
-            return at is None or (at.presence is Presence.READY and at.host == host)
+            enough = (Presence.READY, Presence.AWAITED) if awaited else (Presence.READY,)
+            return at is None or (at.presence in enough and at.host == host)
 
         await self.database.wait_for(ready, wait_s)
 
@@ -153,7 +156,7 @@ class Service:
             if vif.incoming is not None:
                 raise Conflict("migrating", f"VIF {id} is on its way to host {vif.incoming}: abort or finish that", id)
             bindings = view.bindings_of.get(id, {})
-            alive = sorted(host for host in bindings if host_problem(view, host) is None)
+            alive = sorted(host for host, at in bindings.items() if at.plugged and host_problem(view, host) is None)
             if alive:
                 there = ", ".join(alive)
                 raise Conflict(
@@ -161,7 +164,7 @@ class Service:
                 )
             changes: list[RowChange] = [Delete(binding) for binding in bindings.values()]
             if vif.host is not None:
-                changes.append(Update(vif, replace(vif, host=None)))
+                changes.append(Update(vif, replace(vif, host=None, awaited=False)))
             return changes
 
         await self.step(decide)

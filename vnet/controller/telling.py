@@ -51,8 +51,9 @@ def _vif(old: Vif, new: Vif, now: int) -> Iterator[Event]:
         text = f"VIF {new.id} is in security groups: {', '.join(new.groups) or 'none'}"
         yield Event(now, "vif-security-groups", text, network=new.network, vif=new.id)
     if old.incoming == new.incoming:
-        if old.host != new.host:
-            text = f"VIF {new.id} is wanted on {f'host {new.host}' if new.host else 'no host in particular'}"
+        if (old.host, old.awaited) != (new.host, new.awaited):
+            word = "awaited" if new.awaited else "wanted"
+            text = f"VIF {new.id} is {word} on {f'host {new.host}' if new.host else 'no host in particular'}"
             yield Event(now, "vif-wanted", text, new.host or "", new.network, new.id)
         return
     if new.incoming is not None:

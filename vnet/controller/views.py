@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from vnet import api
 from vnet.controller.migration import Migration, Phase, unit_migration
-from vnet.controller.where import host_problem, whereabouts
+from vnet.controller.where import Presence, host_problem, whereabouts
 from vnet.model import (
     Binding,
     Event,
@@ -183,6 +183,7 @@ def show_vif(view: PoolView, vif: Vif, defined_since: int | None = None) -> api.
         host=at.host,
         since=timestamp(at.since if at.host is not None else defined_since),
         why=[api.Reason(code=reason.code, text=reason.text, host=reason.host) for reason in at.why],
+        ofport=at.ofport,
     )
     return api.Vif(
         id=vif.id,
@@ -194,6 +195,7 @@ def show_vif(view: PoolView, vif: Vif, defined_since: int | None = None) -> api.
         locking_mode=vif.locking_mode.value,
         trunk=show_trunk(vif.trunk),
         host=vif.host,
+        awaited=vif.awaited,
         incoming=vif.incoming,
         owner=vif.owner.value,
         place=place,
@@ -227,6 +229,7 @@ def show_binding(binding: Binding) -> api.Binding:
         since=timestamp(binding.since),
         security_groups=list(binding.groups),
         moved=binding.moved,
+        ofport=binding.ofport or None,
     )
 
 
@@ -245,7 +248,7 @@ def show_event(id: str, event: Event) -> api.Event:
 def show_status(view: PoolView, database: Iterable[str], version: str, invalid: Iterable[str] = ()) -> api.Status:
     """The pool at a glance. `invalid`: rows that no pool may hold, each with why."""
     state = view.state
-    places = {"defined": 0, "claimed": 0, "ready": 0}
+    places = {presence.value: 0 for presence in Presence}
     reasons = [api.Reason(code="invalid-row", text=text) for text in invalid]
     reasons += _host_reasons(view)
     down = {reason.host for reason in reasons if reason.code in ("host-down", "no-agent")}

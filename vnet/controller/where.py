@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from vnet.model import Location, NetworkType, Vif
+from vnet.model import Binding, Location, NetworkType, Vif
 from vnet.pool.view import PoolView
 
 
 class Presence(Enum):
-    """defined: a row; claimed: a host has its port; ready: that host's flows are in, so packets can reach it."""
+    """defined: a row; awaited: a host is programmed for it and lacks its port; claimed: a host has its port; ready: that host's
+    flows are in, so packets can reach it."""
 
     DEFINED = "defined"
+    AWAITED = "awaited"
     CLAIMED = "claimed"
     READY = "ready"
 
@@ -29,12 +31,14 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """since: milliseconds since 1970, None where nobody knows any more. why: empty when all is as desired."""
+    """since: milliseconds since 1970, None where nobody knows any more. why: empty when all is as desired. ofport: the number
+    that its port on the host is to ask for, if there is one."""
 
     presence: Presence
     host: str | None
     since: int | None
     why: tuple[Reason, ...]
+    ofport: int | None = None
 
 
 def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> Whereabouts:
@@ -43,9 +47,9 @@ def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> W
     current = at.current
     if current is None:
         return Whereabouts(Presence.DEFINED, None, None, tuple(_why_unclaimed(view, vif)))
-    presence = Presence.READY if current.ready else Presence.CLAIMED
-    why = tuple(_why_not_ready(view, vif, current.host, current.ready))
-    return Whereabouts(presence, current.host, current.since, why)
+    presence = Presence.READY if current.ready else Presence.CLAIMED if current.plugged else Presence.AWAITED
+    why = tuple(_why_not_ready(view, vif, current))
+    return Whereabouts(presence, current.host, current.since, why, current.ofport or None)
 
 
 def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
@@ -97,11 +101,15 @@ def _why_unclaimed(view: PoolView, vif: Vif) -> Iterator[Reason]:
         yield Reason("no-port", f"host {vif.host} has no port with external_ids:iface-id={vif.id}", vif.host)
 
 
-def _why_not_ready(view: PoolView, vif: Vif, host: str, ready: bool) -> Iterator[Reason]:
+def _why_not_ready(view: PoolView, vif: Vif, binding: Binding) -> Iterator[Reason]:
+    host = binding.host
     problem = host_problem(view, host) or _agent_problem(view, vif, host)
     if problem is not None:
         yield problem
-    elif not ready:
+    elif not binding.plugged:
+        text = f"host {host} awaits a port with external_ids:iface-id={vif.id} and ofport_request={binding.ofport}"
+        yield Reason("no-port", text, host)
+    elif not binding.ready:
         yield Reason("programming", f"host {host} has the port and is programming it", host)
     if vif.host not in (None, host) and vif.incoming is None:
         yield Reason("elsewhere", f"it is wanted on host {vif.host} and runs on {host}", host)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from vnet.lab.daemons import READY_TIMEOUT_S
 from vnet.lab.errors import LabError, LabUnsupported, UnknownName
@@ -77,13 +78,16 @@ class LabGuests(LabHosts):
         self.driver.remove_guest(guest)
         self._respec(self.spec.without_guest(vm))
 
-    def plug(self, vm: str, host: str) -> None:
-        """Give the host a port for each of the VM's VIFs, in br-int and with its iface-id, as a toolstack would."""
+    def plug(self, vm: str, host: str, *, ofports: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Give the host a port for each of the VM's VIFs, in br-int and with its iface-id, as a toolstack would. `ofports`: what
+        those of awaited VIFs ask for, by VIF id."""
         guest, ovs = self.spec.guest(vm), self.ovs(host)
         args: list[str] = []
         for vif in guest.vifs:
             device = self.spec.device(vif)
             columns = {f"external_ids:iface-id={vif.id}": None, **self.driver.plug(vif, host)}
+            if vif.id in ofports:
+                columns["ofport_request"] = str(ofports[vif.id])
             settings = [key if value is None else f"{key}={value}" for key, value in columns.items()]
             args += ["--", "--may-exist", "add-port", INTEGRATION_BRIDGE, device]
             args += ["--", "set", "interface", device, *settings]

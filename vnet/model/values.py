@@ -22,6 +22,8 @@ MIN_MTU, MAX_MTU = 576, 9216
 MAX_VNI = 2**24 - 1  # RFC 7348 §5, RFC 8926 §3.4
 MAX_GRE_KEY = 2**32 - 1  # RFC 2890 §2
 MAX_TAG = 4094  # 802.1Q: 4095 is reserved, 0 means "no VLAN"
+# ovs-vswitchd gives ports numbers below these by itself, and these only to whom asks (ovs-vswitchd.conf.db(5), ofport_request).
+MIN_RESERVED_OFPORT, MAX_RESERVED_OFPORT = 32768, 65279
 
 
 class InvalidValue(ValueError):
@@ -89,14 +91,21 @@ class Owner(Enum):
 
 
 class BindingState(Enum):
-    """What a VIF's port on one host may do (DESIGN 7).
+    """What a VIF's port on one host may do.
 
-    held: nothing in, nothing out but the announcement; receiving: in; active: both.
+    awaited: both, once it is there: it has not come yet, or has gone. On the way here from another host, held: nothing in,
+    nothing out but the announcement; receiving: in. active: both.
     """
 
+    AWAITED = "awaited"
     HELD = "held"
     RECEIVING = "receiving"
     ACTIVE = "active"
+
+    @property
+    def moving(self) -> bool:
+        """Whether the VIF is on its way to the host, and another may still run it."""
+        return self in (BindingState.HELD, BindingState.RECEIVING)
 
 
 def check_name(where: str, value: str) -> None:
@@ -297,6 +306,7 @@ class Vif:
     """A VM's interface on a network, wherever the VM runs.
 
     id: what the OVS port says in external_ids:iface-id. host: where the toolstack wants it, None for wherever it is plugged.
+    awaited: that host, and all others, program it before its port is there.
     incoming: the destination of a migration that was prepared and neither finished nor aborted.
     epoch: how many bindings the VIF has had; the next one takes epoch + 1.
     """
@@ -314,6 +324,7 @@ class Vif:
     epoch: int = 0
     owner: Owner = Owner.DOCUMENT
     groups: tuple[str, ...] = ()
+    awaited: bool = False
 
     def __post_init__(self) -> None:
         if not VIF_ID.fullmatch(self.id):
@@ -339,7 +350,8 @@ class Binding:
     migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
     this binding. since: milliseconds since 1970, of the last change of state. addresses and groups are the VIF's: rules of
     other VIFs on the network may name its groups. moved: it came here by a migration of late, so this host's connection
-    tracking has not seen its TCP connections begin.
+    tracking has not seen its TCP connections begin. ofport: the number that its port is to ask for, under which it is
+    programmed while it is awaited; 0 for none.
     """
 
     vif: str
@@ -355,6 +367,16 @@ class Binding:
     since: int = 0
     groups: tuple[str, ...] = ()
     moved: bool = False
+    ofport: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ofport:
+            check_range("ofport", self.ofport, MIN_RESERVED_OFPORT, MAX_RESERVED_OFPORT)
+
+    @property
+    def plugged(self) -> bool:
+        """Whether the VIF's port is on the host; else it is awaited there."""
+        return self.state is not BindingState.AWAITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,9 +419,7 @@ class Location:
     def of(cls, bindings: tuple[Binding, ...] | list[Binding]) -> Location:
         """The location that the bindings of one VIF amount to."""
         ordered = sorted(bindings, key=lambda binding: binding.epoch, reverse=True)
-        active = [binding for binding in ordered if binding.state is BindingState.ACTIVE]
+        active = [binding for binding in ordered if not binding.state.moving]
         current = active[0] if active else None
-        waiting = [
-            b for b in ordered if b.state is not BindingState.ACTIVE and (current is None or b.epoch > current.epoch)
-        ]
+        waiting = [b for b in ordered if b.state.moving and (current is None or b.epoch > current.epoch)]
         return cls(current, waiting[0] if waiting else None, tuple(active[1:]))

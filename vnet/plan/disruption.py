@@ -54,15 +54,14 @@ class Usage:
     def __init__(self, current: PoolState) -> None:
         self.hosts = current.hosts
         self.networks = current.networks
-        self.plugged = {vif for vif, _ in current.bindings}
-        self.on_host: Counter[str] = Counter(host for _, host in current.bindings)
-        self.on_network: Counter[str] = Counter(binding.network for binding in current.bindings.values())
+        plugged = [binding for binding in current.bindings.values() if binding.plugged]
+        self.plugged = {binding.vif for binding in plugged}
+        self.on_host: Counter[str] = Counter(binding.host for binding in plugged)
+        self.on_network: Counter[str] = Counter(binding.network for binding in plugged)
         self.in_group: Counter[str] = Counter(
             group for vif in current.vifs.values() if vif.id in self.plugged for group in vif.groups
         )
-        self.on_network_host: Counter[tuple[str, str]] = Counter(
-            (binding.network, binding.host) for binding in current.bindings.values()
-        )
+        self.on_network_host: Counter[tuple[str, str]] = Counter((binding.network, binding.host) for binding in plugged)
 
     def networks_of_uplink(self, host: str, uplink: str) -> list[str]:
         """The VLAN networks that a host carries through an uplink."""

@@ -153,7 +153,7 @@ class _Planner:
         self.removed.append(Change(Action.DELETE, kind, name, old, None, (), reason, disruption))
 
 
-NOT_CONFIGURED = frozenset({"uplinks", "revision", "generation", "epoch", "incoming"})
+NOT_CONFIGURED = frozenset({"uplinks", "revision", "generation", "epoch", "incoming", "awaited"})
 
 
 def _because(document: str, value: Object, cost: str) -> str:
