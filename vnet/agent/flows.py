@@ -190,9 +190,11 @@ class FlowKeeper:
     async def _send(
         self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset(), at_once: bool = False
     ) -> None:
-        if zones:
-            await client.flush_zones(sorted(zones))
         self.messages += len(mods)
+        if zones and at_once:  # the switch does one after the other, so the flows need not wait for the answer
+            await asyncio.gather(client.flush_zones(sorted(zones)), client.bundle(mods, at_once=True))
+            return
+        await client.flush_zones(sorted(zones))
         if len(mods) == 1:
             await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
         elif mods:
