@@ -80,7 +80,7 @@ class Prober:
 
     async def _answer(self, probe: Probe) -> Answer:
         view = self._view
-        ofport = view.ports.get(probe.vif) if probe.vif else view.devices.get(probe.device)
+        ofport = view.plugged(probe.vif) if probe.vif else view.devices.get(probe.device)
         if ofport is None:
             what = f"port for VIF {probe.vif}" if probe.vif else f"port {probe.device} on {self._bridge}"
             return Answer(problem=f"host {view.me} has no {what}")

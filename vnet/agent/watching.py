@@ -166,7 +166,7 @@ class Watcher:
         if not watching.programmed or watching.ended or not 0 <= number < len(watch.frames):
             return f"host {view.me} does not watch for it"
         vif = view.vifs.get(watch.senders[number])
-        if vif is None or view.role(vif) is not Role.ACTIVE:
+        if vif is None or view.role(vif) is not Role.ACTIVE or view.plugged(vif.id) is None:
             return f"VIF {watch.senders[number]} does not run on host {view.me}"
         unwatched = sorted(set(view.members(vif.network)) - watch.hosts)
         if unwatched:

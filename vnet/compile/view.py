@@ -222,6 +222,13 @@ class HostView:
         binding = self.binding(vif.network, vif.id, self.me)
         return binding.state if binding else None
 
+    def plugged(self, vif_id: str) -> int | None:
+        """The ofport of a VIF's port that is here; None where it is awaited, and its number is only reserved."""
+        vif = self.vifs.get(vif_id)
+        if vif is not None and self.state(vif) is BindingState.AWAITED:
+            return None
+        return self.ports.get(vif_id)
+
     def local(self, network: str) -> list[Vif]:
         """The VIFs of a network that this host has rows of."""
         return [self.vifs[vif] for vif in self._local[network]]
