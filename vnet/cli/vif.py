@@ -104,6 +104,8 @@ def plug(id: str, port: str | None, host: str | None, wait_s: float, awaited: bo
     """Plug a VIF, on this host (--port) or by the controller (--host)."""
     if (port is None) == (host is None):
         raise click.UsageError("say either --port DEVICE or --host NAME")
+    if awaited and host is None:
+        raise click.UsageError("--awaited goes with --host: it is said before the port is there")
     if host is not None:
         with connected() as client:
             emit(client.plug_vif(id, host, wait_s=wait_s, awaited=awaited), output, VIFS)
