@@ -303,22 +303,38 @@ async def test_activation_needs_no_database_and_no_agent() -> None:
         pool.reaches(B)
 
 
-async def test_a_source_that_does_not_hear_does_no_harm() -> None:
-    async with moves("vx") as pool:
+@pytest.mark.parametrize("network", ["vx", "gre", "gnv"])
+@pytest.mark.parametrize("how", ["frozen", "cut off"])
+async def test_a_source_that_does_not_hear_does_no_harm(network: str, how: str) -> None:
+    """What it still sends as the VIF no other host takes, the destination no more than a third one."""
+    async with moves(network) as pool:
         await pool.prepare()
-        pool.lab.daemons.signal(A, signal.SIGSTOP)
+        if how == "frozen":
+            pool.lab.daemons.signal(A, signal.SIGSTOP)
+        else:
+            await asyncio.to_thread(pool.lab.cut, A, "database")
         try:
             await pool.run(B, True)
             await pool.is_active()
-            drop = "dl_src=0a:00:00:00:00:01"
-            await pool.until(lambda: any("priority=200" in f and drop in f for f in pool.flows(C)), "C ignores A")
+            drop = f"dl_src={VIF.mac}"
+            for host in (B, C):
+                await pool.until(
+                    lambda host=host: any("priority=200" in f and drop in f for f in pool.flows(host)),
+                    f"{host} ignores A",
+                )
             await pool.run(A, False)  # a guest that still runs at the source
-            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            for host in (B, C):
+                assert pool.send(VIF.id, udp(VIF, PEERS[host].mac)) == [], host
+            assert pool.send(VIF.id, udp(VIF, BROADCAST)) == [PEERS[A].id]
             await pool.run(B, False)
-            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
-            assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id]
+            for host in (B, C):
+                assert pool.send(VIF.id, udp(VIF, PEERS[host].mac)) == [PEERS[host].id]
+                assert pool.send(PEERS[host].id, udp(PEERS[host], VIF.mac)) == [VIF.id]
         finally:
-            pool.lab.daemons.signal(A, signal.SIGCONT)
+            if how == "frozen":
+                pool.lab.daemons.signal(A, signal.SIGCONT)
+            else:
+                await asyncio.to_thread(pool.lab.heal, A, "database")
         await pool.finish()
         pool.reaches(B)
 
