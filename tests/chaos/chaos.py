@@ -78,9 +78,11 @@ def concerns(fault: Fault, kind: str, ends: tuple[str, str]) -> bool:
 
 
 def pick_faults(rng: random.Random) -> list[Fault]:
-    """One fault or two, of different processes; mended in this order, the database after its controller."""
+    """One fault or two, of different processes; mended in this order: the controller starts a dead database, and starts itself
+    only once one that stands still goes on."""
     found = {str(fault).rpartition(" ")[0]: fault for fault in rng.sample(FAULTS, rng.choice((1, 1, 2)))}
-    return sorted(found.values(), key=lambda f: isinstance(f, ProcessFault) and f.part is Part.DATABASE)
+    order = {(Part.DATABASE, How.STOPPED): -1, (Part.DATABASE, How.KILLED): 1}
+    return sorted(found.values(), key=lambda f: order.get((f.part, f.how), 0) if isinstance(f, ProcessFault) else 0)
 
 
 def pool() -> PoolState:
