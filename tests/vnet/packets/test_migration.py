@@ -123,6 +123,13 @@ class Moves:
             assert self.send(VIF.id, udp(VIF, peer.mac)) == [peer.id]
 
 
+def silent(pool: Moves) -> None:
+    """What a guest sends on the port it runs at, and that announces nothing, comes to nobody."""
+    question = Ether(src=VIF.mac, dst=BROADCAST) / ARP(hwsrc=VIF.mac, psrc=VIF.addresses[0], pdst="10.200.0.1")
+    for packet in (question, udp(VIF, BROADCAST), *(udp(VIF, peer.mac) for peer in PEERS.values())):
+        assert pool.send(VIF.id, packet) == []
+
+
 def udp(source: Vif, to: str) -> Packet:
     return Ether(src=source.mac, dst=to) / IP(src=source.addresses[0], dst="10.200.0.1") / UDP() / Raw(b"?" * 20)
 
@@ -177,7 +184,7 @@ async def test_a_move_doubles_nothing_and_ends_with_the_vif_reachable(network: s
         pool.reaches(B)
 
 
-@pytest.mark.parametrize("network", ["vx", "vlan"])
+@pytest.mark.parametrize("network", KINDS)
 async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network: str) -> None:
     async with moves(network) as pool:
         await pool.prepare()
@@ -186,19 +193,30 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
             await asyncio.sleep(0.3)
         assert all(report.at(VIF.id if n != "out" else PEERS[C].id).lost == 0 for n, report in before.items())
         await pool.run(B, False)
-        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
-        assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == []
+        silent(pool)
+        for peer in PEERS.values():
+            assert pool.send(peer.id, udp(peer, VIF.mac)) == []
+            others = sorted(other.id for other in PEERS.values() if other != peer)
+            assert pool.send(peer.id, udp(peer, BROADCAST)) == others
         await pool.state(B, "receiving")
         await pool.until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "GATE is open")
         for peer in PEERS.values():
             assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
-        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            others = sorted([VIF.id, *(other.id for other in PEERS.values() if other != peer)])
+            assert pool.send(peer.id, udp(peer, BROADCAST)) == others
+        silent(pool)
         arp = Ether(src=VIF.mac, dst=BROADCAST) / ARP(op=2, hwsrc=VIF.mac, psrc=VIF.addresses[0], pdst=VIF.addresses[0])
         announced = pool.lab.send(VIF.id, arp)
         # On a VLAN network the agent's own announcements to the physical switches come besides.
         assert [announced.at(peer.id).count(bytes(arp)) for peer in PEERS.values()] == [1, 1, 1]
         await pool.is_active()
         pool.reaches(B)
+        await pool.run(A, False)  # a guest that still runs at the source
+        await pool.until(lambda: not pool.send(VIF.id, udp(VIF, PEERS[A].mac)), "the source's port is closed")
+        silent(pool)
+        for peer in PEERS.values():
+            for to in (VIF.mac, BROADCAST):
+                assert VIF.id not in pool.send(peer.id, udp(peer, to)), (peer.id, to)
 
 
 async def test_the_end_of_the_relay_loses_no_frame() -> None:
@@ -231,6 +249,32 @@ async def test_the_toolstacks_word_to_the_agent_holds_when_it_is_answered() -> N
             with pytest.raises(LocalRefused, match="VM on-xen1 is neither here"):
                 agent.call("switch", {"vm": "on-xen1"})
         await pool.is_active()
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", KINDS)
+async def test_a_guest_that_announces_nothing_loses_nothing_that_is_sent_after_the_toolstacks_word(
+    network: str,
+) -> None:
+    async with moves(network) as pool:
+        await pool.prepare()
+        with contextlib.ExitStack() as stack, LocalAgent(str(pool.lab.daemons.agent_socket(B))) as agent:
+            running = {host: stack.enter_context(pool.lab.stream(PEERS[host].id, VIF.id)) for host in HOSTS}
+            out = stack.enter_context(pool.lab.stream(VIF.id, PEERS[C].id))
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(pool.lab.pause, "moving")
+            agent.call("switch", {"vm": "moving"})
+            before = {host: len(stream.so_far().sent) for host, stream in running.items()}
+            agent.call("activate", {"vm": "moving"})
+            await asyncio.to_thread(pool.lab.run, "moving", B, False, True)
+            await pool.is_active()
+            await pool.finish()
+            await asyncio.sleep(0.3)
+        for host, stream in running.items():
+            got = stream.report.at(VIF.id)
+            assert got.duplicated == 0, host
+            assert all(number < before[host] for number in got.lost_numbers), (host, before[host], got.lost_numbers)
+        assert (out.report.at(PEERS[C].id).lost, out.report.at(PEERS[C].id).duplicated) == (0, 0)
         pool.reaches(B)
 
 
@@ -339,8 +383,9 @@ async def test_a_source_that_does_not_hear_does_no_harm(network: str, how: str) 
         pool.reaches(B)
 
 
-async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move() -> None:
-    async with moves("vx") as pool:
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move(network: str) -> None:
+    async with moves(network) as pool:
         pool.lab.daemons.kill(A)
         await pool.prepare(acks=1)
         await pool.run(B, True)
@@ -350,8 +395,9 @@ async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move() -> None:
         assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
 
 
-async def test_a_destination_that_dies_while_prepared_is_aborted() -> None:
-    async with moves("vx") as pool:
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_a_destination_that_dies_while_prepared_is_aborted(network: str) -> None:
+    async with moves(network) as pool:
         await pool.prepare()
         pool.lab.daemons.kill(B)
         await pool.abort()
