@@ -21,7 +21,7 @@ from ovsctl.ovsdb import Client
 from tests.chaos.toolstack import Toolstack
 from tests.vnet.converged import wait_converged
 from tests.vnet.faults import How, Part, ProcessFault
-from tests.vnet.flowing import go_on, wait_sent
+from tests.vnet.flowing import go_on, overrun, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream
@@ -37,9 +37,6 @@ LONG_HOLD_S = (*HOLD_S, 2.0, 7.0)  # longer than the 5 s after which connections
 # As a host's network devices come and go, ovs-vswitchd reads the kernel's routes anew, and till it has them its userspace
 # tunnels neither send nor receive for some milliseconds. It does so with no agent running; VLAN networks do not notice.
 GLITCH_FRAMES = 50
-# A frame each millisecond: the kernel's queue before ovs-vswitchd holds some 270. A machine so busy that a process waits for
-# longer loses the next ones, which shows by how late the last ones before them are.
-QUEUE_MS = 200
 CONVERGE_IN = 4  # one round in so many waits till all is as it should be; the others go on at once
 
 
@@ -158,8 +155,7 @@ async def _round(lab: Lab, faults: list[Fault], hold_s: float, change: asyncio.F
         excused = any(concerns(fault, kind, (source, to)) for fault in faults)
         lost = [n for n in got.lost_numbers if not excused or n >= whole[kind, source, to]]
         allowed = GLITCH_FRAMES if kind == "vx" and touched & {source, to} else 0
-        if got.worst_latency_ms > QUEUE_MS:
-            allowed += int(got.worst_latency_ms)
+        allowed += overrun(got)
         late = f"the latest took {got.worst_latency_ms:.0f} ms"
         text = f"{kind} from {source} to {to}: lost {len(lost)} of {len(stream.report.sent)}, {lost[:1]} to {lost[-1:]}, {late}"
         assert len(lost) <= allowed, text
