@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -20,7 +19,7 @@ from scapy.packet import Raw
 from ovsctl.ovsdb import Client
 from tests.chaos.toolstack import Toolstack
 from tests.vnet.converged import wait_converged
-from tests.vnet.faults import How, Part, ProcessFault
+from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
 from tests.vnet.flowing import go_on, overrun, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
@@ -39,25 +38,6 @@ LONG_HOLD_S = (*HOLD_S, 2.0, 7.0)  # longer than the 5 s after which connections
 GLITCH_FRAMES = 50
 CONVERGE_IN = 4  # one round in so many waits till all is as it should be; the others go on at once
 
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A host loses a network: 'underlay', by which it reaches other hosts' tunnels, or 'database'."""
-
-    host: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.host} cut off from the {self.what}"
-
-    def break_(self, lab: Lab) -> None:
-        lab.cut(self.host, self.what)
-
-    def mend(self, lab: Lab) -> None:
-        lab.heal(self.host, self.what)
-
-
-Fault = ProcessFault | Cut
 
 FAULTS: tuple[Fault, ...] = (
     *(ProcessFault(Part.AGENT, how, host) for how in How for host in HOSTS),

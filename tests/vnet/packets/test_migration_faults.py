@@ -17,7 +17,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from ovsctl.ovsdb import Delete
-from tests.vnet.faults import How, Part, ProcessFault
+from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
 from tests.vnet.packets.test_migration import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
 from vnet.client import Client, Conflict, Unit
 from vnet.client.local import call_agent
@@ -26,6 +26,7 @@ from vnet.lab.guests import rarp
 from vnet.lab.links import within
 from vnet.lab.names import underlay_netns
 from vnet.lab.netns import switch_port
+from vnet.pool.view import HOST_DOWN_AFTER_S
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 UNIT = Unit.of_vm("moving")
@@ -157,6 +158,33 @@ async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool, n
         )
         pool.reaches(B)
         await silent_on(pool, A, back=B)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [ProcessFault(Part.AGENT, How.STOPPED, C), ProcessFault(Part.VSWITCHD, How.KILLED, C), Cut(C, "database")],
+    ids=str,
+)
+async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_named(fault: Fault) -> None:
+    async with moves("vx") as pool:
+        toolstack = Toolstack(pool.lab)
+        await asyncio.to_thread(fault.break_, pool.lab)
+        try:
+            await toolstack.prepare(B)
+            await asyncio.to_thread(pool.lab.plug, "moving", B)
+            deadline = asyncio.get_running_loop().time() + 4 * HOST_DOWN_AFTER_S
+            while (now := await toolstack.migration()).phase != "prepared":
+                assert asyncio.get_running_loop().time() < deadline, now.waiting
+                await asyncio.sleep(0.2)
+            assert now.not_waited == [C]
+            await pool.run(B, True)
+            await pool.is_active()
+            assert (await toolstack.finish()).phase == "none"
+            reached_by(pool, B)
+        finally:
+            await asyncio.to_thread(fault.mend, pool.lab)
+        await pool.until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "who was not waited for")
+        pool.reaches(B)
 
 
 @pytest.mark.parametrize("network", ["vx", "vlan"])
