@@ -10,11 +10,13 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from ovsctl.ovsdb import Client, Select, Update
+from ovsctl.ovsdb import Client as Database
+from ovsctl.ovsdb import Select, Update
 from tests.servers import wait_until
 from tests.vnet.converged import flows_of
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.lab.daemons import call_async
 from vnet.model import Pool, PoolState, Vif, Vm
@@ -46,7 +48,7 @@ def wanted_on(lab: Lab, kind: str, host: str | None) -> int:
     """Say where a twin is wanted; its epoch."""
 
     async def work() -> int:
-        async with Client([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
+        async with Database([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
             where = (("id", "==", TWINS[kind].id),)
             _, (row,) = await client.transact(Update("Vif", where, {"host": host}), Select("Vif", where))
             return int(row["epoch"])
@@ -76,6 +78,10 @@ def settled(lab: Lab, kind: str, winner: str, loser: str) -> None:
 
     lab.daemons.wait(so, f"{vif} on {winner} alone, and {loser} says so")
     lab.daemons.settle()
+    with Client(f"unix:{lab.daemons.controller_socket}") as client:
+        told = [reason.text for reason in client.status().problems if reason.host == loser]
+        assert any(f"VIF {vif} runs on host {winner}" in text for text in told)
+        assert any(event.host == loser and winner in event.text for event in client.events(50, kind="problem", vif=vif))
 
 
 @pytest.mark.parametrize("kind", KINDS)
