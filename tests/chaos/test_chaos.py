@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.chaos import FAULTS, HOSTS, Cut, run
-from tests.vnet.faults import How, Part, ProcessFault
+from tests.chaos.chaos import FAULTS, HOSTS, run
+from tests.vnet.faults import Cut, How, Part, ProcessFault
 from tests.vnet.lab.conftest import new_name
 
 SEED = 1

@@ -1,4 +1,4 @@
-"""What may happen to the processes of a lab's pool, enumerated. One rule: `mend` undoes all that `break_` did."""
+"""What may happen to the processes of a lab's pool and to its networks, enumerated. One rule: `mend` undoes all that `break_` did."""
 
 from __future__ import annotations
 
@@ -69,6 +69,26 @@ class ProcessFault:
         else:
             lab.ovs(self.host).start_vswitchd()
             lab.revive(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A host loses a network: 'underlay', by which it reaches other hosts' tunnels, or 'database'."""
+
+    host: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.host} cut off from the {self.what}"
+
+    def break_(self, lab: Lab) -> None:
+        lab.cut(self.host, self.what)
+
+    def mend(self, lab: Lab) -> None:
+        lab.heal(self.host, self.what)
+
+
+Fault = ProcessFault | Cut
 
 
 def database_of(lab: Lab) -> EmbeddedDatabase:

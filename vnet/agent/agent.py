@@ -35,6 +35,7 @@ from vnet.agent.watching import Watcher
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.model import AgentStatus, BindingState
 from vnet.model.values import MIN_RESERVED_OFPORT
+from vnet.pool.view import SWITCH
 
 T = TypeVar("T")
 
@@ -86,8 +87,9 @@ class Agent:
         )
         status = AgentStatus(self.me, started=now_ms(), heartbeat=now_ms(), version=options.version)
         self.reports = Reporter(
-            self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms
-        )
+            self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms,
+            lambda: self.flows.connected,
+        )  # fmt: skip
         self.prober = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
         self.watcher = Watcher(self.compiler, self.flows, self.pool_client, self._wake)
         self.complete = False
@@ -369,7 +371,8 @@ class Agent:
         self.reports.event("problem", text, vif=vif)
 
     def _other_problems(self) -> dict[str, str]:
-        return self.rows.problems | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
+        away = {} if self.flows.connected else {SWITCH: f"does not answer at {self.flows.remote}"}
+        return away | self.rows.problems | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
 
     # Following what this host needs
 

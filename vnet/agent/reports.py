@@ -36,6 +36,7 @@ class Reporter:
     """Collects what is true after a push, and writes it in one transaction at a time.
 
     rows_settled: whether the switch's ports and bridges are as desired too. other_problems: what is wrong besides VIFs.
+    switch_answers: whether the switch is there.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Reporter:
         rows_settled: Callable[[], bool],
         other_problems: Callable[[], dict[str, str]],
         now_ms: Callable[[], int],
+        switch_answers: Callable[[], bool],
     ) -> None:
         self._pool = pool
         self._bindings = bindings
@@ -55,6 +57,7 @@ class Reporter:
         self._rows_settled = rows_settled
         self._other_problems = other_problems
         self._now_ms = now_ms
+        self._switch_answers = switch_answers
         self._events: list[Event] = []
         self._ready: dict[str, tuple[Where, int]] = {}  # VIF id to the row and the epoch that were reported
         self._acked: dict[tuple[str, str], tuple[int, BindingState]] = {}
@@ -195,10 +198,10 @@ class Reporter:
         return known is not None and known.type is not NetworkType.INTERNAL and not self._rows_settled()
 
     async def heartbeat(self, period_s: float) -> None:
-        """Says for ever that this agent lives."""
+        """Says for ever that this host lives: not while its switch is away, since then it follows nothing and carries nothing."""
         while True:
             try:
-                if self._row is not None:
+                if self._row is not None and self._switch_answers():
                     beat = writes.some_status(self._row, {"heartbeat": self._now_ms()})
                     if await self._client.transact(beat) == [0]:  # somebody removed the row
                         self._said = self._row = None

@@ -23,7 +23,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.model import Binding, LockingMode, Network, NetworkType, Trunk, Vif
+from vnet.model import LockingMode, Network, NetworkType, Trunk, Vif
 
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
@@ -236,11 +236,12 @@ def lookup_flows(view: HostView, network: Network, vif_id: str) -> Flows:
     segments = segments_of(view, network, vif if role in (Role.ACTIVE, Role.INCOMING) else None)
     if not segments:
         return ()
+    stale = _from_superseded(view, network, vif_id, segments[0][0])
     if vif is not None and role is Role.ACTIVE:
-        return _to_local(view, network, vif, segments)
+        return (*_to_local(view, network, vif, segments), *stale)
     if vif is not None and role is Role.INCOMING:
-        return _to_incoming(view, network, vif, segments)
-    return _to_remote(view, network, vif_id, segments[0][0])
+        return (*_to_incoming(view, network, vif, segments), *stale)
+    return (*_to_remote(view, network, vif_id, segments[0][0]), *stale)
 
 
 def _flow(vif: str, table: Table, priority: int, match: Match, actions: Actions) -> Flow:
@@ -312,7 +313,6 @@ def _to_remote(view: HostView, network: Network, vif: str, segment: int) -> Flow
         if out:
             match = Match(metadata=segment, eth_dst=mac, reg0=From.VIF)
             flows.append(_flow(vif, Table.LOOKUP, 100, match, out))
-        flows += [_from_superseded(view, binding, segment) for binding in where.superseded if view.vtep(binding.host)]
     elif any(binding.host == view.me for binding in where.superseded) and where.current is not None:
         # The VIF ran here, so the physical switches may still send to this host, and this host's own uplink bridge may
         # still take the VIF's MAC for a local one: until the binding is released everything goes through the relay.
@@ -321,9 +321,15 @@ def _to_remote(view: HostView, network: Network, vif: str, segment: int) -> Flow
     return tuple(flows)
 
 
-def _from_superseded(view: HostView, binding: Binding, segment: int) -> Flow:
-    """A host that the VIF has left may not have heard: what it still sends as that VIF is dropped."""
-    vtep = view.vtep(binding.host) or ""
-    tun = {"tun_ipv6_src" if ":" in vtep else "tun_src": vtep}
-    match = Match(metadata=segment, reg0=From.TUNNEL, eth_src=binding.mac, **tun)
-    return _flow(binding.vif, Table.GUARD, 200, match, ())
+def _from_superseded(view: HostView, network: Network, vif: str, segment: int) -> Flows:
+    """Hosts that the VIF has left may not have heard: what they still send through tunnels as that VIF is dropped, also where
+    it runs now."""
+    if not network.type.is_tunnel:
+        return ()
+    flows = []
+    for binding in view.location(network.name, vif).superseded:
+        if binding.host != view.me and (vtep := view.vtep(binding.host)) is not None:
+            tun = {"tun_ipv6_src" if ":" in vtep else "tun_src": vtep}
+            match = Match(metadata=segment, reg0=From.TUNNEL, eth_src=binding.mac, **tun)
+            flows.append(_flow(vif, Table.GUARD, 200, match, ()))
+    return tuple(flows)

@@ -47,7 +47,7 @@ class Stage:
 
 _L2 = frozenset({"metadata", "reg0", "eth_src", "eth_dst"})
 _PORT = frozenset({"in_port", "vlan_tci"})
-_ANNOUNCE = frozenset({"eth_type", "arp_op", "arp_spa", "arp_tpa", "nw_proto", "icmpv6_type", "ipv6_dst", "nd_target"})
+_ANNOUNCE = frozenset({"eth_type", "arp_spa", "arp_tpa", "nw_proto", "icmpv6_type", "ipv6_dst", "nd_target"})
 _GUARD = _ANNOUNCE | {
     "in_port", "arp_sha", "ip_src", "ip_dst", "ipv6_src", "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
 }  # fmt: skip

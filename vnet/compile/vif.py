@@ -169,14 +169,15 @@ def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
 def announcements(vif: Vif) -> list[Fields]:
     """What a guest sends of itself when it runs at its new host: RARP, gratuitous ARP, an unsolicited advertisement.
 
-    Where its addresses are not known, an ARP reply to everyone counts: nobody asked for it (RFC 5227 §3).
+    Where its addresses are not known, any ARP to everyone counts: a gratuitous request, as Linux and Xen's guests send it, has
+    its own address as the target (RFC 5227 §3), and no flow can compare two fields.
     """
     own: Fields = {"vlan_tci": 0} if vif.locking_mode is LockingMode.UNLOCKED else {"vlan_tci": 0, "eth_src": vif.mac}
     found: list[Fields] = [own | {"eth_type": ETH_RARP}]
     v4 = [a for a in vif.addresses if ip_address(a).version == 4]
     found += [own | {"eth_type": ETH_ARP, "arp_spa": a, "arp_tpa": a} for a in v4]
     if not v4:
-        found.append(own | {"eth_type": ETH_ARP, "arp_op": 2, "eth_dst": BROADCAST})
+        found.append(own | {"eth_type": ETH_ARP, "eth_dst": BROADCAST})
     advertise: Fields = {
         "eth_type": ETH_IPV6,
         "nw_proto": ICMPV6,

@@ -19,7 +19,7 @@ from vnet.pool.database import PoolDatabase, now_ms
 from vnet.pool.errors import PoolError
 from vnet.pool.probes import FORGOTTEN_AFTER_MS
 from vnet.pool.rows import to_columns
-from vnet.pool.view import HOST_DOWN_AFTER_S, PoolView
+from vnet.pool.view import HOST_DOWN_AFTER_S, SWITCH, PoolView
 
 LOCK = "vnet_leader"
 EVENTS_KEPT = 1000
@@ -49,7 +49,9 @@ def host_events(before: frozenset[str], view: PoolView, now: int) -> Iterator[Ev
     """What to tell of hosts that fell silent or came back. `before`: the hosts that were alive."""
     known = view.state.hosts.keys()
     for host in sorted((before - view.live) & known):
-        text = f"host {host}: its agent has not reported for {HOST_DOWN_AFTER_S:.0f} s"
+        agent = view.state.agents.get(host)
+        away = agent.problems.get(SWITCH) if agent is not None else None
+        text = f"host {host}: {f'{SWITCH} {away}' if away else f'its agent has not reported for {HOST_DOWN_AFTER_S:.0f} s'}"
         yield Event(now, "host-down", text, host=host)
     for host in sorted((view.live - before) & known):
         yield Event(now, "host-up", f"host {host}: its agent reports", host=host)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from vnet.controller import migration
 from vnet.controller.errors import Conflict, Refused, TimedOut
@@ -17,6 +18,7 @@ from vnet.pool.database import now_ms
 from vnet.pool.view import PoolView
 
 UNITS_AT_ONCE = 10  # of an evacuation: each has its frames sent to two hosts from when it is prepared
+SLOT_S = 60.0  # a unit that takes longer goes on beside the next one: guests that never announce themselves stop nobody
 
 
 def status(service: Service, unit: Unit) -> Migration:
@@ -107,7 +109,7 @@ async def evacuate(
 
     async def drive(unit: Unit, destination: str) -> None:
         try:
-            async with slots:
+            async with _slot(slots):
                 if (left_s := round(deadline - now_s(), 1)) <= 0:
                     raise TimedOut("timeout", f"{unit} was not begun within {timeout_s:g} s", destination)
                 async for line in migrate(service, unit, destination, activated=activated, timeout_s=left_s):
@@ -134,6 +136,20 @@ async def evacuate(
     if failed:
         raise TimedOut("not-evacuated", "; ".join(error.message for error in failed), host)
     yield f"host {host} runs nothing", dict(moved)
+
+
+@asynccontextmanager
+async def _slot(slots: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Holds one of the slots, for SLOT_S at most."""
+    await slots.acquire()
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(SLOT_S, slots.release)
+    try:
+        yield
+    finally:
+        if loop.time() < timer.when():
+            timer.cancel()
+            slots.release()
 
 
 def _unit_of(view: PoolView, vifs: tuple[str, ...]) -> Unit:

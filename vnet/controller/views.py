@@ -272,6 +272,16 @@ def show_status(view: PoolView, database: Iterable[str], version: str, invalid: 
     )
 
 
+def _told_with_vif(view: PoolView, host: str, what: str) -> bool:
+    """Whether an agent's problem is one that is told with its VIF: not so that of a host where the VIF is not, and which has a
+    port of it all the same."""
+    vif = view.state.vifs.get(what.removeprefix("vif ")) if what.startswith("vif ") else None
+    if vif is None:
+        return False
+    current = view.location(vif.id).current
+    return host == (current.host if current is not None else vif.host or host)
+
+
 def _host_reasons(view: PoolView) -> Iterator[api.Reason]:
     wanted = view.state.pool.generation if view.state.pool is not None else 0
     for name in sorted(view.state.hosts):
@@ -284,6 +294,5 @@ def _host_reasons(view: PoolView) -> Iterator[api.Reason]:
             text = f"host {name} has programmed generation {agent.generation} of {wanted}"
             yield api.Reason(code="behind", text=text, host=name)
         for what, text in sorted(agent.problems.items()):
-            # A VIF's problem is told with the VIF, where there is one.
-            if not (what.startswith("vif ") and what[4:] in view.state.vifs):
+            if not _told_with_vif(view, name, what):
                 yield api.Reason(code="agent-problem", text=f"host {name}: {what}: {text}", host=name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vnet.model import Binding, Location, NetworkType, Vif
-from vnet.pool.view import PoolView
+from vnet.pool.view import SWITCH, PoolView
 
 
 class Presence(Enum):
@@ -72,13 +72,15 @@ def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
 
 
 def host_problem(view: PoolView, host: str) -> Reason | None:
-    """Why nothing will happen on a host for now; None if its agent is alive."""
+    """Why nothing will happen on a host for now; None if its agent is alive and has its switch."""
     if host not in view.state.hosts:
         return Reason("unknown-host", f"host {host} is not in the pool any more", host)
     if host in view.live:
         return None
-    if host not in view.state.agents:
+    if (agent := view.state.agents.get(host)) is None:
         return Reason("no-agent", f"no agent of host {host} has ever reported", host)
+    if (text := agent.problems.get(SWITCH)) is not None:
+        return Reason("host-down", f"host {host}: {SWITCH} {text}", host)
     return Reason("host-down", f"the agent of host {host} does not report", host)
 
 

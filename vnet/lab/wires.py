@@ -30,7 +30,9 @@ from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
 Request = dict[str, Any]
 
 NICENESS = -15  # a wire does not wait for the processor; a plain user's has to
-DRAIN_S = 0.01  # before a send: nothing came for this long, so what comes then is the send's
+DRAIN_SHARE = (
+    0.2  # of the time in which nothing came after a send: for so long nothing came before, so what comes is the send's
+)
 DRAIN_LIMIT_S = 1.0
 MAX_RECORDS = 200_000
 MAX_REQUEST = 16 * 1024 * 1024
@@ -156,7 +158,7 @@ class Wires:
     def record(self, who: str, frame: bytes) -> None:
         if self.pending is not None:
             early = self.pending.frames is not None
-            self.pending.quiet_at = time.monotonic() + (DRAIN_S if early else self.pending.settle_s)
+            self.pending.quiet_at = time.monotonic() + self.pending.settle_s * (DRAIN_SHARE if early else 1)
             if early:
                 return
         if len(self.records) < MAX_RECORDS:
@@ -230,7 +232,9 @@ class Wires:
                 continue
             now = time.monotonic()
             self.records, self.lost_records, self.recording = [], 0, True
-            self.pending = Pending(client, out, frames, settle_s, limit_s, now + DRAIN_LIMIT_S, now + DRAIN_S)
+            self.pending = Pending(
+                client, out, frames, settle_s, limit_s, now + DRAIN_LIMIT_S, now + settle_s * DRAIN_SHARE
+            )
 
     def turn(self) -> None:
         """The send under way has been quiet for long enough, or its time is over: send its frames, or answer."""

@@ -12,11 +12,13 @@ from vnet.model import Binding, Location, PoolState, Vif
 
 # Agents write their heartbeat every 5 s; three in a row missing is no accident.
 HOST_DOWN_AFTER_S = 15.0
+SWITCH = "ovs-vswitchd"  # the object of an agent's problem that its switch is away
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """live: the hosts whose agent was heard in the last HOST_DOWN_AFTER_S. members: network to the hosts with bindings on it."""
+    """live: the hosts whose agent was heard, and had its switch, in the last HOST_DOWN_AFTER_S. members: network to the hosts
+    with bindings on it."""
 
     state: PoolState
     live: frozenset[str] = frozenset()

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import pytest
 
-from ovsctl.ovsdb import Delete, Insert, Mutate, Select, Update
+from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Select, Update
 from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of, until
-from vnet.model import Binding, Host, Network, NetworkType, SecurityGroup, Vif
+from vnet.model import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
 from vnet.pool.rows import TABLE_OF, to_columns
 
 SHARED = Network("shared", NetworkType.VXLAN, 1, 1450, key=5001)
 ALONE = Network("alone", NetworkType.VXLAN, 2, 1450, key=5002)
-FAR = [Host(f"far{n}", f"10.98.0.{n + 1}") for n in range(5)]
 
 
 @dataclass(frozen=True)
@@ -45,41 +44,50 @@ class Cost:
 FLOWS_OF_A_VIF = 10  # with one address
 
 
+def mac_of(number: int) -> str:
+    return f"0a:00:00:00:{number.to_bytes(2, 'big').hex(':')}"
+
+
 def vif(name: str, number: int, network: str, **more: object) -> Vif:
     octets = number.to_bytes(2, "big")
-    return Vif(
-        f"{name}/0", network, f"0a:00:00:00:{octets.hex(':')}", addresses=(f"10.1.{octets[0]}.{octets[1]}",), **more
-    )  # type: ignore[arg-type]
+    return Vif(f"{name}/0", network, mac_of(number), addresses=(f"10.1.{octets[0]}.{octets[1]}",), **more)  # type: ignore[arg-type]
 
 
-def far_away(networks: Sequence[str], vifs_each: int, first: int) -> Iterator[Vif | Binding]:
+def far_away(networks: Sequence[str], vifs_each: int, first: int, hosts: int) -> Iterator[Vif | Binding]:
     """VIFs that run on hosts that have no agent here."""
     for number, network in enumerate((name for name in networks for _ in range(vifs_each)), first):
         it = vif(f"far{number}", number, network, epoch=1)
         yield it
-        yield Binding(it.id, f"far{number % 5}", it.network, it.mac, 1, addresses=it.addresses, ready=True)
+        yield Binding(it.id, f"far{number % hosts}", it.network, it.mac, 1, addresses=it.addresses, ready=True)
 
 
 async def settled(pool: PoolUnderTest) -> None:
-    """Every agent has taken in all that was written so far: each has answered a generation that was written after it."""
+    """Every agent has taken in all that was written so far, and its switch too: each has programmed a generation that was
+    written after it."""
     raised = Mutate("Pool", (), [("generation", "+=", 1)])
     _, (row,) = await pool.client.transact(raised, Select("Pool", (), ("generation",)))
-    agents = [host.agent for host in pool.hosts.values()]
-    await until(lambda: all(a.pool.generation >= row["generation"] for a in agents), "agents read what was written")
+
+    async def all_have() -> bool:
+        (rows,) = await pool.client.transact(Select("Agent", (), ("host", "generation")))
+        return {found["host"] for found in rows if found["generation"] >= row["generation"]} >= pool.hosts.keys()
+
+    await until(all_have, "agents programmed what was written")
     await until(lambda: all(h.agent.rows.settled for h in pool.hosts.values()), "rows")
 
 
 @contextlib.asynccontextmanager
-async def pool(members: int, others: int) -> AsyncIterator[PoolUnderTest]:
-    """Three hosts: xen1 and xen2 share a network with `members` far VIFs, xen3 has another; the pool has `others` more."""
+async def pool(members: int, others: int, hosts: int = 5) -> AsyncIterator[PoolUnderTest]:
+    """Three hosts: xen1 and xen2 share a network with `members` far VIFs on `hosts` far hosts, xen3 has another; the pool has
+    `others` more networks, on the same far hosts."""
     networks = (
         SHARED,
         ALONE,
         *(Network(f"other{n}", NetworkType.VXLAN, 10 + n, 1450, key=6000 + n) for n in range(others)),
     )
     async with pool_of("xen1", "xen2", "xen3", networks=networks) as made:
-        await made.insert(*FAR)
-        rows = [*far_away(["shared"], members, 1000), *far_away([f"other{n}" for n in range(others)], 2, 2000)]
+        await made.insert(*(Host(f"far{n}", f"10.98.0.{n + 1}") for n in range(hosts)))
+        elsewhere = [f"other{n}" for n in range(others)]
+        rows = [*far_away(["shared"], members, 1000, hosts), *far_away(elsewhere, 2, 2000, hosts)]
         await made.client.transact(*(Insert(TABLE_OF[type(row)], to_columns(row)) for row in rows))
         await made.insert(
             vif("a", 1, "shared", host="xen1"), vif("b", 2, "shared", host="xen2"), vif("c", 3, "alone", host="xen3")
@@ -95,9 +103,9 @@ async def pool(members: int, others: int) -> AsyncIterator[PoolUnderTest]:
         yield made
 
 
-async def cost_of_a_plug(members: int, others: int, groups: tuple[str, ...] = ()) -> dict[str, Cost]:
+async def cost_of_a_plug(members: int, others: int, groups: tuple[str, ...] = (), hosts: int = 5) -> dict[str, Cost]:
     """What it costs each host that a VIF of the shared network, wanted on xen1, is plugged there and becomes ready."""
-    async with pool(members, others) as made:
+    async with pool(members, others, hosts) as made:
         await made.insert(*(SecurityGroup(name, number) for number, name in enumerate(groups, 1)))
         await made.insert(vif("new", 9, "shared", host="xen1", groups=groups))
         await until(lambda: "new/0" in made.hosts["xen1"].agent.compiler.view.vifs, "xen1 knows that it is to come")
@@ -115,7 +123,7 @@ async def cost_of_a_plug(members: int, others: int, groups: tuple[str, ...] = ()
 
 
 async def test_a_plug_costs_the_same_in_networks_and_pools_of_any_size() -> None:
-    for costs in (await cost_of_a_plug(5, 5), await cost_of_a_plug(500, 500)):
+    for costs in (await cost_of_a_plug(5, 5), await cost_of_a_plug(500, 500, hosts=200)):
         # `settled` itself is a change of the pool's row, which every host reads.
         assert costs["xen3"] == Cost(rows_read=1, recomputed=0, full=0, messages=0, conditions_set=0)
         # The new binding, and the one flow that leads to it.
@@ -127,6 +135,51 @@ async def test_a_plug_costs_the_same_in_networks_and_pools_of_any_size() -> None
         assert (here.rows_read, here.full, here.conditions_set) == (3, 0, 0)
         assert 3 <= here.recomputed <= 9
         assert here.messages <= FLOWS_OF_A_VIF
+
+
+async def cost_of_changes(others: int, hosts: int) -> dict[str, dict[str, Cost]]:
+    """What changes that are not plugs cost each host: in the shared network, and in what no agent here has."""
+    async with pool(5, others, hosts) as made:
+        moved = Binding("far1000/0", "far1", "shared", mac_of(1000), 2, BindingState.HELD, addresses=("10.1.3.232",))
+
+        async def write(*operations: Operation) -> dict[str, Cost]:
+            before = {name: Cost.of(host) for name, host in made.hosts.items()}
+            await made.client.transact(*operations)
+            await settled(made)
+            return {name: Cost.of(host) - before[name] for name, host in made.hosts.items()}
+
+        def on(table: str, key: str, value: str, **columns: object) -> Update:
+            return Update(table, ((key, "==", value),), columns)
+
+        return {
+            "a move of a VIF is prepared": await write(Insert("Binding", to_columns(moved))),
+            "it is active": await write(on("Binding", "epoch", 2, state="active")),  # type: ignore[arg-type]
+            "its source lets go": await write(
+                Delete("Binding", (("vif", "==", moved.vif), ("host", "==", "far0")))
+            ),
+            "a network that is nowhere here changes": await write(on("Network", "name", "other0", mtu=1400)),
+            "a host comes": await write(Insert("Host", to_columns(Host("late", "10.97.0.1")))),
+            "that host goes": await write(Delete("Host", (("name", "==", "late"),))),
+        }  # fmt: skip
+
+
+async def test_other_changes_cost_the_same_in_pools_of_any_size() -> None:
+    small, large = await cost_of_changes(5, 5), await cost_of_changes(300, 200)
+    assert small == large
+    nothing = Cost(rows_read=1, recomputed=0, full=0, messages=0, conditions_set=0)  # but the pool's row, see `settled`
+    assert {costs["xen3"] for what, costs in small.items() if "host" not in what} == {nothing}
+    assert set(small["a network that is nowhere here changes"].values()) == {nothing}
+    assert (
+        set(small["a host comes"].values()) == set(small["that host goes"].values()) == {replace(nothing, rows_read=2)}
+    )
+    # One flow that leads to it; once it is active, one besides that drops what its source still sends; both go.
+    for host in ("xen1", "xen2"):
+        costs = [small[what][host] for what in ("a move of a VIF is prepared", "it is active", "its source lets go")]
+        assert [(cost.rows_read, cost.messages, cost.conditions_set) for cost in costs] == [
+            (2, 1, 0),
+            (2, 2, 0),
+            (2, 2, 0),
+        ]
 
 
 async def test_a_plug_of_a_vif_in_groups_costs_others_what_any_plug_does() -> None:

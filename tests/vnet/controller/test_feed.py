@@ -12,7 +12,7 @@ from vnet.controller.telling import events_of
 from vnet.model import Event
 from vnet.pool.changes import Delete, Insert, Update
 from vnet.pool.mirror import Delta
-from vnet.pool.view import PoolView
+from vnet.pool.view import SWITCH, PoolView
 
 
 def event(time: int, **more: str) -> Event:
@@ -99,6 +99,8 @@ def test_hosts_that_fall_silent_and_come_back() -> None:
     told = list(host_events(frozenset({"xen2", "stranger"}), view, 9))
     assert [(e.kind, e.host) for e in told] == [("host-down", "xen2"), ("host-up", "xen1")]
     assert list(host_events(view.live, view, 9)) == []
+    away = pool([], live=(), xen1={SWITCH: "does not answer"})
+    assert [e.text for e in host_events(view.live, away, 9)] == ["host xen1: ovs-vswitchd does not answer"]
 
 
 def test_what_is_told_of_a_migration() -> None:

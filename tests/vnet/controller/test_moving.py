@@ -10,6 +10,8 @@ import pytest
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import HOSTS, FakeAgent, opened
 from vnet.client import AsyncClient, Conflict, NotFound, TimedOut, Unit, VifSpec
+from vnet.controller import errors, moving
+from vnet.controller.service import Service
 from vnet.model import BindingState
 from vnet.pool.database import PoolDatabase
 
@@ -132,9 +134,9 @@ async def test_abort_and_the_guests_announcement_at_once_end_in_one_of_the_two(
 
 async def test_the_whole_way_with_the_controller_switching(client: AsyncClient, pool: PoolDatabase, web: Unit) -> None:
     lines: list[str] = []
-    moving = asyncio.create_task(client.migrate(web, "xen2", activate=True, timeout_s=30, progress=lines.append))
+    under_way = asyncio.create_task(client.migrate(web, "xen2", activate=True, timeout_s=30, progress=lines.append))
     await take(client, pool, "xen2", "web/0", "web/1")
-    assert (await asyncio.wait_for(moving, 20)).phase == "none"
+    assert (await asyncio.wait_for(under_way, 20)).phase == "none"
     assert await hosts_of(client, "web") == {"xen2"}
     assert "VM web is being prepared" in lines[0]
     assert lines[-2:] == ["VM web is active on host xen2", "VM web runs on host xen2"]
@@ -144,12 +146,12 @@ async def test_the_whole_way_with_the_controller_switching(client: AsyncClient, 
 async def test_the_whole_way_with_the_guest_announcing_itself(
     client: AsyncClient, pool: PoolDatabase, web: Unit
 ) -> None:
-    moving = asyncio.create_task(client.migrate(web, "xen3", timeout_s=30))
+    under_way = asyncio.create_task(client.migrate(web, "xen3", timeout_s=30))
     await take(client, pool, "xen3", "web/0", "web/1", senders=("xen1",))
     for vif in ("web/0", "web/1"):
-        assert not moving.done()
+        assert not under_way.done()
         await FakeAgent(pool, "xen3", client).set_state(vif, BindingState.ACTIVE)
-    await asyncio.wait_for(moving, 20)
+    await asyncio.wait_for(under_way, 20)
     assert await hosts_of(client, "web") == {"xen3"}
 
 
@@ -167,17 +169,17 @@ async def test_a_lost_driver_is_replaced_by_calling_again(client: AsyncClient, p
 
 
 async def test_an_abort_ends_the_driver(client: AsyncClient, pool: PoolDatabase, web: Unit) -> None:
-    moving = asyncio.create_task(client.migrate(web, "xen2", timeout_s=30))
+    under_way = asyncio.create_task(client.migrate(web, "xen2", timeout_s=30))
     await pool.wait_for(lambda view: view.state.vifs["web/0"].incoming == "xen2", 10)
     await client.abort(web)
     with pytest.raises(Conflict, match="was aborted"):
-        await asyncio.wait_for(moving, 10)
+        await asyncio.wait_for(under_way, 10)
 
 
 async def test_a_single_vif_moves_alone(client: AsyncClient, pool: PoolDatabase, web: Unit) -> None:
-    moving = asyncio.create_task(client.migrate(Unit.of_vif("web/1"), "xen2", activate=True, timeout_s=30))
+    under_way = asyncio.create_task(client.migrate(Unit.of_vif("web/1"), "xen2", activate=True, timeout_s=30))
     await take(client, pool, "xen2", "web/1", senders=("xen1",))
-    await asyncio.wait_for(moving, 20)
+    await asyncio.wait_for(under_way, 20)
     assert await hosts_of(client, "web") == {"xen1", "xen2"}
 
 
@@ -185,15 +187,46 @@ async def test_evacuation_moves_units_side_by_side(client: AsyncClient, pool: Po
     await client.put_vif("lone", VifSpec(network="prod", host="xen1"))
     await FakeAgent(pool, "xen1", client).claim("lone")
     lines: list[str] = []
-    moving = asyncio.create_task(client.evacuate("xen1", to="xen2", activate=True, timeout_s=30, progress=lines.append))
+    under_way = asyncio.create_task(
+        client.evacuate("xen1", to="xen2", activate=True, timeout_s=30, progress=lines.append)
+    )
     await take(client, pool, "xen2", "lone", "web/0", "web/1")
-    done = await asyncio.wait_for(moving, 20)
+    done = await asyncio.wait_for(under_way, 20)
     assert done.moved == {"web": "xen2", "lone": "xen2"}
     assert lines[-1] == "host xen1 runs nothing"
     for vif in ("web/0", "web/1", "lone"):
         await FakeAgent(pool, "xen1", client).release(vif)
     assert (await client.evacuate("xen1")).moved == {}
     await client.delete_vif("lone")
+
+
+async def test_an_evacuation_goes_on_past_guests_that_never_announce_themselves(
+    client: AsyncClient, pool: PoolDatabase, web: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "UNITS_AT_ONCE", 1)
+    monkeypatch.setattr(moving, "SLOT_S", 0.3)
+    for vm in ("a", "b"):  # in this order, and web last
+        await client.put_vif(f"{vm}/0", VifSpec(network="prod", vm=vm, host="xen1"))
+        await FakeAgent(pool, "xen1", client).claim(f"{vm}/0")
+    lines: list[str] = []
+
+    async def evacuate() -> None:
+        async for line, _ in moving.evacuate(Service(pool), "xen1", "xen2", activated=False, timeout_s=5):
+            lines.append(line)
+
+    evacuating = asyncio.create_task(evacuate())
+    await take(client, pool, "xen2", "web/0", "web/1")
+    for vif in ("web/0", "web/1"):
+        await FakeAgent(pool, "xen2", client).set_state(vif, BindingState.ACTIVE)
+    with pytest.raises(errors.TimedOut) as caught:
+        await asyncio.wait_for(evacuating, 20)
+    assert "VM web runs on host xen2" in lines
+    assert "VM a is being prepared" in caught.value.message
+    assert "VM b is being prepared" in caught.value.message
+    for vm in ("a", "b"):
+        await client.abort(Unit.of_vm(vm))
+        await FakeAgent(pool, "xen1", client).release(f"{vm}/0")
+        await client.delete_vm(vm)
 
 
 async def test_what_cannot_be_migrated(client: AsyncClient, web: Unit) -> None:

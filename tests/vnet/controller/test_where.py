@@ -9,7 +9,7 @@ import pytest
 from tests.vnet.controller.pools import bound, pool, vif
 from vnet.controller.where import Presence, whereabouts
 from vnet.model import Binding, Network, NetworkType, Vif
-from vnet.pool.view import PoolView
+from vnet.pool.view import SWITCH, PoolView
 
 FREE = vif("web1/0", 1)
 PINNED = vif("web1/0", 1, host="xen1")
@@ -55,6 +55,9 @@ def test_a_dead_host_is_the_reason_before_and_after_the_claim() -> None:
     assert why(pool([PINNED], [bound(PINNED, "xen1")], live=())) == ["host-down"]
     silent = pool([PINNED], live=())
     assert why(PoolView.of(replace(silent.state, agents={}))) == ["no-agent"]
+    away = pool([PINNED], live=(), xen1={SWITCH: "does not answer"})
+    (reason,) = whereabouts(away, PINNED).why
+    assert (reason.code, reason.text) == ("host-down", "host xen1: ovs-vswitchd does not answer")
 
 
 def test_places_a_network_cannot_reach() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -17,20 +18,24 @@ from ovsctl.ovsdb import Client, Delete, Insert, Update
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import NETWORKS, every_type
 from vnet.lab import Driver, Lab
-from vnet.model import Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
+from vnet.model import BondMode, Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
 from vnet.pool.rows import to_columns
 
 WATCHED = ("vlan", "vx", "gre")
+BOND = Uplink("trunk0", ("eth1", "eth2", "eth3"), BondMode.ACTIVE_BACKUP)
 SPARE = Vif("spare/0", "vx", "0a:00:00:01:00:01", vm="spare", addresses=("10.222.0.1",))
 
 
 def pool() -> PoolState:
-    """A VIF per host on the watched networks, and a spare VM on one of them."""
+    """A VIF per host on the watched networks, and a spare VM on one of them. xen3's uplink is a bond."""
     whole = every_type(per_host=1)
     networks = {name: NETWORKS[name] for name in WATCHED}
     vifs = {vif.id: vif for vif in whole.vifs.values() if vif.network in networks and not vif.trunk}
     vms = {vif.vm: Vm(vif.vm, vif.host) for vif in vifs.values() if vif.vm}
-    return replace(whole, networks=networks, vifs=vifs | {SPARE.id: SPARE}, vms=vms | {"spare": Vm("spare")})
+    hosts = whole.hosts | {"xen3": replace(whole.hosts["xen3"], uplinks=(BOND,))}
+    return replace(
+        whole, hosts=hosts, networks=networks, vifs=vifs | {SPARE.id: SPARE}, vms=vms | {"spare": Vm("spare")}
+    )
 
 
 Change = Callable[[Lab, Client], Awaitable[None]]
@@ -90,6 +95,20 @@ async def uplinks_come_and_go(lab: Lab, client: Client) -> None:
     await _settled(lab)
 
 
+async def members_come_and_go(lab: Lab, client: Client) -> None:
+    """Those of a bond that carry nothing at the moment."""
+    shown = lab.ovs("xen3").appctl("bond/show", "bond-trunk0")
+    in_use = re.search(r"member (\S+): enabled\s+active member", shown)
+    assert in_use, shown
+    (spare, _) = (member for member in BOND.members if member != in_use[1])
+    fewer = replace(BOND, members=tuple(member for member in BOND.members if member != spare))
+    for uplink in (fewer, BOND):
+        await client.transact(Update("Uplink", (("host", "==", "xen3"), ("name", "==", "trunk0")), to_columns(uplink)))
+        await _settled(lab)
+        shown = lab.ovs("xen3").appctl("bond/show", "bond-trunk0")
+        assert set(re.findall(r"(?m)^member (\S+):", shown)) == set(uplink.members)
+
+
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[tuple[Lab, Client]]:
     def up() -> Lab:
@@ -110,7 +129,8 @@ async def running() -> AsyncIterator[tuple[Lab, Client]]:
 
 
 @pytest.mark.parametrize(
-    "change", [vifs_come_and_go, networks_come_and_go, hosts_come_and_go, mtu_changes, uplinks_come_and_go]
+    "change",
+    [vifs_come_and_go, networks_come_and_go, hosts_come_and_go, mtu_changes, uplinks_come_and_go, members_come_and_go],
 )
 async def test_others_lose_nothing(change: Change) -> None:
     async with running() as (lab, client):

@@ -18,6 +18,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from ovsctl.ovsdb import Client, Delete, Select, Update
+from tests.vnet.flowing import go_on, overrun, wait_sent
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client.local import LocalAgent, LocalRefused
@@ -123,6 +124,13 @@ class Moves:
             assert self.send(VIF.id, udp(VIF, peer.mac)) == [peer.id]
 
 
+def silent(pool: Moves) -> None:
+    """What a guest sends on the port it runs at, and that announces nothing, comes to nobody."""
+    question = Ether(src=VIF.mac, dst=BROADCAST) / ARP(hwsrc=VIF.mac, psrc=VIF.addresses[0], pdst="10.200.0.1")
+    for packet in (question, udp(VIF, BROADCAST), *(udp(VIF, peer.mac) for peer in PEERS.values())):
+        assert pool.send(VIF.id, packet) == []
+
+
 def udp(source: Vif, to: str) -> Packet:
     return Ether(src=source.mac, dst=to) / IP(src=source.addresses[0], dst="10.200.0.1") / UDP() / Raw(b"?" * 20)
 
@@ -177,28 +185,43 @@ async def test_a_move_doubles_nothing_and_ends_with_the_vif_reachable(network: s
         pool.reaches(B)
 
 
-@pytest.mark.parametrize("network", ["vx", "vlan"])
+@pytest.mark.parametrize("network", KINDS)
 async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network: str) -> None:
     async with moves(network) as pool:
         await pool.prepare()
         pool.reaches(A)
         with streams(pool.lab) as before:
             await asyncio.sleep(0.3)
-        assert all(report.at(VIF.id if n != "out" else PEERS[C].id).lost == 0 for n, report in before.items())
+        for name, report in before.items():
+            got = report.at(PEERS[C].id if name == "out" else VIF.id)
+            assert got.lost <= overrun(got), f"{name}: {got.lost_numbers} of {len(report.sent)}"
         await pool.run(B, False)
-        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
-        assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == []
+        silent(pool)
+        for peer in PEERS.values():
+            assert pool.send(peer.id, udp(peer, VIF.mac)) == []
+            others = sorted(other.id for other in PEERS.values() if other != peer)
+            assert pool.send(peer.id, udp(peer, BROADCAST)) == others
         await pool.state(B, "receiving")
         await pool.until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "GATE is open")
+        tried = [(peer.id, udp(peer, to)) for peer in PEERS.values() for to in (VIF.mac, BROADCAST)]
+        await pool.until(lambda: all(VIF.id in pool.send(*one) for one in tried), "the switch's caches know it")
         for peer in PEERS.values():
             assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
-        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            others = sorted([VIF.id, *(other.id for other in PEERS.values() if other != peer)])
+            assert pool.send(peer.id, udp(peer, BROADCAST)) == others
+        silent(pool)
         arp = Ether(src=VIF.mac, dst=BROADCAST) / ARP(op=2, hwsrc=VIF.mac, psrc=VIF.addresses[0], pdst=VIF.addresses[0])
         announced = pool.lab.send(VIF.id, arp)
         # On a VLAN network the agent's own announcements to the physical switches come besides.
         assert [announced.at(peer.id).count(bytes(arp)) for peer in PEERS.values()] == [1, 1, 1]
         await pool.is_active()
         pool.reaches(B)
+        await pool.run(A, False)  # a guest that still runs at the source
+        await pool.until(lambda: not pool.send(VIF.id, udp(VIF, PEERS[A].mac)), "the source's port is closed")
+        silent(pool)
+        for peer in PEERS.values():
+            for to in (VIF.mac, BROADCAST):
+                assert VIF.id not in pool.send(peer.id, udp(peer, to)), (peer.id, to)
 
 
 async def test_the_end_of_the_relay_loses_no_frame() -> None:
@@ -231,6 +254,33 @@ async def test_the_toolstacks_word_to_the_agent_holds_when_it_is_answered() -> N
             with pytest.raises(LocalRefused, match="VM on-xen1 is neither here"):
                 agent.call("switch", {"vm": "on-xen1"})
         await pool.is_active()
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", KINDS)
+async def test_a_guest_that_announces_nothing_loses_nothing_after_the_toolstacks_word(network: str) -> None:
+    async with moves(network) as pool:
+        await pool.prepare()
+        with contextlib.ExitStack() as stack, LocalAgent(str(pool.lab.daemons.agent_socket(B))) as agent:
+            running = {host: (stack.enter_context(pool.lab.stream(PEERS[host].id, VIF.id)), VIF.id) for host in HOSTS}
+            running["out"] = stack.enter_context(pool.lab.stream(VIF.id, PEERS[C].id)), PEERS[C].id
+            await asyncio.to_thread(go_on, running)
+            await asyncio.to_thread(pool.lab.pause, "moving")
+            agent.call("switch", {"vm": "moving"})
+            agent.call("activate", {"vm": "moving"})
+            await asyncio.to_thread(pool.lab.run, "moving", B, False, True)
+            # ovs-vswitchd looks at its cached flows again some time after it has answered for new ones, late on a busy machine.
+            whole = await asyncio.to_thread(go_on, running)
+            await pool.is_active()
+            # As a device goes, Open vSwitch's userspace tunnels stand still on its host, so the source's port stays.
+            await pool.vif(incoming=None, host=B)
+            await pool.until(lambda: pool._gone(A), "the source's binding is released")
+            await asyncio.to_thread(wait_sent, running, whole)
+        for name, (stream, who) in running.items():
+            got = stream.report.at(who)
+            assert got.duplicated == 0, name
+            assert all(number < whole[name] for number in got.lost_numbers), name
+        assert got.lost == 0  # what the guest itself sends, of which the last look was
         pool.reaches(B)
 
 
@@ -303,28 +353,45 @@ async def test_activation_needs_no_database_and_no_agent() -> None:
         pool.reaches(B)
 
 
-async def test_a_source_that_does_not_hear_does_no_harm() -> None:
-    async with moves("vx") as pool:
+@pytest.mark.parametrize("network", ["vx", "gre", "gnv"])
+@pytest.mark.parametrize("how", ["frozen", "cut off"])
+async def test_a_source_that_does_not_hear_does_no_harm(network: str, how: str) -> None:
+    """What it still sends as the VIF no other host takes, the destination no more than a third one."""
+    async with moves(network) as pool:
         await pool.prepare()
-        pool.lab.daemons.signal(A, signal.SIGSTOP)
+        if how == "frozen":
+            pool.lab.daemons.signal(A, signal.SIGSTOP)
+        else:
+            await asyncio.to_thread(pool.lab.cut, A, "database")
         try:
             await pool.run(B, True)
             await pool.is_active()
-            drop = "dl_src=0a:00:00:00:00:01"
-            await pool.until(lambda: any("priority=200" in f and drop in f for f in pool.flows(C)), "C ignores A")
+            drop = f"dl_src={VIF.mac}"
+            for host in (B, C):
+                await pool.until(
+                    lambda host=host: any("priority=200" in f and drop in f for f in pool.flows(host)),
+                    f"{host} ignores A",
+                )
             await pool.run(A, False)  # a guest that still runs at the source
-            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
+            for host in (B, C):
+                assert pool.send(VIF.id, udp(VIF, PEERS[host].mac)) == [], host
+            assert pool.send(VIF.id, udp(VIF, BROADCAST)) == [PEERS[A].id]
             await pool.run(B, False)
-            assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
-            assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id]
+            for host in (B, C):
+                assert pool.send(VIF.id, udp(VIF, PEERS[host].mac)) == [PEERS[host].id]
+                assert pool.send(PEERS[host].id, udp(PEERS[host], VIF.mac)) == [VIF.id]
         finally:
-            pool.lab.daemons.signal(A, signal.SIGCONT)
+            if how == "frozen":
+                pool.lab.daemons.signal(A, signal.SIGCONT)
+            else:
+                await asyncio.to_thread(pool.lab.heal, A, "database")
         await pool.finish()
         pool.reaches(B)
 
 
-async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move() -> None:
-    async with moves("vx") as pool:
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move(network: str) -> None:
+    async with moves(network) as pool:
         pool.lab.daemons.kill(A)
         await pool.prepare(acks=1)
         await pool.run(B, True)
@@ -334,8 +401,9 @@ async def test_a_source_whose_agent_is_dead_does_not_hold_up_the_move() -> None:
         assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
 
 
-async def test_a_destination_that_dies_while_prepared_is_aborted() -> None:
-    async with moves("vx") as pool:
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_a_destination_that_dies_while_prepared_is_aborted(network: str) -> None:
+    async with moves(network) as pool:
         await pool.prepare()
         pool.lab.daemons.kill(B)
         await pool.abort()

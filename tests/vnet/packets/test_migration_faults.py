@@ -17,14 +17,16 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from ovsctl.ovsdb import Delete
-from tests.vnet.faults import How, Part, ProcessFault
+from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
 from tests.vnet.packets.test_migration import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
 from vnet.client import Client, Conflict, Unit
 from vnet.client.local import call_agent
 from vnet.lab import Lab
+from vnet.lab.guests import rarp
 from vnet.lab.links import within
 from vnet.lab.names import underlay_netns
 from vnet.lab.netns import switch_port
+from vnet.pool.view import HOST_DOWN_AFTER_S
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 UNIT = Unit.of_vm("moving")
@@ -106,9 +108,10 @@ async def test_calls_repeated_and_out_of_order_do_no_harm(network: str) -> None:
         await silent_on(pool, A, back=B)
 
 
+@pytest.mark.parametrize("network", ["vx", "vlan"])
 @pytest.mark.parametrize("switched", [False, True], ids=["held", "receiving"])
-async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(switched: bool) -> None:
-    async with moves("vx") as pool:
+async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(switched: bool, network: str) -> None:
+    async with moves(network) as pool:
         toolstack = Toolstack(pool.lab)
         await toolstack.prepared(pool)
         if switched:
@@ -126,9 +129,10 @@ async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(swi
         await silent_on(pool, B, back=A)
 
 
+@pytest.mark.parametrize("network", ["vx", "vlan"])
 @pytest.mark.parametrize("active", [True, False], ids=["active", "prepared"])
-async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool) -> None:
-    async with moves("vx") as pool:
+async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool, network: str) -> None:
+    async with moves(network) as pool:
         toolstack = Toolstack(pool.lab)
         await toolstack.prepared(pool)
         if active:
@@ -156,8 +160,36 @@ async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool) -
         await silent_on(pool, A, back=B)
 
 
-async def test_the_controller_may_die_between_any_two_calls() -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [ProcessFault(Part.AGENT, How.STOPPED, C), ProcessFault(Part.VSWITCHD, How.KILLED, C), Cut(C, "database")],
+    ids=str,
+)
+async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_named(fault: Fault) -> None:
     async with moves("vx") as pool:
+        toolstack = Toolstack(pool.lab)
+        await asyncio.to_thread(fault.break_, pool.lab)
+        try:
+            await toolstack.prepare(B)
+            await asyncio.to_thread(pool.lab.plug, "moving", B)
+            deadline = asyncio.get_running_loop().time() + 4 * HOST_DOWN_AFTER_S
+            while (now := await toolstack.migration()).phase != "prepared":
+                assert asyncio.get_running_loop().time() < deadline, now.waiting
+                await asyncio.sleep(0.2)
+            assert now.not_waited == [C]
+            await pool.run(B, True)
+            await pool.is_active()
+            assert (await toolstack.finish()).phase == "none"
+            reached_by(pool, B)
+        finally:
+            await asyncio.to_thread(fault.mend, pool.lab)
+        await pool.until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "who was not waited for")
+        pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", ["vx", "vlan"])
+async def test_the_controller_may_die_between_any_two_calls(network: str) -> None:
+    async with moves(network) as pool:
         toolstack = Toolstack(pool.lab)
 
         async def another_controller() -> None:
@@ -219,16 +251,31 @@ UNSOLICITED = (
 )
 
 
+# What agents send of their own is shorter.
+RARP = Ether(rarp(VIF.mac) + b"the guest's")
+
+
+@pytest.mark.parametrize("addresses", [(*VIF.addresses, "fd00::1"), ()], ids=["addresses", "no addresses"])
+@pytest.mark.parametrize("network", ["vx", "vlan"])
 @pytest.mark.parametrize(
-    "announcement", [gratuitous(1), gratuitous(2), UNSOLICITED], ids=["ARP request", "ARP reply", "unsolicited NA"]
+    "announcement",
+    [RARP, gratuitous(1), gratuitous(2), UNSOLICITED],
+    ids=["RARP", "ARP request", "ARP reply", "unsolicited NA"],
 )
-async def test_each_announcement_opens_the_port_and_is_delivered_once(announcement: Packet) -> None:
-    async with moves("vx", addresses=(*VIF.addresses, "fd00::1")) as pool:
+async def test_each_announcement_opens_the_port_and_is_delivered_once_without_a_database(
+    announcement: Packet, network: str, addresses: tuple[str, ...]
+) -> None:
+    async with moves(network, addresses) as pool:
         await pool.prepare()
         await pool.run(B, False)
         assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
-        assert pool.send(VIF.id, announcement) == sorted(peer.id for peer in PEERS.values())
-        reached_by(pool, *HOSTS)
+        database = ProcessFault(Part.DATABASE, How.STOPPED)
+        database.break_(pool.lab)
+        try:
+            assert pool.send(VIF.id, announcement) == sorted(peer.id for peer in PEERS.values())
+            reached_by(pool, *HOSTS)
+        finally:
+            database.mend(pool.lab)
         await pool.is_active()
 
 
