@@ -21,8 +21,8 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-from benchmarks.common import Figure, Result, arguments, compare, report
-from benchmarks.ovn_scale import SOUTHBOUND, Central, chassis, port, switches, write
+from benchmarks.common import Figure, arguments, compare, report
+from benchmarks.ovn_scale import SOUTHBOUND, Central, alone, chassis, port, switches, write
 from benchmarks.processes import Process
 from benchmarks.topology import HOSTS, NAME, NETWORKS, VMS, document
 from ovsctl.ovsdb import Client, Update
@@ -155,10 +155,9 @@ def main() -> None:
 
     work = f"{HOSTS:,} hosts, {NETWORKS:,} networks, {VMS:,} VIFs"
     results = [compare(f"apply: {work}", {name: partial(measured, name) for name in samples}, FIGURES, options.runs)]
-    for name, figures in (("vnet", OURS), ("OVN", THEIRS)):
-        if name in samples:
-            alone = Result.of("", figures, samples[name]).medians["vnet"]
-            results.append(Result(f"{name} alone", figures, {name: alone}, options.runs))
+    results += [
+        alone(name, figures, samples[name]) for name, figures in (("vnet", OURS), ("OVN", THEIRS)) if name in samples
+    ]
     report(results, options.json)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.common import Figure, Result
 from benchmarks.processes import Process
 from ovsctl.ovsdb import Client, Insert, Monitor, Mutate, NamedUuid, Operation, Replica, Select, Update, by_uuid
 from tests.servers import OvsdbServer, end, run, spawn
@@ -77,8 +78,8 @@ class Central:
         """Processor time of all of them so far."""
         return sum(process.cpu_s for process in self.spent().values())
 
-    def pids(self) -> list[int | None]:
-        return [process.pid if process else None for process in (self.nb.process, self.sb.process, self.northd)]
+    def northd_pids(self) -> list[int]:
+        return [self.northd.pid] if self.northd is not None else []
 
     @asynccontextmanager
     async def northbound(self) -> AsyncIterator[Northbound]:
@@ -188,10 +189,14 @@ def settings(host: str, address: str, sb: str) -> dict[str, str]:
             "ovn-monitor-all": "false"}  # fmt: skip
 
 
-def start_controller(ovs: OvsdbServer, name: str, *options: str) -> subprocess.Popen[bytes]:
-    """ovn-controller on that switch's database, which dies with us."""
-    home = ovs.dir
-    command = ["ovn-controller", ovs.remote, "--no-chdir", "-vsyslog:off",
-               "-vconsole:warn", *options]  # fmt: skip
-    env = {key: str(home) for key in ("OVN_RUNDIR", "OVS_RUNDIR")}
-    return spawn(command, log=home / f"{name}.log", env=env)
+def start_controller(ovs: OvsdbServer, name: str, *options: str, rundir: Path | None = None) -> subprocess.Popen[bytes]:
+    """ovn-controller on that switch's database, which dies with us. rundir: where the bridge is, if not beside the database."""
+    command = ["ovn-controller", ovs.remote, "--no-chdir", "-vsyslog:off", "-vconsole:warn", *options]
+    env = {"OVN_RUNDIR": str(ovs.dir), "OVS_RUNDIR": str(rundir or ovs.dir)}
+    return spawn(command, log=ovs.dir / f"{name}.log", env=env)
+
+
+def alone(name: str, figures: Sequence[Figure], samples: Sequence[Mapping[str, float]]) -> Result:
+    """Medians of what only this system has."""
+    medians = Result.of("", figures, samples).medians["vnet"]
+    return Result(f"{name} alone", tuple(figures), {name: medians}, len(samples))
