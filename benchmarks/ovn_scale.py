@@ -101,10 +101,9 @@ class Northbound:
             timeout_s=timeout_s,
         )  # fmt: skip
         wanted = rows[0]["nb_cfg"]
-        await until(self.replica, lambda: any(row["sb_cfg"] >= wanted for row in self._globals()), timeout_s)
-
-    def _globals(self) -> Iterable[Mapping[str, int]]:
-        return self.replica["NB_Global"].values()  # type: ignore[return-value]
+        await until(
+            self.replica, lambda: any(row["sb_cfg"] >= wanted for row in self.replica["NB_Global"].values()), timeout_s
+        )
 
 
 async def until(replica: Replica, condition: Callable[[], bool], timeout_s: float) -> None:
@@ -136,7 +135,7 @@ def switches(networks: Iterable[Network], vifs: Iterable[Vif]) -> Iterator[list[
     for number, network in enumerate(networks):
         ports = [port(vif, f"p{number}_{n}") for n, vif in enumerate(of.get(network.name, ()))]
         if network.type is NetworkType.VLAN:
-            outside = {"name": f"{network.name}-outside", "type": "localnet", "tag": network.tag, "tag_request": None,
+            outside = {"name": f"{network.name}-outside", "type": "localnet", "tag": network.tag,
                        "addresses": frozenset({"unknown"}), "options": {"network_name": network.uplink}}  # fmt: skip
             ports.append(Insert("Logical_Switch_Port", outside, f"p{number}_outside"))
         names = frozenset(NamedUuid(it.uuid_name) for it in ports if it.uuid_name)
@@ -151,7 +150,8 @@ async def write(client: Client, groups: Iterable[list[Operation]]) -> None:
         if len(pending) >= BATCH:
             await client.transact(*pending)
             pending = []
-    await client.transact(*pending)
+    if pending:
+        await client.transact(*pending)
 
 
 def chassis(hosts: Iterable[Host]) -> Iterator[list[Operation]]:
