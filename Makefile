@@ -58,7 +58,7 @@ format: install  ## rewrite to the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench-scale: install  ## what grows with the pool, and what does not (minutes)
+bench-scale: install-bench  ## what grows with the pool, and what does not (minutes)
 	@for b in cold_start apply many_agents; do $(BIN)/python -m benchmarks.$$b --runs 1; done
 
 lock:  ## refresh the lock files
