@@ -1,23 +1,24 @@
 """Everything off one host: 50 VMs of 4 VIFs each; time, and the worst gap of any VIF. OVN beside it on the same lab.
 
-`python -m benchmarks.evacuation [--vms 50] [--vifs 4] [--period-ms 100] [--systems vnet OVN]`. vnet's goes through the controller's
-`evacuate`, which moves ten VMs at a time. The toolstack's part is threads that plug a VM when the controller says that it is being
-prepared, let the guest switch hosts, in an instant, when it says prepared, and unplug it when it runs there. OVN knows no
-evacuation: the toolstack migrates VM by VM with two bindings, ten at a time, a VM's VIFs in one call. time: from the call until
-the last VM is unplugged. A userspace switch looks at all its ports for each frame, so 200 streams of a frame every 50 ms keep the
-whole machine busy: the more often, the worse.
+`python -m benchmarks.evacuation [--vms 50] [--vifs 4] [--period-ms 100] [--unplug] [--systems vnet OVN]`. vnet's goes through the
+controller's `evacuate`, which moves ten VMs at a time. The toolstack's part is threads that plug a VM when the controller says that
+it is being prepared, and let the guest switch hosts, in an instant, when it says prepared. OVN knows no evacuation: the toolstack
+migrates VM by VM with two bindings, ten at a time, a VM's VIFs in one call. time: from the call until the last VM runs there and has
+left the source. Its ports there stay, or go, VM by VM, with `--unplug`: ovs-vswitchd forwards nothing for some 25 ms per port that
+is taken away, whoever programs it. A userspace switch looks at all its ports for each frame, so 200 streams of a frame every
+50 ms keep the whole machine busy: the more often, the worse.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from statistics import median
 
 from benchmarks.common import Figure, arguments, compare, report
-from benchmarks.systems import HOSTS, NETWORK, SYSTEMS, System, Vnet, mac_of, running
+from benchmarks.systems import HOSTS, NETWORK, SYSTEMS, Ovn, System, Vnet, mac_of, running
 from vnet.client import Client
 from vnet.lab.streams import Received, RunningStream
 from vnet.model import Host, Pool, PoolState, Vif, Vm
@@ -50,41 +51,42 @@ def pool_of_vms(vms: int, vifs: int) -> PoolState:
     return PoolState(Pool("bench", underlay_mtu=1600), hosts, {NETWORK.name: NETWORK}, {}, all_vms, all_vifs)
 
 
-async def evacuate(system: System) -> float:
-    """Empties xen1 into xen3; seconds from the call until its last VM is unplugged."""
+async def evacuate(system: System, unplug: bool) -> float:
+    """Empties xen1 into xen3; seconds from the call until its last VM has left."""
     called = time.monotonic()
     if isinstance(system, Vnet):
-        await asyncio.to_thread(toolstack, system)
-    else:
+        await asyncio.to_thread(toolstack, system, unplug)
+    elif isinstance(system, Ovn):
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def move(vm: str) -> None:
             async with slots:
-                await system.migrate(vm, "xen1", "xen3", 0.0)
+                await (system.migrate if unplug else system.move)(vm, "xen1", "xen3", 0.0)
 
         await asyncio.gather(*(move(vm.name) for vm in system.pool.vms.values() if vm.host == "xen1"))
     return time.monotonic() - called
 
 
-def toolstack(system: Vnet) -> None:
-    """What a toolstack does for the controller's `evacuate`; returns when all of it is done."""
+def toolstack(system: Vnet, unplug: bool) -> None:
+    """What a toolstack does for the controller's `evacuate`; returns when nothing is left to do."""
     lab = system.lab
-    work = {
+    steps: dict[str, Callable[[str], None]] = {
         "being prepared": lambda vm: lab.plug(vm, "xen3"),
         "is prepared": lambda vm: lab.run(vm, "xen3", announce=True),
-        "runs on": lambda vm: lab.unplug(vm, "xen1"),
     }
+    if unplug:
+        steps["runs on"] = lambda vm: lab.unplug(vm, "xen1")
     seen: set[tuple[str, str]] = set()
     jobs: list[Future[None]] = []
 
     def told(line: str) -> None:
         vm = next((word.rstrip(":,") for word in line.split() if word.rstrip(":,") in system.pool.vms), None)
-        step = next((step for step in work if step in line), None)
+        step = next((step for step in steps if step in line), None)
         if vm is not None and step is not None and (vm, step) not in seen:
             seen.add((vm, step))
-            jobs.append(threads.submit(work[step], vm))
+            jobs.append(threads.submit(steps[step], vm))
 
-    with ThreadPoolExecutor(AT_ONCE) as threads, Client(f"unix:{lab.daemons.controller_socket}") as client:
+    with ThreadPoolExecutor(AT_ONCE) as threads, Client(f"unix:{system.lab.daemons.controller_socket}") as client:
         client.evacuate("xen1", to="xen3", timeout_s=TIMEOUT_S, progress=told)
         for job in jobs:
             job.result()
@@ -96,7 +98,7 @@ def gather(streams: Sequence[tuple[Vif, RunningStream]]) -> list[Received]:
         return list(threads.map(lambda pair: pair[1].stop().at(pair[0].id), streams))
 
 
-async def measure(name: str, vms: int, vifs: int, period_ms: float) -> dict[str, float]:
+async def measure(name: str, vms: int, vifs: int, period_ms: float, unplug: bool) -> dict[str, float]:
     # asyncio's own threads are six on two processors, and each of ten migrations waits in one.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * AT_ONCE))
     async with running(name, pool_of_vms(vms, vifs)) as system:
@@ -107,7 +109,7 @@ async def measure(name: str, vms: int, vifs: int, period_ms: float) -> dict[str,
         streams = [(vif, lab.stream("peer/0", vif.id, period_ms=period_ms)) for vif in moving]
         await asyncio.sleep(1)
         with system.undisturbed(forwarding_first=True):
-            took = await evacuate(system)
+            took = await evacuate(system, unplug)
             await asyncio.sleep(1)
         got = await asyncio.to_thread(gather, streams)
     return {
@@ -127,10 +129,11 @@ def main() -> None:
     parser.add_argument("--vms", type=int, default=50)
     parser.add_argument("--vifs", type=int, default=4)
     parser.add_argument("--period-ms", type=float, default=100.0)
+    parser.add_argument("--unplug", action="store_true", help="take the source's ports away as VMs have left")
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
     options = parser.parse_args()
     peers = {
-        name: lambda name=name: asyncio.run(measure(name, options.vms, options.vifs, options.period_ms))
+        name: lambda name=name: asyncio.run(measure(name, options.vms, options.vifs, options.period_ms, options.unplug))
         for name in options.systems
     }
     work = f"evacuation of {options.vms} VMs, {options.vms * options.vifs} VIFs; a frame every {options.period_ms:g} ms to each"

@@ -406,7 +406,12 @@ class Ovn(System):
             await self._sb.transact(*binds[at : at + BATCH])
 
     async def migrate(self, vm: str, source: str, to: str, pause_s: float) -> None:
-        """With two bindings, and activation by the guest's RARP (ovn-nb(5), requested-chassis, activation-strategy)."""
+        await self.move(vm, source, to, pause_s)
+        await asyncio.to_thread(self.lab.unplug, vm, source)
+
+    async def move(self, vm: str, source: str, to: str, pause_s: float) -> None:
+        """With two bindings, and activation by the guest's RARP (ovn-nb(5), requested-chassis, activation-strategy).
+        Returns once the source has no binding; its ports are there still."""
         vifs = [vif.id for vif in self.lab.spec.guest(vm).vifs]
 
         def options(*values: str) -> list[str]:
@@ -425,7 +430,6 @@ class Ovn(System):
         await asyncio.to_thread(lambda: self.lab.run(vm, to, announce=True, resume=True))
         await asyncio.sleep(0.1)
         await asyncio.to_thread(self.nbctl, "--wait=hv", *options(f"requested-chassis={to}"))
-        await asyncio.to_thread(self.lab.unplug, vm, source)
 
     async def settled(self) -> None:
         await self.ask()
