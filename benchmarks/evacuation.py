@@ -4,8 +4,8 @@
 controller's `evacuate`, which moves ten VMs at a time. The toolstack's part is threads that plug a VM when the controller says that
 it is being prepared, and let the guest switch hosts, in an instant, when it says prepared. OVN knows no evacuation: the toolstack
 migrates VM by VM with two bindings, ten at a time, a VM's VIFs in one call. time: from the call until the last VM runs there and has
-left the source. Its ports there stay, or go, VM by VM, with `--unplug`: ovs-vswitchd forwards nothing for some 25 ms per port that
-is taken away, whoever programs it. A userspace switch looks at all its ports for each frame, so 200 streams of a frame every
+left the source. Its ports there stay, or go, VM by VM, with `--unplug`: ovs-vswitchd's only forwarding thread stands still for some 25 ms
+per port that it takes away, whoever programs it. A userspace switch looks at all its ports for each frame, so 200 streams of a frame every
 50 ms keep the whole machine busy: the more often, the worse.
 """
 
