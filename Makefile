@@ -36,7 +36,7 @@ bench: root install-bench  ## every benchmark, shortened; docs/benchmarks.md say
 	@$(BIN)/python -m benchmarks.migration --times 2
 	@$(BIN)/python -m benchmarks.pause --times 2
 	@$(BIN)/python -m benchmarks.evacuation --vms 5
-	@$(BIN)/python -m benchmarks.restart --vifs 5000 --runs 2
+	@$(BIN)/python -m benchmarks.restart --vifs 1000 --runs 2
 	@$(BIN)/python -m benchmarks.topology
 
 demo: root install  ## a three-host pool on this machine: reach, migrate, repair

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -42,8 +43,9 @@ class Result:
         return cls(work, tuple(figures), {"vnet": medians}, len(samples))
 
     def ratio(self, figure: Figure, peer: str, ours: str) -> float:
-        """How many times more the peer takes than we do."""
-        return self.medians[peer][figure.key] / self.medians[ours][figure.key]
+        """How many times more the peer takes than we do; where we take nothing, infinitely, unless neither does."""
+        theirs, own = self.medians[peer][figure.key], self.medians[ours][figure.key]
+        return theirs / own if own else 1.0 if theirs == own else math.inf
 
 
 def compare(
@@ -104,7 +106,11 @@ def _plain(result: Result) -> dict[str, Any]:
         "runs": result.runs,
         "medians": result.medians,
         "ratios": {
-            figure.key: {peer: result.ratio(figure, peer, ours) for peer in result.medians if peer != ours}
+            figure.key: {  # JSON has no infinity
+                peer: ratio if math.isfinite(ratio := result.ratio(figure, peer, ours)) else None
+                for peer in result.medians
+                if peer != ours
+            }
             for figure in result.figures
         },
         "reach": {figure.key: figure.reach for figure in result.figures if figure.reach is not None},

@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ovsctl.appctl import call_sync
 from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Operation, Select, Update, by_uuid
+from vnet.client.errors import ClientError
+from vnet.client.local import call_agent
 from vnet.lab import Driver, Lab
 from vnet.lab.names import MARK, host_netns
-from vnet.lab.processes import marked, run, start, wait_until
+from vnet.lab.processes import alive, marked, run, start, stop, wait_until
 from vnet.lab.switchd import tool_path
 from vnet.model import Binding, Host, Network, NetworkType, Pool, PoolState, Vif, Vm
 from vnet.pool.rows import TABLE_OF, to_columns
 
 HOSTS = ("xen1", "xen2", "xen3")
 BATCH = 2000
+SYNC_LIMIT_S = 600.0
 
 
 def mac_of(number: int) -> str:
@@ -84,8 +89,23 @@ class System(ABC):
 
     @abstractmethod
     async def migrate(self, vm: str, source: str, to: str, pause_s: float) -> None:
-        """Moves a running VM of one VIF as a toolstack does; the guest switches hosts in an instant, after `pause_s` of
-        standing still, and announces itself. Returns once it is unplugged at the source."""
+        """Moves a running VM as a toolstack does; the guest switches hosts in an instant, after `pause_s` of standing still, and
+        announces itself. Returns once it is unplugged at the source."""
+
+    @abstractmethod
+    async def stop_agent(self, host: str, *, crash: bool = True) -> None:
+        """Ends what programs a host's switch, as a crash or asked to leave the flows; returns once it has ended."""
+
+    @abstractmethod
+    async def start_agent(self, host: str) -> None: ...
+
+    @abstractmethod
+    async def ask(self) -> None:
+        """Makes a change that `in_sync` hears the hosts' answer to. Quick: it may be made while a switch is down."""
+
+    @abstractmethod
+    async def in_sync(self, host: str, poll_s: float = 0.005) -> None:
+        """Returns once a host says, since `ask`, that its switch has every flow. Each poll takes it from its work."""
 
     @abstractmethod
     async def settled(self) -> None:
@@ -158,7 +178,8 @@ class System(ABC):
 
     @property
     def _clients(self) -> dict[str, Client]:
-        return self.__dict__.setdefault("clients", {})
+        clients: dict[str, Client] = self.__dict__.setdefault("clients", {})
+        return clients
 
     async def close_clients(self) -> None:
         for client in self._clients.values():
@@ -217,6 +238,28 @@ class Vnet(System):
     async def migrate(self, vm: str, source: str, to: str, pause_s: float) -> None:
         await asyncio.to_thread(self.lab.migrate, vm, to, pause_s=pause_s)
 
+    async def stop_agent(self, host: str, *, crash: bool = True) -> None:
+        await asyncio.to_thread(self.lab.daemons.kill, host, signal.SIGKILL if crash else signal.SIGTERM)
+
+    async def start_agent(self, host: str) -> None:
+        await asyncio.to_thread(self.lab.daemons.start_agent, host, self.lab.ovs(host))
+
+    async def ask(self) -> None:
+        """Nothing: its agent's socket says it."""
+
+    async def in_sync(self, host: str, poll_s: float = 0.005) -> None:
+        await self.says(host, "switch", poll_s)  # it has read every flow back, compared and made good
+
+    async def says(self, host: str, wanted: str, poll_s: float = 0.005) -> None:
+        """Waits until an agent's socket says that it is `wanted`: complete, switch."""
+        path, deadline = str(self.lab.daemons.agent_socket(host)), time.monotonic() + SYNC_LIMIT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ClientError):
+                if (await asyncio.to_thread(call_agent, "status", {}, path, 1.0))[wanted]:
+                    return
+            await asyncio.sleep(poll_s)
+        raise TimeoutError(f"the agent of {host} does not say {wanted!r} after {SYNC_LIMIT_S:.0f} s")
+
     async def settled(self) -> None:
         await asyncio.to_thread(self.lab.daemons.settle)
 
@@ -248,28 +291,66 @@ class Ovn(System):
         self._daemon("northd", None, ["ovn-northd", f"--ovnnb-db={self.nb}", f"--ovnsb-db={self.sb}",
                                       f"--unixctl={self.dir}/northd.ctl"])  # fmt: skip
         self.nbctl("init")
+        self._nb, self._sb = Client([self.nb], "OVN_Northbound"), Client([self.sb], "OVN_Southbound")
+        await self._nb.open()
+        await self._sb.open()
+        self._asked = 0
+        self._controllers: dict[str, int] = {}
         for host in self.pool.hosts.values():
-            self._host(host)
+            await self._host(host)
         for network in self.pool.networks.values():
             self.nbctl("ls-add", network.name)
         for vif in self.pool.vifs.values():
             await self.create(vif)
 
-    def _daemon(self, name: str, netns: str | None, args: list[str], **env: str) -> None:
+    def _daemon(self, name: str, netns: str | None, args: list[str], **env: str) -> int:
         log = self.dir / f"{name}.log"
-        start([*args, "--no-chdir", "-vsyslog:off", "-vconsole:warn"], log=log, env={**self.env, **env}, netns=netns)
+        return start(
+            [*args, "--no-chdir", "-vsyslog:off", "-vconsole:warn"], log=log, env={**self.env, **env}, netns=netns
+        )
 
-    def _host(self, host: Host) -> None:
-        ovs = self.lab.ovs(host.name)
-        ovs.vsctl(
+    async def _host(self, host: Host) -> None:
+        self.lab.ovs(host.name).vsctl(
             "set", "open_vswitch", ".", f"external_ids:system-id={host.name}", f"external_ids:ovn-remote={self.sb}",
             "external_ids:ovn-encap-type=geneve", f"external_ids:ovn-encap-ip={host.address}",
             "external_ids:ovn-bridge-datapath-type=netdev", "external_ids:ovn-monitor-all=false",
         )  # fmt: skip
-        self._daemon(
-            f"controller-{host.name}", host_netns(self.lab.spec.name, host.name), ["ovn-controller", ovs.db],
+        await self.start_agent(host.name)
+
+    async def start_agent(self, host: str) -> None:
+        ovs = self.lab.ovs(host)
+        self._controllers[host] = self._daemon(
+            f"controller-{host}", host_netns(self.lab.spec.name, host), ["ovn-controller", ovs.db],
             OVS_RUNDIR=str(ovs.dir), OVN_RUNDIR=str(ovs.dir),
         )  # fmt: skip
+
+    async def stop_agent(self, host: str, *, crash: bool = True) -> None:
+        if crash:
+            await asyncio.to_thread(stop, [self._controllers[host]])
+            return
+        await asyncio.to_thread(self.controller, host, "exit", "--restart")
+        await asyncio.to_thread(
+            wait_until, lambda: not alive(self._controllers[host]), f"the end of {host}'s controller"
+        )
+
+    def controller(self, host: str, *command: str) -> str:
+        """Asks a host's ovn-controller, as ovn-appctl does."""
+        return call_sync(self.lab.ovs(host).dir / f"ovn-controller.{self._controllers[host]}.ctl", *command)
+
+    async def ask(self) -> None:
+        await self._nb.transact(Mutate("NB_Global", (), (("nb_cfg", "+=", 1),)))
+        ((row,),) = await self._nb.transact(Select("NB_Global", (), ("nb_cfg",)))
+        self._asked = row["nb_cfg"]
+
+    async def in_sync(self, host: str, poll_s: float = 0.005) -> None:
+        """What `ovn-nbctl --wait=hv sync` waits for: the chassis acknowledges a change once its switch has answered a barrier."""
+        deadline = time.monotonic() + SYNC_LIMIT_S
+        while time.monotonic() < deadline:
+            (rows,) = await self._sb.transact(Select("Chassis_Private", (("name", "==", host),), ("nb_cfg",)))
+            if rows and rows[0]["nb_cfg"] >= self._asked:
+                return
+            await asyncio.sleep(poll_s)
+        raise TimeoutError(f"{host}'s ovn-controller has not acknowledged {self._asked} after {SYNC_LIMIT_S:.0f} s")
 
     def nbctl(self, *args: str) -> str:
         return run(["ovn-nbctl", f"--db={self.nb}", "--timeout=120", *args], env=self.env)
@@ -279,6 +360,8 @@ class Ovn(System):
 
     async def close(self) -> None:
         """The lab's end takes the processes along."""
+        await self._nb.close()
+        await self._sb.close()
 
     def _create(self, vif: Vif) -> list[str]:
         who = f"{vif.mac} {' '.join(vif.addresses)}"
@@ -298,21 +381,34 @@ class Ovn(System):
             if name not in have:
                 self.sbctl("chassis-add", name, "geneve", f"10.99.1.{number + 1}")
         self.nbctl("--may-exist", "ls-add", network.name)
+        # Told of so many piece by piece, a controller takes minutes for what it works out in seconds from its start.
+        for host in self.pool.hosts:
+            await self.stop_agent(host)
         vifs = [
             Vif(f"far{number}/0", network.name, mac_of(number), addresses=(address_of(number),))
             for number in range(first, first + count)
         ]
-        for at in range(0, count, 500):
-            args = [arg for vif in vifs[at : at + 500] for arg in self._create(vif)]
-            await asyncio.to_thread(self.nbctl, *args[1:])
+        for at in range(0, count, BATCH):
+            await self._insert(network, vifs[at : at + BATCH])
         await asyncio.to_thread(self.nbctl, "--wait=sb", "sync")
         await self._bind({vif.id: far[int(vif.id[3:-2]) % 20] for vif in vifs})
+        for host in self.pool.hosts:
+            await self.start_agent(host)
+
+    async def _insert(self, network: Network, vifs: Sequence[Vif]) -> None:
+        """What `_create` does, without a process that first reads all there is."""
+        who = {vif.id: frozenset({f"{vif.mac} {' '.join(vif.addresses)}"}) for vif in vifs}
+        ports: list[Operation] = [
+            Insert("Logical_Switch_Port", {"name": vif, "addresses": me, "port_security": me}, f"p{number}")
+            for number, (vif, me) in enumerate(who.items())
+        ]
+        added = frozenset(NamedUuid(f"p{number}") for number in range(len(vifs)))
+        add = Mutate("Logical_Switch", (("name", "==", network.name),), (("ports", "insert", added),))
+        await self._nb.transact(*ports, add)
 
     async def _bind(self, where: dict[str, str]) -> None:
         """What `ovn-sbctl lsp-bind` does, for thousands in a second."""
-        client = Client([self.sb], "OVN_Southbound")
-        await client.open()
-        chassis, ports = await client.transact(
+        chassis, ports = await self._sb.transact(
             Select("Chassis", (), ("_uuid", "name")), Select("Port_Binding", (), ("_uuid", "logical_port"))
         )
         uuids = {row["name"]: row["_uuid"] for row in chassis}
@@ -322,16 +418,25 @@ class Ovn(System):
             if (host := where.get(row["logical_port"])) is not None
         ]
         for at in range(0, len(binds), BATCH):
-            await client.transact(*binds[at : at + BATCH])
-        await client.close()
+            await self._sb.transact(*binds[at : at + BATCH])
 
     async def migrate(self, vm: str, source: str, to: str, pause_s: float) -> None:
-        """With two bindings, and activation by the guest's RARP (ovn-nb(5), requested-chassis, activation-strategy)."""
-        vif = f"{vm}/0"
-        options = f"requested-chassis={source},{to}"
-        await asyncio.to_thread(self.nbctl, "lsp-set-options", vif, options, "activation-strategy=rarp")
+        await self.move(vm, source, to, pause_s)
+        await asyncio.to_thread(self.lab.unplug, vm, source)
+
+    async def move(self, vm: str, source: str, to: str, pause_s: float) -> None:
+        """With two bindings, and activation by the guest's RARP (ovn-nb(5), requested-chassis, activation-strategy).
+        Returns once the source has no binding; its ports are there still."""
+        vifs = [vif.id for vif in self.lab.spec.guest(vm).vifs]
+
+        def options(*values: str) -> list[str]:
+            return [arg for vif in vifs for arg in ("--", "lsp-set-options", vif, *values)][1:]
+
+        both = options(f"requested-chassis={source},{to}", "activation-strategy=rarp")
+        prepared = [arg for vif in vifs for arg in ("--", "wait-until", "Port_Binding", vif, "additional_chassis!=[]")]
+        await asyncio.to_thread(self.nbctl, *both)
         await asyncio.to_thread(self.lab.plug, vm, to)
-        await asyncio.to_thread(self.sbctl, "wait-until", "Port_Binding", vif, "additional_chassis!=[]")
+        await asyncio.to_thread(self.sbctl, *prepared[1:])
         await asyncio.to_thread(self.nbctl, "--wait=hv", "sync")
         await asyncio.sleep(0.1)
         if pause_s:
@@ -339,12 +444,12 @@ class Ovn(System):
             await asyncio.sleep(pause_s)
         await asyncio.to_thread(lambda: self.lab.run(vm, to, announce=True, resume=True))
         await asyncio.sleep(0.1)
-        await asyncio.to_thread(self.nbctl, "--wait=hv", "lsp-set-options", vif, f"requested-chassis={to}")
-        await asyncio.to_thread(self.lab.unplug, vm, source)
+        await asyncio.to_thread(self.nbctl, "--wait=hv", *options(f"requested-chassis={to}"))
 
     async def settled(self) -> None:
-        # Only the lab's hosts have a row in Chassis_Private, so this waits for their ovn-controllers and no others.
-        await asyncio.to_thread(self.nbctl, "--wait=hv", "sync")
+        await self.ask()
+        for host in self.pool.hosts:
+            await self.in_sync(host, 0.1)
 
 
 SYSTEMS: dict[str, type[System]] = {"vnet": Vnet, "OVN": Ovn}
