@@ -5,7 +5,7 @@ Each function returns the flows of one source and reads nothing but the view.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
@@ -23,7 +23,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.model import LockingMode, Network, NetworkType, Trunk, Vif
+from vnet.model import Location, LockingMode, Network, NetworkType, Trunk, Vif
 
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
@@ -109,8 +109,13 @@ def to_host(view: HostView, network: Network, host: str) -> Actions:
     vtep, tunnel = view.vtep(host), view.tunnel_port(network)
     if vtep is None or tunnel is None or network.key is None:
         return ()
-    field = "tun_ipv6_dst" if ":" in vtep else "tun_dst"  # parsing it would be half of a flow's cost
-    return (act.SetField("tun_id", network.key), act.SetField(field, vtep), act.Output(tunnel))
+    field = "tun_ipv6_dst" if ":" in vtep else "tun_dst"
+    return _through(tunnel, network.key, field, vtep)
+
+
+@lru_cache(maxsize=4096)  # a network's VIFs elsewhere share a few hosts
+def _through(tunnel: int, key: int, field: str, vtep: str) -> Actions:
+    return (act.SetField("tun_id", key), act.SetField(field, vtep), act.Output(tunnel))
 
 
 def flood_flows(view: HostView, network: Network) -> Flows:
@@ -236,12 +241,14 @@ def lookup_flows(view: HostView, network: Network, vif_id: str) -> Flows:
     segments = segments_of(view, network, vif if role in (Role.ACTIVE, Role.INCOMING) else None)
     if not segments:
         return ()
-    stale = _from_superseded(view, network, vif_id, segments[0][0])
+    where = view.location(network.name, vif_id)
     if vif is not None and role is Role.ACTIVE:
-        return (*_to_local(view, network, vif, segments), *stale)
-    if vif is not None and role is Role.INCOMING:
-        return (*_to_incoming(view, network, vif, segments), *stale)
-    return (*_to_remote(view, network, vif_id, segments[0][0]), *stale)
+        to = _to_local(view, network, vif, where, segments)
+    elif vif is not None and role is Role.INCOMING:
+        to = _to_incoming(view, network, vif, where, segments)
+    else:
+        to = _to_remote(view, network, vif_id, where, segments[0][0])
+    return (*to, *_from_superseded(view, network, vif_id, where, segments[0][0]))
 
 
 def _flow(vif: str, table: Table, priority: int, match: Match, actions: Actions) -> Flow:
@@ -252,12 +259,14 @@ def _metadata(segment: tuple[int, int | None]) -> int | tuple[int, int]:
     return segment[0] if segment[1] is None else (segment[0], segment[1])
 
 
-def _to_local(view: HostView, network: Network, vif: Vif, segments: list[tuple[int, int | None]]) -> Flows:
+def _to_local(
+    view: HostView, network: Network, vif: Vif, where: Location, segments: list[tuple[int, int | None]]
+) -> Flows:
     """The VIF runs here. While it moves away, its destination gets a copy of what this host's VIFs send it, and on a VLAN
     network of what the physical switches still bring here."""
     deliver = to_vif(view, vif)
     flows = [_flow(vif.id, Table.LOOKUP, 100, Match(metadata=_metadata(s), eth_dst=vif.mac), deliver) for s in segments]
-    moving = view.location(network.name, vif.id).incoming
+    moving = where.incoming
     copy = to_host(view, network, moving.host) if moving else ()
     if copy:
         senders = (From.VIF, From.UPLINK) if network.type is NetworkType.VLAN else (From.VIF,)
@@ -267,7 +276,9 @@ def _to_local(view: HostView, network: Network, vif: Vif, segments: list[tuple[i
     return tuple(flows)
 
 
-def _to_incoming(view: HostView, network: Network, vif: Vif, segments: list[tuple[int, int | None]]) -> Flows:
+def _to_incoming(
+    view: HostView, network: Network, vif: Vif, where: Location, segments: list[tuple[int, int | None]]
+) -> Flows:
     """The VIF is moving here: its port gets a frame only once it is open; till then local senders' frames go where it runs.
 
     From the uplink it takes frames only once it is active: before, its old host relays them, and a physical switch that
@@ -275,7 +286,7 @@ def _to_incoming(view: HostView, network: Network, vif: Vif, segments: list[tupl
     """
     ofport = view.ports[vif.id]
     ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
-    current = view.location(network.name, vif.id).current
+    current = where.current
     if network.type is NetworkType.VLAN:
         uplink = view.uplink_port(network)
         elsewhere = () if uplink is None else to_uplink(uplink, network.tag or 0)
@@ -300,9 +311,8 @@ def _to_incoming(view: HostView, network: Network, vif: Vif, segments: list[tupl
     return tuple(flows)
 
 
-def _to_remote(view: HostView, network: Network, vif: str, segment: int) -> Flows:
+def _to_remote(view: HostView, network: Network, vif: str, where: Location, segment: int) -> Flows:
     """The VIF is on other hosts: where it runs and, while it moves, where it goes."""
-    where = view.location(network.name, vif)
     flows: list[Flow] = []
     targets = [b for b in (where.current, where.incoming) if b is not None and b.host != view.me]
     if not targets:
@@ -321,13 +331,13 @@ def _to_remote(view: HostView, network: Network, vif: str, segment: int) -> Flow
     return tuple(flows)
 
 
-def _from_superseded(view: HostView, network: Network, vif: str, segment: int) -> Flows:
+def _from_superseded(view: HostView, network: Network, vif: str, where: Location, segment: int) -> Flows:
     """Hosts that the VIF has left may not have heard: what they still send through tunnels as that VIF is dropped, also where
     it runs now."""
     if not network.type.is_tunnel:
         return ()
     flows = []
-    for binding in view.location(network.name, vif).superseded:
+    for binding in where.superseded:
         if binding.host != view.me and (vtep := view.vtep(binding.host)) is not None:
             tun = {"tun_ipv6_src" if ":" in vtep else "tun_src": vtep}
             match = Match(metadata=segment, reg0=From.TUNNEL, eth_src=binding.mac, **tun)

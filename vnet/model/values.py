@@ -418,6 +418,8 @@ class Location:
     @classmethod
     def of(cls, bindings: tuple[Binding, ...] | list[Binding]) -> Location:
         """The location that the bindings of one VIF amount to."""
+        if len(bindings) == 1:  # as nearly all have
+            return cls(None, bindings[0]) if bindings[0].state.moving else cls(bindings[0])
         ordered = sorted(bindings, key=lambda binding: binding.epoch, reverse=True)
         active = [binding for binding in ordered if not binding.state.moving]
         current = active[0] if active else None
