@@ -291,6 +291,8 @@ def _learn(item: tuple[str, MatchValue]) -> FieldMatch:
     if len(_known) >= _CACHE_LIMIT:
         _known.clear()
     _known[item] = found
+    if f.order not in _VLAN_PARTS:
+        _remember(found.wire, found)  # it may come back from a switch
     return found
 
 
@@ -449,14 +451,19 @@ def _decode_entry(tlv: bytes) -> FieldMatch | tuple[tuple[Field, int, int], ...]
         return ()  # every packet of an Ethernet bridge; the switch says so where nothing else implies it
     f, value, mask, _ = decode_oxm(tlv, 0, len(tlv))
     try:
-        parts = tuple(_canonical(f, value, mask))
+        # Of a pair of registers, in which a switch writes one, the other is not matched.
+        parts = tuple(part for part in _canonical(f, value, mask) if part[2])
         found = _make(*parts[0]) if len(parts) == 1 and f.order not in _VLAN_PARTS else parts
     except FieldError as error:
         raise DecodeError("match", str(error)) from error
+    _remember(tlv, found)
+    return found
+
+
+def _remember(tlv: bytes, found: FieldMatch | tuple[tuple[Field, int, int], ...]) -> None:
     if len(_decoded) >= _CACHE_LIMIT:
         _decoded.clear()
     _decoded[tlv] = found
-    return found
 
 
 def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
