@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -66,12 +68,15 @@ def compare(
     return Result(work, tuple(figures), medians, runs)
 
 
+_ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # a script finds only what is beside it
+
+
 def in_process(script: str, *args: str) -> Callable[[], dict[str, float]]:
     """A measurement in a Python process of its own: `script` prints one JSON object as its last line."""
 
     def measure() -> dict[str, float]:
         done = subprocess.run(
-            [sys.executable, script, *args], stdout=subprocess.PIPE, text=True, check=True, timeout=600
+            [sys.executable, script, *args], stdout=subprocess.PIPE, text=True, check=True, timeout=600, env=_ENV
         )
         values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return values
@@ -90,7 +95,9 @@ def report(results: Sequence[Result], as_json: bool) -> None:
         ours = next(iter(result.medians))
         for figure in result.figures:
             for name, values in result.medians.items():
-                line = f"  {figure.key:<24} {name:<28} {values[figure.key]:>12.4g} {figure.unit}"
+                value = values[figure.key]
+                said = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+                line = f"  {figure.key:<24} {name:<28} {said:>12} {figure.unit}"
                 if name != ours:
                     line += f"   ratio {result.ratio(figure, name, ours):.2f}"
                     line += f" (reach {figure.reach:g})" if figure.reach is not None else ""
