@@ -49,12 +49,15 @@ async def events(service: Service, request: Request) -> Response:
     call: Call[None] = Call(service, {}, query, None)
     streamed = STREAM in request.headers.get("accept", "")
     limit = call.number("limit", 0 if streamed else 100, 0, 10_000)
+    found = [entry for entry in service.feed.latest(10_000) if _wanted(entry.event, query)]
+    newest = found[max(0, len(found) - limit) :]
     if not streamed:
-        found = [entry for entry in service.feed.latest(10_000) if _wanted(entry.event, query)]
-        shown = [show_event(entry.id, entry.event) for entry in found[max(0, len(found) - limit) :]]
+        shown = [show_event(entry.id, entry.event) for entry in newest]
         return Response(msgspec.json.encode(shown), media_type="application/json")
-    last = request.headers.get("last-event-id")
-    position = service.feed.position_after(last) if last else max(0, service.feed.end - limit)
+    if last := request.headers.get("last-event-id"):
+        position = service.feed.position_after(last)
+    else:
+        position = newest[0].position - 1 if newest else service.feed.end
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(service, position, query), media_type=STREAM, headers=headers)
 

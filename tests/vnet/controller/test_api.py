@@ -389,14 +389,15 @@ async def test_status_tells_what_is_not_as_desired(client: AsyncClient, pool: Po
 
 async def test_events_are_streamed_and_resumed_where_they_broke_off(client: AsyncClient, running: Controller) -> None:
     await client.put_vm("e1", VmSpec())
-    (last,) = await client.events(1)
+    # Of hosts, which other tests' agents make live or silent, the leader tells in its own time.
+    *_, last = (event for event in await client.events(9) if not event.host)
     assert (last.kind, last.text) == ("vm-created", "VM e1")
 
     async def follow(count: int, **options: str) -> list[api.Event]:
         async with AsyncClient(running.address) as own:
             seen: list[api.Event] = []
             async for event in own.follow(**options):
-                seen.append(event)
+                seen += [event] if not event.host else []
                 if len(seen) == count:
                     break
             return seen
@@ -407,11 +408,12 @@ async def test_events_are_streamed_and_resumed_where_they_broke_off(client: Asyn
     seen = await asyncio.wait_for(following, 10)
     assert [event.text for event in seen] == ["VM e2", "VM e3"]
     assert [event.text for event in await asyncio.wait_for(follow(1, after=seen[0].id), 10)] == ["VM e3"]
-    assert [event.text for event in await asyncio.wait_for(follow(2, limit="2"), 10)] == ["VM e2", "VM e3"]
     await client.put_vif("e1/0", VifSpec(network="tenant", vm="e1"))
     assert [event.kind for event in await asyncio.wait_for(follow(1, limit="9", vif="e1/0"), 10)] == ["vif-created"]
     for name in ("e1", "e2", "e3"):
         await client.delete_vm(name)
+    newest = await asyncio.wait_for(follow(1, limit="1", vif="e1/0"), 10)
+    assert [event.kind for event in newest] == ["vif-deleted"]
 
 
 async def test_the_api_describes_itself(raw: httpx.AsyncClient) -> None:
