@@ -7,6 +7,7 @@ networks, who else is on those, and the security groups they are in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from ovsctl.ovsdb import Change, Monitor, Replica, Row, Uuid, by_uuid
@@ -252,6 +253,9 @@ class PoolFold:
         self.waiting.pop(vif, None)
         if vif not in self.asked and self._is_here(vif):
             self.doubtful.add(vif)
+            known = self.compiler.view.vifs.get(vif)
+            if known is not None and known.awaited:  # not here, or its row would have come
+                self.compiler.set_vif(replace(known, awaited=False))
         else:
             self.compiler.drop_vif(vif)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovsctl.ovsdb import Insert
+from ovsctl.ovsdb import Delete, Insert, Select, Update
 from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, until, vif
 from vnet.model import Binding, BindingState, Host
 from vnet.model.values import MIN_RESERVED_OFPORT
@@ -123,6 +123,20 @@ async def test_two_vifs_are_awaited_under_two_numbers_and_one_given_up_is_not_re
         await pool.update("Vif", ("id", "vm2/0"), awaited=True)
         third = await in_state(pool, BindingState.AWAITED, ready=False)
         assert len({first.ofport, second.ofport, third.ofport}) == 3
+
+
+async def test_what_is_awaited_no_more_is_not_claimed_once_more() -> None:
+    """The controller takes both away at once, and the VIF's row is not sent to a host where it is not wanted."""
+    async with pool_of("xen1", "xen2", networks=[TENANT]) as pool:
+        binding = await awaited(pool)
+        await pool.client.transact(
+            Delete("Binding", (("vif", "==", "vm2/0"),)),
+            Update("Vif", (("id", "==", "vm2/0"),), {"host": None, "awaited": False}),
+        )
+        await until(lambda: "vm2/0" not in pool.hosts["xen2"].agent.compiler.view.vifs, "xen2 has forgotten it")
+        await until(lambda: not any(f"in_port={binding.ofport}" in f for f in pool.hosts["xen2"].flows()), "given up")
+        (rows,) = await pool.client.transact(Select("Vif", (("id", "==", "vm2/0"),), ("epoch",)))
+        assert (rows[0]["epoch"], ("vm2/0", "xen2") in await pool.bound()) == (binding.epoch, False)
 
 
 async def test_who_awaits_takes_nothing_from_a_host_that_runs_the_vif() -> None:
