@@ -186,7 +186,7 @@ def units_on(view: PoolView, host: str) -> list[tuple[Vif, ...]]:
     found: dict[tuple[str, ...], tuple[Vif, ...]] = {}
     for id, bindings in view.bindings_of.items():
         vif = view.state.vifs.get(id)
-        current = Location.of(list(bindings.values())).current
+        current = Location.of(list(bindings.values())).current if host in bindings else None
         if vif is None or current is None or current.host != host or not current.plugged:
             continue
         unit = view.vifs(vif.vm) if vif.vm is not None else (vif,)
