@@ -30,9 +30,8 @@ from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
 Request = dict[str, Any]
 
 NICENESS = -15  # a wire does not wait for the processor; a plain user's has to
-DRAIN_SHARE = (
-    0.2  # of the time in which nothing came after a send: for so long nothing came before, so what comes is the send's
-)
+# Of the time in which nothing came after a send: for so long nothing came before, so what comes is the send's.
+DRAIN_SHARE = 0.2
 DRAIN_LIMIT_S = 1.0
 MAX_RECORDS = 200_000
 MAX_REQUEST = 16 * 1024 * 1024
