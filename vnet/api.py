@@ -56,7 +56,7 @@ class Reason(_Answer, frozen=True, kw_only=True):
 
 
 class Place(_Answer, frozen=True, kw_only=True):
-    """Where a VIF is: `defined` (no host has it), `awaited` (a host is programmed for it, but its port is not there), `claimed` (a
+    """Where a VIF is: `defined` (no host has it), `awaited` (a host has a number for its port, which is not there), `claimed` (a
     host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request."""
 
     state: Literal["defined", "awaited", "claimed", "ready"]
@@ -265,8 +265,9 @@ class Event(_Answer, frozen=True, kw_only=True):
 class PlugCall(_Struct, frozen=True, kw_only=True):
     """host: where it is to run. wait_s: how long to wait for it to be ready.
 
-    awaited: have all hosts programmed before its port is there, and wait for that only; `place` then says in `ofport` what the
-    port is to ask for. It stays so, also while the port is away, until `unplug`.
+    awaited: have all hosts programmed before its port is there, and wait only until its host has a number for the port, which
+    `place` then says in `ofport`; hosts' flows follow at once, and are not waited for. It stays so, also while the port is away,
+    until `unplug`.
     """
 
     host: str

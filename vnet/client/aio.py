@@ -137,7 +137,8 @@ class AsyncClient:
         return await self._do(requests.put_groups_of_vif(id, api.GroupsCall(security_groups=list(groups))))
 
     async def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0, awaited: bool = False) -> api.Vif:
-        """Want a VIF on a host, and wait until it is ready there. The port is added on that host."""
+        """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its `place.ofport` is known. The port is
+        added on that host."""
         return await self._do(requests.plug_vif(id, api.PlugCall(host=host, wait_s=wait_s, awaited=awaited)))
 
     async def unplug_vif(self, id: str) -> api.Vif:

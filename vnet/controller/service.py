@@ -125,7 +125,7 @@ class Service:
     # --- plugging -----------------------------------------------------------------------------------
 
     async def plug(self, id: str, host: str, wait_s: float, *, awaited: bool) -> None:
-        """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its port may come, at most `wait_s`.
+        """Want a VIF on a host, and wait until it is ready there, or with `awaited` until a number is reserved, at most `wait_s`.
         The port itself is added on that host."""
 
         def decide(view: PoolView) -> Sequence[RowChange]:

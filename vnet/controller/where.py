@@ -11,7 +11,7 @@ from vnet.pool.view import SWITCH, PoolView
 
 
 class Presence(Enum):
-    """defined: a row; awaited: a host is programmed for it and lacks its port; claimed: a host has its port; ready: that host's
+    """defined: a row; awaited: a host has a number for its port and lacks the port; claimed: a host has its port; ready: that host's
     flows are in, so packets can reach it."""
 
     DEFINED = "defined"
