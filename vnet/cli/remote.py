@@ -38,6 +38,7 @@ def failures() -> Iterator[None]:
 def connected() -> Iterator[Client]:
     """A client of the controller that `--controller` names."""
     from vnet.client import Client  # noqa: PLC0415
+    from vnet.client.errors import Unreachable  # noqa: PLC0415
     from vnet.client.wire import read_token  # noqa: PLC0415
 
     address, token_file = click.get_current_context().find_root().obj
@@ -48,4 +49,9 @@ def connected() -> Iterator[Client]:
     except OSError as error:
         raise CommandError(f"token file {token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
     with client, failures():
-        yield client
+        try:
+            yield client
+        except Unreachable as error:
+            if not str(error).startswith(f"{client.address}:"):
+                raise
+            raise Unreachable(f"{error}; is a controller running there? --controller names another") from None
