@@ -42,7 +42,7 @@ from benchmarks.ovn_scale import (
 from benchmarks.processes import Process, preferred
 from ovsctl.ovsdb import Client, Delete, Monitor, Select, Update
 from tests.servers import OvsdbServer, Vswitchd, end, run_dir, spawn, vswitchd
-from vnet.pool.rows import SCHEMA_NAME
+from vnet.db.rows import SCHEMA_NAME
 
 HOST = "host0"
 LOCAL_NETWORKS, VIFS_EACH = 20, 5

@@ -36,9 +36,9 @@ from ovsctl.ovsdb import Batch, Client, Insert, Monitor, Mutate, NamedUuid, Oper
 from tests.servers import VSWITCH_SCHEMA, OvsdbServer, Vswitchd, end, run, run_dir, spawn, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
+from vnet.db.database import now_ms
+from vnet.db.rows import SCHEMA_NAME, to_columns
 from vnet.model import Host, Pool, Vif
-from vnet.pool.database import now_ms
-from vnet.pool.rows import SCHEMA_NAME, to_columns
 
 PER_PROCESS = 25
 NETWORKS_PER_HOST = 4

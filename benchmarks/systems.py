@@ -20,12 +20,12 @@ from ovsctl.appctl import call_sync
 from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Operation, Select, Update, by_uuid
 from vnet.client.errors import ClientError
 from vnet.client.local import call_agent
+from vnet.db.rows import TABLE_OF, to_columns
 from vnet.lab import Driver, Lab
 from vnet.lab.names import MARK, host_netns
 from vnet.lab.processes import alive, marked, run, start, stop, wait_until
 from vnet.lab.switchd import tool_path
 from vnet.model import Binding, Host, Network, NetworkType, Pool, PoolState, Vif, Vm
-from vnet.pool.rows import TABLE_OF, to_columns
 
 HOSTS = ("xen1", "xen2", "xen3")
 BATCH = 2000
@@ -126,7 +126,7 @@ class System(ABC):
         for pid in (*marked(self.lab.spec.dir), os.getpid()):
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                forwards = Path(command[0].decode()).name == "ovs-vswitchd" or b"vnet.lab.wires" in command
+                forwards = Path(command[0].decode()).name == "ovs-vswitchd" or b"vnet.lab.packet_bridge" in command
                 priority = os.sched_param(forwarding if forwards else control)
                 for thread in os.listdir(f"/proc/{pid}/task"):
                     os.sched_setscheduler(int(thread), policy, priority)

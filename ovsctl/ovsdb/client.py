@@ -30,7 +30,6 @@ from .errors import (
     RequestError,
     transact_error,
 )
-from .finding import Met, Wanted, find
 from .jsontext import decode_json
 from .locks import Lock
 from .operations import Operation
@@ -38,6 +37,7 @@ from .remotes import Remote, Tls
 from .replica import Condition, Monitor, Replica
 from .schema import Json, Schema
 from .server_info import SERVER_DATABASE, ServerInfo
+from .server_selection import Met, Wanted, find
 from .session import MAX_MESSAGE_BYTES, Notification
 
 _BACKOFF_S = (0.05, 2.0)

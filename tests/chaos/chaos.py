@@ -22,10 +22,10 @@ from tests.vnet.converged import wait_converged
 from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
 from tests.vnet.flowing import go_on, overrun, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.db.rows import SCHEMA_NAME
 from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream
 from vnet.model import Pool, PoolState, Vif, Vm
-from vnet.pool.rows import SCHEMA_NAME
 
 KINDS = ("vx", "vlan")
 A, B, C = HOSTS

@@ -22,9 +22,9 @@ from ovsctl.ovsdb import (
     Select,
     Update,
 )
+from vnet.db.rows import to_columns
 from vnet.lab import Lab
 from vnet.model import LockingMode, Vif
-from vnet.pool.rows import to_columns
 
 PREPARED_S = 2.0  # how long a migration waits before it is given up
 ACTIVE_S = 60.0

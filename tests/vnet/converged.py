@@ -13,9 +13,9 @@ from ovsctl.openflow import Flow, FlowTable
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.ovsdb import Client, OvsdbError, Replica
-from vnet.agent.claims import copied
-from vnet.agent.ports import MONITORS, LocalPort, read_ports
-from vnet.agent.rows import OWNER
+from vnet.agent.binding_policy import copied
+from vnet.agent.local_ports import MONITORS, LocalPort, read_ports
+from vnet.agent.ovs_config_reconciler import OWNER
 from vnet.compile import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -27,11 +27,11 @@ from vnet.compile import (
     uplink_bridge,
     vif_mtus,
 )
+from vnet.db.database import PoolDatabase
+from vnet.db.errors import PoolError
 from vnet.lab import Lab
 from vnet.lab.daemons import call_async
 from vnet.model import PoolState
-from vnet.pool.database import PoolDatabase
-from vnet.pool.errors import PoolError
 
 BRIDGE = "br-int"
 TIMEOUT_S = 60.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vnet import logs
+from vnet.util import logs
 
 
 class Terminal(io.StringIO):

@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
-from vnet.agent.announce import rarp
-from vnet.agent.bindings import Bindings
-from vnet.agent.flows import FlowKeeper
-from vnet.agent.pool import (
+from vnet.agent.binding_controller import Bindings
+from vnet.agent.flow_reconciler import FlowKeeper
+from vnet.agent.local_ports import MONITORS, read_ports, vif_ports
+from vnet.agent.ofproto_trace import Prober
+from vnet.agent.ovs_config_reconciler import CACHES_S, RowKeeper
+from vnet.agent.packet_capture import Watcher
+from vnet.agent.pool_replica import (
     PoolFold,
     Where,
     group_condition,
@@ -26,16 +29,13 @@ from vnet.agent.pool import (
     next_asked,
     vif_condition,
 )
-from vnet.agent.ports import MONITORS, read_ports, vif_ports
-from vnet.agent.probes import Prober
-from vnet.agent.reports import Reporter
-from vnet.agent.rows import CACHES_S, RowKeeper
-from vnet.agent.uplinks import UplinkKeeper
-from vnet.agent.watching import Watcher
+from vnet.agent.rarp import rarp
+from vnet.agent.status_writer import Reporter
+from vnet.agent.uplink_flows import UplinkKeeper
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
+from vnet.db.view import SWITCH
 from vnet.model import AgentStatus, BindingState
 from vnet.model.values import MIN_RESERVED_OFPORT
-from vnet.pool.view import SWITCH
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ import signal
 import time
 from importlib.metadata import version
 
-from vnet import logs
 from vnet.agent.agent import Agent, Options
-from vnet.agent.local import LocalSocket
+from vnet.agent.local_api import LocalSocket
 from vnet.compile import Switch
-from vnet.notify import sd_notify
+from vnet.util import logs
+from vnet.util.sd_notify import sd_notify
 
 log = logging.getLogger(__name__)
 

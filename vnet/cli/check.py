@@ -63,7 +63,7 @@ def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
 def _live(document: Document, wait_s: float) -> list[Result]:
     from random import SystemRandom  # noqa: PLC0415
 
-    from vnet.cli.running import asker, sender, twin_of_running  # noqa: PLC0415
+    from vnet.cli.live_pool import asker, sender, twin_of_running  # noqa: PLC0415
     from vnet.sim.live_check import check_live  # noqa: PLC0415
 
     with connected() as client:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from vnet import logs
 from vnet.cli.exits import CommandError, Exit
 from vnet.controller.daemon import Options, main
 from vnet.controller.errors import Invalid
-from vnet.pool.errors import PoolUnreachable, SchemaMismatch
+from vnet.db.errors import PoolUnreachable, SchemaMismatch
+from vnet.util import logs
 
 
 @click.command()

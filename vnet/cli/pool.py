@@ -51,7 +51,7 @@ def _database(run_dir: Path, state_dir: Path, listen: tuple[str, ...] = ()) -> E
 @contextmanager
 def _failures() -> Iterator[None]:
     from vnet.controller.errors import Conflict, Invalid  # noqa: PLC0415
-    from vnet.pool.errors import PoolUnreachable, SchemaMismatch  # noqa: PLC0415
+    from vnet.db.errors import PoolUnreachable, SchemaMismatch  # noqa: PLC0415
 
     try:
         yield
@@ -118,8 +118,8 @@ def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
 def status(run_dir: Path, state_dir: Path, listen: tuple[str, ...], output: str) -> None:
     """The servers of the cluster, as this host's server knows them."""
     from vnet.controller import cluster  # noqa: PLC0415
-    from vnet.controller.views import timestamp  # noqa: PLC0415
-    from vnet.pool.database import now_ms  # noqa: PLC0415
+    from vnet.controller.presenters import timestamp  # noqa: PLC0415
+    from vnet.db.database import now_ms  # noqa: PLC0415
 
     del listen
     with _failures():

@@ -89,7 +89,7 @@ def trace(
 def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
     from random import SystemRandom  # noqa: PLC0415 - help need not pay for it
 
-    from vnet.cli.running import asker, sender, twin_of_running  # noqa: PLC0415
+    from vnet.cli.live_pool import asker, sender, twin_of_running  # noqa: PLC0415
     from vnet.sim.live import LiveTrace, answered  # noqa: PLC0415
     from vnet.sim.sending import send_all  # noqa: PLC0415
 

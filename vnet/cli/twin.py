@@ -37,7 +37,7 @@ def twin_of(document: Document) -> SimPool:
 
 def running_twin() -> SimPool:
     """The twin of the pool that runs: what its controller says it should be, with every VIF where it is now."""
-    from vnet.cli.running import twin_of_running  # noqa: PLC0415
+    from vnet.cli.live_pool import twin_of_running  # noqa: PLC0415
 
     with connected() as client:
         return twin_of_running(client)
@@ -45,7 +45,7 @@ def running_twin() -> SimPool:
 
 def planned_twin(document: Document) -> SimPool:
     """The twin of the pool as it would be once a document was applied to it and its agents had followed."""
-    from vnet.cli.running import running_state  # noqa: PLC0415
+    from vnet.cli.live_pool import running_state  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
     from vnet.sim import SimPool  # noqa: PLC0415
     from vnet.sim.pool import settled  # noqa: PLC0415

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from vnet.cli.moves import add_moves
+from vnet.cli.migration_commands import add_moves
 from vnet.cli.output import emit, output_option, say
 from vnet.cli.remote import connected, failures
 from vnet.cli.show import VIFS, vif_filters

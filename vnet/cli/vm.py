@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vnet.cli.moves import add_moves
+from vnet.cli.migration_commands import add_moves
 from vnet.cli.output import Column, emit, output_option
 from vnet.cli.remote import connected
 

@@ -19,13 +19,13 @@ from starlette.routing import Route as StarletteRoute
 
 from vnet import api
 from vnet.controller import openapi
-from vnet.controller.applying import InvalidDocument
-from vnet.controller.bodies import decode_body
-from vnet.controller.calls import Call, Route, Text
+from vnet.controller.apply import InvalidDocument
+from vnet.controller.body_decoder import decode_body
+from vnet.controller.endpoint import Call, Route, Text
 from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
-from vnet.controller.streams import EVENTS, events
+from vnet.controller.sse import EVENTS, events
 
 log = logging.getLogger("vnet.controller.http")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from vnet.controller.embedded import EmbeddedDatabase, run_tool
 from vnet.controller.errors import Conflict, Invalid
-from vnet.pool.errors import PoolUnreachable
-from vnet.pool.rows import SCHEMA_NAME
+from vnet.db.errors import PoolUnreachable
+from vnet.db.rows import SCHEMA_NAME
 
 DEFAULT_ADDRESS = "tcp:127.0.0.1:6644"
 ELECTION_TIMER_MS = 1000

@@ -16,11 +16,11 @@ from vnet.controller.app import application
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid
 from vnet.controller.leader import Leader
-from vnet.controller.listen import Listen, Server, read_token
 from vnet.controller.service import Service
-from vnet.notify import sd_notify
-from vnet.pool.database import PoolDatabase
-from vnet.pool.errors import PoolUnreachable
+from vnet.controller.sockets import Listen, Server, read_token
+from vnet.db.database import PoolDatabase
+from vnet.db.errors import PoolUnreachable
+from vnet.util.sd_notify import sd_notify
 
 log = logging.getLogger("vnet.controller")
 

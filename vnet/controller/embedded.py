@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnet.pool.database import check_version
-from vnet.pool.errors import PoolUnreachable
-from vnet.pool.rows import SCHEMA_TEXT
+from vnet.db.database import check_version
+from vnet.db.errors import PoolUnreachable
+from vnet.db.rows import SCHEMA_TEXT
 
 START_TIMEOUT_S = 10.0
 CLUSTER_MAGIC = b"OVSDB CLUSTER"  # how the file of a clustered database begins, ovsdb(5)

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from uuid import uuid4
 
 from ovsctl.ovsdb import Assert, Delete, Insert, Lock, NotOwner, Operation, OvsdbError, Wait, WaitTimedOut, by_uuid
-from vnet.logs import about
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.errors import PoolError
+from vnet.db.probes import FORGOTTEN_AFTER_MS
+from vnet.db.rows import to_columns
+from vnet.db.view import HOST_DOWN_AFTER_S, SWITCH, PoolView
 from vnet.model import Event
-from vnet.pool.database import PoolDatabase, now_ms
-from vnet.pool.errors import PoolError
-from vnet.pool.probes import FORGOTTEN_AFTER_MS
-from vnet.pool.rows import to_columns
-from vnet.pool.view import HOST_DOWN_AFTER_S, SWITCH, PoolView
+from vnet.util.logs import about
 
 LOCK = "vnet_leader"
 EVENTS_KEPT = 1000

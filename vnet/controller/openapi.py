@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from vnet import api
-from vnet.controller.calls import Route
+from vnet.controller.endpoint import Route
 
 _REF = "#/components/schemas/{name}"
 _NAMES = re.compile(r"\{(\w+)\}")

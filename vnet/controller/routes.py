@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vnet import api
-from vnet.controller import applying, groups, making, moving, probing, watching
-from vnet.controller.calls import Call, Handler, Route
+from vnet.controller import apply, migration_driver, ofproto_trace_rpc, packet_injection, provisioning, security_groups
+from vnet.controller.admission import find
+from vnet.controller.endpoint import Call, Handler, Route
 from vnet.controller.errors import Invalid, NotFound
-from vnet.controller.outcomes import find
-from vnet.controller.service import Service, Unit
-from vnet.controller.views import (
+from vnet.controller.presenters import (
     show_binding,
     show_group,
     show_groups,
@@ -28,7 +27,8 @@ from vnet.controller.views import (
     show_vif,
     show_vm,
 )
-from vnet.controller.where import Presence
+from vnet.controller.service import Service, Unit
+from vnet.controller.vif_status import Presence
 
 # --- pool -----------------------------------------------------------------------------------------
 
@@ -59,19 +59,19 @@ async def get_host(call: Call[None]) -> api.Host:
 
 
 async def put_host(call: Call[api.HostSpec]) -> api.Host:
-    await call.service.configure(lambda view: making.make_host(view, call.id, call.body))
+    await call.service.configure(lambda view: provisioning.make_host(view, call.id, call.body))
     view = call.service.view()
     return show_host(view, find("host", call.id, view.state.hosts))
 
 
 async def delete_host(call: Call[None]) -> None:
-    await call.service.configure(lambda view: making.drop_host(view, call.id))
+    await call.service.configure(lambda view: provisioning.drop_host(view, call.id))
 
 
 async def evacuate(call: Call[api.EvacuateCall]) -> AsyncIterator[tuple[str, api.Evacuation]]:
     find("host", call.id, call.service.view().state.hosts)
     body = call.body
-    steps = moving.evacuate(call.service, call.id, body.to, activated=body.activate, timeout_s=body.timeout_s)
+    steps = migration_driver.evacuate(call.service, call.id, body.to, activated=body.activate, timeout_s=body.timeout_s)
     async for line, moved in steps:
         yield line, api.Evacuation(moved=moved)
 
@@ -90,12 +90,12 @@ async def get_network(call: Call[None]) -> api.Network:
 
 
 async def put_network(call: Call[api.NetworkSpec]) -> api.Network:
-    await call.service.configure(lambda view: making.make_network(view, call.id, call.body))
+    await call.service.configure(lambda view: provisioning.make_network(view, call.id, call.body))
     return await get_network(call)  # type: ignore[arg-type]  # which has no use for the body
 
 
 async def delete_network(call: Call[None]) -> None:
-    await call.service.configure(lambda view: making.drop_network(view, call.id))
+    await call.service.configure(lambda view: provisioning.drop_network(view, call.id))
 
 
 # --- security groups ------------------------------------------------------------------------------
@@ -112,12 +112,12 @@ async def get_group(call: Call[None]) -> api.SecurityGroup:
 
 
 async def put_group(call: Call[api.SecurityGroupSpec]) -> api.SecurityGroup:
-    await call.service.configure(lambda view: groups.make_group(view, call.id, call.body))
+    await call.service.configure(lambda view: security_groups.make_group(view, call.id, call.body))
     return await get_group(call)  # type: ignore[arg-type]  # which has no use for the body
 
 
 async def delete_group(call: Call[None]) -> None:
-    await call.service.configure(lambda view: groups.drop_group(view, call.id))
+    await call.service.configure(lambda view: security_groups.drop_group(view, call.id))
 
 
 # --- VIFs -----------------------------------------------------------------------------------------
@@ -156,21 +156,21 @@ async def get_vif(call: Call[None]) -> api.Vif:
 
 
 async def put_vif(call: Call[api.VifSpec]) -> api.Vif:
-    outcome = await call.service.configure(lambda view: making.make_vif(view, call.id, call.body))
+    outcome = await call.service.configure(lambda view: provisioning.make_vif(view, call.id, call.body))
     return _vif(call.service, outcome.name)
 
 
 async def post_vif(call: Call[api.NewVif]) -> api.Vif:
-    outcome = await call.service.configure(lambda view: making.make_vif(view, call.body.id, call.body))
+    outcome = await call.service.configure(lambda view: provisioning.make_vif(view, call.body.id, call.body))
     return _vif(call.service, outcome.name)
 
 
 async def delete_vif(call: Call[None]) -> None:
-    await call.service.configure(lambda view: making.drop_vif(view, call.id))
+    await call.service.configure(lambda view: provisioning.drop_vif(view, call.id))
 
 
 async def put_groups_of_vif(call: Call[api.GroupsCall]) -> api.Vif:
-    await call.service.configure(lambda view: groups.set_groups(view, call.id, call.body.security_groups))
+    await call.service.configure(lambda view: security_groups.set_groups(view, call.id, call.body.security_groups))
     return _vif(call.service, call.id)
 
 
@@ -199,12 +199,12 @@ async def get_vm(call: Call[None]) -> api.Vm:
 
 
 async def put_vm(call: Call[api.VmSpec]) -> api.Vm:
-    await call.service.configure(lambda view: making.make_vm(view, call.id, call.body))
+    await call.service.configure(lambda view: provisioning.make_vm(view, call.id, call.body))
     return await get_vm(call)  # type: ignore[arg-type]
 
 
 async def delete_vm(call: Call[None]) -> None:
-    await call.service.configure(lambda view: making.drop_vm(view, call.id))
+    await call.service.configure(lambda view: provisioning.drop_vm(view, call.id))
 
 
 # --- migration, of VIFs and VMs alike -------------------------------------------------------------
@@ -214,29 +214,31 @@ MakeUnit = Callable[[str], Unit]
 
 def _moves(kind: str, what: str, unit: MakeUnit) -> list[Route]:
     async def get(call: Call[None]) -> api.Migration:
-        return show_migration(moving.status(call.service, unit(call.id)))
+        return show_migration(migration_driver.status(call.service, unit(call.id)))
 
     async def prepare(call: Call[api.PrepareCall]) -> api.Migration:
         body = call.body
-        return show_migration(await moving.prepare(call.service, unit(call.id), body.to, force=body.force))
+        return show_migration(await migration_driver.prepare(call.service, unit(call.id), body.to, force=body.force))
 
     async def switch(call: Call[api.StepCall]) -> api.Migration:
-        return show_migration(await moving.switch(call.service, unit(call.id), force=call.body.force))
+        return show_migration(await migration_driver.switch(call.service, unit(call.id), force=call.body.force))
 
     async def activate(call: Call[api.StepCall]) -> api.Migration:
-        return show_migration(await moving.activate(call.service, unit(call.id), force=call.body.force))
+        return show_migration(await migration_driver.activate(call.service, unit(call.id), force=call.body.force))
 
     async def finish(call: Call[api.StepCall]) -> api.Migration:
-        return show_migration(await moving.finish(call.service, unit(call.id), force=call.body.force))
+        return show_migration(await migration_driver.finish(call.service, unit(call.id), force=call.body.force))
 
     async def abort(call: Call[None]) -> api.Migration:
-        return show_migration(await moving.abort(call.service, unit(call.id)))
+        return show_migration(await migration_driver.abort(call.service, unit(call.id)))
 
     async def migrate(call: Call[api.MigrateCall]) -> AsyncIterator[tuple[str, api.Migration]]:
         body, moved = call.body, unit(call.id)
-        steps = moving.migrate(call.service, moved, body.to, activated=body.activate, timeout_s=body.timeout_s)
+        steps = migration_driver.migrate(
+            call.service, moved, body.to, activated=body.activate, timeout_s=body.timeout_s
+        )
         async for line in steps:
-            yield line, show_migration(moving.status(call.service, moved))
+            yield line, show_migration(migration_driver.status(call.service, moved))
 
     def step(method: str, name: str, summary: str, handler: Handler, body: Any = api.StepCall) -> Route:
         return Route(method, f"/v1/{kind}/{{id}}/{name}", summary, api.Migration, handler, body=body, tag="migration")
@@ -291,7 +293,7 @@ def routes() -> list[Route]:
             "/v1/plan",
             "What applying a document would change.",
             api.Plan,
-            applying.plan,
+            apply.plan,
             media=document,
             query={**about_file, "reachability": "Also who gains and who loses a way to whom: 1 for yes."},
             tag="pool",
@@ -301,7 +303,7 @@ def routes() -> list[Route]:
             "/v1/apply",
             "Make the pool what a document says; all of it, or nothing.",
             api.Applied,
-            steps=applying.apply,
+            steps=apply.apply,
             media=document,
             tag="pool",
             query={
@@ -311,13 +313,13 @@ def routes() -> list[Route]:
                 "force": "Apply even what breaks an expectation that holds now: 1 for yes.",
             },
         ),
-        Route("GET", "/v1/export", "The pool as a document.", str, applying.export, tag="pool", media=document),
+        Route("GET", "/v1/export", "The pool as a document.", str, apply.export, tag="pool", media=document),
         Route(
             "POST",
             "/v1/probes",
             "What hosts' switches would do with frames; nothing is sent.",
             list[api.Probe],
-            probing.probe,
+            ofproto_trace_rpc.probe,
             body=api.ProbesCall,
             tag="hosts",
         ),
@@ -326,7 +328,7 @@ def routes() -> list[Route]:
             "/v1/packets",
             "Send marked frames, which no guest gets, and say where they came out.",
             api.Packets,
-            watching.send,
+            packet_injection.send,
             body=api.PacketsCall,
             tag="hosts",
         ),

@@ -10,18 +10,18 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from vnet.controller.admission import Outcome, find
 from vnet.controller.errors import Conflict, NotFound, Unavailable
-from vnet.controller.feed import Feed
-from vnet.controller.outcomes import Outcome, find
-from vnet.controller.telling import events_of
-from vnet.controller.where import Presence, Whereabouts, host_problem, place_problem, whereabouts
-from vnet.logs import about
+from vnet.controller.event_builder import events_of
+from vnet.controller.event_log import Feed
+from vnet.controller.vif_status import Presence, Whereabouts, host_problem, place_problem, whereabouts
+from vnet.db.changes import Delete, RowChange, Update
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.errors import PoolUnreachable, WriteConflict
+from vnet.db.view import PoolView
+from vnet.db.writes import Write, configuration_write, runtime_write
 from vnet.model import Event, Vif, Vm
-from vnet.pool.changes import Delete, RowChange, Update
-from vnet.pool.database import PoolDatabase, now_ms
-from vnet.pool.errors import PoolUnreachable, WriteConflict
-from vnet.pool.view import PoolView
-from vnet.pool.writes import Write, configuration_write, runtime_write
+from vnet.util.logs import about
 
 log = logging.getLogger("vnet.controller")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vnet.lab import dummy, netns
 from vnet.lab.daemons import Daemons
+from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.spec import Driver, Spec
-from vnet.lab.wireclient import WiresClient
 
 
 class LabBase:

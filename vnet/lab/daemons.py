@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ovsctl.ovsdb import Mutate
+from vnet.db.changes import Insert
+from vnet.db.database import PoolDatabase
+from vnet.db.rows import Value
+from vnet.db.view import PoolView
+from vnet.db.writes import configuration_write
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import CONTROLLER_ADDRESS, MARK, POOL_PORT, host_netns, underlay_netns
+from vnet.lab.packet_bridge_client import ROOT
 from vnet.lab.processes import alive, run, start, start_time, stop, wait_until
 from vnet.lab.spec import Driver, Spec
 from vnet.lab.switchd import Switchd, tool_path
-from vnet.lab.wireclient import ROOT
 from vnet.model import PoolState
-from vnet.pool.changes import Insert
-from vnet.pool.database import PoolDatabase
-from vnet.pool.rows import Value
-from vnet.pool.view import PoolView
-from vnet.pool.writes import configuration_write
 
 READY_TIMEOUT_S = 30.0
 CONTROLLER = "controller"

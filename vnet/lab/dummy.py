@@ -11,10 +11,10 @@ from pathlib import Path
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import host_mac, vtep_network
 from vnet.lab.netns import switch_ports
+from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
-from vnet.lab.wireclient import WiresClient
 from vnet.model import Host, Vif
 
 UNDERLAY = "underlay"

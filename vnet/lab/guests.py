@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from vnet.db.view import PoolView
 from vnet.lab.daemons import READY_TIMEOUT_S
 from vnet.lab.errors import LabError, LabUnsupported, UnknownName
 from vnet.lab.hosts import LabHosts
@@ -17,7 +18,6 @@ from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Driver, Guest
 from vnet.lab.switchd import tool_path
 from vnet.model import BindingState, Vif
-from vnet.pool.view import PoolView
 
 INTEGRATION_BRIDGE = "br-int"
 

@@ -19,10 +19,10 @@ from types import TracebackType
 from vnet.lab import dummy, netns
 from vnet.lab.errors import LabError, LabExists, LabUnsupported, NoSuchLab
 from vnet.lab.names import NETNS_DIR, lab_dir
+from vnet.lab.packet_bridge_client import start_wires
 from vnet.lab.packets import LabPackets
 from vnet.lab.processes import ignoring_interrupts, inside, marked, start_time, stop
 from vnet.lab.spec import Driver, Spec
-from vnet.lab.wireclient import start_wires
 from vnet.model import PoolState
 
 LAB_NAME_MAX = 32

@@ -29,10 +29,10 @@ from vnet.lab.names import (
     underlay_netns,
     vm_netns,
 )
+from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
-from vnet.lab.wireclient import WiresClient
 from vnet.model import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"

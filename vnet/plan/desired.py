@@ -32,11 +32,11 @@ from vnet.plan.owners import check_owners
 from vnet.plan.subnets import SubnetsOf
 from vnet.topology import Document, NetworkSpec, VifSpec
 from vnet.topology.check import check
-from vnet.topology.collector import collector_held
 from vnet.topology.document import RuleSpec, is_group
 from vnet.topology.record import Record
 from vnet.topology.source import Source
 from vnet.topology.view import NetworkView, View
+from vnet.util.gc_pause import collector_held
 
 T = TypeVar("T", Host, Network, Subnet, SecurityGroup, Vm, Vif)
 

@@ -17,7 +17,7 @@ class UnknownName(SimError):
     """No VIF, host, uplink, ... of this name is in the pool."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        from vnet.topology.nearest import listing, nearest  # noqa: PLC0415 - only on the way to an error
+        from vnet.util.suggest import listing, nearest  # noqa: PLC0415 - only on the way to an error
 
         names = list(known)
         near = nearest(name, names)

@@ -16,9 +16,9 @@ from vnet.model.values import MIN_MTU
 from vnet.topology.check_groups import check_groups
 from vnet.topology.check_vms import check_expectations, check_vms
 from vnet.topology.document import Document, HostSpec, UplinkSpec
-from vnet.topology.nearest import LISTED_MAX
 from vnet.topology.source import Source
 from vnet.topology.view import HostView, NetworkView, Range, View, where
+from vnet.util.suggest import LISTED_MAX
 
 
 def check(document: Document, source: Source, others: PoolState | None = None) -> None:

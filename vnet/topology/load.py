@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from vnet.topology.check import check
-from vnet.topology.collector import collector_held
 from vnet.topology.document import API_VERSION, Document
 from vnet.topology.grammar import Failed
 from vnet.topology.record import RecordOf, keys_of
 from vnet.topology.source import Source
 from vnet.topology.tree import Map, decode, describe, parse, place_of
+from vnet.util.gc_pause import collector_held
 
 _DOCUMENT = RecordOf(Document)
 

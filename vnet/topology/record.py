@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from vnet.topology.errors import Place
 from vnet.topology.grammar import FAILED, Failed, JsonSchema, Kind, NotYet, entries
-from vnet.topology.nearest import listing
 from vnet.topology.source import Source
 from vnet.topology.tree import List, Map, Node, Text, clip, is_null, place_of
+from vnet.util.suggest import listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

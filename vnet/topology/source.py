@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from vnet.topology.errors import Place, Problem, TopologyErrors, split_lines
-from vnet.topology.nearest import LISTED_MAX, listing, nearest
+from vnet.util.suggest import LISTED_MAX, listing, nearest
 
 # Names compared for suggestions in one document, so that a broken big one is still answered soon.
 NEAREST_BUDGET = 30_000

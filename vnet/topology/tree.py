@@ -14,8 +14,8 @@ import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # libyaml's own events, without the loader's types
 
 from vnet.topology.errors import Place, split_lines
-from vnet.topology.nearest import listing, nearest
 from vnet.topology.source import Source
+from vnet.util.suggest import listing, nearest
 
 MAX_BYTES = 8 * 2**20
 MAX_NODES = 1_500_000  # about what MAX_BYTES of an ordinary document holds; an alias counts as all that it repeats

@@ -26,7 +26,7 @@ from ovsctl.ovsdb import (
     Patience,
     by_uuid,
 )
-from ovsctl.ovsdb.finding import Met
+from ovsctl.ovsdb.server_selection import Met
 from tests.ovsctl.ovsdb.schemas import SCHEMA_JSON
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, ovsdb_server
 

@@ -15,10 +15,10 @@ from ovsctl.ovsdb import Client, Insert, Select, Update
 from tests.servers import OvsdbServer, Vswitchd, ovsdb_server, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
+from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
 from vnet.model import Binding, Host, Network, NetworkType, Pool, Vif
-from vnet.pool.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
 
-SCHEMA = Path("vnet/pool/vnet.ovsschema")
+SCHEMA = Path("vnet/db/vnet.ovsschema")
 TIMEOUT_S = 15.0
 
 

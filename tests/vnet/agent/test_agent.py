@@ -122,7 +122,7 @@ async def test_what_happens_to_a_vif_is_logged_with_what_it_is_about(caplog: pyt
             for r in caplog.records}  # fmt: skip
     assert ("INFO", "active: active on xen1", "vm1/0", "tenant") in said
     assert ("WARNING", "problem: the pool has no VIF nobody, which port p2 names", "nobody", None) in said
-    assert all("vnet_generation" in r.__dict__ for r in caplog.records if r.name == "vnet.agent.reports")
+    assert all("vnet_generation" in r.__dict__ for r in caplog.records if r.name == "vnet.agent.status_writer")
 
 
 async def test_the_host_that_was_asked_for_takes_a_vif_over() -> None:

@@ -14,8 +14,8 @@ from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, run_dir, vsw
 from tests.vnet.agent.pool import SCHEMA, TENANT, HostUnderTest, PoolUnderTest, now_ms, until, vif
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
+from vnet.db.rows import SCHEMA_NAME, to_columns
 from vnet.model import Host, Pool, Vif
-from vnet.pool.rows import SCHEMA_NAME, to_columns
 
 pytestmark = pytest.mark.ovs
 

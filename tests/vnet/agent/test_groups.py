@@ -123,7 +123,7 @@ async def moved_is(pool: PoolUnderTest, wanted: bool) -> None:
 
 
 async def test_a_move_is_remembered_for_a_while_after_it_became_active(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vnet.agent.bindings.PICKUP_S", 0.4)
+    monkeypatch.setattr("vnet.agent.binding_controller.PICKUP_S", 0.4)
     async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
         await pool.insert(WEB)
         held = await migrated(pool, groups=("web",))

@@ -16,11 +16,11 @@ from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Wait
 from tests.servers import OvsdbServer, ovsdb_server, run_dir, wait_until
 from vnet.client import AsyncClient
 from vnet.controller.embedded import EmbeddedDatabase
+from vnet.db import changes
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.rows import SCHEMA_TEXT, to_columns
+from vnet.db.writes import configuration_write
 from vnet.model import AgentStatus, Binding, BindingState, Event, Host, Network, NetworkType, Pool, Uplink, Vif
-from vnet.pool import changes
-from vnet.pool.database import PoolDatabase, now_ms
-from vnet.pool.rows import SCHEMA_TEXT, to_columns
-from vnet.pool.writes import configuration_write
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_TEXT)
 HOSTS = ("xen1", "xen2", "xen3")

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.view import PoolView
 from vnet.model import AgentStatus, Binding, BindingState, Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
-from vnet.pool.changes import Delete, Insert, RowChange, Update
-from vnet.pool.view import PoolView
 
 HOSTS = ("xen1", "xen2", "xen3")
 NETWORKS = {

@@ -27,7 +27,7 @@ from vnet.client import (
     VifSpec,
     VmSpec,
 )
-from vnet.pool.database import PoolDatabase
+from vnet.db.database import PoolDatabase
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from vnet.controller.cluster import status as cluster_status
 from vnet.controller.daemon import Options, main
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid
+from vnet.db import changes
+from vnet.db.writes import configuration_write
 from vnet.model import Vm
-from vnet.pool import changes
-from vnet.pool.writes import configuration_write
 
 STATUS = """5a54
 Name: Vnet

@@ -162,7 +162,7 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
-    schema = Path(REPOSITORY, "vnet/pool/vnet.ovsschema").read_text()
+    schema = Path(REPOSITORY, "vnet/db/vnet.ovsschema").read_text()
     (tmp_path / "new").write_text(schema.replace('"version": "', '"version": "9', 1))
     (tmp_path / "old").write_text(schema.replace('"version": "1', '"version": "0', 1))
     with run_dir() as path:

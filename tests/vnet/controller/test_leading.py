@@ -18,10 +18,10 @@ from ovsctl.ovsdb import Change, Client, Insert, Monitor, OvsdbError, Select
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster
 from tests.vnet.controller.databases import SCHEMA
 from vnet.controller.leader import LOCK, Leader
+from vnet.db.database import OUR_SCHEMA, PoolDatabase
+from vnet.db.errors import PoolError
+from vnet.db.rows import SCHEMA_NAME, to_columns
 from vnet.model import Event
-from vnet.pool.database import OUR_SCHEMA, PoolDatabase
-from vnet.pool.errors import PoolError
-from vnet.pool.rows import SCHEMA_NAME, to_columns
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from tests.servers import OvsdbServer, wait_until
 from tests.vnet.controller.databases import SCHEMA
 from tests.vnet.controller.test_leading import check_late_write, controller
 from vnet.controller.leader import Leader
+from vnet.db.errors import PoolError
+from vnet.db.rows import to_columns
 from vnet.model import Event
-from vnet.pool.errors import PoolError
-from vnet.pool.rows import to_columns
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

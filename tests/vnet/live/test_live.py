@@ -18,16 +18,16 @@ from ovsctl.ovsdb import Insert, Select
 from tests.servers import wait_until
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.sim.pools import TWO_HOSTS, talk
-from vnet.agent.probes import metadata
+from vnet.agent.ofproto_trace import metadata
 from vnet.cli import main
 from vnet.cli.exits import Exit
-from vnet.cli.running import asker
+from vnet.cli.live_pool import asker
 from vnet.client import Client
 from vnet.compile import Category, cookie
+from vnet.db.probes import Probe
 from vnet.lab import Driver, Lab
 from vnet.model import PoolState
 from vnet.plan import desired_state
-from vnet.pool.probes import Probe
 from vnet.sim import SimPool
 from vnet.sim.live import Answer, Ask, LiveTrace, Question, answered, conversation
 from vnet.sim.packets import resolve

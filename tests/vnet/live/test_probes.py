@@ -13,8 +13,8 @@ from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import FakeAgent, opened
 from vnet.api import ProbeCall, ProbesCall, TunnelCall
 from vnet.client import AsyncClient, Invalid, NotFound
-from vnet.pool.database import PoolDatabase, now_ms
-from vnet.pool.probes import FORGOTTEN_AFTER_MS, Answer, Probe, columns_of
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.probes import FORGOTTEN_AFTER_MS, Answer, Probe, columns_of
 
 FRAME = (b"\x0a\0\0\0\0\x02" + b"\x0a\0\0\0\0\x01" + b"\x08\0").hex()
 

@@ -10,10 +10,10 @@ import pytest
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import FakeAgent, opened
 from vnet.api import Uplink
-from vnet.cli.running import running_state, twin_of_running
+from vnet.cli.live_pool import running_state, twin_of_running
 from vnet.client import AsyncClient, HostSpec, NetworkSpec, Rule, SecurityGroupSpec, VifSpec
+from vnet.db.database import PoolDatabase
 from vnet.model import NetworkType
-from vnet.pool.database import PoolDatabase
 from vnet.sim.talk import party, trace
 
 

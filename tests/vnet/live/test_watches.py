@@ -14,12 +14,12 @@ from tests.vnet.controller.databases import FakeAgent, opened
 from vnet.api import PacketCall, PacketsCall
 from vnet.client import AsyncClient, Invalid, NotFound, VifSpec
 from vnet.compile import mark
-from vnet.controller.watching import watchers
+from vnet.controller.packet_injection import watchers
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.probes import FORGOTTEN_AFTER_MS
+from vnet.db.view import PoolView
+from vnet.db.watches import Marked, Report, Seen, columns_of, watch_from_row
 from vnet.model import Binding, Host, Network, NetworkType, PoolState, Uplink
-from vnet.pool.database import PoolDatabase, now_ms
-from vnet.pool.probes import FORGOTTEN_AFTER_MS
-from vnet.pool.view import PoolView
-from vnet.pool.watches import Marked, Report, Seen, columns_of, watch_from_row
 from vnet.sim.packets import End, Talk
 
 HOME = {"a/0": "xen1", "b/0": "xen2", "c/0": "xen3"}

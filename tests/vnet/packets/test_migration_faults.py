@@ -21,12 +21,12 @@ from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
 from tests.vnet.packets.test_migration import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
 from vnet.client import Client, Conflict, Unit
 from vnet.client.local import call_agent
+from vnet.db.view import HOST_DOWN_AFTER_S
 from vnet.lab import Lab
 from vnet.lab.guests import rarp
 from vnet.lab.links import within
 from vnet.lab.names import underlay_netns
 from vnet.lab.netns import switch_port
-from vnet.pool.view import HOST_DOWN_AFTER_S
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 UNIT = Unit.of_vm("moving")

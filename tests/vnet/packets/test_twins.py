@@ -17,11 +17,11 @@ from tests.vnet.converged import flows_of
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client import Client
+from vnet.db.rows import SCHEMA_NAME
+from vnet.db.view import PoolView
 from vnet.lab import Driver, Lab
 from vnet.lab.daemons import call_async
 from vnet.model import Pool, PoolState, Vif, Vm
-from vnet.pool.rows import SCHEMA_NAME
-from vnet.pool.view import PoolView
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vnet.plan.pools import apply, documents, plugged
+from vnet.db.rows import to_columns
 from vnet.model import PoolState
 from vnet.plan import Action, PoolPlan, desired_state, export_document, plan_pool
-from vnet.pool.rows import to_columns
 from vnet.topology import load
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from vnet.model import BondHash, BondMode, Direction, LacpTime, LockingMode, NetworkType, PortRange, Verdict
 from vnet.topology import Document, Place, Protocol, Reach, TopologyErrors, load
-from vnet.topology.nearest import edits, nearest
 from vnet.topology.source import MAX_PROBLEMS
 from vnet.topology.tree import MAX_BYTES
+from vnet.util.suggest import edits, nearest
 
 HEAD = "apiVersion: vnet/v1\npool: lab\n"
 

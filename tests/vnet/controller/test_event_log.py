@@ -1,0 +1,119 @@
+"""The event feed and the leader's decisions, as functions of what they are given."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from tests.vnet.controller.pools import bound, pool, vif
+from vnet.controller.event_builder import events_of
+from vnet.controller.event_log import Entry, Feed
+from vnet.controller.leader import host_events, old_events, orphans
+from vnet.db.changes import Delete, Insert, Update
+from vnet.db.mirror import Delta
+from vnet.db.view import SWITCH, PoolView
+from vnet.model import Event
+
+
+def event(time: int, **more: str) -> Event:
+    return Event(time, more.pop("kind", "k"), str(time), **more)
+
+
+def came(feed: Feed, *times: int) -> None:
+    feed.take([Delta(f"u{time}", None, event(time)) for time in times], 0)
+
+
+async def read(feed: Feed, position: int, count: int) -> list[int]:
+    seen: list[Entry] = []
+    async for entry in feed.follow(position, 5.0):
+        assert entry is not None
+        seen.append(entry)
+        if len(seen) == count:
+            break
+    return [entry.event.time for entry in seen]
+
+
+async def test_a_reader_gets_each_event_once_in_order() -> None:
+    feed = Feed({"b": event(2), "a": event(1)})
+    came(feed, 3)
+    assert await read(feed, 0, 3) == [1, 2, 3]
+    waiting = asyncio.create_task(read(feed, feed.end, 2))
+    await asyncio.sleep(0)
+    came(feed, 4)
+    came(feed, 5)
+    assert await asyncio.wait_for(waiting, 5) == [4, 5]
+
+
+async def test_memory_is_bounded_and_a_slow_reader_misses_the_oldest() -> None:
+    feed = Feed({}, kept=10)
+    came(feed, *range(1, 101))
+    assert len(feed.latest(1000)) == 10
+    assert await read(feed, 0, 10) == list(range(91, 101))
+
+
+def test_resuming_by_id_also_at_another_controller() -> None:
+    rows = {f"u{time}": event(time) for time in (10, 20, 30)}
+    one, other = Feed(rows), Feed({})
+    for time in (20, 10, 30):  # as they came there
+        came(other, time)
+    ids = {entry.event.time: entry.id for entry in one.latest(3)}
+    assert one.position_after(ids[20]) == 2
+    assert [e.event.time for e in other.latest(3) if e.position > other.position_after(ids[20])] == [10, 30]
+    pruned = Feed({"u30": event(30)})
+    assert pruned.position_after(ids[20]) == 0
+    assert pruned.position_after("nonsense") == pruned.end
+
+
+async def test_a_quiet_feed_says_so() -> None:
+    async for entry in Feed({}).follow(0, 0.01):
+        assert entry is None
+        break
+
+
+def test_since_when_a_vif_is_defined() -> None:
+    feed = Feed({"a": event(5, kind="vif-created", vif="v")})
+    assert feed.defined_since("v") == 5
+    feed.take([Delta(("v", "xen1"), bound(vif("v", 1), "xen1"), None)], 70)
+    assert feed.defined_since("v") == 70
+    feed.take([Delta("v", vif("v", 1), None)], 80)
+    assert feed.defined_since("v") is None
+
+
+def test_pruning_keeps_the_newest_and_waits_for_a_bunch() -> None:
+    events = {str(n): event(n % 7) for n in range(20)}
+    assert old_events(events, kept=10, slack=10) == []
+    gone = old_events(events, kept=10, slack=9)
+    assert len(gone) == 10
+    assert max(events[uuid].time for uuid in gone) <= min(events[u].time for u in events.keys() - set(gone))
+
+
+def test_orphans_are_those_nobody_clears_up() -> None:
+    here = vif("here", 1)
+    gone = vif("gone", 2)
+    view = pool([here], [bound(here, "xen1"), bound(gone, "xen1"), bound(gone, "xen2")], live=("xen2",))
+    assert orphans(view) == [("gone", "xen1")]
+
+
+def test_hosts_that_fall_silent_and_come_back() -> None:
+    view = pool([], live=("xen1",))
+    told = list(host_events(frozenset({"xen2", "stranger"}), view, 9))
+    assert [(e.kind, e.host) for e in told] == [("host-down", "xen2"), ("host-up", "xen1")]
+    assert list(host_events(view.live, view, 9)) == []
+    away = pool([], live=(), xen1={SWITCH: "does not answer"})
+    assert [e.text for e in host_events(view.live, away, 9)] == ["host xen1: ovs-vswitchd does not answer"]
+
+
+def test_what_is_told_of_a_migration() -> None:
+    still = vif("v", 1, host="xen1")
+    moving = replace(still, incoming="xen2")
+    steps = [
+        (Update(still, moving), "migration-started"),
+        (Update(moving, replace(still, host="xen2")), "migration-finished"),
+        (Update(moving, still), "migration-aborted"),
+        (Update(still, replace(still, host=None)), "vif-wanted"),
+        (Insert(still), "vif-created"),
+        (Delete(still), "vif-deleted"),
+    ]
+    assert [events_of([change], 1)[0].kind for change, _ in steps] == [kind for _, kind in steps]
+    assert all(told.vif == "v" for change, _ in steps for told in events_of([change], 1))
+    assert PoolView.of(pool([still]).state).vifs_of == {}

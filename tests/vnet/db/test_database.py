@@ -1,0 +1,287 @@
+"""Writes on a real ovsdb-server: what holds, what is refused, and what a refusal leaves behind (nothing)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ovsctl.ovsdb import Update as UpdateOp
+from tests.servers import OvsdbServer
+from tests.vnet.controller.databases import SCHEMA, FakeAgent, opened, pool_server
+from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.database import PoolDatabase
+from vnet.db.errors import PoolUnreachable, SchemaMismatch, WriteConflict
+from vnet.db.writes import configuration_write, runtime_write
+from vnet.model import (
+    Direction,
+    Event,
+    Host,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    PortRange,
+    Protocol,
+    Rule,
+    SecurityGroup,
+    Subnet,
+    Uplink,
+    Verdict,
+    Vif,
+    Vm,
+)
+
+VIF = Vif("web1/0", "tenant", "0a:00:00:00:00:01", vm="web1", host="xen1", addresses=("10.1.0.10",))
+NETWORK = Network("extra", NetworkType.GENEVE, 9, 1450, key=9)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OvsdbServer]:
+    with pool_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def pool(server: OvsdbServer) -> AsyncIterator[PoolDatabase]:
+    """The pool of three hosts; what a test adds is taken away after it."""
+    async with opened(server.remote) as database:
+        yield database
+        state = database.mirror.state
+        assert state.pool is not None
+        for table in ("Binding", "Vif", "Vm", "Subnet", "SecurityGroup", "Agent", "Event"):
+            server.client("transact", f'["Vnet",{{"op":"delete","table":"{table}","where":[]}}]')
+        extra = [Delete(n) for n in state.networks.values() if n.name not in ("tenant", "prod")]
+        extra += [Delete(h) for h in state.hosts.values() if h.name not in ("xen1", "xen2", "xen3")]  # type: ignore[misc]
+        if extra:
+            await database.write(configuration_write(extra, state.pool))
+
+
+async def write(pool: PoolDatabase, *changes: RowChange, **options: Any) -> None:
+    await pool.write(configuration_write(changes, pool.mirror.state.pool, locate=pool.mirror.locate, **options))
+
+
+def copy_of(state: PoolState) -> PoolState:
+    return PoolState(state.pool, *(dict(getattr(state, f)) for f in PoolState.__slots__[1:]))  # type: ignore[attr-defined]
+
+
+async def refused(pool: PoolDatabase, code: str, *changes: RowChange) -> WriteConflict:
+    before = copy_of(pool.mirror.state)
+    with pytest.raises(WriteConflict) as caught:
+        await write(pool, *changes)
+    assert caught.value.code == code
+    assert pool.mirror.state == before
+    return caught.value
+
+
+async def test_what_is_written_is_read_back_by_another(pool: PoolDatabase, server: OvsdbServer) -> None:
+    host = Host("xen9", "10.99.0.9", (Uplink("bulk", ("eth2",), mtu=9000), Uplink("trunk0", ("eth1",))))
+    subnet = Subnet("s", "extra", "10.1.0.0/24", "10.1.0.1")
+    await write(pool, Insert(host), Insert(NETWORK), Insert(subnet), Insert(Vm("web1")), Insert(VIF))
+    async with opened(server.remote) as other:
+        assert other.mirror.state == pool.mirror.state
+        assert other.mirror.state.hosts["xen9"] == host
+        assert other.mirror.state.subnets["s"] == subnet
+        assert other.mirror.state.vifs["web1/0"] == VIF
+        assert other.mirror.problems == {}
+
+
+async def test_an_update_touches_only_what_differs(pool: PoolDatabase) -> None:
+    await write(pool, Insert(Vm("web1")), Insert(VIF))
+    seen = pool.mirror.state.vifs["web1/0"]
+    await FakeAgent(pool, "xen1").claim("web1/0")  # raises the epoch behind the writer's back
+    await write(pool, Update(seen, replace(seen, host="xen2")))
+    now = pool.mirror.state.vifs["web1/0"]
+    assert (now.host, now.epoch) == ("xen2", 1)
+
+
+async def test_a_hosts_uplinks_follow_it(pool: PoolDatabase) -> None:
+    host = Host("xen9", None, (Uplink("a", ("eth1",)), Uplink("b", ("eth2",))))
+    await write(pool, Insert(host))
+    other = Host("xen9", "10.0.0.9", (Uplink("b", ("eth3",), mtu=9000), Uplink("c", ("eth1",))))
+    await write(pool, Update(host, other))
+    assert pool.mirror.state.hosts["xen9"] == other
+    await write(pool, Delete(other))
+    assert "xen9" not in pool.mirror.state.hosts
+
+
+async def test_a_plan_of_an_older_revision_is_refused(pool: PoolDatabase) -> None:
+    old = pool.mirror.state.pool
+    assert old is not None
+    await write(pool, Insert(NETWORK))
+    with pytest.raises(WriteConflict, match="the pool has changed since this was planned") as caught:
+        await pool.write(configuration_write([Insert(Vm("late"))], old))
+    assert caught.value.code == "stale-revision"
+    assert "late" not in pool.mirror.state.vms
+
+
+async def test_revision_and_generation(pool: PoolDatabase) -> None:
+    before = pool.mirror.state.pool
+    assert before is not None
+    await write(pool, Insert(Vm("a")))
+    await write(pool, Insert(Vm("b")), generation=True)
+    after = pool.mirror.state.pool
+    assert after == replace(before, revision=before.revision + 2, generation=before.generation + 1)
+    await pool.write(runtime_write([Update(Vm("a"), Vm("a", host="xen1"))]))
+    assert pool.mirror.state.vms["a"].host == "xen1"
+    assert pool.mirror.state.pool == after
+
+
+async def test_references_hold(pool: PoolDatabase) -> None:
+    error = await refused(pool, "missing-reference", Insert(Vm("web1")), Insert(replace(VIF, network="nowhere")))
+    assert error.message == "vif web1/0: network nowhere does not exist"
+    await refused(pool, "missing-reference", Insert(VIF))  # its VM
+    await refused(pool, "missing-reference", Insert(Subnet("s", "nowhere", "10.0.0.0/8")))
+    await write(pool, Insert(NETWORK), Insert(Vm("web1")), Insert(replace(VIF, network="extra")))
+    error = await refused(pool, "in-use", Delete(NETWORK))
+    assert error.message == "network extra still has a vif"
+    await refused(pool, "in-use", Delete(Vm("web1")))
+    await write(pool, Delete(NETWORK), Delete(Vm("web1")), Delete(replace(VIF, network="extra")))
+    assert "extra" not in pool.mirror.state.networks
+
+
+HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(80, 80), PortRange(443, 445)))
+MAIL = Rule("mail", Direction.EGRESS, Verdict.DROP, 132, cidr="fd00::/8")
+WEB = SecurityGroup("web", 1, Verdict.DROP, Verdict.DROP, (HTTP, MAIL))
+DB = SecurityGroup(
+    "db", 2, rules=(Rule("peers", Direction.INGRESS, group="db"), Rule("web", Direction.INGRESS, group="web"))
+)
+
+
+async def test_security_groups_are_read_back_and_referred_to(pool: PoolDatabase, server: OvsdbServer) -> None:
+    member = replace(VIF, vm=None, groups=("db", "web"))
+    error = await refused(pool, "missing-reference", Insert(DB))
+    assert error.message == "security group db: security group web does not exist"
+    await refused(pool, "missing-reference", Insert(WEB), Insert(member))
+    await write(pool, Insert(DB), Insert(member), Insert(WEB))
+    async with opened(server.remote) as other:
+        assert other.mirror.state.groups == {"web": WEB, "db": DB}
+        assert other.mirror.state.vifs["web1/0"] == member
+    error = await refused(pool, "in-use", Delete(DB))
+    assert error.message == "a vif still names security group db"
+    lone = replace(member, groups=("web",))
+    await write(pool, Update(member, lone))
+    await refused(pool, "missing-reference", Update(lone, replace(lone, groups=("nobody", "web"))))
+    await write(pool, Delete(lone))
+    error = await refused(pool, "in-use", Delete(WEB))
+    assert error.message == "a security group still names security group web"
+    alone = replace(DB, rules=DB.rules[:1])
+    await refused(pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, group="y"),))))
+    await write(pool, Update(DB, alone), Delete(WEB))
+    await write(pool, Delete(alone))  # that it names itself is in nobody's way
+    assert pool.mirror.state.groups == {}
+
+
+async def test_bindings_go_with_their_vif_and_with_their_host(pool: PoolDatabase) -> None:
+    host, other = Host("xen9", "10.0.0.9"), replace(VIF, id="web1/1", mac="0a:00:00:00:00:02", addresses=())
+    await write(pool, Insert(host), Insert(Vm("web1")), Insert(VIF), Insert(other))
+    await FakeAgent(pool, "xen9").beat()
+    for id in ("web1/0", "web1/1"):
+        await FakeAgent(pool, "xen9").claim(id)
+    await write(pool, Delete(VIF))
+    assert set(pool.mirror.state.bindings) == {("web1/1", "xen9")}
+    await write(pool, Delete(host))
+    assert (pool.mirror.state.bindings, pool.mirror.state.agents) == ({}, {})
+
+
+async def test_equal_keys_are_refused(pool: PoolDatabase) -> None:
+    await write(pool, Insert(NETWORK))
+    await refused(pool, "exists", Insert(NETWORK))
+    await refused(pool, "exists", Insert(replace(NETWORK, name="other")))  # its number
+
+
+async def test_a_row_changed_meanwhile_is_not_overwritten(pool: PoolDatabase) -> None:
+    await write(pool, Insert(Vm("web1")), Insert(VIF))
+    await pool.write(runtime_write([Update(VIF, replace(VIF, incoming="xen2"))]))
+    with pytest.raises(WriteConflict, match="vif web1/0 has changed"):
+        await pool.write(runtime_write([Update(VIF, replace(VIF, incoming="xen3"))]))
+    agent = FakeAgent(pool, "xen2")
+    await agent.claim("web1/0")
+    held = pool.mirror.state.bindings["web1/0", "xen2"]
+    await pool.transact(UpdateOp("Binding", [("host", "==", "xen2")], {"state": "active"}))
+    with pytest.raises(WriteConflict, match="binding web1/0 on xen2 has changed"):
+        await pool.write(runtime_write([Delete(held)]))
+    assert ("web1/0", "xen2") in pool.mirror.state.bindings
+
+
+async def test_events_are_written_with_what_they_tell_of(pool: PoolDatabase) -> None:
+    event = Event(1, "vm-created", "VM a", vif="")
+    await pool.write(configuration_write([Insert(Vm("a"))], pool.mirror.state.pool), [event])
+    assert list(pool.mirror.events.values()) == [event]
+    with pytest.raises(WriteConflict):
+        await pool.write(configuration_write([Insert(Vm("a"))], pool.mirror.state.pool), [event])
+    assert len(pool.mirror.events) == 1
+
+
+async def test_an_empty_pool_takes_a_first_document_once() -> None:
+    with pool_server() as server:
+        async with opened(server.remote, filled=False) as pool:
+            with pytest.raises(WriteConflict, match="apply a document first"):
+                configuration_write([Insert(Vm("a"))], None)
+            first = configuration_write([Insert(Pool("lab", 1600))], None)
+            await pool.write(first)
+            assert pool.mirror.state.pool == Pool("lab", 1600, revision=1, generation=1)
+            with pytest.raises(WriteConflict, match="the pool has changed"):
+                await pool.write(first)
+
+
+def with_version(version: str, **tables: Any) -> dict[str, Any]:
+    schema = copy.deepcopy(SCHEMA)
+    schema["version"] = version
+    schema["tables"].update(tables)
+    return schema
+
+
+async def test_a_newer_schema_is_refused() -> None:
+    newer = pytest.raises(SchemaMismatch, match=r"has schema 99.0.0, this vnet knows .*: upgrade vnet")
+    with pool_server(with_version("99.0.0")) as server, newer:
+        async with opened(server.remote, convert=True):
+            pass
+
+
+async def test_an_older_schema_is_converted_by_a_controller_and_refused_to_others() -> None:
+    old = with_version("0.9.0")
+    del old["tables"]["Event"]
+    with pool_server(old) as server:
+        with pytest.raises(SchemaMismatch, match="start a controller of this version"):
+            async with opened(server.remote):
+                pass
+        async with opened(server.remote, convert=True) as pool:
+            assert pool.mirror.state.pool is not None
+        async with opened(server.remote):
+            pass
+
+
+async def test_a_database_without_security_groups_gets_them_and_keeps_the_rest() -> None:
+    old = with_version("1.3.0")
+    del old["tables"]["SecurityGroup"]
+    with pool_server(old) as server:
+        rows = [
+            {"op": "insert", "table": "Pool", "row": {"name": "kept", "underlay_mtu": 1500, "locking_mode": "locked"}}
+        ]
+        server.client("transact", json.dumps(["Vnet", *rows]))
+        async with opened(server.remote, convert=True) as pool:
+            assert pool.mirror.state.pool == Pool("kept")
+            await write(pool, Insert(WEB))
+            assert pool.mirror.state.groups == {"web": WEB}
+
+
+async def test_no_database_is_unreachable_and_says_where() -> None:
+    pool = PoolDatabase(["unix:/nonexistent/pool.sock"])
+    with pytest.raises(PoolUnreachable, match=r"unix:/nonexistent/pool.sock"):
+        await pool.open(timeout_s=0.3)
+
+
+async def test_a_database_that_goes_away_is_found_again(pool: PoolDatabase, server: OvsdbServer) -> None:
+    server.stop()
+    await pool.wait_for(lambda _: not pool.connected, 10)
+    with pytest.raises(PoolUnreachable):
+        await write(pool, Insert(Vm("a")))
+    server.start()
+    assert await pool.wait_for(lambda _: pool.connected, 10)
+    await write(pool, Insert(Vm("a")))
+    assert "a" in pool.mirror.state.vms

@@ -1,0 +1,231 @@
+"""The agent's local socket: what a toolstack on this host says about VIFs, one JSON object per line each way.
+
+{"method": "plug", "params": {"vif": "web1/0", "port": "tap3"}} -> {"result": {...}} or {"error": {"code", "message"}}.
+One rule: plugging here ends the same way as adding the port with its external_ids by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from ovsctl.openflow import format_flow
+from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, OvsdbError, Row, by_uuid
+from vnet.agent.agent import Agent
+from vnet.agent.local_ports import IFACE_ID, read_ports, vif_of
+from vnet.agent.ovs_config_reconciler import OWNER
+from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, COOKIE_OBJECT_MASK, PIPELINE, Category, Table, cookie
+from vnet.model import BindingState
+from vnet.model.values import DEVICE_NAME_MAX, VIF_ID
+
+MAX_LINE_BYTES = 64 * 1024
+SOCKET_MODE = 0o660
+VSWITCHD_POLL_S, VSWITCHD_POLLS = 0.002, 1000  # how long a plug waits for ovs-vswitchd's word
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    method: str
+    params: dict[str, str] = {}
+
+
+class Refused(Exception):
+    """What was asked cannot be done. code: invalid, missing, conflict or failed."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LocalSocket:
+    """Serves the agent's socket at `path`."""
+
+    def __init__(self, agent: Agent, path: str) -> None:
+        self._agent = agent
+        self._path = path
+        self._methods: dict[str, Callable[[dict[str, str]], Awaitable[object]]] = {
+            "plug": self._plug,
+            "unplug": self._unplug,
+            "switch": self._switch,
+            "activate": self._activate,
+            "flows": self._flows,
+            "status": self._status,
+        }
+
+    async def run(self) -> None:
+        """Listens until cancelled; the socket is only for its owner and group."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_LINE_BYTES)
+        finally:
+            os.umask(before)
+        async with server:
+            await server.serve_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            pass  # the peer went, or its line is longer than the limit: nothing can be told to it
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = msgspec.json.decode(line, type=Request)
+            method = self._methods.get(request.method)
+            if method is None:
+                raise Refused("invalid", f"no method {request.method!r}: there are {', '.join(sorted(self._methods))}")
+            return {"result": await method(request.params)}
+        except msgspec.DecodeError as error:
+            return {"error": {"code": "invalid", "message": f"not a request: {error}"}}
+        except Refused as error:
+            return {"error": {"code": error.code, "message": str(error)}}
+        except OvsdbError as error:
+            return {"error": {"code": "failed", "message": f"Open vSwitch: {error}"}}
+
+    async def _plug(self, params: dict[str, str]) -> object:
+        vif, device = _vif(params), params.get("port", "")
+        if not 0 < len(device) <= DEVICE_NAME_MAX or "/" in device:
+            raise Refused("invalid", f"{device!r} is no device name")
+        bridge = self._agent.options.switch.bridge
+        rows = [row for row in self._agent.ovs["Bridge"].values() if row["name"] == bridge]
+        if not rows:
+            raise Refused("failed", f"bridge {bridge} is not there yet: is ovs-vswitchd running?")
+        other = self._agent.bindings.ports.get(vif)
+        if other is not None and other.name != device and other.ofport is not None:
+            raise Refused("conflict", f"VIF {vif} has port {other.name} here already: unplug it first")
+        if present := self._present(device, vif):
+            change = Mutate("Interface", by_uuid(present.uuid), (("external_ids", "insert", {IFACE_ID: vif}),))
+            await self._agent.ovs_client.transact(change)
+        else:
+            interface: dict[str, object] = {"name": device, "external_ids": {IFACE_ID: vif}}
+            if (ofport := self._agent.bindings.awaited_ofport(vif)) is not None:
+                interface["ofport_request"] = ofport
+            await self._agent.ovs_client.transact(
+                Insert("Interface", interface, "iface"),
+                Insert("Port", {"name": device, "interfaces": frozenset({NamedUuid("iface")})}, "port"),
+                Mutate("Bridge", by_uuid(rows[0].uuid), (("ports", "insert", frozenset({NamedUuid("port")})),)),
+                Mutate("Open_vSwitch", (), (("next_cfg", "+=", 1),)),
+            )
+        if error := await self._error_of(device):
+            if not present:
+                await self._remove_port(device)
+            raise Refused("failed", f"port {device}: {error}")
+        return {"vif": vif, "port": device}
+
+    def _present(self, device: str, vif: str) -> Row | None:
+        """The interface of that name, None if there is none; Refused if it is not for the VIF to have."""
+        bridge, ovs = self._agent.options.switch.bridge, self._agent.ovs
+        row = next((row for row in ovs["Interface"].values() if row["name"] == device), None)
+        if row is None:
+            return None
+        if vif_of(row["external_ids"]) not in (None, vif):
+            raise Refused("conflict", f"port {device} is that of VIF {vif_of(row['external_ids'])}")
+        if OWNER.owns(row):
+            raise Refused("conflict", f"port {device} is one that the agent made")
+        if device not in {port.name for port in read_ports(ovs, bridge, {})}:
+            raise Refused("conflict", f"device {device} is a port of another bridge than {bridge}")
+        return row
+
+    async def _error_of(self, device: str) -> str | None:
+        """What ovs-vswitchd says is wrong with an interface, once it has looked at it; None also while it does not run."""
+        for _ in range(VSWITCHD_POLLS):
+            found = read_ports(self._agent.ovs, self._agent.options.switch.bridge, {})
+            port = next((port for port in found if port.name == device), None)
+            if port is not None and (port.error or port.ofport):
+                return port.error
+            await asyncio.sleep(VSWITCHD_POLL_S)
+        return None
+
+    async def _unplug(self, params: dict[str, str]) -> object:
+        vif = _vif(params)
+        port = self._agent.bindings.ports.get(vif)
+        if port is None:
+            return {"vif": vif, "port": None}
+        await self._remove_port(port.name)
+        return {"vif": vif, "port": port.name}
+
+    async def _remove_port(self, name: str) -> None:
+        ovs, bridge = self._agent.ovs, self._agent.options.switch.bridge
+        found = [row for row in ovs["Port"].values() if row["name"] == name]
+        holders = [row for row in ovs["Bridge"].values() if row["name"] == bridge]
+        for row in found:
+            await self._agent.ovs_client.transact(
+                Mutate("Bridge", by_uuid(holders[0].uuid), (("ports", "delete", frozenset({row.uuid})),)),
+                Delete("Port", by_uuid(row.uuid)),
+                Mutate("Open_vSwitch", (), (("next_cfg", "+=", 1),)),
+            )
+
+    async def _switch(self, params: dict[str, str]) -> object:
+        return await self._open(params, BindingState.RECEIVING)
+
+    async def _activate(self, params: dict[str, str]) -> object:
+        return await self._open(params, BindingState.ACTIVE)
+
+    async def _open(self, params: dict[str, str], state: BindingState) -> object:
+        """For one VIF, or for all of a VM that are here."""
+        vifs = (
+            [vif.id for vif in self._agent.compiler.view.vifs.values() if vif.vm == params["vm"]]
+            if "vm" in params
+            else [_vif(params)]
+        )
+        if not (found := await self._agent.open(vifs, state)):
+            what = f"VM {params['vm']}" if "vm" in params else f"VIF {vifs[0]}"
+            raise Refused("missing", f"{what} is neither here nor on its way to host {self._agent.me}")
+        return {"vifs": sorted(found), "state": state.value}
+
+    async def _flows(self, params: dict[str, str]) -> object:
+        """The flows of a VIF in the switch, with counts; without `vif` all of ours."""
+        wanted, mask = COOKIE_MARK, COOKIE_MARK_MASK
+        if "vif" in params:
+            wanted |= cookie(Category.VIF, _vif(params)) & COOKIE_OBJECT_MASK
+            mask |= COOKIE_OBJECT_MASK
+        found = await self._agent.flows.counted(wanted, mask)
+        return [
+            {
+                "table": Table(flow.table).name.lower() if flow.table in PIPELINE else str(flow.table),
+                "number": flow.table,
+                "does": PIPELINE[Table(flow.table)].does if flow.table in PIPELINE else "",
+                "source": Category(flow.cookie >> 40 & 0xFF).name.lower(),
+                "flow": format_flow(flow),
+                "packets": packets,
+                "bytes": size,
+            }
+            for flow, packets, size in sorted(found, key=lambda item: (item[0].table, -item[0].priority))
+        ]
+
+    async def _status(self, params: dict[str, str]) -> object:
+        agent = self._agent
+        return {
+            "host": agent.me,
+            "complete": agent.complete,
+            "switch": agent.flows.connected,
+            "pool": agent.pool_client.connected,
+            "flows": len(agent.flows.desired),
+            "counters": {
+                "sources_recomputed": agent.compiler.recomputed,
+                "full_recomputations": dict(agent.compiler.full),
+                "flow_messages": agent.flows.messages,
+                "rows_read": agent.pool.rows_read,
+                "rows_held": agent.rows_held,
+                "conditions_set": agent.conditions_set,
+            },
+            "vifs": {vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.items()},
+            "problems": dict(agent.bindings.problems),
+        }
+
+
+def _vif(params: dict[str, str]) -> str:
+    vif = params.get("vif", "")
+    if not VIF_ID.fullmatch(vif):
+        raise Refused("invalid", f"{vif!r} is no VIF id")
+    return vif

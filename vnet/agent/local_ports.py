@@ -1,0 +1,98 @@
+"""What the local Open vSwitch says: which ports are VIFs', their ofports, MTUs and errors. Pure reading of a replica.
+
+An ofport comes from the switch itself where it has said it on its OpenFlow connection: the database hears of it later, and
+after a restart of ovs-vswitchd it has the old ones for a while.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from ovsctl.ovsdb import Monitor
+from ovsctl.vswitch import COLUMNS
+from vnet.db.rows import Row
+from vnet.model.values import VIF_ID
+
+IFACE_ID = "iface-id"
+XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so
+NO_OFPORT = 1 << 16  # more than any
+
+# What a plan of rows needs, and what vswitchd answers; statistics, which change every few seconds, are left out.
+MONITORS = {
+    table: Monitor(columns=(*columns, *(("ofport", "error", "mtu", "admin_state") if table == "Interface" else ())))
+    for table, columns in COLUMNS.items()
+}
+
+
+class Tables(Protocol):
+    """A replica, or plain dicts: table to uuid to row."""
+
+    def __getitem__(self, table: str, /) -> Mapping[Any, Row]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPort:
+    """An interface on the integration bridge. ofport and mtu (bytes) are None until vswitchd has it; also: other ports
+    that name the same VIF and are not used."""
+
+    name: str
+    vif: str | None
+    ofport: int | None
+    mtu_request: int | None
+    mtu: int | None
+    error: str | None
+    also: tuple[str, ...] = ()
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, "" if nothing is."""
+        if self.error:
+            return f"port {self.name}: {self.error}"
+        if self.also:
+            return f"{' and '.join((self.name, *self.also))} name the same VIF: port {self.name} is used, it came first"
+        return ""
+
+
+def vif_of(external_ids: Mapping[str, str]) -> str | None:
+    """The VIF id that a port's external_ids name, None for none or nonsense."""
+    found = external_ids.get(IFACE_ID) or external_ids.get(XS_VIF_UUID)
+    return found if found and VIF_ID.fullmatch(found) else None
+
+
+def read_ports(tables: Tables, bridge: str, ofports: Mapping[str, int]) -> list[LocalPort]:
+    """The interfaces on a bridge, in the order of their names; nothing where there is no such bridge. `ofports` by name are
+    what the switch itself says, as far as it does."""
+    ports, interfaces = tables["Port"], tables["Interface"]
+    found = []
+    for row in tables["Bridge"].values():
+        if row["name"] != bridge:
+            continue
+        for port in row["ports"]:
+            if port in ports:
+                found += [_local_port(interfaces[i], ofports) for i in ports[port]["interfaces"] if i in interfaces]
+    return sorted(found, key=lambda port: port.name)
+
+
+def vif_ports(found: Iterable[LocalPort]) -> dict[str, LocalPort]:
+    """The port of each VIF. Of several that name one VIF it is the one with the lowest ofport, which came first: a second
+    one must not take over what runs."""
+    naming: dict[str, list[LocalPort]] = defaultdict(list)
+    for port in found:
+        if port.vif is not None:
+            naming[port.vif].append(port)
+    chosen = {}
+    for vif, ports in naming.items():
+        first, *others = sorted(ports, key=lambda port: (port.ofport or NO_OFPORT, port.name))
+        chosen[vif] = replace(first, also=tuple(port.name for port in others))
+    return chosen
+
+
+def _local_port(row: Row, ofports: Mapping[str, int]) -> LocalPort:
+    ofport = ofports.get(row["name"], row["ofport"])
+    usable = ofport if ofport is not None and ofport > 0 else None
+    # -1: vswitchd could not add it (ovs-vswitchd.conf.db(5)); it does not always say why.
+    error = row["error"] or ("ovs-vswitchd could not add it: see its log" if ofport == -1 else None)
+    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], row["mtu"], error)

@@ -1,0 +1,106 @@
+"""Answers what the local switch would do with a frame, by ofproto/trace (ovs-vswitchd(8)): nothing is sent, nothing is learned.
+
+One rule: a question that cannot be answered is answered with why, so that who asked need not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from ipaddress import ip_address
+
+from ovsctl.appctl import Appctl, AppctlError, control_socket
+from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
+from vnet.compile import HostView
+from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe, probe_from_row
+from vnet.model import InvalidValue
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 256  # questions; who asks more at once is not answered
+TRACE_TIMEOUT_S = 5.0
+MAX_TRACE_BYTES = 4 * 1024 * 1024
+SCHEMA_PERIOD_S = 5.0
+
+
+class Prober:
+    """Watches the questions to this host in the pool database and answers them one after another."""
+
+    def __init__(self, view: HostView, client: Client, ovs_rundir: str, bridge: str) -> None:
+        self._view = view
+        self._client = client
+        self._rundir = ovs_rundir
+        self._bridge = bridge
+        self._waiting: deque[Probe] = deque(maxlen=MAX_WAITING)
+        self._refused: deque[tuple[str, str]] = deque(maxlen=MAX_WAITING)
+        self._work = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answers until cancelled."""
+        replica = await self._monitor()
+        replica.subscribe(self._asked)
+        self._asked(tuple(Change("Probe", uuid, None, row) for uuid, row in replica["Probe"].items()))
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._refused:
+                id, why = self._refused.popleft()
+                await self._say(id, Answer(problem=why))
+            while self._waiting:
+                probe = self._waiting.popleft()
+                await self._say(probe.id, await self._answer(probe))
+
+    async def _monitor(self) -> Replica:
+        mine = (("host", "==", self._view.me),)
+        while True:
+            # The controller brings the database up to date; agents may be newer than it for a while.
+            if "Probe" in self._client.schema.tables:
+                try:
+                    return await self._client.monitor({"Probe": Monitor(where=mine)})
+                except OvsdbError as error:
+                    log.info("not asked for probes yet: %s", error)
+            await asyncio.sleep(SCHEMA_PERIOD_S)
+
+    def _asked(self, batch: tuple[Change, ...]) -> None:
+        for change in batch:
+            if change.new is None or change.old is not None or change.new["answer"]:
+                continue
+            try:
+                self._waiting.append(probe_from_row(change.new))
+            except InvalidValue as error:
+                self._refused.append((change.new["id"], str(error)))
+        self._work.set()
+
+    async def _say(self, id: str, answer: Answer) -> None:
+        try:
+            await self._client.transact(Update("Probe", (("id", "==", id),), {"answer": answer.encode()}))
+        except OvsdbError as error:
+            log.info("a probe is left unanswered: %s", error)
+
+    async def _answer(self, probe: Probe) -> Answer:
+        view = self._view
+        ofport = view.plugged(probe.vif) if probe.vif else view.devices.get(probe.device)
+        if ofport is None:
+            what = f"port for VIF {probe.vif}" if probe.vif else f"port {probe.device} on {self._bridge}"
+            return Answer(problem=f"host {view.me} has no {what}")
+        try:
+            switch = Appctl(control_socket(self._rundir), TRACE_TIMEOUT_S, MAX_TRACE_BYTES)
+            tracked = (word for state in probe.tracked.split() for word in ("--ct-next", state.replace("+", ",")))
+            frame = bytes.fromhex(probe.frame)
+            text = await switch.ofproto_trace(self._bridge, metadata(probe, ofport), *tracked, packet=frame)
+        except AppctlError as error:
+            return Answer(problem=f"Open vSwitch of host {view.me}: {error.reason}")
+        if len(text) > MAX_TEXT_BYTES:
+            return Answer(problem=f"the trace on host {view.me} is longer than {MAX_TEXT_BYTES} bytes")
+        vifs = {str(ofport): vif for vif, ofport in view.ports.items()}
+        devices = {str(ofport): name for name, ofport in view.devices.items()}
+        return Answer(text, vifs, devices)
+
+
+def metadata(probe: Probe, ofport: int) -> str:
+    """What is known of a frame besides its bytes, as a match for ofproto/trace."""
+    if not probe.tun_src:
+        return f"in_port={ofport}"
+    names = ("tun_src", "tun_dst") if ip_address(probe.tun_src).version == 4 else ("tun_ipv6_src", "tun_ipv6_dst")
+    return f"in_port={ofport},tun_id={probe.tun_id},{names[0]}={probe.tun_src},{names[1]}={probe.tun_dst}"

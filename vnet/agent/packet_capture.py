@@ -1,0 +1,213 @@
+"""Watches for marked frames of probes, and sends those that are this host's to send (docs/live.md).
+
+One rule: a watch is forgotten by itself: soon after its row goes, and after a minute whatever the database says or does not say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ovsctl.openflow import Match
+from ovsctl.openflow.messages import PacketIn
+from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Row, Update
+from vnet.agent.flow_reconciler import FlowKeeper
+from vnet.agent.ofproto_trace import SCHEMA_PERIOD_S
+from vnet.compile import REG_PORT, Compiler, Role, Stage, bare, marked_fields, read_note, refusal
+from vnet.db.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row
+from vnet.model import InvalidValue
+
+log = logging.getLogger(__name__)
+
+TABLE = "Watch"
+FORGOTTEN_AFTER_S = 60.0
+LINGER_S = 2.0  # a frame that was lost may only be late, and must not reach a guest then
+MAX_WATCHED = 4096  # frames, of all watches together
+
+
+@dataclass
+class Watching:
+    """A watch that this host takes part in. programmed: its flows were answered by a barrier; ended: its row is gone."""
+
+    watch: Watch
+    matches: frozenset[Match]
+    report: Report = field(default_factory=Report)
+    released: set[int] = field(default_factory=set)
+    programmed: bool = False
+    ended: bool = False
+
+
+class Watcher:
+    """The watches of this host. Callbacks only fold and wake; `run` sends and writes."""
+
+    def __init__(self, compiler: Compiler, flows: FlowKeeper, client: Client, wake: Callable[[], None]) -> None:
+        self._compiler = compiler
+        self._flows = flows
+        self._client = client
+        self._wake = wake
+        self._watches: dict[str, Watching] = {}
+        self._due: list[tuple[Watching, int]] = []
+        self._unsaid: dict[str, Report] = {}
+        self._work = asyncio.Event()
+        self._started = False
+
+    async def start(self) -> bool:
+        """Takes up the watches there are, so that an agent which starts anew finds their flows desired; whether it could."""
+        if TABLE not in self._client.schema.tables:  # the controller brings the database up to date
+            return False
+        mine = Monitor(
+            columns=("id", "host", "created", "plan", "release"), where=(("host", "==", self._compiler.view.me),)
+        )
+        try:
+            replica = await self._client.monitor({TABLE: mine})
+        except OvsdbError as error:
+            log.info("watches for no probes yet: %s", error)
+            return False
+        replica.subscribe(self._changed)
+        self._changed(tuple(Change(TABLE, uuid, None, row) for uuid, row in replica[TABLE].items()))
+        self._started = True
+        return True
+
+    async def run(self) -> None:
+        """Sends what is released and writes what was seen, until cancelled."""
+        while True:
+            if self._started or await self.start():
+                break
+            await asyncio.sleep(SCHEMA_PERIOD_S)
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            due, self._due = self._due, []
+            for watching, number in due:
+                await self._send(watching, number)
+            await self._say()
+
+    # Beginning and end
+
+    def _changed(self, batch: tuple[Change, ...]) -> None:
+        for change in batch:
+            if change.new is None:
+                if change.old is not None:
+                    self._end(change.old["id"])
+            elif change.old is None:
+                self._begin(change.new)
+            else:
+                self._release(change.new)
+
+    def _begin(self, row: Row) -> None:
+        """A row without a plan is older than the database server, which keeps none of it on disk."""
+        if row["plan"] and row["id"] not in self._watches:
+            try:
+                self._take_up(watch_from_row(row))
+                self._watches[row["id"]].released |= row["release"]  # by whoever was this host's agent before
+            except InvalidValue as error:
+                self._tell(row["id"], Report(f"host {self._compiler.view.me}: {error}"))
+
+    def _take_up(self, watch: Watch) -> None:
+        known = frozenset[Match]().union(*(watching.matches for watching in self._watches.values()))
+        new = frozenset(Match(**marked_fields(frame)) for frame in watch.frames)
+        if len(known) + len(new) > MAX_WATCHED:
+            raise InvalidValue("frames", "it watches for as many frames as it can: try again in some seconds")
+        if len(new) < len(watch.frames) or known & new:  # two watches with one flow would end together
+            raise InvalidValue("frames", "it watches for such a frame already: try again")
+        self._watches[watch.id] = Watching(watch, new)
+        self._compiler.set_probe(watch.id, watch.frames)
+        asyncio.get_running_loop().call_later(FORGOTTEN_AFTER_S, self._forget, watch.id)
+        self._wake()
+
+    def _end(self, id: str) -> None:
+        if (watching := self._watches.get(id)) is not None:
+            watching.ended = True
+            asyncio.get_running_loop().call_later(LINGER_S, self._forget, id)
+
+    def _forget(self, id: str) -> None:
+        if (watching := self._watches.pop(id, None)) is not None:
+            watching.ended = True
+            self._compiler.set_probe(id, ())
+            self._wake()
+
+    def take(self) -> list[Watching]:
+        """The watches that a push which starts now will have programmed."""
+        return [watching for watching in self._watches.values() if not watching.programmed]
+
+    def programmed(self, taken: list[Watching]) -> None:
+        """The push that `taken` was for has been answered by a barrier."""
+        for watching in taken:
+            watching.programmed = True
+            self._tell(watching.watch.id, watching.report)
+
+    # Sending
+
+    def _release(self, row: Row) -> None:
+        watching = self._watches.get(row["id"])
+        if watching is not None:
+            for number in sorted(row["release"] - watching.released):
+                watching.released.add(number)
+                self._due.append((watching, number))
+            self._work.set()
+
+    async def _send(self, watching: Watching, number: int) -> None:
+        watch, report, view = watching.watch, watching.report, self._compiler.view
+        why = self._refusal(watching, number)
+        if why is None:
+            sent = await self._flows.send_packet(watch.frames[number], view.ports[watch.senders[number]])
+            why = None if sent else f"the switch of host {view.me} did not take it"
+        if why is None:
+            report.sent.append(number)
+        else:
+            report.refused[number] = why
+        self._tell(watch.id, report)
+
+    def _refusal(self, watching: Watching, number: int) -> str | None:
+        """Why a frame must not be sent now. What this host's own flows know of the network decides who could get it."""
+        watch, view = watching.watch, self._compiler.view
+        if not watching.programmed or watching.ended or not 0 <= number < len(watch.frames):
+            return f"host {view.me} does not watch for it"
+        vif = view.vifs.get(watch.senders[number])
+        if vif is None or view.role(vif) is not Role.ACTIVE or view.plugged(vif.id) is None:
+            return f"VIF {watch.senders[number]} does not run on host {view.me}"
+        unwatched = sorted(set(view.members(vif.network)) - watch.hosts)
+        if unwatched:
+            return f"host {unwatched[0]} has VIFs of network {vif.network} by now, and does not watch"
+        return refusal(view.networks[vif.network], vif, watch.frames[number])
+
+    # Seeing
+
+    def packet_in(self, message: PacketIn) -> None:
+        """A marked frame came in or was caught; nothing else comes here."""
+        note = read_note(message.userdata)
+        watching = self._watches.get(note.probe) if note is not None else None
+        if note is None or watching is None:
+            return
+        view, report = self._compiler.view, watching.report
+        port = message.match.get(REG_PORT) if note.stage is Stage.CAUGHT else message.match.get("in_port")
+        ofport = port.value if port is not None else 0
+        if note.stage is Stage.CAUGHT and ofport == message.in_port:
+            return  # a switch sends no frame back to where it came from
+        names = view.ports if note.stage is Stage.CAUGHT else {**view.devices, **view.ports}
+        where = next((name for name, number in names.items() if number == ofport), f"port {ofport}")
+        if len(report.came) + len(report.caught) >= MAX_SEEN:
+            report.left_off += 1
+        else:
+            same = bare(watching.watch.frames[note.number]) == bare(message.data)
+            seen = Seen(note.number, where, "" if same else message.data.hex())
+            (report.caught if note.stage is Stage.CAUGHT else report.came).append(seen)
+        self._tell(note.probe, report)
+
+    def _tell(self, id: str, report: Report) -> None:
+        self._unsaid[id] = report
+        self._work.set()
+
+    async def _say(self) -> None:
+        unsaid, self._unsaid = self._unsaid, {}
+        mine = ("host", "==", self._compiler.view.me)
+        updates = [
+            Update(TABLE, (("id", "==", id), mine), {"report": report.encode()}) for id, report in unsaid.items()
+        ]
+        try:
+            if updates:
+                await self._client.transact(*updates)
+        except OvsdbError as error:
+            log.info("what became of probes is not told: %s", error)

@@ -1,0 +1,83 @@
+"""The transactions an agent makes on the pool database. Pure: operations out, nothing sent.
+
+Each may be repeated after a lost answer: what it waits for then no longer holds, or it writes what is there already.
+A row is found by its UUID: by anything else ovsdb-server looks at the whole table, which holds every VIF of the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
+from vnet.db.rows import to_columns
+from vnet.model import AgentStatus, Binding, BindingState, Event
+
+
+def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> list[Operation]:
+    """Makes this host's binding what was decided; `actual` is what the database has in row `mine`, `vif` the VIF's row.
+
+    A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
+    """
+    if actual is not None and actual.epoch == decided.epoch:
+        state = {"state": decided.state.value, "since": decided.since}
+        if decided.state is BindingState.AWAITED:
+            state["ready"] = False
+        return [Update("Binding", _still(decided, mine), state)]
+    take: list[Operation] = [
+        Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
+        Update("Vif", vif, {"epoch": decided.epoch}),
+    ]
+    columns = to_columns(decided)
+    if actual is None:
+        return [*take, Insert("Binding", columns)]
+    return [*take, Update("Binding", mine, columns)]
+
+
+def copy(binding: Binding, row: Where) -> Operation:
+    """Has a binding say of its VIF what `binding` says, whatever state it is in by now."""
+    columns = to_columns(binding)
+    return Update(
+        "Binding", _still(binding, row), {name: columns[name] for name in ("mac", "addresses", "unlocked", "groups")}
+    )
+
+
+def settle(binding: Binding, row: Where) -> Operation:
+    """The VIF's move to this host is over for its connections too."""
+    return Update("Binding", _still(binding, row), {"moved": False})
+
+
+def release(binding: Binding, row: Where) -> Operation:
+    """Takes this host's binding away, unless it has been renewed since."""
+    return Delete("Binding", _still(binding, row))
+
+
+def ready(binding: Binding, row: Where, now_ms: int) -> Operation:
+    """The host's flows for a binding were answered by a barrier. Said again, as by an agent that restarted, it changes nothing."""
+    return Update("Binding", (*_still(binding, row), ("ready", "==", False)), {"ready": True, "since": now_ms})
+
+
+def acknowledge(binding: Binding, row: Where, host: str) -> Operation:
+    """`host` has programmed another host's binding."""
+    return Mutate("Binding", _still(binding, row), (("acked", "insert", frozenset({host})),))
+
+
+def _still(binding: Binding, row: Where) -> Where:
+    """The binding's row, if its epoch is what we know."""
+    return (*row, ("epoch", "==", binding.epoch))
+
+
+def status(new: AgentStatus, row: Uuid | None) -> list[Operation]:
+    """What the agent says of itself, in its row; without one in a new row, whose UUID is then the last result."""
+    columns = to_columns(new)
+    if row is not None:
+        return [Update("Agent", by_uuid(row), columns)]
+    return [Delete("Agent", (("host", "==", new.host),)), Insert("Agent", columns)]
+
+
+def some_status(row: Uuid, columns: Mapping[str, object]) -> Operation:
+    """A part of what the agent says of itself. The result is 1, or 0 if the row is gone."""
+    return Update("Agent", by_uuid(row), dict(columns))
+
+
+def event(happened: Event) -> Operation:
+    return Insert("Event", to_columns(happened))

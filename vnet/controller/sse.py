@@ -1,0 +1,81 @@
+"""Events over HTTP: as a list, or as server-sent events that a reader resumes with Last-Event-ID.
+
+One rule: a stream holds nothing but its place in the feed, so a reader that does not read costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from vnet import api
+from vnet.controller.endpoint import Call, Route
+from vnet.controller.errors import Invalid
+from vnet.controller.event_log import Entry
+from vnet.controller.presenters import show_event
+from vnet.controller.service import Service
+from vnet.model import Event
+
+STREAM = "text/event-stream"
+IDLE_S = 15.0  # a comment this often keeps proxies from closing a quiet stream
+RETRY_MS = 1000
+
+FILTERS = ("kind", "host", "network", "vif")
+EVENTS = Route(
+    "GET",
+    "/v1/events",
+    "The newest events, oldest first; with `Accept: text/event-stream` those that come, resumed after Last-Event-ID.",
+    list[api.Event],
+    query={
+        "limit": "How many of the newest, 100 unless told; for a stream, how many to start with, none unless told.",
+        "kind": "Only events of this kind.",
+        "host": "Only events of this host.",
+        "network": "Only events of this network.",
+        "vif": "Only events of this VIF.",
+    },
+    tag="events",
+)
+
+
+async def events(service: Service, request: Request) -> Response:
+    """Answer GET /v1/events; raises Invalid."""
+    query = dict(request.query_params)
+    unknown = query.keys() - EVENTS.query.keys()
+    if unknown:
+        raise Invalid("query", f"{min(unknown)[:40]}: no such parameter here", min(unknown)[:40])
+    call: Call[None] = Call(service, {}, query, None)
+    streamed = STREAM in request.headers.get("accept", "")
+    limit = call.number("limit", 0 if streamed else 100, 0, 10_000)
+    found = [entry for entry in service.feed.latest(10_000) if _wanted(entry.event, query)]
+    newest = found[max(0, len(found) - limit) :]
+    if not streamed:
+        shown = [show_event(entry.id, entry.event) for entry in newest]
+        return Response(msgspec.json.encode(shown), media_type="application/json")
+    if last := request.headers.get("last-event-id"):
+        position = service.feed.position_after(last)
+    else:
+        position = newest[0].position - 1 if newest else service.feed.end
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(service, position, query), media_type=STREAM, headers=headers)
+
+
+def _wanted(event: Event, query: Mapping[str, str]) -> bool:
+    return all(getattr(event, name) == query[name] for name in FILTERS if name in query)
+
+
+async def _stream(service: Service, position: int, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    yield f"retry: {RETRY_MS}\n\n".encode()
+    async for entry in service.feed.follow(position, IDLE_S):
+        if entry is None:
+            yield b": alive\n\n"
+        elif _wanted(entry.event, query):
+            yield _message(entry)
+
+
+def _message(entry: Entry) -> bytes:
+    """One message of the stream (HTML Living Standard §9.2.5): JSON has no line breaks, so the data is one line."""
+    data = msgspec.json.encode(show_event(entry.id, entry.event))
+    return b"id: " + entry.id.encode() + b"\ndata: " + data + b"\n\n"

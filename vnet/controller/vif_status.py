@@ -1,0 +1,117 @@
+"""Where a VIF is, and why it is not ready: what `vif get`, `status` and the web page say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from vnet.db.view import SWITCH, PoolView
+from vnet.model import Binding, Location, NetworkType, Vif
+
+
+class Presence(Enum):
+    """defined: a row; awaited: a host has a number for its port and lacks the port; claimed: a host has its port; ready: that host's
+    flows are in, so packets can reach it."""
+
+    DEFINED = "defined"
+    AWAITED = "awaited"
+    CLAIMED = "claimed"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is not as desired. code: for programs; host: where, if at one."""
+
+    code: str
+    text: str
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """since: milliseconds since 1970, None where nobody knows any more. why: empty when all is as desired. ofport: the number
+    that its port on the host is to ask for, if there is one."""
+
+    presence: Presence
+    host: str | None
+    since: int | None
+    why: tuple[Reason, ...]
+    ofport: int | None = None
+
+
+def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> Whereabouts:
+    """Where a VIF is now. `since` of a VIF that no host has is left to the caller, who may know its events."""
+    at = view.location(vif.id) if location is None else location
+    current = at.current
+    if current is None:
+        return Whereabouts(Presence.DEFINED, None, None, tuple(_why_unclaimed(view, vif)))
+    presence = Presence.READY if current.ready else Presence.CLAIMED if current.plugged else Presence.AWAITED
+    why = tuple(_why_not_ready(view, vif, current))
+    return Whereabouts(presence, current.host, current.since, why, current.ofport or None)
+
+
+def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
+    """Why a VIF cannot be on a host by configuration alone; None if it can."""
+    found = view.state.hosts.get(host)
+    network = view.state.networks.get(vif.network)
+    if found is None:
+        return Reason("unknown-host", f"host {host} is not in the pool", host)
+    if network is None:
+        return Reason("unknown-network", f"network {vif.network} does not exist", host)
+    if not network.on(host):
+        return Reason("network-not-on-host", f"network {network.name} is not on host {host}", host)
+    if network.type is NetworkType.VLAN and found.uplink(network.uplink or "") is None:
+        return Reason(
+            "no-uplink", f"host {host} lacks uplink {network.uplink}, which network {network.name} needs", host
+        )
+    if network.type.is_tunnel and found.address is None:
+        return Reason("no-address", f"host {host} has no tunnel address, which network {network.name} needs", host)
+    return None
+
+
+def host_problem(view: PoolView, host: str) -> Reason | None:
+    """Why nothing will happen on a host for now; None if its agent is alive and has its switch."""
+    if host not in view.state.hosts:
+        return Reason("unknown-host", f"host {host} is not in the pool any more", host)
+    if host in view.live:
+        return None
+    if (agent := view.state.agents.get(host)) is None:
+        return Reason("no-agent", f"no agent of host {host} has ever reported", host)
+    if (text := agent.problems.get(SWITCH)) is not None:
+        return Reason("host-down", f"host {host}: {SWITCH} {text}", host)
+    return Reason("host-down", f"the agent of host {host} does not report", host)
+
+
+def _agent_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
+    agent = view.state.agents.get(host)
+    text = agent.problems.get(f"vif {vif.id}") if agent is not None else None
+    return Reason("agent-problem", f"host {host}: {text}", host) if text else None
+
+
+def _why_unclaimed(view: PoolView, vif: Vif) -> Iterator[Reason]:
+    hosts = [vif.host] if vif.host is not None else list(view.state.hosts)
+    problems = [problem for host in hosts if (problem := _agent_problem(view, vif, host)) is not None]
+    if problems:
+        yield from problems
+    elif vif.host is None:
+        yield Reason("no-port", f"no host has a port with external_ids:iface-id={vif.id}")
+    elif (reason := place_problem(view, vif, vif.host) or host_problem(view, vif.host)) is not None:
+        yield reason
+    else:
+        yield Reason("no-port", f"host {vif.host} has no port with external_ids:iface-id={vif.id}", vif.host)
+
+
+def _why_not_ready(view: PoolView, vif: Vif, binding: Binding) -> Iterator[Reason]:
+    host = binding.host
+    problem = host_problem(view, host) or _agent_problem(view, vif, host)
+    if problem is not None:
+        yield problem
+    elif not binding.plugged:
+        text = f"host {host} awaits a port with external_ids:iface-id={vif.id} and ofport_request={binding.ofport}"
+        yield Reason("no-port", text, host)
+    elif not binding.ready:
+        yield Reason("programming", f"host {host} has the port and is programming it", host)
+    if vif.host not in (None, host) and vif.incoming is None:
+        yield Reason("elsewhere", f"it is wanted on host {vif.host} and runs on {host}", host)

@@ -1,0 +1,192 @@
+"""The pool database over one connection: what is in it as values, and writes that hold or are refused.
+
+One rule: nothing is assumed of a write whose answer was lost; its caller reads and repeats, which every call allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, Operation, Schema, Select, Wait
+from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError, WaitTimedOut
+from vnet.db.errors import PoolUnreachable, SchemaMismatch
+from vnet.db.mirror import Delta, PoolMirror
+from vnet.db.probes import Probe, columns_of
+from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, to_columns
+from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
+from vnet.db.writes import Write
+from vnet.model import Event
+
+T = TypeVar("T")
+
+TABLES = ("Pool", "Host", "Uplink", "Network", "Subnet", "SecurityGroup", "Vm", "Vif", "Binding", "Agent", "Event")
+WRITE_TIMEOUT_S = 10.0
+WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
+READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds
+OUR_SCHEMA = Schema.parse(SCHEMA_TEXT)
+
+
+def check_version(version: tuple[int, ...]) -> bool:
+    """Whether a database of this schema version needs no conversion; raises SchemaMismatch for a newer one."""
+    ours = OUR_SCHEMA.version_tuple
+    if version > ours:
+        theirs = ".".join(map(str, version))
+        raise SchemaMismatch(
+            f"the pool database has schema {theirs}, this vnet knows {OUR_SCHEMA.version}: upgrade vnet"
+        )
+    return version == ours
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _time_for(operations: Sequence[Operation], least_s: float) -> float:
+    return least_s + len(operations) / WRITE_OPERATIONS_PER_S
+
+
+class PoolDatabase:
+    """A connection to the pool database and a mirror of it. `convert`: bring an older schema up to ours.
+
+    With `leader_only`, only the leader of a cluster will do: locks hold there alone, and what it answers is the newest.
+    """
+
+    def __init__(self, remotes: Sequence[str], *, leader_only: bool = True, convert: bool = False) -> None:
+        self.remotes = tuple(remotes)
+        self.mirror = PoolMirror()
+        self._leader_only = leader_only
+        self._convert = convert
+        self._client = self._new_client()
+        self._listeners: list[Callable[[list[Delta]], None]] = []
+        self._changed = asyncio.Event()  # set at the next change, and then replaced
+
+    async def open(self, timeout_s: float = 10.0) -> None:
+        """Connect within `timeout_s`, and read everything; raises PoolUnreachable, SchemaMismatch."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._client.open()
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                if not check_version(self._client.schema.version_tuple):
+                    await self._bring_up_to_date()
+                replica = await self._client.monitor({table: Monitor() for table in TABLES})
+        except (ConnectFailed, ConnectionLost, TimeoutError) as error:
+            await self._client.close()
+            raise PoolUnreachable(f"pool database {', '.join(self.remotes)}: {error or 'no answer'}") from None
+        except BaseException:
+            await self._client.close()
+            raise
+        replica.subscribe(self._fold)
+        self._client.on_connection_change(lambda _: self._wake())
+        self._fold(tuple(Change(t, uuid, None, row) for t in TABLES for uuid, row in replica[t].items()))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._client.connected
+
+    def view(self) -> PoolView:
+        """The pool now, with who is alive."""
+        return self.mirror.view(self.mirror.live_hosts(now_ms(), HOST_DOWN_AFTER_S))
+
+    def subscribe(self, listener: Callable[[list[Delta]], None]) -> Callable[[], None]:
+        """Call `listener(deltas)` as each transaction is folded in; returns what ends it. It must be short and not raise."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def lock(self, name: str) -> Lock:
+        return self._client.lock(name)
+
+    async def transact(self, *operations: Operation, timeout_s: float = WRITE_TIMEOUT_S) -> list[Any]:
+        """Do all or none; raises PoolUnreachable, TransactError."""
+        try:
+            return await self._client.transact(*operations, timeout_s=_time_for(operations, timeout_s))
+        except OutcomeUnknown as error:
+            raise PoolUnreachable(f"the pool database did not answer; repeat the call: {error}") from None
+        except ConnectionLost as error:
+            raise PoolUnreachable(f"the pool database is not reachable: {error}") from None
+
+    async def ask(self, probes: Sequence[Probe], timeout_s: float) -> list[str]:
+        """Ask hosts' agents and return what they answer, each "" if it does not within `timeout_s`. Raises PoolUnreachable.
+
+        The database itself waits (RFC 7047 section 5.2.6), so nothing is polled and nobody else is told the answers.
+        """
+        mine = [(("id", "==", probe.id),) for probe in probes]
+        silent = [Wait("Probe", one, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000)) for one in mine]
+        answers = [Select("Probe", one, ("answer",)) for one in mine]
+        await self.transact(*(Insert("Probe", columns_of(probe)) for probe in probes))
+        try:
+            with contextlib.suppress(WaitTimedOut):
+                await self.transact(*silent, timeout_s=timeout_s + WRITE_TIMEOUT_S)
+            found = await self.transact(*answers)
+        finally:
+            await self.transact(*(Delete("Probe", one) for one in mine))
+        return [next((row["answer"] for row in rows), "") for rows in found]
+
+    async def write(self, write: Write, events: Sequence[Event] = ()) -> None:
+        """Do a write, with the events that tell of it, and return when it is on disk and the mirror shows it.
+
+        Raises WriteConflict if the pool is not as the write's maker saw it, PoolUnreachable.
+        """
+        told = [Insert("Event", to_columns(event)) for event in events]
+        try:
+            # A standalone ovsdb-server answers before it has written: killed then, it would forget what it acknowledged.
+            await self.transact(*write.operations, *told, Commit(durable=True))
+        except TransactError as error:
+            conflict = write.conflict(error)
+            if conflict is None:
+                raise
+            raise conflict from None
+        if write.revision is not None:
+            shown_s = _time_for(write.operations, 5.0)
+            await self.wait_for(
+                lambda view: view.state.pool and view.state.pool.revision >= (write.revision or 0), shown_s
+            )
+
+    async def wait_for(self, condition: Callable[[PoolView], T], timeout_s: float) -> T:
+        """The first true answer of `condition`, asked at every change; its last answer when the time is over."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            changed = self._changed
+            answer = condition(self.view())
+            left_s = deadline - asyncio.get_running_loop().time()
+            if answer or left_s <= 0:
+                return answer
+            with contextlib.suppress(TimeoutError):
+                # Who is alive changes with time alone, so ask now and then without a change too.
+                async with asyncio.timeout(min(left_s, 1.0)):
+                    await changed.wait()
+
+    def _new_client(self) -> Client:
+        return Client(self.remotes, SCHEMA_NAME, leader_only=self._leader_only, connect_timeout_s=None)
+
+    async def _bring_up_to_date(self) -> None:
+        if not self._convert:
+            raise SchemaMismatch(
+                f"the pool database has schema {self._client.schema.version}, this vnet needs {OUR_SCHEMA.version}: "
+                "start a controller of this version, which converts it"
+            )
+        with contextlib.suppress(ConnectionLost):  # the server may drop its clients as it converts
+            await self._client.request("convert", SCHEMA_NAME, msgspec.json.decode(SCHEMA_TEXT))
+        await self._client.close()
+        self._client = self._new_client()
+        await self._client.open()
+
+    def _fold(self, batch: Sequence[Change]) -> None:
+        deltas = self.mirror.fold(batch, now_ms())
+        if deltas:
+            for listener in tuple(self._listeners):
+                listener(deltas)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

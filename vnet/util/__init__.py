@@ -1,0 +1,1 @@
+"""Helpers that know nothing of networks: suggestions for typos, the garbage collector, logs, systemd."""
