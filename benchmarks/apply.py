@@ -28,7 +28,7 @@ from benchmarks.topology import HOSTS, NAME, NETWORKS, VMS, document
 from ovsctl.ovsdb import Client, Update
 from tests.servers import run_dir
 from tests.vnet.controller.daemons import Controller, controller
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 

@@ -21,7 +21,7 @@ from benchmarks.common import Figure, arguments, compare, report
 from benchmarks.systems import HOSTS, NETWORK, SYSTEMS, Ovn, System, Vnet, mac_of, running
 from vnet.client import Client
 from vnet.lab.streams import Received, RunningStream
-from vnet.model import Host, Pool, PoolState, Vif, Vm
+from vnet.objects import Host, Pool, PoolState, Vif, Vm
 
 TIMEOUT_S = 120.0
 AT_ONCE = 10  # VMs; the controller's `evacuate` has as many

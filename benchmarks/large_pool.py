@@ -14,7 +14,7 @@ from pathlib import Path
 from ovsctl.ovsdb import Client, Insert
 from tests.servers import OvsdbServer, ovsdb_server
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
-from vnet.model import Binding, Host, Network, NetworkType, Pool, Uplink, Vif
+from vnet.objects import Binding, Host, Network, NetworkType, Pool, Uplink, Vif
 
 SCHEMA = Path(__file__).parents[1] / "vnet/db/vnet.ovsschema"
 BATCH = 5_000

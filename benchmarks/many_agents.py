@@ -38,7 +38,7 @@ from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
 from vnet.db.database import now_ms
 from vnet.db.rows import SCHEMA_NAME, to_columns
-from vnet.model import Host, Pool, Vif
+from vnet.objects import Host, Pool, Vif
 
 PER_PROCESS = 25
 NETWORKS_PER_HOST = 4

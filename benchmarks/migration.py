@@ -12,7 +12,7 @@ import json
 from benchmarks.common import arguments
 from benchmarks.moving import NETWORKS, Stream, moves, pool_of_movers, show, start
 from benchmarks.systems import running
-from vnet.model import NetworkType
+from vnet.objects import NetworkType
 
 
 async def vnet(types: list[str], vifs: int, times: int) -> dict[str, list[Stream]]:

@@ -14,7 +14,7 @@ from statistics import median
 
 from benchmarks.systems import HOSTS, System, mac_of
 from vnet.lab.streams import Received, StreamReport
-from vnet.model import Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
+from vnet.objects import Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
 
 SOURCE, DESTINATION, THIRD = HOSTS[0], HOSTS[2], HOSTS[1]
 NETWORKS = {

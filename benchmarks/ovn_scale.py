@@ -18,7 +18,7 @@ from benchmarks.common import Figure, Result
 from benchmarks.processes import Process
 from ovsctl.ovsdb import Client, Insert, Monitor, Mutate, NamedUuid, Operation, Replica, Select, Update, by_uuid
 from tests.servers import OvsdbServer, end, run, spawn
-from vnet.model import Host, Network, NetworkType, Vif
+from vnet.objects import Host, Network, NetworkType, Vif
 
 SCHEMAS = Path("/usr/share/ovn")
 NORTHBOUND, SOUTHBOUND = "OVN_Northbound", "OVN_Southbound"

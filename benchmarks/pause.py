@@ -12,7 +12,7 @@ import asyncio
 from benchmarks.common import arguments
 from benchmarks.moving import NETWORKS, moves, pool_of_movers, show, start
 from benchmarks.systems import SYSTEMS, running
-from vnet.model import NetworkType
+from vnet.objects import NetworkType
 
 
 async def measure(name: str, types: list[str], times: int, pause_s: float) -> None:

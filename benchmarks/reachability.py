@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 
 from benchmarks.common import Figure, arguments, compare, report
-from vnet.model import (
+from vnet.objects import (
     Direction,
     Host,
     Network,

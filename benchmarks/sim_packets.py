@@ -17,7 +17,7 @@ from ovsctl.appctl import call_sync
 from tests.vnet.sim.pools import talk, two_hosts
 from tests.vnet.sim.real import BRIDGE, RealBridge, real_bridge
 from vnet.compile import flat
-from vnet.model import Direction, PortRange, Protocol, Rule, SecurityGroup
+from vnet.objects import Direction, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool
 from vnet.sim.packets import Part
 

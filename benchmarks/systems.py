@@ -25,7 +25,7 @@ from vnet.lab import Driver, Lab
 from vnet.lab.names import MARK, host_netns
 from vnet.lab.processes import alive, marked, run, start, stop, wait_until
 from vnet.lab.switchd import tool_path
-from vnet.model import Binding, Host, Network, NetworkType, Pool, PoolState, Vif, Vm
+from vnet.objects import Binding, Host, Network, NetworkType, Pool, PoolState, Vif, Vm
 
 HOSTS = ("xen1", "xen2", "xen3")
 BATCH = 2000

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import PoolPlan, desired_state, plan_pool
 from vnet.topology import load
 

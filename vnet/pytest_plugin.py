@@ -77,7 +77,7 @@ def vnet_lab(request: pytest.FixtureRequest, vnet_document: Document) -> Iterato
 
 def _lab(request: pytest.FixtureRequest, document: Document, kind: str) -> Iterator[Lab]:
     from vnet.lab import Driver, Lab  # noqa: PLC0415
-    from vnet.model import PoolState  # noqa: PLC0415
+    from vnet.objects import PoolState  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
 
     name = f"t{os.getpid()}x{abs(hash(request.node.nodeid)) % 10**8}"

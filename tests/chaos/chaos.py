@@ -25,7 +25,7 @@ from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.db.rows import SCHEMA_NAME
 from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream
-from vnet.model import Pool, PoolState, Vif, Vm
+from vnet.objects import Pool, PoolState, Vif, Vm
 
 KINDS = ("vx", "vlan")
 A, B, C = HOSTS

@@ -24,7 +24,7 @@ from ovsctl.ovsdb import (
 )
 from vnet.db.rows import to_columns
 from vnet.lab import Lab
-from vnet.model import LockingMode, Vif
+from vnet.objects import LockingMode, Vif
 
 PREPARED_S = 2.0  # how long a migration waits before it is given up
 ACTIVE_S = 60.0

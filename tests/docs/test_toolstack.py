@@ -13,7 +13,7 @@ from tests.docs.test_documents import DOCS, agrees, blocks, compiled
 from tests.servers import wait_until
 from vnet.client import Client
 from vnet.lab import Driver, Lab
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 

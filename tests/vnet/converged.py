@@ -31,7 +31,7 @@ from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolError
 from vnet.lab import Lab
 from vnet.lab.daemons import call_async
-from vnet.model import PoolState
+from vnet.objects import PoolState
 
 BRIDGE = "br-int"
 TIMEOUT_S = 60.0

@@ -34,8 +34,8 @@ from vnet.agent.status_writer import Reporter
 from vnet.agent.uplink_flows import UplinkKeeper
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.db.view import SWITCH
-from vnet.model import AgentStatus, BindingState
-from vnet.model.values import MIN_RESERVED_OFPORT
+from vnet.objects import AgentStatus, BindingState
+from vnet.objects.values import MIN_RESERVED_OFPORT
 
 T = TypeVar("T")
 

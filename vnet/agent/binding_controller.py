@@ -17,8 +17,8 @@ from vnet.agent import transactions
 from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide
 from vnet.agent.local_ports import LocalPort
 from vnet.agent.pool_replica import PoolFold
-from vnet.model import Binding, BindingState, LockingMode, Vif
-from vnet.model.values import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
+from vnet.objects import Binding, BindingState, LockingMode, Vif
+from vnet.objects.values import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)

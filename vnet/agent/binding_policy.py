@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from vnet.model import Binding, BindingState, Location, LockingMode, Network, Vif
+from vnet.objects import Binding, BindingState, Location, LockingMode, Network, Vif
 
 
 class Act(Enum):

@@ -14,7 +14,7 @@ from ovsctl.appctl import Appctl, AppctlError, control_socket
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
 from vnet.compile import HostView
 from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe, probe_from_row
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from vnet.agent.flow_reconciler import FlowKeeper
 from vnet.agent.ofproto_trace import SCHEMA_PERIOD_S
 from vnet.compile import REG_PORT, Compiler, Role, Stage, bare, marked_fields, read_note, refusal
 from vnet.db.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 
 log = logging.getLogger(__name__)
 

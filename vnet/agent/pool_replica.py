@@ -15,7 +15,7 @@ from ovsctl.ovsdb import Where as RowWhere
 from vnet.compile import Compiler
 from vnet.db.rows import from_row, host_from_rows, uplink_from_row
 from vnet.db.writes import by_key
-from vnet.model import Binding, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
+from vnet.objects import Binding, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
 
 # What peers must know of a binding. Left out is what is only said to the controller: were it here, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of

@@ -15,7 +15,7 @@ from vnet.agent import transactions
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.pool_replica import PoolFold
 from vnet.compile import Role
-from vnet.model import AgentStatus, Binding, BindingState, Event, NetworkType
+from vnet.objects import AgentStatus, Binding, BindingState, Event, NetworkType
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)

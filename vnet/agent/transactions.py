@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
 from vnet.db.rows import to_columns
-from vnet.model import AgentStatus, Binding, BindingState, Event
+from vnet.objects import AgentStatus, Binding, BindingState, Event
 
 
 def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> list[Operation]:

@@ -15,7 +15,7 @@ from ovsctl.openflow import FlowMod
 from vnet.agent.flow_reconciler import FlowKeeper
 from vnet.agent.local_ports import Tables, read_ports
 from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_bridge, uplink_flows, uplink_patch
-from vnet.model import Uplink
+from vnet.objects import Uplink
 
 log = logging.getLogger(__name__)
 

@@ -102,7 +102,7 @@ def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | 
 
 
 def _differences(file: str, old: str, output: str) -> None:
-    from vnet.model import PoolState  # noqa: PLC0415
+    from vnet.objects import PoolState  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
     from vnet.sim.difference import differences  # noqa: PLC0415
 

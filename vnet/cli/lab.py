@@ -16,7 +16,7 @@ from vnet.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from vnet.lab import Lab
-    from vnet.model import PoolState
+    from vnet.objects import PoolState
     from vnet.topology.document import Document
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,7 +60,7 @@ def find(name: str | None) -> Lab:
 
 def document_of(file: Path) -> tuple[Document, PoolState]:
     """A document and the pool it describes. Raises CommandError with all of the document's errors."""
-    from vnet.model import PoolState as State  # noqa: PLC0415
+    from vnet.objects import PoolState as State  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
     from vnet.topology.errors import TopologyErrors  # noqa: PLC0415
     from vnet.topology.load import load  # noqa: PLC0415

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vnet.cli.exits import CommandError, Exit
-from vnet.model import (
+from vnet.objects import (
     Binding,
     BindingState,
     BondHash,

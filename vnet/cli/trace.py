@@ -15,7 +15,7 @@ from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, runn
 if TYPE_CHECKING:
     from random import Random
 
-    from vnet.model import Protocol
+    from vnet.objects import Protocol
     from vnet.sim import SimPool
     from vnet.sim.live import Asking
     from vnet.sim.talk import Party

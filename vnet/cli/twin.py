@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.remote import connected
 from vnet.cli.topology import invalid, read
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.topology import Document, TopologyErrors, load
 
 if TYPE_CHECKING:

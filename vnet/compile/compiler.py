@@ -20,7 +20,7 @@ from vnet.compile.probe import probe_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows
 from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, patch_device
 from vnet.compile.vif import vif_flows
-from vnet.model import Binding, Host, Network, NetworkType, Pool, SecurityGroup, Vif
+from vnet.objects import Binding, Host, Network, NetworkType, Pool, SecurityGroup, Vif
 
 
 class Source(NamedTuple):

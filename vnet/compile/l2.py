@@ -23,7 +23,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.model import Location, LockingMode, Network, NetworkType, Trunk, Vif
+from vnet.objects import Location, LockingMode, Network, NetworkType, Trunk, Vif
 
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ovsctl import vswitch
 from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, Role, patch_device
-from vnet.model import BondHash, BondMode, LacpTime, Network, NetworkType, Uplink
+from vnet.objects import BondHash, BondMode, LacpTime, Network, NetworkType, Uplink
 
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)

@@ -15,7 +15,7 @@ from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP, Fields, Flows, goto
 from vnet.compile.pipeline import REG_SEEN, Category, Table, cookie
-from vnet.model import InvalidValue, Network, NetworkType, Vif
+from vnet.objects import InvalidValue, Network, NetworkType, Vif
 
 WATCH_PRIORITY = 65_534  # above anybody else's
 

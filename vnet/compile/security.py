@@ -42,7 +42,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.view import HostView
-from vnet.model import Binding, Direction, Network, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects import Binding, Direction, Network, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
 # How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does.

@@ -15,7 +15,7 @@ from vnet.compile.flows import Flows
 from vnet.compile.l2 import EXACT_TAG, TAGGED
 from vnet.compile.pipeline import Category, cookie
 from vnet.compile.view import HostView
-from vnet.model import Network, Vif
+from vnet.objects import Network, Vif
 
 AnyTci = int | tuple[int, int]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from vnet.compile.pipeline import TAG_BITS, VLAN_SEGMENT
-from vnet.model import (
+from vnet.objects import (
     Binding,
     BindingState,
     Host,

@@ -45,7 +45,7 @@ from vnet.compile.pipeline import (
 )
 from vnet.compile.security import judge_flows, link_local
 from vnet.compile.view import HostView, Role
-from vnet.model import BindingState, LockingMode, Network, Vif
+from vnet.objects import BindingState, LockingMode, Network, Vif
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1

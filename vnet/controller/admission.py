@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from vnet.controller.errors import Invalid, NotFound
 from vnet.db.changes import RowChange
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 from vnet.util.suggest import nearest
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from vnet.db.database import now_ms
 from vnet.db.errors import WriteConflict
 from vnet.db.view import PoolView
 from vnet.db.writes import Locate, Write, configuration_write
-from vnet.model import Event, PoolState
+from vnet.objects import Event, PoolState
 from vnet.plan import NothingToExport, PoolPlan, desired_state, export_document, plan_dict, plan_pool, render_plan
 from vnet.topology import Document, TopologyErrors, load
 from vnet.util.gc_pause import collector_held

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vnet.db.changes import Delete, Insert, RowChange, Update
-from vnet.model import Binding, Event, Host, Network, SecurityGroup, Vif, Vm
+from vnet.objects import Binding, Event, Host, Network, SecurityGroup, Vif, Vm
 
 
 def events_of(changes: Iterable[RowChange], now_ms: int) -> list[Event]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from vnet.db.mirror import Delta
-from vnet.model import Binding, Event, Vif
+from vnet.objects import Binding, Event, Vif
 
 KEPT = 2000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vnet import api
 from vnet.controller.errors import Conflict
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.topology import Document
 
 

@@ -18,7 +18,7 @@ from vnet.db.errors import PoolError
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.rows import to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, SWITCH, PoolView
-from vnet.model import Event
+from vnet.objects import Event
 from vnet.util.logs import about
 
 LOCK = "vnet_leader"

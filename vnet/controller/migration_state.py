@@ -14,7 +14,7 @@ from vnet.controller.errors import Conflict
 from vnet.controller.vif_status import host_problem, place_problem
 from vnet.db.changes import Delete, RowChange, Update
 from vnet.db.view import PoolView
-from vnet.model import Binding, BindingState, Location, NetworkType, Vif, Vm
+from vnet.objects import Binding, BindingState, Location, NetworkType, Vif, Vm
 
 
 class Phase(IntEnum):

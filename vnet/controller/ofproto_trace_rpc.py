@@ -12,7 +12,7 @@ from vnet.controller.vif_status import Reason, host_problem
 from vnet.db.database import now_ms
 from vnet.db.errors import PoolUnreachable
 from vnet.db.probes import MAX_ASKED, Answer, Probe, decode_answer
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 
 MAX_WAIT_S = 30.0
 

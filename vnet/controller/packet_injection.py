@@ -24,7 +24,7 @@ from vnet.db.database import WRITE_TIMEOUT_S, PoolDatabase, now_ms
 from vnet.db.errors import PoolUnreachable
 from vnet.db.view import PoolView
 from vnet.db.watches import Marked, Report, columns_of, decode_report, watch_from_row
-from vnet.model import InvalidValue, Network, NetworkType, Vif
+from vnet.objects import InvalidValue, Network, NetworkType, Vif
 
 TABLE = "Watch"
 LOST_AFTER_S = 0.5  # not seen so long after it was sent, a frame is lost

@@ -10,7 +10,7 @@ from vnet import api
 from vnet.controller.migration_state import Migration, Phase, unit_migration
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.view import PoolView
-from vnet.model import (
+from vnet.objects import (
     Binding,
     Event,
     Host,

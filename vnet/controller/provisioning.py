@@ -17,7 +17,7 @@ from vnet.controller.security_groups import check_groups
 from vnet.controller.vif_status import place_problem
 from vnet.db.changes import Delete, Insert
 from vnet.db.view import PoolView
-from vnet.model import (
+from vnet.objects import (
     BondHash,
     BondMode,
     Host,
@@ -35,8 +35,8 @@ from vnet.model import (
     mtu_arithmetic,
     mtu_capacity,
 )
-from vnet.model.allocate import KEY_SPACE, Exhausted, Ids
-from vnet.model.values import MIN_MTU
+from vnet.objects.allocate import KEY_SPACE, Exhausted, Ids
+from vnet.objects.values import MIN_MTU
 from vnet.topology.view import Range
 from vnet.util.suggest import listing
 

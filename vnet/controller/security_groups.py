@@ -15,9 +15,9 @@ from vnet.controller.admission import Outcome, checked, find, reference
 from vnet.controller.errors import Conflict, Invalid
 from vnet.db.changes import Delete, Insert, Update
 from vnet.db.view import PoolView
-from vnet.model import Direction, Owner, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
-from vnet.model.allocate import Exhausted, Ids
-from vnet.model.security import ANY, MAX_REMOTE_GROUPS, crowded_networks
+from vnet.objects import Direction, Owner, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects.allocate import Exhausted, Ids
+from vnet.objects.security import ANY, MAX_REMOTE_GROUPS, crowded_networks
 from vnet.topology.document import MAX_GROUPS_OF_VIF, MAX_RULES, is_group
 from vnet.topology.grammar import Refused
 from vnet.topology.kinds import REMOTE

@@ -20,7 +20,7 @@ from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import PoolUnreachable, WriteConflict
 from vnet.db.view import PoolView
 from vnet.db.writes import Write, configuration_write, runtime_write
-from vnet.model import Event, Vif, Vm
+from vnet.objects import Event, Vif, Vm
 from vnet.util.logs import about
 
 log = logging.getLogger("vnet.controller")

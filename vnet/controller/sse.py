@@ -17,7 +17,7 @@ from vnet.controller.errors import Invalid
 from vnet.controller.event_log import Entry
 from vnet.controller.presenters import show_event
 from vnet.controller.service import Service
-from vnet.model import Event
+from vnet.objects import Event
 
 STREAM = "text/event-stream"
 IDLE_S = 15.0  # a comment this often keeps proxies from closing a quiet stream

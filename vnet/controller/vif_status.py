@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vnet.db.view import SWITCH, PoolView
-from vnet.model import Binding, Location, NetworkType, Vif
+from vnet.objects import Binding, Location, NetworkType, Vif
 
 
 class Presence(Enum):

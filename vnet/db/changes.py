@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vnet.db.rows import Value
-from vnet.model import Pool, PoolState
+from vnet.objects import Pool, PoolState
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from vnet.db.probes import Probe, columns_of
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import Write
-from vnet.model import Event
+from vnet.objects import Event
 
 T = TypeVar("T")
 

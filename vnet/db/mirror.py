@@ -14,7 +14,7 @@ from ovsctl.ovsdb import Where, by_uuid
 from vnet.db.rows import TABLE_OF, Value, from_row, host_from_rows, key_of, uplink_from_row
 from vnet.db.view import PoolView
 from vnet.db.writes import by_key
-from vnet.model import (
+from vnet.objects import (
     AgentStatus,
     Binding,
     Event,

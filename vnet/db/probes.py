@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ovsctl.openflow.fields import CT_STATE_BITS
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 
 MAX_FRAME_BYTES = 9216 + 22  # the largest MTU, and an Ethernet header with two tags
 MIN_FRAME_BYTES = 14

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from vnet import model
-from vnet.model import (
+from vnet import objects
+from vnet.objects import (
     AgentStatus,
     Binding,
     BindingState,
@@ -99,7 +99,7 @@ class _RuleText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
     direction: Direction
     action: Verdict = Verdict.ALLOW
-    protocol: model.Protocol | int | None = None
+    protocol: objects.Protocol | int | None = None
     ports: tuple[tuple[int, int], ...] = ()
     cidr: str | None = None
     group: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from vnet.model import Binding, Location, PoolState, Vif
+from vnet.objects import Binding, Location, PoolState, Vif
 
 # Agents write their heartbeat every 5 s; three in a row missing is no accident.
 HOST_DOWN_AFTER_S = 15.0

@@ -13,7 +13,7 @@ import msgspec
 
 from vnet.compile import marked_fields
 from vnet.db.probes import Row
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 
 MAX_FRAMES = 256
 MAX_BYTES = 64 * 1024  # of all frames together

@@ -17,7 +17,7 @@ from ovsctl.ovsdb.errors import ConstraintViolation
 from vnet.db.changes import Delete, Insert, RowChange, Update
 from vnet.db.errors import WriteConflict
 from vnet.db.rows import TABLE_OF, Key, Value, key_of, to_columns
-from vnet.model import Binding, Host, Network, Pool, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects import Binding, Host, Network, Pool, SecurityGroup, Subnet, Vif, Vm
 
 # Written by `write` alone, never as part of a change.
 _COUNTERS = ("revision", "generation")

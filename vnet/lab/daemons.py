@@ -28,7 +28,7 @@ from vnet.lab.packet_bridge_client import ROOT
 from vnet.lab.processes import alive, run, start, start_time, stop, wait_until
 from vnet.lab.spec import Driver, Spec
 from vnet.lab.switchd import Switchd, tool_path
-from vnet.model import PoolState
+from vnet.objects import PoolState
 
 READY_TIMEOUT_S = 30.0
 CONTROLLER = "controller"

@@ -19,7 +19,7 @@ from vnet.lab.matrix import Matrix, Pair, Reached, expected, measure
 from vnet.lab.processes import start_time
 from vnet.lab.spec import Driver, Guest, Spec, labs
 from vnet.lab.streams import Received
-from vnet.model import PoolState, Vif
+from vnet.objects import PoolState, Vif
 from vnet.topology.document import Document
 
 Say = Callable[[str], None]

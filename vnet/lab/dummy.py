@@ -15,7 +15,7 @@ from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
-from vnet.model import Host, Vif
+from vnet.objects import Host, Vif
 
 UNDERLAY = "underlay"
 

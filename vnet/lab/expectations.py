@@ -13,7 +13,7 @@ from vnet.lab.matrix import running_vifs
 from vnet.lab.netns import switch_ports
 from vnet.lab.packets import TAG_TYPE
 from vnet.lab.streams import packet_between
-from vnet.model import Protocol, Vif
+from vnet.objects import Protocol, Vif
 from vnet.topology.document import Expectation, Reach
 
 OUTSIDE = "outside"

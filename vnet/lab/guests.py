@@ -17,7 +17,7 @@ from vnet.lab.names import MARK, vm_netns
 from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Driver, Guest
 from vnet.lab.switchd import tool_path
-from vnet.model import BindingState, Vif
+from vnet.objects import BindingState, Vif
 
 INTEGRATION_BRIDGE = "br-int"
 

@@ -11,7 +11,7 @@ from vnet.lab.names import host_netns
 from vnet.lab.processes import in_netns, run, stop
 from vnet.lab.spec import Driver
 from vnet.lab.switchd import SERVERS, Switchd
-from vnet.model import Host
+from vnet.objects import Host
 
 
 class LabHosts(LabBase):

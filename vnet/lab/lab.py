@@ -23,7 +23,7 @@ from vnet.lab.packet_bridge_client import start_wires
 from vnet.lab.packets import LabPackets
 from vnet.lab.processes import ignoring_interrupts, inside, marked, start_time, stop
 from vnet.lab.spec import Driver, Spec
-from vnet.model import PoolState
+from vnet.objects import PoolState
 
 LAB_NAME_MAX = 32
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LAB_NAME_MAX - 1}}}")

@@ -9,8 +9,8 @@ from enum import Enum
 
 from vnet.lab.lab import Lab
 from vnet.lab.streams import UDP_PORT, ip_ends, packet_between
-from vnet.model import Direction, LockingMode, NetworkType, Protocol, Trunk, Verdict, Vif
-from vnet.model.security import Begun, judge
+from vnet.objects import Direction, LockingMode, NetworkType, Protocol, Trunk, Verdict, Vif
+from vnet.objects.security import Begun, judge
 
 MARK = b"vnet-matrix:"
 FIRST_PORT = 20_000  # that VIFs send from, each from its own

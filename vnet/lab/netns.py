@@ -33,7 +33,7 @@ from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
-from vnet.model import BondMode, Host, Uplink, Vif
+from vnet.objects import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"
 MANAGEMENT_BRIDGE = "mgmt"

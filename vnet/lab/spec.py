@@ -21,7 +21,7 @@ from vnet.lab.names import (
     vm_netns,
     vtep_prefix,
 )
-from vnet.model import Host, Network, PoolState, SecurityGroup, Subnet, Vif
+from vnet.objects import Host, Network, PoolState, SecurityGroup, Subnet, Vif
 
 SPEC_FILE = "lab.json"
 DEFAULT_UNDERLAY_MTU = 1500

@@ -11,7 +11,7 @@ from vnet.lab.names import NETNS_DIR
 from vnet.lab.processes import marked
 from vnet.lab.spec import Driver, Guest
 from vnet.lab.switchd import SERVERS
-from vnet.model import Host
+from vnet.objects import Host
 
 
 def status(lab: Lab) -> dict[str, Any]:

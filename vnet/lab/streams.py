@@ -21,7 +21,7 @@ from vnet.lab.numbered import STREAM_MAGIC, STREAM_TAIL
 
 if TYPE_CHECKING:
     from vnet.lab.packets import LabPackets
-    from vnet.model import Vif
+    from vnet.objects import Vif
 
 UDP_PORT = 9  # discard
 EXPERIMENTAL = 0x88B5  # IEEE 802: local experimental ethertype

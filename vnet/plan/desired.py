@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from vnet.model import (
+from vnet.objects import (
     Host,
     Network,
     NetworkType,
@@ -27,7 +27,7 @@ from vnet.model import (
     Vm,
     default_mtu,
 )
-from vnet.model.allocate import KEY_SPACE, Exhausted, Ids, in_order
+from vnet.objects.allocate import KEY_SPACE, Exhausted, Ids, in_order
 from vnet.plan.owners import check_owners
 from vnet.plan.subnets import SubnetsOf
 from vnet.topology import Document, NetworkSpec, VifSpec

@@ -12,7 +12,7 @@ from enum import IntEnum
 from ipaddress import ip_network
 from typing import cast
 
-from vnet.model import (
+from vnet.objects import (
     Host,
     LockingMode,
     Network,
@@ -27,7 +27,7 @@ from vnet.model import (
     Vif,
     Vm,
 )
-from vnet.model.security import ANY
+from vnet.objects.security import ANY
 
 NAMED_MAX = 5
 

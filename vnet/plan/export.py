@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
-from vnet.model import (
+from vnet.objects import (
     BondHash,
     Host,
     LacpTime,

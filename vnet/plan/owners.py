@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from vnet.model import Host, Network, Owner, PoolState, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects import Host, Network, Owner, PoolState, SecurityGroup, Subnet, Vif, Vm
 from vnet.topology import Document
 from vnet.topology.record import Record
 from vnet.topology.source import Source

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from vnet.model import Host, Network, Owner, Pool, PoolState, SecurityGroup, Subnet, Uplink, Vif, Vm
+from vnet.objects import Host, Network, Owner, Pool, PoolState, SecurityGroup, Subnet, Uplink, Vif, Vm
 from vnet.plan.disruption import Disruption, Usage, cost_of_field, cost_of_new, cost_of_removal
 
 Object = Pool | Host | Uplink | Network | Subnet | SecurityGroup | Vm | Vif

@@ -6,7 +6,7 @@ from dataclasses import fields
 from enum import Enum
 from typing import cast
 
-from vnet.model import (
+from vnet.objects import (
     Host,
     Network,
     NetworkType,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
-from vnet.model import Subnet
+from vnet.objects import Subnet
 from vnet.topology.check_vms import range_of
 from vnet.topology.view import Range
 

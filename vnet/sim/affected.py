@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from vnet.model import Network, PoolState, Vif
+from vnet.objects import Network, PoolState, Vif
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from vnet.model import PoolState, Protocol
+from vnet.objects import PoolState, Protocol
 from vnet.sim.affected import affected
 from vnet.sim.kinds import Answers, Kind, Kinds, What
 from vnet.sim.pool import SimPool

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vnet.model import Protocol, Vif
+from vnet.objects import Protocol, Vif
 from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.pool import SimPool
 from vnet.sim.reach import Reachability

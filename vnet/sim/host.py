@@ -12,7 +12,7 @@ from ovsctl.openflow.fields import Port as Reserved
 from vnet.compile import HostView, Role, Source, compile_flows, flat, ovs_rows, patch_device
 from vnet.compile import Switch as Bridge
 from vnet.compile.view import TUNNEL_DEVICE, StateIndex
-from vnet.model import NetworkType, PoolState, Uplink
+from vnet.objects import NetworkType, PoolState, Uplink
 from vnet.sim.switch import Port, Switch
 
 FIRST_VIF = 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from vnet.model import Binding, Location, NetworkType, PoolState, Protocol, Rule, SecurityGroup, Vif
+from vnet.objects import Binding, Location, NetworkType, PoolState, Protocol, Rule, SecurityGroup, Vif
 from vnet.sim.affected import domains
 from vnet.sim.conntrack import Tracker
 from vnet.sim.errors import NotPlugged, SimError

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.sim.beside import Answer, Ask, Asked, LiveHop, Question
 from vnet.sim.deliveries import Deliveries, Station
 from vnet.sim.errors import NotPlugged

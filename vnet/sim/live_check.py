@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.sim.errors import NotPlugged
 from vnet.sim.expect import Result, Side, end_of, name_of, pairs_of, where_of
 from vnet.sim.live import Ask, Asking, LiveTrace, answered, conversation

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.sim.errors import PacketError
 
 SYN, RST, ACK = 2, 4, 16

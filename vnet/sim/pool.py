@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from vnet.compile.view import StateIndex
-from vnet.model import (
+from vnet.objects import (
     Binding,
     BindingState,
     LockingMode,

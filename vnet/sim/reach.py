@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from vnet.model import Protocol, Vif
+from vnet.objects import Protocol, Vif
 from vnet.sim.kinds import Kinds
 from vnet.sim.pool import SimPool
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from vnet.compile import mark, marked_fields, refusal
-from vnet.model import InvalidValue, Vif
+from vnet.objects import InvalidValue, Vif
 from vnet.sim.errors import UnknownName
 from vnet.sim.live import Came, LiveLeg, LiveTrace, Sent
 from vnet.sim.pool import SimPool

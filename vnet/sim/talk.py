@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from vnet.model import NetworkType, Protocol, Vif
+from vnet.objects import NetworkType, Protocol, Vif
 from vnet.sim.deliveries import Station
 from vnet.sim.errors import NotPlugged
 from vnet.sim.packets import CLIENT_PORT, End, Part, Talk, resolve

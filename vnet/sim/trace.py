@@ -16,7 +16,7 @@ from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Category, Source, Table
 from vnet.compile.pipeline import REG_VERDICT
 from vnet.compile.security import DEFAULT, rule_cookie
-from vnet.model import Rule
+from vnet.objects import Rule
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.host import SimHost
 from vnet.sim.pool import Arrival, SimPool

@@ -1,6 +1,6 @@
 """The topology document: what it may say, loading it with every error at once, its JSON Schema and its reference."""
 
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.topology.document import (
     API_VERSION,
     Defaults,

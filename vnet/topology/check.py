@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from ipaddress import ip_address
 from itertools import islice, pairwise
 
-from vnet.model import BondHash, BondMode, LacpTime, NetworkType, PoolState, default_mtu, mtu_arithmetic
-from vnet.model.allocate import KEY_SPACE
-from vnet.model.values import MIN_MTU
+from vnet.objects import BondHash, BondMode, LacpTime, NetworkType, PoolState, default_mtu, mtu_arithmetic
+from vnet.objects.allocate import KEY_SPACE
+from vnet.objects.values import MIN_MTU
 from vnet.topology.check_groups import check_groups
 from vnet.topology.check_vms import check_expectations, check_vms
 from vnet.topology.document import Document, HostSpec, UplinkSpec

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vnet.model import Owner, Protocol
-from vnet.model.security import ANY, MAX_REMOTE_GROUPS, crowded_networks
+from vnet.objects import Owner, Protocol
+from vnet.objects.security import ANY, MAX_REMOTE_GROUPS, crowded_networks
 from vnet.topology.document import GroupSpec, RuleSpec, is_group
 from vnet.topology.view import View
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from vnet.model import NetworkType, Owner, Protocol
+from vnet.objects import NetworkType, Owner, Protocol
 from vnet.topology.document import Expectation, VifSpec, VmSpec
 from vnet.topology.errors import Place
 from vnet.topology.tree import List, Map, Text

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
-from vnet.model.security import ANY, Direction, PortRange, Verdict
-from vnet.model.values import (
+from vnet.objects.security import ANY, Direction, PortRange, Verdict
+from vnet.objects.values import (
     MAX_GRE_KEY,
     MAX_MTU,
     MAX_VNI,

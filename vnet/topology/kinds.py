@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from vnet.model.security import ANY, MAX_PORT, PortRange
-from vnet.model.values import DEVICE_NAME_MAX, MAC, MAX_TAG, NAME, UPLINK_NAME_MAX, VIF_ID, Protocol
+from vnet.objects.security import ANY, MAX_PORT, PortRange
+from vnet.objects.values import DEVICE_NAME_MAX, MAC, MAX_TAG, NAME, UPLINK_NAME_MAX, VIF_ID, Protocol
 from vnet.topology.grammar import FAILED, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar
 from vnet.topology.source import Source
 from vnet.topology.tree import List, Node, Text, clip, place_of

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vnet.model.security import MAX_REMOTE_GROUPS
+from vnet.objects.security import MAX_REMOTE_GROUPS
 from vnet.topology.document import Document
 from vnet.topology.grammar import Kind, ListOf, MapOf, NotYet
 from vnet.topology.record import Key, Record, RecordOf, keys_of, required

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from vnet.model import NetworkType, Owner, PoolState, mtu_capacity
+from vnet.objects import NetworkType, Owner, PoolState, mtu_capacity
 from vnet.topology.document import Document, HostSpec, NetworkSpec, SubnetSpec
 from vnet.topology.errors import Place
 from vnet.topology.record import Record

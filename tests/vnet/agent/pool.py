@@ -16,7 +16,7 @@ from tests.servers import OvsdbServer, Vswitchd, ovsdb_server, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
-from vnet.model import Binding, Host, Network, NetworkType, Pool, Vif
+from vnet.objects import Binding, Host, Network, NetworkType, Pool, Vif
 
 SCHEMA = Path("vnet/db/vnet.ovsschema")
 TIMEOUT_S = 15.0

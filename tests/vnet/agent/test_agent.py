@@ -10,7 +10,7 @@ import pytest
 from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete
 from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, until, vif
-from vnet.model import BindingState
+from vnet.objects import BindingState
 
 OURS = "cookie=0x766e"
 

@@ -11,7 +11,7 @@ from vnet.agent.binding_controller import Bindings
 from vnet.agent.local_ports import LocalPort
 from vnet.agent.pool_replica import PoolFold
 from vnet.compile import Compiler
-from vnet.model import Host
+from vnet.objects import Host
 
 
 def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:

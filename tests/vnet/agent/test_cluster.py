@@ -15,7 +15,7 @@ from tests.vnet.agent.pool import SCHEMA, TENANT, HostUnderTest, PoolUnderTest, 
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
 from vnet.db.rows import SCHEMA_NAME, to_columns
-from vnet.model import Host, Pool, Vif
+from vnet.objects import Host, Pool, Vif
 
 pytestmark = pytest.mark.ovs
 

@@ -15,7 +15,7 @@ import pytest
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Select, Update
 from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of, until
 from vnet.db.rows import TABLE_OF, to_columns
-from vnet.model import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
+from vnet.objects import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
 
 SHARED = Network("shared", NetworkType.VXLAN, 1, 1450, key=5001)
 ALONE = Network("alone", NetworkType.VXLAN, 2, 1450, key=5002)

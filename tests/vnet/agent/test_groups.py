@@ -12,7 +12,7 @@ from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete, Select
 from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, until, vif
 from vnet.compile import Category, Change
-from vnet.model import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
+from vnet.objects import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
 
 HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP)
 WEB = SecurityGroup("web", 1, rules=(Rule("from-db", Direction.INGRESS, group="db"), HTTP))

@@ -12,7 +12,7 @@ from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, now
 from vnet.agent import packet_capture
 from vnet.compile import Category, cookie, mark
 from vnet.db.watches import Marked, Report, Seen, columns_of, decode_report
-from vnet.model import Network, NetworkType
+from vnet.objects import Network, NetworkType
 from vnet.sim.packets import BROADCAST, End, Talk, ethernet, rarp, resolve
 
 VLAN = Network("prod", NetworkType.VLAN, 3, 1500, key=5003, tag=120, uplink="trunk0")

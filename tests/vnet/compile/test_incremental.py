@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ovsctl.openflow import Clone, Ct, Flow, Resubmit
 from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat, mark
 from vnet.compile.pipeline import MARKS, WATCHES
-from vnet.model import (
+from vnet.objects import (
     Binding,
     BindingState,
     Direction,

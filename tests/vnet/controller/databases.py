@@ -20,7 +20,7 @@ from vnet.db import changes
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.rows import SCHEMA_TEXT, to_columns
 from vnet.db.writes import configuration_write
-from vnet.model import AgentStatus, Binding, BindingState, Event, Host, Network, NetworkType, Pool, Uplink, Vif
+from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Network, NetworkType, Pool, Uplink, Vif
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_TEXT)
 HOSTS = ("xen1", "xen2", "xen3")

@@ -8,7 +8,19 @@ from typing import Any
 
 from vnet.db.changes import Delete, Insert, RowChange, Update
 from vnet.db.view import PoolView
-from vnet.model import AgentStatus, Binding, BindingState, Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
+from vnet.objects import (
+    AgentStatus,
+    Binding,
+    BindingState,
+    Host,
+    Network,
+    NetworkType,
+    Pool,
+    PoolState,
+    Uplink,
+    Vif,
+    Vm,
+)
 
 HOSTS = ("xen1", "xen2", "xen3")
 NETWORKS = {

@@ -23,7 +23,7 @@ from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid
 from vnet.db import changes
 from vnet.db.writes import configuration_write
-from vnet.model import Vm
+from vnet.objects import Vm
 
 STATUS = """5a54
 Name: Vnet

@@ -12,7 +12,7 @@ from vnet.controller.leader import host_events, old_events, orphans
 from vnet.db.changes import Delete, Insert, Update
 from vnet.db.mirror import Delta
 from vnet.db.view import SWITCH, PoolView
-from vnet.model import Event
+from vnet.objects import Event
 
 
 def event(time: int, **more: str) -> Event:

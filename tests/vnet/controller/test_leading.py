@@ -21,7 +21,7 @@ from vnet.controller.leader import LOCK, Leader
 from vnet.db.database import OUR_SCHEMA, PoolDatabase
 from vnet.db.errors import PoolError
 from vnet.db.rows import SCHEMA_NAME, to_columns
-from vnet.model import Event
+from vnet.objects import Event
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from vnet.client import AsyncClient, Conflict, NotFound, TimedOut, Unit, VifSpec
 from vnet.controller import errors, migration_driver
 from vnet.controller.service import Service
 from vnet.db.database import PoolDatabase
-from vnet.model import BindingState
+from vnet.objects import BindingState
 
 
 @pytest.fixture(scope="module")

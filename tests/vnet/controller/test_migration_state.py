@@ -12,7 +12,7 @@ from vnet.controller.errors import Conflict
 from vnet.controller.migration_state import Phase
 from vnet.db.changes import Delete, Update
 from vnet.db.view import PoolView
-from vnet.model import Binding, BindingState, Vif
+from vnet.objects import Binding, BindingState, Vif
 
 WEB0 = vif("web1/0", 1, vm="web1", host="xen1", epoch=1)
 WEB1 = vif("web1/1", 2, "prod", vm="web1", index=1, host="xen1", epoch=1)

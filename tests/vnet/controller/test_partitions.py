@@ -20,7 +20,7 @@ from tests.vnet.controller.test_leading import check_late_write, controller
 from vnet.controller.leader import Leader
 from vnet.db.errors import PoolError
 from vnet.db.rows import to_columns
-from vnet.model import Event
+from vnet.objects import Event
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

@@ -13,7 +13,7 @@ from vnet.controller import provisioning, security_groups
 from vnet.controller.body_decoder import decode_body
 from vnet.controller.errors import Conflict, Invalid, Refused
 from vnet.db.view import PoolView
-from vnet.model import Direction, Owner, Rule, SecurityGroup, Subnet, Vif
+from vnet.objects import Direction, Owner, Rule, SecurityGroup, Subnet, Vif
 
 SUBNETS = {
     "four": Subnet("four", "tenant", "10.1.0.0/24", "10.1.0.1"),

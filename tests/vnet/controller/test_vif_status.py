@@ -9,7 +9,7 @@ import pytest
 from tests.vnet.controller.pools import bound, pool, vif
 from vnet.controller.vif_status import Presence, whereabouts
 from vnet.db.view import SWITCH, PoolView
-from vnet.model import Binding, Network, NetworkType, Vif
+from vnet.objects import Binding, Network, NetworkType, Vif
 
 FREE = vif("web1/0", 1)
 PINNED = vif("web1/0", 1, host="xen1")

@@ -13,7 +13,7 @@ from tests.servers import wait_until
 from vnet.client import Client, Unit
 from vnet.client.local import call_agent
 from vnet.lab import Driver, Lab
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 

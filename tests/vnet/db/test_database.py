@@ -17,7 +17,7 @@ from vnet.db.changes import Delete, Insert, RowChange, Update
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable, SchemaMismatch, WriteConflict
 from vnet.db.writes import configuration_write, runtime_write
-from vnet.model import (
+from vnet.objects import (
     Direction,
     Event,
     Host,

@@ -15,7 +15,7 @@ from vnet.db.mirror import PoolMirror
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.db.view import PoolView
 from vnet.db.writes import by_key
-from vnet.model import (
+from vnet.objects import (
     AgentStatus,
     Binding,
     Direction,

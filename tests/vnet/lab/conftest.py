@@ -11,7 +11,7 @@ import pytest
 
 from vnet.lab import Driver, Lab, NoSuchLab, labs, remove
 from vnet.lab.processes import alive
-from vnet.model import PoolState
+from vnet.objects import PoolState
 
 NAME = re.compile(r"t(\d+)x\d+")
 _numbers = itertools.count()

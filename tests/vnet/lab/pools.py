@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vnet.lab import Driver, Lab
-from vnet.model import BondMode, Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
+from vnet.objects import BondMode, Host, Network, NetworkType, Pool, PoolState, Uplink, Vif, Vm
 
 MTU = 1600
 HOSTS = ("xen1", "xen2", "xen3")

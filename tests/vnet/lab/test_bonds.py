@@ -12,7 +12,7 @@ from tests.servers import wait_until
 from tests.vnet.lab.conftest import new_name
 from vnet.client import Client
 from vnet.lab import Driver, Lab
-from vnet.model import (
+from vnet.objects import (
     BondHash,
     BondMode,
     Host,

@@ -14,7 +14,7 @@ from tests.vnet.lab.test_lab import left_of
 from vnet.lab import labs
 from vnet.lab.demo import pick_migration, table
 from vnet.lab.spec import Driver, Spec
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology.load import load
 

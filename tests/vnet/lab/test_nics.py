@@ -15,7 +15,7 @@ from tests.vnet.lab.conftest import new_name
 from tests.vnet.lab.pools import pool
 from tests.vnet.lab.test_lab import frame
 from vnet.lab import Lab
-from vnet.model import Network, NetworkType
+from vnet.objects import Network, NetworkType
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 ROOT = Path(__file__).parents[3]

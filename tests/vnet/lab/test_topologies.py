@@ -13,7 +13,7 @@ from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.lab.expectations import check
 from vnet.lab.matrix import Reached, expected, measure
-from vnet.model import LockingMode, PoolState
+from vnet.objects import LockingMode, PoolState
 from vnet.plan import desired_state
 from vnet.topology.document import Document
 from vnet.topology.load import load

@@ -11,7 +11,7 @@ from tests.vnet.lab.conftest import new_name
 from vnet.cli import main
 from vnet.cli.exits import Exit
 from vnet.lab import Driver, Lab
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 

@@ -26,7 +26,7 @@ from vnet.client import Client
 from vnet.compile import Category, cookie
 from vnet.db.probes import Probe
 from vnet.lab import Driver, Lab
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.sim import SimPool
 from vnet.sim.live import Answer, Ask, LiveTrace, Question, answered, conversation

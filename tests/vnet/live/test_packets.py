@@ -25,7 +25,7 @@ from vnet.client import Client
 from vnet.compile import Category, cookie, marked_fields
 from vnet.lab import Driver, Lab
 from vnet.lab.deliveries import Deliveries
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 
 pytestmark = pytest.mark.ovs
 

@@ -13,7 +13,7 @@ from vnet.api import Uplink
 from vnet.cli.live_pool import running_state, twin_of_running
 from vnet.client import AsyncClient, HostSpec, NetworkSpec, Rule, SecurityGroupSpec, VifSpec
 from vnet.db.database import PoolDatabase
-from vnet.model import NetworkType
+from vnet.objects import NetworkType
 from vnet.sim.talk import party, trace
 
 

@@ -19,7 +19,7 @@ from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.view import PoolView
 from vnet.db.watches import Marked, Report, Seen, columns_of, watch_from_row
-from vnet.model import Binding, Host, Network, NetworkType, PoolState, Uplink
+from vnet.objects import Binding, Host, Network, NetworkType, PoolState, Uplink
 from vnet.sim.packets import End, Talk
 
 HOME = {"a/0": "xen1", "b/0": "xen2", "c/0": "xen3"}

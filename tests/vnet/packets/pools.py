@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vnet.model import Host, LockingMode, Network, NetworkType, Pool, PoolState, Trunk, Uplink, Vif, Vm
+from vnet.objects import Host, LockingMode, Network, NetworkType, Pool, PoolState, Trunk, Uplink, Vif, Vm
 
 HOSTS = {
     name: Host(name, f"10.99.0.{number}", (Uplink("trunk0", (nic,)),))

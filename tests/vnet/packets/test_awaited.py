@@ -17,7 +17,7 @@ from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client import Client
 from vnet.lab import Driver, Lab
-from vnet.model import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Vif, Vm
+from vnet.objects import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Vif, Vm
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

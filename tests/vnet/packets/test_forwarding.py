@@ -9,7 +9,7 @@ from scapy.packet import Packet, Raw
 
 from tests.vnet.packets.pools import NETWORKS, every_type, vm_of
 from vnet.lab import Driver, Lab
-from vnet.model import Vif
+from vnet.objects import Vif
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 POOL = every_type()

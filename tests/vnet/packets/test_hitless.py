@@ -19,7 +19,7 @@ from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import NETWORKS, every_type
 from vnet.db.rows import to_columns
 from vnet.lab import Driver, Lab
-from vnet.model import BondMode, Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
+from vnet.objects import BondMode, Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
 
 WATCHED = ("vlan", "vx", "gre")
 BOND = Uplink("trunk0", ("eth1", "eth2", "eth3"), BondMode.ACTIVE_BACKUP)

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, every_type, vm_of
 from vnet.lab import Driver, Lab
-from vnet.model import PoolState, default_mtu, mtu_capacity
+from vnet.objects import PoolState, default_mtu, mtu_capacity
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 TUNNELS = ("vx", "gre", "gnv")

@@ -25,7 +25,7 @@ from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Driver, Lab
 from vnet.lab.guests import rarp
 from vnet.lab.streams import StreamReport
-from vnet.model import Pool, PoolState, Vif, Vm
+from vnet.objects import Pool, PoolState, Vif, Vm
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 KINDS = ["vlan", "native", "vx", "gre", "gnv"]

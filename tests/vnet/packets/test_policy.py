@@ -15,7 +15,7 @@ from scapy.packet import Packet
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
-from vnet.model import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif, Vm
+from vnet.objects import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif, Vm
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

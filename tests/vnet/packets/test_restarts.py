@@ -15,7 +15,7 @@ from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream
-from vnet.model import Pool, PoolState, Vif, Vm
+from vnet.objects import Pool, PoolState, Vif, Vm
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

@@ -21,7 +21,7 @@ from vnet.db.rows import SCHEMA_NAME
 from vnet.db.view import PoolView
 from vnet.lab import Driver, Lab
 from vnet.lab.daemons import call_async
-from vnet.model import Pool, PoolState, Vif, Vm
+from vnet.objects import Pool, PoolState, Vif, Vm
 
 pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 

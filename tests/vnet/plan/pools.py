@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from vnet.model import Binding, Owner, PoolState, Vif
+from vnet.objects import Binding, Owner, PoolState, Vif
 from vnet.plan import desired_state
 from vnet.topology import TopologyErrors, load
 

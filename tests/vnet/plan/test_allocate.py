@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vnet.plan.pools import BASE, apply
-from vnet.model import NetworkType, Subnet
-from vnet.model.allocate import Exhausted, Ids, in_order
-from vnet.model.values import MAX_VNI
+from vnet.objects import NetworkType, Subnet
+from vnet.objects.allocate import Exhausted, Ids, in_order
+from vnet.objects.values import MAX_VNI
 
 
 def test_macs_are_local_unicast_and_depend_on_pool_and_vif_only() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.plan.pools import BASE, apply, plugged, with_toolstack_vif
-from vnet.model import (
+from vnet.objects import (
     Binding,
     Direction,
     Host,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.plan.pools import BASE, apply, plugged
-from vnet.model import Pool, PoolState
+from vnet.objects import Pool, PoolState
 from vnet.plan import (
     Action,
     Disruption,

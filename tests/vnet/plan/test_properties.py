@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.vnet.plan.pools import apply, documents, plugged
 from vnet.db.rows import to_columns
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import Action, PoolPlan, desired_state, export_document, plan_pool
 from vnet.topology import load
 

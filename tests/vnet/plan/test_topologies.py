@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import Action, desired_state, export_document, plan_pool, render_plan
 from vnet.topology import load
 from vnet.topology.reference import REPOSITORY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from vnet.model import (
+from vnet.objects import (
     Direction,
     Host,
     LockingMode,

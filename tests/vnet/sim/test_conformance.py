@@ -15,7 +15,7 @@ from tests.vnet.sim.pools import talk, two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
 from tests.vnet.sim.real import RealBridge, real_bridge
 from vnet.compile import flat
-from vnet.model import PoolState, SecurityGroup
+from vnet.objects import PoolState, SecurityGroup
 from vnet.sim import Port, SimPool, Switch, Unsupported
 from vnet.sim.packets import Part, rarp, resolve
 from vnet.sim.talk import party, plan

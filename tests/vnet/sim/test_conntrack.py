@@ -9,7 +9,7 @@ import pytest
 
 from ovsctl.openflow import Ct, Flow, Match, Nat, Output, Resubmit, SetField
 from tests.vnet.sim.real import RealBridge, real_bridge
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.sim import Port, Switch, Unsupported
 from vnet.sim.packets import End, Part, Talk, checksum
 

@@ -9,7 +9,7 @@ import pytest
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.lab import Driver, Lab
-from vnet.model import PoolState
+from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.sim import SimPool
 from vnet.sim.packets import BROADCAST, Part, ethernet, rarp, resolve

@@ -15,7 +15,7 @@ from scapy.packet import Packet, Raw
 from tests.vnet.sim.pools import two_hosts
 from vnet.compile import HOPS, flat, mark, marked_fields, read_note
 from vnet.compile.probe import Stage, bare
-from vnet.model import InvalidValue
+from vnet.objects import InvalidValue
 from vnet.sim import SimPool
 
 VIFS = [

@@ -10,7 +10,7 @@ from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from vnet.model import (
+from vnet.objects import (
     Direction,
     Host,
     Network,

@@ -1,4 +1,4 @@
-"""What flows of security groups do is what their rules mean: random policies, every pair, against `vnet.model.security.judge`."""
+"""What flows of security groups do is what their rules mean: random policies, every pair, against `vnet.objects.security.judge`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vnet.sim.test_policy import HOSTS, WHERE
-from vnet.model import (
+from vnet.objects import (
     Direction,
     Network,
     NetworkType,
@@ -20,7 +20,7 @@ from vnet.model import (
     Vif,
     Vm,
 )
-from vnet.model.security import Begun, judge
+from vnet.objects.security import Begun, judge
 from vnet.sim import SimPool
 from vnet.sim.reach import Reachability
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.vnet.sim.pools import two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
-from vnet.model import Direction, LockingMode, PoolState, PortRange, Protocol, Rule, SecurityGroup
+from vnet.objects import Direction, LockingMode, PoolState, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool, picture
 from vnet.sim.affected import affected
 from vnet.sim.difference import differences

@@ -14,7 +14,7 @@ from scapy.utils import wrpcap
 from tests.vnet.sim.pools import TWO_HOSTS, talk, two_hosts
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.main import cli
-from vnet.model import Protocol
+from vnet.objects import Protocol
 from vnet.sim import PacketError, SimPool
 from vnet.sim.expect import check
 from vnet.sim.packet_text import frame_of, parse_packet

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnet.model import BondHash, BondMode, Direction, LacpTime, LockingMode, NetworkType, PortRange, Verdict
+from vnet.objects import BondHash, BondMode, Direction, LacpTime, LockingMode, NetworkType, PortRange, Verdict
 from vnet.topology import Document, Place, Protocol, Reach, TopologyErrors, load
 from vnet.topology.source import MAX_PROBLEMS
 from vnet.topology.tree import MAX_BYTES

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from ipaddress import ip_network
 
-from vnet.model.security import MAX_NUMBER
-from vnet.model.state import PoolState
-from vnet.model.values import MAX_GRE_KEY, MAX_VNI, NetworkType, Subnet
+from vnet.objects.security import MAX_NUMBER
+from vnet.objects.state import PoolState
+from vnet.objects.values import MAX_GRE_KEY, MAX_VNI, NetworkType, Subnet
 
 _RUNS = re.compile(r"[0-9]+|[^0-9]+")
 FIRST_KEY = 5001  # smaller ones are left to people, who like them small

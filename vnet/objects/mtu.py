@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from vnet.model.values import MAX_MTU, NetworkType
+from vnet.objects.values import MAX_MTU, NetworkType
 
 # Outer IPv4 (20), the encapsulation with its key, and the inner Ethernet header (14), which the outer packet carries too.
 # VXLAN: UDP 8 + 8 (RFC 7348 §5). Geneve without options: UDP 8 + 8 (RFC 8926 §3.4). GRE with a key: 8 (RFC 2890 §2).

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address, ip_network
 
-from vnet.model.values import InvalidValue, Owner, Protocol, check_name, check_range
+from vnet.objects.values import InvalidValue, Owner, Protocol, check_name, check_range
 
 MAX_PORT = 65535
 MAX_NUMBER = 2**24 - 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vnet.model.security import SecurityGroup
-from vnet.model.values import AgentStatus, Binding, Host, Location, Network, Pool, Subnet, Vif, Vm
+from vnet.objects.security import SecurityGroup
+from vnet.objects.values import AgentStatus, Binding, Host, Location, Network, Pool, Subnet, Vif, Vm
 
 
 @dataclass(frozen=True, slots=True)

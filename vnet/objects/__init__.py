@@ -1,9 +1,9 @@
 """What a pool is made of, as frozen values. Imports nothing of vnet."""
 
-from vnet.model.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
-from vnet.model.security import Direction, PortRange, Rule, SecurityGroup, Verdict
-from vnet.model.state import PoolState
-from vnet.model.values import (
+from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
+from vnet.objects.security import Direction, PortRange, Rule, SecurityGroup, Verdict
+from vnet.objects.state import PoolState
+from vnet.objects.values import (
     AgentStatus,
     Binding,
     BindingState,
