@@ -26,8 +26,8 @@ from vnet.objects import (
     Vm,
 )
 from vnet.sim import SimPool
-from vnet.sim.difference import differences
-from vnet.sim.reach import Reachability
+from vnet.verify.differential_reachability import differences
+from vnet.verify.reachability import Reachability
 
 NETWORKS, GROUPS = 50, 20
 SMALL, LARGE = (20, 1000), (1000, 20_000)  # hosts, VIFs

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from benchmarks.common import Figure, Result, arguments, compare, report
 from ovsctl.appctl import call_sync
+from tests.ovsctl.datapath.real_bridge import BRIDGE, RealBridge, real_bridge
 from tests.vnet.sim.pools import talk, two_hosts
-from tests.vnet.sim.real import BRIDGE, RealBridge, real_bridge
 from vnet.compile import flat
 from vnet.objects import Direction, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool

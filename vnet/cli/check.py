@@ -13,8 +13,8 @@ from vnet.cli.topology import file_argument
 from vnet.cli.twin import document_of, protocol_of, refusals, twin_of
 
 if TYPE_CHECKING:
-    from vnet.sim.expect import Result
     from vnet.topology import Document
+    from vnet.verify.expectations import Result
 
 PORT = click.IntRange(1, 65535)
 
@@ -33,7 +33,7 @@ PORT = click.IntRange(1, 65535)
 @output_option
 def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
     """Hold the expectations of FILE against the pool that FILE says, or that runs. Exits with 3, and the trace, if one fails."""
-    from vnet.sim.expect import check as check_all  # noqa: PLC0415 - help need not pay for it
+    from vnet.verify.expectations import check as check_all  # noqa: PLC0415 - help need not pay for it
 
     document = document_of(file)
     with refusals():
@@ -64,7 +64,7 @@ def _live(document: Document, wait_s: float) -> list[Result]:
     from random import SystemRandom  # noqa: PLC0415
 
     from vnet.cli.live_pool import asker, sender, twin_of_running  # noqa: PLC0415
-    from vnet.sim.live_check import check_live  # noqa: PLC0415
+    from vnet.probe.live_expectations import check_live  # noqa: PLC0415
 
     with connected() as client:
         pool = twin_of_running(client)
@@ -79,8 +79,8 @@ def _live(document: Document, wait_s: float) -> list[Result]:
 @click.option("--since", "old", metavar="OLD", help="Only what became reachable or unreachable since this document.")
 def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | None) -> None:
     """Who reaches whom in the pool that FILE says, by classes of equal VIFs."""
-    from vnet.sim import picture  # noqa: PLC0415
-    from vnet.sim.reach import Reachability  # noqa: PLC0415
+    from vnet.verify import picture  # noqa: PLC0415
+    from vnet.verify.reachability import Reachability  # noqa: PLC0415
 
     if old is not None:
         if tcp is not None or udp is not None:
@@ -104,7 +104,7 @@ def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | 
 def _differences(file: str, old: str, output: str) -> None:
     from vnet.objects import PoolState  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
-    from vnet.sim.difference import differences  # noqa: PLC0415
+    from vnet.verify.differential_reachability import differences  # noqa: PLC0415
 
     if output not in ("table", "json"):
         raise click.UsageError("--since is told as a table or as JSON")

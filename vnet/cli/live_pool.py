@@ -31,9 +31,9 @@ from vnet.topology import Document, load
 if TYPE_CHECKING:
     from vnet import api
     from vnet.client import Client
+    from vnet.probe.live_trace import Answer, Ask, Question
+    from vnet.probe.packet_injection import Outcome, Send, Shot
     from vnet.sim import SimPool
-    from vnet.sim.live import Answer, Ask, Question
-    from vnet.sim.sending import Outcome, Send, Shot
 
 
 def running_state(client: Client) -> tuple[PoolState, Document]:
@@ -76,7 +76,7 @@ def asker(client: Client, wait_s: float) -> Ask:
     """Asks hosts what their switch would do, through the controller."""
     from vnet.api import ProbesCall  # noqa: PLC0415
     from vnet.client import NotFound  # noqa: PLC0415
-    from vnet.sim.live import Answer  # noqa: PLC0415
+    from vnet.probe.live_trace import Answer  # noqa: PLC0415
 
     def ask(questions: Sequence[Question]) -> list[Answer]:
         try:
@@ -105,7 +105,7 @@ def sender(client: Client, wait_s: float) -> Send:
     """Sends marked packets through the controller."""
     from vnet.api import PacketCall, PacketsCall  # noqa: PLC0415
     from vnet.client import Invalid, NotFound  # noqa: PLC0415
-    from vnet.sim.sending import Outcome  # noqa: PLC0415
+    from vnet.probe.packet_injection import Outcome  # noqa: PLC0415
 
     def send(shots: Sequence[Shot]) -> tuple[list[Outcome], list[str]]:
         calls = [
@@ -132,8 +132,8 @@ def sender(client: Client, wait_s: float) -> Send:
 
 
 def _outcome(packet: api.Packet) -> Outcome:
-    from vnet.sim.live import Came  # noqa: PLC0415
-    from vnet.sim.sending import Outcome  # noqa: PLC0415
+    from vnet.probe.live_trace import Came  # noqa: PLC0415
+    from vnet.probe.packet_injection import Outcome  # noqa: PLC0415
 
     came, caught = (tuple(Came(one.host, one.where) for one in found) for found in (packet.came, packet.caught))
     changed = any(one.changed for one in (*packet.came, *packet.caught))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from vnet.objects import Protocol
+    from vnet.probe.live_trace import Asking
     from vnet.sim import SimPool
-    from vnet.sim.live import Asking
-    from vnet.sim.talk import Party
+    from vnet.sim.conversation import Party
     from vnet.sim.trace import Trace
 
 PORT = click.IntRange(1, 65535)
@@ -90,8 +90,8 @@ def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
     from random import SystemRandom  # noqa: PLC0415 - help need not pay for it
 
     from vnet.cli.live_pool import asker, sender, twin_of_running  # noqa: PLC0415
-    from vnet.sim.live import LiveTrace, answered  # noqa: PLC0415
-    from vnet.sim.sending import send_all  # noqa: PLC0415
+    from vnet.probe.live_trace import LiveTrace, answered  # noqa: PLC0415
+    from vnet.probe.packet_injection import send_all  # noqa: PLC0415
 
     with connected() as client, refusals():
         pool, random = twin_of_running(client), SystemRandom()
@@ -119,7 +119,7 @@ class _Question:
 
     def put(self, pool: SimPool) -> Trace:
         """To the twin."""
-        from vnet.sim.talk import trace as trace_talk  # noqa: PLC0415
+        from vnet.sim.conversation import trace as trace_talk  # noqa: PLC0415
         from vnet.sim.trace import Trace, trace_packet  # noqa: PLC0415
 
         frame = self._frame(pool)
@@ -132,7 +132,7 @@ class _Question:
 
     def put_live(self, pool: SimPool, random: Random) -> Asking:
         """To the twin and to the switches."""
-        from vnet.sim.live import conversation, one_frame  # noqa: PLC0415
+        from vnet.probe.live_trace import conversation, one_frame  # noqa: PLC0415
         from vnet.sim.packets import CLIENT_PORTS  # noqa: PLC0415
 
         frame = self._frame(pool)
@@ -151,7 +151,7 @@ class _Question:
 
 
 def _party(pool: SimPool, word: str, other: str) -> Party:
-    from vnet.sim.talk import outside, party  # noqa: PLC0415
+    from vnet.sim.conversation import outside, party  # noqa: PLC0415
 
     if word != "outside":
         return party(pool, pool.vif(word))

@@ -63,11 +63,12 @@ def planned_twin(document: Document) -> SimPool:
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what the simulator raises into what the command exits with."""
+    from ovsctl.datapath import DatapathError  # noqa: PLC0415
     from vnet.sim import SimError  # noqa: PLC0415
 
     try:
         yield
-    except SimError as error:
+    except (SimError, DatapathError) as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from None
 
 

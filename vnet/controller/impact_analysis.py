@@ -13,8 +13,8 @@ def expectations(document: Document, before: PoolState, after: PoolState) -> lis
     if not document.expectations:
         return []
     from vnet.sim import SimPool  # noqa: PLC0415 - a document without expectations need not pay for it
-    from vnet.sim.expect import check  # noqa: PLC0415
     from vnet.sim.pool import settled  # noqa: PLC0415
+    from vnet.verify.expectations import check  # noqa: PLC0415
 
     then = check(SimPool.of(settled(after)), document)
     now = {} if all(result.holds for result in then) else {r.name: r.holds for r in check(SimPool.of(before), document)}
@@ -43,8 +43,8 @@ def refuse_broken(expected: list[api.Expected]) -> None:
 
 def reachability(before: PoolState, after: PoolState) -> list[api.Difference]:
     """Who gains and who loses a way to whom, by ping and on each TCP and UDP port."""
-    from vnet.sim.difference import differences  # noqa: PLC0415
     from vnet.sim.pool import settled  # noqa: PLC0415
+    from vnet.verify.differential_reachability import differences  # noqa: PLC0415
 
     return [
         api.Difference(

@@ -1,6 +1,6 @@
 """The digital twin of a pool: packets through the compiled flows of every host, in memory.
 
-What is named here is loaded when it is first used: the lab takes its `Deliveries` from here, and no simulator with it.
+A name of this package loads its module when it is first used: the lab uses `Deliveries` without the simulator.
 """
 
 from __future__ import annotations
@@ -10,37 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, frames_of
-    from vnet.sim.errors import Looped, NotPlugged, PacketError, SimError, UnknownName, Unsupported
+    from vnet.sim.errors import Looped, NotPlugged, PacketError, SimError, UnknownName
     from vnet.sim.pool import SimPool
-    from vnet.sim.switch import Emitted, PacketIn, Port, Switch
-    from vnet.sim.translate import Tunnel
 
-_WHERE = {
+_NAMES = {
     "deliveries": ("Deliveries", "Delivery", "Loss", "Station", "frames_of"),
-    "errors": ("Looped", "NotPlugged", "PacketError", "SimError", "UnknownName", "Unsupported"),
+    "errors": ("Looped", "NotPlugged", "PacketError", "SimError", "UnknownName"),
     "pool": ("SimPool",),
-    "switch": ("Emitted", "PacketIn", "Port", "Switch"),
-    "translate": ("Tunnel",),
 }
-_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Deliveries",
     "Delivery",
-    "Emitted",
     "Looped",
     "Loss",
     "NotPlugged",
     "PacketError",
-    "PacketIn",
-    "Port",
     "SimError",
     "SimPool",
     "Station",
-    "Switch",
-    "Tunnel",
     "UnknownName",
-    "Unsupported",
     "frames_of",
 ]
 

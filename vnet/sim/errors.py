@@ -31,13 +31,5 @@ class NotPlugged(SimError):
     """The VIF has no port on any host, so it can neither send nor receive."""
 
 
-class Unsupported(SimError):
-    """A flow uses what the simulator does not know. It never guesses: `what` says which action or field."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the simulator cannot run this flow: {what}")
-        self.what = what
-
-
 class Looped(SimError):
     """A packet was still going round after more passes between switches than any pipeline of ours needs."""

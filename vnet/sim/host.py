@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ovsctl.datapath.switch import Port, Switch
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as Reserved
 from vnet.compile import HostView, Role, Source, compile_flows, flat, ovs_rows, patch_device
 from vnet.compile import Switch as Bridge
 from vnet.compile.view import TUNNEL_DEVICE, StateIndex
 from vnet.objects import NetworkType, PoolState, Uplink
-from vnet.sim.switch import Port, Switch
 
 FIRST_VIF = 1
 FIRST_DEVICE = 0xF000  # tunnels and patches, out of the way of any number of VIFs

@@ -13,6 +13,10 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from ovsctl.datapath import FrameError
+from ovsctl.datapath.flow_extract import VLAN_TYPES, check_frame
+from ovsctl.datapath.switch import Emitted, Port, Switch
+from ovsctl.datapath.xlate import Tunnel
 from vnet.compile.view import StateIndex
 from vnet.objects import (
     Binding,
@@ -25,13 +29,10 @@ from vnet.objects import (
     overhead_bytes,
 )
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
-from vnet.sim.errors import Looped, NotPlugged, SimError, UnknownName
-from vnet.sim.extract import VLAN_TYPES
+from vnet.sim.errors import Looped, NotPlugged, PacketError, SimError, UnknownName
 from vnet.sim.host import FORWARD, KIND_OF_DEVICE, NIC, PATCH, SimHost, ports_by_host
 from vnet.sim.packets import rarp
 from vnet.sim.pcapng import Direction, PcapngWriter
-from vnet.sim.switch import Emitted, Port, Switch
-from vnet.sim.translate import Tunnel
 
 if TYPE_CHECKING:
     from vnet.sim.trace import Trace
@@ -223,8 +224,8 @@ class SimPool:
     def send(self, source: str | Station, packets: Any, **_: float) -> Deliveries:
         """Send a packet (scapy or bytes) or several from a VIF ('web1/0') or a station; everything that anyone got.
 
-        Takes and ignores the lab's waiting times. Raises PacketError, UnknownName, NotPlugged, and Unsupported for a flow
-        that cannot be simulated.
+        Takes and ignores the lab's waiting times. Raises PacketError, UnknownName, NotPlugged, and
+        UnsupportedFlowError for a flow that cannot be simulated.
         """
         self._items, self._lost = [], []
         for frame in frames_of(packets):
@@ -232,7 +233,11 @@ class SimPool:
         return Deliveries(tuple(self._items), tuple(self._lost))
 
     def entrance(self, source: str | Station, frame: bytes) -> Arrival:
-        """Where a frame enters the pool."""
+        """The switch and port where a frame enters the pool."""
+        try:
+            check_frame(frame)
+        except FrameError as error:
+            raise PacketError(str(error)) from error
         if isinstance(source, Station):
             number = next(n for (u, n), s in self._station_at.items() if s == source and u == source.uplink)
             frame = frame if source.tag is None else _tagged(frame, source.tag)
@@ -287,7 +292,7 @@ class SimPool:
     def connect(self, source: str, target: str, *, tcp: int | None = None, udp: int | None = None) -> Trace:
         """Play a conversation: ARP or ND, then a TCP handshake, a UDP question and answer, or a ping. Every packet of it with
         its way; `reached` says whether all of them arrived. Nothing of it is remembered."""
-        from vnet.sim.talk import party, trace  # noqa: PLC0415 - it is made of pools
+        from vnet.sim.conversation import party, trace  # noqa: PLC0415 - it is made of pools
 
         if tcp is not None and udp is not None:
             raise SimError("either tcp or udp")

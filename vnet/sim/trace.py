@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from ovsctl.datapath.xlate import Passed, Tunnel
 from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Category, Source, Table
 from vnet.compile.pipeline import REG_VERDICT
@@ -20,7 +21,6 @@ from vnet.objects import Rule
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.host import SimHost
 from vnet.sim.pool import Arrival, SimPool
-from vnet.sim.translate import Passed, Tunnel
 
 if TYPE_CHECKING:
     from vnet.topology import Document, Place

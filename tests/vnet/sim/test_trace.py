@@ -16,11 +16,11 @@ from vnet.cli.exits import CommandError, Exit
 from vnet.cli.main import cli
 from vnet.objects import Protocol
 from vnet.sim import PacketError, SimPool
-from vnet.sim.expect import check
+from vnet.sim.conversation import outside, party, trace
 from vnet.sim.packet_text import frame_of, parse_packet
-from vnet.sim.talk import outside, party, trace
 from vnet.sim.trace import trace_packet
 from vnet.topology import load
+from vnet.verify.expectations import check
 
 ROOT = Path(__file__).parents[3]
 

@@ -2,7 +2,7 @@
 bytes, and the bits of the key that they depend on.
 
 One rule: what is written down here holds for every packet that agrees on those bits, so it is translated once and run often.
-An action that is not known raises Unsupported.
+An action that is not known raises UnsupportedFlowError.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ovsctl.datapath import flow_key as at
+from ovsctl.datapath.errors import UnsupportedFlowError
+from ovsctl.datapath.flow_key import PREREQUISITES, Place, place, place_of
 from ovsctl.openflow import (
     Action,
     CheckPktLarger,
@@ -53,12 +56,9 @@ from ovsctl.openflow import (
 )
 from ovsctl.openflow.errors import InvalidValueError
 from ovsctl.openflow.fields import format_value
-from vnet.sim import layout as at
-from vnet.sim.errors import Unsupported
-from vnet.sim.layout import PREREQUISITES, Place, place, place_of
 
 if TYPE_CHECKING:
-    from vnet.sim.switch import Switch
+    from ovsctl.datapath.switch import Switch
 
 MAX_DEPTH = 64  # ofproto-dpif-xlate.c: resubmits to the same or an earlier table
 MAX_RESUBMITS = 64 * 64
@@ -300,7 +300,7 @@ class Translation:
                 return
             handler = _HANDLERS.get(type(action))
             if handler is None:
-                raise Unsupported(f"action {type(action).__name__}")
+                raise UnsupportedFlowError(f"action {type(action).__name__}")
             if handler(self, action) is _STOP:
                 return
 
@@ -321,7 +321,7 @@ class Translation:
         elif port in (Port.NONE, Port.UNSET):
             self._note("output to no port")
         elif port == Port.TABLE:
-            raise Unsupported("output to TABLE outside a packet-out")
+            raise UnsupportedFlowError("output to TABLE outside a packet-out")
         elif port == came_from:
             self._note(f"output to {self.switch.port_name(port)} suppressed: the packet came from there")
         else:
@@ -395,7 +395,7 @@ class Translation:
     def _set_field(self, action: SetField) -> None:
         where = place(action.field)
         if action.field.name == "nd_options_type":
-            raise Unsupported("writing nd_options_type")
+            raise UnsupportedFlowError("writing nd_options_type")
         mask = 0xFC if action.field.name == "nw_tos" else action.mask
         if self._exists(Subfield(action.field, 0, action.field.bits - 1)):
             self._write(mask << where.shift, action.value << where.shift)
@@ -458,7 +458,7 @@ class Translation:
 
     def _packet_in(self, action: Controller) -> None:
         if action.pause:
-            raise Unsupported("controller(pause)")
+            raise UnsupportedFlowError("controller(pause)")
         self._commit()
         self._see(at.CARRIED | at.CONNECTION)
         self._note("to the controller")
@@ -498,7 +498,7 @@ class Translation:
             left[answer] = self._aside(rest, first=(place_of(action.target), int(answer)))
         self.exit = left[False]  # it is the second one that Open vSwitch translates
         if self.action_set:
-            raise Unsupported("check_pkt_larger with an action set")
+            raise UnsupportedFlowError("check_pkt_larger with an action set")
         self.ops, self.notes, self.asked = ops + self.ops, notes, asked
 
     def _clone(self, action: Clone) -> None:
@@ -551,10 +551,10 @@ class Translation:
     def _ct(self, action: Ct) -> None:
         zone = action.zone if isinstance(action.zone, int) else self._read(place_of(action.zone))
         if action.alg:
-            raise Unsupported(f"ct with alg={action.alg}")
+            raise UnsupportedFlowError(f"ct with alg={action.alg}")
         for inner in action.exec:
             if isinstance(inner, Move):
-                raise Unsupported("move inside ct(exec)")
+                raise UnsupportedFlowError("move inside ct(exec)")
         self._commit()
         resume = None
         if action.table is not None:
@@ -612,7 +612,7 @@ class Translation:
 
     def _learn(self, action: Learn) -> None:
         if self.asked:
-            raise Unsupported("learn after check_pkt_larger")
+            raise UnsupportedFlowError("learn after check_pkt_larger")
         specs: list[Match | Action] = []
         entries: dict[Any, tuple[int, int]] = {}
         for spec in action.specs:
@@ -629,7 +629,7 @@ class Translation:
         try:
             match = Match.of([(f, value, mask) for f, (value, mask) in entries.items()])
         except InvalidValueError as error:
-            raise Unsupported(f"learn: {error}") from error
+            raise UnsupportedFlowError(f"learn: {error}") from error
         flow = Flow(
             match,
             tuple(spec for spec in specs if isinstance(spec, Action)),
@@ -658,7 +658,7 @@ class Translation:
 
     def _write_actions(self, action: WriteActions) -> None:
         if self.asked:
-            raise Unsupported("write_actions after check_pkt_larger")
+            raise UnsupportedFlowError("write_actions after check_pkt_larger")
         self.action_set.extend(action.actions)
 
     def _write_metadata(self, action: WriteMetadata) -> None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol as Structure
 
 from vnet.objects import Protocol, Vif
+from vnet.sim.conversation import Party, outside, party, reaches, trace
 from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.pool import SimPool
-from vnet.sim.reach import Reachability
-from vnet.sim.talk import Party, outside, party, reaches, trace
-from vnet.sim.trace import Trace
 from vnet.topology import Document, Expectation, Reach
+from vnet.verify.reachability import Reachability
 
-if TYPE_CHECKING:
-    from vnet.sim.live import LiveTrace
 
-Unit = tuple[Vif, ...]
+class Evidence(Structure):
+    """A trace that shows a result: of the twin, or of the running pool."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+    def render(self, full: bool = False) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Result:
     holds: bool
     where: str = ""
     why: str = ""
-    trace: Trace | LiveTrace | None = None
+    trace: Evidence | None = None
 
     @property
     def name(self) -> str:

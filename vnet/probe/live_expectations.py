@@ -8,13 +8,13 @@ from __future__ import annotations
 from random import Random
 
 from vnet.objects import Protocol
+from vnet.probe.live_trace import Ask, Asking, LiveTrace, answered, conversation
+from vnet.probe.packet_injection import Send, send_all
 from vnet.sim.errors import NotPlugged
-from vnet.sim.expect import Result, Side, end_of, name_of, pairs_of, where_of
-from vnet.sim.live import Ask, Asking, LiveTrace, answered, conversation
 from vnet.sim.packets import CLIENT_PORTS
 from vnet.sim.pool import SimPool
-from vnet.sim.sending import Send, send_all
 from vnet.topology import Document, Expectation, Reach
+from vnet.verify.expectations import Result, Side, end_of, name_of, pairs_of, where_of
 
 MAX_PAIRS = 2000  # of VIFs in one expectation; each is asked for by itself, packet by packet
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from tests.vnet.sim.pools import two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
 from vnet.objects import Direction, LockingMode, PoolState, PortRange, Protocol, Rule, SecurityGroup
-from vnet.sim import SimPool, picture
-from vnet.sim.affected import affected
-from vnet.sim.difference import differences
+from vnet.sim import SimPool
+from vnet.sim.conversation import party, reaches
 from vnet.sim.pool import bound, settled
-from vnet.sim.reach import Reachability
-from vnet.sim.talk import party, reaches
+from vnet.verify import picture
+from vnet.verify.change_scope import affected
+from vnet.verify.differential_reachability import differences
+from vnet.verify.reachability import Reachability
 
 
 def brute(pool: SimPool, protocol: Protocol, port: int) -> dict[tuple[str, str], bool]:

@@ -5,8 +5,8 @@ One rule: bytes are read, never trusted. Every length is checked before what it 
 
 from __future__ import annotations
 
-from vnet.sim.errors import PacketError
-from vnet.sim.layout import (
+from ovsctl.datapath.errors import FrameError
+from ovsctl.datapath.flow_key import (
     ARP_SHA,
     ARP_THA,
     ETH_TYPE,
@@ -41,9 +41,9 @@ _bytes = int.from_bytes
 
 
 def check_frame(frame: bytes) -> None:
-    """PacketError for what cannot be on a wire."""
+    """Raise FrameError for bytes that cannot be on a wire."""
     if not ETH_HEADER <= len(frame) <= MAX_FRAME:
-        raise PacketError(f"{len(frame)} bytes are no Ethernet frame: it has {ETH_HEADER} to {MAX_FRAME}")
+        raise FrameError(f"{len(frame)} bytes are no Ethernet frame: it has {ETH_HEADER} to {MAX_FRAME}")
 
 
 def extract(frame: bytes, in_port: int) -> int:

@@ -13,10 +13,10 @@ from random import Random
 
 from vnet.compile import mark, marked_fields, refusal
 from vnet.objects import InvalidValue, Vif
+from vnet.probe.live_trace import Came, LiveLeg, LiveTrace, Sent
+from vnet.probe.ofproto_trace_parser import UNRESOLVED
 from vnet.sim.errors import UnknownName
-from vnet.sim.live import Came, LiveLeg, LiveTrace, Sent
 from vnet.sim.pool import SimPool
-from vnet.sim.real import UNRESOLVED
 
 MAX_PACKETS = 256  # that go together
 MAX_BYTES = 48 * 1024

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vnet.objects import PoolState, Protocol
-from vnet.sim.affected import affected
-from vnet.sim.kinds import Answers, Kind, Kinds, What
 from vnet.sim.pool import SimPool
+from vnet.verify.change_scope import affected
+from vnet.verify.equivalence_classes import Answers, Kind, Kinds, What
 
 Ports = tuple[int, int]  # first and last
 FIRST_PORT, LAST_PORT = 1, 65535

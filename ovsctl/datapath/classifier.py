@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ovsctl.datapath.flow_key import STAGES, compile_match
 from ovsctl.openflow import Flow
-from vnet.sim.layout import STAGES, compile_match
 
 
 class Subtable:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ovsctl.datapath.errors import UnsupportedFlowError
 from ovsctl.openflow.fields import FIELDS, Field, Needs, Subfield
 from ovsctl.openflow.match import Match
-from vnet.sim.errors import Unsupported
 
 # name, bits: from the least significant bit up.
 _SLOTS = (
@@ -134,10 +134,10 @@ CARRIED = TUNNEL | _mask("in_port", "pkt_mark", "metadata", "regs")
 
 
 def place(field: Field) -> Place:
-    """Where a field is. Raises Unsupported for one that the simulator does not know."""
+    """Where a field is. Raises UnsupportedFlowError for a field that has none."""
     found = PLACES.get(field.name)
     if found is None:
-        raise Unsupported(f"field {field.name}")
+        raise UnsupportedFlowError(f"field {field.name}")
     return found
 
 

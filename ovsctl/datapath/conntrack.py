@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ovsctl.datapath import flow_key as at
+from ovsctl.datapath.commit_headers import write_headers
+from ovsctl.datapath.errors import UnsupportedFlowError
+from ovsctl.datapath.flow_extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, ipv6_payload
 from ovsctl.openflow import Ct, Nat, SetField
-from vnet.sim import layout as at
-from vnet.sim.errors import Unsupported
-from vnet.sim.extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, ipv6_payload
-from vnet.sim.rewrite import write_headers
 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, TRACKED, SNAT, DNAT = (1 << n for n in range(8))
 FIN, SYN, RST, PSH, ACK, URG = (1 << n for n in range(6))
@@ -119,7 +119,7 @@ class Tracker:
         if conn is None:
             return _fields(TRACKED | INVALID, zone)
         if conn.nat is not None:
-            raise Unsupported("an ICMP error about a connection with NAT")
+            raise UnsupportedFlowError("an ICMP error about a connection with NAT")
         # What it quotes went the other way.
         back = 0 if quoted != conn.original else REPLY
         return _fields(TRACKED | RELATED | back, zone, conn.original, conn.mark, conn.label)
@@ -142,7 +142,7 @@ class Tracker:
                     new = new._replace(sport=port, dport=port)
                 if (zone, new.back) not in self.connections:
                     return new
-        raise Unsupported(f"nat: every address and port of {nat} is in use")
+        raise UnsupportedFlowError(f"nat: every address and port of {nat} is in use")
 
 
 def _port_choices(nat: Nat, old: int, src: bool) -> list[int]:
@@ -175,7 +175,7 @@ def _translate(frame: bytes, key: int, conn: Connection, forward: bool) -> bytes
         value |= new.sport << at.TP_SRC.shift | new.dport << at.TP_DST.shift
         mask |= at.PORTS_MASK
     elif conn.original.sport != conn.answer.sport:
-        raise Unsupported("nat of a ping's identifier")
+        raise UnsupportedFlowError("nat of a ping's identifier")
     tags = 1 if at.VLAN_TCI.get(key) else 0
     return write_headers(frame, value, mask, at.ETH_TYPE.get(key), tags)
 
@@ -207,7 +207,7 @@ def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:
     if kind not in (IPV4, IPV6) or not proto:
         return None
     if at.NW_FRAG.get(key):
-        raise Unsupported("ct of a fragment: the simulator does not put packets together")
+        raise UnsupportedFlowError("ct of a fragment: fragments are not reassembled")
     ipv6 = kind == IPV6
     src, dst = (at.IPV6_SRC, at.IPV6_DST) if ipv6 else (at.NW_SRC, at.NW_DST)
     sport, dport, kind_of_echo = at.TP_SRC.get(key), at.TP_DST.get(key), 0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vnet.objects import Protocol, Vif
-from vnet.sim.kinds import Kinds
 from vnet.sim.pool import SimPool
+from vnet.verify.equivalence_classes import Kinds
 
 
 @dataclass(frozen=True, slots=True)

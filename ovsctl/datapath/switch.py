@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ovsctl.openflow import Bucket, Controller, Flow, Group, Meter
-from ovsctl.openflow.fields import Port as Reserved
-from vnet.sim import layout as at
-from vnet.sim.classifier import FlowTables
-from vnet.sim.conntrack import Tracker
-from vnet.sim.extract import check_frame, extract
-from vnet.sim.rewrite import write_headers
-from vnet.sim.translate import (
+from ovsctl.datapath import flow_key as at
+from ovsctl.datapath.classifier import FlowTables
+from ovsctl.datapath.commit_headers import write_headers
+from ovsctl.datapath.conntrack import Tracker
+from ovsctl.datapath.flow_extract import check_frame, extract
+from ovsctl.datapath.xlate import (
     CLONE,
     LEARN,
     LEARN_MAC,
@@ -36,6 +34,8 @@ from vnet.sim.translate import (
     Translation,
     Tunnel,
 )
+from ovsctl.openflow import Bucket, Controller, Flow, Group, Meter
+from ovsctl.openflow.fields import Port as Reserved
 
 CACHE_MAX = 65536  # answers kept; a flood of ever new packets must not fill the memory
 MAC_TABLE_MAX = 8192  # what Open vSwitch's mac-table-size is by default
@@ -210,7 +210,7 @@ class Switch:
     # Packets
 
     def receive(self, frame: bytes, in_port: int, tunnel: Tunnel | None = None) -> list[Emitted]:
-        """What leaves when a frame comes in. Raises PacketError, Unsupported."""
+        """What leaves when a frame comes in. Raises FrameError, UnsupportedFlowError."""
         check_frame(frame)
         key = self._key(frame) | in_port << at.IN_PORT.shift
         if tunnel is not None:

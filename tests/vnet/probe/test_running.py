@@ -14,7 +14,7 @@ from vnet.cli.live_pool import running_state, twin_of_running
 from vnet.client import AsyncClient, HostSpec, NetworkSpec, Rule, SecurityGroupSpec, VifSpec
 from vnet.db.database import PoolDatabase
 from vnet.objects import NetworkType
-from vnet.sim.talk import party, trace
+from vnet.sim.conversation import party, trace
 
 
 @pytest.fixture(scope="module")

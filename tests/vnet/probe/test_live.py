@@ -28,11 +28,11 @@ from vnet.db.probes import Probe
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.plan import desired_state
+from vnet.probe.live_trace import Answer, Ask, LiveTrace, Question, answered, conversation
+from vnet.probe.ofproto_trace_parser import UNRESOLVED, parse_trace
 from vnet.sim import SimPool
-from vnet.sim.live import Answer, Ask, LiveTrace, Question, answered, conversation
+from vnet.sim.conversation import Party, party
 from vnet.sim.packets import resolve
-from vnet.sim.real import UNRESOLVED, parse_trace
-from vnet.sim.talk import Party, party
 from vnet.topology import load
 
 pytestmark = pytest.mark.ovs

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
+from ovsctl.datapath.conntrack import Tracker
 from vnet.objects import Binding, Location, NetworkType, PoolState, Protocol, Rule, SecurityGroup, Vif
-from vnet.sim.affected import domains
-from vnet.sim.conntrack import Tracker
+from vnet.sim.conversation import party, plan, version_of
 from vnet.sim.errors import NotPlugged, SimError
 from vnet.sim.pool import SimPool
-from vnet.sim.talk import party, plan, version_of
+from vnet.verify.change_scope import domains
 
 Content = tuple[object, ...]
 

@@ -22,7 +22,7 @@ from vnet.objects import (
 )
 from vnet.objects.security import Begun, judge
 from vnet.sim import SimPool
-from vnet.sim.reach import Reachability
+from vnet.verify.reachability import Reachability
 
 GROUPS = ("a", "b", "c")
 ASKED = ((Protocol.TCP, 80), (Protocol.TCP, 443), (Protocol.UDP, 80), (Protocol.ICMP, 0))

@@ -12,13 +12,13 @@ from difflib import SequenceMatcher
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from ovsctl.datapath.switch import Emitted
+from ovsctl.datapath.xlate import Passed, Tunnel
 from vnet.compile import Source, Table
+from vnet.probe.ofproto_trace_parser import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
 from vnet.sim.host import KIND_OF_DEVICE, SimHost
 from vnet.sim.pool import Arrival, SimPool
-from vnet.sim.real import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
-from vnet.sim.switch import Emitted
 from vnet.sim.trace import describe
-from vnet.sim.translate import Passed, Tunnel
 
 OUR_COOKIES = 0x766E
 

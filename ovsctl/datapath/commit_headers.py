@@ -6,7 +6,7 @@ leaves with a wrong one. Open vSwitch's userspace datapath does the same.
 
 from __future__ import annotations
 
-from vnet.sim.extract import (
+from ovsctl.datapath.flow_extract import (
     ARP,
     ICMP,
     ICMPV6,
@@ -19,7 +19,7 @@ from vnet.sim.extract import (
     UDP,
     ipv6_payload,
 )
-from vnet.sim.layout import (
+from ovsctl.datapath.flow_key import (
     ARP_SHA,
     ARP_THA,
     ETH_DST,

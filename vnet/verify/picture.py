@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from vnet.sim.reach import Reachability
+from vnet.verify.reachability import Reachability
 
 CELL, FONT, CHAR = 22, 12, 7  # pixels
 YES, NO = "#2e7d32", "#eceff1"

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from ovsctl.datapath import Port, Switch, UnsupportedFlowError
 from ovsctl.openflow import Ct, Flow, Match, Nat, Output, Resubmit, SetField
-from tests.vnet.sim.real import RealBridge, real_bridge
+from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from vnet.objects import Protocol
-from vnet.sim import Port, Switch, Unsupported
 from vnet.sim.packets import End, Part, Talk, checksum
 
 pytestmark = pytest.mark.ovs
@@ -137,5 +137,5 @@ def test_registers_and_metadata_survive_the_tracker(bridge: RealBridge) -> None:
 def test_fragments_are_refused_by_name() -> None:
     frame = bytearray(Talk(A, B, Protocol.UDP, 53).frame())
     frame[20] |= 0x20
-    with pytest.raises(Unsupported, match="fragment"):
+    with pytest.raises(UnsupportedFlowError, match="fragment"):
         switch(firewall()).receive(bytes(frame), 1)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vnet.objects import Protocol
-from vnet.sim.beside import Answer, Ask, Asked, LiveHop, Question
+from vnet.probe.trace_comparison import Answer, Ask, Asked, LiveHop, Question
+from vnet.sim.conversation import Party, name_of, plan, reaches, talk_of
 from vnet.sim.deliveries import Deliveries, Station
 from vnet.sim.errors import NotPlugged
 from vnet.sim.packets import CLIENT_PORT, Part
 from vnet.sim.pool import Arrival, SimPool
-from vnet.sim.talk import Party, name_of, plan, reaches, talk_of
 from vnet.sim.trace import HOPS_MAX
 
 __all__ = [

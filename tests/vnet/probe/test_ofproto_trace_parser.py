@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnet.sim.real import NotATrace, RealOutput, RealStep, parse_trace
+from vnet.probe.ofproto_trace_parser import NotATrace, RealOutput, RealStep, parse_trace
 
 # A flood, as Open vSwitch 3.1 prints it: to the sender itself, through a native tunnel, into an uplink's bridge, then to a VIF.
 FLOOD = """\

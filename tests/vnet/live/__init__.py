@@ -1,1 +1,0 @@
-"""Questions to the switches of a pool that runs."""
