@@ -15,7 +15,7 @@ from vnet.agent import transactions
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.pool_replica import PoolFold
 from vnet.compile import Role
-from vnet.objects import AgentStatus, Binding, BindingState, Event, NetworkType
+from vnet.objects import AgentStatus, Binding, BindingState, Event, Way
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class Reporter:
     def _needs_devices(self, network: str) -> bool:
         """Whether a tunnel or patch port that the network needs is still on its way."""
         known = self._pool.compiler.view.networks.get(network)
-        return known is not None and known.type is not NetworkType.INTERNAL and not self._rows_settled()
+        return known is not None and known.carrier.way is not Way.NONE and not self._rows_settled()
 
     async def heartbeat(self, period_s: float) -> None:
         """Says for ever that this host lives: not while its switch is away, since then it follows nothing and carries nothing."""

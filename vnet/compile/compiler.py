@@ -18,9 +18,9 @@ from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows
 from vnet.compile.pipeline import Category
 from vnet.compile.probe import probe_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows
-from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, patch_device
+from vnet.compile.view import HostView, patch_device
 from vnet.compile.vif import vif_flows
-from vnet.objects import Binding, Host, Network, NetworkType, Pool, SecurityGroup, Vif
+from vnet.objects import Binding, Host, Network, Pool, SecurityGroup, Vif
 
 
 class Source(NamedTuple):
@@ -316,9 +316,10 @@ def _programs_the_same(old: Binding, new: Binding) -> bool:
 
 def devices_of(network: Network) -> set[str]:
     """The tunnel and patch ports that a network's flows may name."""
-    if network.type is NetworkType.VLAN:
-        return {patch_device(network.uplink or ""), TUNNEL_DEVICE[RELAY_TYPE]}
-    return {TUNNEL_DEVICE[network.type]} if network.type.is_tunnel else set()
+    devices = {patch_device(network.uplink)} if network.uplink is not None else set()
+    if (encapsulation := network.carrier.encapsulation) is not None:
+        devices.add(encapsulation.device)
+    return devices
 
 
 def flat(compiled: dict[Source, Flows]) -> list[Flow]:

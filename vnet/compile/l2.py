@@ -23,7 +23,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.view import HostView, Role, patch_device
-from vnet.objects import Location, LockingMode, Network, NetworkType, Trunk, Vif
+from vnet.objects import Location, LockingMode, Network, Trunk, Vif, Way
 
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
@@ -127,7 +127,7 @@ def flood_flows(view: HostView, network: Network) -> Flows:
     if segment is None:
         return ()
     here = view.here(network.name)
-    if network.type is NetworkType.VLAN:
+    if network.carrier.way is Way.UPLINK:
         untagged = network.tag == 0
         here += [] if untagged else [v for v in view.trunks(network.uplink or "") if carries(v.trunk, network.tag or 0)]
     unlocked = [vif for vif in here if vif.locking_mode is LockingMode.UNLOCKED]
@@ -142,7 +142,7 @@ def deliver_all(view: HostView, vifs: list[Vif]) -> Actions:
 
 def _away(view: HostView, network: Network) -> tuple[Actions, Actions]:
     """How a VIF's broadcast, and its unknown unicast, leave this host."""
-    if network.type is NetworkType.VLAN:
+    if network.carrier.way is Way.UPLINK:
         uplink = view.uplink_port(network)
         out = () if uplink is None else to_uplink(uplink, network.tag or 0)
         return out, out
@@ -269,7 +269,7 @@ def _to_local(
     moving = where.incoming
     copy = to_host(view, network, moving.host) if moving else ()
     if copy:
-        senders = (From.VIF, From.UPLINK) if network.type is NetworkType.VLAN else (From.VIF,)
+        senders = (From.VIF, From.UPLINK) if network.carrier.way is Way.UPLINK else (From.VIF,)
         for source in senders:
             match = Match(metadata=segments[0][0], eth_dst=vif.mac, reg0=source)
             flows.append(_flow(vif.id, Table.LOOKUP, 110, match, deliver + copy))
@@ -287,7 +287,7 @@ def _to_incoming(
     ofport = view.ports[vif.id]
     ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
     current = where.current
-    if network.type is NetworkType.VLAN:
+    if network.carrier.way is Way.UPLINK:
         uplink = view.uplink_port(network)
         elsewhere = () if uplink is None else to_uplink(uplink, network.tag or 0)
         relayed = current is not None and bool(to_host(view, network, current.host))
@@ -318,7 +318,7 @@ def _to_remote(view: HostView, network: Network, vif: str, where: Location, segm
     if not targets:
         return ()
     mac = targets[0].mac
-    if network.type.is_tunnel:
+    if network.carrier.way is Way.TUNNEL:
         out = tuple(action for binding in targets for action in to_host(view, network, binding.host))
         if out:
             match = Match(metadata=segment, eth_dst=mac, reg0=From.VIF)
@@ -334,7 +334,7 @@ def _to_remote(view: HostView, network: Network, vif: str, where: Location, segm
 def _from_superseded(view: HostView, network: Network, vif: str, where: Location, segment: int) -> Flows:
     """Hosts that the VIF has left may not have heard: what they still send through tunnels as that VIF is dropped, also where
     it runs now."""
-    if not network.type.is_tunnel:
+    if network.carrier.way is not Way.TUNNEL:
         return ()
     flows = []
     for binding in where.superseded:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ovsctl import vswitch
-from vnet.compile.view import RELAY_TYPE, TUNNEL_DEVICE, HostView, Role, patch_device
-from vnet.objects import BondHash, BondMode, LacpTime, Network, NetworkType, Uplink
+from vnet.compile.view import HostView, Role, patch_device
+from vnet.objects import BondHash, BondMode, LacpTime, Network, Uplink, Way
+from vnet.objects.carriers import ENCAPSULATIONS, Encapsulation
 
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)
@@ -36,7 +37,8 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
     """Everything of ours that this host's Open_vSwitch database should hold."""
     uplinks = view.host.uplinks if view.host else ()
     used = {network.uplink for network in view.networks.values()}
-    tunnels = tuple(_tunnel(kind) for kind in NetworkType if kind in tunnels_in_use(view))
+    in_use = tunnels_in_use(view)
+    tunnels = tuple(_tunnel(encapsulation) for encapsulation in ENCAPSULATIONS if encapsulation in in_use)
     patches = tuple(_patch(patch_device(u.name), uplink_patch(u.name)) for u in uplinks if u.name in used)
     integration = vswitch.Bridge(
         switch.bridge,
@@ -49,16 +51,17 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
     return vswitch.VSwitch((integration, *(_uplink(u, u.name in used, switch) for u in uplinks)))
 
 
-def tunnels_in_use(view: HostView) -> set[NetworkType]:
-    """The encapsulations that this host's networks need, and the relay's while a VIF of a VLAN network moves from or to here."""
-    kinds = {network.type for network in view.networks.values() if network.type.is_tunnel}
-    if any(_relays(view, network) for network in view.networks.values()):
-        kinds.add(RELAY_TYPE)
-    return kinds
+def tunnels_in_use(view: HostView) -> set[Encapsulation]:
+    """The encapsulations that this host's networks need, and the relay's while a VIF on an uplink moves from or to here."""
+    return {
+        network.carrier.encapsulation
+        for network in view.networks.values()
+        if network.carrier.encapsulation is not None and (network.carrier.way is Way.TUNNEL or _relays(view, network))
+    }
 
 
 def _relays(view: HostView, network: Network) -> bool:
-    if network.type is not NetworkType.VLAN or view.vtep(view.me) is None:
+    if view.vtep(view.me) is None:
         return False
     for vif in view.local(network.name):
         where = view.location(network.name, vif.id)
@@ -67,10 +70,10 @@ def _relays(view: HostView, network: Network) -> bool:
     return False
 
 
-def _tunnel(kind: NetworkType) -> vswitch.Port:
-    name = TUNNEL_DEVICE[kind]
-    options = {"remote_ip": "flow", "key": "flow"}
-    return vswitch.Port(name, (vswitch.Interface(name, type=kind.value, options=options),))
+def _tunnel(encapsulation: Encapsulation) -> vswitch.Port:
+    options = {"remote_ip": "flow", "key": "flow", **dict(encapsulation.options)}
+    interface = vswitch.Interface(encapsulation.device, type=encapsulation.interface, options=options)
+    return vswitch.Port(encapsulation.device, (interface,))
 
 
 def _patch(name: str, peer: str) -> vswitch.Port:

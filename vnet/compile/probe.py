@@ -15,7 +15,7 @@ from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP, Fields, Flows, goto
 from vnet.compile.pipeline import REG_SEEN, Category, Table, cookie
-from vnet.objects import InvalidValue, Network, NetworkType, Vif
+from vnet.objects import InvalidValue, Network, Vif, Way
 
 WATCH_PRIORITY = 65_534  # above anybody else's
 
@@ -80,7 +80,7 @@ def refusal(network: Network, vif: Vif, frame: bytes) -> str | None:
     """Why a frame must not be sent as a VIF's; None if it may. Its mark is not looked at."""
     if frame[6:12] != bytes.fromhex(vif.mac.replace(":", "")):
         return "its source is not the VIF's own MAC, so switches would learn that MAC in the wrong place"
-    if network.type is NetworkType.VLAN and frame[0] & 1:
+    if network.carrier.way is Way.UPLINK and frame[0] & 1:
         return "stations outside would get a broadcast on a VLAN network too"
     return None
 

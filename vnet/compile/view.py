@@ -18,20 +18,13 @@ from vnet.objects import (
     Location,
     LockingMode,
     Network,
-    NetworkType,
     Pool,
     PoolState,
     SecurityGroup,
     Vif,
 )
 
-TUNNEL_DEVICE = {
-    NetworkType.VXLAN: "vnet-vxlan",
-    NetworkType.GRE: "vnet-gre",
-    NetworkType.GENEVE: "vnet-geneve",
-}
 MAX_PEER_GROUPS = 128  # on one network, bits of REG_PEER
-RELAY_TYPE = NetworkType.GENEVE  # how a VLAN network's frames reach a VIF that is moving (DESIGN 6)
 
 
 def patch_device(uplink: str) -> str:
@@ -310,9 +303,9 @@ class HostView:
 
     def segment(self, network: Network) -> int | None:
         """The segment of a network on this host, None if the host lacks its uplink."""
-        if network.type is not NetworkType.VLAN:
+        if network.uplink is None:
             return network.number
-        return self.vlan_segment(network.uplink or "", network.tag or 0)
+        return self.vlan_segment(network.uplink, network.tag or 0)
 
     def vlan_segment(self, uplink: str, tag: int) -> int | None:
         index = self.uplink_index(uplink)
@@ -324,8 +317,8 @@ class HostView:
 
     def tunnel_port(self, network: Network) -> int | None:
         """The ofport of the tunnel that carries a network's frames, or on a VLAN network those of its relay."""
-        kind = RELAY_TYPE if network.type is NetworkType.VLAN else network.type
-        return self.devices.get(TUNNEL_DEVICE[kind]) if kind in TUNNEL_DEVICE else None
+        encapsulation = network.carrier.encapsulation
+        return self.devices.get(encapsulation.device) if encapsulation is not None else None
 
     def vtep(self, host: str) -> str | None:
         known = self.hosts.get(host)

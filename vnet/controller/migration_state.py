@@ -14,7 +14,7 @@ from vnet.controller.errors import Conflict
 from vnet.controller.vif_status import host_problem, place_problem
 from vnet.db.changes import Delete, RowChange, Update
 from vnet.db.view import PoolView
-from vnet.objects import Binding, BindingState, Location, NetworkType, Vif, Vm
+from vnet.objects import Binding, BindingState, Location, Vif, Vm, Way
 
 
 class Phase(IntEnum):
@@ -231,7 +231,7 @@ def _source(at: Location, vif: Vif) -> str | None:
 def _missing_acks(view: PoolView, vif: Vif, held: Binding | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The live hosts that have not programmed a held binding yet, and the dead ones that are not waited for."""
     network = view.state.networks.get(vif.network)
-    if network is not None and network.type is NetworkType.INTERNAL:
+    if network is not None and network.carrier.way is Way.NONE:
         return (), ()  # no other host can send to it
     acked = held.acked if held is not None else frozenset()
     others = sorted(host for host in view.members.get(vif.network, ()) if host != vif.incoming and host not in acked)

@@ -24,7 +24,7 @@ from vnet.db.database import WRITE_TIMEOUT_S, PoolDatabase, now_ms
 from vnet.db.errors import PoolUnreachable
 from vnet.db.view import PoolView
 from vnet.db.watches import Marked, Report, columns_of, decode_report, watch_from_row
-from vnet.objects import InvalidValue, Network, NetworkType, Vif
+from vnet.objects import InvalidValue, Network, Vif, Way
 
 TABLE = "Watch"
 LOST_AFTER_S = 0.5  # not seen so long after it was sent, a frame is lost
@@ -58,8 +58,8 @@ def watchers(view: PoolView, networks: Collection[Network]) -> set[str]:
     """The hosts that frames of these networks may come to: those with members, and where they meet the physical network all that
     do: trunks carry other networks' tags, and two uplinks may be one physical network."""
     names = {network.name for network in networks}
-    if any(network.type is NetworkType.VLAN for network in networks):
-        names |= {network.name for network in view.state.networks.values() if network.type is NetworkType.VLAN}
+    if any(network.carrier.way is Way.UPLINK for network in networks):
+        names |= {network.name for network in view.state.networks.values() if network.carrier.way is Way.UPLINK}
     return {host for name in names for host in view.members.get(name, ())}
 
 

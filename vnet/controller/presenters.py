@@ -15,7 +15,6 @@ from vnet.objects import (
     Event,
     Host,
     Network,
-    NetworkType,
     Pool,
     Protocol,
     Rule,
@@ -24,6 +23,7 @@ from vnet.objects import (
     Uplink,
     Vif,
     Vm,
+    Way,
 )
 
 
@@ -103,7 +103,7 @@ def show_network(network: Network, vifs: int = 0) -> api.Network:
         type=network.type.value,
         number=network.number,
         # A VLAN network's key is only for the relay that a migration uses; nobody asked for it.
-        key=network.key if network.type is not NetworkType.VLAN else None,
+        key=network.key if network.carrier.way is not Way.UPLINK else None,
         tag="untagged" if tag == 0 else network.tag,
         uplink=network.uplink,
         hosts=sorted(network.hosts),

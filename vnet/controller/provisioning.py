@@ -31,11 +31,12 @@ from vnet.objects import (
     Uplink,
     Vif,
     Vm,
+    Way,
     default_mtu,
     mtu_arithmetic,
     mtu_capacity,
 )
-from vnet.objects.allocate import KEY_SPACE, Exhausted, Ids
+from vnet.objects.allocate import Exhausted, Ids
 from vnet.objects.values import MIN_MTU
 from vnet.topology.view import Range
 from vnet.util.suggest import listing
@@ -157,7 +158,7 @@ def _tags(trunk: list[int] | api.Rest | None) -> tuple[int, ...]:
 
 def _check_vif(view: PoolView, vif: Vif, network: Network) -> None:
     state = view.state
-    if vif.trunk is not None and (network.type is not NetworkType.VLAN or network.tag != 0):
+    if vif.trunk is not None and (network.tag != 0):
         raise Invalid("trunk", f"trunk: only on an untagged VLAN network, and {network.name} is not one", "trunk")
     if vif.host is not None:
         reference("host", "host", vif.host, state.hosts)
@@ -206,12 +207,12 @@ def make_network(view: PoolView, name: str, spec: api.NetworkSpec) -> Outcome:
     have = state.networks.get(name)
     if have is not None:
         asked: Asked = [("type", kind, have.type), ("tag", tag, have.tag), ("uplink", spec.uplink, have.uplink)]
-        key = None if kind is NetworkType.VLAN else spec.key
+        key = None if kind.carrier.way is Way.UPLINK else spec.key
         _same(
             "network", name, [*asked, ("key", key, have.key), ("hosts", hosts, have.hosts), ("mtu", spec.mtu, have.mtu)]
         )
         return Outcome(name)
-    if spec.key is not None and not kind.is_tunnel:
+    if spec.key is not None and kind.carrier.way is not Way.TUNNEL:
         raise Invalid("key", f"key: a network of type {spec.type} has none", "key")
     ids = Ids.of(state.pool.name if state.pool is not None else "", state)
     try:
@@ -248,7 +249,7 @@ def _mtu(state: PoolState, kind: NetworkType, spec: api.NetworkSpec, on: frozens
     if mtu > capacity or mtu < MIN_MTU:
         sum = (
             f": {mtu_arithmetic(kind, underlay, vtep)}"
-            if kind.is_tunnel
+            if kind.carrier.way is Way.TUNNEL
             else f": uplink {spec.uplink} carries {capacity}"
         )
         raise Invalid("mtu", f"mtu: {mtu} does not fit{sum if mtu > capacity else f' (at least {MIN_MTU})'}", "mtu")
@@ -257,7 +258,7 @@ def _mtu(state: PoolState, kind: NetworkType, spec: api.NetworkSpec, on: frozens
 
 def _check_network(state: PoolState, network: Network) -> None:
     for other in state.networks.values():
-        one_space = KEY_SPACE.get(other.type) is KEY_SPACE.get(network.type)
+        one_space = other.carrier.encapsulation is network.carrier.encapsulation
         if network.key is not None and one_space and other.key == network.key:
             raise Conflict("key-taken", f"network {other.name} has the key {network.key}", "key")
         if network.tag is not None and (other.uplink, other.tag) == (network.uplink, network.tag):
@@ -267,7 +268,7 @@ def _check_network(state: PoolState, network: Network) -> None:
             continue
         if network.uplink is not None and host.uplink(network.uplink) is None:
             raise Invalid("no-uplink", f"uplink: host {host.name} has no uplink {network.uplink}", "uplink")
-        if network.type.is_tunnel and host.address is None:
+        if network.carrier.way is Way.TUNNEL and host.address is None:
             raise Invalid("no-address", f"hosts: host {host.name} has no tunnel address", "hosts")
 
 
@@ -332,11 +333,11 @@ def _check_host(state: PoolState, host: Host) -> None:
     for network in state.networks.values():
         if not network.on(host.name):
             continue
-        if network.type.is_tunnel and host.address is None:
+        if network.carrier.way is Way.TUNNEL and host.address is None:
             raise Invalid("no-address", f"address: network {network.name} may be on it and needs one", "address")
-        if network.type is not NetworkType.VLAN:
+        if network.uplink is None:
             continue
-        uplink = host.uplink(network.uplink or "")
+        uplink = host.uplink(network.uplink)
         if uplink is None:
             message = f"uplinks: network {network.name} may be on it and needs uplink {network.uplink}"
             raise Invalid("no-uplink", message, "uplinks")

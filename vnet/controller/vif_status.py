@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vnet.db.view import SWITCH, PoolView
-from vnet.objects import Binding, Location, NetworkType, Vif
+from vnet.objects import Binding, Location, Vif, Way
 
 
 class Presence(Enum):
@@ -62,11 +62,11 @@ def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
         return Reason("unknown-network", f"network {vif.network} does not exist", host)
     if not network.on(host):
         return Reason("network-not-on-host", f"network {network.name} is not on host {host}", host)
-    if network.type is NetworkType.VLAN and found.uplink(network.uplink or "") is None:
+    if network.uplink is not None and found.uplink(network.uplink) is None:
         return Reason(
             "no-uplink", f"host {host} lacks uplink {network.uplink}, which network {network.name} needs", host
         )
-    if network.type.is_tunnel and found.address is None:
+    if network.carrier.way is Way.TUNNEL and found.address is None:
         return Reason("no-address", f"host {host} has no tunnel address, which network {network.name} needs", host)
     return None
 

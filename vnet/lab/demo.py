@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from vnet.compile.view import TUNNEL_DEVICE
 from vnet.lab import netns
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.expectations import check
@@ -19,7 +18,7 @@ from vnet.lab.matrix import Matrix, Pair, Reached, expected, measure
 from vnet.lab.processes import start_time
 from vnet.lab.spec import Driver, Guest, Spec, labs
 from vnet.lab.streams import Received
-from vnet.objects import PoolState, Vif
+from vnet.objects import PoolState, Vif, Way
 from vnet.topology.document import Document
 
 Say = Callable[[str], None]
@@ -174,7 +173,7 @@ def pick_migration(spec: Spec) -> tuple[Guest, Vif, Vif, str] | None:
         if guest.host is None or len(guest.vifs) != 1:
             continue
         vif, network = guest.vifs[0], spec.network(guest.vifs[0].network)
-        if not network.type.is_tunnel:
+        if network.carrier.way is not Way.TUNNEL:
             continue
         peers = [
             g for g in spec.guests if g.host not in (None, guest.host) and any(v.network == vif.network for v in g.vifs)
@@ -206,7 +205,10 @@ def _show_repair(lab: Lab, say: Say) -> bool:
     took = _until(lambda: _flows(lab, host) == flows)
     good = took is not None
     say(f"  ovs-ofctl del-flows br-int dl_dst={vif.mac}: {gone or 'some'} flows, {_back(took)}")
-    port = TUNNEL_DEVICE[lab.spec.network(vif.network).type]
+    encapsulation = lab.spec.network(vif.network).carrier.encapsulation
+    if encapsulation is None:
+        return good
+    port = encapsulation.device
     ovs.vsctl("del-port", "br-int", port)
     pair = (lab.label(sender), lab.label(vif))
     took = _until(lambda: measure(lab, [sender, vif]).reaches(pair))

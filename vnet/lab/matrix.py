@@ -9,7 +9,7 @@ from enum import Enum
 
 from vnet.lab.lab import Lab
 from vnet.lab.streams import UDP_PORT, ip_ends, packet_between
-from vnet.objects import Direction, LockingMode, NetworkType, Protocol, Trunk, Verdict, Vif
+from vnet.objects import Direction, LockingMode, Protocol, Trunk, Verdict, Vif, Way
 from vnet.objects.security import Begun, judge
 
 MARK = b"vnet-matrix:"
@@ -82,7 +82,7 @@ def _share(lab: Lab, a: Vif, b: Vif, same_host: bool) -> bool:
         return False
     here, there = lab.spec.network(a.network), lab.spec.network(b.network)
     if a.network == b.network:
-        return same_host or here.type is not NetworkType.INTERNAL
+        return same_host or here.carrier.way is not Way.NONE
     return (
         here.uplink is not None and here.uplink == there.uplink and there.tag == 0 and _carries(b.trunk, here.tag or 0)
     )

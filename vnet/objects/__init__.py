@@ -1,5 +1,6 @@
-"""What a pool is made of, as frozen values. Imports nothing of vnet."""
+"""The objects of a pool as frozen values. Imports nothing of vnet."""
 
+from vnet.objects.carriers import NetworkType, Way
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
 from vnet.objects.security import Direction, PortRange, Rule, SecurityGroup, Verdict
 from vnet.objects.state import PoolState
@@ -16,7 +17,6 @@ from vnet.objects.values import (
     Location,
     LockingMode,
     Network,
-    NetworkType,
     Owner,
     Pool,
     Protocol,
@@ -55,6 +55,7 @@ __all__ = [
     "Verdict",
     "Vif",
     "Vm",
+    "Way",
     "default_mtu",
     "mtu_arithmetic",
     "mtu_capacity",

@@ -1,8 +1,8 @@
-"""Numbers of networks and groups, keys, MACs and addresses for objects that leave them out. One rule: the same pool gives the same ids.
+"""Allocation of numbers of networks and groups, tunnel keys, MACs and addresses for objects that leave them out.
 
-No clock, no chance: what is allocated follows from the pool's state and the object's name alone. An id that was allocated
-stays with its object because callers ask only for what an object does not have yet, and an id that an object just gave up is
-not given to another in the same step: hosts learn of a change one after the other, and frames must not meet the wrong network.
+One rule: the same pool state and object name give the same id; neither clock nor chance decides. An allocated id stays with its
+object, because callers ask only for an id that the object lacks. An id that an object gives up goes to no other object in the
+same step: hosts learn of a change one after the other, and a frame must not enter the wrong network in between.
 """
 
 from __future__ import annotations
@@ -13,20 +13,12 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from ipaddress import ip_network
 
+from vnet.objects.carriers import CARRIERS, Encapsulation, NetworkType
 from vnet.objects.security import MAX_NUMBER
 from vnet.objects.state import PoolState
-from vnet.objects.values import MAX_GRE_KEY, MAX_VNI, NetworkType, Subnet
+from vnet.objects.values import MAX_NETWORK_NUMBER, Subnet
 
 _RUNS = re.compile(r"[0-9]+|[^0-9]+")
-FIRST_KEY = 5001  # smaller ones are left to people, who like them small
-
-# Whose keys must differ: a VLAN network's relay key is a Geneve VNI, for its tunnels are Geneve.
-KEY_SPACE = {
-    NetworkType.VXLAN: NetworkType.VXLAN,
-    NetworkType.GRE: NetworkType.GRE,
-    NetworkType.GENEVE: NetworkType.GENEVE,
-    NetworkType.VLAN: NetworkType.GENEVE,
-}
 
 
 class Exhausted(ValueError):
@@ -40,27 +32,22 @@ class Ids:
         self.pool = pool
         self.numbers: set[int] = set()
         self.group_numbers: set[int] = set()
-        self.keys: dict[NetworkType, set[int]] = defaultdict(set)
+        self.keys: dict[Encapsulation, set[int]] = defaultdict(set)
         self.macs: set[str] = set()
         self.addresses: dict[str, set[str]] = defaultdict(set)
-        self._number: Iterator[int] = iter(range(1, MAX_VNI + 1))
+        self._number: Iterator[int] = iter(range(1, MAX_NETWORK_NUMBER + 1))
         self._group_number: Iterator[int] = iter(range(1, MAX_NUMBER + 1))
-        self._keys = {
-            NetworkType.VXLAN: iter(range(FIRST_KEY, MAX_VNI + 1)),
-            NetworkType.GENEVE: iter(range(FIRST_KEY, MAX_VNI + 1)),
-            NetworkType.GRE: iter(range(FIRST_KEY, MAX_GRE_KEY + 1)),
-            NetworkType.VLAN: iter(range(MAX_VNI, 0, -1)),  # from the other end, where no person looks for one
-        }
+        self._keys = {network_type: iter(carrier.new_keys) for network_type, carrier in CARRIERS.items()}
         self._addresses: dict[str, Iterator[str]] = {}
 
     @classmethod
     def of(cls, pool: str, state: PoolState) -> Ids:
         """What a pool's objects have, whoever made them."""
         ids = cls(pool)
-        for net in state.networks.values():
-            ids.numbers.add(net.number)
-            if net.key is not None:
-                ids.keys[KEY_SPACE[net.type]].add(net.key)
+        for network in state.networks.values():
+            ids.numbers.add(network.number)
+            if network.key is not None and (encapsulation := network.carrier.encapsulation) is not None:
+                ids.keys[encapsulation].add(network.key)
         ids.group_numbers.update(group.number for group in state.groups.values())
         for vif in state.vifs.values():
             ids.macs.add(vif.mac)
@@ -78,11 +65,12 @@ class Ids:
         """A security group's number, the lowest that is free. Raises Exhausted."""
         return _take(self._group_number, self.group_numbers, "security group numbers")
 
-    def key(self, kind: NetworkType) -> int | None:
-        """A VNI or GRE key; for a VLAN network that of its relay, for an internal one None. Raises Exhausted."""
-        if kind is NetworkType.INTERNAL:
+    def key(self, network_type: NetworkType) -> int | None:
+        """A key for the tunnels of a network of this type; None for a type without tunnels. Raises Exhausted."""
+        encapsulation = network_type.carrier.encapsulation
+        if encapsulation is None:
             return None
-        return _take(self._keys[kind], self.keys[KEY_SPACE[kind]], f"{kind.value} keys")
+        return _take(self._keys[network_type], self.keys[encapsulation], f"{network_type.value} keys")
 
     def mac(self, vif: str) -> str:
         """A locally administered unicast MAC (IEEE 802-2014 §8.4) that no VIF of the pool has, derived from pool and VIF id."""
@@ -107,12 +95,12 @@ class Ids:
         raise Exhausted(f"no free address in subnet {subnet.name} ({subnet.cidr})")
 
 
-def _take(candidates: Iterator[int], taken: set[int], what: str) -> int:
+def _take(candidates: Iterator[int], taken: set[int], ids: str) -> int:
     for candidate in candidates:
         if candidate not in taken:
             taken.add(candidate)
             return candidate
-    raise Exhausted(f"no free {what}")
+    raise Exhausted(f"no free {ids}")
 
 
 def _usable(cidr: str) -> Iterator[str]:
@@ -122,8 +110,8 @@ def _usable(cidr: str) -> Iterator[str]:
     if last - first >= 2:
         first += 1
         last -= net.version == 4
-    kind = type(net.network_address)
-    return (str(kind(number)) for number in range(first, last + 1))
+    address = type(net.network_address)
+    return (str(address(number)) for number in range(first, last + 1))
 
 
 def natural(name: str) -> list[tuple[int, str]]:

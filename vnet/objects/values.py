@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address, ip_network
 
+from vnet.objects.carriers import Carrier, NetworkType
+
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 VIF_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -19,8 +21,7 @@ MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 UPLINK_NAME_MAX = 12
 DEVICE_NAME_MAX = 15
 MIN_MTU, MAX_MTU = 576, 9216
-MAX_VNI = 2**24 - 1  # RFC 7348 §5, RFC 8926 §3.4
-MAX_GRE_KEY = 2**32 - 1  # RFC 2890 §2
+MAX_NETWORK_NUMBER = 2**24 - 1  # below any VLAN segment of the pipeline
 MAX_TAG = 4094  # 802.1Q: 4095 is reserved, 0 means "no VLAN"
 # ovs-vswitchd gives ports numbers below these by itself, and these only to whom asks (ovs-vswitchd.conf.db(5), ofport_request).
 MIN_RESERVED_OFPORT, MAX_RESERVED_OFPORT = 32768, 65279
@@ -33,20 +34,6 @@ class InvalidValue(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
-
-
-class NetworkType(Enum):
-    """How a network's frames travel between hosts; `internal` frames never leave theirs."""
-
-    INTERNAL = "internal"
-    VLAN = "vlan"
-    VXLAN = "vxlan"
-    GRE = "gre"
-    GENEVE = "geneve"
-
-    @property
-    def is_tunnel(self) -> bool:
-        return self in (NetworkType.VXLAN, NetworkType.GRE, NetworkType.GENEVE)
 
 
 class LockingMode(Enum):
@@ -234,20 +221,23 @@ class Network:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
-        check_range("number", self.number, 1, MAX_VNI)
+        check_range("number", self.number, 1, MAX_NETWORK_NUMBER)
         check_range("mtu", self.mtu, MIN_MTU, MAX_MTU)
-        if (self.type is NetworkType.INTERNAL) != (self.key is None):
+        carrier = self.carrier
+        if (self.key is None) != (carrier.encapsulation is None):
             raise InvalidValue("key", f"{self.type.value} networks need {'no' if self.key is not None else 'a'} key")
-        if self.key is not None:
-            low, high = (0, MAX_GRE_KEY) if self.type is NetworkType.GRE else (1, MAX_VNI)
-            check_range("key", self.key, low, high)
-        if (self.type is NetworkType.VLAN) != (self.tag is not None and self.uplink is not None):
-            raise InvalidValue("tag", "a VLAN network, and no other, has a tag and an uplink")
-        if self.type is not NetworkType.VLAN and (self.tag is not None or self.uplink is not None):
-            what = "tag" if self.tag is not None else "uplink"
-            raise InvalidValue(what, f"{self.type.value} networks have no {what}")
+        if self.key is not None and carrier.encapsulation is not None:
+            check_range("key", self.key, carrier.encapsulation.keys[0], carrier.encapsulation.max_key)
+        for name, value in (("tag", self.tag), ("uplink", self.uplink)):
+            if (value is not None) != (name in carrier.fields):
+                verb = "have no" if value is not None else "need"
+                raise InvalidValue(name, f"{self.type.value} networks {verb} {name}")
         if self.tag is not None:
             check_range("tag", self.tag, 0, MAX_TAG)
+
+    @property
+    def carrier(self) -> Carrier:
+        return self.type.carrier
 
     def on(self, host: str) -> bool:
         """Whether the network may have VIFs on this host."""

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from vnet.objects import (
     Host,
     Network,
-    NetworkType,
     Owner,
     Pool,
     PoolState,
@@ -27,7 +26,8 @@ from vnet.objects import (
     Vm,
     default_mtu,
 )
-from vnet.objects.allocate import KEY_SPACE, Exhausted, Ids, in_order
+from vnet.objects.allocate import Exhausted, Ids, in_order
+from vnet.objects.carriers import Encapsulation
 from vnet.plan.owners import check_owners
 from vnet.plan.subnets import SubnetsOf
 from vnet.topology import Document, NetworkSpec, VifSpec
@@ -179,24 +179,24 @@ class _Builder:
     def _keys(self) -> dict[str, int | None]:
         """A key for each network of the document: what it says, else what it has, else a new one."""
         keys: dict[str, int | None] = {}
-        kept: dict[tuple[NetworkType, int], str] = {}
+        kept: dict[tuple[Encapsulation | None, int], str] = {}
         open_names = []
         for name, spec in self.document.networks.items():
-            stated = self.view.networks[name].key
+            stated, encapsulation = self.view.networks[name].key, spec.type.carrier.encapsulation
             before = self.current.networks.get(name)
-            if stated is not None:
+            if stated is not None and encapsulation is not None:
                 keys[name] = stated
-                self.ids.keys[KEY_SPACE[spec.type]].add(stated)
+                self.ids.keys[encapsulation].add(stated)
             elif before is not None and before.type is spec.type:
                 keys[name] = before.key
                 if before.key is not None:
-                    kept[KEY_SPACE[spec.type], before.key] = name
+                    kept[encapsulation, before.key] = name
             else:
                 open_names.append(name)
         for name, spec in self.document.networks.items():
-            stated = self.view.networks[name].key
-            if stated is not None and (holder := kept.get((KEY_SPACE[spec.type], stated))) is not None:
-                word = "key" if spec.type is NetworkType.GRE else "vni"
+            stated, carrier = self.view.networks[name].key, spec.type.carrier
+            if stated is not None and (holder := kept.get((carrier.encapsulation, stated))) is not None:
+                word = carrier.key_word
                 self._allocated(spec, word, f"{word} {stated}", f"network {holder}")
         for name in in_order(open_names):
             keys[name] = self.ids.key(self.document.networks[name].type)

@@ -16,7 +16,6 @@ from vnet.objects import (
     Host,
     LockingMode,
     Network,
-    NetworkType,
     Pool,
     PoolState,
     Rule,
@@ -26,6 +25,7 @@ from vnet.objects import (
     Verdict,
     Vif,
     Vm,
+    Way,
 )
 from vnet.objects.security import ANY
 
@@ -137,7 +137,7 @@ def _host(usage: Usage, old: Host, field: str) -> Cost:
     count = sum(
         count
         for (network, host), count in usage.on_network_host.items()
-        if host == old.name and (net := usage.networks.get(network)) is not None and net.type.is_tunnel
+        if host == old.name and (net := usage.networks.get(network)) is not None and net.carrier.way is Way.TUNNEL
     )
     if not count:
         return Disruption.FLOWS, "others send to its new address; no VIF on it uses a tunnel"
@@ -161,7 +161,7 @@ def _network(usage: Usage, old: Network, new: Network, field: str) -> Cost:
         if new.mtu > old.mtu:
             return Disruption.NONE, "ports take larger frames; VMs send them once they are told"
         return Disruption.VIF, "VMs lose larger frames until they are told"
-    if field == "key" and new.type is NetworkType.VLAN and old.type is NetworkType.VLAN:
+    if field == "key" and new.carrier.way is old.carrier.way is Way.UPLINK:
         return Disruption.FLOWS, "only migrations use it"
     words = {
         "type": "its frames travel another way",

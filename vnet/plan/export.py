@@ -14,7 +14,6 @@ from vnet.objects import (
     LacpTime,
     LockingMode,
     Network,
-    NetworkType,
     Owner,
     PoolState,
     Rule,
@@ -24,6 +23,7 @@ from vnet.objects import (
     Verdict,
     Vif,
     Vm,
+    Way,
 )
 from vnet.plan.render import rule_dict
 from vnet.topology import API_VERSION
@@ -100,15 +100,10 @@ def _uplink(uplink: Uplink) -> str:
 
 def _network(network: Network) -> str:
     pairs = [("type", network.type.value)]
-    match network.type:
-        case NetworkType.VLAN:
-            pairs += [("tag", str(network.tag or "untagged")), ("uplink", _text(network.uplink or ""))]
-        case NetworkType.GRE:
-            pairs.append(("key", str(network.key)))
-        case NetworkType.VXLAN | NetworkType.GENEVE:
-            pairs.append(("vni", str(network.key)))
-        case NetworkType.INTERNAL:
-            pass
+    if network.carrier.way is Way.UPLINK:
+        pairs += [("tag", str(network.tag or "untagged")), ("uplink", _text(network.uplink or ""))]
+    if network.carrier.document_key is not None:
+        pairs.append((network.carrier.document_key, str(network.key)))
     if network.hosts:
         pairs.append(("hosts", _list(map(_text, sorted(network.hosts)))))
     pairs.append(("mtu", str(network.mtu)))

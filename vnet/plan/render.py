@@ -9,7 +9,6 @@ from typing import cast
 from vnet.objects import (
     Host,
     Network,
-    NetworkType,
     Pool,
     PortRange,
     Rule,
@@ -19,6 +18,7 @@ from vnet.objects import (
     Uplink,
     Vif,
     Vm,
+    Way,
 )
 from vnet.plan.disruption import Disruption
 from vnet.plan.pool import Action, Change, FieldChange, Object, PoolPlan
@@ -112,7 +112,7 @@ def _field(change: Change, changed: FieldChange) -> str:
         return _rules(cast(tuple[Rule, ...], changed.old), cast(tuple[Rule, ...], changed.new))
     name = "security-groups" if changed.field == "groups" else changed.field.replace("_", "-")
     if name == "key" and isinstance(change.new, Network):
-        name = key_word(change.new.type)
+        name = change.new.carrier.key_word
     empty = "everywhere" if name == "hosts" else "[]"
     return f"{name} {_word(changed.old, empty)} -> {_word(changed.new, empty)}"
 
@@ -132,11 +132,6 @@ def _word(value: object, empty: str = "[]") -> str:
     if isinstance(shown, list):
         return "[" + ", ".join(map(str, shown)) + "]" if shown else empty
     return str(shown)
-
-
-def key_word(kind: NetworkType) -> str:
-    """What a network's key is called where people read of it."""
-    return {NetworkType.GRE: "key", NetworkType.VLAN: "relay-vni"}.get(kind, "vni")
 
 
 def summary(value: Object | None) -> str:
@@ -169,10 +164,10 @@ def summary(value: Object | None) -> str:
 
 def _network(network: Network) -> str:
     words = [network.type.value]
-    if network.type is NetworkType.VLAN:
+    if network.carrier.way is Way.UPLINK:
         words += [f"tag {network.tag}" if network.tag else "untagged", f"uplink {network.uplink}"]
     elif network.key is not None:
-        words.append(f"{key_word(network.type)} {network.key}")
+        words.append(f"{network.carrier.key_word} {network.key}")
     words.append(f"mtu {network.mtu}")
     if network.hosts:
         words.append(f"on {', '.join(sorted(network.hosts))}")

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from ovsctl.datapath.switch import Emitted
 from ovsctl.datapath.xlate import Passed, Tunnel
 from vnet.compile import Source, Table
+from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.probe.ofproto_trace_parser import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
-from vnet.sim.host import KIND_OF_DEVICE, SimHost
+from vnet.sim.host import SimHost
 from vnet.sim.pool import Arrival, SimPool
 from vnet.sim.trace import describe
 
@@ -185,7 +186,7 @@ class Asked:
 
     def _real_out(self, output: RealOutput) -> Out:
         vif, device = self.answer.vifs.get(output.port), self.answer.devices.get(output.port)
-        if vif is None and device in KIND_OF_DEVICE:
+        if vif is None and device in ENCAPSULATION_OF_DEVICE:
             return Out(device, output.key, output.target)
         return Out(vif or device or f"port {output.port}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from vnet.objects import NetworkType, Protocol, Vif
+from vnet.objects import Protocol, Vif
 from vnet.sim.deliveries import Station
 from vnet.sim.errors import NotPlugged
 from vnet.sim.packets import CLIENT_PORT, End, Part, Talk, resolve
@@ -56,7 +56,7 @@ def _stand_in(vif: Vif) -> tuple[str, ...]:
 def outside(pool: SimPool, vif: Vif) -> Party | None:
     """An outside station where this VIF's network meets the physical one; None where it does not."""
     network = pool.state.networks.get(vif.network)
-    if network is None or network.type is not NetworkType.VLAN or network.uplink not in pool.physical:
+    if network is None or network.uplink not in pool.physical:
         return None
     station = pool.station(network.uplink, network.tag or None)
     return Party(station, f"outside ({station.name})", OUTSIDE_MAC, NOWHERE)

@@ -12,14 +12,14 @@ from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as Reserved
 from vnet.compile import HostView, Role, Source, compile_flows, flat, ovs_rows, patch_device
 from vnet.compile import Switch as Bridge
-from vnet.compile.view import TUNNEL_DEVICE, StateIndex
-from vnet.objects import NetworkType, PoolState, Uplink
+from vnet.compile.view import StateIndex
+from vnet.objects import PoolState, Uplink
+from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 
 FIRST_VIF = 1
 FIRST_DEVICE = 0xF000  # tunnels and patches, out of the way of any number of VIFs
 NIC, PATCH = 1, 2  # ofports on an uplink's bridge
 FORWARD = Flow(priority=0, actions=(Output(Reserved.NORMAL),))
-KIND_OF_DEVICE = {name: kind for kind, name in TUNNEL_DEVICE.items()}
 
 
 class Bond:
@@ -151,7 +151,7 @@ class SimHost:
             network = state.networks.get(row.network) if row else None
             ports[number] = Port(vif, mtu=network.mtu if network else None)
         for name, number in self._devices.items():
-            ports[number] = Port(name, is_tunnel=name in KIND_OF_DEVICE)
+            ports[number] = Port(name, is_tunnel=name in ENCAPSULATION_OF_DEVICE)
         return ports
 
     def _set_uplinks(self, uplinks: Mapping[str, Uplink]) -> None:
@@ -174,10 +174,6 @@ class SimHost:
             port = flow.match.get("reg2")
             if port is not None and port.value not in moving:
                 del learned[key]
-
-    def device_of(self, kind: NetworkType) -> int | None:
-        """The ofport of a tunnel device."""
-        return self.devices.get(TUNNEL_DEVICE[kind])
 
     def source_of(self, flow: Flow) -> Source | None:
         """What a flow comes from; None for one that the switch learned."""

@@ -22,15 +22,14 @@ from vnet.objects import (
     Binding,
     BindingState,
     LockingMode,
-    NetworkType,
     PoolState,
     Protocol,
     Vif,
-    overhead_bytes,
 )
+from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import Looped, NotPlugged, PacketError, SimError, UnknownName
-from vnet.sim.host import FORWARD, KIND_OF_DEVICE, NIC, PATCH, SimHost, ports_by_host
+from vnet.sim.host import FORWARD, NIC, PATCH, SimHost, ports_by_host
 from vnet.sim.packets import rarp
 from vnet.sim.pcapng import Direction, PcapngWriter
 
@@ -321,7 +320,7 @@ class SimPool:
             if name is None:
                 return None
             path = (path, f"{host.name} {name}")
-            if name in KIND_OF_DEVICE:
+            if name in ENCAPSULATION_OF_DEVICE:
                 return self._through_tunnel(host, name, emitted, path)
             uplink = name.removeprefix("int-")
             return Arrival(host.uplinks[uplink], PATCH, frame, path)
@@ -345,21 +344,21 @@ class SimPool:
         if tunnel is None or source is None:
             self._lose(where, "the host has no tunnel endpoint address", frame)
             return None
-        kind = KIND_OF_DEVICE[name]
+        encapsulation = ENCAPSULATION_OF_DEVICE[name]
         peer, ipv6 = self._by_vtep.get(tunnel.dst, (None, False))
         if peer is None or peer is host or ipv6 is not tunnel.ipv6:
             target = ip_address(tunnel.dst.to_bytes(16 if tunnel.ipv6 else 4, "big"))
             self._lose(where, f"no other host has the address {target}", frame)
-        elif (size := len(frame) - 14 + overhead_bytes(kind, "::" if ipv6 else None)) > self.underlay_mtu:
+        elif (size := len(frame) - 14 + encapsulation.overhead("::" if ipv6 else None)) > self.underlay_mtu:
             self._lose(
                 where, f"{size} bytes once encapsulated are over the underlay's MTU of {self.underlay_mtu}", frame
             )
         elif host.name in self._cut or peer.name in self._cut:
             self._lose(where, "the underlay is cut", frame)
-        elif (port := peer.device_of(kind)) is None:
-            self._lose(f"{peer.name}", f"the host has no {kind.value} tunnel", frame)
+        elif (port := peer.devices.get(name)) is None:
+            self._lose(f"{peer.name}", f"the host has no {encapsulation.name} tunnel", frame)
         else:
-            key = tunnel.key & (0xFFFFFFFF if kind is NetworkType.GRE else 0xFFFFFF)
+            key = tunnel.key & encapsulation.max_key
             received = Tunnel(key, source, tunnel.dst, ipv6)
             return Arrival(peer.bridge, port, frame, (path, f"{peer.name} {name}"), received)
         return None

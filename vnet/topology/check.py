@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from ipaddress import ip_address
 from itertools import islice, pairwise
 
-from vnet.objects import BondHash, BondMode, LacpTime, NetworkType, PoolState, default_mtu, mtu_arithmetic
-from vnet.objects.allocate import KEY_SPACE
+from vnet.objects import BondHash, BondMode, LacpTime, PoolState, Way, default_mtu, mtu_arithmetic
+from vnet.objects.carriers import Encapsulation
 from vnet.objects.values import MIN_MTU
 from vnet.topology.check_groups import check_groups
 from vnet.topology.check_vms import check_expectations, check_vms
@@ -96,7 +96,7 @@ def _bond(source: Source, name: str, uplink: UplinkSpec) -> None:
 
 
 def _networks(view: View) -> None:
-    keys: dict[tuple[NetworkType, int], NetworkView] = {}
+    keys: dict[tuple[Encapsulation, int], NetworkView] = {}
     tags: dict[tuple[str, int], NetworkView] = {}
     for net in view.networks.values():
         if net.spec is not None:
@@ -104,22 +104,23 @@ def _networks(view: View) -> None:
                 if name not in view.host_names and name not in view.hosts:
                     view.source.unknown("host", name, view.host_names, net.spec.at("hosts", at))
         _clash_of_keys(view, net, keys)
-        if net.type is NetworkType.VLAN and net.uplink is not None:
+        if net.uplink is not None:
             _clash_of_tags(view, net, tags)
             _uplink_of(view, net)
         _mtu(view, net)
     _tunnel_hosts(view)
 
 
-def _clash_of_keys(view: View, net: NetworkView, keys: dict[tuple[NetworkType, int], NetworkView]) -> None:
-    if net.key is None or net.type not in KEY_SPACE:
+def _clash_of_keys(view: View, net: NetworkView, keys: dict[tuple[Encapsulation, int], NetworkView]) -> None:
+    carrier = net.type.carrier
+    if net.key is None or carrier.encapsulation is None:
         return
-    other = keys.setdefault((KEY_SPACE[net.type], net.key), net)
+    other = keys.setdefault((carrier.encapsulation, net.key), net)
     if other is not net:
-        word = "GRE key" if net.type is NetworkType.GRE else "VNI"
-        message = f"{word} {net.key} is that of network {other.name}, {where(other.spec, word.lower().split()[-1])}"
+        word = "VNI" if carrier.key_word == "vni" else f"{carrier.encapsulation.name.upper()} {carrier.key_word}"
+        message = f"{word} {net.key} is that of network {other.name}, {where(other.spec, carrier.key_word)}"
         hint = f"each {net.type.value} network has its own; leave it out and one is allocated"
-        view.source.add("duplicate-key-or-vni", message, net.at(view, word.lower().split()[-1]), hint)
+        view.source.add("duplicate-key-or-vni", message, net.at(view, carrier.key_word), hint)
 
 
 def _clash_of_tags(view: View, net: NetworkView, tags: dict[tuple[str, int], NetworkView]) -> None:
@@ -164,7 +165,7 @@ def _mtu(view: View, net: NetworkView) -> None:
     if net.mtu <= capacity:
         return
     message = f"mtu {net.mtu} of network {net.name} does not fit"
-    if net.type is NetworkType.VLAN:
+    if net.uplink is not None:
         source = "its own mtu" if capacity in view.stated_mtus(net) else "underlay.mtu"
         message += f": uplink {net.uplink} carries {capacity} ({source})"
     else:
@@ -182,10 +183,12 @@ def _tunnel_hosts(view: View) -> None:
     }
     if not without:
         return
-    everywhere = [net.name for net in view.networks.values() if net.type.is_tunnel and net.hosts is None]
+    everywhere = [
+        net.name for net in view.networks.values() if net.type.carrier.way is Way.TUNNEL and net.hosts is None
+    ]
     limited: dict[str, list[str]] = defaultdict(list)
     for net in view.networks.values():
-        if net.type.is_tunnel and net.hosts is not None:
+        if net.type.carrier.way is Way.TUNNEL and net.hosts is not None:
             for name in net.hosts & without:
                 limited[name].append(net.name)
     for name in sorted(without):

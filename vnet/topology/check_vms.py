@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from vnet.objects import NetworkType, Owner, Protocol
+from vnet.objects import Owner, Protocol, Way
 from vnet.topology.document import Expectation, VifSpec, VmSpec
 from vnet.topology.errors import Place
 from vnet.topology.tree import List, Map, Text
@@ -99,7 +99,7 @@ def _groups(view: View, spec: VifSpec) -> None:
 
 
 def _trunk(view: View, net: NetworkView, spec: VifSpec) -> None:
-    if net.type is not NetworkType.VLAN:
+    if net.type.carrier.way is not Way.UPLINK:
         message = f"a trunk on {net.name}, a network of type {net.type.value}"
     elif net.tag:
         message = f"a trunk on {net.name}, which is tag {net.tag} itself"

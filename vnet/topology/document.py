@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
+from vnet.objects.carriers import MAX_GRE_KEY, MAX_VNI, NetworkType, types_with
 from vnet.objects.security import ANY, Direction, PortRange, Verdict
 from vnet.objects.values import (
-    MAX_GRE_KEY,
     MAX_MTU,
-    MAX_VNI,
     MIN_MTU,
     BondHash,
     BondMode,
     LacpTime,
     LockingMode,
-    NetworkType,
     Protocol,
 )
 from vnet.topology.errors import Place, Problem
@@ -57,7 +55,6 @@ MAX_GROUPS_OF_VIF = 32
 DEFAULT_UNDERLAY_MTU = 1500
 MTU = Integer(f"an MTU in bytes, {MIN_MTU}..{MAX_MTU}", MIN_MTU, MAX_MTU)
 LOCKING_MODE = choice("a locking mode", LockingMode)
-TUNNELS = ("vxlan", "gre", "geneve")
 
 
 class Reach(Enum):
@@ -181,7 +178,7 @@ class NetworkSpec(Record):
         Tag(),
         "The VLAN tag on the uplink, or `untagged` for frames without one.",
         default=None,
-        only=("vlan",),
+        only=types_with("tag"),
         needed=True,
         also=("vlan", "vlan-id", "vid"),
     )
@@ -189,7 +186,7 @@ class NetworkSpec(Record):
         UPLINK_NAME,
         "The uplink it is on, one that each of its hosts has.",
         default=None,
-        only=("vlan",),
+        only=types_with("uplink"),
         needed=True,
         also=("pif", "bridge", "bond"),
     )
@@ -197,7 +194,7 @@ class NetworkSpec(Record):
         Integer(f"a VNI, 1..{MAX_VNI}", 1, MAX_VNI),
         "The VXLAN or Geneve network identifier. Left out, one is allocated and kept.",
         default=None,
-        only=("vxlan", "geneve"),
+        only=types_with("vni"),
         also=("id",),
     )
     gre_key: int | None = key(
@@ -205,7 +202,7 @@ class NetworkSpec(Record):
         "The GRE key. Left out, one is allocated and kept.",
         default=None,
         name="key",
-        only=("gre",),
+        only=types_with("key"),
     )
     hosts: tuple[str, ...] | None = key(
         ListOf(HOST_REF, "a list of hosts", empty="leave 'hosts' out for a network on every host"),

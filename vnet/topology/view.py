@@ -123,7 +123,7 @@ class View:
 
     def stated_mtus(self, network: NetworkView) -> set[int | None]:
         """What the hosts of a VLAN network state as its uplink's MTU; empty for other networks."""
-        if network.type is not NetworkType.VLAN or network.uplink is None:
+        if network.uplink is None:
             return set()
         if network.hosts is None:
             return self.uplink_mtus.get(network.uplink, set())
@@ -144,7 +144,7 @@ def _uplinks(spec: HostSpec) -> dict[str, int | None]:
 
 
 def _network(name: str, spec: NetworkSpec) -> NetworkView:
-    key = spec.gre_key if spec.type is NetworkType.GRE else spec.vni
+    key = spec.gre_key if spec.type.carrier.document_key == "key" else spec.vni
     hosts = None if spec.hosts is None and not spec.unclear("hosts") else frozenset(spec.hosts or ())
     return NetworkView(name, spec.type, spec.tag, spec.uplink, key, spec.mtu, hosts, spec)
 

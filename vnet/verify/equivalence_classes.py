@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from ovsctl.datapath.conntrack import Tracker
-from vnet.objects import Binding, Location, NetworkType, PoolState, Protocol, Rule, SecurityGroup, Vif
+from vnet.objects import Binding, Location, PoolState, Protocol, Rule, SecurityGroup, Vif, Way
 from vnet.sim.conversation import party, plan, version_of
 from vnet.sim.errors import NotPlugged, SimError
 from vnet.sim.pool import SimPool
@@ -251,7 +251,7 @@ class _Facts:
 
     def _network(self, name: str) -> Content:
         network = self.pool.state.networks[name]
-        if network.type is not NetworkType.VLAN:
+        if network.carrier.way is not Way.UPLINK:
             return network.type, network.mtu
         domain = self.domain_of[name]
         shared = sum(other == domain for other in self.domain_of.values()) > 1  # with other tags, for a trunk

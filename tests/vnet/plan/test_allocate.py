@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.vnet.plan.pools import BASE, apply
 from vnet.objects import NetworkType, Subnet
 from vnet.objects.allocate import Exhausted, Ids, in_order
-from vnet.objects.values import MAX_VNI
+from vnet.objects.carriers import GENEVE, MAX_VNI
 
 
 def test_macs_are_local_unicast_and_depend_on_pool_and_vif_only() -> None:
@@ -32,7 +32,7 @@ def test_keys_are_unique_in_their_space() -> None:
     assert ids.key(NetworkType.GENEVE) == 5001
     assert ids.key(NetworkType.VLAN) == MAX_VNI, "a relay's, from the other end of Geneve's VNIs"
     assert ids.key(NetworkType.INTERNAL) is None
-    ids.keys[NetworkType.GENEVE].add(MAX_VNI - 1)
+    ids.keys[GENEVE].add(MAX_VNI - 1)
     assert ids.key(NetworkType.VLAN) == MAX_VNI - 2
 
 
