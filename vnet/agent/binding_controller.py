@@ -61,6 +61,7 @@ class Bindings:
         self._copying: set[str] = set()
         self._settling: set[str] = set()
         self._leaving: set[str] = set()
+        self._departed: set[str] = set()  # VIFs with a port here that a migration takes away, or has taken
         self.ports: dict[str, LocalPort] = {}  # by VIF id
         self.taken: Set[int] = frozenset()  # the ofports of all ports on the bridge
         self._reserved = now_ms()  # how many numbers were given before, which an agent that starts does not know
@@ -118,7 +119,11 @@ class Bindings:
         view = self._pool.compiler.view
         where = view.location(vif.network, vif_id)
         mine = view.binding(vif.network, vif_id, self._pool.me)
-        decision = decide(self._pool.me, vif, view.networks.get(vif.network), where, mine, vif_id in self.ports)
+        decision = decide(
+            self._pool.me, vif, view.networks.get(vif.network), where, mine,
+            plugged=vif_id in self.ports, departed=vif_id in self._departed,
+        )  # fmt: skip
+        (self._departed.add if decision.departs else self._departed.discard)(vif_id)
         port = self.ports.get(vif_id)
         problem = decision.problem or (port.problem if port else "") or self._unknown_group(vif)
         if problem:
@@ -139,6 +144,7 @@ class Bindings:
         return f"the pool has no security group {missing[0]}"
 
     def _decide_unknown(self, vif_id: str) -> None:
+        self._departed.discard(vif_id)
         if vif_id in self.ports:
             self.problems[vif_id] = f"the pool has no VIF {vif_id}, which port {self.ports[vif_id].name} names"
         elif (mine := self._pool.mine.get(vif_id)) is not None:

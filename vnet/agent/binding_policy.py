@@ -1,7 +1,7 @@
-"""What an agent should do about a VIF whose port it sees, or no longer sees. Pure decisions; the agent carries them out.
+"""The life of a VIF's binding on one host, as a table of transitions. Pure: the binding controller carries them out.
 
 One rule: nobody fights. A host claims a VIF that nobody runs, one that is moving to it, or one it was asked to run; else its
-port stays silent and says why. A VIF that is awaited here is claimed before its port is there, unless another host runs it.
+port stays silent and the host says why. A VIF that is awaited here is claimed before its port is there, unless another host runs it.
 """
 
 from __future__ import annotations
@@ -12,46 +12,135 @@ from enum import Enum
 from vnet.objects import Binding, BindingState, Location, LockingMode, Network, Vif
 
 
+class Situation(Enum):
+    """The place of a VIF, as seen from one host, apart from the host's own binding."""
+
+    UNWANTED = "no port here, and none is awaited"
+    EXPECTED = "no port here yet: it is awaited, and no other host runs the VIF"
+    UNNUMBERED = "as EXPECTED, and no number is reserved for the port"
+    EXPECTED_LATER = "no port here yet: it is awaited, and another host runs the VIF"
+    ARRIVING = "a port here, and a migration brings the VIF"
+    HOME = "a port here, and no other host runs the VIF"
+    DEPARTING = "a port here, and a migration takes the VIF to another host, which does not run it yet"
+    WANTED = "a port here, and another host runs the VIF though it is asked for here"
+    LEAVING = "a port here; another host runs the VIF, and a migration is not finished"
+    LEFT = "a port here; a migration has taken the VIF to another host"
+    ELSEWHERE = "a port here; another host runs the VIF, and nobody asks for it here"
+
+
+class Life(Enum):
+    """The state of the host's own binding of a VIF."""
+
+    NONE = "none"
+    AWAITED = "awaited"
+    MOVING = "moving"  # held or receiving
+    ACTIVE = "active"
+
+
 class Act(Enum):
-    CLAIM = "claim"  # insert our binding, with a new epoch
-    RENEW = "renew"  # give our binding a new epoch: we were asked to run what another host runs
-    ACTIVATE = "activate"  # our binding becomes active, as the VIF has moved here
-    BECOME = "become"  # our binding is as good as before, awaited or no longer
-    COPY = "copy"  # our binding says of the VIF what no longer holds
-    RELEASE = "release"  # delete our binding
+    KEEP = "keep"
+    CLAIM = "claim"  # insert the binding, with a new epoch
+    RENEW = "renew"  # give the binding a new epoch: the VIF is asked for here, and another host runs it
+    ACTIVATE = "activate"  # the binding becomes active: the VIF has moved here
+    BECOME = "become"  # the binding changes its state under its epoch: awaited or no longer
+    COPY = "copy"  # bring the binding's copy of the VIF up to date
+    RELEASE = "release"  # delete the binding
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and what is wrong ("" if nothing is). `state` is what our binding gets."""
+    """A transition. `state` is the binding's next; `problem` is "" where the VIF is as it should be; `departs`: a migration takes
+    the VIF away, or has taken it."""
 
-    act: Act | None = None
+    act: Act = Act.KEEP
     state: BindingState = BindingState.ACTIVE
     problem: str = ""
+    departs: bool = False
+
+
+TAKEN = "VIF {vif} runs on host {host}; its port here stays silent until it is moved or unplugged there"
+KEEP, CLAIM, RENEW, RELEASE = Decision(), Decision(Act.CLAIM), Decision(Act.RENEW), Decision(Act.RELEASE)
+HOLD = Decision(Act.CLAIM, BindingState.HELD)
+ACTIVATE, BECOME_ACTIVE = Decision(Act.ACTIVATE), Decision(Act.BECOME)
+AWAIT, NUMBER, AWAIT_AGAIN = (Decision(act, BindingState.AWAITED) for act in (Act.CLAIM, Act.RENEW, Act.BECOME))
+SILENT, LET_GO = Decision(problem=TAKEN), Decision(Act.RELEASE, problem=TAKEN)
+DEPARTS, DEPARTED = Decision(departs=True), Decision(Act.RELEASE, departs=True)
+
+# By situation, for a binding that is: none, awaited, moving, active.
+_ROWS = {
+    Situation.UNWANTED: (KEEP, RELEASE, RELEASE, RELEASE),
+    Situation.EXPECTED: (AWAIT, KEEP, RELEASE, AWAIT_AGAIN),
+    Situation.UNNUMBERED: (AWAIT, NUMBER, NUMBER, NUMBER),
+    Situation.EXPECTED_LATER: (KEEP, RELEASE, RELEASE, RELEASE),
+    Situation.ARRIVING: (HOLD, KEEP, KEEP, KEEP),
+    Situation.HOME: (CLAIM, BECOME_ACTIVE, ACTIVATE, KEEP),
+    Situation.DEPARTING: (CLAIM, BECOME_ACTIVE, ACTIVATE, DEPARTS),
+    Situation.WANTED: (CLAIM, RENEW, ACTIVATE, RENEW),
+    Situation.LEAVING: (SILENT, KEEP, LET_GO, DEPARTS),
+    Situation.LEFT: (DEPARTS, DEPARTED, DEPARTED, DEPARTED),
+    Situation.ELSEWHERE: (SILENT, LET_GO, LET_GO, LET_GO),
+}
+TRANSITIONS = {row: dict(zip(Life, decisions, strict=True)) for row, decisions in _ROWS.items()}
 
 
 def decide(
-    me: str, vif: Vif, network: Network | None, where: Location, mine: Binding | None, plugged: bool
+    me: str,
+    vif: Vif,
+    network: Network | None,
+    at: Location,
+    mine: Binding | None,
+    *,
+    plugged: bool,
+    departed: bool = False,
 ) -> Decision:
-    """What to do about a VIF on host `me`. `mine` is this host's binding, `plugged` whether its port is here."""
-    if not plugged and not awaited(me, vif):
-        return Decision(Act.RELEASE if mine else None)
-    if network is None:
-        return Decision(problem=f"network {vif.network} is not in the pool")
-    if not network.on(me):
-        hosts = ", ".join(sorted(network.hosts))
-        return Decision(
-            Act.RELEASE if mine else None, problem=f"network {network.name} is not on host {me}, only on {hosts}"
-        )
-    if not plugged:
-        decision = _awaiting(me, where, mine)
-    elif vif.incoming == me and vif.host != me:
-        decision = _arriving(mine)
-    else:
-        decision = _at_home(me, vif, where, mine)
-    if decision == Decision() and mine is not None and copied(mine, vif) != mine:
-        return Decision(Act.COPY)
+    """The transition of host `me`'s binding `mine` of a VIF. plugged: the VIF's port is here; departed: as the last decision
+    about the VIF says."""
+    here = situation(me, vif, at, mine, plugged=plugged, departed=departed)
+    if here is not Situation.UNWANTED:
+        if network is None:
+            return Decision(problem=f"network {vif.network} is not in the pool")
+        if not network.on(me):
+            hosts = ", ".join(sorted(network.hosts))
+            problem = f"network {network.name} is not on host {me}, only on {hosts}"
+            return Decision(Act.RELEASE if mine else Act.KEEP, problem=problem)
+    decision = TRANSITIONS[here][life(mine)]
+    if decision.problem:
+        runner = at.current.host if at.current is not None else "none"
+        return replace(decision, problem=decision.problem.format(vif=vif.id, host=runner))
+    if decision.act is Act.KEEP and mine is not None and copied(mine, vif) != mine:
+        return replace(decision, act=Act.COPY)
     return decision
+
+
+def situation(
+    me: str, vif: Vif, at: Location, mine: Binding | None, *, plugged: bool, departed: bool = False
+) -> Situation:
+    """The row of the table that holds for a VIF on host `me`."""
+    elsewhere = at.current is not None and at.current.host != me
+    if not plugged:
+        if not awaited(me, vif):
+            return Situation.UNWANTED
+        if elsewhere:
+            return Situation.EXPECTED_LATER
+        return Situation.EXPECTED if mine is not None and mine.ofport else Situation.UNNUMBERED
+    if vif.incoming == me and vif.host != me:
+        return Situation.ARRIVING
+    if not elsewhere:
+        return Situation.HOME if vif.incoming in (None, me) else Situation.DEPARTING
+    if vif.incoming is not None:
+        return Situation.LEAVING
+    if vif.host == me:
+        return Situation.WANTED
+    return Situation.LEFT if departed else Situation.ELSEWHERE
+
+
+def life(mine: Binding | None) -> Life:
+    """The column of the table."""
+    if mine is None:
+        return Life.NONE
+    if mine.state.moving:
+        return Life.MOVING
+    return Life.AWAITED if mine.state is BindingState.AWAITED else Life.ACTIVE
 
 
 def awaited(me: str, vif: Vif) -> bool:
@@ -63,47 +152,3 @@ def copied(binding: Binding, vif: Vif) -> Binding:
     """The binding with what it says of its VIF, for hosts that do not have the VIF's row, as the VIF is now."""
     unlocked = vif.locking_mode is LockingMode.UNLOCKED
     return replace(binding, mac=vif.mac, addresses=vif.addresses, unlocked=unlocked, groups=vif.groups)
-
-
-def _awaiting(me: str, where: Location, mine: Binding | None) -> Decision:
-    """Who has no port yet takes nothing from another host."""
-    if where.current is not None and where.current.host != me:
-        return Decision(Act.RELEASE if mine else None)
-    if mine is None or mine.ofport == 0:
-        return Decision(Act.CLAIM if mine is None else Act.RENEW, BindingState.AWAITED)
-    if mine.state is BindingState.AWAITED:
-        return Decision()
-    return Decision(Act.RELEASE) if mine.state.moving else Decision(Act.BECOME, BindingState.AWAITED)
-
-
-def _arriving(mine: Binding | None) -> Decision:
-    """A migration's destination waits, held, for the guest or the toolstack to say that it runs here."""
-    return Decision() if mine else Decision(Act.CLAIM, BindingState.HELD)
-
-
-def _at_home(me: str, vif: Vif, where: Location, mine: Binding | None) -> Decision:
-    current = where.current
-    elsewhere = current is not None and current.host != me
-    wanted = vif.host == me and vif.incoming is None
-    if mine is None:
-        if not elsewhere or wanted:
-            return Decision(Act.CLAIM)
-        return Decision(problem=_taken(vif, current))
-    if mine.state is BindingState.AWAITED and not elsewhere:
-        return Decision(Act.BECOME)
-    if mine.state.moving:
-        # No longer coming here: finished, and then it is ours; or aborted.
-        if wanted or current is None:
-            return Decision(Act.ACTIVATE)
-        return Decision(Act.RELEASE, problem=_taken(vif, current))
-    if elsewhere and wanted:
-        return Decision(Act.RENEW)
-    if elsewhere and vif.incoming is None:
-        return Decision(Act.RELEASE, problem=_taken(vif, current))
-    return Decision()
-
-
-def _taken(vif: Vif, current: Binding | None) -> str:
-    if current is None:
-        return f"VIF {vif.id} is not expected here"
-    return f"VIF {vif.id} runs on host {current.host}; its port here stays silent until it is moved or unplugged there"

@@ -274,7 +274,7 @@ class FlowKeeper:
         changes = FlowTable.diff(FlowTable(mod.flow for mod in self.desired.values()), FlowTable(kept))
         wanted = zones_of(mod.flow for mod in self.desired.values())
         await self._send(client, changes, wanted - zones_of(found))
-        return len(changes)
+        return sum(change.flow.cookie != LEARNED for change in changes)
 
     def _flow_changed(self, update: FlowUpdate) -> None:
         """Somebody else's change concerns us if it touches a flow of ours, or if there were too many to be told."""
@@ -311,13 +311,16 @@ class FlowKeeper:
             self._on_drift(repaired)
 
     async def _put_back(self, client: OpenFlowClient, foreign: Mapping[FlowKey, Flow]) -> int:
-        mods = []
+        """Restores the flows that somebody else changed; how many. A flow that the switch learned is nobody's change."""
+        mods, learned = [], []
         for key, flow in foreign.items():
             if key in self.desired:
                 mods.append(self.desired[key])
-            elif not (flow.cookie == LEARNED and self._keep_learned(flow)):
+            elif flow.cookie != LEARNED:
                 mods.append(FlowMod.delete(flow))
-        await self._send(client, mods)
+            elif not self._keep_learned(flow):
+                learned.append(FlowMod.delete(flow))
+        await self._send(client, [*mods, *learned])
         return len(mods)
 
     async def at_once(self, flows: Sequence[Flow]) -> None:

@@ -103,18 +103,8 @@ class DummyDriver:
             raise LabError(f"{host} has no NIC {nic!r}")
         ovs = self.ovs(host)
         path = ovs.dir / f"{nic}.sock"
-        mtu = uplink.mtu or self.spec.underlay_mtu
-        ovs.vsctl(
-            "wait-until",
-            "interface",
-            nic,
-            "--",
-            "set",
-            "interface",
-            nic,
-            f"options:pstream=punix:{path}",
-            f"mtu_request={mtu}",
-        )
+        # The interface is the agent's, and its MTU with it: an agent puts back an MTU that is set here, and logs drift.
+        ovs.vsctl("wait-until", "interface", nic, "--", "set", "interface", nic, f"options:pstream=punix:{path}")
         self._plug_cable(f"uplink {uplink.name}", host, nic, path)
 
     def cut_underlay(self, host: str, cut: bool) -> None:

@@ -1,0 +1,97 @@
+"""The table of a binding's transitions, over every combination of a VIF's row and two hosts' bindings of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from vnet.agent.binding_policy import TRANSITIONS, Act, Decision, Life, Situation, decide, life, situation
+from vnet.objects import Binding, BindingState, Location, Network, NetworkType, Vif
+
+ME, OTHER, THIRD = "xen1", "xen2", "xen3"
+NETWORK = Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001)
+RESERVED = 40_000
+STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a host knows of a VIF as it decides."""
+
+    vif: Vif
+    mine: Binding | None
+    other: Binding | None
+    plugged: bool
+    departed: bool
+
+    @property
+    def at(self) -> Location:
+        return Location.of([binding for binding in (self.mine, self.other) if binding is not None])
+
+    def decide(self) -> Decision:
+        return decide(ME, self.vif, NETWORK, self.at, self.mine, plugged=self.plugged, departed=self.departed)
+
+    def situation(self) -> Situation:
+        return situation(ME, self.vif, self.at, self.mine, plugged=self.plugged, departed=self.departed)
+
+
+def bindings(host: str, epoch: int) -> Iterator[Binding | None]:
+    yield None
+    for state, ofport in itertools.product(BindingState, (0, RESERVED)):
+        yield Binding("vm/0", host, "tenant", "0a:00:00:00:00:01", epoch, state, ofport=ofport)
+
+
+def cases() -> Iterator[Case]:
+    hosts = (None, ME, OTHER, THIRD)
+    for host, incoming, awaited in itertools.product(hosts, hosts, (False, True)):
+        if awaited and host is None:
+            continue
+        for newer in (1, 3):
+            vif = Vif("vm/0", "tenant", "0a:00:00:00:00:01", host=host, incoming=incoming, awaited=awaited, epoch=3)
+            for mine, other in itertools.product(bindings(ME, newer), bindings(OTHER, 2)):
+                for plugged, departed in itertools.product((False, True), (False, True)):
+                    yield Case(vif, mine, other, plugged, departed)
+
+
+def carried_out(case: Case, decision: Decision) -> Case:
+    mine = case.mine
+    if decision.act in (Act.CLAIM, Act.RENEW):
+        mine = Binding("vm/0", ME, "tenant", case.vif.mac, 9, decision.state, ofport=RESERVED)
+    elif decision.act is Act.RELEASE:
+        mine = None
+    elif decision.act in (Act.BECOME, Act.ACTIVATE) and mine is not None:
+        mine = replace(mine, state=decision.state)
+    return replace(case, mine=mine, departed=decision.departs)
+
+
+def test_every_cell_of_the_table_is_met() -> None:
+    met = {(case.situation(), life(case.mine)) for case in cases()}
+    impossible = {(Situation.EXPECTED, Life.NONE)}  # a reserved number is that of a binding
+    assert met == set(itertools.product(TRANSITIONS, Life)) - impossible
+    assert TRANSITIONS.keys() == set(Situation)
+
+
+def test_a_host_takes_a_vif_from_another_only_if_it_is_asked_to() -> None:
+    for case in cases():
+        runs_elsewhere = case.at.current is not None and case.at.current.host != ME
+        if runs_elsewhere and case.decide().act in (Act.CLAIM, Act.RENEW):
+            held = case.decide().state is BindingState.HELD
+            asked = case.vif.host == ME and case.vif.incoming is None and case.plugged
+            assert held or asked, case
+
+
+def test_decisions_come_to_rest() -> None:
+    for case in cases():
+        now = case
+        for _ in range(STEPS):
+            now = carried_out(now, now.decide())
+        assert now.decide().act is Act.KEEP, case
+
+
+def test_a_port_that_stays_silent_has_a_problem_unless_the_vif_moves_or_has_moved_away() -> None:
+    for case in cases():
+        at_rest = case.decide().act is Act.KEEP
+        runs_elsewhere = case.at.current is not None and case.at.current.host != ME
+        if at_rest and case.plugged and case.mine is None:
+            assert bool(case.decide().problem) is not (runs_elsewhere and case.decide().departs), case
