@@ -67,7 +67,7 @@ async def start(system: System) -> None:
 async def move(system: System, network: Network, to: str, pause_s: float) -> list[Stream]:
     """One migration of a network's mover under six streams."""
     lab, mover = system.lab, f"{network.name}-mover"
-    source = lab.where(mover) or ""
+    source = lab.location(mover) or ""
     names = {source: "source", to: "destination"}
     with contextlib.ExitStack() as stack, system.undisturbed(forwarding_first=True):
         streams = [

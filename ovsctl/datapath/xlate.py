@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ovsctl.datapath import flow_key as at
 from ovsctl.datapath.errors import UnsupportedFlowError
 from ovsctl.datapath.flow_key import PREREQUISITES, Place, place, place_of
+from ovsctl.datapath.ofproto import Ofproto
 from ovsctl.openflow import (
     Action,
     CheckPktLarger,
@@ -57,9 +58,6 @@ from ovsctl.openflow import (
 from ovsctl.openflow.errors import InvalidValueError
 from ovsctl.openflow.fields import format_value
 
-if TYPE_CHECKING:
-    from ovsctl.datapath.switch import Switch
-
 MAX_DEPTH = 64  # ofproto-dpif-xlate.c: resubmits to the same or an earlier table
 MAX_RESUBMITS = 64 * 64
 MAX_STACK = 65536 // 8
@@ -85,6 +83,7 @@ LEARN = 5  # flow, limit
 LEARN_MAC = 6  # VLAN, MAC, port
 PACKET_IN = 7  # Controller, table, cookie, the key's part that is not in the frame
 METER = 8  # meter id
+BUCKET = 9  # operations on a copy; a meter that drops the copy drops the packet
 
 Op = tuple[Any, ...]
 
@@ -115,11 +114,11 @@ class Resume:
     carried: int = 0
     stack: tuple[int, ...] = ()
     action_set: tuple[Action, ...] = ()
-    where: object = field(init=False)  # what tells translations apart, besides the key that `carried` is part of
+    identity: object = field(init=False)  # tells translations apart, besides the key that `carried` is part of
 
     def __post_init__(self) -> None:
-        told = self.table if not self.stack and not self.action_set else (self.table, self.stack, self.action_set)
-        object.__setattr__(self, "where", told)
+        identity = self.table if not self.stack and not self.action_set else (self.table, self.stack, self.action_set)
+        object.__setattr__(self, "identity", identity)
 
 
 START = Resume(0)
@@ -146,7 +145,7 @@ class _Abandoned(Exception):
 class Translation:
     """The packet as it is now. `seen` collects the bits of the original key that decided anything."""
 
-    switch: Switch
+    switch: Ofproto
     key: int
     notes: list[Passed] | None = None
     ops: list[Op] = field(default_factory=list)
@@ -179,7 +178,7 @@ class Translation:
         try:
             self._enter(resume.table, resume.table, False)
             if self.action_set and not self.exit:
-                self._run_action_set()
+                self._do(in_set_order(self.action_set))
         except _Abandoned as reason:
             self.ops = self.taught  # what was learned until then stays
             self.gone = str(reason)
@@ -508,28 +507,32 @@ class Translation:
         self.action_set = acts
 
     def _aside(
-        self, actions: Sequence[Action], to_the_end: bool = False, first: tuple[Place, int] | None = None
+        self,
+        actions: Sequence[Action],
+        to_the_end: bool = False,
+        first: tuple[Place, int] | None = None,
+        op: int = CLONE,
     ) -> bool:
         """Do actions on a copy of the packet. first: what to write to it before. Whether they said exit."""
-        with self._copy():
+        with self._copy(op):
             if first is not None:
                 self._write(first[0].mask, first[1] << first[0].shift)
             self._do(actions)
             if to_the_end and self.action_set and not self.exit:
-                self._run_action_set()
+                self._do(in_set_order(self.action_set))
             left = self.exit
         # Open vSwitch 3.1: exit inside a clone ends the whole pipeline, inside a bucket the bucket only.
         self.exit = self.exit or (left and to_the_end)
         return left
 
     @contextmanager
-    def _copy(self) -> Iterator[None]:
+    def _copy(self, op: int = CLONE) -> Iterator[None]:
         """What is done to the packet meanwhile is done to a copy."""
         kept = (self.key, self.written, self.dirty, list(self.inner), self.on_wire, list(self.stack), self.exit)
         ops, self.ops, untouched, self.untouched = self.ops, [], self.untouched, len(self.on_wire)
         yield
         if self.ops:
-            ops.append((CLONE, tuple(self.ops)))
+            ops.append((op, tuple(self.ops)))
         lost = len(kept[4]) - self.untouched
         if lost > 0:
             # Open vSwitch puts tags back rather than copy the frame, and so loses what it does not keep of them: the DEI.
@@ -577,7 +580,7 @@ class Translation:
         for index in self._buckets(group):
             self._note(f"group {group.group_id}: bucket {group.buckets[index].bucket_id}")
             self.nesting += 1
-            self._aside(group.buckets[index].actions)
+            self._aside(in_set_order(group.buckets[index].actions), op=BUCKET)
             self.nesting -= 1
         self.depth -= 1
 
@@ -665,17 +668,22 @@ class Translation:
         where = at.SLOTS["metadata"]
         self._write(action.mask << where.shift, (action.value & action.mask) << where.shift)
 
-    def _run_action_set(self) -> None:
-        """The last of each kind counts; a group goes before an output, and with neither the packet is dropped."""
-        merged = list(self.action_set)
-        for kind in (PopVlan, PushVlan, DecTtl):
-            self._do([a for a in merged if isinstance(a, kind)][-1:])
-        self._do([a for a in merged if isinstance(a, SetField | Move)])
-        self._do([a for a in merged if isinstance(a, SetQueue)][-1:])
-        for last in (GroupAction, Output, OutputReg, Controller, Resubmit, Ct):
-            if found := [a for a in merged if isinstance(a, last)]:
-                self._do(found[-1:])
-                return
+
+def in_set_order(actions: Sequence[Action]) -> list[Action]:
+    """The actions of an action set as a list (OpenFlow 1.5.1 §5.6). Of each type the last counts, but for set-field.
+
+    A group goes before an output. Without either the packet is dropped, as by any action that an action set does not take.
+    """
+
+    def last(action_type: type) -> list[Action]:
+        return [action for action in actions if isinstance(action, action_type)][-1:]
+
+    final = next((found for action_type in _FINAL if (found := last(action_type))), [])
+    fields = [action for action in actions if isinstance(action, SetField | Move)]
+    return [*last(PopVlan), *last(PushVlan), *last(DecTtl), *fields, *last(SetQueue), *final] if final else []
+
+
+_FINAL = (GroupAction, Output, OutputReg, Controller, Resubmit, Ct)
 
 
 def _common(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> int:

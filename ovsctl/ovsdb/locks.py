@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from .callbacks import call_each
+from .connection import Connection
 from .errors import NotLeader, OvsdbError
 from .jsontext import decode_json
 
-if TYPE_CHECKING:
-    from .client import Client
-    from .connection import Connection
+
+class LockClient(Protocol):
+    """The part of a client that its locks use."""
+
+    def want_lock(self, lock: Lock) -> None: ...
+
+    async def steal_lock(self, lock: Lock) -> None: ...
+
+    async def drop_lock(self, lock: Lock) -> None: ...
+
+    def is_retried(self, error: OvsdbError) -> bool: ...
 
 
 class Lock:
@@ -28,7 +37,7 @@ class Lock:
     Guard a transaction with `Assert(lock.name)`: `held` alone may be an instant old.
     """
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: LockClient, name: str) -> None:
         self.name = name
         self.held = False
         self.wanted = False

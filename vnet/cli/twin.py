@@ -48,7 +48,7 @@ def planned_twin(document: Document) -> SimPool:
     from vnet.cli.live_pool import running_state  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
     from vnet.sim import SimPool  # noqa: PLC0415
-    from vnet.sim.pool import settled  # noqa: PLC0415
+    from vnet.sim.bindings import settled  # noqa: PLC0415
 
     with connected() as client:
         state, _ = running_state(client)

@@ -13,7 +13,7 @@ def expectations(document: Document, before: PoolState, after: PoolState) -> lis
     if not document.expectations:
         return []
     from vnet.sim import SimPool  # noqa: PLC0415 - a document without expectations need not pay for it
-    from vnet.sim.pool import settled  # noqa: PLC0415
+    from vnet.sim.bindings import settled  # noqa: PLC0415
     from vnet.verify.expectations import check  # noqa: PLC0415
 
     then = check(SimPool.of(settled(after)), document)
@@ -43,7 +43,7 @@ def refuse_broken(expected: list[api.Expected]) -> None:
 
 def reachability(before: PoolState, after: PoolState) -> list[api.Difference]:
     """Who gains and who loses a way to whom, by ping and on each TCP and UDP port."""
-    from vnet.sim.pool import settled  # noqa: PLC0415
+    from vnet.sim.bindings import settled  # noqa: PLC0415
     from vnet.verify.differential_reachability import differences  # noqa: PLC0415
 
     return [

@@ -194,7 +194,7 @@ def _show_repair(lab: Lab, say: Say) -> bool:
     if chosen is None:
         return True
     guest, vif, sender, _ = chosen
-    host = sender.host or lab.where(sender.vm or "")
+    host = sender.host or lab.location(sender.vm or "")
     if host is None:
         return True
     say(f"Somebody breaks {host} by hand")

@@ -135,7 +135,7 @@ class LabGuests(LabHosts):
         Without it a switch floods what is sent to them, and a balance-slb bond then hands it on once per member.
         """
         for vm in vms:
-            self.run(vm, self.where(vm), announce=True)
+            self.run(vm, self.location(vm), announce=True)
 
     def wait_ready(self, *vms: str, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait until every VIF of these VMs (all that run, if none is named) is ready where its guest runs, and
@@ -164,28 +164,18 @@ class LabGuests(LabHosts):
             ) from None
         self.daemons.settle(timeout_s)
 
-    def where(self, vm: str) -> str | None:
+    def location(self, vm: str) -> str | None:
         """The host on which the guest runs."""
         vifs = self.wires.call("status")["vifs"]
         return next((vifs[vif.id]["host"] for vif in self.spec.guest(vm).vifs if vif.id in vifs), None)
 
     def move(self, vm: str, host: str, announce: bool = True) -> None:
         """Move a running VM with nobody's help: plug it there, let the guest run there, unplug it here."""
-        source = self.where(vm)
+        source = self.location(vm)
         self.plug(vm, host)
         self.run(vm, host, announce)
         if source is not None and source != host:
             self.unplug(vm, source)
-
-    def migrate(self, vm: str, to: str, *, pause_s: float = 0.0, announce: bool = True) -> None:
-        """Migrate a running VM as a toolstack does, with the controller: prepare, plug, switch over, finish, unplug.
-
-        The switch-over is one instant; with `pause_s` the guest stands still that long before, and the destination keeps what
-        arrives meanwhile. Without `announce` the guest says nothing and the controller activates it. Raises ClientError, LabError.
-        """
-        from vnet.lab.toolstack import migrate  # noqa: PLC0415 - loads an HTTP library
-
-        migrate(self, vm, to, pause_s=pause_s, announce=announce)
 
     def stop(self, vm: str) -> None:
         """Unplug the VM from every host."""

@@ -101,6 +101,16 @@ class Lab(LabPackets):
         """Join a lab that is up. Raises NoSuchLab."""
         return cls(Spec.read(name))
 
+    def migrate(self, vm: str, to: str, *, pause_s: float = 0.0, announce: bool = True) -> None:
+        """Migrate a running VM as a toolstack does, with the controller: prepare, plug, switch over, finish, unplug.
+
+        The switch-over is one instant; with `pause_s` the guest stands still that long before, and the destination keeps what
+        arrives meanwhile. Without `announce` the guest says nothing and the controller activates it. Raises ClientError, LabError.
+        """
+        from vnet.lab.toolstack import migrate  # noqa: PLC0415 - loads an HTTP library
+
+        migrate(self, vm, to, pause_s=pause_s, announce=announce)
+
     def down(self) -> None:
         """Remove the lab: its processes, namespaces, devices and files. Safe to repeat, and after a crash of anything."""
         with ignoring_interrupts():

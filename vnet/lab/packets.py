@@ -86,13 +86,13 @@ class LabPackets(LabGuests):
         waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
         return min(MAX_SETTLE_S, SETTLE_S * max(1.0, waiting))
 
-    def receiver(self, who: str) -> str:
-        """What reports call a receiver that the wires know as `who`: a VIF whose VM was removed meanwhile by its id."""
-        station = {self._station_port(station): station for station in self.stations}.get(who)
+    def receiver(self, wire: str) -> str:
+        """The name in reports of the receiver at a wire; the id of a VIF whose VM was removed."""
+        station = {self._station_port(station): station for station in self.stations}.get(wire)
         if station is not None:
             return station.name
-        known = (vif for guest in self.spec.guests for vif in guest.vifs if vif.id == who)
-        return next(map(self.label, known), who)
+        known = (vif for guest in self.spec.guests for vif in guest.vifs if vif.id == wire)
+        return next(map(self.label, known), wire)
 
     def _station_port(self, station: Station) -> str:
         return _station_port(station, sorted(netns.switch_ports(self.spec)))

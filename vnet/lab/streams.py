@@ -15,13 +15,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from vnet.lab.numbered import STREAM_MAGIC, STREAM_TAIL
-
-if TYPE_CHECKING:
-    from vnet.lab.packets import LabPackets
-    from vnet.objects import Vif
+from vnet.lab.packet_bridge_client import WiresClient
+from vnet.objects import Vif
 
 UDP_PORT = 9  # discard
 EXPERIMENTAL = 0x88B5  # IEEE 802: local experimental ethertype
@@ -75,10 +73,21 @@ def received(sent: tuple[int, ...], seqs: array[int], times: array[int]) -> Rece
     )
 
 
+class StreamLab(Protocol):
+    """The part of a lab that its streams use."""
+
+    @property
+    def wires(self) -> WiresClient: ...
+
+    def settled_after_s(self) -> float: ...
+
+    def receiver(self, wire: str) -> str: ...
+
+
 class RunningStream:
     """A stream that runs until `stop`; a context manager that stops at its end."""
 
-    def __init__(self, lab: LabPackets, source: str, packet: Any, period_ms: float) -> None:
+    def __init__(self, lab: StreamLab, source: str, packet: Any, period_ms: float) -> None:
         self._lab = lab
         self._number = next(_numbers) & 0xFFFFFFFF
         self._report: StreamReport | None = None

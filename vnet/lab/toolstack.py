@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from vnet.client import Client, Unit
 from vnet.client.local import LocalAgent
 from vnet.lab.daemons import READY_TIMEOUT_S
 from vnet.lab.errors import LabError
-
-if TYPE_CHECKING:
-    from vnet.lab.guests import LabGuests
+from vnet.lab.guests import LabGuests
 
 POLL_S = 0.005
 
 
 def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool) -> None:
     """Migrate a running VM. Raises ClientError where the controller refuses, LabError where a step takes too long."""
-    unit, source = Unit.of_vm(vm), lab.where(vm)
+    unit, source = Unit.of_vm(vm), lab.location(vm)
     with Client(f"unix:{lab.daemons.controller_socket}") as client:
         client.prepare(unit, to)
         lab.plug(vm, to)

@@ -12,13 +12,15 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ovsctl.datapath import Passed
 from vnet.objects import Protocol
 from vnet.probe.trace_comparison import Answer, Ask, Asked, LiveHop, Question
 from vnet.sim.conversation import Party, name_of, plan, reaches, talk_of
 from vnet.sim.deliveries import Deliveries, Station
 from vnet.sim.errors import NotPlugged
+from vnet.sim.fabric import Arrival
 from vnet.sim.packets import CLIENT_PORT, Part
-from vnet.sim.pool import Arrival, SimPool
+from vnet.sim.pool import SimPool
 from vnet.sim.trace import HOPS_MAX
 
 __all__ = [
@@ -274,7 +276,8 @@ def _follow(
         if not waiting:
             break
         arrival, by_twin, by_real, sender = waiting.popleft()
-        notes, emitted = arrival.switch.trace(arrival.frame, arrival.port, arrival.tunnel)
+        notes: list[Passed] = []
+        emitted = pool.forward(arrival, notes)
         ways = [(one, by_twin, by_real) for one in emitted]
         host = pool.host_of(arrival.switch)
         if host is not None and by_real:

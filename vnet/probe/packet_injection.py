@@ -219,7 +219,7 @@ class _Script:
 
     def _lost(self, leg: LiveLeg, came: set[str], target: str | None) -> str:
         """Where a packet that did not come to a VIF ended: on the way to that one's host, or to the first that never got it."""
-        home = self._pool.where(self._pool.vif(target)) if target else None
+        home = self._pool.runs_on(self._pool.vif(target)) if target else None
         for hop in sorted(leg.hops, key=lambda hop: hop.host != home):
             if hop.host not in came and hop.sender in came:
                 return f"{hop.sender} sent it to {hop.host}, which never got it"

@@ -12,13 +12,12 @@ from difflib import SequenceMatcher
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from ovsctl.datapath.switch import Emitted
-from ovsctl.datapath.xlate import Passed, Tunnel
+from ovsctl.datapath import Emitted, Passed, Tunnel
 from vnet.compile import Source, Table
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.probe.ofproto_trace_parser import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
+from vnet.sim.fabric import Arrival, Fabric
 from vnet.sim.host import SimHost
-from vnet.sim.pool import Arrival, SimPool
 from vnet.sim.trace import describe
 
 OUR_COOKIES = 0x766E
@@ -96,7 +95,7 @@ class Asked:
     answer: Answer
 
     def __init__(
-        self, pool: SimPool, host: SimHost, arrival: Arrival, notes: list[Passed], emitted: list[Emitted], sender: str
+        self, pool: Fabric, host: SimHost, arrival: Arrival, notes: list[Passed], emitted: list[Emitted], sender: str
     ) -> None:
         self.pool, self.host, self.arrival, self.emitted = pool, host, arrival, emitted
         self.twin = [

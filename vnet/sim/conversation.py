@@ -12,8 +12,8 @@ from ipaddress import ip_address
 from vnet.objects import Protocol, Vif
 from vnet.sim.deliveries import Station
 from vnet.sim.errors import NotPlugged
+from vnet.sim.fabric import Fabric
 from vnet.sim.packets import CLIENT_PORT, End, Part, Talk, resolve
-from vnet.sim.pool import SimPool
 from vnet.sim.trace import Leg, Trace, follow
 
 OUTSIDE_MAC = "02:76:6e:65:74:01"
@@ -42,7 +42,7 @@ class Party:
         return next(a for a in self.addresses if ip_address(a).version == version)
 
 
-def party(pool: SimPool, vif: Vif) -> Party:
+def party(pool: Fabric, vif: Vif) -> Party:
     """A VIF as an end. One without addresses has one of nobody's, which a guest could have set itself."""
     return Party(pool.label(vif), pool.label(vif), vif.mac, vif.addresses or _stand_in(vif))
 
@@ -53,7 +53,7 @@ def _stand_in(vif: Vif) -> tuple[str, ...]:
     return v4, f"2001:db8::{low:x}"
 
 
-def outside(pool: SimPool, vif: Vif) -> Party | None:
+def outside(pool: Fabric, vif: Vif) -> Party | None:
     """An outside station where this VIF's network meets the physical one; None where it does not."""
     network = pool.state.networks.get(vif.network)
     if network is None or network.uplink not in pool.physical:
@@ -103,7 +103,7 @@ def name_of(protocol: Protocol, port: int) -> str:
     return f"{protocol.value} {port}" if port else "ping"
 
 
-def reaches(pool: SimPool, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> bool:
+def reaches(pool: Fabric, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> bool:
     """Whether a whole conversation works."""
     packets = plan(source, target, protocol, port)
     try:
@@ -114,7 +114,7 @@ def reaches(pool: SimPool, source: Party, target: Party, protocol: Protocol = Pr
         return False
 
 
-def trace(pool: SimPool, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> Trace:
+def trace(pool: Fabric, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> Trace:
     """Every packet of a conversation, to the first that does not arrive. Raises NotPlugged."""
     what = name_of(protocol, port)
     title = f"{source.name} to {target.name}, {what}"

@@ -14,7 +14,7 @@ _ETHERNET = 1  # LINKTYPE_ETHERNET
 _END, _IF_NAME, _EPB_FLAGS = 0, 2, 2
 
 
-class Direction(IntEnum):
+class CaptureDirection(IntEnum):
     """As in a packet's flags: into the port from its far end, or out of it."""
 
     IN = 1
@@ -29,7 +29,7 @@ class PcapngWriter:
         self._interfaces: dict[str, int] = {}
         self._block(_SECTION, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
 
-    def write(self, interface: str, frame: bytes, direction: Direction, at_us: int) -> None:
+    def write(self, interface: str, frame: bytes, direction: CaptureDirection, at_us: int) -> None:
         """Add a frame. at_us: microseconds since 1970."""
         number = self._interfaces.get(interface)
         if number is None:

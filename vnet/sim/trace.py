@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from ovsctl.datapath.xlate import Passed, Tunnel
+from ovsctl.datapath import Passed, Tunnel
 from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Category, Source, Table
 from vnet.compile.pipeline import REG_VERDICT
 from vnet.compile.security import DEFAULT, rule_cookie
 from vnet.objects import Rule
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
+from vnet.sim.fabric import Arrival, Fabric
 from vnet.sim.host import SimHost
-from vnet.sim.pool import Arrival, SimPool
 
 if TYPE_CHECKING:
     from vnet.topology import Document, Place
@@ -113,13 +113,13 @@ def _hop_dict(hop: Hop) -> dict[str, Any]:
     return {"switch": hop.switch, "in": hop.came_in, "frame": hop.frame.hex(), "steps": steps, "sent": list(hop.sent)}
 
 
-def trace_packet(pool: SimPool, source: str | Station, frame: bytes, title: str = "") -> Leg:
+def trace_packet(pool: Fabric, source: str | Station, frame: bytes, title: str = "") -> Leg:
     """A frame's way from a VIF or a station. Raises what `SimPool.send` raises."""
     with pool.undone():
         return follow(pool, source, frame, title)
 
 
-def follow(pool: SimPool, source: str | Station, frame: bytes, title: str = "", aside: bool = False) -> Leg:
+def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", aside: bool = False) -> Leg:
     """The same, and switches keep what they learn."""
     waiting = deque((pool.entrance(source, frame),))
     hops: list[Hop] = []
@@ -127,7 +127,8 @@ def follow(pool: SimPool, source: str | Station, frame: bytes, title: str = "", 
     lost: list[Loss] = []
     while waiting and len(hops) < HOPS_MAX:
         arrival = waiting.popleft()
-        notes, emitted = arrival.switch.trace(arrival.frame, arrival.port, arrival.tunnel)
+        notes: list[Passed] = []
+        emitted = pool.forward(arrival, notes)
         sent = []
         for one in emitted:
             following, got = pool.follow(arrival, one)
@@ -143,7 +144,7 @@ def follow(pool: SimPool, source: str | Station, frame: bytes, title: str = "", 
 
 
 def _sent(
-    pool: SimPool, arrival: Arrival, port: int, tunnel: Tunnel | None, following: Arrival | None, got: Deliveries
+    pool: Fabric, arrival: Arrival, port: int, tunnel: Tunnel | None, following: Arrival | None, got: Deliveries
 ) -> str:
     name = arrival.switch.port_name(port)
     if tunnel is not None:
@@ -158,7 +159,7 @@ def _sent(
     return f"{name}: nobody receives there"
 
 
-def _steps(pool: SimPool, arrival: Arrival, notes: list[Passed]) -> Iterator[Step]:
+def _steps(pool: Fabric, arrival: Arrival, notes: list[Passed]) -> Iterator[Step]:
     host = pool.host_of(arrival.switch)
     at = 0
     while at < len(notes):
@@ -176,7 +177,7 @@ def _steps(pool: SimPool, arrival: Arrival, notes: list[Passed]) -> Iterator[Ste
             yield _step(pool, host, note, said)
 
 
-def _step(pool: SimPool, host: SimHost, note: Passed, said: list[str]) -> Step:
+def _step(pool: Fabric, host: SimHost, note: Passed, said: list[str]) -> Step:
     number = note.table or 0
     known = Table(number) if number in Table._value2member_map_ else None
     name, does = (known.name, PIPELINE[known].does) if known is not None else (f"table {number}", "")
@@ -203,7 +204,7 @@ _WHAT = {
 }
 
 
-def describe(pool: SimPool, source: Source | None, mark: int = 0) -> str:
+def describe(pool: Fabric, source: Source | None, mark: int = 0) -> str:
     """What flows of a source come from, for people. None is what the switch learned itself. mark: the flow's cookie."""
     if source is None:
         return "learned by the switch from an announcement"
@@ -215,7 +216,7 @@ def describe(pool: SimPool, source: Source | None, mark: int = 0) -> str:
     return _WHAT[source.category].format(name) + (f", rule {rule.name}" if rule is not None else "")
 
 
-def rule_of(pool: SimPool, source: Source, mark: int) -> Rule | None:
+def rule_of(pool: Fabric, source: Source, mark: int) -> Rule | None:
     """The rule that a flow of a security group comes from, by the flow's cookie; None for what the group says by default."""
     group = pool.state.groups.get(source.name) if source.category is Category.GROUP else None
     if group is None:
@@ -223,7 +224,7 @@ def rule_of(pool: SimPool, source: Source, mark: int) -> Rule | None:
     return next((rule for rule in group.rules if rule_cookie(group, rule) == mark), None)
 
 
-def place_of(document: Document | None, pool: SimPool, source: Source | None, mark: int = 0) -> str:
+def place_of(document: Document | None, pool: Fabric, source: Source | None, mark: int = 0) -> str:
     """Where what a flow is about stands in the document, as file:line:column; "" where it does not."""
     if document is None or source is None or document.source is None:
         return ""

@@ -250,7 +250,7 @@ def _by_host(row: _Row, column: _Row) -> Iterator[tuple[tuple[str, ...], tuple[s
 
 def _host(kinds: Kinds, vif: str) -> str | None:
     row = kinds.pool.state.vifs.get(vif)
-    return kinds.pool.where(row) if row is not None else None
+    return kinds.pool.runs_on(row) if row is not None else None
 
 
 def _flat(parts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

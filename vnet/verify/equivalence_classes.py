@@ -92,7 +92,7 @@ class Kinds:
         self._facts = _Facts(pool, self._answers)
         found: dict[_Key, dict[str, list[Vif]]] = {}
         for vif in sorted(pool.state.vifs.values(), key=pool.label):
-            found.setdefault(self._facts.key(vif), {}).setdefault(pool.where(vif) or "", []).append(vif)
+            found.setdefault(self._facts.key(vif), {}).setdefault(pool.runs_on(vif) or "", []).append(vif)
         domain_of = self._facts.domain_of
         self.all = [Kind(key.network, domain_of.get(key.network), *key[1:], hosts) for key, hosts in found.items()]
         self.of = {vif.id: kind for kind in self.all for vif in kind.vifs()}
@@ -132,7 +132,7 @@ class Kinds:
         return found
 
     def relation(self, source: Vif, target: Vif) -> Relation:
-        a, b = self.pool.where(source), self.pool.where(target)
+        a, b = self.pool.runs_on(source), self.pool.runs_on(target)
         moves = self._facts.moves(source) or self._facts.moves(target)
         return Relation((a, b) if moves else a == b, source.network == target.network)
 
@@ -178,7 +178,7 @@ class Kinds:
     @contextmanager
     def _nothing_tracked(self, *vifs: Vif) -> Iterator[None]:
         """While no connection is known on these VIFs' hosts: the answer must not depend on what was asked before."""
-        switches = {self.pool.hosts[host].bridge for vif in vifs if (host := self.pool.where(vif)) in self.pool.hosts}
+        switches = {self.pool.hosts[host].bridge for vif in vifs if (host := self.pool.runs_on(vif)) in self.pool.hosts}
         kept = [(switch, switch.tracker) for switch in switches]
         for switch in switches:
             switch.tracker = Tracker()
@@ -218,7 +218,7 @@ class _Facts:
         """What makes a VIF what it is to others, but for its name, its addresses, and the names of its network and host."""
         where = self._located.get(vif.id, Location())
         families = (any(":" not in a for a in vif.addresses), any(":" in a for a in vif.addresses))
-        runs = self.pool.where(vif)
+        runs = self.pool.runs_on(vif)
         current = where.current
         bound = current is not None and (
             current.unlocked, current.host == runs, current.moved, current.groups, current.addresses == vif.addresses

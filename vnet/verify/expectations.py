@@ -114,7 +114,7 @@ def _units(pool: SimPool, word: str) -> list[list[Side]]:
         members = [vif for vif in pool.state.vifs.values() if word in vif.groups]
     else:
         return [[pool.vif(word)]]
-    return [[vif] for vif in sorted(members, key=pool.label) if pool.where(vif) is not None]
+    return [[vif] for vif in sorted(members, key=pool.label) if pool.runs_on(vif) is not None]
 
 
 def _works(reach: Reachability, source: Side, target: Side) -> bool:

@@ -64,7 +64,7 @@ class Reachability:
             self._classes = tuple(
                 Class(
                     part[0].network,
-                    tuple(sorted({host for v in part if (host := self.pool.where(v)) is not None})),
+                    tuple(sorted({host for v in part if (host := self.pool.runs_on(v)) is not None})),
                     tuple(map(self.pool.label, part)),
                 )
                 for part in self._members

@@ -1,4 +1,4 @@
-"""A real Open vSwitch bridge on the dummy datapath, driven frame by frame: what the simulator is held against."""
+"""A real Open vSwitch bridge on the dummy datapath, driven frame by frame: the reference for the emulated bridge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovsctl.appctl import call_sync
-from ovsctl.openflow import Flow, Group
+from ovsctl.openflow import Flow, Group, Meter
 from ovsctl.openflow.action_text import format_actions
 from ovsctl.openflow.text import format_flow
 from tests.servers import Vswitchd, run, vswitchd, wait_until
@@ -50,8 +50,15 @@ class RealBridge:
     ports: list[int]
     pcaps: dict[int, Pcap] = field(default_factory=dict)
 
-    def set(self, flows: Iterable[Flow], groups: Iterable[Group] = (), *, keep_connections: bool = False) -> None:
-        """These flows and groups, and no others."""
+    def set(
+        self,
+        flows: Iterable[Flow],
+        groups: Iterable[Group] = (),
+        meters: Iterable[Meter] = (),
+        *,
+        keep_connections: bool = False,
+    ) -> None:
+        """Install these flows, groups and meters, and no others."""
         directory = self.switchd.server.dir
         text = "\n".join([SENTINEL_FLOW, *map(format_flow, flows)])
         (directory / "flows").write_text(text + "\n")
@@ -68,6 +75,9 @@ class RealBridge:
         (directory / "groups").write_text("\n".join(buckets) + "\n")
         self.switchd.ofctl("del-flows", BRIDGE)
         self.switchd.ofctl("del-groups", BRIDGE)
+        self.switchd.ofctl("del-meters", BRIDGE)
+        for meter in meters:
+            self.switchd.ofctl("add-meter", BRIDGE, format_meter(meter))
         self.switchd.ofctl("add-groups", BRIDGE, str(directory / "groups"))
         self.switchd.ofctl("--bundle", "add-flows", BRIDGE, str(directory / "flows"))
         self.appctl("fdb/flush", BRIDGE)
@@ -86,6 +96,15 @@ class RealBridge:
         end = self.pcaps[SENTINEL_PORT]
         wait_until(lambda: SENTINEL in end.new(), "the sentinel")
         return [(number, got) for number in self.ports for got in self.pcaps[number].new()]
+
+
+def format_meter(meter: Meter) -> str:
+    """A meter as ovs-ofctl takes it."""
+    bands = ",".join(
+        f"type=drop,rate={band.rate}" + (f",burst_size={band.burst}" if band.burst else "") for band in meter.bands
+    )
+    unit, burst = "pktps" if meter.packets else "kbps", ",burst" if any(band.burst for band in meter.bands) else ""
+    return f"meter={meter.meter_id},{unit}{burst},stats,bands={bands}"
 
 
 @contextlib.contextmanager

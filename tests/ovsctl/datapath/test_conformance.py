@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from ovsctl.datapath import Port, Switch, UnsupportedFlowError
+from ovsctl.datapath import EmulatedBridge, EmulatedPort, UnsupportedFlowError
 from tests.ovsctl.datapath import generate
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 
@@ -46,8 +46,8 @@ def test_random_flows_and_packets(bridge: RealBridge, seed: int) -> None:
     groups = generate.groups(rng, 2)
     flows = generate.flows(rng, rng.randint(5, 40), 2)
     bridge.set(flows, groups)
-    ports = {**{n: Port(f"p{n}") for n in generate.PORTS}, LOCAL: Port("LOCAL")}
-    switch = Switch(flows, groups=groups, ports=ports)
+    ports = {**{n: EmulatedPort(f"p{n}") for n in generate.PORTS}, LOCAL: EmulatedPort("LOCAL")}
+    switch = EmulatedBridge(flows, groups=groups, ports=ports)
     for _ in range(8):
         frame, port = generate.packet(rng), rng.choice(generate.PORTS)
         real = sorted(bridge.send(port, frame))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ovsctl.datapath import Port, Switch, UnsupportedFlowError
+from ovsctl.datapath import EmulatedBridge, EmulatedPort, UnsupportedFlowError
 from ovsctl.openflow import Ct, Flow, Match, Nat, Output, Resubmit, SetField
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from vnet.objects import Protocol
@@ -40,8 +40,8 @@ def bridge() -> Iterator[RealBridge]:
         yield running
 
 
-def switch(flows: list[Flow]) -> Switch:
-    return Switch(flows, ports={n: Port(f"p{n}") for n in (1, 2, 3)})
+def switch(flows: list[Flow]) -> EmulatedBridge:
+    return EmulatedBridge(flows, ports={n: EmulatedPort(f"p{n}") for n in (1, 2, 3)})
 
 
 def conversation(protocol: Protocol, a: End = A, b: End = B) -> list[tuple[int, bytes]]:

@@ -176,7 +176,7 @@ def test_vm_migrates_as_a_toolstack_drives_it(lab: Lab, how: dict[str, Any]) -> 
             sent = len(stream.so_far().sent)
             wait_until(lambda sent=sent: len(stream.so_far().sent) > sent + 50, "frames at the destination")
         got = stream.report.at("vm3/0")
-        assert lab.where("vm3") == to
+        assert lab.location("vm3") == to
         assert got.duplicated == 0
         assert len(stream.report.sent) - 1 not in got.lost_numbers
         assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]

@@ -149,7 +149,7 @@ def test_guest_moves_between_two_frames(start: Start, driver: Driver) -> None:
     # Every frame went to both hosts, so none is lost; xen2's port had kept those that the guest had got at xen1.
     assert stream.report.at("vm1/0").lost == 0
     assert stream.report.at("vm1/0").duplicated > 0
-    assert lab.where("vm1") == "xen2"
+    assert lab.location("vm1") == "xen2"
     lab.stop("vm1")
     assert "vm1.0" not in ovs.vsctl("list-ports", "br-int").split()
 

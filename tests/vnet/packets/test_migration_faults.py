@@ -194,7 +194,7 @@ async def test_the_controller_may_die_between_any_two_calls(network: str) -> Non
 
         async def another_controller() -> None:
             await asyncio.to_thread(pool.lab.daemons.kill, "controller")
-            pool.reaches(pool.lab.where("moving") or "")
+            pool.reaches(pool.lab.location("moving") or "")
             await asyncio.to_thread(pool.lab.daemons.start_controller)
 
         await toolstack.prepare(B)

@@ -40,14 +40,14 @@ def watched(pool: SimPool, *frames: bytes) -> None:
         host.view.probes = {"a-probe": frames} if frames else {}
         host._compiled = None
         host.bridge.replace_flows(lambda host=host: flat(host.compiled))  # type: ignore[misc]
-        host.bridge.packet_ins.clear()
+        host.bridge.punted.clear()
 
 
 def noted(pool: SimPool, stage: Stage) -> Counter[str]:
     """Who would have got frames, or the hosts that they came to."""
     found: Counter[str] = Counter()
     for host in pool.hosts.values():
-        for told in host.bridge.packet_ins:
+        for told in host.bridge.punted:
             note = read_note(told.action.userdata)
             if note is None or note.stage is not stage:
                 continue
@@ -95,10 +95,10 @@ def test_whoever_would_get_a_frame_is_told_and_nobody_gets_it(
         assert not [item for item in caught_by_guests if item.to in VIFS]
         assert not pool._waiting
         # A switch gives nothing back to the port it came from, and tells the agent all the same: the agent leaves that out.
-        caught, home = noted(pool, Stage.CAUGHT), pool.where(a)
+        caught, home = noted(pool, Stage.CAUGHT), pool.runs_on(a)
         wanted = sum(item.to in VIFS for item in got) + queued
         assert caught.total() in (wanted, wanted + 1)
-        assert caught.total() == wanted or (caught[home or ""] and pool.hosts[home or ""].bridge.packet_ins[0].in_port)
+        assert caught.total() == wanted or (caught[home or ""] and pool.hosts[home or ""].bridge.punted[0].in_port)
         assert noted(pool, Stage.CAME)[home or ""] >= 1
 
 

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from ovsctl.datapath import Port, Switch
+from ovsctl.datapath import EmulatedBridge, EmulatedPort, Passed
 from ovsctl.openflow import Flow
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from tests.vnet.sim.pools import talk, two_hosts
@@ -29,11 +29,11 @@ def pool() -> SimPool:
     return two_hosts()
 
 
-def compiled(pool: SimPool, host: str) -> tuple[list[Flow], Switch]:
+def compiled(pool: SimPool, host: str) -> tuple[list[Flow], EmulatedBridge]:
     """A host's flows, and a switch with them whose tunnels are plain ports."""
     known = pool.hosts[host]
     flows = flat(known.compiled)
-    return flows, Switch(flows, ports={n: Port(port.name) for n, port in known.bridge.ports.items()})
+    return flows, EmulatedBridge(flows, ports={n: EmulatedPort(port.name) for n, port in known.bridge.ports.items()})
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,8 @@ def test_trace_names_the_flows_that_ofproto_trace_names(host_bridge: RealBridge,
             for line in text.splitlines()
             if (found := re.match(r" *(\d+)\. .*priority (\d+)", line))
         ]
-        notes, _ = switch.trace(frame, port)
+        notes: list[Passed] = []
+        switch.receive(frame, port, notes=notes)
         ours = [(note.table, note.flow.priority) for note in notes if note.flow is not None]
         assert ours == theirs, f"{switch.port_name(port)}: {frame.hex()}"
 

@@ -13,8 +13,8 @@ from tests.vnet.sim.pools import two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
 from vnet.objects import Direction, LockingMode, PoolState, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool
+from vnet.sim.bindings import bound, settled
 from vnet.sim.conversation import party, reaches
-from vnet.sim.pool import bound, settled
 from vnet.verify import picture
 from vnet.verify.change_scope import affected
 from vnet.verify.differential_reachability import differences
@@ -33,10 +33,10 @@ def brute(pool: SimPool, protocol: Protocol, port: int) -> dict[tuple[str, str],
 
 def moved(rng: Random, pool: SimPool) -> SimPool:
     """The pool, perhaps with a VM on its way."""
-    vms = [vif.vm for vif in pool.state.vifs.values() if vif.vm and pool.where(vif)]
+    vms = [vif.vm for vif in pool.state.vifs.values() if vif.vm and pool.runs_on(vif)]
     if vms and rng.random() < 0.5:
         vm = rng.choice(vms)
-        others = [host for host in pool.hosts if host != pool.where(pool.vifs_of(vm)[0])]
+        others = [host for host in pool.hosts if host != pool.runs_on(pool.vifs_of(vm)[0])]
         if others:
             pool.prepare(vm, rng.choice(others))
             for step in [pool.switch, pool.activate][: rng.randint(0, 2)]:

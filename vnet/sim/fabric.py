@@ -1,0 +1,406 @@
+"""The hosts of a twin and all that is between them: tunnels, uplink bridges, physical switches, outside stations.
+
+One rule: hosts run the flows that `vnet.compile` makes for them. Modelled is only what Open vSwitch does not do: wires, the
+underlay and its MTU, physical switches, guests' queues.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, FrameError, Passed, Tunnel
+from ovsctl.datapath.flow_extract import VLAN_TYPES, check_frame
+from vnet.compile.view import StateIndex
+from vnet.objects import PoolState, Vif
+from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
+from vnet.sim.bindings import bound, ports_by_host
+from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
+from vnet.sim.errors import Looped, NotPlugged, PacketError, SimError, UnknownName
+from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
+from vnet.sim.pcapng import CaptureDirection, PcapngWriter
+
+if TYPE_CHECKING:
+    from vnet.topology import Document
+
+DEFAULT_UNDERLAY_MTU = 1500
+QUEUE_MAX = 1000  # frames that wait for a guest: the queue of a tap on Linux
+HOPS_MAX = 100_000  # passes through bridges that one send may take
+
+
+class Arrival(NamedTuple):
+    """A frame about to enter a bridge: br-int of a host, one of its uplink bridges, or a physical switch."""
+
+    switch: EmulatedBridge
+    port: int
+    frame: bytes
+    path: Trail
+    tunnel: Tunnel | None = None
+
+
+_Link = Callable[[Emitted, Trail], Arrival | None]
+
+
+class Fabric:
+    """The hosts of a pool, wired together."""
+
+    def __init__(self, state: PoolState) -> None:
+        self.configured = state  # as it was given: without the bindings that were added
+        self.state = bound(state)
+        self.document: Document | None = None
+        self.underlay_mtu = state.pool.underlay_mtu if state.pool else DEFAULT_UNDERLAY_MTU
+        self.hosts = {name: SimHost(name) for name in sorted(state.hosts)}
+        self.physical: dict[str, EmulatedBridge] = {}
+        self.stations: list[Station] = []
+        self.paused: set[str] = set()  # ids of VIFs
+        self.now_us = 0
+        self._sockets: dict[str, dict[str, int]] = {}  # uplink to host to port of the physical switch
+        self._station_at: dict[tuple[str, int], Station] = {}
+        self._runs: dict[str, str] = {}  # VIF id to the host where its guest runs
+        self._waiting: dict[tuple[str, str], deque[tuple[bytes, Trail]]] = {}
+        self._cut: set[str] = set()
+        self._capture: PcapngWriter | None = None
+        self._captured_us = 0
+        self._labels: dict[str, str] = {}
+        self._by_label: dict[str, Vif] = {}
+        self._by_vtep: dict[int, tuple[SimHost, bool]] = {}  # address to its host, and whether it is IPv6
+        self._vtep: dict[str, int] = {}
+        self._index = StateIndex(self.state)
+        self._host_of: dict[EmulatedBridge, SimHost] = {}
+        self._links: dict[EmulatedBridge, _Link] = {}
+        self._items: list[Delivery] = []
+        self._lost: list[Loss] = []
+        for name, vifs in ports_by_host(self.state).items():
+            self.hosts[name].plug_all(vifs)
+        for vif, location in self.state.locations().items():
+            if location.current is not None and vif in self.state.vifs:
+                self._runs[vif] = location.current.host
+        self._program()
+
+    # Configuration
+
+    def update(self, state: PoolState) -> None:
+        """Change the pool to another state. Plugged ports, guests, and what bridges learned stay."""
+        self.configured = state
+        self.state = bound(state)
+        for name in self.hosts.keys() - state.hosts.keys():
+            del self.hosts[name]
+        for name in sorted(state.hosts.keys() - self.hosts.keys()):
+            self.hosts[name] = SimHost(name)
+        for name, vifs in ports_by_host(self.state).items():
+            for vif in vifs:
+                self.hosts[name].plug(vif)
+            for vif in self.hosts[name].ports.keys() - set(vifs):
+                self.hosts[name].unplug(vif)
+        for vif, location in self.state.locations().items():
+            if location.current is not None and vif in self.state.vifs:
+                self._runs.setdefault(vif, location.current.host)
+        self._program()
+
+    def _program(self) -> None:
+        """Install the state on every bridge."""
+        state = self.state
+        self._labels = {vif.id: f"{vif.vm}/{vif.index}" if vif.vm else vif.id for vif in state.vifs.values()}
+        self._by_label = {self._labels[vif.id]: vif for vif in state.vifs.values()}
+        vteps = {h.name: ip_address(h.address) for h in state.hosts.values() if h.address is not None}
+        self._vtep = {name: int(address) for name, address in vteps.items()}
+        self._by_vtep = {int(address): (self.hosts[name], address.version == 6) for name, address in vteps.items()}
+        self._links, self._host_of = {}, {}
+        self._index = StateIndex(state)
+        for host in self.hosts.values():
+            host.program(state, self._index)
+            for switch, uplink in host.switches():
+                if not uplink:
+                    self._host_of[switch] = host
+                self._links[switch] = self._from_uplink(host, uplink) if uplink else self._from_host(host)
+        self._wire()
+
+    def _wire(self) -> None:
+        """A physical switch per uplink name, with a socket for each host and each station."""
+        for uplink in sorted({uplink for host in self.hosts.values() for uplink in host.bonds}):
+            if uplink not in self.physical:
+                self.physical[uplink] = EmulatedBridge((NORMAL_FLOW,), name=f"physical {uplink}")
+                self._sockets[uplink] = {}
+            switch, sockets = self.physical[uplink], self._sockets[uplink]
+            for name, host in self.hosts.items():
+                if uplink in host.bonds and name not in sockets:
+                    sockets[name] = len(switch.ports) + 1
+                    switch.set_port(sockets[name], EmulatedPort(name))
+            self._links[switch] = self._from_physical(uplink)
+
+    @contextmanager
+    def only(self, vifs: Collection[str]) -> Iterator[None]:
+        """Reduce the pool to these VIFs for a while: frames between them do not depend on the others."""
+        whole, index = self.state, self._index
+        bindings = {key: binding for key, binding in whole.bindings.items() if key[0] in vifs}
+        self.state = replace(whole, vifs={vif: whole.vifs[vif] for vif in vifs}, bindings=bindings)
+        hosts = {host for _, host in bindings} & self.hosts.keys()
+        self._index = StateIndex(self.state)
+        try:
+            for host in hosts:
+                self.hosts[host].program(self.state, self._index)
+            yield
+        finally:
+            self.state, self._index = whole, index
+            for host in hosts:
+                self.hosts[host].program(whole, index)
+
+    # Names
+
+    def vif(self, name: str) -> Vif:
+        """A VIF by its id or as 'web1/0'; the VIF of a VM with one by the VM's name. Raises UnknownName with the nearest."""
+        found = self._by_label.get(name) or self.state.vifs.get(name)
+        if found is None:
+            of_vm = self.vifs_of(name)
+            if len(of_vm) == 1:
+                return of_vm[0]
+            raise UnknownName("VIF", name, self._by_label)
+        return found
+
+    def vifs_of(self, vm: str) -> list[Vif]:
+        """The VIFs of a VM, in order; empty for an unknown VM."""
+        return sorted((vif for vif in self.state.vifs.values() if vif.vm == vm), key=lambda vif: vif.index)
+
+    def label(self, vif: Vif) -> str:
+        """The name of a VIF in deliveries: 'web1/0'."""
+        return self._labels[vif.id]
+
+    def host(self, name: str) -> SimHost:
+        """A host by its name. Raises UnknownName."""
+        if name not in self.hosts:
+            raise UnknownName("host", name, self.hosts)
+        return self.hosts[name]
+
+    def runs_on(self, vif: Vif) -> str | None:
+        """The host on which a VIF's guest runs."""
+        return self._runs.get(vif.id)
+
+    def station(self, uplink: str, tag: int | None = None) -> Station:
+        """An outside station on the physical switch of an uplink; on one VLAN if a tag is given."""
+        if uplink not in self.physical:
+            raise UnknownName("uplink", uplink, self.physical)
+        station = Station(uplink if tag is None else f"{uplink}.{tag}", uplink, tag)
+        if station not in self.stations:
+            self.stations.append(station)
+            number = len(self.physical[uplink].ports) + 1
+            self.physical[uplink].set_port(number, EmulatedPort(station.name))
+            self._station_at[uplink, number] = station
+        return station
+
+    def is_cut(self, host: str) -> bool:
+        """Whether a host is cut off from the underlay."""
+        return host in self._cut
+
+    def host_of(self, switch: EmulatedBridge) -> SimHost | None:
+        """The host whose br-int this is; None for any other bridge."""
+        return self._host_of.get(switch)
+
+    def switches(self) -> Iterator[EmulatedBridge]:
+        """Every bridge of the pool, physical switches included."""
+        for host in self.hosts.values():
+            yield from (switch for switch, _ in host.switches())
+        yield from self.physical.values()
+
+    # Frames
+
+    def send(self, source: str | Station, packets: Any, **_: float) -> Deliveries:
+        """Send a packet (scapy or bytes) or several from a VIF ('web1/0') or a station; return all deliveries.
+
+        Takes and ignores the lab's waiting times. Raises PacketError, UnknownName, NotPlugged, and UnsupportedFlowError for
+        a flow that the emulated bridge cannot run.
+        """
+        self._items, self._lost = [], []
+        for frame in frames_of(packets):
+            self._carry(self.entrance(source, frame))
+        return Deliveries(tuple(self._items), tuple(self._lost))
+
+    def entrance(self, source: str | Station, frame: bytes) -> Arrival:
+        """The bridge and port where a frame from a VIF or station enters the pool. Raises PacketError, NotPlugged, SimError."""
+        try:
+            check_frame(frame)
+        except FrameError as error:
+            raise PacketError(str(error)) from error
+        if isinstance(source, Station):
+            number = next(n for (u, n), s in self._station_at.items() if s == source and u == source.uplink)
+            frame = frame if source.tag is None else _tagged(frame, source.tag)
+            return Arrival(self.physical[source.uplink], number, frame, ((), source.name))
+        vif = self.vif(source)
+        name = self._runs.get(vif.id)
+        host = self.hosts.get(name) if name is not None else None
+        if host is None or vif.id not in host.ports:
+            raise NotPlugged(f"VIF {self.label(vif)} is not plugged into any host: give its VM a host, or start it")
+        if vif.id in self.paused:
+            raise SimError(f"VIF {self.label(vif)} is paused: resume its VM first")
+        return Arrival(host.bridge, host.ports[vif.id], frame, ((), self.label(vif)))
+
+    def forward(self, arrival: Arrival, notes: list[Passed] | None = None) -> list[Emitted]:
+        """The frames that a bridge sends for an arrival; a running capture records all of them."""
+        switch = arrival.switch
+        emitted = switch.receive(arrival.frame, arrival.port, arrival.tunnel, self.now_us, notes)
+        if self._capture is not None:
+            self._record(switch, arrival.port, arrival.frame, CaptureDirection.IN)
+            for item in emitted:
+                self._record(switch, item.port, item.frame, CaptureDirection.OUT)
+        return emitted
+
+    def follow(self, arrival: Arrival, emitted: Emitted) -> tuple[Arrival | None, Deliveries]:
+        """The next bridge that an emitted frame enters, or its delivery or loss."""
+        self._items, self._lost = [], []
+        following = self._links[arrival.switch](emitted, arrival.path)
+        return following, Deliveries(tuple(self._items), tuple(self._lost))
+
+    def _carry(self, first: Arrival) -> None:
+        """Forward a frame and its copies until none is on its way."""
+        waiting = deque((first,))
+        hops = 0
+        links = self._links
+        while waiting:
+            arrival = waiting.popleft()
+            hops += 1
+            if hops > HOPS_MAX:
+                raise Looped(f"a frame from {flat(first.path)[0]} went through bridges {HOPS_MAX} times")
+            link = links[arrival.switch]
+            for emitted in self.forward(arrival):
+                following = link(emitted, arrival.path)
+                if following is not None:
+                    waiting.append(following)
+
+    def _record(self, switch: EmulatedBridge, port: int, frame: bytes, direction: CaptureDirection) -> None:
+        if self._capture is not None:
+            self._capture.write(f"{switch.name} {switch.port_name(port)}", frame, direction, self._captured_us)
+            self._captured_us += 1
+
+    def _lose(self, place: str, reason: str, frame: bytes) -> None:
+        self._lost.append(Loss(place, reason, frame))
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Forget at the end everything that bridges learn, and everything that is queued, inside."""
+        kept = [(switch, switch.snapshot()) for switch in self.switches()]
+        waiting = {key: deque(queue, QUEUE_MAX) for key, queue in self._waiting.items()}
+        try:
+            yield
+        finally:
+            self._waiting = waiting
+            for switch, learned in kept:
+                switch.restore(learned)
+
+    # Links: what is connected to the ports of a bridge
+
+    def _from_host(self, host: SimHost) -> _Link:
+        """The far ends of the ports of a host's br-int: guests, other hosts, uplink bridges."""
+
+        def carry(emitted: Emitted, path: Trail) -> Arrival | None:
+            port, frame, _ = emitted
+            vif = host.vif_at.get(port)
+            if vif is not None:
+                self._to_guest(host, vif, port, frame, path)
+                return None
+            name = host.device_at.get(port)
+            if name is None:
+                return None
+            path = (path, f"{host.name} {name}")
+            if name in ENCAPSULATION_OF_DEVICE:
+                return self._through_tunnel(host, name, emitted, path)
+            uplink = name.removeprefix("int-")
+            return Arrival(host.uplinks[uplink], PATCH, frame, path)
+
+        return carry
+
+    def _to_guest(self, host: SimHost, vif: str, port: int, frame: bytes, path: Trail) -> None:
+        label = self._labels[vif]
+        mtu = host.bridge.ports[port].mtu
+        if mtu is not None and _ip_size(frame) > mtu:
+            self._lose(f"{host.name} {label}", f"{_ip_size(frame)} bytes are over the port's MTU of {mtu}", frame)
+        elif self._runs.get(vif) == host.name and vif not in self.paused:
+            self._items.append(Delivery(label, frame, 0.0, (path, label)))
+        else:
+            queue = self._waiting.setdefault((vif, host.name), deque(maxlen=QUEUE_MAX))
+            queue.append((frame, (path, label)))
+
+    def _through_tunnel(self, host: SimHost, device: str, emitted: Emitted, path: Trail) -> Arrival | None:
+        _, frame, tunnel = emitted
+        place, source = f"{host.name} {device}", self._vtep.get(host.name)
+        if tunnel is None or source is None:
+            self._lose(place, "the host has no tunnel endpoint address", frame)
+            return None
+        encapsulation = ENCAPSULATION_OF_DEVICE[device]
+        peer, ipv6 = self._by_vtep.get(tunnel.dst, (None, False))
+        size = len(frame) - 14 + encapsulation.overhead("::" if ipv6 else None)
+        if peer is None or peer is host or ipv6 is not tunnel.ipv6:
+            target = ip_address(tunnel.dst.to_bytes(16 if tunnel.ipv6 else 4, "big"))
+            self._lose(place, f"no other host has the address {target}", frame)
+        elif size > self.underlay_mtu:
+            reason = f"{size} bytes once encapsulated are over the underlay's MTU of {self.underlay_mtu}"
+            self._lose(place, reason, frame)
+        elif host.name in self._cut or peer.name in self._cut:
+            self._lose(place, "the underlay is cut", frame)
+        elif (port := peer.devices.get(device)) is None:
+            self._lose(peer.name, f"the host has no {encapsulation.name} tunnel", frame)
+        else:
+            key = tunnel.key & encapsulation.max_key
+            received = Tunnel(key, source, tunnel.dst, ipv6)
+            return Arrival(peer.bridge, port, frame, (path, f"{peer.name} {device}"), received)
+        return None
+
+    def _from_uplink(self, host: SimHost, uplink: str) -> _Link:
+        """The far ends of the ports of an uplink bridge: br-int, and the physical switch behind the NICs."""
+        bond, device = host.bonds[uplink], f"int-{uplink}"
+
+        def carry(emitted: Emitted, path: Trail) -> Arrival | None:
+            port, frame, _ = emitted
+            if port == PATCH:
+                return Arrival(host.bridge, host.devices[device], frame, (path, f"{host.name} {device}"))
+            nic, mtu = bond.member(frame), bond.uplink.mtu or self.underlay_mtu
+            place = f"{host.name} {nic or uplink}"
+            if nic is None:
+                self._lose(place, "every NIC of the uplink is cut", frame)
+            elif _ip_size(frame) > mtu:
+                self._lose(place, f"{_ip_size(frame)} bytes are over the uplink's MTU of {mtu}", frame)
+            else:
+                return Arrival(self.physical[uplink], self._sockets[uplink][host.name], frame, (path, place))
+            return None
+
+        return carry
+
+    def _from_physical(self, uplink: str) -> _Link:
+        """The far ends of the sockets of a physical switch: hosts and stations."""
+        hosts = {number: name for name, number in self._sockets[uplink].items()}
+
+        def carry(emitted: Emitted, path: Trail) -> Arrival | None:
+            port, frame, _ = emitted
+            station = self._station_at.get((uplink, port))
+            if station is not None:
+                seen = _as_seen(frame, station.tag)
+                if seen is not None:
+                    self._items.append(Delivery(station.name, seen, 0.0, (path, station.name)))
+                return None
+            host = self.hosts.get(hosts.get(port, ""))
+            if host is None or uplink not in host.bonds or not host.bonds[uplink].alive:
+                return None
+            nic = host.bonds[uplink].member(frame)
+            return Arrival(host.uplinks[uplink], NIC, frame, (path, f"{host.name} {nic}"))
+
+        return carry
+
+
+def _tagged(frame: bytes, tag: int) -> bytes:
+    return frame[:12] + b"\x81\0" + tag.to_bytes(2, "big") + frame[12:]
+
+
+def _as_seen(frame: bytes, tag: int | None) -> bytes | None:
+    """The frame as a station on a VLAN sees it; None if it is not on that VLAN."""
+    if tag is None:
+        return frame
+    if frame[12:14] == b"\x81\0" and len(frame) >= 18 and int.from_bytes(frame[14:16], "big") & 0xFFF == tag:
+        return frame[:12] + frame[16:]
+    return None
+
+
+def _ip_size(frame: bytes) -> int:
+    """The bytes that count against an MTU: all behind the Ethernet header and the outermost tag."""
+    return len(frame) - (18 if int.from_bytes(frame[12:14], "big") in VLAN_TYPES else 14)
