@@ -126,8 +126,10 @@ START = Resume(0)
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One thing that happened on the way, for a trace. table and flow: a look-up; `flow` None is a miss. tracked: what the
-    connection tracker said."""
+    """An event on a packet's way, for a trace. table and flow: a look-up; `flow` None is a miss. key: the packet's key in it.
+
+    tracked: the connection state that the tracker gave.
+    """
 
     depth: int
     text: str
@@ -135,6 +137,7 @@ class Passed:
     flow: Flow | None = None
     output: int | None = None
     tracked: str = ""
+    key: int = 0
 
 
 class _Abandoned(Exception):
@@ -265,7 +268,7 @@ class Translation:
             key = self._original_tuple(key)
         flow, seen = self.switch.tables.lookup(table, key)
         self._see(seen & ~at.IN_PORT.mask if in_port is not None else seen)
-        self._note("", table=table, flow=flow)
+        self._note("", table=table, flow=flow, key=key)
         if flow is None:
             return
         deeper = table <= old and self.resubmits >= 0

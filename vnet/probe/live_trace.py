@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ovsctl.datapath import Passed
 from vnet.objects import Protocol
 from vnet.probe.trace_comparison import Answer, Ask, Asked, LiveHop, Question
-from vnet.sim.conversation import Party, name_of, plan, reaches, talk_of
+from vnet.sim.conversation import Party, plan, reaches, talk_of, title_of
 from vnet.sim.deliveries import Deliveries, Station
 from vnet.sim.errors import NotPlugged
 from vnet.sim.fabric import Arrival
@@ -229,8 +229,7 @@ def conversation(
     source_port: int = CLIENT_PORT,
 ) -> Asking:
     """Every packet of a conversation, to the first that does not arrive. Raises NotPlugged."""
-    what = name_of(protocol, port)
-    title = f"{source.name} to {target.name}, {what}"
+    title = title_of(source, target, protocol, port)
     talk = talk_of(source, target, protocol, port, source_port)
     if talk is None:
         return LiveTrace(f"{title}: they have no IP version in common", (), False, False)
@@ -238,11 +237,12 @@ def conversation(
         twin = reaches(pool, source, target, protocol, port)
     reset = talk.frame(Part.RESET) if protocol is Protocol.TCP else b""
     legs: list[LiveLeg] = []
-    for name, sender, receiver, frame in plan(source, target, protocol, port, source_port):
-        ends = sender.where, receiver.where if isinstance(receiver.where, str) else ""
-        leg = yield from _follow(pool, *ends, frame, name, aside=not name.startswith(what))
+    for packet in plan(source, target, protocol, port, source_port):
+        receiver = packet.receiver.endpoint
+        ends = packet.sender.endpoint, receiver if isinstance(receiver, str) else ""
+        leg = yield from _follow(pool, *ends, packet.frame, packet.title, packet.aside)
         legs.append(leg)
-        if receiver.delivery not in leg.real or leg.problems:
+        if packet.receiver.delivery not in leg.real or leg.problems:
             return LiveTrace(title, tuple(legs), False, twin, reset)
     return LiveTrace(title, tuple(legs), True, twin, reset)
 

@@ -17,8 +17,8 @@ from vnet.compile import Source, Table
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.probe.ofproto_trace_parser import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
 from vnet.sim.fabric import Arrival, Fabric
+from vnet.sim.flow_origin import describe
 from vnet.sim.host import SimHost
-from vnet.sim.trace import describe
 
 OUR_COOKIES = 0x766E
 

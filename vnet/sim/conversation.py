@@ -1,13 +1,14 @@
-"""Conversations in a pool: does one end reach the other, and if not, which packet died where.
+"""Conversations in a pool: whether two ends reach each other, and if not, where a packet of theirs ended.
 
-A conversation is what a guest does: ask for the other's MAC, send, be answered. It works if every packet of it arrives at the
-one it is for.
+One rule: a conversation is what a guest does. It asks for the other's MAC, sends, and is answered; it works if every packet of
+it arrives.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from vnet.objects import Protocol, Vif
 from vnet.sim.deliveries import Station
@@ -22,39 +23,56 @@ NOWHERE = ("192.0.2.1", "2001:db8::1")  # documentation addresses (RFC 5737, RFC
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """An end of a conversation in a pool: a VIF or an outside station, what it is called, and its addresses."""
+    """An end of a conversation: a VIF ('web1/0') or an outside station, with its name and addresses."""
 
-    where: str | Station
+    endpoint: str | Station
     name: str
     mac: str
     addresses: tuple[str, ...]
 
     @property
     def delivery(self) -> str:
-        """What deliveries to it are called."""
-        return self.where if isinstance(self.where, str) else self.where.name
+        """Its name in deliveries."""
+        return self.endpoint if isinstance(self.endpoint, str) else self.endpoint.name
 
     @property
     def versions(self) -> frozenset[int]:
+        """The IP versions that it has addresses of."""
         return frozenset(ip_address(address).version for address in self.addresses)
 
     def address(self, version: int) -> str:
+        """Its first address of an IP version."""
         return next(a for a in self.addresses if ip_address(a).version == version)
 
 
+class PlannedPacket(NamedTuple):
+    """A packet of a conversation. aside: it only helps the others, as ARP does."""
+
+    title: str
+    sender: Party
+    receiver: Party
+    frame: bytes
+    aside: bool
+
+
+def party_of(label: str, vif: Vif) -> Party:
+    """A VIF as an end. A VIF without addresses gets unused ones, as its guest could set them."""
+    return Party(label, label, vif.mac, vif.addresses or _unused_addresses(vif))
+
+
 def party(pool: Fabric, vif: Vif) -> Party:
-    """A VIF as an end. One without addresses has one of nobody's, which a guest could have set itself."""
-    return Party(pool.label(vif), pool.label(vif), vif.mac, vif.addresses or _stand_in(vif))
+    """A VIF of a pool as an end."""
+    return party_of(pool.label(vif), vif)
 
 
-def _stand_in(vif: Vif) -> tuple[str, ...]:
+def _unused_addresses(vif: Vif) -> tuple[str, ...]:
     low = int(vif.mac.replace(":", "")[-4:], 16)
     v4 = f"198.18.{low >> 8}.{low & 0xFF}"  # RFC 2544's range for tests between hosts
     return v4, f"2001:db8::{low:x}"
 
 
 def outside(pool: Fabric, vif: Vif) -> Party | None:
-    """An outside station where this VIF's network meets the physical one; None where it does not."""
+    """An outside station on the VIF's network; None if the network has no uplink."""
     network = pool.state.networks.get(vif.network)
     if network is None or network.uplink not in pool.physical:
         return None
@@ -63,7 +81,7 @@ def outside(pool: Fabric, vif: Vif) -> Party | None:
 
 
 def version_of(source: Party, target: Party) -> int | None:
-    """The IP version that two ends talk, None where they have none in common."""
+    """The IP version that two ends use, None if they have none in common."""
     common = source.versions & target.versions
     return min(common) if common else None
 
@@ -79,28 +97,35 @@ def talk_of(source: Party, target: Party, protocol: Protocol, port: int, source_
 
 def plan(
     source: Party, target: Party, protocol: Protocol, port: int, source_port: int = CLIENT_PORT
-) -> list[tuple[str, Party, Party, bytes]]:
-    """The packets of a conversation: what each is, who sends it to whom, and its bytes. Empty without a common IP version."""
+) -> list[PlannedPacket]:
+    """The packets of a conversation. Empty without a common IP version."""
     talk = talk_of(source, target, protocol, port, source_port)
     if talk is None:
         return []
-    what = name_of(protocol, port)
-    asked, told = resolve(talk)
-    kind = "ARP" if ip_address(talk.source.address).version == 4 else "neighbour discovery"
+    service = name_of(protocol, port)
+    request, reply = resolve(talk)
+    resolution = "ARP" if ip_address(talk.source.address).version == 4 else "neighbour discovery"
     packets = [
-        (f"{kind} from {source.name}", source, target, asked),
-        (f"{kind} answer from {target.name}", target, source, told),
-        (f"{what} from {source.name}", source, target, talk.frame(Part.REQUEST)),
-        (f"{what} answer from {target.name}", target, source, talk.frame(Part.ANSWER)),
+        PlannedPacket(f"{resolution} from {source.name}", source, target, request, True),
+        PlannedPacket(f"{resolution} answer from {target.name}", target, source, reply, True),
+        PlannedPacket(f"{service} from {source.name}", source, target, talk.frame(Part.REQUEST), False),
+        PlannedPacket(f"{service} answer from {target.name}", target, source, talk.frame(Part.ANSWER), False),
     ]
     if protocol is Protocol.TCP:
-        packets.append((f"end of the {what} handshake", source, target, talk.frame(Part.CONFIRM)))
+        packets.append(
+            PlannedPacket(f"end of the {service} handshake", source, target, talk.frame(Part.CONFIRM), False)
+        )
     return packets
 
 
 def name_of(protocol: Protocol, port: int) -> str:
-    """What people call a conversation."""
+    """The name of a conversation for people: "tcp 443", "ping"."""
     return f"{protocol.value} {port}" if port else "ping"
+
+
+def title_of(source: Party, target: Party, protocol: Protocol, port: int) -> str:
+    """The title of a trace."""
+    return f"{source.name} to {target.name}, {name_of(protocol, port)}"
 
 
 def reaches(pool: Fabric, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> bool:
@@ -108,24 +133,23 @@ def reaches(pool: Fabric, source: Party, target: Party, protocol: Protocol = Pro
     packets = plan(source, target, protocol, port)
     try:
         return bool(packets) and all(
-            receiver.delivery in pool.send(sender.where, frame).to for _, sender, receiver, frame in packets
+            packet.receiver.delivery in pool.send(packet.sender.endpoint, packet.frame).to for packet in packets
         )
     except NotPlugged:
         return False
 
 
 def trace(pool: Fabric, source: Party, target: Party, protocol: Protocol = Protocol.ICMP, port: int = 0) -> Trace:
-    """Every packet of a conversation, to the first that does not arrive. Raises NotPlugged."""
-    what = name_of(protocol, port)
-    title = f"{source.name} to {target.name}, {what}"
+    """Every packet of a conversation, up to the first that does not arrive. Raises NotPlugged."""
+    title = title_of(source, target, protocol, port)
     packets = plan(source, target, protocol, port)
     if not packets:
         return Trace(f"{title}: they have no IP version in common", (), False)
     legs: list[Leg] = []
     with pool.undone():
-        for name, sender, receiver, frame in packets:
-            leg = follow(pool, sender.where, frame, name, aside=not name.startswith(what))
+        for packet in packets:
+            leg = follow(pool, packet.sender.endpoint, packet.frame, packet.title, packet.aside)
             legs.append(leg)
-            if receiver.delivery not in leg.to:
+            if packet.receiver.delivery not in leg.to:
                 return Trace(title, tuple(legs), False)
     return Trace(title, tuple(legs), True)

@@ -1,7 +1,7 @@
-"""A packet's way through a pool, step by step: what each table decided, which object that came from, and how it ended.
+"""A packet's way through a pool: each table's decision, the origin of its flow, and the end.
 
-One rule: a trace changes nothing. What switches would learn from the packet is forgotten at its end; what the packet itself
-teaches on the way there counts for the way back.
+One rule: a trace changes nothing. Bridges forget at its end all that they learned; within it, the packets of a conversation
+meet what the packets before them taught.
 """
 
 from __future__ import annotations
@@ -10,29 +10,28 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ovsctl.datapath import Passed, Tunnel
+from ovsctl.datapath import Emitted, Passed
 from ovsctl.openflow.text import format_match
-from vnet.compile import PIPELINE, Category, Source, Table
+from vnet.compile import PIPELINE, Table
 from vnet.compile.pipeline import REG_VERDICT
-from vnet.compile.security import DEFAULT, rule_cookie
-from vnet.objects import Rule
+from vnet.compile.security import DEFAULT
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.fabric import Arrival, Fabric
+from vnet.sim.flow_origin import describe, position_of
+from vnet.sim.guard_drop import GUARDS, wrong_fields
 from vnet.sim.host import SimHost
-
-if TYPE_CHECKING:
-    from vnet.topology import Document, Place
 
 HOPS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One look-up in a table, and what its flow did. match: "" and priority -1 where no flow matched.
+class TableStep:
+    """A look-up in a table, and what its flow did. match: "" and priority -1 where no flow matched.
 
-    source: what the flow comes from, as "vif web1/0"; place: where that stands in the document, as file:line:column.
+    source: the flow's origin, as "vif web1/0"; place: its position in the document, as file:line:column; wrong: the fields
+    for which a port's guard dropped the frame.
     """
 
     table: int
@@ -43,23 +42,23 @@ class Step:
     source: str
     place: str
     actions: tuple[str, ...]
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A packet in one switch. came_in: the port; frame: as it came in; sent: what left, as text."""
+    """A packet in one bridge. came_in: the port; frame: as it came in; sent: the frames that left, in words."""
 
     switch: str
     came_in: str
     frame: bytes
-    steps: tuple[Step, ...]
+    steps: tuple[TableStep, ...]
     sent: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One packet's way: there or back. verdict: one line that says what became of it. aside: whether it only helps the
-    packet that was asked about, as ARP does."""
+    """One packet's way, there or back. verdict: its end in one line. aside: the packet only helps another one, as ARP does."""
 
     title: str
     hops: tuple[Hop, ...]
@@ -70,13 +69,13 @@ class Leg:
 
     @property
     def to(self) -> list[str]:
-        """Who got it."""
+        """The receivers, sorted."""
         return sorted(item.to for item in self.deliveries)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Trace:
-    """A question's packets, in order, and whether the whole of it worked."""
+    """The packets of a conversation in order; `reached` is true if all of them arrived."""
 
     title: str
     legs: tuple[Leg, ...]
@@ -102,25 +101,30 @@ class Trace:
     def __str__(self) -> str:
         return self.render()
 
+    def __repr__(self) -> str:
+        """Short, for a failed assertion: the title, and the verdict of the packet that did not arrive."""
+        end = "" if self.reached or not self.legs else f": {self.legs[-1].title}: {self.legs[-1].verdict}"
+        return f"<{self.title}, {'reached' if self.reached else 'NOT reached'}{end}>"
+
     def render(self, full: bool = False) -> str:
-        """For people. Of packets that only help, and did, one line; with `full` every step."""
+        """For people. A packet that only helps, and arrived, takes one line; with `full` every step is shown."""
         return "\n".join(_render(self, full))
 
 
 def _hop_dict(hop: Hop) -> dict[str, Any]:
-    names = ("table", "name", "does", "match", "priority", "source", "place")
+    names = ("table", "name", "does", "match", "priority", "source", "place", "wrong")
     steps = [{name: getattr(step, name) for name in names} | {"actions": list(step.actions)} for step in hop.steps]
     return {"switch": hop.switch, "in": hop.came_in, "frame": hop.frame.hex(), "steps": steps, "sent": list(hop.sent)}
 
 
 def trace_packet(pool: Fabric, source: str | Station, frame: bytes, title: str = "") -> Leg:
-    """A frame's way from a VIF or a station. Raises what `SimPool.send` raises."""
+    """A frame's way from a VIF or a station. Raises as `SimPool.send`."""
     with pool.undone():
         return follow(pool, source, frame, title)
 
 
 def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", aside: bool = False) -> Leg:
-    """The same, and switches keep what they learn."""
+    """As `trace_packet`, but bridges keep what they learn."""
     waiting = deque((pool.entrance(source, frame),))
     hops: list[Hop] = []
     items: list[Delivery] = []
@@ -128,13 +132,12 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
     while waiting and len(hops) < HOPS_MAX:
         arrival = waiting.popleft()
         notes: list[Passed] = []
-        emitted = pool.forward(arrival, notes)
         sent = []
-        for one in emitted:
-            following, got = pool.follow(arrival, one)
-            items += got.items
-            lost += got.lost
-            sent.append(_sent(pool, arrival, one.port, one.tunnel, following, got))
+        for emitted in pool.forward(arrival, notes):
+            following, received = pool.follow(arrival, emitted)
+            items += received.items
+            lost += received.lost
+            sent.append(_sent(arrival, emitted, following, received))
             if following is not None:
                 waiting.append(following)
         steps = tuple(_steps(pool, arrival, notes))
@@ -143,147 +146,92 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
     return Leg(title, tuple(hops), tuple(items), tuple(lost), _verdict(hops, items, lost), aside)
 
 
-def _sent(
-    pool: Fabric, arrival: Arrival, port: int, tunnel: Tunnel | None, following: Arrival | None, got: Deliveries
-) -> str:
-    name = arrival.switch.port_name(port)
+def _sent(arrival: Arrival, emitted: Emitted, following: Arrival | None, received: Deliveries) -> str:
+    name, tunnel = arrival.switch.port_name(emitted.port), emitted.tunnel
     if tunnel is not None:
         target = ip_address(tunnel.dst.to_bytes(16 if tunnel.ipv6 else 4, "big"))
         name += f", encapsulated with key {tunnel.key} to {target}"
-    if got.lost:
-        return f"{name}: lost, {got.lost[0].reason}"
-    if got.items:
-        return f"{name}: delivered to {got.items[0].to}"
+    if received.lost:
+        return f"{name}: lost, {received.lost[0].reason}"
+    if received.items:
+        return f"{name}: delivered to {received.items[0].to}"
     if following is not None:
         return f"{name}: on to {following.switch.name}"
     return f"{name}: nobody receives there"
 
 
-def _steps(pool: Fabric, arrival: Arrival, notes: list[Passed]) -> Iterator[Step]:
+def _steps(pool: Fabric, arrival: Arrival, notes: list[Passed]) -> Iterator[TableStep]:
+    """A step per look-up, with the notes up to the next look-up as its actions."""
     host = pool.host_of(arrival.switch)
     at = 0
     while at < len(notes):
         note = notes[at]
-        said = []
+        actions = []
         at += 1
         while at < len(notes) and notes[at].table is None:
-            said.append(notes[at].text)
+            actions.append(notes[at].text)
             at += 1
         if note.table is None:
-            yield Step(-1, "", "", "", -1, "", "", (note.text, *said))
+            yield TableStep(-1, "", "", "", -1, "", "", (note.text, *actions))
         elif host is None:
-            yield Step(note.table, "NORMAL", "forwards as a learning switch", "", -1, "", "", tuple(said))
+            yield TableStep(note.table, "NORMAL", "forwards as a learning switch", "", -1, "", "", tuple(actions))
         else:
-            yield _step(pool, host, note, said)
+            yield _step(pool, host, arrival, note, note.table, actions)
 
 
-def _step(pool: Fabric, host: SimHost, note: Passed, said: list[str]) -> Step:
-    number = note.table or 0
+def _step(pool: Fabric, host: SimHost, arrival: Arrival, note: Passed, number: int, actions: list[str]) -> TableStep:
     known = Table(number) if number in Table._value2member_map_ else None
     name, does = (known.name, PIPELINE[known].does) if known is not None else (f"table {number}", "")
-    flow = note.flow
+    flow, wrong = note.flow, ""
+    if number in GUARDS and arrival.port in host.vif_at and (flow is None or not flow.actions):
+        wrong = wrong_fields(host.bridge.tables, number, flow, note.key)
     if flow is None:
-        return Step(number, name, does, "", -1, "", "", tuple(said))
+        return TableStep(number, name, does, "", -1, "", "", tuple(actions), wrong)
     source = host.source_of(flow)
-    return Step(
-        number, name, does, format_match(flow.match) or "everything", flow.priority,
-        describe(pool, source, flow.cookie), place_of(pool.document, pool, source, flow.cookie), tuple(said),
-    )  # fmt: skip
-
-
-_WHAT = {
-    Category.BASE: "every network",
-    Category.NETWORK: "network {}",
-    Category.FLOOD: "members of network {}",
-    Category.VIF: "VIF {}",
-    Category.LOOKUP: "location of VIF {}",
-    Category.TRUNK: "trunks on uplink {}",
-    Category.GROUP: "security group {}",
-    Category.PEER: "security groups of VIF {}",
-    Category.PROBE: "probe {}",
-}
-
-
-def describe(pool: Fabric, source: Source | None, mark: int = 0) -> str:
-    """What flows of a source come from, for people. None is what the switch learned itself. mark: the flow's cookie."""
-    if source is None:
-        return "learned by the switch from an announcement"
-    name = source.name
-    vif = pool.state.vifs.get(name)
-    if vif is not None and source.category in (Category.VIF, Category.LOOKUP, Category.PEER):
-        name = pool.label(vif)
-    rule = rule_of(pool, source, mark)
-    return _WHAT[source.category].format(name) + (f", rule {rule.name}" if rule is not None else "")
-
-
-def rule_of(pool: Fabric, source: Source, mark: int) -> Rule | None:
-    """The rule that a flow of a security group comes from, by the flow's cookie; None for what the group says by default."""
-    group = pool.state.groups.get(source.name) if source.category is Category.GROUP else None
-    if group is None:
-        return None
-    return next((rule for rule in group.rules if rule_cookie(group, rule) == mark), None)
-
-
-def place_of(document: Document | None, pool: Fabric, source: Source | None, mark: int = 0) -> str:
-    """Where what a flow is about stands in the document, as file:line:column; "" where it does not."""
-    if document is None or source is None or document.source is None:
-        return ""
-    found: Place | None = None
-    if source.category in (Category.NETWORK, Category.FLOOD):
-        network = document.networks.get(source.name)
-        found = network.at() if network is not None else None
-    elif source.category in (Category.VIF, Category.LOOKUP, Category.PEER):
-        vif = pool.state.vifs.get(source.name)
-        vm = document.vms.get(vif.vm) if vif is not None and vif.vm is not None else None
-        if vif is not None and vm is not None and vif.index < len(vm.vifs):
-            found = vm.vifs[vif.index].at()
-    elif source.category is Category.GROUP:
-        group, rule = document.security_groups.get(source.name), rule_of(pool, source, mark)
-        spec = (
-            next((one for one in group.rules if rule is not None and one.name == rule.name), group) if group else None
-        )
-        found = spec.at() if spec is not None else None
-    elif source.category is Category.TRUNK:
-        uplinks = [host.uplinks[source.name] for host in document.hosts.values() if source.name in host.uplinks]
-        found = uplinks[0].at() if uplinks else None
-    return f"{document.source.filename}:{found.line}:{found.column}" if found is not None else ""
+    origin, position = describe(pool, source, flow.cookie), position_of(pool, source, flow.cookie)
+    match = format_match(flow.match) or "everything"
+    return TableStep(number, name, does, match, flow.priority, origin, position, tuple(actions), wrong)
 
 
 def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
     if len(hops) >= HOPS_MAX:
         return f"still on its way after {HOPS_MAX} switches: there is a loop"
-    said = []
+    ends = []
     if items:
-        said.append("delivered to " + ", ".join(sorted(item.to for item in items)))
-    said += [f"lost at {loss.where}: {loss.reason}" for loss in lost]
-    if said:
-        return "; ".join(said)
+        ends.append("delivered to " + ", ".join(sorted(item.to for item in items)))
+    ends += [f"lost at {loss.where}: {loss.reason}" for loss in lost]
+    if ends:
+        return "; ".join(ends)
     for hop in reversed(hops):
         if not hop.sent and hop.steps:
-            return f"dropped by {hop.switch} in {_why(hop.steps[-1], hop.steps)}"
+            return f"dropped by {hop.switch} in {_cause(hop.steps[-1], hop.steps)}"
     return "delivered to nobody"
 
 
-def _why(step: Step, steps: Sequence[Step]) -> str:
+def _cause(step: TableStep, steps: Sequence[TableStep]) -> str:
+    if dropped := next((text for text in step.actions if text.startswith("dropped by meter")), ""):
+        return f"{step.name}: {dropped} of {_origin(step)}"
+    if step.wrong:
+        return f"{step.name}: {step.wrong}"
     if step.priority < 0:
         return f"{step.name}: no flow for it ({step.does})"
-    if said := list(_against(step, steps)):
-        return f"{step.name}: {' and '.join(said)} ({step.does})"
-    return f"{step.name} by priority {step.priority} {step.match} of {_at(step)} ({step.does})"
+    if rules := list(_dropping_rules(step, steps)):
+        return f"{step.name}: {' and '.join(rules)} ({step.does})"
+    return f"{step.name} by priority {step.priority} {step.match} of {_origin(step)} ({step.does})"
 
 
-def _against(verdict: Step, steps: Sequence[Step]) -> Iterator[str]:
-    """The rules that a verdict of security groups follows from: those that set the bit it was reached by."""
+def _dropping_rules(verdict: TableStep, steps: Sequence[TableStep]) -> Iterator[str]:
+    """The rules behind a verdict of security groups: those that set the bit which the verdict's flow matches."""
     bit = next((part for part in verdict.match.split(",") if part.startswith(f"{REG_VERDICT}=")), None)
     if bit is None:
         return
     for step in steps:
         if step.table in (Table.EGRESS_RULES, Table.INGRESS_RULES) and bit.replace("=", " = ") in step.actions:
-            how = "drops by default" if step.priority == DEFAULT else "drops"
-            yield f"{_at(step)} {how}"
+            verb = "drops by default" if step.priority == DEFAULT else "drops"
+            yield f"{_origin(step)} {verb}"
 
 
-def _at(step: Step) -> str:
+def _origin(step: TableStep) -> str:
     return f"{step.source} at {step.place}" if step.place else step.source
 
 
@@ -303,14 +251,16 @@ def _render(trace: Trace, full: bool) -> Iterator[str]:
                 yield "      => dropped"
 
 
-def _render_step(step: Step) -> Iterator[str]:
+def _render_step(step: TableStep) -> Iterator[str]:
     if step.table >= 0:
         if step.priority >= 0:
-            where = f"  [{step.place}]" if step.place else ""
-            yield f"    {step.table:>3} {step.name:<15} priority {step.priority}, {step.match}: {step.source}{where}"
+            position = f"  [{step.place}]" if step.place else ""
+            yield f"    {step.table:>3} {step.name:<15} priority {step.priority}, {step.match}: {step.source}{position}"
         elif step.name == "NORMAL":
             yield f"        {'NORMAL':<15} {step.does}"
         else:
             yield f"    {step.table:>3} {step.name:<15} no flow matches"
+    if step.wrong:
+        yield f"                  {step.wrong}"
     for action in step.actions:
         yield f"                  {action}"

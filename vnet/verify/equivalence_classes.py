@@ -169,8 +169,8 @@ class Kinds:
         try:
             with self._nothing_tracked(source, target):
                 return all(
-                    receiver.delivery in self.pool.send(sender.where, frame).to
-                    for _, sender, receiver, frame in plan(a, b, protocol, port)
+                    packet.receiver.delivery in self.pool.send(packet.sender.endpoint, packet.frame).to
+                    for packet in plan(a, b, protocol, port)
                 )
         except (NotPlugged, SimError):
             return False

@@ -135,8 +135,8 @@ def conversation(pool: SimPool, rng: Random) -> list[tuple[int, bytes]]:
     if rng.random() < 0.3:
         rng.shuffle(packets)
     sent = []
-    for _, sender, _, frame in packets:
-        vif = pool.vif(str(sender.where))
+    for _, sender, _, frame, _ in packets:
+        vif = pool.vif(str(sender.endpoint))
         network = pool.state.networks[vif.network]
         if vif.id in host.ports:
             sent.append((host.ports[vif.id], frame))

@@ -1,0 +1,74 @@
+"""The origin of a compiled flow, for people: its source, its rule, and the position of both in the document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vnet.compile import Category, Source
+from vnet.compile.security import rule_cookie
+from vnet.objects import Rule
+from vnet.sim.fabric import Fabric
+
+if TYPE_CHECKING:
+    from vnet.topology import Document, Place
+
+_ORIGIN = {
+    Category.BASE: "every network",
+    Category.NETWORK: "network {}",
+    Category.FLOOD: "members of network {}",
+    Category.VIF: "VIF {}",
+    Category.LOOKUP: "location of VIF {}",
+    Category.TRUNK: "trunks on uplink {}",
+    Category.GROUP: "security group {}",
+    Category.PEER: "security groups of VIF {}",
+    Category.PROBE: "probe {}",
+}
+_OF_A_VIF = (Category.VIF, Category.LOOKUP, Category.PEER)
+
+
+def describe(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
+    """The origin of a flow in words. A flow without a source was learned by the bridge. cookie: the flow's."""
+    if source is None:
+        return "learned by the switch from an announcement"
+    name = source.name
+    vif = pool.state.vifs.get(name)
+    if vif is not None and source.category in _OF_A_VIF:
+        name = pool.label(vif)
+    rule = rule_of(pool, source, cookie)
+    return _ORIGIN[source.category].format(name) + (f", rule {rule.name}" if rule is not None else "")
+
+
+def rule_of(pool: Fabric, source: Source, cookie: int) -> Rule | None:
+    """The rule of a security group with a flow's cookie; None for the group's default."""
+    group = pool.state.groups.get(source.name) if source.category is Category.GROUP else None
+    if group is None:
+        return None
+    return next((rule for rule in group.rules if rule_cookie(group, rule) == cookie), None)
+
+
+def position_of(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
+    """The position of a flow's origin in the pool's document, as file:line:column; "" without one."""
+    document = pool.document
+    if document is None or source is None or document.source is None:
+        return ""
+    found = _place(document, pool, source, cookie)
+    return f"{document.source.filename}:{found.line}:{found.column}" if found is not None else ""
+
+
+def _place(document: Document, pool: Fabric, source: Source, cookie: int) -> Place | None:
+    if source.category in (Category.NETWORK, Category.FLOOD):
+        network = document.networks.get(source.name)
+        return network.at() if network is not None else None
+    if source.category in _OF_A_VIF:
+        vif = pool.state.vifs.get(source.name)
+        vm = document.vms.get(vif.vm) if vif is not None and vif.vm is not None else None
+        return vm.vifs[vif.index].at() if vif is not None and vm is not None and vif.index < len(vm.vifs) else None
+    if source.category is Category.GROUP:
+        group, rule = document.security_groups.get(source.name), rule_of(pool, source, cookie)
+        if group is None or rule is None:
+            return group.at() if group is not None else None
+        return next((spec for spec in group.rules if spec.name == rule.name), group).at()
+    if source.category is Category.TRUNK:
+        uplinks = [host.uplinks[source.name] for host in document.hosts.values() if source.name in host.uplinks]
+        return uplinks[0].at() if uplinks else None
+    return None
