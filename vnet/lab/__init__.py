@@ -7,7 +7,7 @@ from vnet.lab.errors import (
     LabExists,
     LabUnsupported,
     NoSuchLab,
-    UnknownName,
+    NotInLab,
     WiresError,
 )
 from vnet.lab.lab import Lab, remove
@@ -24,11 +24,11 @@ __all__ = [
     "LabExists",
     "LabUnsupported",
     "NoSuchLab",
+    "NotInLab",
     "Received",
     "RunningStream",
     "Station",
     "StreamReport",
-    "UnknownName",
     "WiresError",
     "labs",
     "remove",

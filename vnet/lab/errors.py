@@ -1,10 +1,15 @@
-"""What goes wrong in a lab. One tree; each message says what to do."""
+"""The error tree of the lab. Each message says what to do.
+
+The errors that tests may meet on the simulator too are of its classes as well, so that one test runs on either.
+"""
 
 from __future__ import annotations
 
+from vnet.sim.errors import GuestPaused, NotPlugged, UnknownName
+
 
 class LabError(Exception):
-    """A lab could not do what was asked."""
+    """Base of what a lab raises on purpose."""
 
 
 class LabUnsupported(LabError):
@@ -19,15 +24,20 @@ class NoSuchLab(LabError):
     """No lab of this name is up here."""
 
 
-class UnknownName(LabError):
+class NotInLab(LabError, UnknownName):
     """No host, VM, VIF or uplink of this name is in the lab."""
 
-    def __init__(self, kind: str, name: str, known: list[str]) -> None:
-        super().__init__(f"no {kind} {name!r} in this lab; there are: {', '.join(sorted(known)) or 'none'}")
+
+class NotPluggedInLab(LabError, NotPlugged):
+    """The VIF has no port on the host where its guest should run."""
+
+
+class GuestPausedInLab(LabError, GuestPaused):
+    """The VIF's guest is paused, so it cannot send."""
 
 
 class CommandFailed(LabError):
-    """A program the lab runs ended with an error: its arguments and what it said."""
+    """A program of the lab failed; the message has its arguments and its output."""
 
 
 class WiresError(LabError):

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from vnet.lab.deliveries import Deliveries
-from vnet.lab.errors import UnknownName
+from vnet.lab.errors import NotInLab
 from vnet.lab.lab import Lab
 from vnet.lab.matrix import running_vifs
 from vnet.lab.netns import switch_ports
@@ -86,12 +86,12 @@ def _from_outside(lab: Lab, expectation: Expectation, to: Vif) -> bytes:
 
 
 def endpoint(lab: Lab, name: str) -> list[Vif]:
-    """The VIFs that run behind an endpoint: a VIF, a VM, a network, or a security group. Raises UnknownName."""
+    """The VIFs that run behind an endpoint: a VIF, a VM, a network, or a security group. Raises NotInLab."""
     vifs = running_vifs(lab)
     chosen = [vif for vif in vifs if name in (vif.id, lab.label(vif), vif.vm, vif.network, *vif.groups)]
     known = {vif.network for vif in vifs} | {vif.vm or vif.id for vif in vifs}.union(*(vif.groups for vif in vifs))
     if not chosen and name not in {network.name for network in lab.spec.networks}:
-        raise UnknownName("endpoint that runs", name, sorted(known))
+        raise NotInLab("endpoint that runs", name, sorted(known))
     return chosen
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from vnet.db.view import PoolView
 from vnet.lab.daemons import READY_TIMEOUT_S
-from vnet.lab.errors import LabError, LabUnsupported, UnknownName
+from vnet.lab.errors import LabError, LabUnsupported, NotInLab
 from vnet.lab.hosts import LabHosts
 from vnet.lab.names import MARK, vm_netns
 from vnet.lab.processes import in_netns, run
@@ -26,16 +26,18 @@ class LabGuests(LabHosts):
     """The part of a lab that is about its VMs."""
 
     def vif(self, name: str) -> Vif:
-        """A VIF by its id or as 'web1/0'."""
+        """A VIF by its id or as 'web1/0'; the VIF of a VM with one by the VM's name. Raises NotInLab with the nearest."""
         vm, _, index = name.rpartition("/")
         for guest in self.spec.guests:
             for vif in guest.vifs:
                 if vif.id == name or (guest.name == vm and str(vif.index) == index):
                     return vif
-        raise UnknownName("VIF", name, [self.label(vif) for guest in self.spec.guests for vif in guest.vifs])
+            if guest.name == name and len(guest.vifs) == 1:
+                return guest.vifs[0]
+        raise NotInLab("VIF", name, [self.label(vif) for guest in self.spec.guests for vif in guest.vifs])
 
     def label(self, vif: Vif) -> str:
-        """How deliveries name a VIF: 'web1/0'."""
+        """The name of a VIF in deliveries: 'web1/0'."""
         return f"{vif.vm}/{vif.index}" if vif.vm else vif.id
 
     def vm_netns(self, vm: str) -> str:

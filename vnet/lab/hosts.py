@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vnet.lab import dummy, netns
 from vnet.lab.base import LabBase
-from vnet.lab.errors import LabError, UnknownName
+from vnet.lab.errors import LabError, NotInLab
 from vnet.lab.names import host_netns
 from vnet.lab.processes import in_netns, run, stop
 from vnet.lab.spec import Driver
@@ -63,7 +63,7 @@ class LabHosts(LabBase):
         known = sorted(netns.switch_ports(self.spec))
         for uplink in host.uplinks:
             if uplink.name not in known:
-                raise UnknownName("uplink", uplink.name, known)
+                raise NotInLab("uplink", uplink.name, known)
         self._respec(self.spec.with_host(host))
         self.driver.add_host(host)
         self._start_host(host.name)
@@ -108,22 +108,22 @@ class LabHosts(LabBase):
         else:
             self.driver.prime(host)
 
-    def cut(self, host: str, what: str = "underlay") -> None:
+    def cut(self, host: str, link: str = "underlay") -> None:
         """Cut a host off, silently: from the other hosts ('underlay'), from the pool database
         ('database'), or one of its NICs ('eth1')."""
-        self._cut(host, what, True)
+        self._cut(host, link, True)
 
-    def heal(self, host: str, what: str = "underlay") -> None:
+    def heal(self, host: str, link: str = "underlay") -> None:
         """Undo `cut`."""
-        self._cut(host, what, False)
+        self._cut(host, link, False)
 
-    def _cut(self, host: str, what: str, cut: bool) -> None:
+    def _cut(self, host: str, link: str, cut: bool) -> None:
         nics = [nic for uplink in self.spec.host(host).uplinks for nic in uplink.members]
-        if what == "underlay":
+        if link == "underlay":
             self.driver.cut_underlay(host, cut)
-        elif what == "database":
+        elif link == "database":
             self.driver.cut_database(host, cut)
-        elif what in nics:
-            self.driver.cut_nic(host, what, cut)
+        elif link in nics:
+            self.driver.cut_nic(host, link, cut)
         else:
-            raise UnknownName(f"link of {host}", what, ["underlay", "database", *nics])
+            raise NotInLab(f"link of {host}", link, ["underlay", "database", *nics])

@@ -15,6 +15,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from vnet.lab import dummy, netns
 from vnet.lab.errors import LabError, LabExists, LabUnsupported, NoSuchLab
@@ -23,7 +24,10 @@ from vnet.lab.packet_bridge_client import start_wires
 from vnet.lab.packets import LabPackets
 from vnet.lab.processes import ignoring_interrupts, inside, marked, start_time, stop
 from vnet.lab.spec import Driver, Spec
-from vnet.objects import PoolState
+from vnet.objects import PoolState, Protocol
+
+if TYPE_CHECKING:
+    from vnet.sim.trace import Trace
 
 LAB_NAME_MAX = 32
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LAB_NAME_MAX - 1}}}")
@@ -100,6 +104,18 @@ class Lab(LabPackets):
     def attach(cls, name: str) -> Lab:
         """Join a lab that is up. Raises NoSuchLab."""
         return cls(Spec.read(name))
+
+    def connect(self, source: str, target: str, *, tcp: int | None = None, udp: int | None = None) -> Trace:
+        """Play a conversation: ARP or ND, then a TCP handshake, a UDP exchange, or a ping, each packet as `send` does.
+
+        The trace tells for each packet who received it; `reached` is true if all of them arrived. A TCP connection is reset.
+        """
+        from vnet.lab.conversations import connect  # noqa: PLC0415 - loads the simulator
+
+        if tcp is not None and udp is not None:
+            raise LabError("either tcp or udp")
+        protocol = Protocol.TCP if tcp is not None else Protocol.UDP if udp is not None else Protocol.ICMP
+        return connect(self, source, target, protocol, tcp or udp or 0)
 
     def migrate(self, vm: str, to: str, *, pause_s: float = 0.0, announce: bool = True) -> None:
         """Migrate a running VM as a toolstack does, with the controller: prepare, plug, switch over, finish, unplug.

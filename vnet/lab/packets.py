@@ -6,14 +6,17 @@ import base64
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 from vnet.lab import netns
 from vnet.lab.deliveries import Deliveries, Delivery, Station, frames_of
-from vnet.lab.errors import LabError, UnknownName
+from vnet.lab.errors import GuestPausedInLab, LabError, NotInLab, NotPluggedInLab, WiresError
 from vnet.lab.guests import LabGuests
 from vnet.lab.spec import Spec
 from vnet.lab.streams import RunningStream, packet_between
+from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 
 SETTLE_S = 0.05  # on a machine with a processor to spare; longer where many processes wait for one
 MAX_SETTLE_S = 1.0
@@ -28,12 +31,13 @@ class LabPackets(LabGuests):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.stations: list[Station] = []
+        self._capture: PcapngWriter | None = None
 
     def station(self, uplink: str, tag: int | None = None) -> Station:
         """An outside station on the physical switch of an uplink; on one VLAN if a tag is given."""
         names = sorted(netns.switch_ports(self.spec))
         if uplink not in names:
-            raise UnknownName("uplink", uplink, names)
+            raise NotInLab("uplink", uplink, names)
         station = Station(f"{uplink}" if tag is None else f"{uplink}.{tag}", uplink, tag)
         if station not in self.stations:
             self.driver.station(self._station_port(station), uplink)
@@ -56,13 +60,62 @@ class LabPackets(LabGuests):
             wire_id = self.vif(source).id
         settle_s = self.settled_after_s() if settle_s is None else settle_s
         limit_s = max(limit_s, 2 * settle_s)
-        sent_ns = time.monotonic_ns()
+        sent_ns, sent_us = time.monotonic_ns(), time.time_ns() // 1000
         encoded = [base64.b64encode(frame).decode() for frame in frames]
         request = {"from": wire_id, "frames": encoded, "settle_s": settle_s, "limit_s": limit_s}
-        answer = self.wires.call("send", timeout_s=limit_s + 20, **request)
+        try:
+            answer = self.wires.call("send", timeout_s=limit_s + 20, **request)
+        except WiresError as error:
+            raise self._refusal(source) or error from None
         if answer["lost"]:
             raise LabError(f"{answer['lost']} more frames came than a send keeps: is there a loop?")
-        return Deliveries(tuple(self._deliveries(answer["records"], sent_ns)))
+        deliveries = Deliveries(tuple(self._deliveries(answer["records"], sent_ns)))
+        if self._capture is not None:
+            self._record(self._capture, source, frames, deliveries, sent_us)
+        return deliveries
+
+    def _refusal(self, source: str | Station) -> LabError | None:
+        """The reason why the wires take no frame from a VIF, if it is the VIF's state."""
+        if isinstance(source, Station):
+            return None
+        vif = self.vif(source)
+        state = self.wires.call("status")["vifs"].get(vif.id)
+        if state is None or state["host"] not in state["plugged"]:
+            return NotPluggedInLab(self.label(vif))
+        return GuestPausedInLab(self.label(vif)) if state["paused"] else None
+
+    @contextmanager
+    def capture(self, file: IO[bytes] | str | Path) -> Iterator[None]:
+        """Write the frames that `send` and `connect` put in and bring out to a pcapng file.
+
+        An interface per port of a VIF or a station, a direction per frame, as the simulator names them.
+        """
+        if isinstance(file, str | Path):
+            with Path(file).open("wb") as opened, self.capture(opened):
+                yield
+            return
+        self._capture = PcapngWriter(file)
+        try:
+            yield
+        finally:
+            self._capture = None
+
+    def _record(
+        self, capture: PcapngWriter, source: str | Station, frames: list[bytes], deliveries: Deliveries, sent_us: int
+    ) -> None:
+        vifs = self.wires.call("status")["vifs"]
+        uplinks = {station.name: station.uplink for station in self.stations}
+
+        def interface(receiver: str) -> str:
+            if receiver in uplinks:
+                return f"physical {uplinks[receiver]} {receiver}"
+            return f"{vifs[self.vif(receiver).id]['host']} br-int {receiver}"
+
+        entrance = interface(source.name if isinstance(source, Station) else self.label(self.vif(source)))
+        for frame in frames:
+            capture.write(entrance, frame, CaptureDirection.IN, sent_us)
+        for item in deliveries:
+            capture.write(interface(item.to), item.frame, CaptureDirection.OUT, sent_us + round(1000 * item.after_ms))
 
     def stream(
         self, source: str | Station, to: str | None = None, *, packet: Any = None, period_ms: float = 1.0

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vnet.lab.errors import LabError, NoSuchLab, UnknownName
+from vnet.lab.errors import LabError, NoSuchLab, NotInLab
 from vnet.lab.names import (
     base_dir,
     host_netns,
@@ -93,7 +93,7 @@ class Spec:
             for vif in guest.vifs:
                 if vif.id == vif_id:
                     return guest, vif
-        raise UnknownName("VIF", vif_id, [vif.id for guest in self.guests for vif in guest.vifs])
+        raise NotInLab("VIF", vif_id, [vif.id for guest in self.guests for vif in guest.vifs])
 
     def device(self, vif: Vif) -> str:
         """The name of the VIF's port on its host."""
@@ -165,7 +165,7 @@ def _find(kind: str, name: str, among: tuple[T, ...]) -> T:
     for one in among:
         if one.name == name:
             return one
-    raise UnknownName(kind, name, [one.name for one in among])
+    raise NotInLab(kind, name, [one.name for one in among])
 
 
 def labs() -> list[str]:

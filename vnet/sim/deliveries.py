@@ -1,4 +1,4 @@
-"""What came out when something was sent: who got which bytes. The simulator and the lab both answer with this."""
+"""The deliveries of sent packets: receivers and bytes. The simulator and the lab both return them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from vnet.sim.errors import PacketError
 
+FRAME_MIN, FRAME_MAX = 14, 65535  # bytes
 Trail = tuple[Any, ...]  # (the trail so far, the next port), so that a hop costs one tuple
 
 
@@ -33,8 +34,10 @@ class Station:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A frame as it arrived. to: a VIF as 'web1/0', or a station's name. after_ms: time since the first frame was sent (0 in
-    the simulator)."""
+    """A frame as it arrived. to: a VIF as 'web1/0', or a station's name.
+
+    after_ms: time since the first frame was sent, 0 in the simulator.
+    """
 
     to: str
     frame: bytes
@@ -43,7 +46,7 @@ class Delivery:
 
     @property
     def path(self) -> tuple[str, ...]:
-        """The ports it passed, from the sender to the receiver; empty where that is not known."""
+        """The ports it passed, from the sender to the receiver; empty in the lab."""
         return flat(self.trail)
 
     @property
@@ -56,7 +59,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A frame that was dropped between switches, where and why."""
+    """A frame that was dropped between switches: the place and the reason."""
 
     where: str
     reason: str
@@ -65,7 +68,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """All that one `send` gave, in order of arrival. lost: what was dropped outside of the flows, where that is known."""
+    """The deliveries of one `send`, in order of arrival. lost: the frames dropped outside of the flows; empty in the lab."""
 
     items: tuple[Delivery, ...] = ()
     lost: tuple[Loss, ...] = ()
@@ -81,23 +84,26 @@ class Deliveries:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many frames each got."""
+        """The number of frames by receiver."""
         return Counter(item.to for item in self.items)
 
     @property
     def to(self) -> list[str]:
-        """Who got a frame, sorted; twice for whoever got two."""
+        """The receivers, sorted; each as often as it received a frame."""
         return sorted(item.to for item in self.items)
 
-    def at(self, who: str) -> list[bytes]:
-        """The frames that one VIF or station got."""
-        return [item.frame for item in self.items if item.to == who]
+    def at(self, receiver: str) -> list[bytes]:
+        """The frames that one VIF or station received."""
+        return [item.frame for item in self.items if item.to == receiver]
 
 
 def frames_of(packets: Any) -> list[bytes]:
     """One packet or several, as scapy packets or bytes, as frames on the wire. Raises PacketError for anything else."""
     if isinstance(packets, bytes | bytearray) or hasattr(packets, "layers"):
-        return [bytes(packets)]
+        frame = bytes(packets)
+        if not FRAME_MIN <= len(frame) <= FRAME_MAX:
+            raise PacketError(f"{len(frame)} bytes are no Ethernet frame: it has {FRAME_MIN} to {FRAME_MAX}")
+        return [frame]
     if isinstance(packets, str | int) or not isinstance(packets, Iterable):
         raise PacketError(f"{type(packets).__name__} is no packet: give bytes, a scapy packet, or several of them")
     return [frame for packet in packets for frame in frames_of(packet)]

@@ -1,4 +1,4 @@
-"""What goes wrong in the simulator. One tree; each message says what to do."""
+"""The error tree of the simulator. Each message says what to do."""
 
 from __future__ import annotations
 
@@ -6,30 +6,40 @@ from collections.abc import Iterable
 
 
 class SimError(Exception):
-    """The simulator could not do what was asked."""
+    """Base of what the simulator raises on purpose."""
 
 
 class PacketError(SimError):
-    """What should be sent is not a packet."""
+    """The object to send is no packet."""
 
 
 class UnknownName(SimError):
     """No VIF, host, uplink, ... of this name is in the pool."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
         from vnet.util.suggest import listing, nearest  # noqa: PLC0415 - only on the way to an error
 
         names = list(known)
         near = nearest(name, names)
         hint = f"did you mean {near!r}?" if near else f"there are: {listing(names) or 'none'}"
-        super().__init__(f"no {kind} {name!r} in this pool; {hint}")
-        self.kind = kind
+        super().__init__(f"no {noun} {name!r} in this pool; {hint}")
+        self.noun = noun
         self.name = name
 
 
 class NotPlugged(SimError):
     """The VIF has no port on any host, so it can neither send nor receive."""
 
+    def __init__(self, label: str) -> None:
+        super().__init__(f"VIF {label} is not plugged into any host: give its VM a host, or start it")
+
+
+class GuestPaused(SimError):
+    """The VIF's guest is paused, so it cannot send."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(f"VIF {label} is paused: resume its VM first")
+
 
 class Looped(SimError):
-    """A packet was still going round after more passes between switches than any pipeline of ours needs."""
+    """A packet passed more switches than any pipeline of ours needs: there is a loop."""

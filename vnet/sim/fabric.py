@@ -13,14 +13,14 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, FrameError, Passed, Tunnel
-from ovsctl.datapath.flow_extract import VLAN_TYPES, check_frame
+from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, Passed, Tunnel
+from ovsctl.datapath.flow_extract import VLAN_TYPES
 from vnet.compile.view import StateIndex
 from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.sim.bindings import bound, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
-from vnet.sim.errors import Looped, NotPlugged, PacketError, SimError, UnknownName
+from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
 from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
 from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 
@@ -219,11 +219,7 @@ class Fabric:
         return Deliveries(tuple(self._items), tuple(self._lost))
 
     def entrance(self, source: str | Station, frame: bytes) -> Arrival:
-        """The bridge and port where a frame from a VIF or station enters the pool. Raises PacketError, NotPlugged, SimError."""
-        try:
-            check_frame(frame)
-        except FrameError as error:
-            raise PacketError(str(error)) from error
+        """The bridge and port where a frame from a VIF or station enters the pool. Raises NotPlugged, GuestPaused."""
         if isinstance(source, Station):
             number = next(n for (u, n), s in self._station_at.items() if s == source and u == source.uplink)
             frame = frame if source.tag is None else _tagged(frame, source.tag)
@@ -232,9 +228,9 @@ class Fabric:
         name = self._runs.get(vif.id)
         host = self.hosts.get(name) if name is not None else None
         if host is None or vif.id not in host.ports:
-            raise NotPlugged(f"VIF {self.label(vif)} is not plugged into any host: give its VM a host, or start it")
+            raise NotPlugged(self.label(vif))
         if vif.id in self.paused:
-            raise SimError(f"VIF {self.label(vif)} is paused: resume its VM first")
+            raise GuestPaused(self.label(vif))
         return Arrival(host.bridge, host.ports[vif.id], frame, ((), self.label(vif)))
 
     def forward(self, arrival: Arrival, notes: list[Passed] | None = None) -> list[Emitted]:

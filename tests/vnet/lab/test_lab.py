@@ -15,7 +15,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 
 from tests.servers import wait_until
 from tests.vnet.lab.pools import LACP, MTU, VXLAN_PORT, bridges, mac, mesh, pool
-from vnet.lab import Driver, Lab, LabError, LabExists, LabUnsupported, UnknownName, labs, remove
+from vnet.lab import Driver, Lab, LabError, LabExists, LabUnsupported, NotInLab, labs, remove
 from vnet.lab.names import NETNS_DIR, lab_dir, short, vif_device, vtep_prefix
 from vnet.lab.processes import inside, marked
 
@@ -67,7 +67,7 @@ def test_cut_host_is_alone_until_healed(start: Start, driver: Driver) -> None:
     assert lab.send("vm2/0", frame(2)).to == []
     lab.heal("xen2")
     assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
-    with pytest.raises(UnknownName, match="underlay"):
+    with pytest.raises(NotInLab, match="underlay"):
         lab.cut("xen2", "eth9")
 
 
@@ -210,7 +210,7 @@ def test_hosts_and_vms_come_later(start: Start, driver: Driver) -> None:
     assert Lab.attach(lab.spec.name).spec == lab.spec
     lab.remove_vm("vm3")
     assert lab.send("vm1/0", frame()).to == ["vm2/0"]
-    with pytest.raises(UnknownName):
+    with pytest.raises(NotInLab):
         lab.start("vm3")
     lab.down()
     assert left_of(lab.spec.name, [*lab.spec.namespaces(), f"{lab.spec.name}-vm-vm3"]) == []

@@ -36,9 +36,39 @@ def test_fails(vnet_pool):
 """
 
 
-def run(directory: Path, *args: str) -> str:
+FAILED_CONVERSATION = """
+import pytest
+
+@pytest.mark.vnet("two.vnet.yaml")
+def test_it(vnet_pool):
+    assert vnet_pool.connect("web1/0", "db1/0").reached
+    assert vnet_pool.connect("web1/0", "db1/1", udp=53).reached
+"""
+MODULE_POOL = """
+import pytest
+
+pytestmark = pytest.mark.vnet("two.vnet.yaml", scope="module")
+POOLS = []
+
+@pytest.mark.parametrize("number", range(3))
+def test_one_pool(vnet_pool, number):
+    POOLS.append(vnet_pool)
+    assert POOLS == [POOLS[0]] * (number + 1)
+    assert vnet_pool.connect("web1/0", "db1/0").reached
+
+@pytest.mark.vnet("two.vnet.yaml")
+def test_its_own(vnet_pool):
+    assert vnet_pool is not POOLS[0]
+
+@pytest.mark.vnet("two.vnet.yaml", scope="session")
+def test_other_scope(vnet_pool):
+    pass
+"""
+
+
+def run(directory: Path, *args: str, tests: str = TESTS) -> str:
     (directory / "two.vnet.yaml").write_bytes(TWO_HOSTS)
-    (directory / "test_it.py").write_text(TESTS)
+    (directory / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-p", "vnet.pytest_plugin", "-p", "no:cacheprovider", *args]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=120).stdout
 
@@ -58,7 +88,23 @@ def test_same_tests_on_real_open_vswitch(tmp_path: Path) -> None:
     assert "vnet trace" in out
 
 
-def test_missing_topology_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["sim", pytest.param("dummy", marks=pytest.mark.ovs)])
+def test_failed_conversation_prints_its_trace(tmp_path: Path, engine: str) -> None:
+    out = run(tmp_path, "--vnet-on", engine, tests=FAILED_CONVERSATION)
+    assert "1 failed" in out
+    assert "<web1/0 to db1/1, udp 53, NOT reached: ARP from web1/0: " in out
+    assert "vnet trace" in out
+    assert "10 GUARD           priority" in out
+    assert "web1/0 to db1/0, ping" not in out.partition("vnet trace")[2]
+
+
+def test_pool_of_a_module(tmp_path: Path) -> None:
+    out = run(tmp_path, tests=MODULE_POOL)
+    assert "4 passed, 1 error" in out
+    assert "scope is 'function' or 'module', not 'session'" in out
+
+
+def test_missing_topology_is_reported(tmp_path: Path) -> None:
     (tmp_path / "test_none.py").write_text("def test_it(vnet_pool): pass\n")
     out = run(tmp_path, "test_none.py")
     assert "no topology: say @pytest.mark.vnet" in out
