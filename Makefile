@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv
 PYTHON ?= python3
 
-.PHONY: help root install install-bench demo test chaos check format bench bench-scale lock clean
+.PHONY: help root install install-bench demo test unit chaos check format bench bench-scale lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,11 @@ demo: root install  ## a three-host pool on this machine: reach, migrate, repair
 
 test: root install  ## the whole suite, on real Open vSwitch
 	@$(BIN)/python -m pytest -n 2
+
+UNIT_MARKS := not ovs and not netns
+
+unit: install  ## the tests that need no root and start no daemon: under a minute
+	@$(BIN)/python -m pytest -n 2 -m "$(UNIT_MARKS)"
 
 chaos: install  ## faults at random for long: ROUNDS=200 SEED=7, of which the seed is picked if none is given
 	@$(BIN)/python -m tests.chaos "$${ROUNDS:-200}" $${SEED:+"$$SEED"}

@@ -13,7 +13,7 @@ import pytest
 from tests.servers import ovsdb_cluster, ovsdb_server, vswitchd, wait_until
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_standalone_server_answers_and_restarts() -> None:
     with ovsdb_server() as server:
         assert server.client("list-dbs").split() == ["Open_vSwitch", "_Server"]
@@ -22,20 +22,20 @@ def test_standalone_server_answers_and_restarts() -> None:
     assert not server.dir.exists()
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_cluster_has_one_leader() -> None:
     with ovsdb_cluster() as cluster:
         assert len(cluster.followers()) == 2
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_vswitchd_configures_a_bridge() -> None:
     with vswitchd() as switch:
         switch.server.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy")
         assert "OF1.5" in switch.ofctl("show", "br0")
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_servers_end_when_their_owner_is_killed() -> None:
     code = (
         "import time\nfrom tests.servers import ovsdb_server\n"

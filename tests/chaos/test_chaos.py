@@ -20,7 +20,6 @@ def test_every_fault_that_is_told_of_is_in_the_list() -> None:
     }
 
 
-@pytest.mark.ovs
-@pytest.mark.netns
+@pytest.mark.usefixtures("netns")
 def test_a_pool_comes_through_faults_and_ends_as_its_rows_say() -> None:
     run(new_name(), ROUNDS, SEED)

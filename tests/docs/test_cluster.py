@@ -22,8 +22,6 @@ VNET = """set -e
 vnet() { local group=$1 command=$2; shift 2; "$PYTHON" -m vnet.cli.main $group $command --run-dir RUN --state-dir STATE "$@"; }
 """
 
-pytestmark = pytest.mark.ovs
-
 
 class Hosts:
     """Directories for /run/vnet and /var/lib/vnet of each host, and a loopback network for 10.0.0.0/24."""
@@ -54,7 +52,7 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts() -> Iterator[Hosts]:
+def hosts(ovs: None) -> Iterator[Hosts]:
     with run_dir() as path:
         made = Hosts(path)
         try:

@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 SYSTEM_DIR = "/run/openvswitch"
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
-pytestmark = pytest.mark.ovs
+pytestmark = pytest.mark.usefixtures("ovs")
 
 
 def blocks(document: Path) -> list[tuple[int, str, str | None]]:

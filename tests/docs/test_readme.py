@@ -17,7 +17,7 @@ from tests.vnet.lab.test_lab import left_of
 from vnet.client import Client
 from vnet.lab import Lab, labs, remove
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```\n(vnet .*?)^```\n", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"\s+# .*$")

@@ -17,12 +17,11 @@ from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 
-pytestmark = pytest.mark.ovs
 QUICKSTART = DOCS.parent / "topologies" / "quickstart.vnet.yaml"
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
+def lab(ovs: None) -> Iterator[Lab]:
     text = QUICKSTART.read_bytes()
     pool = desired_state(load(text, QUICKSTART.name), PoolState())
     made = Lab.up(pool, name=f"doc{os.getpid()}", driver=Driver.DUMMY, daemons=True, document=text.decode())

@@ -32,7 +32,7 @@ FRAME = bytes.fromhex("ffffffffffff 0a0000000001 0800".replace(" ", "")) + bytes
 
 
 @pytest.fixture(scope="module")
-def switch() -> Iterator[Vswitchd]:
+def switch(ovs: None) -> Iterator[Vswitchd]:
     with vswitchd() as switch:
         switch.server.vsctl(
             *("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy"),

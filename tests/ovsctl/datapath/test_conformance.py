@@ -11,7 +11,6 @@ from ovsctl.datapath import EmulatedBridge, EmulatedPort, UnsupportedFlowError
 from tests.ovsctl.datapath import generate
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 
-pytestmark = pytest.mark.ovs
 LOCAL = 65534
 
 # Seeds whose flows and packets once came out differently, and what was wrong.
@@ -35,7 +34,7 @@ REGRESSIONS = {
 
 
 @pytest.fixture(scope="module")
-def bridge() -> Iterator[RealBridge]:
+def bridge(ovs: None) -> Iterator[RealBridge]:
     with real_bridge(generate.PORTS) as running:
         yield running
 

@@ -13,7 +13,6 @@ from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from vnet.objects import Protocol
 from vnet.sim.packets import End, Part, Talk, checksum
 
-pytestmark = pytest.mark.ovs
 A, B = End("0a:00:00:00:00:01", "10.0.0.1"), End("0a:00:00:00:00:02", "10.0.0.2")
 A6, B6 = End(A.mac, "fd00::1"), End(B.mac, "fd00::2")
 INSIDE, OUTSIDE = 1, 2
@@ -35,7 +34,7 @@ def firewall(zone: int = 5, nat: Nat | None = None, back: Nat | None = None) -> 
 
 
 @pytest.fixture(scope="module")
-def bridge() -> Iterator[RealBridge]:
+def bridge(ovs: None) -> Iterator[RealBridge]:
     with real_bridge((1, 2, 3)) as running:
         yield running
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from ovsctl.openflow import (
@@ -45,14 +45,13 @@ from ovsctl.openflow import (
     parse_flow,
     parse_flows,
 )
+from tests.examples import examples
 from tests.ovsctl.openflow.generate import Maker
 from tests.ovsctl.openflow.switch import FLOW_MOD, GROUP_DESC, GROUP_MOD, METER_DESC, METER_MOD, Connection, bridge
 from tests.servers import Vswitchd, run_dir
 
-pytestmark = pytest.mark.ovs
-BATCHES = settings(
-    max_examples=8,
-    deadline=None,
+BATCHES = examples(
+    8,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a smaller seed is no smaller case
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -61,7 +60,7 @@ BATCH = 500
 
 
 @pytest.fixture(scope="module")
-def switch() -> Iterator[tuple[Vswitchd, Connection]]:
+def switch(ovs: None) -> Iterator[tuple[Vswitchd, Connection]]:
     with bridge() as (vswitchd, connection):
         connection.send(GROUP_MOD, encode_group_mod(Group(1, GroupType.INDIRECT, (Bucket((Output(1),)),))))
         connection.send(METER_MOD, encode_meter_mod(Meter(1, (Band(1000),))))

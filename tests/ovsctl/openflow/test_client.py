@@ -48,13 +48,11 @@ from ovsctl.openflow.wire import frame
 from tests.ovsctl.openflow.support import Bridge, add_port, bridge
 from tests.servers import free_port, run
 
-pytestmark = pytest.mark.ovs
-
 FRAME = bytes.fromhex("ffffffffffff0a000000000188b5") + bytes(46)
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Bridge]:
+def shared(ovs: None) -> Iterator[Bridge]:
     with bridge() as made:
         yield made
 
@@ -570,12 +568,14 @@ async def test_use_before_connecting_and_connecting_twice(br: Bridge) -> None:
     assert not of.connected
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_switch_without_openflow_15() -> None:
     with bridge("OpenFlow10,OpenFlow13") as old, pytest.raises(NegotiationError, match="include OpenFlow15"):
         async with OpenFlowClient(old.remote):
             pass
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_the_end_of_the_switch_is_told_at_once() -> None:
     with bridge() as br:
         async with OpenFlowClient(br.remote) as of:
@@ -596,6 +596,7 @@ async def test_the_end_of_the_switch_is_told_at_once() -> None:
                 await of.bundle([FlowMod.add(flow(1))])
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_switch_that_hangs_is_given_up() -> None:
     with bridge() as br:
         async with OpenFlowClient(br.remote, timeout_s=0.2, probe_s=0.2) as of:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsctl.openflow import (
@@ -33,9 +33,10 @@ from ovsctl.openflow import (
     parse_flow,
     parse_match,
 )
+from tests.examples import examples
 from tests.ovsctl.openflow.generate import Maker
 
-ROUNDS = settings(max_examples=60, deadline=None)
+ROUNDS = examples(60)
 SEEDS = st.integers(0, 2**64 - 1)
 _GROUP = encode_group_mod(
     Group(
@@ -135,7 +136,7 @@ def test_damaged_text(seed: int) -> None:
         assert parse_flow(format_flow(again)) == again
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(text=st.text(st.sampled_from('ct(nat=src.->[]0123:,/ xloadregu"+|é'), max_size=60))
 def test_any_text(text: str) -> None:
     for parse in (parse_flow, parse_match, parse_actions, lambda text: parse_flow("actions=" + text)):

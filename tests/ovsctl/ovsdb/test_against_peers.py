@@ -29,8 +29,6 @@ from ovsctl.ovsdb import (
 from tests.ovsctl.ovsdb.schemas import REQUIRED, SCHEMA, SCHEMA_JSON, rows, values
 from tests.servers import OvsdbServer, ovsdb_server
 
-pytestmark = pytest.mark.ovs
-
 KIND = SCHEMA.tables["Kind"]
 # The IDL cannot hold columns whose names it or Python uses itself.
 IDL_COLUMNS = [name for name in KIND.columns if name not in ("class", "uuid")]
@@ -38,7 +36,7 @@ Content = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[OvsdbServer]:
+def server(ovs: None) -> Iterator[OvsdbServer]:
     with ovsdb_server(SCHEMA_JSON) as running:
         yield running
 

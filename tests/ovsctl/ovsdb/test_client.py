@@ -10,8 +10,6 @@ import pytest_asyncio
 from ovsctl.ovsdb import Batch, Client, Insert, Monitor, Mutate, NamedUuid, Select, Update
 from tests.servers import OvsdbServer, ovsdb_server
 
-pytestmark = pytest.mark.ovs
-
 BRIDGE = (
     Insert("Open_vSwitch", {"bridges": {NamedUuid("bridge")}}),
     Insert("Bridge", {"name": "br0", "ports": [NamedUuid("port")], "external_ids": {"a": "b"}}, "bridge"),
@@ -21,7 +19,7 @@ BRIDGE = (
 
 
 @pytest.fixture
-def server() -> Iterator[OvsdbServer]:
+def server(ovs: None) -> Iterator[OvsdbServer]:
     with ovsdb_server() as running:
         yield running
 

@@ -30,11 +30,9 @@ from ovsctl.ovsdb.server_selection import Met
 from tests.ovsctl.ovsdb.schemas import SCHEMA_JSON
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, ovsdb_server
 
-pytestmark = pytest.mark.ovs
-
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[OvsdbCluster]:
+def cluster(ovs: None) -> Iterator[OvsdbCluster]:
     with ovsdb_cluster(SCHEMA_JSON) as running:
         yield running
 

@@ -52,14 +52,12 @@ from ovsctl.ovsdb.schema import INT_MAX
 from tests.ovsctl.ovsdb.schemas import REQUIRED, SCHEMA_JSON
 from tests.servers import ovsdb_server
 
-pytestmark = pytest.mark.ovs
-
 UUID = "11111111-2222-4333-8444-555555555555"
 KIND = Insert("Kind", REQUIRED)
 
 
 @pytest_asyncio.fixture
-async def client() -> AsyncIterator[Client]:
+async def client(ovs: None) -> AsyncIterator[Client]:
     with ovsdb_server(SCHEMA_JSON) as server:
         async with Client(server.remote, "Kinds") as connected:
             yield connected
@@ -157,6 +155,7 @@ async def test_our_mistakes_never_reach_the_server(client: Client) -> None:
     assert client.connected
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_reserved_database_is_read_only() -> None:
     with ovsdb_server(SCHEMA_JSON) as server:
         async with Client(server.remote, "_Server") as client:
@@ -164,6 +163,7 @@ async def test_reserved_database_is_read_only() -> None:
                 await client.transact(Delete("Database", ()))
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_server_that_cannot_write_says_so() -> None:
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -177,6 +177,7 @@ async def test_a_server_that_cannot_write_says_so() -> None:
                     await client.transact(Insert("Other", big | {"name": f"{number}" * 30_000}), Commit())
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_database_that_is_not_there() -> None:
     with ovsdb_server(SCHEMA_JSON) as server, pytest.raises(ConnectFailed, match="no database Nothing") as caught:
         async with Client(server.remote, "Nothing", connect_timeout_s=0.2):

@@ -6,11 +6,12 @@ import random
 import tracemalloc
 
 from ovsctl.ovsdb import MessageTooLong, ProtocolError, Session
+from tests.examples import examples
 from tests.ovsctl.ovsdb.fuzz import one_case
 
 
 def test_mangled_messages_give_typed_errors() -> None:
-    for seed in range(3000):
+    for seed in range(examples(3000).max_examples):
         one_case(random.Random(seed))
 
 

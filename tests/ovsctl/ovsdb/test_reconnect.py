@@ -31,11 +31,9 @@ from ovsctl.ovsdb import (
 from tests.ovsctl.ovsdb.schemas import REQUIRED, SCHEMA_JSON
 from tests.servers import OvsdbServer, ovsdb_server
 
-pytestmark = pytest.mark.ovs
-
 
 @pytest.fixture
-def server() -> Iterator[OvsdbServer]:
+def server(ovs: None) -> Iterator[OvsdbServer]:
     with ovsdb_server(SCHEMA_JSON) as running:
         yield running
 

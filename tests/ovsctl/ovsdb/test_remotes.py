@@ -40,7 +40,7 @@ def test_a_client_needs_a_remote() -> None:
         Client([], "Kinds")
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_tcp(host: str) -> None:
     port = free_port()
@@ -63,7 +63,7 @@ def make_certificates(path: Path) -> tuple[Tls, Tls]:
     return server, client
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 async def test_tls_both_ways(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     (tmp_path / "theirs").mkdir()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Replica, Select, Update, Wait, by_uuid
@@ -30,9 +30,8 @@ from ovsctl.vswitch import (
     monitors,
     plan,
 )
+from tests.examples import examples
 from tests.servers import Vswitchd, vswitchd, wait_until
-
-pytestmark = pytest.mark.ovs
 
 BRIDGES = ("b0", "b1", "b2")
 PORTS = ("p0", "p1", "p2", "p3")
@@ -128,7 +127,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world(ovs: None) -> Iterator[World]:
     with vswitchd() as switch, asyncio.Runner() as runner:
         client = Client(switch.server.remote, "Open_vSwitch")
         runner.run(client.open())
@@ -142,7 +141,7 @@ async def _monitor(client: Client) -> Replica:
     return await client.monitor(monitors(client.schema))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(steps=st.lists(st.tuples(switches(), intrusions, st.booleans()), min_size=2, max_size=4))
 def test_one_plan_leads_from_any_state_to_any_other(
     world: World, steps: list[tuple[VSwitch, Intrusion | None, bool]]

@@ -42,11 +42,9 @@ from ovsctl.vswitch import (
 )
 from tests.servers import Vswitchd, vswitchd
 
-pytestmark = pytest.mark.ovs
-
 
 @pytest.fixture
-def switch() -> Iterator[Vswitchd]:
+def switch(ovs: None) -> Iterator[Vswitchd]:
     with vswitchd() as switch:
         yield switch
 
@@ -423,7 +421,7 @@ async def test_a_row_deleted_meanwhile_is_stale(switch: Vswitchd, client: Client
     assert table(switch, "Port", "name", "tag")["b"]["tag"] == 1
 
 
-@pytest.mark.netns
+@pytest.mark.usefixtures("netns")
 async def test_the_userspace_datapath_with_devices_of_the_kernel() -> None:
     with vswitchd(dummy=False, own_netns=True) as switch:
         async with Client(switch.server.remote, "Open_vSwitch") as client:

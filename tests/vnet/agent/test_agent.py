@@ -12,6 +12,8 @@ from ovsctl.ovsdb import Delete
 from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, until, vif
 from vnet.objects import BindingState
 
+pytestmark = pytest.mark.usefixtures("ovs")
+
 OURS = "cookie=0x766e"
 
 

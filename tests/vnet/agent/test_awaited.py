@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ovsctl.ovsdb import Delete, Insert, Select, Update
 from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, until, vif
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import Binding, BindingState, Host
 from vnet.objects.values import MIN_RESERVED_OFPORT
+
+pytestmark = pytest.mark.usefixtures("ovs")
 
 
 def add_port(host: HostUnderTest, device: str, vif: str, ofport: int) -> None:

@@ -17,8 +17,6 @@ from vnet.compile import Switch
 from vnet.db.rows import SCHEMA_NAME, to_columns
 from vnet.objects import Host, Pool, Vif
 
-pytestmark = pytest.mark.ovs
-
 NAMES = ("xen1", "xen2")
 VIFS = 40
 KILL_AT = 15
@@ -26,7 +24,7 @@ PERIOD_S = 0.05
 
 
 @pytest.fixture
-def cluster() -> Iterator[OvsdbCluster]:
+def cluster(ovs: None) -> Iterator[OvsdbCluster]:
     with ovsdb_cluster(SCHEMA) as running:
         yield running
 

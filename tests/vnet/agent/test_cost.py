@@ -17,6 +17,8 @@ from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of, until
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
 
+pytestmark = pytest.mark.usefixtures("ovs")
+
 SHARED = Network("shared", NetworkType.VXLAN, 1, 1450, key=5001)
 ALONE = Network("alone", NetworkType.VXLAN, 2, 1450, key=5002)
 

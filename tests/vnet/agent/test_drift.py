@@ -10,6 +10,8 @@ from vnet.agent.rarp import rarp
 from vnet.db.rows import to_columns
 from vnet.objects import BindingState, Network, NetworkType, Uplink
 
+pytestmark = pytest.mark.usefixtures("ovs")
+
 VLAN = Network("prod", NetworkType.VLAN, 3, 1500, key=7, tag=120, uplink="trunk0")
 
 

@@ -25,7 +25,7 @@ def flow(priority: int, cookie: int) -> Flow:
 
 
 @pytest.fixture
-def br() -> Iterator[Bridge]:
+def br(ovs: None) -> Iterator[Bridge]:
     with bridge() as made:
         yield made
 

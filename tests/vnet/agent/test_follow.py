@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ovsctl.ovsdb import Delete
 from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, pool_of, until, vif
+
+pytestmark = pytest.mark.usefixtures("ovs")
 
 
 def delivers(host: HostUnderTest, number: int) -> bool:

@@ -14,6 +14,8 @@ from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, until,
 from vnet.compile import Category, Change
 from vnet.objects import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
 
+pytestmark = pytest.mark.usefixtures("ovs")
+
 HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP)
 WEB = SecurityGroup("web", 1, rules=(Rule("from-db", Direction.INGRESS, group="db"), HTTP))
 DB = SecurityGroup("db", 2)

@@ -30,7 +30,7 @@ async def socket_of(host: HostUnderTest) -> AsyncIterator[Ask]:
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[PoolUnderTest]:
+async def pool(ovs: None) -> AsyncIterator[PoolUnderTest]:
     async with pool_of("xen1", networks=(TENANT,)) as made:
         await made.insert(vif(1), vif(2))
         yield made

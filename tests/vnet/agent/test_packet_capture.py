@@ -19,7 +19,7 @@ VLAN = Network("prod", NetworkType.VLAN, 3, 1500, key=5003, tag=120, uplink="tru
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[PoolUnderTest]:
+async def pool(ovs: None) -> AsyncIterator[PoolUnderTest]:
     """Two VIFs on xen1, one on xen2."""
     async with pool_of("xen1", "xen2", networks=(TENANT, LAB, VLAN)) as made:
         await made.insert(vif(1), vif(2), vif(3), vif(4, network="prod"))

@@ -12,19 +12,13 @@ import pytest
 import yaml
 
 from tests.servers import run_dir
-from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
+from tests.vnet.controller.daemons import DOCUMENT, Controller
 from vnet.cli import main
 from vnet.cli.exits import Exit
 from vnet.client import Rule, SecurityGroupSpec, VifSpec, VmSpec
 
 Capture = pytest.CaptureFixture[str]
 WITH_VM = DOCUMENT + b"vms: {web1: {host: xen1, vifs: [{network: tenant}]}}\n"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Controller]:
-    with controller() as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

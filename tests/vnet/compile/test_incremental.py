@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsctl.openflow import Clone, Ct, Flow, Resubmit
+from tests.examples import examples
 from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat, mark
 from vnet.compile.pipeline import MARKS, WATCHES
 from vnet.objects import (
@@ -130,7 +131,7 @@ changes = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.lists(changes, max_size=40))
 def test_incremental_equals_full(sequence: list[tuple[object, ...]]) -> None:
     compiler = Compiler(ME)
@@ -153,7 +154,7 @@ def _unique(flows: Sequence[Flow]) -> bool:
     return len({flow.key for flow in flows}) == len(flows)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(changes, max_size=40))
 def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
     compiler = Compiler(ME)

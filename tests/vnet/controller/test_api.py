@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
-from tests.vnet.controller.daemons import Controller, controller
-from tests.vnet.controller.databases import FakeAgent, opened
+from tests.vnet.controller.daemons import Controller
+from tests.vnet.controller.databases import FakeAgent
 from vnet import api
 from vnet.client import (
     AsyncClient,
@@ -28,24 +28,6 @@ from vnet.client import (
     VmSpec,
 )
 from vnet.db.database import PoolDatabase
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Controller]:
-    with controller() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(running: Controller) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(running.address) as made:
-        yield made
-
-
-@pytest.fixture
-async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
-    async with opened(running.database.remote) as database:
-        yield database
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
-from tests.vnet.controller.databases import FakeAgent, opened
+from tests.vnet.controller.databases import FakeAgent
 from vnet.client import AsyncClient, Conflict, Invalid, VifSpec, VmSpec
 from vnet.db.database import PoolDatabase
 
@@ -16,21 +16,9 @@ WITH_VM = DOCUMENT + b"vms: {web1: {host: xen1, vifs: [{network: tenant, address
 
 
 @pytest.fixture
-def running() -> Iterator[Controller]:
+def running(ovs: None) -> Iterator[Controller]:
     with controller() as made:
         yield made
-
-
-@pytest.fixture
-async def client(running: Controller) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(running.address) as made:
-        yield made
-
-
-@pytest.fixture
-async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
-    async with opened(running.database.remote) as database:
-        yield database
 
 
 async def apply(client: AsyncClient, document: bytes) -> int:

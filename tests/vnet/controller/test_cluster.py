@@ -80,7 +80,7 @@ class Servers:
 
 
 @pytest.fixture
-def servers() -> Iterator[Servers]:
+def servers(ovs: None) -> Iterator[Servers]:
     with run_dir() as path:
         made = Servers(path)
         try:
@@ -90,7 +90,6 @@ def servers() -> Iterator[Servers]:
                 stop_embedded(database)
 
 
-@pytest.mark.ovs
 async def test_an_embedded_database_becomes_a_cluster_with_what_it_has(
     servers: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +118,6 @@ async def test_an_embedded_database_becomes_a_cluster_with_what_it_has(
     ]  # fmt: skip
 
 
-@pytest.mark.ovs
 def test_a_server_that_is_gone_is_told_of_and_starts_again(
     servers: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +138,6 @@ def test_a_server_that_is_gone_is_told_of_and_starts_again(
     wait_until(lambda: seen() == (True, None), "it is back")
 
 
-@pytest.mark.ovs
 def test_what_would_lose_a_pool_or_can_never_be_is_refused(
     servers: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,7 +166,7 @@ def put(made: Controller, vm: str) -> bool:
         return True
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_a_controller_that_serves_the_pool_goes_on_when_a_cluster_is_made_of_it() -> None:
     with controller() as made:
         pid = made.database.pid()
@@ -186,7 +183,6 @@ def test_a_controller_that_serves_the_pool_goes_on_when_a_cluster_is_made_of_it(
         assert "--pool" in made.log.read_text()
 
 
-@pytest.mark.ovs
 def test_controllers_follow_the_leader_from_server_to_server(servers: Servers) -> None:
     assert servers.create() == Exit.OK
     assert [servers.join(at) for at in (1, 2)] == [Exit.OK, Exit.OK]

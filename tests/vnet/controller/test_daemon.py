@@ -21,6 +21,8 @@ from vnet.cli.exits import Exit
 from vnet.client import Client, ClientError, Unauthorized, VifSpec, VmSpec
 from vnet.controller.embedded import EmbeddedDatabase
 
+pytestmark = pytest.mark.usefixtures("ovs")
+
 TOKEN = "correct-horse-battery-staple"
 
 

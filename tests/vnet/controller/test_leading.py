@@ -25,7 +25,7 @@ from vnet.objects import Event
 
 
 @pytest.fixture
-def cluster() -> Iterator[OvsdbCluster]:
+def cluster(ovs: None) -> Iterator[OvsdbCluster]:
     with ovsdb_cluster(SCHEMA, election_timer_ms=500) as running:
         yield running
 
@@ -61,7 +61,6 @@ async def until(log: list[str], name: str, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.ovs
 async def test_never_two_leaders_act_while_a_server_stands_still(cluster: OvsdbCluster) -> None:
     frozen = await asyncio.to_thread(cluster.wait_leader)
     others = [server for server in cluster.servers if server is not frozen]
@@ -160,12 +159,10 @@ def standing_still(server: OvsdbServer) -> Iterator[None]:
         server.resume()
 
 
-@pytest.mark.ovs
 async def test_a_leader_whose_server_stood_still_writes_nothing_late(cluster: OvsdbCluster) -> None:
     await check_late_write(cluster, standing_still(await asyncio.to_thread(cluster.wait_leader)))
 
 
-@pytest.mark.ovs
 async def test_a_controller_that_dies_is_followed_by_another(cluster: OvsdbCluster) -> None:
     acted: list[str] = []
     async with controller(cluster.remotes) as first, controller(cluster.remotes) as second:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.vnet.controller.daemons import Controller, controller
+from tests.vnet.controller.daemons import Controller
 from tests.vnet.controller.databases import HOSTS, FakeAgent, opened
 from vnet.client import AsyncClient, Conflict, NotFound, TimedOut, Unit, VifSpec
 from vnet.controller import errors, migration_driver
 from vnet.controller.service import Service
 from vnet.db.database import PoolDatabase
 from vnet.objects import BindingState
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Controller]:
-    with controller() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(running: Controller) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(running.address) as made:
-        yield made
 
 
 @pytest.fixture

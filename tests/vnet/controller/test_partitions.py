@@ -22,8 +22,6 @@ from vnet.db.errors import PoolError
 from vnet.db.rows import to_columns
 from vnet.objects import Event
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
-
 Ways = list[tuple[OvsdbServer, OvsdbServer]]
 
 
@@ -85,7 +83,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def cluster() -> Iterator[PartedCluster]:
+def cluster(netns: None) -> Iterator[PartedCluster]:
     with parted_cluster(SCHEMA) as running:
         yield running
 

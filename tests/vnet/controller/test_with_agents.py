@@ -17,8 +17,6 @@ from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 
-pytestmark = pytest.mark.ovs
-
 DOCUMENT = b"""\
 apiVersion: vnet/v1
 pool: moves
@@ -36,7 +34,7 @@ vms:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(ovs: None) -> Iterator[Lab]:
     pool = desired_state(load(DOCUMENT, "moves"), PoolState())
     made = Lab.up(pool, name=f"mv{os.getpid()}", driver=Driver.DUMMY, daemons=True, document=DOCUMENT.decode())
     try:

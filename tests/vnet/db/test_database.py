@@ -41,7 +41,7 @@ NETWORK = Network("extra", NetworkType.GENEVE, 9, 1450, key=9)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[OvsdbServer]:
+def server(ovs: None) -> Iterator[OvsdbServer]:
     with pool_server() as server:
         yield server
 
@@ -217,6 +217,7 @@ async def test_events_are_written_with_what_they_tell_of(pool: PoolDatabase) -> 
     assert len(pool.mirror.events) == 1
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_an_empty_pool_takes_a_first_document_once() -> None:
     with pool_server() as server:
         async with opened(server.remote, filled=False) as pool:
@@ -236,6 +237,7 @@ def with_version(version: str, **tables: Any) -> dict[str, Any]:
     return schema
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_newer_schema_is_refused() -> None:
     newer = pytest.raises(SchemaMismatch, match=r"has schema 99.0.0, this vnet knows .*: upgrade vnet")
     with pool_server(with_version("99.0.0")) as server, newer:
@@ -243,6 +245,7 @@ async def test_a_newer_schema_is_refused() -> None:
             pass
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_an_older_schema_is_converted_by_a_controller_and_refused_to_others() -> None:
     old = with_version("0.9.0")
     del old["tables"]["Event"]
@@ -256,6 +259,7 @@ async def test_an_older_schema_is_converted_by_a_controller_and_refused_to_other
             pass
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_database_without_security_groups_gets_them_and_keeps_the_rest() -> None:
     old = with_version("1.3.0")
     del old["tables"]["SecurityGroup"]

@@ -34,7 +34,7 @@ def _no_leftovers() -> None:
 
 
 @pytest.fixture
-def lab_name() -> Iterator[str]:
+def lab_name(netns: None) -> Iterator[str]:
     """A lab's name of one's own; what is left of it goes with the test."""
     name = new_name()
     yield name
@@ -43,7 +43,7 @@ def lab_name() -> Iterator[str]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Lab]]:
+def start(netns: None) -> Iterator[Callable[..., Lab]]:
     """Starts labs that end with the test."""
     made: list[Lab] = []
 

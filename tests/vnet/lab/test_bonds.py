@@ -26,7 +26,7 @@ from vnet.objects import (
     Vm,
 )
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 NICS = ("eth1", "eth2")
 VIFS = {
     f"vm{n}/0": Vif(f"vm{n}/0", "vlan", f"0a:00:00:00:00:0{n}", vm=f"vm{n}", host=f"xen{n}", addresses=(f"10.1.0.{n}",))

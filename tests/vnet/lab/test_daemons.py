@@ -21,12 +21,11 @@ from vnet.lab import Driver, Lab, LabError, LabUnsupported, labs
 from vnet.lab.processes import alive
 from vnet.lab.status import status
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module", params=list(Driver), ids=lambda driver: driver.value)
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(netns: None, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab whose VMs run; what a test changes it puts back."""
     with Lab.up(pool(), name=new_name(), driver=request.param, daemons=True) as lab:
         lab.start_all()
@@ -103,6 +102,7 @@ def test_stopped_agent_runs_on(lab: Lab) -> None:
         lab.daemons.signal("xen1", signal.SIGCONT)
 
 
+@pytest.mark.usefixtures("netns")
 @BOTH
 def test_nothing_is_left_of_daemons(driver: Driver) -> None:
     lab = Lab.up(pool(hosts=1), name=new_name(), driver=driver, daemons=True)

@@ -18,7 +18,7 @@ from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology.load import load
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "topologies" / "quickstart.vnet.yaml"
 

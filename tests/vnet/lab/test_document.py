@@ -11,7 +11,7 @@ import pytest
 from tests.docs.test_documents import DOCS, agrees, blocks, compiled
 from vnet.lab import labs
 
-pytestmark = pytest.mark.ovs
+pytestmark = pytest.mark.usefixtures("ovs")
 DOCUMENT = DOCS / "lab.md"
 
 

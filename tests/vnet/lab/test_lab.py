@@ -19,7 +19,7 @@ from vnet.lab import Driver, Lab, LabError, LabExists, LabUnsupported, NotInLab,
 from vnet.lab.names import NETNS_DIR, lab_dir, short, vif_device, vtep_prefix
 from vnet.lab.processes import inside, marked
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 Start = Callable[..., Lab]
 BOTH = pytest.mark.parametrize("driver", list(Driver), ids=lambda driver: driver.value)
 BROADCAST = "ff:ff:ff:ff:ff:ff"

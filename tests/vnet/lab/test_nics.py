@@ -17,13 +17,12 @@ from tests.vnet.lab.test_lab import frame
 from vnet.lab import Lab
 from vnet.objects import Network, NetworkType
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
 ROOT = Path(__file__).parents[3]
 PROD = Network("prod", NetworkType.VLAN, 2, 1500, key=100, tag=120, uplink="trunk0")
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(netns: None) -> Iterator[Lab]:
     """One host, xen1, with NIC eth1 in uplink trunk0, and one VM on a VLAN there."""
     plain = pool(hosts=1)
     vifs = {name: replace(vif, network="prod") for name, vif in plain.vifs.items()}

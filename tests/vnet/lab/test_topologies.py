@@ -18,7 +18,7 @@ from vnet.plan import desired_state
 from vnet.topology.document import Document
 from vnet.topology.load import load
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 FILES = sorted((Path(__file__).parents[3] / "topologies").glob("*.vnet.yaml"))
 
 

@@ -12,7 +12,7 @@ from vnet.lab import Driver, Lab
 
 
 @pytest.fixture(scope="module", params=list(Driver), ids=lambda driver: driver.value)
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(netns: None, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The pool of `every_type`, all VMs started and ready."""
     with Lab.up(every_type(), name=new_name(), driver=request.param, daemons=True) as running:
         running.start_all()

@@ -19,8 +19,6 @@ from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.objects import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Vif, Vm
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
-
 A, B, C = HOSTS
 KINDS = ("vx", "vlan")
 HTTP = SecurityGroup(
@@ -60,7 +58,7 @@ def pool() -> PoolState:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(netns: None) -> Iterator[Lab]:
     with Lab.up(pool(), name=new_name(), driver=Driver.NETNS, daemons=True) as running:
         for host in HOSTS:
             running.start(f"peer-{host}")

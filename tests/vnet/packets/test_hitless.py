@@ -21,6 +21,8 @@ from vnet.db.rows import to_columns
 from vnet.lab import Driver, Lab
 from vnet.objects import BondMode, Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
 
+pytestmark = pytest.mark.usefixtures("netns")
+
 WATCHED = ("vlan", "vx", "gre")
 BOND = Uplink("trunk0", ("eth1", "eth2", "eth3"), BondMode.ACTIVE_BACKUP)
 SPARE = Vif("spare/0", "vx", "0a:00:00:01:00:01", vm="spare", addresses=("10.222.0.1",))

@@ -13,7 +13,7 @@ from tests.vnet.packets.pools import HOSTS, every_type, vm_of
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState, default_mtu, mtu_capacity
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 TUNNELS = ("vx", "gre", "gnv")
 
 

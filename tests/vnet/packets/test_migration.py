@@ -27,6 +27,8 @@ from vnet.lab.guests import rarp
 from vnet.lab.streams import StreamReport
 from vnet.objects import Pool, PoolState, Vif, Vm
 
+pytestmark = pytest.mark.usefixtures("netns")
+
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 KINDS = ["vlan", "native", "vx", "gre", "gnv"]
 A, B, C = HOSTS

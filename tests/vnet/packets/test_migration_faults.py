@@ -28,7 +28,7 @@ from vnet.lab.links import within
 from vnet.lab.names import underlay_netns
 from vnet.lab.netns import switch_port
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
+pytestmark = pytest.mark.usefixtures("netns")
 UNIT = Unit.of_vm("moving")
 ETH_P_ALL = 3
 

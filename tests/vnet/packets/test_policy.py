@@ -17,8 +17,6 @@ from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
 from vnet.objects import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif, Vm
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
-
 A, B, C = HOSTS
 KINDS = ("vx", "vlan")
 PORT = 5000
@@ -62,7 +60,7 @@ VIFS = [vif(role, kind, host) for kind in KINDS for role, host in (("server", A)
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(netns: None) -> Iterator[Lab]:
     networks = {kind: NETWORKS[kind] for kind in KINDS}
     vms = {str(one.vm): Vm(str(one.vm), one.host) for one in VIFS}
     vifs = {one.id: one for one in VIFS}

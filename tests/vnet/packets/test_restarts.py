@@ -17,8 +17,6 @@ from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream
 from vnet.objects import Pool, PoolState, Vif, Vm
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
-
 KINDS = ("vx", "vlan")
 A, B, C = HOSTS
 PATHS = [(A, B), (B, C), (C, A)]
@@ -37,7 +35,7 @@ def pool() -> PoolState:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(netns: None) -> Iterator[Lab]:
     with Lab.up(pool(), name=new_name(), driver=Driver.NETNS, daemons=True) as running:
         running.start_all()
         yield running

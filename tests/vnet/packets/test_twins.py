@@ -23,8 +23,6 @@ from vnet.lab import Driver, Lab
 from vnet.lab.daemons import call_async
 from vnet.objects import Pool, PoolState, Vif, Vm
 
-pytestmark = [pytest.mark.ovs, pytest.mark.netns]
-
 KINDS = ("vx", "vlan")
 A, B, C = HOSTS
 TWINS = {kind: Vif(f"twin-{kind}/0", kind, f"0a:00:00:00:0{n}:01", vm=f"twin-{kind}", addresses=(f"10.{n}.0.1",))
@@ -34,7 +32,7 @@ PEERS = {kind: Vif(f"peer-{kind}/0", kind, f"0a:00:00:00:0{n}:02", vm=f"peer-{ki
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(netns: None) -> Iterator[Lab]:
     vifs = [*TWINS.values(), *PEERS.values()]
     vms = {f"twin-{kind}": Vm(f"twin-{kind}") for kind in KINDS} | {f"peer-{k}": Vm(f"peer-{k}", C) for k in KINDS}
     networks = {kind: NETWORKS[kind] for kind in KINDS}

@@ -15,13 +15,11 @@ from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 
-pytestmark = pytest.mark.ovs
-
 SHOP = Path("topologies/policy.vnet.yaml")
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(ovs: None) -> Iterator[Lab]:
     state = desired_state(load(SHOP.read_bytes(), str(SHOP)), PoolState())
     with Lab.up(state, name=new_name(), driver=Driver.DUMMY, daemons=True) as running:
         running.start_all()

@@ -35,8 +35,6 @@ from vnet.sim.conversation import Party, party
 from vnet.sim.packets import resolve
 from vnet.topology import load
 
-pytestmark = pytest.mark.ovs
-
 EXPECTED = (
     TWO_HOSTS
     + b"""
@@ -55,7 +53,7 @@ def state() -> PoolState:
 
 
 @pytest.fixture(scope="module")
-def lab(state: PoolState) -> Iterator[Lab]:
+def lab(ovs: None, state: PoolState) -> Iterator[Lab]:
     with Lab.up(state, name=new_name(), driver=Driver.DUMMY, daemons=True) as lab:
         lab.start_all()
         lab.wait_ready()

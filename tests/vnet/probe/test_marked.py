@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
+from tests.examples import examples
 from tests.vnet.sim.pools import two_hosts
 from vnet.compile import HOPS, flat, mark, marked_fields, read_note
 from vnet.compile.probe import Stage, bare
@@ -68,7 +69,7 @@ def bodies(pool: SimPool, source: str, target: str) -> list[Packet]:
     ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.sampled_from(VIFS), st.sampled_from(VIFS), st.integers(0, 9), st.booleans(), st.sampled_from((None, 10, 120)),
     st.integers(0, (1 << 64) - 1), st.sampled_from((None, "held", "receiving")),
@@ -102,7 +103,7 @@ def test_whoever_would_get_a_frame_is_told_and_nobody_gets_it(
         assert noted(pool, Stage.CAME)[home or ""] >= 1
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.sampled_from(VIFS), st.sampled_from(VIFS), st.integers(0, 9), st.integers(0, 9), st.integers(0, (1 << 64) - 1)
 )

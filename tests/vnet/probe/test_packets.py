@@ -27,15 +27,13 @@ from vnet.lab import Driver, Lab
 from vnet.lab.deliveries import Deliveries
 from vnet.objects import InvalidValue
 
-pytestmark = pytest.mark.ovs
-
 Run = Callable[..., tuple[int, str]]
 WATCHES_FOR_S = 2.0  # after a probe's end
 PROBES = f"cookie={cookie(Category.PROBE, '') & ~((1 << 40) - 1):#x}/{0xFFFFFF << 40:#x}"
 
 
 @pytest.fixture(scope="module", params=list(Driver), ids=lambda driver: driver.value)
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(netns: None, request: pytest.FixtureRequest) -> Iterator[Lab]:
     state = every_type(per_host=2)
     vm = vm_of("vx", "xen1", 0)
     dual = {f"{vm_of('vx', host, 0)}/0": f"fd00::{n}" for n, host in enumerate(("xen1", "xen2", "xen3"), 1)}
@@ -246,6 +244,7 @@ def foreign_flow(lab: Lab, host: str, flow: str) -> Iterator[None]:
         lab.ovs(host).ofctl("del-flows", "br-int", "cookie=0x99/-1")
 
 
+@pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("network", ["vx", "vlan"])
 async def test_a_vif_that_moves_is_sent_to_and_gets_nothing(
     network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from ovsctl.ovsdb import Client, Insert, Select, Update, Wait
-from tests.vnet.controller.daemons import Controller, controller
-from tests.vnet.controller.databases import FakeAgent, opened
+from tests.vnet.controller.daemons import Controller
+from tests.vnet.controller.databases import FakeAgent
 from vnet.api import ProbeCall, ProbesCall, TunnelCall
 from vnet.client import AsyncClient, Invalid, NotFound
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.probes import FORGOTTEN_AFTER_MS, Answer, Probe, columns_of
 
 FRAME = (b"\x0a\0\0\0\0\x02" + b"\x0a\0\0\0\0\x01" + b"\x08\0").hex()
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Controller]:
-    with controller() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(running: Controller) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(running.address) as made:
-        yield made
-
-
-@pytest.fixture
-async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
-    async with opened(running.database.remote) as database:
-        yield database
-
-
-@pytest.fixture
-async def rows(running: Controller) -> AsyncIterator[Client]:
-    async with Client([running.database.remote], "Vnet") as made:
-        yield made
 
 
 async def probes(rows: Client) -> list[Any]:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
-import pytest
-
-from tests.vnet.controller.daemons import Controller, controller
-from tests.vnet.controller.databases import FakeAgent, opened
+from tests.vnet.controller.daemons import Controller
+from tests.vnet.controller.databases import FakeAgent
 from vnet.api import Uplink
 from vnet.cli.live_pool import running_state, twin_of_running
 from vnet.client import AsyncClient, HostSpec, NetworkSpec, Rule, SecurityGroupSpec, VifSpec
 from vnet.db.database import PoolDatabase
 from vnet.objects import NetworkType
 from vnet.sim.conversation import party, trace
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Controller]:
-    with controller() as made:
-        yield made
-
-
-@pytest.fixture
-async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
-    async with opened(running.database.remote) as database:
-        yield database
 
 
 async def test_what_the_toolstack_made_runs_too(running: Controller, pool: PoolDatabase) -> None:

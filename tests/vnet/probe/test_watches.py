@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from ovsctl.ovsdb import Client, Insert, Select, Update, Wait
-from tests.vnet.controller.daemons import Controller, controller
-from tests.vnet.controller.databases import FakeAgent, opened
+from tests.vnet.controller.daemons import Controller
+from tests.vnet.controller.databases import FakeAgent
 from vnet.api import PacketCall, PacketsCall
 from vnet.client import AsyncClient, Invalid, NotFound, VifSpec
 from vnet.compile import mark
@@ -28,30 +27,6 @@ HOME = {"a/0": "xen1", "b/0": "xen2", "c/0": "xen3"}
 def frame(nonce: int) -> str:
     ends = End("0a:00:00:00:00:01", "10.1.0.1"), End("0a:00:00:00:00:02", "10.1.0.2")
     return mark(Talk(*ends).frame(), nonce).hex()
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Controller]:
-    with controller() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(running: Controller) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(running.address) as made:
-        yield made
-
-
-@pytest.fixture
-async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
-    async with opened(running.database.remote) as database:
-        yield database
-
-
-@pytest.fixture
-async def rows(running: Controller) -> AsyncIterator[Client]:
-    async with Client([running.database.remote], "Vnet") as made:
-        yield made
 
 
 @pytest.fixture

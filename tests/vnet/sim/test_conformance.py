@@ -21,8 +21,6 @@ from vnet.sim.conversation import party, plan
 from vnet.sim.packets import Part, rarp, resolve
 from vnet.topology import Protocol
 
-pytestmark = pytest.mark.ovs
-
 
 @pytest.fixture(scope="module")
 def pool() -> SimPool:
@@ -37,7 +35,7 @@ def compiled(pool: SimPool, host: str) -> tuple[list[Flow], EmulatedBridge]:
 
 
 @pytest.fixture(scope="module")
-def host_bridge(pool: SimPool) -> Iterator[RealBridge]:
+def host_bridge(ovs: None, pool: SimPool) -> Iterator[RealBridge]:
     with real_bridge(sorted(pool.hosts["xen1"].bridge.ports)) as running:
         yield running
 
@@ -122,7 +120,7 @@ VIF_PORTS, DEVICE_PORTS = range(1, 9), range(0xF000, 0xF005)
 
 
 @pytest.fixture(scope="module")
-def policy_bridge() -> Iterator[RealBridge]:
+def policy_bridge(ovs: None) -> Iterator[RealBridge]:
     with real_bridge([*VIF_PORTS, *DEVICE_PORTS]) as running:
         yield running
 

@@ -15,8 +15,6 @@ from vnet.sim import SimPool
 from vnet.sim.packets import BROADCAST, Part, ethernet, rarp, resolve
 from vnet.topology import Protocol, load
 
-pytestmark = pytest.mark.ovs
-
 
 @pytest.fixture(scope="module")
 def state() -> PoolState:
@@ -24,7 +22,7 @@ def state() -> PoolState:
 
 
 @pytest.fixture(scope="module")
-def lab(state: PoolState) -> Iterator[Lab]:
+def lab(ovs: None, state: PoolState) -> Iterator[Lab]:
     with Lab.up(state, name=new_name(), driver=Driver.DUMMY, daemons=True) as lab:
         lab.start_all()
         lab.wait_ready()

@@ -81,7 +81,7 @@ def test_simulated_pool_and_trace_of_a_failure(tmp_path: Path) -> None:
     assert "members of network gnv" in out
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_same_tests_on_real_open_vswitch(tmp_path: Path) -> None:
     out = run(tmp_path, "--vnet-on", "dummy")
     assert "1 failed, 1 passed" in out

@@ -6,9 +6,10 @@ from dataclasses import replace
 from random import Random
 from xml.etree import ElementTree
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.vnet.sim.pools import two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
 from vnet.objects import Direction, LockingMode, PoolState, PortRange, Protocol, Rule, SecurityGroup
@@ -44,7 +45,7 @@ def moved(rng: Random, pool: SimPool) -> SimPool:
     return SimPool.of(pool.state)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.randoms(use_true_random=False), st.sampled_from(((Protocol.ICMP, 0), (Protocol.TCP, 443))))
 def test_classes_equal_brute_force(rng: Random, what: tuple[Protocol, int]) -> None:
     pool = moved(rng, SimPool.of(random_state(rng)))
@@ -99,7 +100,7 @@ def told_of(what: str, protocol: Protocol, port: int) -> bool:
     return not ports or any(int(span.split("-")[0]) <= port <= int(span.split("-")[-1]) for span in ports.split(", "))
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(st.randoms(use_true_random=False))
 def test_differences_are_exact(rng: Random) -> None:
     state = random_state(rng)
