@@ -50,8 +50,8 @@ def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
             {
                 "name": result.name,
                 "holds": result.holds,
-                "where": result.where,
-                "why": result.why,
+                "where": result.position,
+                "why": result.reason,
                 "trace": result.trace.as_dict() if result.trace else None,
             }
             for result in results

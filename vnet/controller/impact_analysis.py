@@ -21,10 +21,10 @@ def expectations(document: Document, before: PoolState, after: PoolState) -> lis
     return [
         api.Expected(
             name=result.name,
-            where=result.where,
+            where=result.position,
             holds=result.holds,
             held=result.holds or now[result.name],
-            why=result.why,
+            why=result.reason,
             trace=result.trace.render() if result.trace is not None else "",
         )
         for result in then

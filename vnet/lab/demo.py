@@ -133,11 +133,11 @@ def _show_expectations(lab: Lab, document: Document, say: Say) -> bool:
     if not document.expectations:
         return True
     say("What the document expects, tried with packets")
-    results = [check(lab, expectation) for expectation in document.expectations]
+    results = check(lab, document)
     for result in results:
-        say(f"  {'ok   ' if result.held else 'WRONG'} {result.text}")
+        say(f"  {'ok   ' if result.holds else 'WRONG'} {result.name}" + (f": {result.reason}" if result.reason else ""))
     say("")
-    return all(result.held for result in results)
+    return all(result.holds for result in results)
 
 
 # -- a migration

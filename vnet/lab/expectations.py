@@ -1,124 +1,75 @@
-"""A document's expectations, tried with packets between the VIFs of a lab."""
+"""A document's expectations, tried with conversations between the VIFs of a lab, and judged as the twin judges them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import ip_network
-from typing import Any
+from dataclasses import replace
 
-from vnet.lab.deliveries import Deliveries
-from vnet.lab.errors import NotInLab
+from vnet.lab.conversations import LabConversation, play
 from vnet.lab.lab import Lab
-from vnet.lab.matrix import running_vifs
-from vnet.lab.netns import switch_ports
-from vnet.lab.packets import TAG_TYPE
-from vnet.lab.streams import packet_between
-from vnet.objects import Protocol, Vif
-from vnet.topology.document import Expectation, Reach
+from vnet.objects import PoolState, Protocol, Vm
+from vnet.sim.errors import UnknownName
+from vnet.sim.fabric import Fabric
+from vnet.topology.document import Document, Expectation
+from vnet.verify.expectations import NO_UPLINK, Evidence, Result, Side, ends_of, judge, pairs_of, service_of
 
-OUTSIDE = "outside"
-TCP_SYN = "S"
-ECHO_REQUEST = 8
-SOURCE_PORT = 40000
-OUTSIDE_MAC = "0e:00:00:00:00:fe"
+_Pair = tuple[str | None, str | None, Protocol, int]  # ids of VIFs, None for outside
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Whether an expectation held. reached: the pairs of VIFs between which a packet arrived."""
-
-    text: str
-    held: bool
-    reached: tuple[tuple[str, str], ...]
-
-
-def check(lab: Lab, expectation: Expectation) -> Outcome:
-    """Send the expectation's packet between all VIFs that it names. 'reachable' holds if any pair is, 'unreachable' if none.
-
-    'outside' is a station on every uplink's physical switch, which sends on the VLAN of the VIF's network (untagged to others').
-    """
-    outside = OUTSIDE in (expectation.from_, expectation.to)
-    stations = [lab.station(name) for name in sorted(switch_ports(lab.spec))] if outside else []
-    if expectation.from_ == OUTSIDE:
-        reached = [
-            (OUTSIDE, lab.label(to))
-            for to in endpoint(lab, expectation.to)
-            for station in stations
-            if _arrived(lab, to, lab.send(station, _from_outside(lab, expectation, to)))
-        ]
-    elif expectation.to == OUTSIDE:
-        names = {station.name for station in stations}
-        reached = []
-        for sender in endpoint(lab, expectation.from_):
-            found = lab.send(lab.label(sender), _packet(expectation, sender, _outsider(lab, sender)))
-            reached += [(lab.label(sender), OUTSIDE)] if any(item.to in names for item in found) else []
-    else:
-        reached = _between(lab, expectation)
-    held = bool(reached) == (expectation.expect is Reach.REACHABLE)
-    return Outcome(describe(expectation), held, tuple(dict.fromkeys(reached)))
+def check(lab: Lab, document: Document) -> list[Result]:
+    """Every expectation of a document, in its order. 'outside' is a station on the network of the other side."""
+    twin = _names(lab)
+    pairs: dict[_Pair, tuple[Side, Side]] = {}
+    for spec in document.expectations:
+        try:
+            for sources, targets in pairs_of(twin, spec):
+                pairs |= {_pair(a, b, spec): (a, b) for a in sources for b in targets}
+        except UnknownName:
+            continue  # `judge` reports it
+    talks: dict[_Pair, LabConversation | None] = {}
+    for pair, (source, target) in pairs.items():
+        ends = ends_of(twin, source, target)
+        runs = all(twin.runs_on(side) is not None for side in (source, target) if side is not None)
+        talks[pair] = LabConversation(*ends, *pair[2:]) if ends is not None and runs else None
+    for station in twin.stations:
+        lab.station(station.uplink, station.tag)
+    play(lab, [talk for talk in talks.values() if talk is not None])
+    witness = LabWitness(talks)
+    return [judge(twin, document, spec, witness) for spec in document.expectations]
 
 
-def _between(lab: Lab, expectation: Expectation) -> list[tuple[str, str]]:
-    receivers = endpoint(lab, expectation.to)
-    reached = []
-    for sender in endpoint(lab, expectation.from_):
-        targets = [vif for vif in receivers if vif is not sender]
-        if targets:
-            found = lab.send(lab.label(sender), [_packet(expectation, sender, to) for to in targets])
-            reached += [(lab.label(sender), lab.label(to)) for to in targets if _arrived(lab, to, found)]
-    return reached
+def _pair(source: Side, target: Side, spec: Expectation) -> _Pair:
+    ids = [side.id if side is not None else None for side in (source, target)]
+    return ids[0], ids[1], *service_of(spec)
 
 
-def _arrived(lab: Lab, to: Vif, found: Deliveries) -> bool:
-    return any(item.to == lab.label(to) and item.frame[:6] == _mac(to) for item in found)
+def _names(lab: Lab) -> Fabric:
+    """The twin of the lab as it runs, for names and places only: no packet passes it."""
+    spec, status = lab.spec, lab.wires.call("status")["vifs"]
+    hosts = {guest.name: next((status[vif.id]["host"] for vif in guest.vifs), None) for guest in spec.guests}
+    vifs = {vif.id: replace(vif, host=None) for guest in spec.guests for vif in guest.vifs}
+    return Fabric(
+        PoolState(
+            hosts={host.name: host for host in spec.hosts},
+            networks={network.name: network for network in spec.networks},
+            vms={guest.name: Vm(guest.name, hosts[guest.name]) for guest in spec.guests},
+            vifs=vifs,
+            groups={group.name: group for group in spec.groups},
+        )
+    )
 
 
-def _outsider(lab: Lab, peer: Vif) -> Vif:
-    """An interface of a device outside, on the network of `peer` and with the last address of its subnet."""
-    nets = [ip_network(address, strict=False) for address in lab.spec.guest_addresses(peer)]
-    last = tuple(sorted(str(net.broadcast_address - 1) for net in nets))
-    return Vif(OUTSIDE, peer.network, OUTSIDE_MAC, addresses=last)
+class LabWitness:
+    """Answers from the conversations that a lab played."""
 
+    def __init__(self, talks: dict[_Pair, LabConversation | None]) -> None:
+        self._talks = talks
 
-def _from_outside(lab: Lab, expectation: Expectation, to: Vif) -> bytes:
-    frame, tag = _packet(expectation, _outsider(lab, to), to), lab.spec.network(to.network).tag
-    return frame[:12] + TAG_TYPE + tag.to_bytes(2) + frame[12:] if tag else frame
+    def reaches(self, source: Side, target: Side, spec: Expectation) -> bool:
+        talk = self._talks[_pair(source, target, spec)]
+        return talk is not None and talk.trace.reached
 
-
-def endpoint(lab: Lab, name: str) -> list[Vif]:
-    """The VIFs that run behind an endpoint: a VIF, a VM, a network, or a security group. Raises NotInLab."""
-    vifs = running_vifs(lab)
-    chosen = [vif for vif in vifs if name in (vif.id, lab.label(vif), vif.vm, vif.network, *vif.groups)]
-    known = {vif.network for vif in vifs} | {vif.vm or vif.id for vif in vifs}.union(*(vif.groups for vif in vifs))
-    if not chosen and name not in {network.name for network in lab.spec.networks}:
-        raise NotInLab("endpoint that runs", name, sorted(known))
-    return chosen
-
-
-def describe(expectation: Expectation) -> str:
-    """An expectation as a line."""
-    kind = expectation.protocol.value if expectation.protocol else "ping"
-    port = f" {expectation.port}" if expectation.port else ""
-    what = f"{expectation.from_} to {expectation.to}, {kind}{port}: {expectation.expect.value}"
-    return f"{expectation.name} ({what})" if expectation.name else what
-
-
-def _mac(vif: Vif) -> bytes:
-    return bytes.fromhex(vif.mac.replace(":", ""))
-
-
-def _packet(expectation: Expectation, sender: Vif, to: Vif) -> bytes:
-    from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: PLC0415 - half a second that not every lab needs
-
-    plain: Any = packet_between(sender, to)
-    if IP not in plain:
-        return bytes(plain / b"vnet expectation")
-    plain[IP].remove_payload()
-    port = expectation.port or 0
-    match expectation.protocol:
-        case Protocol.TCP:
-            return bytes(plain / TCP(sport=SOURCE_PORT, dport=port, flags=TCP_SYN))
-        case Protocol.UDP:
-            return bytes(plain / UDP(sport=SOURCE_PORT, dport=port))
-        case _:
-            return bytes(plain / ICMP(type=ECHO_REQUEST) / b"vnet expectation")
+    def explain(self, source: Side, target: Side, spec: Expectation) -> tuple[str, Evidence | None]:
+        talk = self._talks[_pair(source, target, spec)]
+        if talk is not None:
+            return "", talk.trace
+        return NO_UPLINK if None in (source, target) else "one of them does not run", None

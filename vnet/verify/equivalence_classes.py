@@ -17,7 +17,7 @@ from ovsctl.datapath.conntrack import Tracker
 from vnet.objects import Binding, Location, PoolState, Protocol, Rule, SecurityGroup, Vif, Way
 from vnet.sim.conversation import party, plan, version_of
 from vnet.sim.errors import NotPlugged, SimError
-from vnet.sim.pool import SimPool
+from vnet.sim.fabric import Fabric
 from vnet.verify.change_scope import domains
 
 Content = tuple[object, ...]
@@ -85,7 +85,7 @@ class Answers:
 class Kinds:
     """The kinds of a pool's VIFs."""
 
-    def __init__(self, pool: SimPool, answers: Answers | None = None) -> None:
+    def __init__(self, pool: Fabric, answers: Answers | None = None) -> None:
         self.pool = pool
         self._answers = answers or Answers()
         self.known = self._answers.known
@@ -196,7 +196,7 @@ def _other(vif: Vif, among: Collection[Vif]) -> Vif | None:
 class _Facts:
     """What tells the VIFs of a pool apart."""
 
-    def __init__(self, pool: SimPool, answers: Answers) -> None:
+    def __init__(self, pool: Fabric, answers: Answers) -> None:
         self.pool = pool
         self._answers = answers
         state = pool.state

@@ -1,25 +1,29 @@
-"""The expectations of a document, held against a pool.
+"""The expectations of a document, held against a pool: its twin, the running pool, or a lab.
 
-A VM counts as one: any of its VIFs will do. A network or a security group counts as each of its VIFs. `reachable` wants every sender to reach every
-receiver, `unreachable` none of them any.
+One rule: `judge` alone decides whether an expectation holds. `reachable` means that every sender reaches every receiver,
+`unreachable` that no sender reaches any. A network or a security group stands for each of its VIFs that run; a VM is one
+sender or receiver, by whichever of its VIFs works.
 """
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from typing import Protocol as Structure
 
 from vnet.objects import Protocol, Vif
 from vnet.sim.conversation import Party, outside, party, reaches, trace
 from vnet.sim.errors import NotPlugged, UnknownName
-from vnet.sim.pool import SimPool
+from vnet.sim.fabric import Fabric
 from vnet.topology import Document, Expectation, Reach
 from vnet.verify.reachability import Reachability
 
+Side = Vif | None  # None: outside
+NO_UPLINK = "its network does not meet the physical one"
 
-class Evidence(Structure):
+
+class Evidence(typing.Protocol):
     """A trace that shows a result: of the twin, or of the running pool."""
 
     def as_dict(self) -> dict[str, Any]: ...
@@ -29,108 +33,150 @@ class Evidence(Structure):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An expectation and whether it holds. where: file:line:column; why: what is not as expected; trace: one that shows it."""
+    """An expectation, and whether it holds. position: file:line:column; reason and trace: of the pair that breaks it."""
 
     expectation: Expectation
     holds: bool
-    where: str = ""
-    why: str = ""
+    position: str = ""
+    reason: str = ""
     trace: Evidence | None = None
 
     @property
     def name(self) -> str:
+        """The expectation's name, else its words."""
         spec = self.expectation
         return spec.name or f"{spec.from_} to {spec.to} is {spec.expect.value}"
 
     def __str__(self) -> str:
         if self.holds:
             return f"ok    {self.name}"
-        place = f"{self.where}: " if self.where else ""
-        return f"FAIL  {place}{self.name}: {self.why}"
+        position = f"{self.position}: " if self.position else ""
+        return f"FAIL  {position}{self.name}: {self.reason}"
 
 
-def check(pool: SimPool, document: Document) -> list[Result]:
-    """Every expectation of a document, in its order. Changes nothing in the pool but what its physical switches learn."""
-    known: dict[tuple[Protocol, int], Reachability] = {}
-    return [_check(pool, document, spec, known) for spec in document.expectations]
+class Witness(typing.Protocol):
+    """The source of answers for pairs of senders and receivers."""
+
+    def reaches(self, source: Side, target: Side, spec: Expectation) -> bool | None:
+        """Whether the conversation of an expectation works between two sides; None if nobody can tell."""
+
+    def explain(self, source: Side, target: Side, spec: Expectation) -> tuple[str, Evidence | None]:
+        """The reason of an answer, "" without one, and a trace that shows it."""
 
 
-def _check(
-    pool: SimPool, document: Document, spec: Expectation, known: dict[tuple[Protocol, int], Reachability]
-) -> Result:
-    protocol, port = spec.protocol or Protocol.ICMP, spec.port or 0
-    reach = known.setdefault((protocol, port), Reachability(pool, protocol, port))
-    where = where_of(document, spec)
-    wanted = spec.expect is Reach.REACHABLE
+def check(pool: Fabric, document: Document) -> list[Result]:
+    """Every expectation of a document on the twin of a pool, in the document's order."""
+    witness = TwinWitness(pool)
+    return [judge(pool, document, spec, witness) for spec in document.expectations]
+
+
+def judge(pool: Fabric, document: Document, spec: Expectation, witness: Witness) -> Result:
+    """Whether an expectation holds by a witness. pool: the names of VIFs, and the hosts where they run."""
+    position = position_of(document, spec)
     try:
-        pairs = list(pairs_of(pool, spec))
-    except UnknownName as error:  # as where a document is held against a pool that it was not applied to yet
-        return Result(spec, False, where, str(error))
-    for sources, targets in pairs:
-        found = [(a, b) for a in sources for b in targets if _works(reach, a, b)]
-        if bool(found) is wanted:
-            continue
-        a, b = found[0] if found else (sources[0], targets[0])
-        verb = "reaches" if found else "does not reach"
-        why = f"{name_of(pool, a)} {verb} {name_of(pool, b)}"
-        ends = end_of(pool, a, b), end_of(pool, b, a)
-        if ends[0] is None or ends[1] is None:
-            return Result(spec, False, where, f"{why}: its network does not meet the physical one")
-        try:
-            shown = trace(pool, ends[0], ends[1], protocol, port)
-        except NotPlugged as error:
-            return Result(spec, False, where, f"{why}: {error}")
-        return Result(spec, False, where, why, shown)
-    return Result(spec, True, where)
+        broken = _broken(pool, spec, witness)
+    except UnknownName as error:  # the document may not be applied to this pool yet
+        return Result(spec, False, position, str(error))
+    if broken is None:
+        return Result(spec, True, position)
+    source, target, reached = broken
+    verb = {True: "reaches", False: "does not reach", None: "may or may not reach"}[reached]
+    reason, evidence = witness.explain(source, target, spec)
+    text = f"{name_of(pool, source)} {verb} {name_of(pool, target)}" + (f": {reason}" if reason else "")
+    return Result(spec, False, position, text, evidence)
 
 
-def where_of(document: Document, spec: Expectation) -> str:
-    """Where an expectation stands, as file:line:column."""
+def _broken(pool: Fabric, spec: Expectation, witness: Witness) -> tuple[Side, Side, bool | None] | None:
+    """The first pair that breaks an expectation, with its answer; None if it holds."""
+    wanted = spec.expect is Reach.REACHABLE
+    for sources, targets in pairs_of(pool, spec):
+        first: tuple[Side, Side, bool | None] | None = None
+        for source, target in ((a, b) for a in sources for b in targets):
+            reached = witness.reaches(source, target, spec)
+            if not wanted and reached is not False:
+                return source, target, reached
+            if wanted and reached:
+                break
+            first = first or (source, target, reached)
+        else:
+            if wanted and first is not None:
+                return first
+    return None
+
+
+def position_of(document: Document, spec: Expectation) -> str:
+    """The position of an expectation, as file:line:column."""
     at = spec.at()
     filename = document.source.filename if document.source is not None else ""
     return f"{filename}:{at.line}:{at.column}" if at is not None else filename
 
 
-Side = Vif | None  # None: outside
-
-
-def pairs_of(pool: SimPool, spec: Expectation) -> Iterator[tuple[list[Side], list[Side]]]:
-    """The senders and receivers that an expectation is about, as sets of which one pair must work, or none may."""
-    for source in _units(pool, spec.from_):
-        for target in _units(pool, spec.to):
+def pairs_of(pool: Fabric, spec: Expectation) -> Iterator[tuple[list[Side], list[Side]]]:
+    """Each sender and receiver of an expectation, both as lists of VIFs of which one is enough. Raises UnknownName."""
+    for source in _sides(pool, spec.from_):
+        for target in _sides(pool, spec.to):
             if source != target:
                 yield source, target
 
 
-def _units(pool: SimPool, word: str) -> list[list[Side]]:
-    """What an expectation's word stands for."""
-    if word == "outside":
+def _sides(pool: Fabric, name: str) -> list[list[Side]]:
+    """The senders or receivers behind a name of an expectation."""
+    if name == "outside":
         return [[None]]
-    if of_vm := pool.vifs_of(word):
+    if of_vm := pool.vifs_of(name):
         return [list(of_vm)]
-    if word in pool.state.networks:
-        members = [vif for vif in pool.state.vifs.values() if vif.network == word]
-    elif word in pool.state.groups:
-        members = [vif for vif in pool.state.vifs.values() if word in vif.groups]
+    if name in pool.state.networks:
+        members = [vif for vif in pool.state.vifs.values() if vif.network == name]
+    elif name in pool.state.groups:
+        members = [vif for vif in pool.state.vifs.values() if name in vif.groups]
     else:
-        return [[pool.vif(word)]]
+        return [[pool.vif(name)]]
     return [[vif] for vif in sorted(members, key=pool.label) if pool.runs_on(vif) is not None]
 
 
-def _works(reach: Reachability, source: Side, target: Side) -> bool:
-    if source is not None and target is not None:
-        return reach.reaches(source, target)
-    a, b = end_of(reach.pool, source, target), end_of(reach.pool, target, source)
-    return a is not None and b is not None and reaches(reach.pool, a, b, reach.protocol, reach.port)
+def service_of(spec: Expectation) -> tuple[Protocol, int]:
+    """The protocol and port of an expectation; ICMP and 0 for a ping."""
+    return spec.protocol or Protocol.ICMP, spec.port or 0
 
 
-def end_of(pool: SimPool, side: Side, other: Side) -> Party | None:
-    """A side as an end of a conversation; None for an outside that the other's network does not meet."""
+def ends_of(pool: Fabric, source: Side, target: Side) -> tuple[Party, Party] | None:
+    """Two sides as ends of a conversation; None if one is outside and the other's network has no uplink."""
+    ends = _end(pool, source, target), _end(pool, target, source)
+    return (ends[0], ends[1]) if ends[0] is not None and ends[1] is not None else None
+
+
+def _end(pool: Fabric, side: Side, other: Side) -> Party | None:
     if side is not None:
         return party(pool, side)
     return outside(pool, other) if other is not None else None
 
 
-def name_of(pool: SimPool, side: Side) -> str:
-    """What people call a side."""
+def name_of(pool: Fabric, side: Side) -> str:
+    """The name of a side for people."""
     return "outside" if side is None else pool.label(side)
+
+
+class TwinWitness:
+    """Answers from the twin: by equivalence classes between VIFs, by a conversation with the outside."""
+
+    def __init__(self, pool: Fabric) -> None:
+        self._pool = pool
+        self._known: dict[tuple[Protocol, int], Reachability] = {}
+
+    def reaches(self, source: Side, target: Side, spec: Expectation) -> bool:
+        service = service_of(spec)
+        if source is not None and target is not None:
+            if service not in self._known:
+                self._known[service] = Reachability(self._pool, *service)
+            return self._known[service].reaches(source, target)
+        ends = ends_of(self._pool, source, target)
+        return ends is not None and reaches(self._pool, *ends, *service)
+
+    def explain(self, source: Side, target: Side, spec: Expectation) -> tuple[str, Evidence | None]:
+        ends = ends_of(self._pool, source, target)
+        if ends is None:
+            return NO_UPLINK, None
+        try:
+            return "", trace(self._pool, *ends, *service_of(spec))
+        except NotPlugged as error:
+            return str(error), None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vnet.objects import Protocol, Vif
-from vnet.sim.pool import SimPool
+from vnet.sim.fabric import Fabric
 from vnet.verify.equivalence_classes import Kinds
 
 
@@ -34,7 +34,7 @@ class Reachability:
     """
 
     def __init__(
-        self, pool: SimPool, protocol: Protocol = Protocol.ICMP, port: int = 0, kinds: Kinds | None = None
+        self, pool: Fabric, protocol: Protocol = Protocol.ICMP, port: int = 0, kinds: Kinds | None = None
     ) -> None:
         self.pool = pool
         self.protocol = protocol

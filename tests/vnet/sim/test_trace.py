@@ -115,14 +115,14 @@ def test_expectations_hold_or_say_why() -> None:
     assert [result.holds for result in results] == [True, True, True, True, False, False, False, False]
     wrong = results[4]
     assert wrong.name == "wrong"
-    assert wrong.why == "web2/0 reaches db1/0"
-    assert wrong.where.startswith("e.vnet.yaml:31:")
+    assert wrong.reason == "web2/0 reaches db1/0"
+    assert wrong.position.startswith("e.vnet.yaml:31:")
     assert wrong.trace is not None
     assert wrong.trace.reached
-    assert "does not meet the physical one" in results[5].why
+    assert "does not meet the physical one" in results[5].reason
     assert results[6].trace is not None
     assert not results[6].trace.reached
-    assert "give its VM a host" in results[7].why
+    assert "give its VM a host" in results[7].reason
 
 
 def test_an_expectation_of_a_group_is_about_each_of_its_vifs() -> None:
@@ -134,7 +134,7 @@ def test_an_expectation_of_a_group_is_about_each_of_its_vifs() -> None:
     assert document.endpoint("all") == document.endpoint("tenant") == ("web1/0", "web2/0", "db1/0", "off/0")
     every, out, none = check(SimPool.from_document(document), document)
     assert (every.holds, out.holds, none.holds) == (True, False, True)
-    assert "does not meet the physical one" in out.why
+    assert "does not meet the physical one" in out.reason
 
 
 def test_a_trace_names_the_rule_and_where_it_stands() -> None:
