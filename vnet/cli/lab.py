@@ -142,7 +142,7 @@ def exec(name: str | None, vm: str, command: tuple[str, ...]) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @reports_errors
 def host(name: str | None, host: str, command: tuple[str, ...]) -> None:
-    """Run COMMAND on a host; ovs-vsctl, ovs-ofctl and ovs-appctl reach that host's Open vSwitch."""
+    """Run COMMAND on a host: ovs-vsctl, ovs-ofctl and ovs-appctl reach its Open vSwitch, vnet its agent and the controller."""
     found = find(name)
     replace_by(found.host_argv(host, command), found.host_env(host))
 

@@ -67,7 +67,7 @@ def twin_of_running(client: Client) -> SimPool:
     from vnet.sim import SimPool  # noqa: PLC0415
 
     state, document = running_state(client)
-    running = SimPool.of(state)
+    running = SimPool.of(state, claim=False)
     running.document = document
     return running
 

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from vnet.client import Client
 
 
+socket_option = click.option(
+    "--socket", metavar="PATH", envvar="VNET_AGENT_SOCKET", default="/run/vnet/agent.sock", show_default=True,
+    help="The agent's socket.",
+)  # fmt: skip
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Turn what the clients raise into what the command exits with."""

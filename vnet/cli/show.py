@@ -9,7 +9,7 @@ import click
 from vnet import api
 from vnet.cli.exits import Exit
 from vnet.cli.output import Column, dump, emit, output_option, plain, table
-from vnet.cli.remote import connected, failures
+from vnet.cli.remote import connected, failures, socket_option
 
 HOSTS: list[Column] = [
     ("HOST", lambda h: h.name),
@@ -162,7 +162,7 @@ def bindings(vif: str | None, host: str | None, output: str) -> None:
 
 @show.command()
 @click.option("--vif", metavar="ID", help="Only those of this VIF.")
-@click.option("--socket", metavar="PATH", default="/run/vnet/agent.sock", show_default=True, help="The agent's socket.")
+@socket_option
 @output_option
 def flows(vif: str | None, socket: str, output: str) -> None:
     """This host's flows, by table, with how many packets each has seen."""

@@ -15,7 +15,7 @@ from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, runn
 if TYPE_CHECKING:
     from random import Random
 
-    from vnet.objects import Protocol
+    from vnet.objects import Protocol, Vif
     from vnet.probe.live_trace import Asking
     from vnet.sim import SimPool
     from vnet.sim.conversation import Party
@@ -122,46 +122,54 @@ class _Question:
         from vnet.sim.conversation import trace as trace_talk  # noqa: PLC0415
         from vnet.sim.trace import Trace, trace_packet  # noqa: PLC0415
 
-        frame = self._frame(pool)
+        source, target = self._ends(pool)
+        frame = self._frame(source, target)
         if frame is None:
-            return trace_talk(pool, *self._ends(pool), self.protocol, self.port)
-        leg = trace_packet(pool, self.source, frame, f"packet of {len(frame)} bytes from {self.source}")
-        wanted = pool.label(pool.vif(self.target)) if self.target is not None else None
-        reached = wanted in leg.to if wanted is not None else bool(leg.to)
-        return Trace(f"{self.source} to {self.target or 'anyone'}", (leg,), reached)
+            return trace_talk(pool, source, target or source, self.protocol, self.port)
+        leg = trace_packet(pool, source.endpoint, frame, f"packet of {len(frame)} bytes from {source.name}")
+        reached = target.delivery in leg.to if target is not None else bool(leg.to)
+        return Trace(f"{source.name} to {target.name if target is not None else 'anyone'}", (leg,), reached)
 
     def put_live(self, pool: SimPool, random: Random) -> Asking:
         """To the twin and to the switches."""
         from vnet.probe.live_trace import conversation, one_frame  # noqa: PLC0415
         from vnet.sim.packets import CLIENT_PORTS  # noqa: PLC0415
 
-        frame = self._frame(pool)
+        source, target = self._ends(pool)
+        frame = self._frame(source, target)
         if frame is None:
-            return conversation(pool, *self._ends(pool), self.protocol, self.port, random.randrange(*CLIENT_PORTS))
-        return one_frame(pool, self.source, self.target, frame)
+            port = random.randrange(*CLIENT_PORTS)
+            return conversation(pool, source, target or source, self.protocol, self.port, port)
+        return one_frame(pool, source.delivery, target.delivery if target is not None else None, frame)
 
-    def _ends(self, pool: SimPool) -> tuple[Party, Party]:
-        target = self.target or ""
-        return _party(pool, self.source, target), _party(pool, target, self.source)
+    def _ends(self, pool: SimPool) -> tuple[Party, Party | None]:
+        """FROM and TO in a pool; without TO a VM as FROM must have one VIF."""
+        from vnet.sim.conversation import ends_named  # noqa: PLC0415
 
-    def _frame(self, pool: SimPool) -> bytes | None:
+        source, target = ends_named(pool, self.source, self.target or self.source)
+        if self.target is None:
+            return _party(pool, source, None), None
+        return _party(pool, source, target), _party(pool, target, source)
+
+    def _frame(self, source: Party, target: Party | None) -> bytes | None:
         if self.text is not None:
-            return _frame(pool, self.source, self.target, self.text)
+            return _frame(source, target, self.text)
         return _captured(self.pcap) if self.pcap is not None else None
 
 
-def _party(pool: SimPool, word: str, other: str) -> Party:
+def _party(pool: SimPool, vif: Vif | None, other: Vif | None) -> Party:
     from vnet.sim.conversation import outside, party  # noqa: PLC0415
 
-    if word != "outside":
-        return party(pool, pool.vif(word))
-    found = outside(pool, pool.vif(other))
+    if vif is not None:
+        return party(pool, vif)
+    found = outside(pool, other) if other is not None else None
     if found is None:
-        raise CommandError(f"the network of {other} does not meet the physical one: nothing outside can reach it")
+        name = pool.label(other) if other is not None else "outside"
+        raise CommandError(f"the network of {name} does not meet the physical one: nothing outside can reach it")
     return found
 
 
-def _frame(pool: SimPool, source: str, target: str | None, text: str) -> bytes:
+def _frame(source: Party, target: Party | None, text: str) -> bytes:
     """The bytes of a written packet. An Ether() that leaves its addresses out has those of the two VIFs."""
     from vnet.sim.packet_text import frame_of, parse_packet  # noqa: PLC0415
 
@@ -169,16 +177,16 @@ def _frame(pool: SimPool, source: str, target: str | None, text: str) -> bytes:
     if packet.name == "Ethernet":
         # Asking scapy for a default source or destination would make it look at this machine's own interfaces.
         if "src" not in packet.fields:
-            packet.src = pool.vif(source).mac
+            packet.src = source.mac
         if "dst" not in packet.fields:
-            packet.dst = pool.vif(target).mac if target is not None else "ff:ff:ff:ff:ff:ff"
+            packet.dst = target.mac if target is not None else "ff:ff:ff:ff:ff:ff"
     return frame_of(packet)
 
 
-def _captured(where: str) -> bytes:
-    file, colon, number = where.rpartition(":")
+def _captured(packet: str) -> bytes:
+    file, colon, number = packet.rpartition(":")
     if not colon or not number.isdecimal() or not int(number):
-        raise click.UsageError(f"--pcap {where}: write FILE:N, N from 1")
+        raise click.UsageError(f"--pcap {packet}: write FILE:N, N from 1")
     from scapy.error import Scapy_Exception  # noqa: PLC0415
     from scapy.utils import RawPcapReader  # noqa: PLC0415
 

@@ -8,18 +8,13 @@ import click
 
 from vnet.cli.migration_commands import add_moves
 from vnet.cli.output import emit, output_option, say
-from vnet.cli.remote import connected, failures
+from vnet.cli.remote import connected, failures, socket_option
 from vnet.cli.show import VIFS, vif_filters
 
 
 @click.group()
 def vif() -> None:
     """Create, plug, move and delete VIFs."""
-
-
-socket_option = click.option(
-    "--socket", metavar="PATH", default="/run/vnet/agent.sock", show_default=True, help="The agent's socket."
-)
 
 
 def _trunk(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | str | None:

@@ -40,8 +40,9 @@ class LabHosts(LabBase):
         return host_netns(self.spec.name, self.spec.host(host).name) if self.spec.driver is Driver.NETNS else None
 
     def host_env(self, host: str) -> dict[str, str]:
-        """The environment in which Open vSwitch's tools reach this host, and `vnet` the lab's controller."""
-        return {**self.daemons.env, **self.ovs(host).env}
+        """The environment in which Open vSwitch's tools reach this host, and `vnet` its agent and the lab's controller."""
+        agent = {"VNET_AGENT_SOCKET": str(self.daemons.agent_socket(host))} if self.spec.daemons else {}
+        return {**self.daemons.env, **agent, **self.ovs(host).env}
 
     def host_argv(self, host: str, args: Sequence[str]) -> list[str]:
         """The command line that runs `args` on a host."""

@@ -230,6 +230,8 @@ def conversation(
 ) -> Asking:
     """Every packet of a conversation, to the first that does not arrive. Raises NotPlugged."""
     title = title_of(source, target, protocol, port)
+    if isinstance(target.endpoint, str) and not pool.is_plugged(pool.vif(target.endpoint)):
+        title += f" (no host has a port of {target.name})"
     talk = talk_of(source, target, protocol, port, source_port)
     if talk is None:
         return LiveTrace(f"{title}: they have no IP version in common", (), False, False)

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, frames_of
-    from vnet.sim.errors import GuestPaused, Looped, NotPlugged, PacketError, SimError, UnknownName
+    from vnet.sim.errors import AmbiguousVif, GuestPaused, Looped, NotPlugged, PacketError, SimError, UnknownName
     from vnet.sim.pool import SimPool
 
 _NAMES = {
     "deliveries": ("Deliveries", "Delivery", "Loss", "Station", "frames_of"),
-    "errors": ("GuestPaused", "Looped", "NotPlugged", "PacketError", "SimError", "UnknownName"),
+    "errors": ("AmbiguousVif", "GuestPaused", "Looped", "NotPlugged", "PacketError", "SimError", "UnknownName"),
     "pool": ("SimPool",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "AmbiguousVif",
     "Deliveries",
     "Delivery",
     "GuestPaused",

@@ -6,13 +6,13 @@ it arrives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from vnet.objects import Protocol, Vif
 from vnet.sim.deliveries import Station
-from vnet.sim.errors import NotPlugged
+from vnet.sim.errors import AmbiguousVif, NotPlugged
 from vnet.sim.fabric import Fabric
 from vnet.sim.packets import CLIENT_PORT, End, Part, Talk, resolve
 from vnet.sim.trace import Leg, Trace, follow
@@ -78,6 +78,35 @@ def outside(pool: Fabric, vif: Vif) -> Party | None:
         return None
     station = pool.station(network.uplink, network.tag or None)
     return Party(station, f"outside ({station.name})", OUTSIDE_MAC, NOWHERE)
+
+
+def ends_named(pool: Fabric, source: str, target: str) -> tuple[Vif | None, Vif | None]:
+    """The VIFs of two names: a VIF, a VM, or 'outside' (None). Of a VM's VIFs it is the one on a network with the other end.
+
+    Raises UnknownName, AmbiguousVif.
+    """
+    ours, theirs = _choices(pool, source), _choices(pool, target)
+    if len(ours) > 1 or len(theirs) > 1:
+        shared = [(a, b) for a in ours for b in theirs if _share_network(pool, a, b)]
+        if len(shared) == 1:
+            return shared[0]
+        pairs = shared or [(a, b) for a in ours for b in theirs]
+        for name, vifs in ((source, [a for a, _ in pairs]), (target, [b for _, b in pairs])):
+            if len(set(labels := [f"{pool.label(vif)} ({vif.network})" for vif in vifs if vif])) > 1:
+                raise AmbiguousVif(name, dict.fromkeys(labels))
+    return ours[0], theirs[0]
+
+
+def _choices(pool: Fabric, name: str) -> list[Vif | None]:
+    return [None] if name == "outside" else [*(pool.vifs_of(name) or [pool.vif(name)])]
+
+
+def _share_network(pool: Fabric, source: Vif | None, target: Vif | None) -> bool:
+    if source is None or target is None:
+        vif = source or target
+        network = pool.state.networks.get(vif.network) if vif is not None else None
+        return network is not None and network.uplink is not None
+    return source.network == target.network
 
 
 def version_of(source: Party, target: Party) -> int | None:
@@ -151,5 +180,13 @@ def trace(pool: Fabric, source: Party, target: Party, protocol: Protocol = Proto
             leg = follow(pool, packet.sender.endpoint, packet.frame, packet.title, packet.aside)
             legs.append(leg)
             if packet.receiver.delivery not in leg.to:
-                return Trace(title, tuple(legs), False)
+                return Trace(title, (*legs[:-1], _without_port(pool, packet, leg)), False)
     return Trace(title, tuple(legs), True)
+
+
+def _without_port(pool: Fabric, packet: PlannedPacket, leg: Leg) -> Leg:
+    """A leg that did not arrive; its verdict says so if no host has a port of the receiver."""
+    receiver = packet.receiver.endpoint
+    if isinstance(receiver, Station) or pool.is_plugged(pool.vif(receiver)):
+        return leg
+    return replace(leg, verdict=f"no host has a port of {receiver}; {leg.verdict}")

@@ -27,6 +27,13 @@ class UnknownName(SimError):
         self.name = name
 
 
+class AmbiguousVif(SimError):
+    """A VM with several VIFs was named where one VIF is needed."""
+
+    def __init__(self, vm: str, choices: Iterable[str]) -> None:
+        super().__init__(f"VM {vm} has several VIFs that could be meant: name one of {', '.join(choices)}")
+
+
 class NotPlugged(SimError):
     """The VIF has no port on any host, so it can neither send nor receive."""
 

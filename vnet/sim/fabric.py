@@ -48,9 +48,11 @@ _Link = Callable[[Emitted, Trail], Arrival | None]
 class Fabric:
     """The hosts of a pool, wired together."""
 
-    def __init__(self, state: PoolState) -> None:
+    def __init__(self, state: PoolState, *, claim: bool = True) -> None:
+        """Wire a pool. With `claim` a VIF without a binding gets one, as its host's agent would write it."""
         self.configured = state  # as it was given: without the bindings that were added
-        self.state = bound(state)
+        self._claim = claim
+        self.state = bound(state) if claim else state
         self.document: Document | None = None
         self.underlay_mtu = state.pool.underlay_mtu if state.pool else DEFAULT_UNDERLAY_MTU
         self.hosts = {name: SimHost(name) for name in sorted(state.hosts)}
@@ -86,7 +88,7 @@ class Fabric:
     def update(self, state: PoolState) -> None:
         """Change the pool to another state. Plugged ports, guests, and what bridges learned stay."""
         self.configured = state
-        self.state = bound(state)
+        self.state = bound(state) if self._claim else state
         for name in self.hosts.keys() - state.hosts.keys():
             del self.hosts[name]
         for name in sorted(state.hosts.keys() - self.hosts.keys()):
@@ -174,6 +176,10 @@ class Fabric:
         if name not in self.hosts:
             raise UnknownName("host", name, self.hosts)
         return self.hosts[name]
+
+    def is_plugged(self, vif: Vif) -> bool:
+        """Whether any host has a port of a VIF."""
+        return any(vif.id in host.ports for host in self.hosts.values())
 
     def runs_on(self, vif: Vif) -> str | None:
         """The host on which a VIF's guest runs."""

@@ -26,9 +26,9 @@ class SimPool(Fabric):
     """A pool that runs in memory. Make one with `SimPool.of` or `SimPool.from_document`."""
 
     @classmethod
-    def of(cls, state: PoolState) -> SimPool:
-        """The twin of a pool. A VIF without a binding runs on its own host, else on its VM's."""
-        return cls(state)
+    def of(cls, state: PoolState, *, claim: bool = True) -> SimPool:
+        """The twin of a pool. With `claim` a VIF without a binding runs on its own host, else on its VM's."""
+        return cls(state, claim=claim)
 
     @classmethod
     def from_document(cls, document: Document) -> SimPool:

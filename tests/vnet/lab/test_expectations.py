@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.vnet.lab.conftest import new_name
@@ -46,6 +48,8 @@ def test_same_results_as_the_twin() -> None:
     with Lab.up(state, name=new_name(), driver=Driver.DUMMY, daemons=True) as lab:
         lab.start_all()
         results = check(lab, document)
+        flows = lab.run_on_host("b", sys.executable, "-m", "vnet.cli.main", "show", "flows", "--vif", "db1/0")
+    assert "table 10 guard" in flows  # of host b's own agent
     twins = check_twin(SimPool.of(state), document)
     assert [result.holds for result in results] == [True, False, False, True, True, True, False]
     assert [result.holds for result in twins] == [result.holds for result in results]

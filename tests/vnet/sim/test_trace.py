@@ -243,6 +243,12 @@ def test_trace_command(file: str, tmp_path: Path) -> None:
     code, text = run("trace", "web1/0", "--pcap", f"{tmp_path}/x.pcap:2", "--file", file)
     assert (code, "delivered to db1/0" in text) == (Exit.OK, True)
     assert run("trace", "web1/0", "--pcap", f"{tmp_path}/x.pcap:3", "--file", file)[0] == Exit.INVALID_INPUT
+    code, text = run("trace", "web1", "web2", "--file", file)
+    assert (code, "web1/0 to web2/0, ping: reached" in text) == (Exit.OK, True)
+    code, text = run("trace", "web1", "db1", "--packet", written, "--file", file)
+    assert (code, "name one of web1/0 (tenant), web1/1 (prod)" in text) == (Exit.INVALID_INPUT, True)
+    code, text = run("trace", "web1", "--packet", written, "--file", file)
+    assert (code, "name one of web1/0 (tenant), web1/1 (prod)" in text) == (Exit.INVALID_INPUT, True)
     assert run("trace", "wbe1/0", "db1/0", "--file", file) == (
         Exit.INVALID_INPUT, "no VIF 'wbe1/0' in this pool; did you mean 'web1/0'?",
     )  # fmt: skip
