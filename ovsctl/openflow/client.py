@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -268,7 +268,24 @@ class OpenFlowClient:
 
     async def flush_zones(self, zones: Iterable[int]) -> None:
         """Forget the connections that are tracked in these zones (16 bits each). Returns when the switch has done it."""
-        await self.send_flow_mods([msg.FlushZone(zone) for zone in zones])
+        await self.begin_flush(zones)
+
+    def begin_flush(self, zones: Iterable[int]) -> Awaitable[None]:
+        """Like `flush_zones`, sent before this returns; what is sent next the switch does afterwards. To be awaited for its end."""
+        mods = [msg.FlushZone(zone) for zone in zones]
+        connection = self._connected()
+        batch = self._session.open_batch(mods)
+        done, barrier = connection.prepare(msg.BarrierRequest())
+        connection.write(b"".join(mod_chunks(batch)) + barrier)
+        return self._flushed(batch, done)
+
+    async def _flushed(self, batch: Batch, done: asyncio.Future[Any]) -> None:
+        try:
+            await wait(done, self.timeout_s)
+        finally:
+            self._session.close_batch(batch)
+        if batch.refused:
+            raise ModError(batch.errors, batch.refused)
 
     # -- being told --------------------------------------------------------------------------------------
 

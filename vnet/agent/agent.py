@@ -1,49 +1,51 @@
-"""The agent of one host: what the pool and the local switch say goes in; flows, rows and bindings come out.
+"""The agent of one host, in three stages.
 
-One loop does all deciding: wake, decide claims, compile what changed, push one bundle, report. Callbacks only fold and wake
-it, so every step sees one consistent view. Nothing is deleted before the first complete desired state.
+- **Observe**: replicas of the pool database and of the local Open vSwitch, and the switch's own messages, are folded in as they
+  come; each notes the VIFs it concerns and asks for a turn.
+- **Decide**: a turn decides about the VIFs that were noted (binding_policy.py) and compiles what changed. Nothing waits in it.
+- **Reconcile**: flows, Open vSwitch rows and the pool database are brought to what is desired, each by its own driver of one
+  reconciler (reconciler.py). Each turn makes a revision; what is stated of it is true once the switch holds it.
+
+A port becomes flows by these calls: BridgeFlows._port_changed and Agent.ports_changed note it; in the turn, Agent._turn has
+BridgeFlows.want and Reconciler.want take up its flows; then the reconciler's Reconciler._round, BridgeFlows.change and
+BridgeFlows._send send the bundle (tests/vnet/agent/test_structure.py follows them).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence, Set
+import logging
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final
 
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
 from vnet.agent.binding_controller import Bindings
-from vnet.agent.flow_reconciler import FlowKeeper
-from vnet.agent.local_ports import MONITORS, read_ports, vif_ports
+from vnet.agent.conditions import Conditions, monitors
+from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.ofproto_trace import Prober
-from vnet.agent.ovs_config_reconciler import CACHES_S, RowKeeper
+from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
-from vnet.agent.pool_replica import (
-    PoolFold,
-    Where,
-    group_condition,
-    monitors,
-    network_conditions,
-    next_asked,
-    vif_condition,
-)
+from vnet.agent.pool_replica import Named, PoolReplica
 from vnet.agent.rarp import rarp
-from vnet.agent.status_writer import Reporter
-from vnet.agent.uplink_flows import UplinkKeeper
+from vnet.agent.reconciler import Progress
+from vnet.agent.status_writer import StatusWriter
+from vnet.agent.uplink_flows import UplinkFlows
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.db.view import SWITCH
 from vnet.objects import AgentStatus, BindingState
-from vnet.objects.values import MIN_RESERVED_OFPORT
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
-TRIM_AFTER_S = 2.0
-# How long what nobody waits for stays undone: the port of an awaited VIF has come, and what it takes is forwarding.
+# How long a turn may wait that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
-ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see bindings.RELAY_S
+ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see binding_controller.RELAY_S
+FAILED_TURN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +64,37 @@ class Agent:
     """One host's agent. `now_ms` is the clock: milliseconds since 1970."""
 
     def __init__(self, options: Options, now_ms: Callable[[], int]) -> None:
-        self.options = options
-        self.me = options.host
-        self.compiler = Compiler(self.me)
-        self.pool = PoolFold(self.me, self.compiler)
-        self.pool_client = Client(list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience())
-        self.ovs_client = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
-        self.flows = FlowKeeper(
-            f"unix:{options.ovs_rundir}/{options.switch.bridge}.mgmt",
-            self._packet_in,
-            lambda count: self._drifted(options.switch.bridge, count),
-            self._wake,
-            self._ports_told,
-            self._compile_for_new_ports,
-            self._still_moving,
-            lambda text: self._refused(options.switch.bridge, text),
+        self.options: Final = options
+        self.pool_client: Final = Client(
+            list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience()
         )
-        self.uplinks = UplinkKeeper(
-            self.compiler.view, options.ovs_rundir, self._spawn, self._drifted, self._wake, self._refused
+        self.ovs_client: Final = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
+        self.compiler: Final = Compiler(options.host)
+        self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
+        self.progress: Final = Progress(self._more_is_true)
+        status = AgentStatus(options.host, started=now_ms(), heartbeat=now_ms(), version=options.version)
+        self.reports: Final = StatusWriter(
+            self.pool, self.pool_client, self.progress, status, self._problems, lambda: self.flows.connected, now_ms
         )
-        self.rows = RowKeeper(self.ovs_client, self.compiler.view, options.switch, self._rows_drifted, self._wake)
-        self.bindings = Bindings(
-            self.pool, self.pool_client, self._spawn, self._wake, self._written, self._problem, now_ms
-        )
-        status = AgentStatus(self.me, started=now_ms(), heartbeat=now_ms(), version=options.version)
-        self.reports = Reporter(
-            self.pool, self.bindings, self.pool_client, status, lambda: self.rows.settled, self._other_problems, now_ms,
-            lambda: self.flows.connected,
+        self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
+        self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
+        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.progress)
+        self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.progress, self.spawn)
+        self.rows: Final = OvsConfig(
+            self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.progress,
+            lambda text: self.event("drift", f"put back: {text}"), self.wake,
         )  # fmt: skip
-        self.prober = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
-        self.watcher = Watcher(self.compiler, self.flows, self.pool_client, self._wake)
-        self.complete = False
-        self.started = asyncio.Event()  # complete, and the switch has been compared for the first time
-        self.conditions_set = 0  # each makes the server look at a whole table; for tests to count
+        self.prober: Final = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
+        self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
-        self._at_once = False  # the flows are for a new port
+        self._urgent = False  # the next turn is for a port that is new in the switch
         self._work = asyncio.Event()
-        self._look = asyncio.Event()
-        self._trim_due = False
-        self._trim_timer: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def me(self) -> str:
+        return self.options.host
 
     @property
     def ovs(self) -> Replica:
@@ -110,6 +102,11 @@ class Agent:
         if self._ovs is None:
             raise NotConnected("Open vSwitch's database was not reached yet")
         return self._ovs
+
+    @property
+    def complete(self) -> bool:
+        """Whether there has been a complete desired state."""
+        return self.progress.revision > 0
 
     @property
     def rows_held(self) -> int:
@@ -123,142 +120,82 @@ class Agent:
         async with self.ovs_client, self.pool_client, asyncio.TaskGroup() as self._group:
             self._ovs = await self.ovs_client.monitor(MONITORS)
             self._ovs.subscribe(self._ovs_changed)
-            self.rows.start(self._ovs)
-            self._read_ports()
-            self.pool.asked = frozenset(self.bindings.ports)
-            tables = monitors(self.me, self.pool.asked)
-            self._replica = await self.pool_client.monitor(tables)
+            self.ports_changed(self.flows.bridge, announced=False)
+            self.pool.named = Named(vifs=frozenset(self.bindings.ports.vifs))
+            self._replica = await self.pool_client.monitor(monitors(self.me, self.pool.named.vifs))
             self._replica.subscribe(self._pool_changed)
             self.pool.start(self._replica)
-            while await self._follow():
+            while await self.conditions.follow(self._replica):
                 pass
-            self.bindings.look_again()
-            self._everything_touched()
-            await self.watcher.start()
-            self.complete = True
-            self._wake()
-            for job in (self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S)):
-                self._spawn(job)
-            self._spawn(self._follow_always())
-            self._spawn(self.prober.run())
-            self._spawn(self.watcher.run())
-            await self._loop()
+            self.pool.touch_everything(self.bindings.ports.vifs)
+            watches = await self.watcher.start()
+            self.wake()
+            for job in (
+                self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
+                self.conditions.run(self._replica), self.prober.run(), self.watcher.run(started=watches),
+            ):  # fmt: skip
+                self.spawn(job)
+            await self._turns()
 
-    def _spawn(self, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if self._group is None:
             raise RuntimeError("the agent is not running")
         return self._group.create_task(job)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self._work.set()
 
-    async def _loop(self) -> None:
+    async def programmed(self) -> None:
+        self.wake()
+        await self.progress.reached(self.progress.revision + 1)
+
+    async def _turns(self) -> None:
         while True:
             await self._work.wait()
             self._work.clear()
-            for vif in self.bindings.decide_touched():
-                self._place(vif)
-            await asyncio.sleep(0)  # what the switch has said of a new port meanwhile is worked out along with the rest
-            at_once, self._at_once = self._at_once, False
-            if not at_once:
-                self.bindings.send_decided()
-            if self.bindings.releases and self.bindings.releases.keys().isdisjoint(self.bindings.ports):
-                self.reports.soon()  # a port that is gone needs no flows to be silent
-            taken, watches = self.reports.take(), self.watcher.take()
-            left, self.bindings.left = self.bindings.left, {}
-            mods = self.flows.want(self.compiler.compile())
-            self.flows.start()
-            pushing = self._spawn(self.flows.push(mods, at_once=at_once))
-            self._look.set()
-            if at_once:
-                await asyncio.sleep(0)  # the flows leave first: the switch will soon be done with the port
-                self.bindings.send_decided()
-            on_uplinks = self.uplinks.want(self.ovs)
-            pushed = await pushing
-            self.rows.kick(self.bindings.ports)
-            if pushed:
-                self.started.set()
-            if pushed and await self.uplinks.push(on_uplinks):
-                await self._announce()
-                if left:
-                    asyncio.get_running_loop().call_later(CACHES_S, self.bindings.give_up, left)
-                self.reports.programmed(taken)
-                self.watcher.programmed(watches)
-            else:
-                self.bindings.left = left | self.bindings.left
-                self.reports.not_programmed(taken)
+            self._attempt(self._turn)
 
-    async def _announce(self) -> None:
-        """Tells the network where VIFs are that moved here."""
-        view = self.compiler.view
-        while self.bindings.announce:
-            vif = view.vifs.get(self.bindings.announce.pop())
-            if vif is not None and view.role(vif) is Role.ACTIVE:
-                await self.flows.send_packet(rarp(vif.mac), view.ports[vif.id])
-        while self.bindings.arrived:
-            self._spawn(self._tell_switches(self.bindings.arrived.pop()))
+    def _attempt(self, step: Callable[..., None], *args: object) -> None:
+        """Runs a step of a turn. What it left undone when it failed is decided on again."""
+        try:
+            step(*args)
+        except Exception:
+            log.exception("a turn failed")
+            self.pool.touch_everything(self.bindings.ports.vifs)
+            asyncio.get_running_loop().call_later(FAILED_TURN_S, self.wake)
 
-    async def _tell_switches(self, vif_id: str) -> None:
-        """Announces a VIF to the physical network some more times: the source's last frames may have told it otherwise."""
-        view = self.compiler.view
-        for pause_s in ANNOUNCE_AGAIN_S:
-            await asyncio.sleep(pause_s)
-            vif = view.vifs.get(vif_id)
-            network = view.networks.get(vif.network) if vif else None
-            if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
-                return
-            if (uplink := view.uplink_port(network)) is not None:
-                await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], to_uplink(uplink, network.tag or 0))
+    def _turn(self) -> None:
+        """Decides about all that changed. A claim leaves before the flows are compiled, except that the flows of a new port go
+        first: the switch will soon be done with the port."""
+        self.progress.revision += 1
+        urgent, self._urgent = self._urgent, False
+        touched, self.pool.touched = self.pool.touched, set()
+        self.bindings.decide(touched)
+        if not urgent:
+            self.bindings.send()
+        self.flows.want(self.compiler.compile(), urgent=urgent)
+        asyncio.get_running_loop().call_soon(
+            self._follow_up, touched
+        )  # after the flows: the reconciler was woken before
 
-    # What changed
+    def _follow_up(self, touched: set[tuple[str, str]]) -> None:
+        """The rest of a turn, once the flows of br-int are on their way."""
+        self.bindings.send()
+        self.uplinks.want(self.ovs)
+        self.rows.want(self.bindings.ports.vifs)
+        self.reports.state(touched)
+        self.conditions.look()
 
-    def _everything_touched(self) -> None:
-        view = self.compiler.view
-        self.bindings.touched.update(view.vifs, self.bindings.ports, self.pool.mine)
-        self.reports.changed.update((b.network, b.vif) for network in view.networks for b in view.bindings(network))
+    # Observed
 
     def _pool_changed(self, batch: tuple[Change, ...]) -> None:
-        for change in batch:
-            self._note_activation(change)
         self.pool.fold(batch)
-        for change in batch:
-            for row in (change.old, change.new):
-                if row is not None:
-                    self._note(change, row)
-        self._wake()
+        self.wake()
 
-    def _note(self, change: Change, row: Any) -> None:
-        """Remembers whom a changed row concerns."""
-        view, bindings = self.compiler.view, self.bindings
-        if change.table == "Binding":
-            bindings.touched.add(row["vif"])
-            self.reports.changed.add((row["network"], row["vif"]))
-        elif change.table == "Vif":
-            bindings.touched.add(row["id"])
-            self.reports.changed.add((row["network"], row["id"]))
-        elif change.table == "Network":
-            local = [vif.id for vif in view.local(row["name"])]
-            bindings.touched.update(local)
-            self.reports.changed.update((row["name"], vif) for vif in local)
-        elif change.table == "SecurityGroup":
-            members = [vif for vif in view.vifs.values() if row["name"] in vif.groups]
-            bindings.touched.update(vif.id for vif in members)
-            self.reports.changed.update((vif.network, vif.id) for vif in members)
-
-    def _note_activation(self, change: Change) -> None:
-        """The toolstack's word, by the database, makes our binding active: the guest may not have told the network."""
-        new = change.new
-        if (
-            change.table != "Binding"
-            or new is None
-            or new["host"] != self.me
-            or new["state"] != BindingState.ACTIVE.value
-        ):
-            return
-        known = self.compiler.view.binding(new["network"], new["vif"], self.me)
-        if known is not None and known.state.moving:
-            self.bindings.announce.add(new["vif"])
-            self.bindings.arrived.add(new["vif"])
+    def _answered(self) -> None:
+        self.bindings.see_answers()
+        if self.pool.touched:
+            self.wake()
 
     def _ovs_changed(self, batch: tuple[Change, ...]) -> None:
         self.rows.changed(batch)
@@ -267,67 +204,32 @@ class Agent:
                 # The next port of that name may be another VIF's: its number is not known until the switch says it.
                 self.flows.ports.pop(change.old["name"], None)
         if any(change.table in ("Bridge", "Port", "Interface") for change in batch):
-            self._wake_for_ports()
+            self.ports_changed(self.flows.bridge, announced=False)
 
-    def _ports_told(self) -> None:
-        """The switch has a new port, before it is done with it: flows that are sent at once arrive before its first packet."""
-        self._at_once = self._wake_for_ports() or self._at_once
-
-    def _wake_for_ports(self) -> bool:
-        """Reads the ports anew and has everything else follow; whether that is urgent."""
-        urgent = self._read_ports()
-        if urgent:
-            self._wake()
+    def ports_changed(self, bridge: str, *, announced: bool = True) -> None:
+        """Reads the ports anew. announced: by the switch, which is not done with a new port yet: flows that are sent at once arrive
+        before its first packet."""
+        if bridge != self.flows.bridge:
+            return
+        ports = LocalPorts.of(read_ports(self.ovs, bridge, self.flows.ports))
+        to_program = self.bindings.see_ports(ports)
+        self.uplinks.ports_changed()
+        devices = self.compiler.view.devices
+        if ports.devices != devices:
+            self.reports.postpone()
+            for name in devices.keys() | ports.devices.keys():
+                self.compiler.set_device(name, ports.devices.get(name))
+            to_program = True
+        self._urgent = self._urgent or (announced and to_program)
+        if to_program:
+            self._work.set()
         else:
-            asyncio.get_running_loop().call_later(LEISURE_S, self._wake)
-        return urgent
+            asyncio.get_running_loop().call_later(LEISURE_S, self.wake)
 
-    def _compile_for_new_ports(self) -> None:
-        """A switch has come: its flows are compared with those of the ports that it says it has."""
-        self._read_ports()
-        self.flows.want(self.compiler.compile())
-        self._wake()
+    def connection_changed(self, bridge: str) -> None:
+        self.wake()
 
-    def _read_ports(self) -> bool:
-        """Folds what the switch says of its ports into the compiler. False if all that it says is that awaited VIFs' have come or
-        gone, for which nothing is to be programmed."""
-        if self._ovs is None:
-            return False
-        found = read_ports(self._ovs, self.options.switch.bridge, self.flows.ports)
-        vifs = vif_ports(found)
-        before, taken = self.bindings.ports, self.bindings.taken
-        self.bindings.ports = vifs
-        self.bindings.taken = frozenset(port.ofport for port in found if port.ofport is not None)
-        others = changed = False
-        for vif in before.keys() | vifs.keys():
-            if before.get(vif) != vifs.get(vif):
-                changed = True
-                others |= self._place(vif) or vif not in self.compiler.view.ports
-                self.bindings.touched.add(vif)
-                if (known := self.compiler.view.vifs.get(vif)) is not None:
-                    self.reports.changed.add((known.network, vif))
-        if any(ofport >= MIN_RESERVED_OFPORT for ofport in taken ^ self.bindings.taken):
-            for vif in self.pool.mine:  # a port may have taken a number that another VIF's was to have
-                others |= self._place(vif)
-        self.uplinks.changed()
-        devices = {port.name: port.ofport for port in found if port.vif is None}
-        if devices != self.compiler.view.devices:
-            self.reports.wait_for_push()
-            others = True
-        for name in self.compiler.view.devices.keys() | devices.keys():
-            self.compiler.set_device(name, devices.get(name))
-        return others or not changed
-
-    def _place(self, vif: str) -> bool:
-        """Folds under which number a VIF is here: its port's, or while that is not known the one it is awaited under. Whether that
-        is another than before."""
-        port, before = self.bindings.ports.get(vif), self.compiler.view.ports.get(vif)
-        known = port.ofport if port is not None else None
-        ofport = self.bindings.awaited_ofport(vif) if known is None else known
-        self.compiler.set_port(vif, ofport)
-        return ofport != before
-
-    def _packet_in(self, message: PacketIn) -> None:
+    def packet_in(self, message: PacketIn) -> None:
         """A moving VIF announced itself: the switch has opened its port already, now everybody else hears. Or it is a probe."""
         if message.userdata != ANNOUNCEMENT:
             self.watcher.packet_in(message)
@@ -335,6 +237,17 @@ class Agent:
         vif = next((v for v, ofport in self.compiler.view.ports.items() if ofport == message.in_port), None)
         if vif is not None:
             self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
+
+    def is_wanted(self, learned: Flow) -> bool:
+        """Whether a port that the switch opened by itself is that of a VIF on its way here; if so it runs here by now."""
+        opened, view = learned.match.get("reg2"), self.compiler.view
+        for vif, ofport in view.ports.items():
+            if opened is not None and opened.value == ofport and vif in view.vifs:
+                moving = view.role(view.vifs[vif]) is Role.INCOMING
+                if moving:
+                    self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
+                return moving
+        return False
 
     async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
         """Opens the ports of VIFs that are moving here, ahead of all else there is to compile; which are here or on their way."""
@@ -344,89 +257,36 @@ class Agent:
         await self.flows.at_once([gate_flow(vif, view.ports[vif.id], state) for vif in gated])
         return found
 
-    def _still_moving(self, flow: Flow) -> bool:
-        """Whether a port that the switch opened by itself is that of a VIF on its way here; if so it runs here by now."""
-        opened, view = flow.match.get("reg2"), self.compiler.view
-        for vif, ofport in view.ports.items():
-            if opened is not None and opened.value == ofport and vif in view.vifs:
-                moving = view.role(view.vifs[vif]) is Role.INCOMING
-                if moving:
-                    self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
-                return moving
-        return False
+    # Announced and reported
 
-    def _drifted(self, bridge: str, count: int) -> None:
-        self.reports.event("drift", f"{count} flows of {bridge} differed and were put back")
+    def arrived(self, vif: str, *, announced: bool) -> None:
+        self.spawn(self._announce(vif, announced=announced))
 
-    def _refused(self, bridge: str, text: str) -> None:
-        self.reports.event("refused", f"{bridge} did not take its flows: {text}")
+    async def _announce(self, vif_id: str, *, announced: bool) -> None:
+        """Tells the network where a VIF is that moved here, the physical network some more times: the source's last frames may have
+        told it otherwise."""
+        await self.programmed()
+        view = self.compiler.view
+        vif = view.vifs.get(vif_id)
+        if not announced and vif is not None and view.role(vif) is Role.ACTIVE:
+            await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id])
+        for pause_s in ANNOUNCE_AGAIN_S:
+            await asyncio.sleep(pause_s)
+            vif = view.vifs.get(vif_id)
+            network = view.networks.get(vif.network) if vif else None
+            if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
+                return
+            if (uplink := view.uplink_port(network)) is not None:
+                await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], to_uplink(uplink, network.tag or 0))
 
-    def _rows_drifted(self, text: str) -> None:
-        self.reports.event("drift", f"put back: {text}")
+    def _more_is_true(self) -> None:
+        self.reports.statements.again()
 
-    def _written(self, kind: str, text: str, binding: Any) -> None:
-        self.reports.event(kind, text, binding)
+    def event(self, kind: str, text: str) -> None:
+        self.reports.event(kind, text)
 
-    def _problem(self, vif: str, text: str) -> None:
-        self.reports.event("problem", text, vif=vif)
-
-    def _other_problems(self) -> dict[str, str]:
-        away = {} if self.flows.connected else {SWITCH: f"does not answer at {self.flows.remote}"}
-        return away | self.rows.problems | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
-
-    # Following what this host needs
-
-    async def _follow(self, *, trim: bool = False) -> bool:
-        """Asks for the rows that are needed by now, with `trim` for no others; whether that was anything new."""
-        if self._replica is None:
-            return False
-        useful, networks, groups = self._useful()
-        needed = {vif for vif in useful if self.pool.must_ask(vif)}
-        asked = next_asked(self.pool.asked, needed, useful, trim=trim)
-        asked_networks = next_asked(self.pool.asked_networks, networks, networks, trim=trim)
-        asked_groups = next_asked(self.pool.asked_groups, groups, groups, trim=trim)
-        changed: dict[str, Where] = {}
-        if asked != self.pool.asked:
-            changed["Vif"] = vif_condition(self.me, asked)
-        if asked_networks != self.pool.asked_networks:
-            changed["Network"], changed["Binding"] = network_conditions(self.me, asked_networks)
-        if asked_groups != self.pool.asked_groups:
-            changed["SecurityGroup"] = group_condition(asked_groups)
-        self.conditions_set += len(changed)
-        await asyncio.gather(*(self._replica.set_condition(table, where) for table, where in changed.items()))
-        self.pool.asked, self.pool.asked_networks, self.pool.asked_groups = asked, asked_networks, asked_groups
-        return bool(changed)
-
-    def _useful(self) -> tuple[Set[str], Set[str], Set[str]]:
-        """The VIFs, networks and security groups that conditions may name."""
-        here = self.bindings.ports.keys() | self.pool.mine.keys()
-        return here, self.pool.wanted_networks(), self.pool.wanted_groups()
-
-    async def _follow_always(self) -> None:
-        while True:
-            await self._look.wait()
-            self._look.clear()
-            trim, self._trim_due = self._trim_due, False
-            while await self._follow(trim=trim):
-                self._wake()
-            if settled := self.pool.settle_doubts() | self.pool.settle_waiting():
-                self.bindings.touched |= settled
-                self.reports.changed.update(
-                    (vif.network, vif.id) for name in settled if (vif := self.compiler.view.vifs.get(name)) is not None
-                )
-                self._wake()
-            if self.bindings.incomplete:
-                self.bindings.look_again()
-            self._trim_later()
-
-    def _trim_later(self) -> None:
-        """Has what conditions name without need taken out of them in a while, once for many unplugs."""
-        pool = self.pool
-        asked = (pool.asked, pool.asked_networks, pool.asked_groups)
-        unneeded = any(named - useful for named, useful in zip(asked, self._useful(), strict=True))
-        if self._trim_timer is None and unneeded:
-            self._trim_timer = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._trim_now)
-
-    def _trim_now(self) -> None:
-        self._trim_timer, self._trim_due = None, True
-        self._look.set()
+    def _problems(self) -> dict[str, str]:
+        """All that is wrong on this host, by object."""
+        vifs = {f"vif {vif}": text for vif, text in self.bindings.problems.items()}
+        switch = {} if self.flows.connected else {SWITCH: f"does not answer at {self.flows.remote}"}
+        return vifs | switch | self.rows.problems | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}

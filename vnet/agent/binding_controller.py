@@ -1,22 +1,25 @@
 """This host's bindings: decides about VIFs whose port, row or location changed, and brings the database to it.
 
-What was decided holds here at once, as an overlay over the database's rows; the database follows as soon as it can be
-reached. If somebody else was faster the database wins, and the VIF is decided on anew.
+A decision holds here at once, as an overlay over the database's rows; the database follows as soon as it can be
+reached. If another host was faster the database wins, and the VIF is decided on anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Set
-from dataclasses import replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, Select, TransactError
 from vnet.agent import transactions
 from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide
-from vnet.agent.local_ports import LocalPort
-from vnet.agent.pool_replica import PoolFold
+from vnet.agent.local_ports import LocalPorts
+from vnet.agent.ovs_config_reconciler import CACHES_S
+from vnet.agent.pool_replica import PoolReplica
+from vnet.agent.shell import Shell
+from vnet.agent.status_writer import StatusWriter
 from vnet.objects import Binding, BindingState, LockingMode, Vif
 from vnet.objects.values import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.util.logs import about
@@ -30,159 +33,166 @@ RELAY_S = 1.0
 PICKUP_S = 300.0
 RESERVED = MAX_RESERVED_OFPORT + 1 - MIN_RESERVED_OFPORT
 
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
-Note = Callable[[str, str, Binding], None]
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A transaction on its way. decided: the binding that it writes; None where it brings the copy of the VIF up to date."""
+
+    answer: Awaitable[list[Any]]
+    decided: Binding | None = None
 
 
 class Bindings:
-    """Decides and claims. `on_written(kind, text, binding)` hears what the database took, `on_problem(vif, text)`
-    what became wrong; `wake` asks for another look."""
+    """Decides and claims."""
 
     def __init__(
-        self,
-        pool: PoolFold,
-        client: Client,
-        spawn: Spawn,
-        wake: Callable[[], None],
-        on_written: Note,
-        on_problem: Callable[[str, str], None],
-        now_ms: Callable[[], int],
+        self, pool: PoolReplica, client: Client, status: StatusWriter, shell: Shell, now_ms: Callable[[], int]
     ) -> None:
-        self._pool = pool
-        self._client = client
-        self._spawn = spawn
-        self._wake = wake
-        self._on_written = on_written
-        self._on_problem = on_problem
-        self._now_ms = now_ms
-        self._writing: set[str] = set()
-        self._deciding = False
-        self._unsent: set[str] = set()  # VIFs that were decided about
-        self._copying: set[str] = set()
-        self._settling: set[str] = set()
-        self._leaving: set[str] = set()
-        self._departed: set[str] = set()  # VIFs with a port here that a migration takes away, or has taken
-        self.ports: dict[str, LocalPort] = {}  # by VIF id
-        self.taken: Set[int] = frozenset()  # the ofports of all ports on the bridge
-        self._reserved = now_ms()  # how many numbers were given before, which an agent that starts does not know
-        self.touched: set[str] = set()  # VIFs to decide about
-        self.announce: set[str] = set()  # VIFs that moved here without a word of their own
-        self.arrived: set[str] = set()  # VIFs that moved here, of which the physical network is to hear again
-        self.releases: dict[str, Binding] = {}  # to give up, once the switch no longer acts on them
-        self.left: dict[str, Binding] = {}  # to give up after the next push, which ends the relay
+        self.ports = LocalPorts()
         self.problems: dict[str, str] = {}  # by VIF id
-        self.incomplete: set[str] = set()  # VIFs that the pool was asked about and has not answered for
-        self._asked: set[str] = set()
+        self.questions: dict[str, bool] = {}  # VIFs here whose rows are missing, and whether the pool has answered
+        self._pool: Final = pool
+        self._client: Final = client
+        self._status: Final = status
+        self._shell: Final = shell
+        self._now_ms: Final = now_ms
+        self._reserved = now_ms()  # how many numbers were given before, which an agent that starts does not know
+        self._departed: set[str] = set()  # VIFs with a port here that a migration takes away, or has taken
+        self._under_way: set[tuple[str, str]] = set()  # (job, VIF): one of each at a time
 
-    def decide_touched(self) -> list[str]:
-        """Decides about every VIF that something changed about, and says which those are."""
-        touched, self.touched = sorted(self.touched), set()
-        self._deciding = True
-        for vif in touched:
+    # Observed
+
+    def see_ports(self, ports: LocalPorts) -> bool:
+        """Folds the switch's ports in. False if all that changed is that the ports of awaited VIFs came or went: nothing is to be
+        programmed for those."""
+        before, self.ports = self.ports, ports
+        view = self._pool.compiler.view
+        changed = {vif for vif in before.vifs.keys() | ports.vifs.keys() if before.vifs.get(vif) != ports.vifs.get(vif)}
+        others = [self._place(vif) or vif not in view.ports for vif in sorted(changed)]
+        self._pool.touch(changed)
+        if any(ofport >= MIN_RESERVED_OFPORT for ofport in before.taken ^ ports.taken):
+            # A port may have taken a number that another VIF's was to have.
+            others += [self._place(vif) for vif in self._pool.mine]
+        return any(others) or not changed
+
+    def see_answers(self) -> None:
+        """The pool has answered for all rows that were asked for: one that is missing now does not exist."""
+        waiting = [vif for vif, answered in self.questions.items() if not answered]
+        self.questions |= dict.fromkeys(waiting, True)
+        self._pool.touch(waiting)
+
+    def _place(self, vif: str) -> bool:
+        """Folds in the number under which a VIF is here: its port's, or while that is not known the one it is awaited under.
+        Whether that is another than before."""
+        port, before = self.ports.vifs.get(vif), self._pool.compiler.view.ports.get(vif)
+        known = port.ofport if port is not None else None
+        ofport = self.awaited_ofport(vif) if known is None else known
+        self._pool.compiler.set_port(vif, ofport)
+        return ofport != before
+
+    def awaited_ofport(self, vif_id: str) -> int | None:
+        """The ofport under which a VIF is programmed whose port is awaited here, or has not said its own yet."""
+        vif = self._pool.compiler.view.vifs.get(vif_id)
+        mine = self._pool.overlay.get(vif_id) or self._pool.mine.get(vif_id)
+        if vif is None or mine is None or not awaited(self._pool.me, vif) or mine.ofport in self.ports.taken:
+            return None
+        return mine.ofport or None
+
+    # Decided
+
+    def decide(self, touched: set[tuple[str, str]]) -> None:
+        """Decides about these VIFs, given as (network, VIF)."""
+        vifs = sorted({vif for _, vif in touched})
+        for vif in vifs:
             self._decide(vif)
-        self._deciding = False
-        return touched
-
-    def send_decided(self) -> None:
-        """Has the database hear what `decide_touched` decided."""
-        unsent, self._unsent = self._unsent, set()
-        for vif in sorted(unsent & self._pool.overlay.keys()):
-            self._send(self._pool.overlay[vif])
-
-    def look_again(self) -> None:
-        """The pool has answered for all that was asked: what is missing now does not exist."""
-        self._asked |= self.incomplete
-        self.touched |= self.incomplete
-        self.incomplete.clear()
-        self._wake()
+        for vif in vifs:
+            self._place(vif)
 
     def _decide(self, vif_id: str) -> None:
         view = self._pool.compiler.view
         before = self.problems.pop(vif_id, None)
         vif = view.vifs.get(vif_id)
+        named = self._pool.named.networks
         # A network's row comes before its bindings: claiming in between would take a VIF from the host that runs it.
-        known = vif is not None and vif.network in view.networks and vif.network in self._pool.asked_networks
-        here = vif_id in self.ports or (vif is not None and awaited(self._pool.me, vif))
-        if here and not known and vif_id not in self._asked:
-            self.incomplete.add(vif_id)
+        known = vif is not None and vif.network in view.networks and vif.network in named
+        here = vif_id in self.ports.vifs or (vif is not None and awaited(self._pool.me, vif))
+        if here and not known and not self.questions.get(vif_id):
+            self.questions[vif_id] = False
             return
-        self._asked.discard(vif_id)
+        self.questions.pop(vif_id, None)
         if vif is None:
             self._decide_unknown(vif_id)
         else:
-            self._decide_known(vif_id, vif)
+            self._decide_known(vif)
         problem = self.problems.get(vif_id)
         if problem and problem != before:
-            self._on_problem(vif_id, problem)
+            self._status.event("problem", problem, vif=vif_id)
 
-    def _decide_known(self, vif_id: str, vif: Vif) -> None:
-        view = self._pool.compiler.view
-        where = view.location(vif.network, vif_id)
-        mine = view.binding(vif.network, vif_id, self._pool.me)
+    def _decide_known(self, vif: Vif) -> None:
+        view, port = self._pool.compiler.view, self.ports.vifs.get(vif.id)
+        mine = view.binding(vif.network, vif.id, self._pool.me)
         decision = decide(
-            self._pool.me, vif, view.networks.get(vif.network), where, mine,
-            plugged=vif_id in self.ports, departed=vif_id in self._departed,
+            self._pool.me, vif, view.networks.get(vif.network), view.location(vif.network, vif.id), mine,
+            plugged=port is not None, departed=vif.id in self._departed,
         )  # fmt: skip
-        (self._departed.add if decision.departs else self._departed.discard)(vif_id)
-        port = self.ports.get(vif_id)
-        problem = decision.problem or (port.problem if port else "") or self._unknown_group(vif)
-        if problem:
-            self.problems[vif_id] = problem
+        (self._departed.add if decision.departs else self._departed.discard)(vif.id)
+        if problem := decision.problem or (port.problem if port else "") or self._unknown_group(vif):
+            self.problems[vif.id] = problem
         self._carry_out(vif, mine, decision)
-        if vif_id not in self._settling and self._settles(vif_id) is not None:
-            self._settling.add(vif_id)
-            self._spawn(self._settle(vif_id))
+        if self._remembers_move(vif.id) is not None and self._is_free("forget the move", vif.id):
+            self._start("forget the move", vif.id, self._forget_move)
 
     def _unknown_group(self, vif: Vif) -> str:
-        """What to say of a VIF here that is in a group whose rules did not come: it stays silent. Till then, it is waited for."""
+        """The problem of a VIF here that is in a group whose rules do not exist: it stays silent. Till that is known, they are waited
+        for."""
         missing = [group for group in vif.groups if group not in self._pool.compiler.view.groups]
-        if not missing or vif.id not in self.ports:
+        if not missing or vif.id not in self.ports.vifs:
             return ""
-        if not self._pool.asked_groups >= set(missing):
-            self.incomplete.add(vif.id)
+        if not self._pool.named.groups >= set(missing):
+            self.questions[vif.id] = False
             return ""
         return f"the pool has no security group {missing[0]}"
 
     def _decide_unknown(self, vif_id: str) -> None:
         self._departed.discard(vif_id)
-        if vif_id in self.ports:
-            self.problems[vif_id] = f"the pool has no VIF {vif_id}, which port {self.ports[vif_id].name} names"
+        if (port := self.ports.vifs.get(vif_id)) is not None:
+            self.problems[vif_id] = f"the pool has no VIF {vif_id}, which port {port.name} names"
         elif (mine := self._pool.mine.get(vif_id)) is not None:
-            self.releases[vif_id] = mine
+            self._status.release(mine)
 
     def _carry_out(self, vif: Vif, mine: Binding | None, decision: Decision) -> None:
-        if decision.act in (Act.CLAIM, Act.RENEW):
-            self._decided(self._binding(vif, decision.state))
-        elif decision.act is Act.ACTIVATE:
-            self.set_state(vif.id, BindingState.ACTIVE, announced=False)
-        elif decision.act is Act.BECOME and mine is not None:
-            self._decided(replace(mine, state=decision.state, since=self._now_ms()))
-        elif decision.act is Act.COPY and mine is not None:
-            self._copy(vif.id)
-        elif decision.act is Act.RELEASE and mine is not None:
-            self._pool.clear_overlay(vif.id)
-            self._release(mine, superseded=mine in self._pool.compiler.view.location(vif.network, vif.id).superseded)
+        match decision.act:
+            case Act.CLAIM | Act.RENEW:
+                self._pool.set_overlay(self._binding(vif, decision.state))
+            case Act.ACTIVATE:
+                self.set_state(vif.id, BindingState.ACTIVE, announced=False)
+            case Act.BECOME if mine is not None:
+                self._pool.set_overlay(replace(mine, state=decision.state, since=self._now_ms()))
+            case Act.COPY:
+                self._bring(vif.id)
+            case Act.RELEASE if mine is not None:
+                self._release(mine)
 
-    def _release(self, mine: Binding, *, superseded: bool) -> None:
-        if not superseded:
-            self.releases[mine.vif] = mine
-        elif mine.vif not in self._leaving:
-            self._leaving.add(mine.vif)
-            self._spawn(self._release_later(mine))
+    def _release(self, mine: Binding) -> None:
+        view = self._pool.compiler.view
+        superseded = mine in view.location(mine.network, mine.vif).superseded
+        self._pool.clear_overlay(mine.vif)
+        if superseded:
+            if self._is_free("release", mine.vif):
+                self._start("release", mine.vif, self._stop_relaying)
+        else:  # a port that is gone needs no flows to be silent
+            self._status.release(mine, silent=mine.vif not in self.ports.vifs)
 
-    async def _release_later(self, mine: Binding) -> None:
+    async def _stop_relaying(self, vif_id: str) -> None:
+        """Gives up the binding of a VIF that runs elsewhere by now. This host stops relaying first: once the binding is gone the
+        destination takes nothing from a relay any more."""
+        mine = self._pool.mine.get(vif_id)
         await asyncio.sleep(RELAY_S)
-        self._leaving.discard(mine.vif)
-        if self._pool.mine.get(mine.vif) == mine:
-            # This host stops relaying first: once the binding is gone the destination takes nothing from a relay any more.
-            self._pool.compiler.drop_binding(mine.network, mine.vif, mine.host)
-            self.left[mine.vif] = mine
-            self._wake()
-
-    def give_up(self, left: dict[str, Binding]) -> None:
-        """The switch does not act on these any more."""
-        self.releases |= left
-        self._wake()
+        if mine is not None and self._pool.mine.get(vif_id) == mine:
+            self._pool.compiler.drop_binding(mine.network, vif_id, mine.host)
+            await self._shell.programmed()
+            await asyncio.sleep(CACHES_S)
+            self._status.release(mine, silent=True)
 
     def _binding(self, vif: Vif, state: BindingState) -> Binding:
         return Binding(
@@ -206,21 +216,13 @@ class Bindings:
         held = {**self._pool.mine, **self._pool.overlay}
         if (mine := held.get(vif.id)) is not None and mine.ofport:
             return mine.ofport
-        unusable = self.taken | {binding.ofport for binding in held.values()}
+        unusable = self.ports.taken | {binding.ofport for binding in held.values()}
         for _ in range(RESERVED):
             self._reserved += 1
             ofport = MIN_RESERVED_OFPORT + self._reserved % RESERVED
             if ofport not in unusable:
                 return ofport
         raise RuntimeError(f"this host has {RESERVED} VIFs awaited")
-
-    def awaited_ofport(self, vif_id: str) -> int | None:
-        """The ofport under which a VIF is programmed whose port is awaited here, or has not said its own yet."""
-        vif = self._pool.compiler.view.vifs.get(vif_id)
-        mine = self._pool.overlay.get(vif_id) or self._pool.mine.get(vif_id)
-        if vif is None or mine is None or not awaited(self._pool.me, vif) or mine.ofport in self.taken:
-            return None
-        return mine.ofport or None
 
     def set_state(self, vif_id: str, state: BindingState, *, announced: bool) -> bool:
         """Opens the port of a VIF that is moving here: at once on this host. False if it is not moving here.
@@ -233,108 +235,101 @@ class Bindings:
         if mine is None:
             return False
         if mine.state.moving and mine.state is not state:
+            self._pool.set_overlay(replace(mine, state=state, since=self._now_ms()))
             if state is BindingState.ACTIVE:
-                self.arrived.add(vif_id)
-                if not announced:
-                    self.announce.add(vif_id)
-            self._decided(replace(mine, state=state, since=self._now_ms()))
-            self._wake()
+                self._shell.arrived(vif_id, announced=announced)
+            self._shell.wake()
         return True
 
-    def _decided(self, binding: Binding) -> None:
-        self._pool.set_overlay(binding)
-        if self._deciding:
-            self._unsent.add(binding.vif)
-        else:
-            self._send(binding)
+    # Written
 
-    def _send(self, binding: Binding) -> None:
-        if binding.vif not in self._writing:
-            self._writing.add(binding.vif)
-            self._spawn(self._write(binding, self._claim(binding)))
+    def send(self) -> None:
+        """Sends all that was decided and is not on its way: other hosts wait for it."""
+        for vif in sorted(self._pool.overlay):
+            self._bring(vif)
+
+    def _bring(self, vif: str) -> None:
+        if self._is_free("write", vif) and (write := self._next_write(vif)) is not None:
+            self._start("write", vif, self._write, write)
+
+    def _is_free(self, job: str, vif: str) -> bool:
+        return (job, vif) not in self._under_way
+
+    def _start(self, job: str, vif: str, run: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        self._under_way.add((job, vif))
+        self._shell.spawn(self._alone(job, vif, run, *args))
+
+    async def _alone(self, job: str, vif: str, run: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        try:
+            await run(vif, *args)
+        finally:
+            self._under_way.discard((job, vif))
+
+    async def _write(self, vif_id: str, write: Write | None) -> None:
+        """Brings the database's binding of a VIF to what was decided, and to the VIF as it is, over lost connections. `write` is the
+        first step, on its way."""
+        while write is not None:
+            try:
+                await write.answer
+            except (ConnectionLost, NotConnected, OutcomeUnknown):
+                await self._client.wait_connected()
+                await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
+            except TransactError as error:
+                log.info("binding not written: %s", error, extra=about(vif=vif_id))
+                self._pool.clear_overlay(vif_id)
+                await asyncio.sleep(RETRY_S)
+                self._pool.touch([vif_id])
+                self._shell.wake()
+            else:
+                if write.decided is not None:
+                    self._written(write.decided)
+                else:
+                    await asyncio.sleep(RETRY_S)  # by then the row that was written is here
+            write = self._next_write(vif_id)
+
+    def _next_write(self, vif_id: str) -> Write | None:
+        """Sends what the database's binding of a VIF lacks; None if it lacks nothing."""
+        if (decided := self._pool.overlay.get(vif_id)) is not None:
+            return Write(self._claim(decided), decided)
+        vif, mine = self._pool.compiler.view.vifs.get(vif_id), self._pool.mine.get(vif_id)
+        if vif is None or mine is None or copied(mine, vif) == mine:
+            return None
+        return Write(self._client.send(transactions.copy(copied(mine, vif), self._pool.locate(mine))))
+
+    def _written(self, decided: Binding) -> None:
+        if self._pool.overlay.get(decided.vif) == decided:
+            del self._pool.overlay[decided.vif]
+        state = decided.state.value
+        self._status.event(state, f"{state} on {decided.host}", decided)
 
     def _claim(self, decided: Binding) -> Awaitable[list[Any]]:
-        """Sends at once what was decided: other hosts wait for it. Raises when it is awaited."""
-        known = self._pool.compiler.view.vifs.get(decided.vif)
+        known, mine = self._pool.compiler.view.vifs.get(decided.vif), self._pool.mine.get(decided.vif)
         vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
-        return self._client.send(
-            *transactions.bind(decided, self._pool.mine.get(decided.vif), vif, self._pool.locate(decided))
-        )
+        return self._client.send(*transactions.bind(decided, mine, vif, self._pool.locate(decided)))
 
-    def _copy(self, vif_id: str) -> None:
-        if vif_id not in self._copying:
-            self._copying.add(vif_id)
-            self._spawn(self._write_copy(vif_id))
-
-    async def _write_copy(self, vif_id: str) -> None:
-        """Brings what the database's binding says of its VIF up to date. The state is not touched: it may change meanwhile."""
-        try:
-            while True:
-                vif, mine = self._pool.compiler.view.vifs.get(vif_id), self._pool.mine.get(vif_id)
-                if vif is None or mine is None or copied(mine, vif) == mine:
-                    return
-                try:
-                    await self._client.transact(transactions.copy(copied(mine, vif), self._pool.locate(mine)))
-                except (ConnectionLost, NotConnected, OutcomeUnknown):
-                    await self._client.wait_connected()
-                except TransactError as error:
-                    log.warning("binding not brought up to date: %s", error, extra=about(vif=vif_id))
-                await asyncio.sleep(RETRY_S)  # by then the row that was written is here
-        finally:
-            self._copying.discard(vif_id)
-
-    def _settles(self, vif_id: str) -> Binding | None:
+    def _remembers_move(self, vif_id: str) -> Binding | None:
         """This host's binding of a VIF that has moved here of late, as the database has it."""
         mine = self._pool.mine.get(vif_id)
         return mine if mine is not None and mine.moved and not mine.state.moving else None
 
-    async def _settle(self, vif_id: str) -> None:
+    async def _forget_move(self, vif_id: str) -> None:
         """Takes back that a VIF has moved here of late, PICKUP_S after it became active: its connections are known by then.
 
         When that was is asked of the database, so that a restart of this agent changes nothing.
         """
-        try:
-            while (mine := self._settles(vif_id)) is not None:
-                row = self._pool.locate(mine)
-                try:
-                    (rows,) = await self._client.transact(Select("Binding", row, ("since",)))
-                    since_s = rows[0]["since"] / 1000 if rows else 0  # without a row, there is nothing to wait for
-                    # Another's clock may have said it, so never wait longer than from now.
-                    left_s = min(since_s + PICKUP_S - self._now_ms() / 1000, PICKUP_S)
-                    if left_s > 0:
-                        await asyncio.sleep(left_s)
-                        continue
-                    await self._client.transact(transactions.settle(mine, row))
-                except (ConnectionLost, NotConnected, OutcomeUnknown):
-                    await self._client.wait_connected()
-                except TransactError as error:
-                    log.warning("binding not settled: %s", error, extra=about(vif=vif_id))
-                await asyncio.sleep(RETRY_S)  # by then the row that was written is here
-        finally:
-            self._settling.discard(vif_id)
-
-    async def _write(self, decided: Binding, sent: Awaitable[list[Any]]) -> None:
-        """Brings the database to what was decided about a VIF, over lost connections. `sent` is the first try, on its way."""
-        vif_id = decided.vif
-        try:
-            while True:
-                try:
-                    await sent
-                except (ConnectionLost, NotConnected, OutcomeUnknown):
-                    await self._client.wait_connected()
-                    await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
-                except TransactError as error:
-                    log.info("somebody else was faster: %s", error, extra=about(vif=vif_id))
-                    self._pool.clear_overlay(vif_id)
-                    await asyncio.sleep(RETRY_S)
-                    self.touched.add(vif_id)
-                    self._wake()
-                else:
-                    if self._pool.overlay.get(vif_id) == decided:
-                        del self._pool.overlay[vif_id]
-                    self._on_written(decided.state.value, f"{decided.state.value} on {decided.host}", decided)
-                if (now := self._pool.overlay.get(vif_id)) is None:
-                    return
-                decided, sent = now, self._claim(now)
-        finally:
-            self._writing.discard(vif_id)
+        while (mine := self._remembers_move(vif_id)) is not None:
+            row = self._pool.locate(mine)
+            try:
+                (rows,) = await self._client.transact(Select("Binding", row, ("since",)))
+                since_s = rows[0]["since"] / 1000 if rows else 0  # without a row, there is nothing to wait for
+                # Another's clock may have said it, so never wait longer than from now.
+                left_s = min(since_s + PICKUP_S - self._now_ms() / 1000, PICKUP_S)
+                if left_s > 0:
+                    await asyncio.sleep(left_s)
+                    continue
+                await self._client.transact(transactions.settle(mine, row))
+            except (ConnectionLost, NotConnected, OutcomeUnknown):
+                await self._client.wait_connected()
+            except TransactError as error:
+                log.warning("binding not settled: %s", error, extra=about(vif=vif_id))
+            await asyncio.sleep(RETRY_S)  # by then the row that was written is here

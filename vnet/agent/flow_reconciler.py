@@ -1,8 +1,8 @@
-"""The flows of ours on the integration bridge: kept as desired over reconnects, restarts and other people's hands.
+"""The flows of ours on a bridge: kept as desired over reconnects, restarts and changes by others.
 
 One rule: only flows with our cookie mark are ours. Changes go in as one bundle; on a new connection the switch's flows are
-read back and only the difference is sent. A switch that has none gets them the most urgent first. Before a zone of the connection
-tracker is used anew it is emptied: what a VIF that had the port before was allowed is not what the next one is.
+read back and only the difference is sent. A switch that has none gets them the most urgent first. A zone of the connection
+tracker is emptied before it is used anew: a VIF inherits no connections from the one that had its port before.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import partial
+from typing import Final, Protocol
 
 from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
 from ovsctl.openflow.client import OpenFlowClient
@@ -18,6 +20,7 @@ from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
 from ovsctl.openflow.flow import FULL_COOKIE
 from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn, PortReason, PortStatus
 from ovsctl.openflow.session import Sendable
+from vnet.agent.reconciler import Progress, Reconciler, Retry
 from vnet.compile import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -34,8 +37,8 @@ FlowKey = tuple[int, int, Match]  # table, priority, match
 
 log = logging.getLogger(__name__)
 
-# How long a bridge that does not listen is left alone: a part of how long it has not, so that ovs-vswitchd, which comes back within
-# tenths of a second, is found at once, and one that stays away costs little.
+# The pause between attempts to connect, as a share of how long the bridge has not listened: an ovs-vswitchd that restarts comes
+# back within tenths of a second and is found at once, and one that stays away costs little.
 RETRY_SHARE, RETRY_LEAST_S, RETRY_MOST_S = 0.02, 0.003, 0.05
 REFUSED_RETRY_S = 1.0
 PIECE = 4000  # flows in a bundle for a switch that has none: some 20 ms
@@ -45,14 +48,11 @@ OF_A_PORT = frozenset({Category.VIF, Category.LOOKUP, Category.FLOOD})
 LEARNED = cookie(Category.LEARNED, "")
 
 
-def forget_learned(changes: Sequence[Change]) -> list[FlowMod]:
-    """Deletes what the switch learned for ports that no longer ask GATE: the next VIF on such a port starts closed."""
+def no_longer_gated(changes: Sequence[Change]) -> list[FlowKey]:
+    """The flows that the switch learned for ports that no longer ask GATE: the next VIF on such a port starts closed."""
     gated = {_port(f) for c in changes for f in c.old if f.table == Table.GATED and REG_PORT in f.match}
     still = {_port(f) for c in changes for f in c.new if f.table == Table.GATED and REG_PORT in f.match}
-    return [
-        FlowMod.delete(Flow(Match(reg2=(ofport, 0xFFFF)), table=Table.GATE, priority=LEARNED_PRIORITY))
-        for ofport in sorted(gated - still)
-    ]
+    return [(Table.GATE, LEARNED_PRIORITY, Match(reg2=(ofport, 0xFFFF))) for ofport in sorted(gated - still)]
 
 
 def most_urgent_first(mods: Sequence[FlowMod]) -> Iterator[Sequence[FlowMod]]:
@@ -82,127 +82,162 @@ def _port(flow: Flow) -> int:
     return flow.match[REG_PORT].value
 
 
-class FlowKeeper:
-    """Keeps the switch at `remote` to the desired flows, from the moment `start` has been called.
+class SwitchObserver(Protocol):
+    """Hears what a bridge says."""
 
-    on_packet_in: a packet that a flow sent to us. on_drift: how many flows somebody else had changed. on_change: the
-    connection came or went. on_ports: one of `ports` came or went. bring_up_to_date: makes the desired flows those for
-    `ports`, before they are compared with a switch's. keep_learned: whether a flow that the switch learned is still wanted. on_refused: why the switch did not take what
-    it was sent.
-    """
+    def ports_changed(self, bridge: str) -> None:
+        """A port came or went, or a connection: `ports` has the numbers that hold now."""
 
-    def __init__(
-        self,
-        remote: str,
-        on_packet_in: Callable[[PacketIn], None],
-        on_drift: Callable[[int], None],
-        on_change: Callable[[], None],
-        on_ports: Callable[[], None],
-        bring_up_to_date: Callable[[], None],
-        keep_learned: Callable[[Flow], bool],
-        on_refused: Callable[[str], None],
-    ) -> None:
-        self.remote = remote
-        self.connected = False
+    def connection_changed(self, bridge: str) -> None:
+        """The bridge's flows are kept as desired from now on, or its connection is lost."""
+
+    def packet_in(self, message: PacketIn) -> None:
+        """A flow sent a packet to the agent."""
+
+    def is_wanted(self, learned: Flow) -> bool:
+        """Whether a flow that the switch learned by itself is to stay."""
+
+    def event(self, kind: str, text: str) -> None:
+        """Something happened that people should be able to read later."""
+
+
+class BridgeFlows:
+    """Keeps the flows of one bridge. ports: name to ofport, as the switch says on the connection that is open."""
+
+    def __init__(self, bridge: str, rundir: str, observer: SwitchObserver, progress: Progress) -> None:
+        self.bridge: Final = bridge
+        self.remote: Final = f"unix:{rundir}/{bridge}.mgmt"
+        self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
-        self.desired: dict[FlowKey, FlowMod] = {}  # what adds each flow
-        self.ports: dict[str, int] = {}  # name to ofport, as the switch says on the connection that is open
-        self._compared = 0  # how often the switch's flows were, with the desired ones
-        self._ports_changed = False
-        self._on_packet_in = on_packet_in
-        self._on_drift = on_drift
-        self._on_change = on_change
-        self._on_ports = on_ports
-        self._bring_up_to_date = bring_up_to_date
-        self._keep_learned = keep_learned
-        self._on_refused = on_refused
-        self._refusals = False  # of what was sent last: not to be repeated at once
+        self.connected = False  # and compared
+        self._reconciler: Final[Reconciler[FlowKey, FlowMod]] = Reconciler(
+            self, progress, partial(progress.holds, bridge)
+        )
+        self._observer: Final = observer
         self._client: OpenFlowClient | None = None
-        self._lock = asyncio.Lock()
-        self._started = asyncio.Event()
-        self._drift: asyncio.TimerHandle | None = None
-        self._begun: set[int] = set()  # zones that flows not sent yet are the first to use
-        self._foreign: dict[FlowKey, Flow] = {}  # what somebody else changed, as it was told last
-        self._untold = False
+        self._refused = False  # by the switch, on the last connection
+        self._urgent = True  # all that is pending is of ports that are new
+        self._new_zones: set[int] = set()  # which pending flows are the first to use
+        self._foreign: dict[FlowKey, Flow] | None = {}  # changed by others; None: too many for the switch to say which
+        progress.holds(bridge, 0)
 
-    def start(self) -> None:
-        """The desired flows are complete: from now on the switch is held to them."""
-        self._started.set()
+    @property
+    def desired(self) -> dict[FlowKey, FlowMod]:
+        """The desired flows, each as the message that adds it."""
+        return self._reconciler.desired
 
-    def want(self, changes: Sequence[Change]) -> list[FlowMod]:
-        """Takes sources' changes into the desired flows; the modifications that carry them out."""
-        mods: dict[FlowKey, FlowMod] = {}
+    def want(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
+        """Takes sources' changes into the desired flows. urgent: they are for a new port, whose first packet is on its way."""
         removed: dict[FlowKey, Flow] = {}
         added: dict[FlowKey, Flow] = {}
         for change in changes:
             removed |= {flow.key: flow for flow in change.old}
             added |= {flow.key: flow for flow in change.new}
-        self._begun |= zones_of(added.values()) - zones_of(removed.values())
-        for key, flow in removed.items():
-            if key not in added:
-                self.desired.pop(key, None)
-                mods[key] = FlowMod.delete(flow)
+        delta: dict[FlowKey, FlowMod | None] = {key: None for key in removed if key not in added}
         for key, flow in added.items():
             mod = FlowMod.add(flow)
             if self.desired.get(key) != mod:
-                self.desired[key] = mods[key] = mod
-        return [*mods.values(), *forget_learned(changes)]
+                delta[key] = mod
+        delta |= dict.fromkeys(no_longer_gated(changes))
+        self._new_zones |= zones_of(added.values()) - zones_of(removed.values())
+        self._urgent = (self._urgent or not self._reconciler.pending) and urgent
+        self._urgent = self._urgent and all(change.source.category in OF_A_PORT for change in changes)
+        self._reconciler.want(delta)
 
-    async def push(self, mods: list[FlowMod], *, at_once: bool = False) -> bool:
-        """Sends modifications as one bundle; True once the switch has answered for it, False while there is no connection.
+    # The verbs of the reconciler
 
-        What could not be sent is made up for by the comparison on the next connection. at_once: in one round trip, so that
-        flows of a new port are there in time for its first packet, unless there are others among them.
-        """
-        compared = self._compared
-        async with self._lock:
-            if self._client is None or not self.connected:
-                return False
-            if compared != self._compared:
-                return True  # they were wanted before the comparison, which has done what was still right about them
-            at_once = at_once and all(_category(mod.flow) in OF_A_PORT for mod in mods)
-            try:
-                zones, self._begun = self._begun, set()
-                await self._send(self._client, mods, zones, at_once)
-            except OpenFlowError as error:
-                if at_once and isinstance(error, ModError):
-                    await self._close(self._client, mods)
-                await self._give_up(self._client, error)
-                return False
-            return True
+    async def change(self, changes: Mapping[FlowKey, FlowMod | None]) -> None:
+        """Sends modifications as one bundle; urgent ones in one round trip."""
+        if self._client is None or not self.connected:
+            if self.desired:
+                raise Retry
+            return
+        zones, self._new_zones = self._new_zones, set()
+        urgent, self._urgent = self._urgent, True
+        mods = [mod if mod is not None else _deletion(key) for key, mod in changes.items()]
+        try:
+            await self._send(self._client, mods, zones, urgent)
+        except OpenFlowError as error:
+            if urgent and isinstance(error, ModError):
+                await self._silence(self._client, mods)
+            await self._give_up(self._client, error)
+            raise Retry from error
 
-    async def _close(self, client: OpenFlowClient, mods: Sequence[FlowMod]) -> None:
-        """Of what was sent at once, all but what was refused was applied: the VIFs that it was about get silent, so that no port
-        is open without all that guards it."""
-        vifs = {mod.flow.cookie for mod in mods if _category(mod.flow) == Category.VIF}
-        with suppress(OpenFlowError):
-            await client.bundle([FlowMod.delete_all(cookie=one, cookie_mask=FULL_COOKIE) for one in vifs])
+    async def prune(self, desired: Callable[[], Mapping[FlowKey, FlowMod]]) -> None:
+        """Reads the switch's flows back and sends the difference."""
+        client = self._client
+        if client is None:
+            if self.desired:
+                raise Retry
+            desired()
+            return
+        try:
+            actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
+            self._new_zones.clear()
+            wanted = list(desired().values())
+            if actual:
+                await self._send_difference(client, wanted, [entry.flow for entry in actual])
+            else:  # ovs-vswitchd has just started, and packets wait
+                for bundle in most_urgent_first(wanted):
+                    await self._send(client, bundle, zones_of(mod.flow for mod in bundle))
+        except OpenFlowError as error:
+            await self._give_up(client, error)
+            raise Retry from error
+        if not self.connected:
+            self.connected = True
+            self._observer.connection_changed(self.bridge)
 
-    async def _give_up(self, client: OpenFlowClient, error: OpenFlowError) -> None:
-        """What the switch holds is not known any more: the next connection compares. A refusal is not repeated at once."""
-        self.connected = False
-        if not isinstance(error, ConnectionLost):
-            log.error("the switch did not take the flows: %s", error)
-            self._refusals = True
-            self._on_refused(str(error))
-        await client.close()
+    async def _send_difference(self, client: OpenFlowClient, wanted: Sequence[FlowMod], found: Sequence[Flow]) -> None:
+        kept = [flow for flow in found if not (flow.cookie == LEARNED and self._observer.is_wanted(flow))]
+        mods = FlowTable.diff(FlowTable(mod.flow for mod in wanted), FlowTable(kept))
+        await self._send(client, mods, zones_of(mod.flow for mod in wanted) - zones_of(found))
+        if self._foreign is None:
+            self._foreign = {}
+            self._drifted(sum(mod.flow.cookie != LEARNED for mod in mods))
 
     async def _send(
-        self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset(), at_once: bool = False
+        self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset(), urgent: bool = False
     ) -> None:
         self.messages += len(mods)
-        if zones and at_once:  # the switch does one after the other, so the flows need not wait for the answer
-            await asyncio.gather(client.flush_zones(sorted(zones)), client.bundle(mods, at_once=True))
-            return
-        await client.flush_zones(sorted(zones))
-        if len(mods) == 1:
-            await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
-        elif mods:
-            await client.bundle(mods, at_once=at_once)
+        # The switch does one after the other, so the flows need not wait for the answer about zones.
+        flushed = client.begin_flush(sorted(zones)) if zones else None
+        try:
+            if len(mods) == 1:
+                await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
+            else:
+                await client.bundle(mods, at_once=urgent)
+        finally:
+            if flushed is not None:
+                await flushed
+
+    async def _silence(self, client: OpenFlowClient, mods: Sequence[FlowMod]) -> None:
+        """Deletes the flows of the VIFs whose urgent flows were refused: the switch applied the rest, and no port may be open
+        without all that guards it."""
+        vifs = {mod.flow.cookie for mod in mods if _category(mod.flow) == Category.VIF}
+        with suppress(OpenFlowError):
+            await client.bundle([FlowMod.delete_all(cookie=vif, cookie_mask=FULL_COOKIE) for vif in sorted(vifs)])
+
+    async def _give_up(self, client: OpenFlowClient, error: OpenFlowError) -> None:
+        """Closes the connection: what the switch holds is not known any more. A refusal is not repeated at once."""
+        self.connected = False
+        if not isinstance(error, ConnectionLost):
+            self._refuse(str(error))
+        await client.close()
+
+    def _refuse(self, text: str) -> None:
+        log.error("%s did not take its flows: %s", self.bridge, text)
+        self._refused = True
+        self._observer.event("refused", f"{self.bridge} did not take its flows: {text}")
+
+    # The connection
 
     async def run(self) -> None:
-        """Connects, for ever, and holds the switch to the desired flows."""
-        await self._started.wait()
+        """Keeps a connection to the bridge, for ever, and the bridge to the desired flows."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reconciler.run())
+            tasks.create_task(self._connect_always())
+
+    async def _connect_always(self) -> None:
         loop = asyncio.get_running_loop()
         lost_at = loop.time()
         while True:
@@ -212,44 +247,38 @@ class FlowKeeper:
             except ConnectionLost as error:
                 log.debug("no OpenFlow connection to %s: %s", self.remote, error)
             except (OpenFlowError, OSError) as error:
-                log.error("no OpenFlow connection to %s: %s", self.remote, error)
-                self._refusals = True
-                self._on_refused(str(error))
-            self.ports = {}
+                self._refuse(str(error))
+            self._client, self.ports = None, {}
             if self.connected:
                 self.connected = False
-                self._on_change()
-            away_s = loop.time() - lost_at
-            patience_s = min(max(RETRY_LEAST_S, RETRY_SHARE * away_s), RETRY_MOST_S)
-            await asyncio.sleep(REFUSED_RETRY_S if self._refusals else patience_s)
-            self._refusals = False
+                self._observer.connection_changed(self.bridge)
+            patience_s = min(max(RETRY_LEAST_S, RETRY_SHARE * (loop.time() - lost_at)), RETRY_MOST_S)
+            await asyncio.sleep(REFUSED_RETRY_S if self._refused else patience_s)
+            self._refused = False
 
     async def _serve(self) -> None:
         lost = asyncio.Event()
+        told: list[PortStatus] = []
         client = OpenFlowClient(self.remote)
-        client.on_packet_in(self._on_packet_in)
-        client.on_port_status(self._port_changed)
+        client.on_packet_in(self._observer.packet_in)
+        stop = client.on_port_status(told.append)
         client.on_disconnect(lambda _: lost.set())
         async with client:
-            self._client = client
-            self.ports = await self._ask_ports(client)
+            while True:
+                told.clear()
+                found = await client.ports()
+                if not told:  # else it may be from before the change
+                    break
+            stop()
+            client.on_port_status(self._port_changed)
+            self.ports = {port.name: port.number for port in found if len(port.name) < MAX_NAME}
             await client.on_flow_change(self._flow_changed)
-            async with self._lock:
-                self._bring_up_to_date()  # after a restart of ovs-vswitchd ports may have other numbers
-                await self._reconcile(client)
-                self.connected = True
-            self._on_change()
+            self._client = client
+            self._observer.ports_changed(self.bridge)  # after a restart of ovs-vswitchd ports may have other numbers
+            self._reconciler.distrust()
             await lost.wait()
 
-    async def _ask_ports(self, client: OpenFlowClient) -> dict[str, int]:
-        while True:
-            self._ports_changed = False
-            found = await client.ports()
-            if not self._ports_changed:  # else it may be from before the change
-                return {port.name: port.number for port in found if len(port.name) < MAX_NAME}
-
     def _port_changed(self, status: PortStatus) -> None:
-        self._ports_changed = True
         name = status.port.name
         if status.reason is PortReason.ADD and len(name) < MAX_NAME:
             self.ports[name] = status.port.number
@@ -257,71 +286,43 @@ class FlowKeeper:
             del self.ports[name]
         else:
             return
-        self._on_ports()
+        self._observer.ports_changed(self.bridge)
 
-    async def _reconcile(self, client: OpenFlowClient) -> int:
-        """Makes the switch's flows of ours the desired ones; how many differed."""
-        actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-        self._compared += 1
-        self._begun.clear()
-        if not actual:  # ovs-vswitchd has just started, and packets wait
-            mods = list(self.desired.values())
-            for bundle in most_urgent_first(mods):
-                await self._send(client, bundle, zones_of(mod.flow for mod in bundle))
-            return len(mods)
-        found = [entry.flow for entry in actual]
-        kept = [flow for flow in found if not (flow.cookie == LEARNED and self._keep_learned(flow))]
-        changes = FlowTable.diff(FlowTable(mod.flow for mod in self.desired.values()), FlowTable(kept))
-        wanted = zones_of(mod.flow for mod in self.desired.values())
-        await self._send(client, changes, wanted - zones_of(found))
-        return sum(change.flow.cookie != LEARNED for change in changes)
+    # Changes by others
 
     def _flow_changed(self, update: FlowUpdate) -> None:
-        """Somebody else's change concerns us if it touches a flow of ours, or if there were too many to be told."""
+        """Notes a change by somebody else, or by the switch itself, of a flow of ours."""
         if update.event is FlowEvent.OWN:
             return
-        flow = update.flow
+        flow, begun = update.flow, self._foreign == {}
         if flow is None:
-            self._untold = True
+            self._foreign = None
+        elif self._foreign is None:
+            return
         elif update.event is FlowEvent.REMOVED and flow.key not in self.desired:
             self._foreign.pop(flow.key, None)
             return
         elif flow.cookie & COOKIE_MARK_MASK == COOKIE_MARK or flow.key in self.desired:
             self._foreign[flow.key] = flow
-        else:
+        if begun and self._foreign != {}:
+            asyncio.get_running_loop().call_later(DRIFT_DELAY_S, self._repair)
+
+    def _repair(self) -> None:
+        """Restores the flows that somebody else changed. A flow that the switch learned is nobody's change."""
+        if self._foreign is None:
+            self._reconciler.distrust()
             return
-        if self._drift is None:
-            loop = asyncio.get_running_loop()
-            self._drift = loop.call_later(DRIFT_DELAY_S, lambda: loop.create_task(self._repair()))
-
-    async def _repair(self) -> None:
-        """Puts back what somebody else changed: what was told, or everything if not all could be told."""
-        self._drift = None
         foreign, self._foreign = self._foreign, {}
-        untold, self._untold = self._untold, False
-        async with self._lock:
-            if self._client is None or not self.connected:
-                return
-            try:
-                repaired = await (self._reconcile(self._client) if untold else self._put_back(self._client, foreign))
-            except OpenFlowError as error:
-                await self._give_up(self._client, error)
-                return
-        if repaired:
-            self._on_drift(repaired)
+        learned = {key for key, flow in foreign.items() if flow.cookie == LEARNED and key not in self.desired}
+        unwanted = {key for key in learned if not self._observer.is_wanted(foreign[key])}
+        self._reconciler.again(key for key in foreign if key not in learned or key in unwanted)
+        self._drifted(len(foreign.keys() - learned))
 
-    async def _put_back(self, client: OpenFlowClient, foreign: Mapping[FlowKey, Flow]) -> int:
-        """Restores the flows that somebody else changed; how many. A flow that the switch learned is nobody's change."""
-        mods, learned = [], []
-        for key, flow in foreign.items():
-            if key in self.desired:
-                mods.append(self.desired[key])
-            elif flow.cookie != LEARNED:
-                mods.append(FlowMod.delete(flow))
-            elif not self._keep_learned(flow):
-                learned.append(FlowMod.delete(flow))
-        await self._send(client, [*mods, *learned])
-        return len(mods)
+    def _drifted(self, count: int) -> None:
+        if count:
+            self._observer.event("drift", f"{count} flows of {self.bridge} differed and were put back")
+
+    # Besides the desired flows
 
     async def at_once(self, flows: Sequence[Flow]) -> None:
         """Adds flows that are to be among the desired ones in a moment, ahead of them; returns after a barrier."""
@@ -344,3 +345,8 @@ class FlowKeeper:
             return []
         found = await self._client.dump_flows(cookie=object_cookie, cookie_mask=mask)
         return [(entry.flow, entry.stats.packets or 0, entry.stats.bytes or 0) for entry in found]
+
+
+def _deletion(key: FlowKey) -> FlowMod:
+    table, priority, match = key
+    return FlowMod.delete(Flow(match, table=table, priority=priority))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -38,16 +38,16 @@ class Refused(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: Final = code
 
 
 class LocalSocket:
     """Serves the agent's socket at `path`."""
 
     def __init__(self, agent: Agent, path: str) -> None:
-        self._agent = agent
-        self._path = path
-        self._methods: dict[str, Callable[[dict[str, str]], Awaitable[object]]] = {
+        self._agent: Final = agent
+        self._path: Final = path
+        self._methods: Final[Mapping[str, Callable[[dict[str, str]], Awaitable[object]]]] = {
             "plug": self._plug,
             "unplug": self._unplug,
             "switch": self._switch,
@@ -100,7 +100,7 @@ class LocalSocket:
         rows = [row for row in self._agent.ovs["Bridge"].values() if row["name"] == bridge]
         if not rows:
             raise Refused("failed", f"bridge {bridge} is not there yet: is ovs-vswitchd running?")
-        other = self._agent.bindings.ports.get(vif)
+        other = self._agent.bindings.ports.vifs.get(vif)
         if other is not None and other.name != device and other.ofport is not None:
             raise Refused("conflict", f"VIF {vif} has port {other.name} here already: unplug it first")
         if present := self._present(device, vif):
@@ -148,7 +148,7 @@ class LocalSocket:
 
     async def _unplug(self, params: dict[str, str]) -> object:
         vif = _vif(params)
-        port = self._agent.bindings.ports.get(vif)
+        port = self._agent.bindings.ports.vifs.get(vif)
         if port is None:
             return {"vif": vif, "port": None}
         await self._remove_port(port.name)
@@ -217,9 +217,11 @@ class LocalSocket:
                 "flow_messages": agent.flows.messages,
                 "rows_read": agent.pool.rows_read,
                 "rows_held": agent.rows_held,
-                "conditions_set": agent.conditions_set,
+                "conditions_set": agent.conditions.count,
             },
-            "vifs": {vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.items()},
+            "vifs": {
+                vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.vifs.items()
+            },
             "problems": dict(agent.bindings.problems),
         }
 

@@ -1,4 +1,4 @@
-"""What the local Open vSwitch says: which ports are VIFs', their ofports, MTUs and errors. Pure reading of a replica.
+"""The ports of the local Open vSwitch: which are VIFs', their ofports, MTUs and errors. Pure reading of a replica.
 
 An ofport comes from the switch itself where it has said it on its OpenFlow connection: the database hears of it later, and
 after a restart of ovs-vswitchd it has the old ones for a while.
@@ -7,8 +7,8 @@ after a restart of ovs-vswitchd it has the old ones for a while.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ovsctl.ovsdb import Monitor
@@ -54,6 +54,25 @@ class LocalPort:
         if self.also:
             return f"{' and '.join((self.name, *self.also))} name the same VIF: port {self.name} is used, it came first"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPorts:
+    """The ports of the integration bridge as last seen. vifs: by VIF id; devices: ofports of all others, by name; taken: the ofports
+    of all."""
+
+    vifs: Mapping[str, LocalPort] = field(default_factory=dict)
+    devices: Mapping[str, int | None] = field(default_factory=dict)
+    taken: Set[int] = frozenset()
+
+    @classmethod
+    def of(cls, found: Iterable[LocalPort]) -> LocalPorts:
+        ports = list(found)
+        return cls(
+            vif_ports(ports),
+            {port.name: port.ofport for port in ports if port.vif is None},
+            frozenset(port.ofport for port in ports if port.ofport is not None),
+        )
 
 
 def vif_of(external_ids: Mapping[str, str]) -> str | None:

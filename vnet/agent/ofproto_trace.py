@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from ipaddress import ip_address
+from typing import Final
 
 from ovsctl.appctl import Appctl, AppctlError, control_socket
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
@@ -28,10 +29,10 @@ class Prober:
     """Watches the questions to this host in the pool database and answers them one after another."""
 
     def __init__(self, view: HostView, client: Client, ovs_rundir: str, bridge: str) -> None:
-        self._view = view
-        self._client = client
-        self._rundir = ovs_rundir
-        self._bridge = bridge
+        self._view: Final = view
+        self._client: Final = client
+        self._rundir: Final = ovs_rundir
+        self._bridge: Final = bridge
         self._waiting: deque[Probe] = deque(maxlen=MAX_WAITING)
         self._refused: deque[tuple[str, str]] = deque(maxlen=MAX_WAITING)
         self._work = asyncio.Event()

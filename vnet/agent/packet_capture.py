@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Row, Update
-from vnet.agent.flow_reconciler import FlowKeeper
+from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.ofproto_trace import SCHEMA_PERIOD_S
+from vnet.agent.shell import Shell
 from vnet.compile import REG_PORT, Compiler, Role, Stage, bare, marked_fields, read_note, refusal
 from vnet.db.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row
 from vnet.objects import InvalidValue
@@ -31,8 +32,8 @@ MAX_WATCHED = 4096  # frames, of all watches together
 class Watching:
     """A watch that this host takes part in. programmed: its flows were answered by a barrier; ended: its row is gone."""
 
-    watch: Watch
-    matches: frozenset[Match]
+    watch: Final[Watch]
+    matches: Final[frozenset[Match]]
     report: Report = field(default_factory=Report)
     released: set[int] = field(default_factory=set)
     programmed: bool = False
@@ -42,16 +43,15 @@ class Watching:
 class Watcher:
     """The watches of this host. Callbacks only fold and wake; `run` sends and writes."""
 
-    def __init__(self, compiler: Compiler, flows: FlowKeeper, client: Client, wake: Callable[[], None]) -> None:
-        self._compiler = compiler
-        self._flows = flows
-        self._client = client
-        self._wake = wake
+    def __init__(self, compiler: Compiler, flows: BridgeFlows, client: Client, shell: Shell) -> None:
+        self._compiler: Final = compiler
+        self._flows: Final = flows
+        self._client: Final = client
+        self._shell: Final = shell
         self._watches: dict[str, Watching] = {}
         self._due: list[tuple[Watching, int]] = []
         self._unsaid: dict[str, Report] = {}
         self._work = asyncio.Event()
-        self._started = False
 
     async def start(self) -> bool:
         """Takes up the watches there are, so that an agent which starts anew finds their flows desired; whether it could."""
@@ -67,13 +67,12 @@ class Watcher:
             return False
         replica.subscribe(self._changed)
         self._changed(tuple(Change(TABLE, uuid, None, row) for uuid, row in replica[TABLE].items()))
-        self._started = True
         return True
 
-    async def run(self) -> None:
+    async def run(self, *, started: bool) -> None:
         """Sends what is released and writes what was seen, until cancelled."""
         while True:
-            if self._started or await self.start():
+            if started or await self.start():
                 break
             await asyncio.sleep(SCHEMA_PERIOD_S)
         while True:
@@ -115,7 +114,7 @@ class Watcher:
         self._watches[watch.id] = Watching(watch, new)
         self._compiler.set_probe(watch.id, watch.frames)
         asyncio.get_running_loop().call_later(FORGOTTEN_AFTER_S, self._forget, watch.id)
-        self._wake()
+        self._shell.spawn(self._program(self._watches[watch.id]))
 
     def _end(self, id: str) -> None:
         if (watching := self._watches.get(id)) is not None:
@@ -126,17 +125,12 @@ class Watcher:
         if (watching := self._watches.pop(id, None)) is not None:
             watching.ended = True
             self._compiler.set_probe(id, ())
-            self._wake()
+            self._shell.wake()
 
-    def take(self) -> list[Watching]:
-        """The watches that a push which starts now will have programmed."""
-        return [watching for watching in self._watches.values() if not watching.programmed]
-
-    def programmed(self, taken: list[Watching]) -> None:
-        """The push that `taken` was for has been answered by a barrier."""
-        for watching in taken:
-            watching.programmed = True
-            self._tell(watching.watch.id, watching.report)
+    async def _program(self, watching: Watching) -> None:
+        await self._shell.programmed()
+        watching.programmed = True
+        self._tell(watching.watch.id, watching.report)
 
     # Sending
 

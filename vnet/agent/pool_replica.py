@@ -1,23 +1,22 @@
-"""The agent's window on the pool database: rows folded into the compiler, and conditions that keep it small.
+"""The agent's replica of the pool: rows folded into the compiler, and the VIFs that changed since the last turn.
 
 One rule: the replica holds what this host needs and no more: its own rows, the VIFs it has ports for or is to have, their
-networks, who else is on those, and the security groups they are in.
+networks, the bindings on those, and the security groups they are in (conditions.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from ovsctl.ovsdb import Change, Monitor, Replica, Row, Uuid, by_uuid
-from ovsctl.ovsdb import Where as RowWhere
+from ovsctl.ovsdb import Change, Replica, Row, Uuid, Where, by_uuid
 from vnet.compile import Compiler
 from vnet.db.rows import from_row, host_from_rows, uplink_from_row
 from vnet.db.writes import by_key
-from vnet.objects import Binding, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
+from vnet.objects import Binding, BindingState, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
 
-# What peers must know of a binding. Left out is what is only said to the controller: were it here, each acknowledgement of
+# The columns of a binding that peers need. The others are for the controller: were they monitored, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
 # every agent at every heartbeat of any.
 BINDING_COLUMNS = (
@@ -33,111 +32,117 @@ BINDING_COLUMNS = (
     "moved",
     "ofport",
 )
-SAID_ELSEWHERE = {"ready": False, "acked": frozenset(), "since": 0}
-
-Where = tuple[tuple[str, str, Any], ...] | bool
-
-
-def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
-    """What to replicate before anything is known but the host's name and the VIFs of its ports."""
-    return {
-        "Pool": Monitor(columns=("name", "underlay_mtu", "locking_mode", "generation")),
-        "Host": Monitor(columns=("name", "address", "owner")),
-        "Uplink": Monitor(where=(("host", "==", me),)),
-        "Vif": Monitor(where=vif_condition(me, ports)),
-        "Network": Monitor(where=False),
-        "SecurityGroup": Monitor(where=False),
-        "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
-    }
+UNMONITORED = {"ready": False, "acked": frozenset(), "since": 0}
+TABLES = ("Pool", "Host", "Uplink", "Network", "SecurityGroup", "Vif", "Binding")
 
 
-def vif_condition(me: str, ports: Iterable[str]) -> Where:
-    """The VIFs a host needs: those wanted here, those coming here, those whose port is here."""
-    return (("host", "==", me), ("incoming", "==", me), *(("id", "==", vif) for vif in sorted(ports)))
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The objects that the monitor's conditions name, and that the pool has answered for."""
+
+    vifs: Set[str] = frozenset()
+    networks: Set[str] = frozenset()  # their rows and their bindings
+    groups: Set[str] = frozenset()
 
 
-def network_conditions(me: str, networks: Iterable[str]) -> tuple[Where, Where]:
-    """The conditions on Network and Binding for the networks a host needs."""
-    ordered = sorted(networks)
-    named = tuple(("name", "==", name) for name in ordered)
-    bound = tuple(("network", "==", name) for name in ordered)
-    return named or False, (("host", "==", me), *bound)
+class PoolReplica:
+    """Folds changes of rows into a compiler.
 
-
-def group_condition(groups: Iterable[str]) -> Where:
-    """The security groups a host needs. Of those that their rules name it needs no rows: bindings say who is in them."""
-    return tuple(("name", "==", name) for name in sorted(groups)) or False
-
-
-def next_asked(asked: Set[str], needed: Set[str], useful: Set[str], *, trim: bool) -> Set[str]:
-    """What to name in a condition: all that is needed, at once. What is of no use any more goes along with that, or to `trim`.
-
-    For every change of a condition ovsdb-server looks at the whole table: 0.13 s for 100,000 rows.
-    """
-    if needed <= asked and not (trim and asked - useful):
-        return asked
-    return needed | (asked & useful)
-
-
-class PoolFold:
-    """Folds replica changes into a compiler, and knows what else the pool says about this host.
-
-    on_binding: called with the binding before and after, whenever one of a network known here changes.
-    overlay: bindings of this host that it has decided on and the database does not say yet; they win over its rows.
+    on_arrival: called with a VIF whose binding here somebody else has made active. overlay: bindings of this host that were decided on and are not in the database yet; they win over its rows.
     """
 
-    def __init__(self, me: str, compiler: Compiler) -> None:
-        self.me = me
-        self.compiler = compiler
-        self.generation = 0
-        self.rows_read = 0  # for tests to count
+    def __init__(self, compiler: Compiler, on_arrival: Callable[[str], None]) -> None:
+        self.compiler: Final = compiler
+        self._on_arrival: Final = on_arrival
+        self.touched: set[tuple[str, str]] = set()  # (network, VIF) of all that changed since the last turn
         self.overlay: dict[str, Binding] = {}
-        self.bad_rows: dict[str, str] = {}
         self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
-        self.asked: Set[str] = frozenset()  # the VIFs that the monitor's condition names
-        self.asked_networks: Set[str] = (
-            frozenset()
-        )  # those whose row and bindings it names, and the pool has answered for
-        self.asked_groups: Set[str] = frozenset()  # likewise
+        self.bad_rows: dict[str, str] = {}
+        self.named = Named()
         self.waiting: dict[str, Vif] = {}  # VIFs as they are once the security groups they have joined are known
-        self.doubtful: set[str] = (
-            set()
-        )  # VIFs with a port or binding here whose row went: deleted, or only wanted elsewhere
+        self.doubtful: set[str] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
+        self.rows_read = 0  # for tests to count
         self._rows: dict[tuple[str, ...], Uuid] = {}  # (VIF) and (VIF, host) to the UUID of its row
         self._uplinks: dict[str, Uplink] = {}
-        self._folds: dict[str, Callable[[Row | None, Row | None], None]] = {
-            "Pool": self._pool,
-            "Host": self._host,
-            "Uplink": self._uplink,
-            "Network": self._network,
-            "SecurityGroup": self._group,
-            "Vif": self._vif,
-            "Binding": self._binding,
-        }
+
+    @property
+    def me(self) -> str:
+        return self.compiler.view.me
+
+    @property
+    def generation(self) -> int:
+        """The pool's generation; 0 while it has no row."""
+        pool = self.compiler.view.pool
+        return pool.generation if pool is not None else 0
 
     def start(self, replica: Replica) -> None:
         """Takes everything a replica holds."""
-        for table in self._folds:
+        for table in TABLES:
             self.fold(Change(table, uuid, None, row) for uuid, row in replica[table].items())
 
     def fold(self, batch: Iterable[Change]) -> None:
         """Takes one transaction's changes. A row that no pool may hold is kept out, and remembered in `bad_rows`."""
-        for change in sorted(batch, key=lambda change: change.new is not None):
+        ordered = sorted(batch, key=lambda change: change.new is not None)
+        for change in ordered:
             self.rows_read += 1
             try:
-                self._folds[change.table](change.old, change.new)
+                self._fold(change)
                 self.bad_rows.pop(change.uuid, None)
             except InvalidValue as error:
                 self.bad_rows[str(change.uuid)] = f"{change.table}: {error}"
+        for change in ordered:
+            for row in (change.old, change.new):
+                if row is not None:
+                    self.touched.update(self._concerned(change.table, row))
 
-    def must_ask(self, vif: str) -> bool:
+    def _fold(self, change: Change) -> None:
+        old, new = change.old, change.new
+        match change.table:
+            case "Pool":
+                self._pool(new)
+            case "Host":
+                self._host(old, new)
+            case "Uplink":
+                self._uplink(old, new)
+            case "Network":
+                self._network(old, new)
+            case "SecurityGroup":
+                self._group(old, new)
+            case "Vif":
+                self._vif(old, new)
+            case "Binding":
+                self._binding(old, new)
+
+    def _concerned(self, table: str, row: Row) -> Iterator[tuple[str, str]]:
+        """(network, VIF) of the VIFs whose bindings a changed row concerns."""
+        view = self.compiler.view
+        if table == "Binding":
+            yield row["network"], row["vif"]
+        elif table == "Vif":
+            yield row["network"], row["id"]
+        elif table == "Network":
+            yield from ((row["name"], vif.id) for vif in view.local(row["name"]))
+        elif table == "SecurityGroup":
+            yield from ((vif.network, vif.id) for vif in view.vifs.values() if row["name"] in vif.groups)
+
+    def touch(self, vifs: Iterable[str]) -> None:
+        """Has VIFs decided on in the next turn."""
+        known = self.compiler.view.vifs
+        self.touched.update((known[vif].network if vif in known else "", vif) for vif in vifs)
+
+    def touch_everything(self, ports: Iterable[str]) -> None:
+        view = self.compiler.view
+        self.touched.update((binding.network, binding.vif) for name in view.networks for binding in view.bindings(name))
+        self.touch({*view.vifs, *ports, *self.mine})
+
+    def must_name(self, vif: str) -> bool:
         """Whether a VIF's row comes only if the condition names it: it comes by itself if it is wanted here or on its way."""
         known = self.compiler.view.vifs.get(vif)
         return known is None or vif in self.doubtful or self.me not in (known.host, known.incoming)
 
     def settle_doubts(self) -> set[str]:
         """VIFs whose rows did not come though the condition names them by now, so they are deleted; and those that left."""
-        gone = {vif for vif in self.doubtful if vif in self.asked or not self._is_here(vif)}
+        gone = {vif for vif in self.doubtful if vif in self.named.vifs or not self._is_here(vif)}
         self.doubtful -= gone
         for vif in gone:
             self.compiler.drop_vif(vif)
@@ -166,9 +171,9 @@ class PoolFold:
         known = view.vifs.get(vif.id)
         if known is None or known.network != vif.network:
             return False
-        return not self.asked_groups >= set(vif.groups) - view.groups.keys()
+        return not self.named.groups >= set(vif.groups) - view.groups.keys()
 
-    def locate(self, value: Vif | Binding) -> RowWhere:
+    def locate(self, value: Vif | Binding) -> Where:
         """The row of a VIF or a binding: by its UUID where it is known, which costs the server nothing, else by its key."""
         key = (value.id,) if isinstance(value, Vif) else (value.vif, value.host)
         uuid = self._rows.get(key)
@@ -189,17 +194,12 @@ class PoolFold:
             else:
                 self.compiler.drop_binding(decided.network, vif, self.me)
 
-    def _pool(self, old: Row | None, new: Row | None) -> None:
+    def _pool(self, new: Row | None) -> None:
         if new is None:
             self.compiler.set_pool(None)
             return
-        values: Mapping[str, Any] = {
-            **_columns(new, "name", "underlay_mtu", "locking_mode", "generation"),
-            "revision": 0,
-        }
-        pool = from_row(Pool, values)
-        self.generation = pool.generation
-        self.compiler.set_pool(pool)
+        columns = _columns(new, "name", "underlay_mtu", "locking_mode", "generation")
+        self.compiler.set_pool(from_row(Pool, {**columns, "revision": 0}))
 
     def _host(self, old: Row | None, new: Row | None) -> None:
         if new is None:
@@ -251,7 +251,7 @@ class PoolFold:
     def _vif_gone(self, vif: str) -> None:
         """A row that is no longer sent was deleted if the condition names it; else it may only be wanted elsewhere by now."""
         self.waiting.pop(vif, None)
-        if vif not in self.asked and self._is_here(vif):
+        if vif not in self.named.vifs and self._is_here(vif):
             self.doubtful.add(vif)
             known = self.compiler.view.vifs.get(vif)
             if known is not None and known.awaited:  # not here, or its row would have come
@@ -277,15 +277,22 @@ class PoolFold:
         if old is not None and old["network"] != new["network"]:
             self.compiler.drop_binding(old["network"], old["vif"], old["host"])
         self._rows[new["vif"], new["host"]] = new.uuid
-        binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **SAID_ELSEWHERE})
+        binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **UNMONITORED})
         if binding.host == self.me:
             self.mine[binding.vif] = binding
+            self._note_arrival(binding)
             decided = self.overlay.get(binding.vif)
             if decided is not None:
                 if (decided.epoch, decided.state) != (binding.epoch, binding.state):
                     return
                 del self.overlay[binding.vif]
         self.compiler.set_binding(binding)
+
+    def _note_arrival(self, binding: Binding) -> None:
+        """The toolstack's word, by the database, makes a binding here active: the guest may not have announced itself."""
+        known = self.compiler.view.binding(binding.network, binding.vif, self.me)
+        if binding.state is BindingState.ACTIVE and known is not None and known.state.moving:
+            self._on_arrival(binding.vif)
 
 
 def _columns(row: Row, *names: str) -> dict[str, Any]:

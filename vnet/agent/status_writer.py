@@ -1,211 +1,190 @@
-"""What an agent tells the pool once a barrier has answered: bindings ready, others' acknowledged, ones given up, events.
+"""The agent's statements in the pool database: bindings ready, others' acknowledged, its own given up, events, its status.
 
-One rule: nothing is said before it is true in the switch. Each thing is said once; after a lost connection, again.
+One rule: nothing is stated before it is true in the switch: each statement has the revision that the switch must hold first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
-from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid, Where
+from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid
 from vnet.agent import transactions
-from vnet.agent.binding_controller import Bindings
-from vnet.agent.pool_replica import PoolFold
+from vnet.agent.pool_replica import PoolReplica
+from vnet.agent.reconciler import Progress, Reconciler, Retry
 from vnet.compile import Role
-from vnet.objects import AgentStatus, Binding, BindingState, Event, Way
+from vnet.objects import AgentStatus, Binding, BindingState, Event, NetworkType
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)
 
-# The (network, VIF) whose bindings changed, the pool's generation, the security groups whose rules are known.
-Taken = tuple[set[tuple[str, str]], int, frozenset[str]]
-
 RETRY_S = 0.5
-AGAIN_S = (
-    0.1  # after an answer that was lost: it may have been with the cluster's leader, and the next one does it at once
-)
+# After an answer that was lost: it may have been with the cluster's leader, and the next one does it at once.
+AGAIN_S = 0.1
 WARNINGS = ("drift", "problem", "refused")
 EVENT_DELAY_S = 0.05  # an event waits for what is more urgent, and goes along with it
 MAX_EVENTS = 200  # waiting to be written; older ones are dropped first
+GENERATION = ("generation",)
+
+Key = tuple[str | Event, ...]
 
 
-class Reporter:
-    """Collects what is true after a push, and writes it in one transaction at a time.
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement about `subject`, made by `operation`. after: the revision that the flows must be at; rows: and the Open vSwitch
+    rows too. once: not to be made again after a lost connection."""
 
-    rows_settled: whether the switch's ports and bridges are as desired too. other_problems: what is wrong besides VIFs.
-    switch_answers: whether the switch is there.
+    subject: object
+    operation: Operation | None
+    after: int = 0
+    rows: bool = False
+    once: bool = False
+
+
+class StatusWriter:
+    """Writes statements, in one transaction at a time.
+
+    problems: all that is wrong on this host, by object. is_alive: whether the switch is there.
     """
 
     def __init__(
         self,
-        pool: PoolFold,
-        bindings: Bindings,
+        pool: PoolReplica,
         client: Client,
+        progress: Progress,
         status: AgentStatus,
-        rows_settled: Callable[[], bool],
-        other_problems: Callable[[], dict[str, str]],
+        problems: Callable[[], dict[str, str]],
+        is_alive: Callable[[], bool],
         now_ms: Callable[[], int],
-        switch_answers: Callable[[], bool],
     ) -> None:
-        self._pool = pool
-        self._bindings = bindings
-        self._client = client
-        self._status = status
-        self._rows_settled = rows_settled
-        self._other_problems = other_problems
-        self._now_ms = now_ms
-        self._switch_answers = switch_answers
-        self._events: list[Event] = []
-        self._ready: dict[str, tuple[Where, int]] = {}  # VIF id to the row and the epoch that were reported
-        self._acked: dict[tuple[str, str], tuple[int, BindingState]] = {}
-        self._due: set[tuple[str, str]] = set()
-        self._said: AgentStatus | None = None
+        self.statements: Final[Reconciler[Key, Statement]] = Reconciler(self, progress, lambda _: None, self._is_due)
+        self._pool: Final = pool
+        self._client: Final = client
+        self._progress: Final = progress
+        self._status: Final = status
+        self._problems: Final = problems
+        self._is_alive: Final = is_alive
+        self._now_ms: Final = now_ms
+        self._written: AgentStatus | None = None
         self._row: Uuid | None = None  # of the agent's status
-        self._wake = asyncio.Event()
-        self._programmed_generation = 0
-        self._programmed_groups: frozenset[str] = frozenset()
-        self.changed: set[tuple[str, str]] = set()  # (network, VIF) whose bindings changed and are not programmed yet
-        self._under_way: set[tuple[str, str]] = set()  # those that a push is programming
+
+    # Stated
 
     def event(self, kind: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
         """Something happened that people should be able to read later."""
         network, vif = (binding.network, binding.vif) if binding else ("", vif)
         fields = about(network=network or None, vif=vif or None, generation=self._pool.generation)
         log.log(logging.WARNING if kind in WARNINGS else logging.INFO, "%s: %s", kind, text, extra=fields)
-        self._events.append(Event(self._now_ms(), kind, text, self._pool.me, network, vif))
-        del self._events[:-MAX_EVENTS]
-        asyncio.get_running_loop().call_later(EVENT_DELAY_S, self._wake.set)
+        event = Event(self._now_ms(), kind, text, self._pool.me, network, vif)
+        waiting = [key for key in self.statements.pending if isinstance(key[0], Event)]
+        self.statements.forget(waiting[: max(0, len(waiting) + 1 - MAX_EVENTS)])
+        self.statements.want({(event,): Statement(event, transactions.event(event), once=True)}, EVENT_DELAY_S)
 
-    def soon(self) -> None:
-        """There is something to say that waits for no barrier."""
-        self._wake.set()
+    def release(self, binding: Binding, *, silent: bool = False) -> None:
+        """Gives a binding up, once the switch no longer acts on it. silent: it does not any more."""
+        after = 0 if silent else self._progress.revision
+        operation = transactions.release(binding, self._pool.locate(binding))
+        self.statements.want({("release", binding.vif): Statement(binding, operation, after, once=True)})
 
-    def take(self) -> Taken:
-        """What a push that starts now will have programmed."""
-        self._under_way, self.changed = self.changed, set()
-        return self._under_way, self._pool.generation, frozenset(self._pool.compiler.view.groups)
+    def state(self, touched: Iterable[tuple[str, str]]) -> None:
+        """States of these VIFs, given as (network, VIF), all that is true once the switch holds the newest revision."""
+        for network, vif in touched:
+            self._state(("ready", vif), self._ready(network, vif))
+            self._state(("acked", vif), self._acked(network, vif))
+        self._state(GENERATION, Statement(self._pool.generation, None, self._progress.revision, rows=True))
+        self.statements.again()
 
-    def wait_for_push(self) -> None:
-        """A port that networks' frames go through came or went: what is due is true again after the next push."""
-        self.changed |= self._due
-        self._due = set()
+    def _state(self, key: Key, statement: Statement | None) -> None:
+        known = self.statements.desired.get(key)
+        if statement is None:
+            self.statements.forget([key])
+        elif known is None or known.subject != statement.subject or key in self.statements.pending:
+            self.statements.want({key: statement})
 
-    def programmed(self, taken: Taken) -> None:
-        """The push that `taken` was for has been answered by a barrier."""
-        self._due |= taken[0]
-        self._under_way = set()
-        self._programmed_generation = max(self._programmed_generation, taken[1])
-        self._programmed_groups = taken[2]
-        self._wake.set()
+    def postpone(self) -> None:
+        """A port that networks' frames go through came or went: what is not written yet is true after the next turn only."""
+        for key in self.statements.pending:
+            if (known := self.statements.desired.get(key)) is not None and known.after:
+                self.statements.desired[key] = replace(known, after=self._progress.revision + 1)
 
-    def not_programmed(self, taken: Taken) -> None:
-        """The push failed: what it was for is still to be done."""
-        self.changed |= taken[0]
-        self._under_way = set()
+    def _ready(self, network: str, vif_id: str) -> Statement | None:
+        """This host's flows for its binding of a VIF are in."""
+        view, mine = self._pool.compiler.view, self._pool.mine.get(vif_id)
+        vif = view.vifs.get(vif_id)
+        if vif is None or mine is None or mine.state is BindingState.AWAITED:  # that one is once its port has come
+            return None
+        if view.role(vif) not in (Role.ACTIVE, Role.INCOMING) or not view.groups.keys() >= set(vif.groups):
+            return None
+        row = self._pool.locate(mine)  # a binding made anew under the same id has epoch 1 again
+        operation = transactions.ready(mine, row, self._now_ms())
+        return Statement((row, mine.epoch), operation, self._progress.revision, self._needs_rows(network))
+
+    def _acked(self, network: str, vif_id: str) -> Statement | None:
+        """This host has programmed another host's binding of a VIF that moves, or has just moved."""
+        at = self._pool.compiler.view.location(network, vif_id)
+        moving = at.incoming if at.incoming else at.current if at.superseded else None
+        if moving is None or moving.host == self._pool.me:
+            return None
+        operation = transactions.acknowledge(moving, self._pool.locate(moving), self._pool.me)
+        subject = moving.host, moving.epoch, moving.state
+        return Statement(subject, operation, self._progress.revision, self._needs_rows(network))
+
+    def _needs_rows(self, network: str) -> bool:
+        known = self._pool.compiler.view.networks.get(network)
+        return known is not None and known.type is not NetworkType.INTERNAL
+
+    def _is_due(self, statement: Statement) -> bool:
+        held = min(self._progress.flows, self._progress.rows) if statement.rows else self._progress.flows
+        return statement.after <= held
+
+    # The verbs of the reconciler
+
+    async def change(self, changes: Mapping[Key, Statement | None]) -> None:
+        """Makes the statements that are due, with the status if that changed."""
+        made = {key: statement for key, statement in changes.items() if statement is not None}
+        operations = [statement.operation for statement in made.values() if statement.operation is not None]
+        status, row = self._status_with(made.get(GENERATION)), self._row
+        if status != self._written:
+            operations += transactions.status(status, row)
+        try:
+            results = await self._client.transact(*operations) if operations else []
+        except OvsdbError as error:
+            log.info("statements not written yet: %s", error)
+            self._written = self._row = None
+            await asyncio.sleep(AGAIN_S if isinstance(error, OutcomeUnknown) else RETRY_S)
+            await self._client.wait_connected()
+            raise Retry(0) from error
+        if row is None:
+            self._row = results[-1]
+        self._written = status if self._row is not None else None
+        desired = self.statements.desired
+        self.statements.forget([key for key, it in made.items() if it.once and desired.get(key) is it])
+
+    def _status_with(self, generation: Statement | None) -> AgentStatus:
+        known = (self._written or self._status).generation
+        reached = generation.subject if generation is not None and isinstance(generation.subject, int) else known
+        return replace(self._status, generation=reached, problems=self._problems())
+
+    async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
+        """Has everything stated again: which of it was lost is not known."""
+        self.statements.again(desired())
 
     async def run(self) -> None:
-        """Writes for ever; what is not accepted is tried again."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._write()
-            except OvsdbError as error:
-                log.info("report not written yet: %s", error)
-                self._ready.clear()
-                self._acked.clear()
-                self._said = self._row = None
-                await asyncio.sleep(AGAIN_S if isinstance(error, OutcomeUnknown) else RETRY_S)
-                await self._client.wait_connected()
-                self._due |= {(b.network, b.vif) for b in self._pool.mine.values()}
-                self._wake.set()
-
-    async def _write(self) -> None:
-        operations: list[Operation] = []
-        later: set[tuple[str, str]] = set()
-        # What changed since, such as a port that got its number, is in the view and not in the switch: the next push has it.
-        self._due -= self.changed | self._under_way
-        for network, vif in self._due:
-            due = self._said_of(network, vif)
-            if due is None:
-                later.add((network, vif))
-            else:
-                operations += due
-        self._due = later
-        releases, events = dict(self._bindings.releases), tuple(self._events)
-        for binding in releases.values():
-            operations.append(transactions.release(binding, self._pool.locate(binding)))
-        operations += [transactions.event(event) for event in events]
-        status, row = self._current_status(), self._row
-        if status != self._said:
-            operations += transactions.status(status, row)
-        if operations:
-            results = await self._client.transact(*operations)
-            if row is None:
-                self._row = results[-1]
-        # Only what was taken is forgotten: after a lost answer it is written again.
-        self._said = status if self._row is not None else None
-        del self._events[: len(events)]
-        for vif, binding in releases.items():
-            if self._bindings.releases.get(vif) == binding:
-                del self._bindings.releases[vif]
-
-    def _current_status(self) -> AgentStatus:
-        problems = {f"vif {vif}": text for vif, text in self._bindings.problems.items()} | self._other_problems()
-        generation = self._programmed_generation if self._rows_settled() else (self._said or self._status).generation
-        return replace(self._status, generation=generation, problems=problems)
-
-    def _said_of(self, network: str, vif_id: str) -> list[Operation] | None:
-        """What can be said of a VIF now that the switch is programmed; None if it must wait for ports of ours."""
-        view = self._pool.compiler.view
-        operations: list[Operation] = []
-        vif = view.vifs.get(vif_id)
-        mine = self._pool.mine.get(vif_id)
-        if mine is not None and mine.state is BindingState.AWAITED:
-            self._ready.pop(vif_id, None)  # it is once its port has come
-        elif vif is not None and mine is not None and view.role(vif) in (Role.ACTIVE, Role.INCOMING):
-            if self._needs_devices(network):
-                return None
-            where = self._pool.locate(mine)
-            said_before = self._ready.get(vif_id) == (
-                where,
-                mine.epoch,
-            )  # one made anew under the same id has epoch 1 again
-            # Without the rules of each of its groups it is silent; it is looked at again when they come.
-            if not said_before and self._programmed_groups.issuperset(vif.groups):
-                self._ready[vif_id] = where, mine.epoch
-                operations.append(transactions.ready(mine, where, self._now_ms()))
-        at = view.location(network, vif_id)
-        moving = at.incoming if at.incoming else at.current if at.superseded else None
-        if moving is not None and moving.host != self._pool.me:
-            if self._needs_devices(network):
-                return None
-            said = (moving.epoch, moving.state)
-            if self._acked.get((vif_id, moving.host)) != said:
-                self._acked[vif_id, moving.host] = said
-                operations.append(transactions.acknowledge(moving, self._pool.locate(moving), self._pool.me))
-        if moving is None:
-            for key in [key for key in self._acked if key[0] == vif_id]:
-                del self._acked[key]
-        return operations
-
-    def _needs_devices(self, network: str) -> bool:
-        """Whether a tunnel or patch port that the network needs is still on its way."""
-        known = self._pool.compiler.view.networks.get(network)
-        return known is not None and known.carrier.way is not Way.NONE and not self._rows_settled()
+        """Writes for ever; a statement that is not accepted is made again."""
+        await self.statements.run()
 
     async def heartbeat(self, period_s: float) -> None:
         """Says for ever that this host lives: not while its switch is away, since then it follows nothing and carries nothing."""
         while True:
             try:
-                if self._row is not None and self._switch_answers():
+                if self._row is not None and self._is_alive():
                     beat = transactions.some_status(self._row, {"heartbeat": self._now_ms()})
                     if await self._client.transact(beat) == [0]:  # somebody removed the row
-                        self._said = self._row = None
+                        self._written = self._row = None
             except OvsdbError as error:
                 log.debug("no heartbeat: %s", error)
-            self._wake.set()
+            self.statements.again()
             await asyncio.sleep(period_s)

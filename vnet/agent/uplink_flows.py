@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from ovsctl.appctl import Appctl, AppctlError, control_socket
-from ovsctl.openflow import FlowMod
-from vnet.agent.flow_reconciler import FlowKeeper
+from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
 from vnet.agent.local_ports import Tables, read_ports
+from vnet.agent.reconciler import Progress
 from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_bridge, uplink_flows, uplink_patch
 from vnet.objects import Uplink
 
@@ -32,50 +32,46 @@ def uplink_ports(tables: Tables, uplink: Uplink) -> UplinkPorts | None:
     return None if patch is None else UplinkPorts(nics, patch)
 
 
-class UplinkKeeper:
-    """A FlowKeeper for the bridge of each uplink of this host."""
+class UplinkFlows:
+    """The flows of the bridge of each uplink of this host."""
 
-    def __init__(
-        self,
-        view: HostView,
-        rundir: str,
-        spawn: Spawn,
-        on_drift: Callable[[str, int], None],
-        on_change: Callable[[], None],
-        on_refused: Callable[[str, str], None],
-    ) -> None:
-        self._view = view
-        self._rundir = rundir
-        self._spawn = spawn
-        self._on_drift = on_drift
-        self._on_change = on_change
-        self._on_refused = on_refused
-        self._keepers: dict[str, FlowKeeper] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+    def __init__(self, view: HostView, rundir: str, observer: SwitchObserver, progress: Progress, spawn: Spawn) -> None:
+        self._view: Final = view
+        self._rundir: Final = rundir
+        self._observer: Final = observer
+        self._progress: Final = progress
+        self._spawn: Final = spawn
+        self._bridges: dict[str, tuple[BridgeFlows, asyncio.Task[None]]] = {}  # by uplink
+        self._ports: dict[Uplink, UplinkPorts | None] = {}
         self._gone: set[tuple[str, int, str]] = set()  # uplink, tag and MAC of each VIF that has left this host
-        self._uplinks: tuple[Uplink, ...] = ()
-        self._ports: dict[str, UplinkPorts | None] = {}
 
-    def changed(self) -> None:
+    def ports_changed(self) -> None:
         """The switch's ports may be others by now."""
         self._ports.clear()
 
-    def want(self, tables: Tables) -> Mapping[str, list[FlowMod]]:
-        """What has to be sent to each bridge, with keepers for just the uplinks that there are."""
+    def want(self, tables: Tables) -> None:
+        """Has each bridge hold the flows that the view asks for, with a connection to just the bridges that there are."""
         uplinks = self._view.host.uplinks if self._view.host else ()
-        if uplinks != self._uplinks or self._ports.keys() != self._keepers.keys():
-            self._uplinks = uplinks
-            self._ports = {uplink.name: uplink_ports(tables, uplink) for uplink in uplinks}
-        for name in self._keepers.keys() - self._ports.keys():
-            self._tasks.pop(name).cancel()
-            del self._keepers[name]
-        for name in self._ports.keys() - self._keepers.keys():
-            self._keepers[name] = self._keep(uplink_bridge(name))
-            self._tasks[name] = self._spawn(self._keepers[name].run())
+        if self._ports.keys() != set(uplinks):
+            self._ports = {uplink: uplink_ports(tables, uplink) for uplink in uplinks}
+        self._follow({uplink.name for uplink in uplinks})
         before, self._gone = self._gone, self._view.gone()
         for uplink, tag, mac in self._gone - before:
             self._spawn(self._unlearn(uplink, tag, mac))
-        return {name: self._mods(name, keeper) for name, keeper in self._keepers.items()}
+        for uplink_, ports in self._ports.items():
+            bridge = self._bridges[uplink_.name][0]
+            flows = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
+            held = tuple(mod.flow for mod in bridge.desired.values())
+            bridge.want([Change(Source(Category.NETWORK, uplink_.name), held, flows)])
+
+    def _follow(self, names: set[str]) -> None:
+        for name in self._bridges.keys() - names:
+            bridge, task = self._bridges.pop(name)
+            task.cancel()
+            self._progress.forget(bridge.bridge)
+        for name in sorted(names - self._bridges.keys()):
+            bridge = BridgeFlows(uplink_bridge(name), self._rundir, self._observer, self._progress)
+            self._bridges[name] = bridge, self._spawn(bridge.run())
 
     async def _unlearn(self, uplink: str, tag: int, mac: str) -> None:
         """Has an uplink's bridge forget where a MAC was: a bond that is balanced by MAC takes what comes back in as its own
@@ -92,29 +88,3 @@ class UplinkKeeper:
                 await switch.call("fdb/del", bridge, vlan, mac)
             except AppctlError as error:
                 log.info("%s was not told that %s has left: %s", bridge, mac, error)
-
-    def _mods(self, name: str, keeper: FlowKeeper) -> list[FlowMod]:
-        ports = self._ports[name]
-        flows = uplink_flows(self._view, name, ports) if ports is not None else ()
-        mods = keeper.want(
-            [Change(Source(Category.NETWORK, name), tuple(mod.flow for mod in keeper.desired.values()), flows)]
-        )
-        keeper.start()
-        return mods
-
-    def _keep(self, bridge: str) -> FlowKeeper:
-        return FlowKeeper(
-            f"unix:{self._rundir}/{bridge}.mgmt",
-            lambda _: None,
-            lambda count: self._on_drift(bridge, count),
-            self._on_change,
-            lambda: None,
-            lambda: None,
-            lambda _: False,
-            lambda text: self._on_refused(bridge, text),
-        )
-
-    async def push(self, mods: Mapping[str, list[FlowMod]]) -> bool:
-        """Sends them; False if a bridge that is to have flows was not reached."""
-        done = [await keeper.push(mods[name]) or not keeper.desired for name, keeper in self._keepers.items()]
-        return all(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete
 from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, until, vif
+from vnet.agent.flow_reconciler import FlowKey
 from vnet.objects import BindingState
 
 pytestmark = pytest.mark.usefixtures("ovs")
@@ -29,25 +31,25 @@ async def test_a_port_with_an_iface_id_is_claimed_and_ready() -> None:
 
 async def test_a_vif_is_not_ready_before_the_flows_of_a_port_that_came_while_others_were_sent() -> None:
     async with pool_of("xen1", networks=(LAB,)) as pool:
-        await pool.insert(*(vif(number, network="lab", host="xen1") for number in (1, 2)))
+        await pool.insert(*(vif(number, network="lab", host="xen1") for number in (1, 2, 3)))
         host = pool.hosts["xen1"]
         host.add_port("p2", "vm2/0")
         await pool.wait_ready("vm2/0", "xen1")  # so the network is known
         await until(lambda: "vm1/0" in host.agent.compiler.view.vifs, "the VIF's row")
-        push, permits, waiting = host.agent.flows.push, asyncio.Semaphore(0), 0
+        change, permits, waiting = host.agent.flows.change, asyncio.Semaphore(0), 0
 
-        async def gated(mods: list[FlowMod], *, at_once: bool = False) -> bool:
+        async def gated(changes: Mapping[FlowKey, FlowMod | None]) -> None:
             nonlocal waiting
-            if host.agent.compiler.view.binding("lab", "vm1/0", "xen1"):
-                waiting += 1
-                await permits.acquire()
-            return await push(mods, at_once=at_once)
+            waiting += 1
+            await permits.acquire()
+            await change(changes)
 
-        host.agent.flows.push = gated  # type: ignore[method-assign]
-        host.add_port("p1", "vm1/0", type="none-such")  # so it has no number yet
-        await until(lambda: waiting == 1 and "vm1/0" in host.agent.pool.mine, "the claim, with flows to be sent")
-        host.switch.server.vsctl("set", "interface", "p1", "type=dummy")
+        host.agent.flows.change = gated  # type: ignore[method-assign]
+        host.add_port("p3", "vm3/0")
+        await until(lambda: waiting == 1, "flows to be sent")
+        host.add_port("p1", "vm1/0")
         await until(lambda: "vm1/0" in host.agent.compiler.view.ports, "the port's number")
+        await until(lambda: "vm1/0" in host.agent.pool.mine, "the claim")
         permits.release()
         await until(lambda: waiting == 2, "the flows of the port, which are to be sent")
         host.agent.reports.event("mark", "what is written after it was written")
@@ -299,7 +301,7 @@ async def test_a_vif_made_anew_under_the_same_id_is_ready_again() -> None:
         host = pool.hosts["xen1"]
         for _ in range(2):
             await pool.insert(vif(1))
-            if not host.agent.bindings.ports:
+            if not host.agent.bindings.ports.vifs:
                 host.add_port("p1", "vm1/0")
             await pool.wait_ready("vm1/0", "xen1")
             gone = (("vif", "==", "vm1/0"),)

@@ -109,7 +109,7 @@ async def test_a_port_of_somebody_else_under_the_number_gets_nothing_of_the_vif(
         await until(lambda: not any(str(binding.ofport) in flow for flow in xen2.flows()), "nothing for its port")
         add_port(xen2, "p2", "vm2/0", binding.ofport)  # which Open vSwitch cannot give it
         await in_state(pool, BindingState.ACTIVE, ready=True)
-        assert xen2.agent.bindings.ports["vm2/0"].ofport != binding.ofport
+        assert xen2.agent.bindings.ports.vifs["vm2/0"].ofport != binding.ofport
 
 
 async def test_two_vifs_are_awaited_under_two_numbers_and_one_given_up_is_not_reused() -> None:

@@ -37,7 +37,7 @@ class Cost:
     def of(cls, host: HostUnderTest) -> Cost:
         agent = host.agent
         full = agent.compiler.full.total()
-        return cls(agent.pool.rows_read, agent.compiler.recomputed, full, agent.flows.messages, agent.conditions_set)
+        return cls(agent.pool.rows_read, agent.compiler.recomputed, full, agent.flows.messages, agent.conditions.count)
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))

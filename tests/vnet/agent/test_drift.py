@@ -54,7 +54,7 @@ async def migrate(pool: PoolUnderTest, source: str, destination: str, *, guest: 
 
     await until(left, "the source has let go")
     pool.hosts[source].switch.server.vsctl("del-port", "br-int", "p1")
-    await until(lambda: not pool.hosts[source].agent.bindings.ports, "the source's port is gone")
+    await until(lambda: not pool.hosts[source].agent.bindings.ports.vifs, "the source's port is gone")
 
 
 async def with_uplinks(pool: PoolUnderTest) -> None:

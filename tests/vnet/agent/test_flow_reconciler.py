@@ -1,18 +1,21 @@
-"""The flows of ours on a switch: what FlowKeeper sends, and what it makes of a refusal, on a real Open vSwitch."""
+"""The flows of ours on a bridge: what is sent, and how a refusal ends, on a real Open vSwitch."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
-from ovsctl.openflow import Flow, FlowMod, Match, Output, SetField
+from ovsctl.openflow import Flow, Match, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
+from ovsctl.openflow.messages import PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.vnet.agent.pool import until
-from vnet.agent.flow_reconciler import FlowKeeper
+from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.agent.reconciler import Progress
 from vnet.compile import Category, Change, Source, Table, cookie
 
 ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
@@ -30,75 +33,127 @@ def br(ovs: None) -> Iterator[Bridge]:
         yield made
 
 
+@dataclass
+class Observer:
+    """What a bridge said, and what to do as it connects."""
+
+    events: list[str] = field(default_factory=list)
+    on_ports: Callable[[], None] = lambda: None
+
+    def ports_changed(self, bridge: str) -> None:
+        self.on_ports()
+
+    def connection_changed(self, bridge: str) -> None:
+        pass
+
+    def packet_in(self, message: PacketIn) -> None:
+        pass
+
+    def is_wanted(self, learned: Flow) -> bool:
+        return False
+
+    def event(self, kind: str, text: str) -> None:
+        self.events.append(kind)
+
+
+@dataclass
+class Kept:
+    """A bridge whose flows are kept, and how far that has come."""
+
+    flows: BridgeFlows
+    progress: Progress
+    observer: Observer
+
+    def want(self, *changes: Change, urgent: bool = False) -> int:
+        """Desires changes; their revision."""
+        self.progress.revision += 1
+        self.flows.want(changes, urgent=urgent)
+        return self.progress.revision
+
+
+def kept(br: Bridge) -> Kept:
+    progress, observer = Progress(), Observer()
+    return Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, progress), progress, observer)
+
+
 @asynccontextmanager
-async def keeper(br: Bridge, refused: list[str]) -> AsyncIterator[FlowKeeper]:
-    """A keeper that is connected and holds the switch to nothing yet."""
-    made = keeper_of(br, lambda: None, refused)
-    task = asyncio.create_task(made.run())
+async def running(br: Bridge) -> AsyncIterator[Kept]:
+    """A bridge that is connected and held to no flows yet."""
+    made = kept(br)
+    task = asyncio.create_task(made.flows.run())
+    made.want()
     try:
-        await until(lambda: made.connected, "connection")
+        await until(lambda: made.flows.connected, "connection")
         yield made
     finally:
         task.cancel()
 
 
-def keeper_of(br: Bridge, bring_up_to_date: Callable[[], None], refused: list[str]) -> FlowKeeper:
-    nothing = lambda *_: None  # noqa: E731
-    made = FlowKeeper(br.remote, nothing, nothing, nothing, nothing, bring_up_to_date, lambda _: False, refused.append)
-    made.start()
-    return made
+def changed(*flows: Flow) -> list[Change]:
+    return [Change(Source(Category(flow.cookie >> 40 & 0xFF)), (), (flow,)) for flow in flows]
 
 
 def cookies(br: Bridge) -> set[int]:
     return {int(text.split(",")[0], 16) for text in br.ofctl("dump-flows").split("cookie=")[1:]}
 
 
+async def refused(it: Kept, *flows: Flow, urgent: bool = False) -> None:
+    """Desires flows one of which the switch refuses, and returns once it has."""
+    revision = it.want(*changed(*flows), urgent=urgent)
+    await until(lambda: it.observer.events, "the refusal")
+    assert it.observer.events == ["refused"]
+    assert it.progress.flows < revision
+    assert not it.flows.connected  # until everything has been compared
+
+
 async def test_a_vif_is_silent_after_its_flows_were_sent_at_once_and_one_was_refused(br: Bridge) -> None:
-    refused: list[str] = []
-    async with keeper(br, refused) as flows:
-        mods = [FlowMod.add(flow(1, ONE)), FlowMod.add(REFUSED), FlowMod.add(flow(2, OTHER))]
-        assert not await flows.push(mods, at_once=True)
+    async with running(br) as it:
+        await refused(it, flow(1, ONE), REFUSED, flow(2, OTHER), urgent=True)
         assert cookies(br) == {OTHER}
-        assert len(refused) == 1
-        assert not flows.connected  # until everything has been compared
 
 
 async def test_a_groups_flows_are_not_sent_at_once(br: Bridge) -> None:
-    refused: list[str] = []
-    async with keeper(br, refused) as flows:
-        mods = [FlowMod.add(flow(1, ONE)), FlowMod.add(REFUSED), FlowMod.add(flow(2, RULE))]
-        assert not await flows.push(mods, at_once=True)
+    async with running(br) as it:
+        await refused(it, flow(1, ONE), REFUSED, flow(2, RULE), urgent=True)
         assert cookies(br) == set()
 
 
-async def test_a_refused_push_applies_nothing(br: Bridge) -> None:
-    refused: list[str] = []
-    async with keeper(br, refused) as flows:
-        assert not await flows.push([FlowMod.add(flow(1, ONE)), FlowMod.add(REFUSED)])
-        assert not await flows.push([FlowMod.add(REFUSED)])
+@pytest.mark.parametrize("others", [(flow(1, ONE),), ()], ids=["a bundle", "one flow"])
+async def test_a_refused_push_applies_nothing(br: Bridge, others: tuple[Flow, ...]) -> None:
+    async with running(br) as it:
+        await refused(it, *others, REFUSED)
         assert cookies(br) == set()
-        assert len(refused) == 1
-
-
-def changed(*flows: Flow) -> list[Change]:
-    return [Change(Source(Category.BASE), (), flows)]
 
 
 async def test_what_was_wanted_before_the_comparison_is_not_sent_after_it(br: Bridge) -> None:
     """A port's number may have changed in between: then its old flows are no longer desired."""
-    waiting: list[asyncio.Task[bool]] = []
+    it = kept(br)
 
-    def bring_up_to_date() -> None:
-        old = flows.want(changed(flow(1, ONE)))
-        waiting.append(asyncio.create_task(flows.push(old)))  # waits, as the agent's loop does, until all was compared
-        flows.want([Change(Source(Category.BASE), (flow(1, ONE),), (flow(2, OTHER),))])
+    def new_numbers() -> None:
+        it.want(*changed(flow(1, ONE)))
+        it.want(Change(Source(Category.BASE), (flow(1, ONE),), (flow(2, OTHER),)))
 
-    flows = keeper_of(br, bring_up_to_date, [])
-    task = asyncio.create_task(flows.run())
-    await until(lambda: flows.connected, "connection")
-    assert await waiting[0]
+    it.observer.on_ports = new_numbers
+    task = asyncio.create_task(it.flows.run())
+    await until(lambda: it.progress.flows == 2, "connection")
     assert cookies(br) == {OTHER}
+    assert it.flows.messages == 1
     task.cancel()
+
+
+async def test_flows_of_a_new_port_in_a_new_zone_leave_before_what_is_sent_next(br: Bridge) -> None:
+    """What is sent next is the claim: the flows are urgent, and the switch empties the zone before it takes them."""
+    zoned = Flow(Match(in_port=1), (Output(2),), table=Table.EGRESS_STATE, cookie=ONE)
+    written: list[int] = []
+    before: list[int] = []
+    async with running(br) as it:
+        connection = it.flows._client._connected()  # type: ignore[union-attr]
+        write = connection.write
+        connection.write = lambda data: (written.append(len(data)), write(data))  # type: ignore[method-assign, assignment, return-value, func-returns-value]
+        revision = it.want(*changed(zoned, flow(1, ONE)), urgent=True)
+        asyncio.get_running_loop().call_soon(lambda: before.extend(written))
+        await it.progress.reached(revision)
+    assert (len(before), before) == (2, written)  # the flush, and all of the bundle
 
 
 def away(number: int) -> Flow:
@@ -116,12 +171,12 @@ async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unica
     seen: list[int] = []
     async with OpenFlowClient(br.remote) as observer:
         await observer.on_flow_change(lambda update: seen.append(update.flow.table if update.flow else -1))
-        flows = keeper_of(br, lambda: None, [])
-        flows.want(changed(unknown, *ways, here))
-        task = asyncio.create_task(flows.run())
-        await until(lambda: flows.connected, "connection")
+        it = kept(br)
+        it.want(*changed(unknown, *ways, here))
+        task = asyncio.create_task(it.flows.run())
+        await until(lambda: it.flows.connected, "connection")
         task.cancel()
         await observer.barrier()
         await until(lambda: len(seen) == len(ways) + 2, "the observer has heard of all")
     assert seen == [here.table, *[Table.LOOKUP] * len(ways), Table.UNKNOWN]
-    assert flows.messages == len(ways) + 2
+    assert it.flows.messages == len(ways) + 2

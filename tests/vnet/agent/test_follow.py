@@ -19,10 +19,10 @@ async def test_a_vif_that_is_wanted_here_is_plugged_without_a_new_condition() ->
         host = pool.hosts["xen1"]
         await pool.insert(vif(1, host="xen1"))
         await until(lambda: "tenant" in host.agent.compiler.view.networks, "its network came with it")
-        before = host.agent.conditions_set
+        before = host.agent.conditions.count
         host.add_port("p1", "vm1/0")
         await pool.wait_ready("vm1/0", "xen1")
-        assert (host.agent.conditions_set, host.agent.pool.asked) == (before, frozenset())
+        assert (host.agent.conditions.count, host.agent.pool.named.vifs) == (before, frozenset())
 
 
 async def test_a_plugged_vif_that_is_no_longer_wanted_here_keeps_its_flows() -> None:
@@ -36,7 +36,7 @@ async def test_a_plugged_vif_that_is_no_longer_wanted_here_keeps_its_flows() -> 
         await until(lambda: len(host.flows()) == len(host.agent.flows.desired), "flows")
         before, sent = host.flows(), host.agent.flows.messages
         await pool.update("Vif", ("id", "vm1/0"), host=None)
-        await until(lambda: host.agent.pool.asked == {"vm1/0"}, "its row is asked for by its id")
+        await until(lambda: host.agent.pool.named.vifs == {"vm1/0"}, "its row is asked for by its id")
         await until(lambda: not host.agent.pool.doubtful, "its row is back")
         assert host.agent.compiler.view.vifs["vm1/0"].host is None
         assert (host.flows(), host.agent.flows.messages) == (before, sent)
@@ -63,7 +63,7 @@ async def test_what_is_of_no_use_any_more_is_left_after_a_while_at_once() -> Non
         for number in (1, 2):
             host.add_port(f"p{number}", f"vm{number}/0")
             await pool.wait_ready(f"vm{number}/0", "xen1")
-        before = host.agent.conditions_set
+        before = host.agent.conditions.count
         host.switch.server.vsctl("del-port", "p1", "--", "del-port", "p2")
         await until(lambda: host.agent.rows_held == held, "nothing of them is held")
-        assert host.agent.conditions_set == before + 3  # Vif, Network, Binding: once for both
+        assert host.agent.conditions.count == before + 3  # Vif, Network, Binding: once for both

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete, Select
 from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, until, vif
 from vnet.compile import Category, Change
@@ -41,20 +40,20 @@ async def test_a_host_holds_the_groups_of_its_vifs_and_no_others() -> None:
         assert peer is not None
         assert peer.groups == ("db",)
 
-        before, asked = two.pool.rows_read, one.conditions_set
+        before, asked = two.pool.rows_read, one.conditions.count
         wider = replace(WEB, rules=(HTTP,))
         await pool.update("SecurityGroup", ("name", "web"), rules={"http": '{"direction":"ingress","protocol":"tcp"}'})
         await until(lambda: one.compiler.view.groups["web"] == wider, "the rules have changed")
-        assert (two.pool.rows_read, one.conditions_set) == (before, asked)
+        assert (two.pool.rows_read, one.conditions.count) == (before, asked)
 
         await pool.insert(vif(3, host="xen1", groups=("web",)))
         pool.hosts["xen1"].add_port("p3", "vm3/0")
         await pool.wait_ready("vm3/0", "xen1")
-        assert one.conditions_set == asked, "its group was known"
+        assert one.conditions.count == asked, "its group was known"
 
 
 async def test_groups_that_no_vif_here_is_in_any_more_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vnet.agent.agent.TRIM_AFTER_S", 0.05)
+    monkeypatch.setattr("vnet.agent.conditions.TRIM_AFTER_S", 0.05)
     async with pool_of("xen1", networks=(TENANT,)) as pool:
         agent = pool.hosts["xen1"].agent
         await pool.insert(WEB, DB)
@@ -142,7 +141,7 @@ async def test_a_move_is_remembered_for_a_while_after_it_became_active(monkeypat
         assert now_ms() - begun >= 400
         after = await binding(pool, "vm1/0", "xen2")
         assert after == replace(held, moved=False, state=BindingState.ACTIVE, since=begun, acked=after.acked)
-        await until(lambda: not pool.hosts["xen2"].agent.bindings._settling, "nothing is left to do")
+        await until(lambda: not pool.hosts["xen2"].agent.bindings._under_way, "nothing is left to do")
 
 
 async def test_a_restarted_agent_goes_on_from_when_it_became_active(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +180,9 @@ async def test_a_vif_that_joins_a_group_is_never_silent_till_its_rules_come() ->
         silent: list[Change] = []
         want = agent.flows.want
 
-        def watched(changes: Sequence[Change]) -> list[FlowMod]:
+        def watched(changes: Sequence[Change], *, urgent: bool = False) -> None:
             silent.extend(change for change in changes if change.source.category is Category.VIF and not change.new)
-            return want(changes)
+            want(changes, urgent=urgent)
 
         agent.flows.want = watched  # type: ignore[method-assign]
         await pool.update("Vif", ("id", "vm1/0"), groups=frozenset({"web"}))
