@@ -32,7 +32,7 @@ from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
 from vnet.agent.pool_replica import Named, PoolReplica
 from vnet.agent.rarp import rarp
-from vnet.agent.reconciler import Progress
+from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
@@ -71,17 +71,17 @@ class Agent:
         self.ovs_client: Final = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
         self.compiler: Final = Compiler(options.host)
         self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
-        self.progress: Final = Progress(self._more_is_true)
+        self.revisions: Final = Revisions(self._more_is_true)
         status = AgentStatus(options.host, started=now_ms(), heartbeat=now_ms(), version=options.version)
         self.reports: Final = StatusWriter(
-            self.pool, self.pool_client, self.progress, status, self._problems, lambda: self.flows.connected, now_ms
+            self.pool, self.pool_client, self.revisions, status, self._problems, lambda: self.flows.connected, now_ms
         )
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
-        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.progress)
-        self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.progress, self.spawn)
+        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions)
+        self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.revisions, self.spawn)
         self.rows: Final = OvsConfig(
-            self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.progress,
+            self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.revisions,
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
         )  # fmt: skip
         self.prober: Final = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
@@ -106,7 +106,7 @@ class Agent:
     @property
     def complete(self) -> bool:
         """Whether there has been a complete desired state."""
-        return self.progress.revision > 0
+        return self.revisions.newest > 0
 
     @property
     def rows_held(self) -> int:
@@ -147,7 +147,7 @@ class Agent:
 
     async def programmed(self) -> None:
         self.wake()
-        await self.progress.reached(self.progress.revision + 1)
+        await self.revisions.reached(self.revisions.newest + 1)
 
     async def _turns(self) -> None:
         while True:
@@ -167,7 +167,7 @@ class Agent:
     def _turn(self) -> None:
         """Decides about all that changed. A claim leaves before the flows are compiled, except that the flows of a new port go
         first: the switch will soon be done with the port."""
-        self.progress.revision += 1
+        self.revisions.newest += 1
         urgent, self._urgent = self._urgent, False
         touched, self.pool.touched = self.pool.touched, set()
         self.bindings.decide(touched)

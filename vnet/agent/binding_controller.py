@@ -35,7 +35,7 @@ RESERVED = MAX_RESERVED_OFPORT + 1 - MIN_RESERVED_OFPORT
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class SentWrite:
     """A transaction on its way. decided: the binding that it writes; None where it brings the copy of the VIF up to date."""
 
     answer: Awaitable[list[Any]]
@@ -265,7 +265,7 @@ class Bindings:
         finally:
             self._under_way.discard((job, vif))
 
-    async def _write(self, vif_id: str, write: Write | None) -> None:
+    async def _write(self, vif_id: str, write: SentWrite | None) -> None:
         """Brings the database's binding of a VIF to what was decided, and to the VIF as it is, over lost connections. `write` is the
         first step, on its way."""
         while write is not None:
@@ -287,14 +287,14 @@ class Bindings:
                     await asyncio.sleep(RETRY_S)  # by then the row that was written is here
             write = self._next_write(vif_id)
 
-    def _next_write(self, vif_id: str) -> Write | None:
+    def _next_write(self, vif_id: str) -> SentWrite | None:
         """Sends what the database's binding of a VIF lacks; None if it lacks nothing."""
         if (decided := self._pool.overlay.get(vif_id)) is not None:
-            return Write(self._claim(decided), decided)
+            return SentWrite(self._claim(decided), decided)
         vif, mine = self._pool.compiler.view.vifs.get(vif_id), self._pool.mine.get(vif_id)
         if vif is None or mine is None or copied(mine, vif) == mine:
             return None
-        return Write(self._client.send(transactions.copy(copied(mine, vif), self._pool.locate(mine))))
+        return SentWrite(self._client.send(transactions.copy(copied(mine, vif), self._pool.locate(mine))))
 
     def _written(self, decided: Binding) -> None:
         if self._pool.overlay.get(decided.vif) == decided:

@@ -53,7 +53,7 @@ async def _run(options: Options, socket: str) -> None:
 async def _keep(agent: Agent) -> None:
     """Has the collector pass over what the agent keeps for as long as it runs: it is most of what there is, and a plug would
     wait for it to be gone through."""
-    await agent.progress.reached(1)
+    await agent.revisions.reached(1)
     gc.collect()
     gc.freeze()
 

@@ -20,7 +20,7 @@ from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
 from ovsctl.openflow.flow import FULL_COOKIE
 from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn, PortReason, PortStatus
 from ovsctl.openflow.session import Sendable
-from vnet.agent.reconciler import Progress, Reconciler, Retry
+from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -104,14 +104,14 @@ class SwitchObserver(Protocol):
 class BridgeFlows:
     """Keeps the flows of one bridge. ports: name to ofport, as the switch says on the connection that is open."""
 
-    def __init__(self, bridge: str, rundir: str, observer: SwitchObserver, progress: Progress) -> None:
+    def __init__(self, bridge: str, rundir: str, observer: SwitchObserver, revisions: Revisions) -> None:
         self.bridge: Final = bridge
         self.remote: Final = f"unix:{rundir}/{bridge}.mgmt"
         self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
         self.connected = False  # and compared
         self._reconciler: Final[Reconciler[FlowKey, FlowMod]] = Reconciler(
-            self, progress, partial(progress.holds, bridge)
+            self, revisions, partial(revisions.holds, bridge)
         )
         self._observer: Final = observer
         self._client: OpenFlowClient | None = None
@@ -119,7 +119,7 @@ class BridgeFlows:
         self._urgent = True  # all that is pending is of ports that are new
         self._new_zones: set[int] = set()  # which pending flows are the first to use
         self._foreign: dict[FlowKey, Flow] | None = {}  # changed by others; None: too many for the switch to say which
-        progress.holds(bridge, 0)
+        revisions.holds(bridge, 0)
 
     @property
     def desired(self) -> dict[FlowKey, FlowMod]:

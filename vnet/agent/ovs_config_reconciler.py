@@ -16,7 +16,7 @@ from ovsctl import vswitch
 from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Select, Update
 from vnet.agent import nic_guard
 from vnet.agent.local_ports import LocalPort
-from vnet.agent.reconciler import Progress, Reconciler, Retry
+from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class OvsConfig:
         replica: Callable[[], Replica],
         view: HostView,
         switch: Switch,
-        progress: Progress,
+        revisions: Revisions,
         on_drift: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -61,7 +61,7 @@ class OvsConfig:
         self._on_drift: Final = on_drift
         self._on_change: Final = on_change
         self._replica: Final = replica
-        self._rows: Final[Reconciler[str, DesiredRows]] = Reconciler(self, progress, partial(progress.holds, None))
+        self._rows: Final[Reconciler[str, DesiredRows]] = Reconciler(self, revisions, partial(revisions.holds, None))
         self._held: dict[str, str] = {}  # NICs that the host uses, and what for
         self._applied: vswitch.VSwitch | None = (
             None  # the rows that the database was last brought to, removals included

@@ -23,7 +23,7 @@ class Retry(Exception):
         self.after_s: Final = after_s
 
 
-class Driver(Protocol[K, V_contra]):
+class TargetDriver(Protocol[K, V_contra]):
     """A target that holds values by key. Both verbs may be repeated; both raise Retry."""
 
     async def change(self, changes: Mapping[K, V_contra | None]) -> None:
@@ -34,14 +34,14 @@ class Driver(Protocol[K, V_contra]):
         target holds."""
 
 
-class Progress:
+class Revisions:
     """The one counter of revisions: each turn of the agent's loop makes one, and each target says which it holds.
 
-    revision: the newest; 0 before the first complete desired state. on_held: called when a target holds more.
+    newest: 0 before the first complete desired state. on_held: called when a target holds more.
     """
 
     def __init__(self, on_held: Callable[[], None] = lambda: None) -> None:
-        self.revision = 0
+        self.newest = 0
         self._on_held: Final = on_held
         self._held: dict[str | None, int] = {}  # by bridge; None: the Open vSwitch rows
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -91,15 +91,15 @@ class Reconciler(Generic[K, V]):
 
     def __init__(
         self,
-        driver: Driver[K, V],
-        progress: Progress,
+        driver: TargetDriver[K, V],
+        revisions: Revisions,
         on_held: Callable[[int], None],
         is_due: Callable[[V], bool] = lambda _: True,
     ) -> None:
         self.desired: dict[K, V] = {}
         self.pending: dict[K, int] = {}  # key to the number of its last change
         self._driver: Final = driver
-        self._progress: Final = progress
+        self._revisions: Final = revisions
         self._on_held: Final = on_held
         self._is_due: Final = is_due
         self._suspect = True  # what the target holds is not known
@@ -119,7 +119,7 @@ class Reconciler(Generic[K, V]):
             else:
                 self.desired[key] = value
         if not changes and self.settled:
-            self._on_held(self._progress.revision)
+            self._on_held(self._revisions.newest)
             return
         self._mark(changes)
         if after_s:
@@ -154,16 +154,16 @@ class Reconciler(Generic[K, V]):
         while True:
             await self._work.wait()
             self._work.clear()
-            if self._progress.revision:  # else the desired values are not complete
+            if self._revisions.newest:  # else the desired values are not complete
                 await self._round()
 
     async def _round(self) -> None:
-        revision, last = self._progress.revision, self.changes
+        revision, last = self._revisions.newest, self.changes
         taken: Iterable[K] = self.pending
 
         def desired() -> Mapping[K, V]:
             nonlocal revision, last
-            revision, last = self._progress.revision, self.changes
+            revision, last = self._revisions.newest, self.changes
             self._suspect = False
             return self.desired
 

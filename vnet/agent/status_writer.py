@@ -14,7 +14,7 @@ from typing import Final
 from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid
 from vnet.agent import transactions
 from vnet.agent.pool_replica import PoolReplica
-from vnet.agent.reconciler import Progress, Reconciler, Retry
+from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import Role
 from vnet.objects import AgentStatus, Binding, BindingState, Event, NetworkType
 from vnet.util.logs import about
@@ -54,16 +54,16 @@ class StatusWriter:
         self,
         pool: PoolReplica,
         client: Client,
-        progress: Progress,
+        revisions: Revisions,
         status: AgentStatus,
         problems: Callable[[], dict[str, str]],
         is_alive: Callable[[], bool],
         now_ms: Callable[[], int],
     ) -> None:
-        self.statements: Final[Reconciler[Key, Statement]] = Reconciler(self, progress, lambda _: None, self._is_due)
+        self.statements: Final[Reconciler[Key, Statement]] = Reconciler(self, revisions, lambda _: None, self._is_due)
         self._pool: Final = pool
         self._client: Final = client
-        self._progress: Final = progress
+        self._revisions: Final = revisions
         self._status: Final = status
         self._problems: Final = problems
         self._is_alive: Final = is_alive
@@ -85,7 +85,7 @@ class StatusWriter:
 
     def release(self, binding: Binding, *, silent: bool = False) -> None:
         """Gives a binding up, once the switch no longer acts on it. silent: it does not any more."""
-        after = 0 if silent else self._progress.revision
+        after = 0 if silent else self._revisions.newest
         operation = transactions.release(binding, self._pool.locate(binding))
         self.statements.want({("release", binding.vif): Statement(binding, operation, after, once=True)})
 
@@ -94,7 +94,7 @@ class StatusWriter:
         for network, vif in touched:
             self._state(("ready", vif), self._ready(network, vif))
             self._state(("acked", vif), self._acked(network, vif))
-        self._state(GENERATION, Statement(self._pool.generation, None, self._progress.revision, rows=True))
+        self._state(GENERATION, Statement(self._pool.generation, None, self._revisions.newest, rows=True))
         self.statements.again()
 
     def _state(self, key: Key, statement: Statement | None) -> None:
@@ -108,7 +108,7 @@ class StatusWriter:
         """A port that networks' frames go through came or went: what is not written yet is true after the next turn only."""
         for key in self.statements.pending:
             if (known := self.statements.desired.get(key)) is not None and known.after:
-                self.statements.desired[key] = replace(known, after=self._progress.revision + 1)
+                self.statements.desired[key] = replace(known, after=self._revisions.newest + 1)
 
     def _ready(self, network: str, vif_id: str) -> Statement | None:
         """This host's flows for its binding of a VIF are in."""
@@ -120,7 +120,7 @@ class StatusWriter:
             return None
         row = self._pool.locate(mine)  # a binding made anew under the same id has epoch 1 again
         operation = transactions.ready(mine, row, self._now_ms())
-        return Statement((row, mine.epoch), operation, self._progress.revision, self._needs_rows(network))
+        return Statement((row, mine.epoch), operation, self._revisions.newest, self._needs_rows(network))
 
     def _acked(self, network: str, vif_id: str) -> Statement | None:
         """This host has programmed another host's binding of a VIF that moves, or has just moved."""
@@ -130,14 +130,14 @@ class StatusWriter:
             return None
         operation = transactions.acknowledge(moving, self._pool.locate(moving), self._pool.me)
         subject = moving.host, moving.epoch, moving.state
-        return Statement(subject, operation, self._progress.revision, self._needs_rows(network))
+        return Statement(subject, operation, self._revisions.newest, self._needs_rows(network))
 
     def _needs_rows(self, network: str) -> bool:
         known = self._pool.compiler.view.networks.get(network)
         return known is not None and known.type is not NetworkType.INTERNAL
 
     def _is_due(self, statement: Statement) -> bool:
-        held = min(self._progress.flows, self._progress.rows) if statement.rows else self._progress.flows
+        held = min(self._revisions.flows, self._revisions.rows) if statement.rows else self._revisions.flows
         return statement.after <= held
 
     # The verbs of the reconciler

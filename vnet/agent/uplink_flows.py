@@ -13,7 +13,7 @@ from typing import Any, Final
 from ovsctl.appctl import Appctl, AppctlError, control_socket
 from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
 from vnet.agent.local_ports import Tables, read_ports
-from vnet.agent.reconciler import Progress
+from vnet.agent.reconciler import Revisions
 from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_bridge, uplink_flows, uplink_patch
 from vnet.objects import Uplink
 
@@ -35,11 +35,13 @@ def uplink_ports(tables: Tables, uplink: Uplink) -> UplinkPorts | None:
 class UplinkFlows:
     """The flows of the bridge of each uplink of this host."""
 
-    def __init__(self, view: HostView, rundir: str, observer: SwitchObserver, progress: Progress, spawn: Spawn) -> None:
+    def __init__(
+        self, view: HostView, rundir: str, observer: SwitchObserver, revisions: Revisions, spawn: Spawn
+    ) -> None:
         self._view: Final = view
         self._rundir: Final = rundir
         self._observer: Final = observer
-        self._progress: Final = progress
+        self._revisions: Final = revisions
         self._spawn: Final = spawn
         self._bridges: dict[str, tuple[BridgeFlows, asyncio.Task[None]]] = {}  # by uplink
         self._ports: dict[Uplink, UplinkPorts | None] = {}
@@ -68,9 +70,9 @@ class UplinkFlows:
         for name in self._bridges.keys() - names:
             bridge, task = self._bridges.pop(name)
             task.cancel()
-            self._progress.forget(bridge.bridge)
+            self._revisions.forget(bridge.bridge)
         for name in sorted(names - self._bridges.keys()):
-            bridge = BridgeFlows(uplink_bridge(name), self._rundir, self._observer, self._progress)
+            bridge = BridgeFlows(uplink_bridge(name), self._rundir, self._observer, self._revisions)
             self._bridges[name] = bridge, self._spawn(bridge.run())
 
     async def _unlearn(self, uplink: str, tag: int, mac: str) -> None:

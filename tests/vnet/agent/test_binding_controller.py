@@ -10,7 +10,7 @@ from tests.vnet.agent.pool import TENANT, vif
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.local_ports import LocalPort, LocalPorts
 from vnet.agent.pool_replica import Named, PoolReplica
-from vnet.agent.reconciler import Progress
+from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.compile import Compiler
 from vnet.objects import AgentStatus, Host
@@ -39,7 +39,7 @@ class Shell:
 def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     """Else a host that is new to a network takes each VIF that is plugged on it from the host that runs it."""
     pool, shell, client = PoolReplica(Compiler("xen2"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
-    status = StatusWriter(pool, client, Progress(), AgentStatus("xen2"), dict, lambda: True, lambda: 0)
+    status = StatusWriter(pool, client, Revisions(), AgentStatus("xen2"), dict, lambda: True, lambda: 0)
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.set_host(Host("xen2", "10.99.0.2"))
     bindings.see_ports(LocalPorts.of([LocalPort("p1", "vm1/0", 1, None, None, None)]))

@@ -15,7 +15,7 @@ from ovsctl.openflow.messages import PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.vnet.agent.pool import until
 from vnet.agent.flow_reconciler import BridgeFlows
-from vnet.agent.reconciler import Progress
+from vnet.agent.reconciler import Revisions
 from vnet.compile import Category, Change, Source, Table, cookie
 
 ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
@@ -61,19 +61,19 @@ class Kept:
     """A bridge whose flows are kept, and how far that has come."""
 
     flows: BridgeFlows
-    progress: Progress
+    revisions: Revisions
     observer: Observer
 
     def want(self, *changes: Change, urgent: bool = False) -> int:
         """Desires changes; their revision."""
-        self.progress.revision += 1
+        self.revisions.newest += 1
         self.flows.want(changes, urgent=urgent)
-        return self.progress.revision
+        return self.revisions.newest
 
 
 def kept(br: Bridge) -> Kept:
-    progress, observer = Progress(), Observer()
-    return Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, progress), progress, observer)
+    revisions, observer = Revisions(), Observer()
+    return Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, revisions), revisions, observer)
 
 
 @asynccontextmanager
@@ -102,7 +102,7 @@ async def refused(it: Kept, *flows: Flow, urgent: bool = False) -> None:
     revision = it.want(*changed(*flows), urgent=urgent)
     await until(lambda: it.observer.events, "the refusal")
     assert it.observer.events == ["refused"]
-    assert it.progress.flows < revision
+    assert it.revisions.flows < revision
     assert not it.flows.connected  # until everything has been compared
 
 
@@ -135,7 +135,7 @@ async def test_what_was_wanted_before_the_comparison_is_not_sent_after_it(br: Br
 
     it.observer.on_ports = new_numbers
     task = asyncio.create_task(it.flows.run())
-    await until(lambda: it.progress.flows == 2, "connection")
+    await until(lambda: it.revisions.flows == 2, "connection")
     assert cookies(br) == {OTHER}
     assert it.flows.messages == 1
     task.cancel()
@@ -152,7 +152,7 @@ async def test_flows_of_a_new_port_in_a_new_zone_leave_before_what_is_sent_next(
         connection.write = lambda data: (written.append(len(data)), write(data))  # type: ignore[method-assign, assignment, return-value, func-returns-value]
         revision = it.want(*changed(zoned, flow(1, ONE)), urgent=True)
         asyncio.get_running_loop().call_soon(lambda: before.extend(written))
-        await it.progress.reached(revision)
+        await it.revisions.reached(revision)
     assert (len(before), before) == (2, written)  # the flush, and all of the bundle
 
 

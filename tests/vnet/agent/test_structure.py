@@ -43,6 +43,7 @@ def test_the_agent_has_few_mutable_attributes() -> None:
     assert len(found) <= MAX_ATTRIBUTES, found
 
 
+@pytest.mark.usefixtures("ovs")
 async def test_a_port_becomes_flows_in_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followed over the three stages: from the switch's message to the call for a turn, from the turn to the reconciler's call for
     a round, from the round to the bundle. The tops of the two loops, which only wait, are no part of it."""
