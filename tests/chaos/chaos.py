@@ -20,7 +20,7 @@ from ovsctl.ovsdb import Client
 from tests.chaos.toolstack import Toolstack
 from tests.vnet.converged import wait_converged
 from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
-from tests.vnet.flowing import go_on, overrun, wait_sent
+from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.db.rows import SCHEMA_NAME
 from vnet.lab import Driver, Lab
@@ -135,7 +135,6 @@ async def _round(lab: Lab, faults: list[Fault], hold_s: float, change: asyncio.F
         excused = any(concerns(fault, kind, (source, to)) for fault in faults)
         lost = [n for n in got.lost_numbers if not excused or n >= whole[kind, source, to]]
         allowed = GLITCH_FRAMES if kind == "vx" and touched & {source, to} else 0
-        allowed += overrun(got)
         late = f"the latest took {got.worst_latency_ms:.0f} ms"
         text = f"{kind} from {source} to {to}: lost {len(lost)} of {len(stream.report.sent)}, {lost[:1]} to {lost[-1:]}, {late}"
         assert len(lost) <= allowed, text

@@ -6,8 +6,11 @@ A NIC that the agent adds to an uplink bridge becomes a dummy port without a cab
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from ovsctl.appctl import AppctlError, call_sync, control_socket
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import host_mac, vtep_network
 from vnet.lab.netns import switch_ports
@@ -18,6 +21,8 @@ from vnet.lab.switchd import Switchd, require
 from vnet.objects import Host, Vif
 
 UNDERLAY = "underlay"
+ANSWER_TIMEOUT_S = 1.0
+RECEIVED = re.compile(r"^  port \d+: (\S+).*\n    RX packets:(\d+)", re.MULTILINE)
 
 
 def check() -> None:
@@ -155,6 +160,32 @@ class DummyDriver:
     def station(self, name: str, uplink: str) -> None:
         """Open an outside station on the physical switch of an uplink."""
         self.wires.call("station", name=name, switch=f"uplink {uplink}")
+
+    def land(self) -> None:
+        """Return once every frame whose first copy has left a host has been through the switches of the hosts that it is for.
+
+        A network delivers in microseconds. A dummy port sends and takes one frame in each turn of ovs-vswitchd's main loop, so a
+        copy may wait while a change of flows overtakes it.
+        """
+        for host in self.spec.hosts:
+            for _ in self.spec.hosts:  # the copies for the other hosts follow the first one, one in each turn
+                self._main_loop(host.name, "version")
+        written = self.wires.call("status")["written"]
+        for host in self.spec.hosts:
+            wait_until(lambda name=host.name: self._has_taken(name, written), f"{host.name} to take its frames")  # type: ignore[misc]
+
+    def _has_taken(self, host: str, written: Mapping[str, int]) -> bool:
+        """Whether the host's datapath has taken that many frames from its NICs; a host without a switch takes none."""
+        shown = self._main_loop(host, "dpctl/show", "-s")
+        taken = {f"{host} {nic}": int(count) for nic, count in RECEIVED.findall(shown)}
+        return all(count >= written.get(nic, 0) for nic, count in taken.items())
+
+    def _main_loop(self, host: str, *command: str) -> str:
+        """The answer of a host's ovs-vswitchd, which its main loop gives once a turn; nothing if it does not run."""
+        try:
+            return call_sync(control_socket(self.ovs(host).dir), *command, timeout_s=ANSWER_TIMEOUT_S)
+        except AppctlError:
+            return ""
 
     def down(self) -> None:
         """Nothing is left but processes and files."""

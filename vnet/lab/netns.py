@@ -306,6 +306,9 @@ class NetnsDriver:
         if not in_kernel:
             self.switch.vsctl("--may-exist", "add-port", bridge, device)
 
+    def land(self) -> None:
+        """Frames are under way for microseconds: the kernel hands them on, and switches run before other processes."""
+
     def down(self) -> None:
         """Remove the namespaces, and with them all devices. Whatever is gone already is no error."""
         for name in self.spec.namespaces():

@@ -29,7 +29,6 @@ from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
 
 Request = dict[str, Any]
 
-NICENESS = -15  # a wire does not wait for the processor; a plain user's has to
 # Of the time in which nothing came after a send: for so long nothing came before, so what comes is the send's.
 DRAIN_SHARE = 0.2
 DRAIN_LIMIT_S = 1.0
@@ -77,7 +76,7 @@ class Wires:
         self.wires: dict[str, Wire] = {}
         self.stations: dict[str, Port] = {}
         self.switches: dict[str, Switch] = {}
-        self.nics: dict[tuple[str, str], Port] = {}
+        self.nics: dict[tuple[str, str], StreamPort] = {}
         self.records: list[tuple[int, str, bytes]] = []
         self.lost_records = 0
         self.recording = False
@@ -382,6 +381,12 @@ class Wires:
             os.close(stream.timer)
             stream.timer = -1
 
+    def do_stream_progress(self, request: Request) -> dict[str, Any]:
+        """How many frames a stream has sent; of each receiver how many came and the number of the latest."""
+        stream = self.streams[int(request["number"])]
+        received = {receiver: [len(seqs), seqs[-1]] for receiver, (seqs, _) in stream.received.items()}
+        return {"sent": len(stream.sent), "received": received}
+
     def do_stream_result(self, request: Request) -> dict[str, Any]:
         """What a stream sent and who got what; with `end` it is forgotten."""
         number = int(request["number"])
@@ -418,7 +423,11 @@ class Wires:
             vif: {"host": wire.host, "plugged": sorted(wire.ports), "paused": wire.paused}
             for vif, wire in self.wires.items()
         }
-        return {"pid": os.getpid(), "vifs": vifs}
+        return {
+            "pid": os.getpid(),
+            "vifs": vifs,
+            "written": {name: nic.written for (_, name), nic in self.nics.items()},
+        }
 
     # -- the loop
 
@@ -437,6 +446,4 @@ class Wires:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(PermissionError):
-        os.nice(NICENESS)
     Wires(Path(sys.argv[1])).run()

@@ -14,6 +14,7 @@ from vnet.lab.names import MARK
 from vnet.lab.processes import start, wait_until
 
 SOCKET = "wires.sock"
+REAL_TIME = 2  # before the switches: its turns are short, and theirs may not be
 ROOT = Path(__file__).parents[2]  # where the packages are, installed or not
 
 
@@ -21,7 +22,8 @@ def start_wires(directory: Path) -> int:
     """Start the wires process of the lab in `directory`; its process id."""
     env = {MARK: str(directory), "PYTHONPATH": str(ROOT)}
     log = directory / "wires.log"
-    pid = start([sys.executable, "-m", "vnet.lab.packet_bridge", str(directory / SOCKET)], log=log, env=env)
+    command = [sys.executable, "-m", "vnet.lab.packet_bridge", str(directory / SOCKET)]
+    pid = start(command, log=log, env=env, real_time=REAL_TIME)
     wait_until((directory / SOCKET).exists, "the lab's wires process", pid=pid, log=log)
     return pid
 

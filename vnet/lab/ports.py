@@ -96,6 +96,7 @@ class StreamPort:
             raise ConnectionRefusedError(errno.ECONNREFUSED, path)
         self._socket.setblocking(False)
         self._left = b""
+        self.written = 0  # frames
 
     @property
     def fd(self) -> int:
@@ -123,6 +124,7 @@ class StreamPort:
                 self._socket.setblocking(True)
                 self._socket.sendall(message[sent:])
                 self._socket.setblocking(False)
+            self.written += 1
 
     def close(self) -> None:
         self._socket.close()

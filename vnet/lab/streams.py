@@ -55,6 +55,21 @@ class StreamReport:
         return Received(0, count, 0, 0, 0.0, 0.0, tuple(range(count)), ())
 
 
+@dataclass(frozen=True, slots=True)
+class StreamProgress:
+    """How far a stream has come: frames sent; of each receiver how many frames came, and the number of the latest."""
+
+    sent: int
+    received: Mapping[str, tuple[int, int]]
+
+    def frames(self, receiver: str) -> int:
+        return self.received.get(receiver, (0, -1))[0]
+
+    def latest(self, receiver: str) -> int:
+        """The number of the frame that came last; -1 before the first."""
+        return self.received.get(receiver, (0, -1))[1]
+
+
 def received(sent: tuple[int, ...], seqs: array[int], times: array[int]) -> Received:
     """One receiver's part of a report."""
     counts = Counter(seqs)
@@ -110,6 +125,13 @@ class RunningStream:
     ) -> None:
         self.stop()
 
+    def progress(self) -> StreamProgress:
+        """How far the stream has come. It costs the same however long the stream is, so it may be polled."""
+        answer = self._lab.wires.call("stream_progress", number=self._number)
+        return StreamProgress(
+            answer["sent"], {self._lab.receiver(wire): tuple(count) for wire, count in answer["received"].items()}
+        )
+
     def so_far(self) -> StreamReport:
         """The report up to now; the stream goes on. What is under way counts as lost."""
         return self._fetch(end=False)
@@ -131,7 +153,7 @@ class RunningStream:
         return self.stop()
 
     def _arrived(self) -> int:
-        return sum(got.frames for got in self.so_far().received.values())
+        return sum(frames for frames, _ in self.progress().received.values())
 
     def _fetch(self, end: bool) -> StreamReport:
         answer = self._lab.wires.call("stream_result", number=self._number, end=end)

@@ -18,6 +18,7 @@ from vnet.lab.processes import alive, run, start, stop, wait_until
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 NEEDED = ("ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl")
 SERVERS = ("ovsdb-server", "ovs-vswitchd")
+REAL_TIME = {"ovs-vswitchd": 1}  # as a datapath in a kernel, it forwards whatever else the machine does
 
 
 def require() -> None:
@@ -102,7 +103,9 @@ class Switchd:
 
     def _start(self, server: str, args: Sequence[str]) -> int:
         common = [server, "--no-chdir", f"--pidfile={self.dir / server}.pid", "-vconsole:info", "-vsyslog:off"]
-        return start([*common, *args], log=self.log(server), env=self.env, netns=self.netns)
+        return start(
+            [*common, *args], log=self.log(server), env=self.env, netns=self.netns, real_time=REAL_TIME.get(server, 0)
+        )
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:

@@ -24,6 +24,7 @@ def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool)
             # The toolstack on the destination has its connection to the agent before, so that its word follows at once.
             with LocalAgent(str(lab.daemons.agent_socket(to))) as agent:
                 lab.pause(vm)
+                lab.driver.land()  # the guest had one copy of these frames; the other must meet the port that is still held
                 agent.call("switch", {"vm": vm})
             time.sleep(pause_s)
         lab.run(vm, to, announce=announce, resume=True)

@@ -37,8 +37,8 @@ def flowing(lab: Lab, during: Callable[[], object]) -> int:
     with lab.stream("vm1/0", "vm2/0") as stream:
         for step in (lambda: None, during):
             step()
-            sent = len(stream.so_far().sent)
-            wait_until(lambda sent=sent: len(stream.so_far().sent) > sent + 50, "frames of the stream")
+            sent = stream.progress().sent
+            wait_until(lambda sent=sent: stream.progress().sent > sent + 50, "frames of the stream")
     got = stream.report.at("vm2/0")
     assert got.duplicated == 0
     return got.lost
@@ -162,7 +162,7 @@ def test_command_line_brings_up_and_down(lab_name: str, capsys: pytest.CaptureFi
     assert run(["lab", "up", str(file), "--name", lab_name]) == 1
     assert "--name" in capsys.readouterr().err
     with Lab.attach(lab_name).stream("render2/0", "queue1/0") as stream:
-        wait_until(lambda: len(stream.so_far().sent) > 50, "frames of the stream")
+        wait_until(lambda: stream.progress().sent > 50, "frames of the stream")
     assert stream.report.at("queue1/0").lost == 0
     assert run(["lab", "down", "--name", lab_name]) == 0
     assert lab_name not in labs()
@@ -173,8 +173,8 @@ def test_vm_migrates_as_a_toolstack_drives_it(lab: Lab, how: dict[str, Any]) -> 
     for to in ("xen2", "xen3"):
         with lab.stream("vm1/0", "vm3/0") as stream:
             lab.migrate("vm3", to, **how)
-            sent = len(stream.so_far().sent)
-            wait_until(lambda sent=sent: len(stream.so_far().sent) > sent + 50, "frames at the destination")
+            sent = stream.progress().sent
+            wait_until(lambda sent=sent: stream.progress().sent > sent + 50, "frames at the destination")
         got = stream.report.at("vm3/0")
         assert lab.location("vm3") == to
         assert got.duplicated == 0

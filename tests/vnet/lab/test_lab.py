@@ -142,10 +142,10 @@ def test_guest_moves_between_two_frames(start: Start, driver: Driver) -> None:
     port = ovs.vsctl("get", "interface", "vm1.0", "ofport").strip()
     ovs.ofctl("add-flow", "br-int", f"in_port={VXLAN_PORT},actions=output:{port}")
     with lab.stream("vm3/0", packet=to_vm1) as stream:
-        wait_until(lambda: stream.so_far().at("vm1/0").frames > 50, "the stream at xen1")
+        wait_until(lambda: stream.progress().frames("vm1/0") > 50, "the stream at xen1")
         lab.run("vm1", "xen2", announce=True)
-        moved = len(stream.so_far().sent)
-        wait_until(lambda: len(stream.so_far().sent) > moved + 50, "the stream at xen2")
+        moved = stream.progress().sent
+        wait_until(lambda: stream.progress().sent > moved + 50, "the stream at xen2")
     # Every frame went to both hosts, so none is lost; xen2's port had kept those that the guest had got at xen1.
     assert stream.report.at("vm1/0").lost == 0
     assert stream.report.at("vm1/0").duplicated > 0
@@ -163,18 +163,19 @@ def test_stream_counts_what_is_lost_and_what_waited(start: Start, driver: Driver
     mesh(lab)
 
     def flowing(count: int) -> None:
-        so_far = len(stream.so_far().sent)
-        wait_until(lambda: len(stream.so_far().sent) > so_far + count, "frames of the stream")
+        so_far = stream.progress().sent
+        wait_until(lambda: stream.progress().sent > so_far + count, "frames of the stream")
 
     def at_vm3(number: int) -> bool:
-        return any(seq >= number for seq, _ in stream.so_far().at("vm3/0").arrivals)
+        return stream.progress().latest("vm3/0") >= number
 
-    with lab.stream("vm1/0", "vm2/0") as stream:
+    # A dummy port keeps 100 frames, which at this period is a pause of a second.
+    with lab.stream("vm1/0", "vm2/0", period_ms=10) as stream:
         flowing(50)
         lab.cut("xen2")
-        first = len(stream.so_far().sent)
+        first = stream.progress().sent
         flowing(50)
-        last = len(stream.so_far().sent) - 1
+        last = stream.progress().sent - 1
         # xen1 sends each frame to xen2 before it does to xen3: what is here has met the cut.
         wait_until(lambda: at_vm3(last), "the last frame of the cut at xen3")
         lab.heal("xen2")
@@ -182,9 +183,9 @@ def test_stream_counts_what_is_lost_and_what_waited(start: Start, driver: Driver
         flowing(20)
         lab.resume("vm2")
         lab.pause("vm1")
-        paused = len(stream.so_far().sent)
+        paused = stream.progress().sent
         lab.pause("vm3")
-        assert len(stream.so_far().sent) == paused
+        assert stream.progress().sent == paused
         lab.resume("vm1")
         flowing(50)
     report = stream.report
