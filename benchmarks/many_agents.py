@@ -99,14 +99,14 @@ class Watched(Agent):
     def __init__(self, options: Options) -> None:
         super().__init__(options, now_ms)
         self.seen: dict[str, int] = {}
-        fold = self.compiler.set_binding
+        fold = self.compiler.inputs.set_binding
 
         def watched(binding):  # type: ignore[no-untyped-def]
             fold(binding)
             if binding.host != self.me:
                 self.seen.setdefault(binding.vif, time.monotonic_ns())
 
-        self.compiler.set_binding = watched  # type: ignore[method-assign]
+        self.compiler.inputs.set_binding = watched  # type: ignore[method-assign]
 
 
 async def work(pool: str, directory: Path, rundir: str, numbers: range) -> None:

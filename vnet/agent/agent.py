@@ -218,7 +218,7 @@ class Agent:
         if ports.devices != devices:
             self.reports.postpone()
             for name in devices.keys() | ports.devices.keys():
-                self.compiler.set_device(name, ports.devices.get(name))
+                self.compiler.inputs.set_device(name, ports.devices.get(name))
             to_program = True
         self._urgent = self._urgent or (announced and to_program)
         if to_program:
@@ -273,11 +273,12 @@ class Agent:
         for pause_s in ANNOUNCE_AGAIN_S:
             await asyncio.sleep(pause_s)
             vif = view.vifs.get(vif_id)
-            network = view.networks.get(vif.network) if vif else None
+            network = view.network(vif.network) if vif else None
             if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
                 return
-            if (uplink := view.uplink_port(network)) is not None:
-                await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], to_uplink(uplink, network.tag or 0))
+            if network.patch is not None:
+                out = to_uplink(network.patch, network.tag or 0)
+                await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], out)
 
     def _more_is_true(self) -> None:
         self.reports.statements.again()

@@ -87,7 +87,7 @@ class Bindings:
         port, before = self.ports.vifs.get(vif), self._pool.compiler.view.ports.get(vif)
         known = port.ofport if port is not None else None
         ofport = self.awaited_ofport(vif) if known is None else known
-        self._pool.compiler.set_port(vif, ofport)
+        self._pool.compiler.inputs.set_port(vif, ofport)
         return ofport != before
 
     def awaited_ofport(self, vif_id: str) -> int | None:
@@ -189,7 +189,7 @@ class Bindings:
         mine = self._pool.mine.get(vif_id)
         await asyncio.sleep(RELAY_S)
         if mine is not None and self._pool.mine.get(vif_id) == mine:
-            self._pool.compiler.drop_binding(mine.network, vif_id, mine.host)
+            self._pool.compiler.inputs.drop_binding(mine.network, vif_id, mine.host)
             await self._shell.programmed()
             await asyncio.sleep(CACHES_S)
             self._status.release(mine, silent=True)

@@ -112,7 +112,7 @@ class Watcher:
         if len(new) < len(watch.frames) or known & new:  # two watches with one flow would end together
             raise InvalidValue("frames", "it watches for such a frame already: try again")
         self._watches[watch.id] = Watching(watch, new)
-        self._compiler.set_probe(watch.id, watch.frames)
+        self._compiler.inputs.set_probe(watch.id, watch.frames)
         asyncio.get_running_loop().call_later(FORGOTTEN_AFTER_S, self._forget, watch.id)
         self._shell.spawn(self._program(self._watches[watch.id]))
 
@@ -124,7 +124,7 @@ class Watcher:
     def _forget(self, id: str) -> None:
         if (watching := self._watches.pop(id, None)) is not None:
             watching.ended = True
-            self._compiler.set_probe(id, ())
+            self._compiler.inputs.set_probe(id, ())
             self._shell.wake()
 
     async def _program(self, watching: Watching) -> None:

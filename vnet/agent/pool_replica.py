@@ -145,7 +145,7 @@ class PoolReplica:
         gone = {vif for vif in self.doubtful if vif in self.named.vifs or not self._is_here(vif)}
         self.doubtful -= gone
         for vif in gone:
-            self.compiler.drop_vif(vif)
+            self.compiler.inputs.drop_vif(vif)
         return gone
 
     def wanted_networks(self) -> set[str]:
@@ -162,7 +162,7 @@ class PoolReplica:
         ready = {vif.id: vif for vif in self.waiting.values() if not self._must_wait(vif)}
         for vif in ready.values():
             del self.waiting[vif.id]
-            self.compiler.set_vif(vif)
+            self.compiler.inputs.set_vif(vif)
         return set(ready)
 
     def _must_wait(self, vif: Vif) -> bool:
@@ -182,7 +182,7 @@ class PoolReplica:
     def set_overlay(self, binding: Binding) -> None:
         """This host has decided on its binding of a VIF: it holds here, whatever the database says so far."""
         self.overlay[binding.vif] = binding
-        self.compiler.set_binding(binding)
+        self.compiler.inputs.set_binding(binding)
 
     def clear_overlay(self, vif: str) -> None:
         """The database knows better: its row, or none, holds again."""
@@ -190,24 +190,24 @@ class PoolReplica:
         if decided is not None:
             actual = self.mine.get(vif)
             if actual is not None:
-                self.compiler.set_binding(actual)
+                self.compiler.inputs.set_binding(actual)
             else:
-                self.compiler.drop_binding(decided.network, vif, self.me)
+                self.compiler.inputs.drop_binding(decided.network, vif, self.me)
 
     def _pool(self, new: Row | None) -> None:
         if new is None:
-            self.compiler.set_pool(None)
+            self.compiler.inputs.set_pool(None)
             return
         columns = _columns(new, "name", "underlay_mtu", "locking_mode", "generation")
-        self.compiler.set_pool(from_row(Pool, {**columns, "revision": 0}))
+        self.compiler.inputs.set_pool(from_row(Pool, {**columns, "revision": 0}))
 
     def _host(self, old: Row | None, new: Row | None) -> None:
         if new is None:
             if old is not None:
-                self.compiler.drop_host(old["name"])
+                self.compiler.inputs.drop_host(old["name"])
             return
         uplinks = tuple(self._uplinks.values()) if new["name"] == self.me else ()
-        self.compiler.set_host(host_from_rows(new, uplinks))
+        self.compiler.inputs.set_host(host_from_rows(new, uplinks))
 
     def _uplink(self, old: Row | None, new: Row | None) -> None:
         if old is not None and (new is None or new["name"] != old["name"]):
@@ -217,21 +217,21 @@ class PoolReplica:
         known = self.compiler.view.hosts.get(self.me)
         if known is not None:
             ordered = tuple(sorted(self._uplinks.values(), key=lambda uplink: uplink.name))
-            self.compiler.set_host(Host(known.name, known.address, ordered, Owner(known.owner)))
+            self.compiler.inputs.set_host(Host(known.name, known.address, ordered, Owner(known.owner)))
 
     def _network(self, old: Row | None, new: Row | None) -> None:
         if new is None:
             if old is not None:
-                self.compiler.drop_network(old["name"])
+                self.compiler.inputs.drop_network(old["name"])
         else:
-            self.compiler.set_network(from_row(Network, new))
+            self.compiler.inputs.set_network(from_row(Network, new))
 
     def _group(self, old: Row | None, new: Row | None) -> None:
         if new is None:
             if old is not None:
-                self.compiler.drop_group(old["name"])
+                self.compiler.inputs.drop_group(old["name"])
         else:
-            self.compiler.set_group(from_row(SecurityGroup, new))
+            self.compiler.inputs.set_group(from_row(SecurityGroup, new))
 
     def _vif(self, old: Row | None, new: Row | None) -> None:
         if new is None:
@@ -246,7 +246,7 @@ class PoolReplica:
                 self.waiting[vif.id] = vif
             else:
                 self.waiting.pop(vif.id, None)
-                self.compiler.set_vif(vif)
+                self.compiler.inputs.set_vif(vif)
 
     def _vif_gone(self, vif: str) -> None:
         """A row that is no longer sent was deleted if the condition names it; else it may only be wanted elsewhere by now."""
@@ -255,9 +255,9 @@ class PoolReplica:
             self.doubtful.add(vif)
             known = self.compiler.view.vifs.get(vif)
             if known is not None and known.awaited:  # not here, or its row would have come
-                self.compiler.set_vif(replace(known, awaited=False))
+                self.compiler.inputs.set_vif(replace(known, awaited=False))
         else:
-            self.compiler.drop_vif(vif)
+            self.compiler.inputs.drop_vif(vif)
 
     def _is_here(self, vif: str) -> bool:
         return vif in self.compiler.view.ports or vif in self.mine
@@ -272,10 +272,10 @@ class PoolReplica:
                 self.mine.pop(vif, None)
                 if vif in self.overlay:
                     return
-            self.compiler.drop_binding(network, vif, host)
+            self.compiler.inputs.drop_binding(network, vif, host)
             return
         if old is not None and old["network"] != new["network"]:
-            self.compiler.drop_binding(old["network"], old["vif"], old["host"])
+            self.compiler.inputs.drop_binding(old["network"], old["vif"], old["host"])
         self._rows[new["vif"], new["host"]] = new.uuid
         binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **UNMONITORED})
         if binding.host == self.me:
@@ -286,7 +286,7 @@ class PoolReplica:
                 if (decided.epoch, decided.state) != (binding.epoch, binding.state):
                     return
                 del self.overlay[binding.vif]
-        self.compiler.set_binding(binding)
+        self.compiler.inputs.set_binding(binding)
 
     def _note_arrival(self, binding: Binding) -> None:
         """The toolstack's word, by the database, makes a binding here active: the guest may not have announced itself."""

@@ -1,6 +1,8 @@
-"""Pool rows to what one host's Open vSwitch should hold. Pure: reads a HostView, returns rows and flows."""
+"""From the rows of a pool to the rows and flows that one host's Open vSwitch should hold. Pure: reads a HostView and returns values."""
 
-from vnet.compile.compiler import Change, Compiler, Source, compile_flows, flat
+from vnet.compile.compiler import Change, Compiler, compile_flows, flat
+from vnet.compile.features import FEATURES, Feature, Source
+from vnet.compile.inputs import Inputs, LocalNetwork, StateIndex, patch_device
 from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, uplink_bridge, uplink_patch, vif_mtus
 from vnet.compile.pipeline import (
@@ -17,7 +19,7 @@ from vnet.compile.pipeline import (
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.security import zones_of
 from vnet.compile.uplink import UplinkPorts, uplink_flows
-from vnet.compile.view import HostView, Role, patch_device
+from vnet.compile.view import HostView, Role
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "COOKIE_MARK",
     "COOKIE_MARK_MASK",
     "COOKIE_OBJECT_MASK",
+    "FEATURES",
     "HOPS",
     "LEARNED_PRIORITY",
     "PIPELINE",
@@ -32,12 +35,16 @@ __all__ = [
     "Category",
     "Change",
     "Compiler",
+    "Feature",
     "From",
     "HostView",
+    "Inputs",
+    "LocalNetwork",
     "Note",
     "Role",
     "Source",
     "Stage",
+    "StateIndex",
     "Switch",
     "Table",
     "UplinkPorts",

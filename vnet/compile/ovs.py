@@ -1,6 +1,6 @@
 """The Open vSwitch rows a host should have: br-int with its tunnels and patches, and a bridge per uplink.
 
-VIF ports are not here: toolstacks add them, we only tell vswitchd their MTU.
+VIF ports are not here: toolstacks add them, and we set their MTU only.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ovsctl import vswitch
-from vnet.compile.view import HostView, Role, patch_device
+from vnet.compile.inputs import patch_device
+from vnet.compile.view import HostView, Role
 from vnet.objects import BondHash, BondMode, LacpTime, Network, Uplink, Way
 from vnet.objects.carriers import ENCAPSULATIONS, Encapsulation
 
@@ -34,7 +35,7 @@ def uplink_patch(uplink: str) -> str:
 
 
 def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
-    """Everything of ours that this host's Open_vSwitch database should hold."""
+    """All rows of ours that this host's Open_vSwitch database should hold."""
     uplinks = view.host.uplinks if view.host else ()
     used = {network.uplink for network in view.networks.values()}
     in_use = tunnels_in_use(view)
@@ -64,8 +65,8 @@ def _relays(view: HostView, network: Network) -> bool:
     if view.vtep(view.me) is None:
         return False
     for vif in view.local(network.name):
-        where = view.location(network.name, vif.id)
-        if vif.incoming is not None or where.incoming is not None or where.superseded:
+        place = view.location(network.name, vif.id)
+        if vif.incoming is not None or place.incoming is not None or place.superseded:
             return True
     return False
 

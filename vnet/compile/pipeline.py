@@ -1,14 +1,18 @@
-"""The pipeline on br-int as data: its tables, what each may match and where it may go next, registers and cookies.
+"""The pipeline on br-int as data: tables, the paths of frames through them, registers and cookies.
 
-docs/pipeline.md has a section per table and a test holds the two together. A packet never goes back to an earlier table,
-so it cannot loop inside a switch.
+One rule: flows name no table of another concern as the next one. They ask `onward` and `enter`, so a stage is put between two
+others by a line in FROM_VIF or TO_VIF. docs/pipeline.md has a section per table and a test holds the two together. A packet
+never goes back to an earlier table, so it cannot loop inside a switch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from hashlib import blake2b
+
+from vnet.objects import Vif
 
 
 class Table(IntEnum):
@@ -38,11 +42,48 @@ class Table(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a table is for: the fields its flows may match, and the tables they may resubmit to."""
+    """A table's purpose, the fields its flows may match, and the tables they may resubmit to."""
 
     does: str
     matches: frozenset[str]
     next: frozenset[Table]
+
+
+Path = tuple[Table, ...]
+# The stages that a frame passes, in order: from a VIF until its destination is looked up, and from there to a VIF's port.
+FROM_VIF: Path = (Table.GUARD, Table.EGRESS, Table.LOOKUP)
+TO_VIF: Path = (Table.INGRESS, Table.DELIVER)
+# Which VIFs a stage is for; a stage that is not here is for every VIF.
+TAKES: dict[Table, Callable[[Vif], bool]] = {
+    Table.EGRESS: lambda vif: bool(vif.groups),
+    Table.INGRESS: lambda vif: bool(vif.groups),
+}
+
+
+def enter(path: Path, vif: Vif) -> Table:
+    """The first stage of a path that is for a VIF."""
+    return next(table for table in path if table not in TAKES or TAKES[table](vif))
+
+
+def onward(table: Table, vif: Vif) -> Table:
+    """The stage after `table` on a VIF's path."""
+    return enter(_after(table), vif)
+
+
+def following(table: Table) -> Table:
+    """The stage right after `table`, for flows that are of no VIF."""
+    return _after(table)[0]
+
+
+def _after(table: Table) -> Path:
+    path = FROM_VIF if table in FROM_VIF else TO_VIF
+    return path[path.index(table) + 1 :]
+
+
+def _entries(path: Path) -> frozenset[Table]:
+    """Where frames may enter a path: at each stage up to the first that is for every VIF."""
+    last = next(place for place, table in enumerate(path) if table not in TAKES)
+    return frozenset(path[: last + 1])
 
 
 _L2 = frozenset({"metadata", "reg0", "eth_src", "eth_dst"})
@@ -55,33 +96,33 @@ _GUARD = _ANNOUNCE | {
 _TRACK = frozenset({"eth_type", "nw_proto", "icmpv6_type", "udp_src", "udp_dst"})
 _RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
 _VERDICT = frozenset({"reg4", "ct_state", "ct_mark", "eth_type", "nw_proto", "tcp_flags"})
-_TO_VIF = frozenset({Table.GATE, Table.GATED, Table.INGRESS, Table.DELIVER})
+_TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
 
 PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
         _PORT | {"tun_id"},
-        frozenset({Table.CLASSIFY, Table.ADMIT, Table.GUARD, Table.LOOKUP, Table.GATE}),
+        frozenset({Table.CLASSIFY, Table.ADMIT, Table.LOOKUP, Table.GATE}) | _entries(FROM_VIF),
     ),
     Table.ADMIT: Stage(
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",
         _PORT | _ANNOUNCE | {"reg5", "eth_src", "eth_dst"},
-        frozenset({Table.GUARD}),
+        _entries(FROM_VIF),
     ),
     Table.GUARD: Stage(
         "what a VIF may say it is: MAC, ARP, ND and IP source by locking mode; tunnelled frames of a VIF that moved away",
         _L2 | _GUARD,
-        frozenset({Table.EGRESS, Table.LOOKUP}),
+        _entries(_after(Table.GUARD)) | {Table.LOOKUP},
     ),
     Table.EGRESS: Stage(
         "what a VIF in security groups sends, through the connection tracker; ARP, ND and DHCP pass",
         _TRACK,
-        frozenset({Table.EGRESS_STATE, Table.LOOKUP}),
+        frozenset({Table.EGRESS_STATE, following(Table.EGRESS)}),
     ),
     Table.EGRESS_STATE: Stage(
         "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
         frozenset({"in_port", "ct_state", "ct_mark"}),
-        frozenset({Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT, Table.LOOKUP}),
+        frozenset({Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT, following(Table.EGRESS)}),
     ),
     Table.EGRESS_PEER: Stage(
         "which groups the receiver is in, of those that rules here name",
@@ -96,12 +137,12 @@ PIPELINE: dict[Table, Stage] = {
     Table.EGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over allow, allow over the default",
         _VERDICT,
-        frozenset({Table.LOOKUP}),
+        frozenset({following(Table.EGRESS)}),
     ),
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
         _L2,
-        frozenset({Table.HELD, Table.UNKNOWN, Table.FLOOD, Table.INGRESS, Table.DELIVER, Table.GATE}),
+        frozenset({Table.HELD, Table.UNKNOWN, Table.FLOOD, Table.GATE}) | _entries(TO_VIF),
     ),
     Table.HELD: Stage(
         "unicast from here to a VIF that is moving here: to its port once that is open, else to where it still runs",
@@ -121,17 +162,17 @@ PIPELINE: dict[Table, Stage] = {
     Table.GATED: Stage(
         "on to a moving VIF's port, if GATE said that it is open",
         frozenset({"reg2", "reg5"}),
-        frozenset({Table.INGRESS, Table.DELIVER}),
+        _entries(TO_VIF),
     ),
     Table.INGRESS: Stage(
         "what a VIF in security groups is sent, through the connection tracker; ARP, ND and DHCP pass",
         _TRACK,
-        frozenset({Table.INGRESS_STATE, Table.DELIVER}),
+        frozenset({Table.INGRESS_STATE, following(Table.INGRESS)}),
     ),
     Table.INGRESS_STATE: Stage(
         "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
         frozenset({"reg2", "ct_state", "ct_mark"}),
-        frozenset({Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT, Table.DELIVER}),
+        frozenset({Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT, following(Table.INGRESS)}),
     ),
     Table.INGRESS_PEER: Stage(
         "which groups the sender is in, of those that rules here name",
@@ -146,7 +187,7 @@ PIPELINE: dict[Table, Stage] = {
     Table.INGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over allow, allow over the default",
         _VERDICT,
-        frozenset({Table.DELIVER}),
+        frozenset({following(Table.INGRESS)}),
     ),
     Table.DELIVER: Stage(
         "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata"}), frozenset()
@@ -158,7 +199,7 @@ PIPELINE: dict[Table, Stage] = {
     ),
 }
 
-# What flows that watch for a probe's marked frame match besides, in the tables where they do (vnet/compile/probe.py).
+# Flows that watch for a probe's marked frame (vnet/compile/probe.py) are in these tables, and match these fields besides.
 WATCHES = frozenset({Table.CLASSIFY, Table.DELIVER})
 MARKS = frozenset({
     "reg15", "eth_src", "eth_dst", "eth_type", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa", "ip_src", "ip_dst",
@@ -179,16 +220,16 @@ class From(IntEnum):
 REG_FROM = "reg0"
 REG_PORT = "reg2"  # ofport of the VIF a frame is for, or that GATE is asked about
 REG_GROUP = "reg3"  # number of the security group whose rules are asked
-REG_VERDICT = "reg4"  # what they said, as Finding
-REG_OPEN = "reg5"  # what GATE said
-REG_PEER = "xxreg2"  # the groups that the other side is in, as bits, see HostView.peer_bits
+REG_VERDICT = "reg4"  # their answers, as Finding
+REG_OPEN = "reg5"  # the answer of GATE
+REG_PEER = "xxreg2"  # the groups that the other side is in, a bit each (HostView.peer_bits)
 REG_SEEN = "reg15"  # 1 once the agent was told that a probe's frame came in
 OPEN_IN, OPEN_OUT = 1, 2
 OPEN_BOTH = OPEN_IN | OPEN_OUT
 
 
 class Finding(IntFlag):
-    """reg4: what was found about a packet in the rules of all of a VIF's groups. PICK_UP: the VIF has just moved here."""
+    """reg4: what the rules of all of a VIF's groups say of a packet. PICK_UP: the VIF has just moved here."""
 
     ALLOW = 1
     DROP = 2
@@ -210,7 +251,7 @@ COOKIE_OBJECT_MASK = (1 << 40) - 1
 
 
 class Category(IntEnum):
-    """What kind of source a flow comes from: bits 40..47 of its cookie."""
+    """The feature that a flow comes from: bits 40..47 of its cookie."""
 
     BASE = 0
     NETWORK = 1
@@ -225,7 +266,6 @@ class Category(IntEnum):
 
 
 def cookie(category: Category, name: str) -> int:
-    """The cookie of the flows of one source; `name` is the network's, the VIF's id, the uplink's, the group's or its rule's, or
-    the probe's."""
+    """The cookie of the flows of one source. name: of the network, VIF, uplink, group, rule or probe that it is of."""
     digest = blake2b(name.encode(), digest_size=5).digest() if name else b""
     return COOKIE_MARK | category << 40 | int.from_bytes(digest, "big")

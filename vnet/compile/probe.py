@@ -7,7 +7,6 @@ that they catch goes to the agent alone.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP, Fields, Flows, goto
 from vnet.compile.pipeline import REG_SEEN, Category, Table, cookie
+from vnet.compile.view import HostView
 from vnet.objects import InvalidValue, Network, Vif, Way
 
 WATCH_PRIORITY = 65_534  # above anybody else's
@@ -62,11 +62,11 @@ def read_note(userdata: bytes) -> Note | None:
     return Note(Stage(stage), number, userdata[_NOTE.size :].decode())
 
 
-def probe_flows(probe: str, frames: Sequence[bytes]) -> Flows:
+def probe_flows(view: HostView, probe: str, _: str) -> Flows:
     """The flows that watch for a probe's frames. Raises InvalidValue for one that is not marked."""
     owner = cookie(Category.PROBE, probe)
     flows: list[Flow] = []
-    for number, frame in enumerate(frames):
+    for number, frame in enumerate(view.probe_frames(probe)):
         fields = marked_fields(frame)
         tell = act.Controller(userdata=note_userdata(Note(Stage.CAME, number, probe)))
         came = (tell, act.SetField(REG_SEEN, 1), goto(Table.CLASSIFY))

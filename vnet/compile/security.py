@@ -1,13 +1,13 @@
-"""Flows of policy: what VIFs in security groups may send (egress) and receive (ingress), always on the VIF's own host.
+"""Flows of policy: packets that VIFs in security groups may send (egress) and receive (ingress), always on the VIF's own host.
 
-Both directions have the same five tables, see docs/pipeline.md: tracked, then by state, then the peer's groups, the rules of
-each of the VIF's groups, and what follows from them together. Rules are judged on packets that go the way their connection
+Both directions have the same five tables (docs/pipeline.md): the connection tracker, the connection's state, the peer's groups,
+the rules of each of the VIF's groups, and the verdict of all of them. Rules judge packets that go the way their connection
 began; answers pass. A connection that is no longer allowed is marked as refused, so its answers end as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -40,9 +40,10 @@ from vnet.compile.pipeline import (
     Finding,
     Table,
     cookie,
+    following,
 )
 from vnet.compile.view import HostView
-from vnet.objects import Binding, Direction, Network, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects import Binding, Direction, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
 # How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does.
@@ -67,21 +68,25 @@ class Side:
     peer: Table
     rules: Table
     verdict: Table
-    next: Table
     port: str
     zone: str
     mac: str
     ip: str
     ipv6: str
 
+    @property
+    def onward(self) -> Action:
+        """On to the stage after policy."""
+        return goto(following(self.track))
+
 
 EGRESS = Side(
     Direction.EGRESS, Table.EGRESS, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT,
-    Table.LOOKUP, "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
+    "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
 )  # fmt: skip
 INGRESS = Side(
     Direction.INGRESS, Table.INGRESS, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT,
-    Table.DELIVER, "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
+    "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
 SIDES = (EGRESS, INGRESS)
 
@@ -94,12 +99,12 @@ def _ct(state: int, without: int = 0) -> Fields:
     return {"ct_state": (state, state | without)}
 
 
-# What holds for every VIF in a group
+# For every VIF in a group
 
 
 @cache
 def policy_flows() -> Flows:
-    """The part of policy that knows no VIF and no rule."""
+    """The part of policy that is of no VIF and no rule."""
     mark = cookie(Category.BASE, "")
     return tuple(
         flow for side in SIDES for flow in (*_track(mark, side), *_by_state(mark, side), *_verdicts(mark, side))
@@ -107,28 +112,28 @@ def policy_flows() -> Flows:
 
 
 def _track(mark: int, side: Side) -> Iterator[Flow]:
-    """Through the connection tracker, in the VIF's own zone; what finds neighbours and addresses passes as it is."""
-    onward, to_state = goto(side.next), goto(side.state)
-    for kind in (ETH_ARP, ETH_RARP):
-        yield _flow(mark, side.track, 200, {"eth_type": kind}, onward)
+    """Through the connection tracker, in the VIF's own zone; neighbour discovery and DHCP pass untracked."""
+    onward, to_state = side.onward, goto(side.state)
+    for eth_type in (ETH_ARP, ETH_RARP):
+        yield _flow(mark, side.track, 200, {"eth_type": eth_type}, onward)
     for icmp in NEIGHBOUR_TYPES:
         yield _flow(mark, side.track, 200, {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": icmp}, onward)
-    for kind, (client, server) in DHCP_PORTS.items():
+    for eth_type, (client, server) in DHCP_PORTS.items():
         source, target = (client, server) if side is EGRESS else (server, client)
-        match: Fields = {"eth_type": kind, "nw_proto": UDP, "udp_src": source, "udp_dst": target}
+        match: Fields = {"eth_type": eth_type, "nw_proto": UDP, "udp_src": source, "udp_dst": target}
         yield _flow(mark, side.track, 200, match, onward)
-    for kind, protocols in TRACKED.items():
+    for eth_type, protocols in TRACKED.items():
         for protocol in protocols:
             track = Ct(table=side.state, zone=side.zone)
-            yield _flow(mark, side.track, 100, {"eth_type": kind, "nw_proto": protocol}, track)
+            yield _flow(mark, side.track, 100, {"eth_type": eth_type, "nw_proto": protocol}, track)
     yield _flow(mark, side.track, 50, {}, to_state)
 
 
 def _by_state(mark: int, side: Side) -> Iterator[Flow]:
-    """Answers, and errors about what was sent, pass; what fits no connection and can begin none does not."""
+    """Answers, and errors about packets of the VIF, pass; a packet that fits no connection and can begin none does not."""
     yield _flow(mark, side.state, 300, _ct(IS_TRACKED | INVALID))
-    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | RELATED), goto(side.next))
-    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | REPLY) | {"ct_mark": (0, REFUSED)}, goto(side.next))
+    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | RELATED), side.onward)
+    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | REPLY) | {"ct_mark": (0, REFUSED)}, side.onward)
     yield _flow(mark, side.state, 150, _ct(IS_TRACKED | REPLY))
 
 
@@ -138,15 +143,15 @@ def _commit(mark: int | None = None, mask: int = 0) -> Action:
 
 
 def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
-    """What the rules of all groups together come to: drop, then allow, then what the groups say where no rule matched."""
-    onward = goto(side.next)
+    """The verdict of all groups' rules: drop, then allow, then the groups' defaults where no rule matched."""
+    onward = side.onward
 
     def flow(priority: int, bit: Finding | None, match: Fields, *actions: Action) -> Iterator[Flow]:
-        said: Fields = {} if bit is None else {REG_VERDICT: (bit, bit)}
+        found: Fields = {} if bit is None else {REG_VERDICT: (bit, bit)}
         # ct needs a match on IP (ovs-actions(7)).
-        kinds: list[Fields] = [{"eth_type": kind} for kind in TRACKED] if isinstance(actions[0], Ct) else [{}]
-        for kind in kinds:
-            yield _flow(mark, side.verdict, priority, said | kind | match, *actions)
+        types: list[Fields] = [{"eth_type": ip} for ip in TRACKED] if isinstance(actions[0], Ct) else [{}]
+        for eth_type in types:
+            yield _flow(mark, side.verdict, priority, found | eth_type | match, *actions)
 
     new, known = _ct(IS_TRACKED | NEW), _ct(IS_TRACKED | ESTABLISHED)
     for priority, refusing in ((500, Finding.DROP), (200, Finding.DEFAULT_DROP)):
@@ -166,38 +171,35 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
 
 
 def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
-    """Has the rules of each of a VIF's groups look at what it sends and gets."""
+    """Asks the rules of each of a VIF's groups about the packets that it sends and receives."""
     binding = view.binding(vif.network, vif.id, view.me)
     first = Finding.PICK_UP if binding is not None and binding.moved else 0
     flows = []
     for side in SIDES:
         actions: list[Action] = [act.SetField(REG_VERDICT, first), act.SetField(REG_PEER, 0), goto(side.peer)]
         for group in vif.groups:
-            actions += [act.SetField(REG_GROUP, view.groups[group].number), goto(side.rules)]
+            if (row := view.group(group, vif.network)) is not None:
+                actions += [act.SetField(REG_GROUP, row.number), goto(side.rules)]
         flows.append(_flow(mark, side.state, 100, {side.port: ofport}, *actions, goto(side.verdict)))
     return flows
 
 
-def peer_flows(view: HostView, network: Network, vif_id: str) -> Flows:
-    """Which of the groups that rules here name a VIF is in, as bits of REG_PEER: by its MAC and its addresses."""
-    bits, segment = view.peer_bits(network.name), view.segment(network)
-    where = view.location(network.name, vif_id)
-    peer = where.current or where.incoming
-    if peer is None or segment is None:
+def peer_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
+    """The groups of a VIF that rules here name, as bits of REG_PEER, by the VIF's MAC and its addresses."""
+    network, peer = view.network(network_name), view.peer(network_name, vif_id)
+    if network is None or network.segment is None or peer is None:
         return ()
-    value = sum(1 << bits[group] for group in peer.groups if group in bits)
-    if not value:
-        return ()
-    mark, said = cookie(Category.PEER, vif_id), act.SetField(REG_PEER, value)
+    binding, bits = peer
+    mark, action = cookie(Category.PEER, vif_id), act.SetField(REG_PEER, bits)
     return tuple(
-        _flow(mark, side.peer, 100, {"metadata": segment, side.mac: peer.mac, **address}, said)
+        _flow(mark, side.peer, 100, {"metadata": network.segment, side.mac: binding.mac, **address}, action)
         for side in SIDES
-        for address in _addresses(peer, side)
+        for address in _addresses(binding, side)
     )
 
 
 def _addresses(peer: Binding, side: Side) -> Iterator[Fields]:
-    """A VIF whose addresses are known counts as itself with those only: what it forwards for others is not its own."""
+    """A VIF whose addresses are known is itself with those only: packets that it forwards for others are not its own."""
     if not peer.addresses:
         yield {}
     for address in peer.addresses:
@@ -212,54 +214,55 @@ def link_local(mac: str) -> str:
     return str(EUI(mac).ipv6_link_local())
 
 
-def group_flows(view: HostView, network: Network, name: str) -> Flows:
-    """The rules of a group that VIFs of a network here are in, and what it says by default. Cookies tell the rules apart.
+def group_flows(view: HostView, name: str, network_name: str) -> Flows:
+    """The rules of a group that VIFs of a network here are in, and its defaults. Cookies tell the rules apart.
 
-    Two rules may say the same of some packets: then the flow is that of the first by name.
+    Where two rules match the same packets the flow is that of the first by name.
     """
-    group, segment = view.groups.get(name), view.segment(network)
-    if group is None or segment is None or not view.uses(network.name, name):
+    network, group = view.network(network_name), view.group(name, network_name)
+    if group is None or network is None or network.segment is None:
         return ()
-    own: Fields = {"metadata": segment, REG_GROUP: group.number}
+    bits = view.peer_bits(network_name)
+    own: Fields = {"metadata": network.segment, REG_GROUP: group.number}
     drop = act.SetField(REG_VERDICT, (Finding.DEFAULT_DROP, Finding.DEFAULT_DROP))
     found = [
         _flow(rule_cookie(group), side.rules, DEFAULT, own, drop)
         for side in SIDES
         if group.default(side.direction) is Verdict.DROP
     ]
-    found += [flow for rule in group.rules for flow in _rule(view, network, rule, own, rule_cookie(group, rule))]
+    found += [flow for rule in group.rules for flow in _rule(bits, rule, own, rule_cookie(group, rule))]
     return tuple({flow.key: flow for flow in reversed(found)}.values())
 
 
 def rule_cookie(group: SecurityGroup, rule: Rule | None = None) -> int:
-    """The cookie of a rule's flows, or without one of what the group says by default."""
+    """The cookie of a rule's flows, or without one of the group's defaults."""
     return cookie(Category.GROUP, group.name if rule is None else f"{group.name}/{rule.name}")
 
 
-def _rule(view: HostView, network: Network, rule: Rule, own: Fields, mark: int) -> Iterator[Flow]:
+def _rule(bits: Mapping[str, int], rule: Rule, own: Fields, mark: int) -> Iterator[Flow]:
     side = EGRESS if rule.direction is Direction.EGRESS else INGRESS
     drops = rule.action is Verdict.DROP
     bit = Finding.DROP if drops else Finding.ALLOW
     if rule.group is not None:
-        peer = 1 << view.peer_bits(network.name)[rule.group]
+        peer = 1 << bits[rule.group]
         own = own | {REG_PEER: (peer, peer)}
     for match in rule_matches(rule, side):
         yield _flow(mark, side.rules, DROPS if drops else ALLOWS, own | match, act.SetField(REG_VERDICT, (bit, bit)))
 
 
 def rule_matches(rule: Rule, side: Side) -> Iterator[Fields]:
-    """What a rule matches besides the VIF's and the peer's group: for each IP version, each block of ports."""
-    for kind, ip in ((ETH_IPV4, side.ip), (ETH_IPV6, side.ipv6)):
-        match: dict[str, MatchValue] = {"eth_type": kind}
+    """The fields that a rule matches besides the VIF's and the peer's group: for each IP version, each block of ports."""
+    for eth_type, ip in ((ETH_IPV4, side.ip), (ETH_IPV6, side.ipv6)):
+        match: dict[str, MatchValue] = {"eth_type": eth_type}
         if rule.cidr is not None:
             net = ip_network(rule.cidr)
-            if (net.version == 4) != (kind == ETH_IPV4):
+            if (net.version == 4) != (eth_type == ETH_IPV4):
                 continue
             match[ip] = (str(net.network_address), str(net.netmask))
         if isinstance(rule.protocol, int):
             yield match | {"nw_proto": rule.protocol}
         elif rule.protocol is Protocol.ICMP:
-            yield match | {"nw_proto": ICMP if kind == ETH_IPV4 else ICMPV6}
+            yield match | {"nw_proto": ICMP if eth_type == ETH_IPV4 else ICMPV6}
         elif rule.protocol is None:
             yield match
         else:

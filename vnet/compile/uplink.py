@@ -1,7 +1,7 @@
-"""Flows of an uplink's bridge. It switches by MAC without any of ours; only while a VIF moves from or to this host there are some.
+"""Flows of an uplink's bridge. It switches by MAC without any of ours; it has some only while a VIF moves from or to this host.
 
-One rule: what the physical network brings for such a VIF goes to br-int, wherever the bridge believes the VIF's MAC to be. Two
-hosts send as that MAC within milliseconds, and Open vSwitch learns MACs from flow statistics too, some milliseconds late: a
+One rule: a frame that the physical network brings for such a VIF goes to br-int, wherever the bridge believes the VIF's MAC to
+be. Two hosts send as that MAC within milliseconds, and Open vSwitch learns MACs from flow statistics too, some milliseconds late: a
 bridge that believes the MAC to be where a frame came from drops the frame (docs/adr/0004-relay-after-the-move.md).
 """
 
@@ -48,9 +48,9 @@ def uplink_flows(view: HostView, uplink: str, ports: UplinkPorts) -> Flows:
 
 
 def _moving(view: HostView, network: Network, vif: Vif) -> bool:
-    where = view.location(network.name, vif.id)
+    place = view.location(network.name, vif.id)
     mine = view.binding(network.name, vif.id, view.me)
-    return mine is not None and (where.incoming is not None or bool(where.superseded))
+    return mine is not None and (place.incoming is not None or bool(place.superseded))
 
 
 def _tags(network: Network, vif: Vif) -> tuple[AnyTci, ...]:

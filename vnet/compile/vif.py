@@ -1,6 +1,6 @@
-"""Flows of a VIF's own port: what it may send, by locking mode, and how frames are handed to it.
+"""Flows of a VIF's own port: how frames enter and leave by it, and which ones the VIF may send, by locking mode.
 
-A port that is not active yet (a migration's destination) is opened by its announcement, inside the switch (DESIGN 7).
+One rule: the port of a migration's destination is opened inside the switch, by the guest's announcement.
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ from vnet.compile.l2 import (
     ASK_GATE,
     EXACT_TAG,
     TAGGED,
-    after_gate,
     classified,
     segment_to_tag,
     tag_to_segment,
 )
 from vnet.compile.pipeline import (
     ANY_TAG,
+    FROM_VIF,
     OPEN_BOTH,
     OPEN_IN,
     OPEN_OUT,
     REG_FROM,
     REG_OPEN,
     REG_PORT,
+    TO_VIF,
     Category,
     From,
     Table,
     cookie,
+    enter,
+    onward,
 )
 from vnet.compile.security import judge_flows, link_local
 from vnet.compile.view import HostView, Role
-from vnet.objects import BindingState, LockingMode, Network, Vif
+from vnet.objects import BindingState, LockingMode, Vif
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
@@ -55,12 +58,15 @@ ANNOUNCEMENT = b"vnet:announce"
 LEARNED_PRIORITY = 200  # of the flow in GATE that an announcement makes, above the agent's own
 
 
-def vif_flows(view: HostView, network: Network, vif: Vif) -> Flows:
-    """Everything about a local VIF's port; nothing where the port must stay silent."""
-    role, segment = view.role(vif), view.segment(network)
-    if role not in (Role.ACTIVE, Role.INCOMING) or segment is None:
+def vif_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
+    """All flows of a local VIF's port; none where the port must stay silent."""
+    vif, network = view.vif(vif_id, network_name), view.network(network_name)
+    if vif is None or network is None or network.segment is None:
         return ()
-    ofport, mark = view.ports[vif.id], cookie(Category.VIF, vif.id)
+    role, ofport, segment = view.role(vif), view.ofport(vif), network.segment
+    if role not in (Role.ACTIVE, Role.INCOMING) or ofport is None:
+        return ()
+    mark = cookie(Category.VIF, vif.id)
     entries = _entries(vif, segment)
     guard = guard_flows(vif, ofport, mark)
     judge = judge_flows(view, vif, ofport, mark) if vif.groups else ()
@@ -80,14 +86,15 @@ def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Action
 
 def _entries(vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
     """How frames enter from the port: untagged ones on the VIF's network, a trunk's tagged ones on the tag's segment."""
-    entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, Table.GUARD))]
+    first = enter(FROM_VIF, vif)
+    entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, first))]
     if vif.trunk is None:
         return entries
     for tag in vif.trunk.tags:
-        actions = (act.PopVlan(), *classified(From.VIF, segment | tag, Table.GUARD))
+        actions = (act.PopVlan(), *classified(From.VIF, segment | tag, first))
         entries.append(({"vlan_tci": (TAGGED | tag, EXACT_TAG)}, actions))
     if not vif.trunk.tags:
-        actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), goto(Table.GUARD))
+        actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), goto(first))
         entries.append(({"vlan_tci": (TAGGED, TAGGED)}, actions))
     return entries
 
@@ -111,19 +118,19 @@ ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows
 
 
 def guard_flows(vif: Vif, ofport: int, mark: int) -> list[Flow]:
-    """What a VIF may send.
+    """The frames that a VIF may send.
 
     unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, what DHCP and duplicate address
     detection need before there is one, and RARP. locked without addresses: anything as its MAC. The rest dies in this table.
     """
-    onward = goto(Table.EGRESS if vif.groups else Table.LOOKUP)
+    passes: Actions = (goto(onward(Table.GUARD, vif)),)
     return [
         _flow(
             mark,
             Table.GUARD,
             priority,
             {"in_port": ofport, **match},
-            () if priority == REFUSE else (onward,),
+            () if priority == REFUSE else passes,
         )
         for priority, match in _rules(vif)
     ]
@@ -152,7 +159,7 @@ def _rules(vif: Vif) -> list[tuple[int, Fields]]:
 
 
 def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
-    """As its own addresses, but advertisements only for them; from :: what detects duplicates (RFC 4862 §5.4.2)."""
+    """As its own addresses, advertisements only for them; from :: only duplicate address detection (RFC 4862 §5.4.2)."""
     icmp = ipv6 | {"nw_proto": ICMPV6}
     advertise = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}
     rules: list[tuple[int, Fields]] = [
@@ -167,7 +174,7 @@ def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
 
 
 def announcements(vif: Vif) -> list[Fields]:
-    """What a guest sends of itself when it runs at its new host: RARP, gratuitous ARP, an unsolicited advertisement.
+    """The frames by which a guest makes itself known at its new host: RARP, gratuitous ARP, an unsolicited advertisement.
 
     Where its addresses are not known, any ARP to everyone counts: a gratuitous request, as Linux and Xen's guests send it, has
     its own address as the target (RFC 5227 §3), and no flow can compare two fields.
@@ -204,7 +211,7 @@ def _gated(
     opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *entries[0][1])
     flows += [_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match}, opening) for match in announcements(vif)]
     is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
-    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(after_gate(vif)),)))
+    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(enter(TO_VIF, vif)),)))
     if view.state(vif) is BindingState.RECEIVING:
         flows.append(gate_flow(vif, ofport, BindingState.RECEIVING))
     return tuple(flows)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, Passed, Tunnel
 from ovsctl.datapath.flow_extract import VLAN_TYPES
-from vnet.compile.view import StateIndex
+from vnet.compile import StateIndex
 from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.sim.bindings import bound, ports_by_host

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as ReservedPort
-from vnet.compile import HostView, Role, Source, compile_flows, flat, ovs_rows, patch_device
+from vnet.compile import HostView, Inputs, Role, Source, StateIndex, compile_flows, flat, ovs_rows, patch_device
 from vnet.compile import Switch as BridgeNames
-from vnet.compile.view import StateIndex
 from vnet.objects import PoolState, Uplink
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 
@@ -51,7 +50,7 @@ class SimHost:
         self._uplinks: dict[str, EmulatedBridge] = {}
         self._devices: dict[str, int] = {}
         self._device_at: dict[int, str] = {}
-        self._view = HostView(name)
+        self._view = HostView(Inputs(name))
         self._due: tuple[PoolState, StateIndex] | None = None
         self._compiled: dict[Source, tuple[Flow, ...]] | None = None
         self._sources: dict[object, Source] | None = None
@@ -128,13 +127,15 @@ class SimHost:
         if self._due is None:
             return
         (state, index), self._due = self._due, None
-        bare = HostView.of(state, self.name, self.ports, {}, index)
-        rows = ovs_rows(bare, BridgeNames())
+        inputs = Inputs.of(state, self.name, self.ports, {}, index)
+        self._view = HostView(inputs)
+        rows = ovs_rows(self._view, BridgeNames())
         integration = next(row for row in rows.bridges if row.name == BridgeNames().bridge)
         names = sorted(port.name for port in integration.ports)
-        self._devices = bare.devices = {name: number for number, name in enumerate(names, FIRST_DEVICE)}
+        self._devices = {name: number for number, name in enumerate(names, FIRST_DEVICE)}
+        for name, number in self._devices.items():
+            inputs.set_device(name, number)
         self._device_at = {number: name for name, number in self._devices.items()}
-        self._view = bare
         self._bridge.ports = self._ports(state)
         for name, bridge in self._uplinks.items():
             ports = {NIC: EmulatedPort("+".join(self.bonds[name].uplink.members), mtu=self.bonds[name].uplink.mtu)}

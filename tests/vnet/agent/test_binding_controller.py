@@ -41,10 +41,10 @@ def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     pool, shell, client = PoolReplica(Compiler("xen2"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
     status = StatusWriter(pool, client, Revisions(), AgentStatus("xen2"), dict, lambda: True, lambda: 0)
     bindings = Bindings(pool, client, status, shell, lambda: 0)
-    pool.compiler.set_host(Host("xen2", "10.99.0.2"))
+    pool.compiler.inputs.set_host(Host("xen2", "10.99.0.2"))
     bindings.see_ports(LocalPorts.of([LocalPort("p1", "vm1/0", 1, None, None, None)]))
-    pool.compiler.set_vif(vif(1))
-    pool.compiler.set_network(TENANT)  # the row is here, the pool's answer about the bindings is not
+    pool.compiler.inputs.set_vif(vif(1))
+    pool.compiler.inputs.set_network(TENANT)  # the row is here, the pool's answer about the bindings is not
 
     bindings.decide({("tenant", "vm1/0")})
     bindings.send()

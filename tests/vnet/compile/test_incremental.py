@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ovsctl.openflow import Clone, Ct, Flow, Resubmit
 from tests.examples import examples
-from vnet.compile import PIPELINE, Category, Compiler, Table, compile_flows, flat, mark
+from vnet.compile import FEATURES, PIPELINE, Category, Change, Compiler, Table, compile_flows, flat, mark
 from vnet.compile.pipeline import MARKS, WATCHES
 from vnet.objects import (
     Binding,
@@ -47,6 +47,7 @@ FRAMES = (
     mark(bytes.fromhex("0a00000000010a000000000208060001080006040001") + bytes(38), 1),
     mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040060000") + bytes(34), 2),
 )
+MORE = (mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040110000") + bytes(34), 3),)
 DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
 
 hosts = st.builds(
@@ -126,9 +127,17 @@ changes = st.one_of(
     st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),
     st.tuples(st.just("set_group"), groups()),
     st.tuples(st.just("drop_group"), st.sampled_from(GROUPS)),
-    st.tuples(st.just("set_probe"), st.sampled_from(("one", "two")), st.sampled_from(((), FRAMES[:1], FRAMES))),
+    st.tuples(st.just("set_probe"), st.just("one"), st.sampled_from(((), FRAMES[:1]))),  # marks are unique
+    st.tuples(st.just("set_probe"), st.just("two"), st.sampled_from(((), FRAMES[1:], FRAMES[1:] + MORE))),
     st.tuples(st.just("compile")),
 )
+
+
+def act(compiler: Compiler, name: str, *arguments: object) -> Sequence[Change]:
+    if name == "compile":
+        return compiler.compile()
+    getattr(compiler.inputs, name)(*arguments)
+    return ()
 
 
 @examples(400)
@@ -137,11 +146,11 @@ def test_incremental_equals_full(sequence: list[tuple[object, ...]]) -> None:
     compiler = Compiler(ME)
     followed: dict[tuple[int, int, object], Flow] = {}
     for name, *arguments in [*sequence, ("compile",)]:
-        found = getattr(compiler, str(name))(*arguments)
-        for change in found or ():
+        found = act(compiler, str(name), *arguments)
+        for change in found:
             for flow in change.old:
                 followed.pop(flow.key, None)
-        for change in found or ():
+        for change in found:
             followed |= {flow.key: flow for flow in change.new}
     full = compile_flows(compiler.view)
     assert compiler.flows == full
@@ -159,8 +168,10 @@ def _unique(flows: Sequence[Flow]) -> bool:
 def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
     compiler = Compiler(ME)
     for name, *arguments in sequence:
-        getattr(compiler, str(name))(*arguments)
-    for flow in flat(compile_flows(compiler.view)):
+        act(compiler, str(name), *arguments)
+    tables = {feature.category: feature.tables for feature in FEATURES}
+    for source, flow in ((source, flow) for source, found in compile_flows(compiler.view).items() for flow in found):
+        assert flow.table in tables[source.category], flow
         stage = PIPELINE[Table(flow.table)]
         watches = flow.cookie >> 40 & 0xFF == Category.PROBE
         assert not watches or flow.table in WATCHES
@@ -181,18 +192,18 @@ def test_a_plug_costs_the_same_however_many_vifs_its_network_has() -> None:
 
     def cost(size: int) -> tuple[int, int]:
         compiler = Compiler(ME)
-        compiler.set_host(Host(ME, "10.0.0.1"))
-        compiler.set_host(Host("xen2", "10.0.0.2"))
-        compiler.set_network(NETWORKS[0])
-        compiler.set_device("vnet-vxlan", 1)
+        compiler.inputs.set_host(Host(ME, "10.0.0.1"))
+        compiler.inputs.set_host(Host("xen2", "10.0.0.2"))
+        compiler.inputs.set_network(NETWORKS[0])
+        compiler.inputs.set_device("vnet-vxlan", 1)
         for number in range(size):
             mac = f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}"
-            compiler.set_binding(Binding(f"vm{number}/1", "xen2", "vx", mac, 1))
+            compiler.inputs.set_binding(Binding(f"vm{number}/1", "xen2", "vx", mac, 1))
         compiler.compile()
         before = compiler.recomputed
-        compiler.set_vif(Vif("new/0", "vx", "0a:00:00:01:00:01"))
-        compiler.set_port("new/0", 20)
-        compiler.set_binding(Binding("new/0", ME, "vx", "0a:00:00:01:00:01", 1))
+        compiler.inputs.set_vif(Vif("new/0", "vx", "0a:00:00:01:00:01"))
+        compiler.inputs.set_port("new/0", 20)
+        compiler.inputs.set_binding(Binding("new/0", ME, "vx", "0a:00:00:01:00:01", 1))
         changed = compiler.compile()
         return compiler.recomputed - before, sum(len(change.old) + len(change.new) for change in changed)
 
@@ -201,35 +212,35 @@ def test_a_plug_costs_the_same_however_many_vifs_its_network_has() -> None:
 
 def test_every_category_but_the_learned_has_a_source() -> None:
     compiler = Compiler(ME)
-    compiler.set_host(Host(ME, None, UPLINKS[1]))
-    compiler.set_network(NETWORKS[6])
-    compiler.set_device("int-a", 1)
-    compiler.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,))))
-    compiler.set_port("vm1/0", 2)
-    compiler.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
-    compiler.set_probe("one", FRAMES)
+    compiler.inputs.set_host(Host(ME, None, UPLINKS[1]))
+    compiler.inputs.set_network(NETWORKS[6])
+    compiler.inputs.set_device("int-a", 1)
+    compiler.inputs.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,))))
+    compiler.inputs.set_port("vm1/0", 2)
+    compiler.inputs.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
+    compiler.inputs.set_probe("one", FRAMES)
     compiler.compile()
     policy = {Category.GROUP, Category.PEER}
     assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED} - policy
-    compiler.set_group(SecurityGroup("web", 1, rules=(Rule("each-other", Direction.INGRESS, group="web"),)))
-    compiler.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("web",)))
-    compiler.set_port("vm2/0", 3)
-    compiler.set_binding(Binding("vm2/0", ME, "unt", "0a:00:00:00:00:02", 1, groups=("web",)))
+    compiler.inputs.set_group(SecurityGroup("web", 1, rules=(Rule("each-other", Direction.INGRESS, group="web"),)))
+    compiler.inputs.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("web",)))
+    compiler.inputs.set_port("vm2/0", 3)
+    compiler.inputs.set_binding(Binding("vm2/0", ME, "unt", "0a:00:00:00:00:02", 1, groups=("web",)))
     compiler.compile()
     assert policy < {source.category for source in compiler.flows}
 
 
 def test_a_vif_that_left_a_network_gets_nothing_from_it_whatever_its_old_binding_says() -> None:
     compiler = Compiler(ME)
-    compiler.set_host(Host(ME, "10.0.0.1", UPLINKS[1]))
+    compiler.inputs.set_host(Host(ME, "10.0.0.1", UPLINKS[1]))
     for network in (NETWORKS[4], NETWORKS[5]):
-        compiler.set_network(network)
-    compiler.set_device("int-a", 1)
-    compiler.set_port("vm1/0", 2)
-    compiler.set_binding(Binding("vm1/0", ME, "v120", "0a:00:00:00:00:01", 1))
-    compiler.set_vif(Vif("vm1/0", "v10", "0a:00:00:00:00:01"))
-    compiler.set_binding(Binding("vm1/0", ME, "v10", "0a:00:00:00:00:01", 2))
-    left = compiler.view.segment(NETWORKS[4])
+        compiler.inputs.set_network(network)
+    compiler.inputs.set_device("int-a", 1)
+    compiler.inputs.set_port("vm1/0", 2)
+    compiler.inputs.set_binding(Binding("vm1/0", ME, "v120", "0a:00:00:00:00:01", 1))
+    compiler.inputs.set_vif(Vif("vm1/0", "v10", "0a:00:00:00:00:01"))
+    compiler.inputs.set_binding(Binding("vm1/0", ME, "v10", "0a:00:00:00:00:01", 2))
+    left = compiler.inputs.local_networks["v120"].segment
     for flow in flat(compile_flows(compiler.view)):
         on_left = "metadata" in flow.match and flow.match["metadata"].value == left
         assert not (on_left and flow.actions and flow.table in (Table.LOOKUP, Table.DELIVER)), flow

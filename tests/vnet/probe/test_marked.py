@@ -38,7 +38,7 @@ VIFS = [
 def watched(pool: SimPool, *frames: bytes) -> None:
     """Every host watches for these frames, as its agent would have it."""
     for host in pool.hosts.values():
-        host.view.probes = {"a-probe": frames} if frames else {}
+        host.view._inputs.set_probe("a-probe", frames)
         host._compiled = None
         host.bridge.replace_flows(lambda host=host: flat(host.compiled))  # type: ignore[misc]
         host.bridge.punted.clear()
