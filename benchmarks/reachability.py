@@ -42,8 +42,8 @@ FIGURES = (
 def rules(number: int, *more: Rule) -> SecurityGroup:
     """HTTPS from the next group, pings from the pool's addresses."""
     https = Rule("https", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),),
-                 group=f"g{(number + 1) % GROUPS}")  # fmt: skip
-    ping = Rule("ping", Direction.INGRESS, protocol=Protocol.ICMP, cidr="10.0.0.0/8")
+                 remote=f"g{(number + 1) % GROUPS}")  # fmt: skip
+    ping = Rule("ping", Direction.INGRESS, protocol=Protocol.ICMP, remote="10.0.0.0/8")
     return SecurityGroup(f"g{number}", number + 1, rules=(https, ping, *more))
 
 

@@ -39,7 +39,7 @@ def frames(pool: SimPool, count: int) -> list[bytes]:
 def filtered() -> SimPool:
     """The same pool with both ends in security groups: what the packets need is what is allowed, both ways, and no more."""
     pool = two_hosts()
-    web = Rule("web", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),), group="clients")
+    web = Rule("web", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),), remote="clients")
     groups = {
         "clients": SecurityGroup("clients", 1, rules=()),
         "servers": SecurityGroup("servers", 2, rules=(web,)),

@@ -21,7 +21,7 @@ from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.shell import Shell
 from vnet.agent.status_writer import StatusWriter
 from vnet.objects import Binding, BindingState, LockingMode, Vif
-from vnet.objects.values import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
+from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from vnet.agent.local_ports import IFACE_ID, read_ports, vif_of
 from vnet.agent.ovs_config_reconciler import OWNER
 from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, COOKIE_OBJECT_MASK, PIPELINE, Category, Table, cookie
 from vnet.objects import BindingState
-from vnet.objects.values import DEVICE_NAME_MAX, VIF_ID
+from vnet.objects.limits import DEVICE_NAME_MAX, VIF_ID
 
 MAX_LINE_BYTES = 64 * 1024
 SOCKET_MODE = 0o660

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ovsctl.ovsdb import Monitor
 from ovsctl.vswitch import COLUMNS
 from vnet.db.rows import Row
-from vnet.objects.values import VIF_ID
+from vnet.objects.limits import VIF_ID
 
 IFACE_ID = "iface-id"
 XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so

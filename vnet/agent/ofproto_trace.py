@@ -14,7 +14,8 @@ from typing import Final
 from ovsctl.appctl import Appctl, AppctlError, control_socket
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
 from vnet.compile import HostView
-from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe, probe_from_row
+from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe
+from vnet.db.rows import from_row
 from vnet.objects import InvalidValue
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Prober:
             if change.new is None or change.old is not None or change.new["answer"]:
                 continue
             try:
-                self._waiting.append(probe_from_row(change.new))
+                self._waiting.append(from_row(Probe, change.new))
             except InvalidValue as error:
                 self._refused.append((change.new["id"], str(error)))
         self._work.set()

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ovsctl.ovsdb import Change, Replica, Row, Uuid, Where, by_uuid
 from vnet.compile import Compiler
-from vnet.db.rows import from_row, host_from_rows, uplink_from_row
+from vnet.db.rows import from_row
 from vnet.db.writes import by_key
 from vnet.objects import Binding, BindingState, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
 
@@ -207,13 +207,13 @@ class PoolReplica:
                 self.compiler.inputs.drop_host(old["name"])
             return
         uplinks = tuple(self._uplinks.values()) if new["name"] == self.me else ()
-        self.compiler.inputs.set_host(host_from_rows(new, uplinks))
+        self.compiler.inputs.set_host(from_row(Host, new, uplinks=uplinks))
 
     def _uplink(self, old: Row | None, new: Row | None) -> None:
         if old is not None and (new is None or new["name"] != old["name"]):
             self._uplinks.pop(old["name"], None)
         if new is not None:
-            self._uplinks[new["name"]] = uplink_from_row(new)
+            self._uplinks[new["name"]] = from_row(Uplink, new)
         known = self.compiler.view.hosts.get(self.me)
         if known is not None:
             ordered = tuple(sorted(self._uplinks.values(), key=lambda uplink: uplink.name))

@@ -62,8 +62,7 @@ def document_of(file: Path) -> tuple[Document, PoolState]:
     """A document and the pool it describes. Raises CommandError with all of the document's errors."""
     from vnet.objects import PoolState as State  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
-    from vnet.topology.errors import TopologyErrors  # noqa: PLC0415
-    from vnet.topology.load import load  # noqa: PLC0415
+    from vnet.topology import TopologyErrors, load  # noqa: PLC0415
 
     try:
         document = load(file.read_bytes(), str(file))

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct, json, structs
 
 from vnet.cli.exits import CommandError, Exit
-from vnet.objects import (
-    Binding,
-    BindingState,
-    BondHash,
-    BondMode,
-    Host,
-    LacpTime,
-    LockingMode,
-    Network,
-    NetworkType,
-    Owner,
-    PoolState,
-    SecurityGroup,
-    Trunk,
-    Uplink,
-    Verdict,
-    Vif,
-    Vm,
-)
-from vnet.topology import Document, load
+from vnet.grammar.declare import Declared, attrs_of, json_word, unchecked
+from vnet.grammar.kinds import FAILED, Failed
+from vnet.grammar.nodes import entry_of, is_null, json_tree
+from vnet.grammar.source import Source
+from vnet.objects import Binding, LockingMode, PoolState
+from vnet.objects.proposal import CONFIGURED
+from vnet.topology import Document, desired_state, load
 
 if TYPE_CHECKING:
     from vnet import api
@@ -35,31 +24,47 @@ if TYPE_CHECKING:
     from vnet.probe.packet_injection import Outcome, Send, Shot
     from vnet.sim import SimPool
 
+D = TypeVar("D", bound=Declared)
+
 
 def running_state(client: Client) -> tuple[PoolState, Document]:
-    """All that runs, the toolstack's as well as the document's, and the document for the places of what it made."""
-    from vnet.plan import desired_state  # noqa: PLC0415 - help need not pay for it
-
+    """Every object of the running pool, the toolstack's too, and the document with the places of its own."""
     document = load(client.export().encode(), "the pool")
-    state = desired_state(document, PoolState())
-    # A VLAN network's key, subnets and expectations are not told by name; the document's own have been allocated alike.
-    networks = {one.name: _network(one, state.networks.get(one.name)) for one in client.networks()}
-    vifs = {one.id: _vif(one) for one in client.vifs()}
+    known = desired_state(document, PoolState())
+    objects: dict[str, Any] = {}
+    for declared in CONFIGURED:
+        noun = declared.NOUN
+        answers = getattr(client, noun.plural.replace("-", "_"))()
+        objects[noun.state] = {getattr(answer, noun.key): _object(declared, answer) for answer in answers}
+    # The key of a VLAN network, for relays, is in no answer; the document's networks have been allocated alike.
+    for name, network in objects["networks"].items():
+        if network.key is None and name in known.networks:
+            objects["networks"][name] = replace(network, key=known.networks[name].key)
+    vifs = objects["vifs"]
     bindings = {
-        (one.vif, one.host): _binding(one, vifs[one.vif])
-        for one in client.bindings()
-        if one.vif in vifs and one.network in networks
+        (answer.vif, answer.host): _object(
+            Binding,
+            structs.replace(answer, since=None),
+            unlocked=vifs[answer.vif].locking_mode is LockingMode.UNLOCKED,
+        )
+        for answer in client.bindings()
+        if answer.vif in vifs and answer.network in objects["networks"]
     }
-    running = replace(
-        state,
-        hosts={one.name: _host(one) for one in client.hosts()},
-        networks=networks,
-        vms={one.name: Vm(one.name, one.host, Owner(one.owner)) for one in client.vms()},
-        vifs=vifs,
-        bindings=bindings,
-        groups={one.name: _group(one) for one in client.security_groups()},
-    )
-    return running, document
+    return replace(known, **objects, bindings=bindings), document
+
+
+def _object(declared: type[D], answer: Struct, **more: Any) -> D:
+    """The object of an answer. more: fields that answers lack."""
+    node, paths = json_tree(json.encode(answer))
+    source, values = Source("", paths=paths), dict(more)
+    for found in attrs_of(declared).values():
+        for spelling in found.spellings:
+            entry = entry_of(node, json_word(found, spelling).replace("_", "-"))
+            value = FAILED if entry is None or is_null(entry[1]) else spelling.kind.read(entry[1], source)
+            if not isinstance(value, Failed):
+                values[found.name] = value
+    source.finish()
+    return unchecked(declared, values)
 
 
 def twin_of_running(client: Client) -> SimPool:
@@ -142,70 +147,3 @@ def _outcome(packet: api.Packet) -> Outcome:
 
 def _numbered(ports: dict[str, str]) -> dict[int, str]:
     return {int(number): name for number, name in ports.items() if number.isdecimal()}
-
-
-def _host(one: api.Host) -> Host:
-    uplinks = tuple(
-        Uplink(
-            uplink.name,
-            tuple(uplink.members),
-            BondMode(uplink.mode) if uplink.mode is not None else None,
-            LacpTime(uplink.lacp_time),
-            BondHash(uplink.hash),
-            uplink.mtu,
-        )
-        for uplink in one.uplinks
-    )
-    return Host(one.name, one.address, uplinks, Owner(one.owner))
-
-
-def _network(one: api.Network, known: Network | None) -> Network:
-    key = one.key if one.key is not None or known is None else known.key
-    tag = 0 if one.tag == "untagged" else one.tag
-    kind = NetworkType(one.type)
-    return Network(one.name, kind, one.number, one.mtu, key, tag, one.uplink, frozenset(one.hosts), Owner(one.owner))
-
-
-def _group(one: api.SecurityGroup) -> SecurityGroup:
-    from vnet.controller.security_groups import rule_of  # noqa: PLC0415
-
-    rules = tuple(map(rule_of, one.rules))
-    return SecurityGroup(one.name, one.number, Verdict(one.ingress), Verdict(one.egress), rules, Owner(one.owner))
-
-
-def _vif(one: api.Vif) -> Vif:
-    trunk = None if one.trunk is None else Trunk() if one.trunk == "all" else Trunk(tuple(one.trunk))
-    return Vif(
-        id=one.id,
-        network=one.network,
-        mac=one.mac,
-        vm=one.vm,
-        index=one.index,
-        addresses=tuple(one.addresses),
-        locking_mode=LockingMode(one.locking_mode),
-        trunk=trunk,
-        host=one.host,
-        incoming=one.incoming,
-        owner=Owner(one.owner),
-        groups=tuple(one.security_groups),
-        awaited=one.awaited,
-    )
-
-
-def _binding(one: api.Binding, vif: Vif) -> Binding:
-    unlocked = vif.locking_mode is LockingMode.UNLOCKED
-    state, addresses = BindingState(one.state), tuple(one.addresses)
-    return Binding(
-        vif=one.vif,
-        host=one.host,
-        network=one.network,
-        mac=one.mac,
-        epoch=one.epoch,
-        state=state,
-        addresses=addresses,
-        unlocked=unlocked,
-        ready=one.ready,
-        groups=tuple(one.security_groups),
-        moved=one.moved,
-        ofport=one.ofport or 0,
-    )

@@ -14,8 +14,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from vnet.cli.exits import CommandError, Exit, colour
+from vnet.cli.options import FORMATS, RootOptions, with_connection
 
-# Command: (where it is defined, one line of help).
+LOCAL = ("validate", "schema", "pool", "lab", "controller", "agent", "completion")  # call no controller
+# Command: (module and attribute, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("vnet.cli.topology:validate", "Check a topology document; changes nothing."),
     "schema": ("vnet.cli.topology:schema", "Print the JSON Schema of topology documents."),
@@ -25,12 +27,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("vnet.cli.trace:trace", "Follow a packet through the pool: why it arrives, or does not."),
     "check": ("vnet.cli.check:check", "Hold a document's expectations against its twin."),
     "matrix": ("vnet.cli.check:matrix", "Who reaches whom: a table, JSON or a picture."),
-    "status": ("vnet.cli.show:status", "The pool, and what in it is not as desired."),
-    "show": ("vnet.cli.show:show", "List hosts, networks, security groups, VIFs or bindings."),
-    "events": ("vnet.cli.show:events", "What happened in the pool."),
-    "vif": ("vnet.cli.vif:vif", "Create, plug, move and delete VIFs."),
-    "vm": ("vnet.cli.vm:vm", "The same for VMs: all VIFs of one as a unit."),
-    "host": ("vnet.cli.host:host", "Act on a whole host."),
+    "status": ("vnet.cli.show:status", "The pool, and everything in it that is not as desired."),
+    "show": ("vnet.cli.show:show", "List objects, bindings or a host's flows."),
+    "events": ("vnet.cli.show:events", "The events of the pool."),
+    "host": ("vnet.cli.host:host", "Hosts: list, make, change, delete, evacuate."),
+    "network": ("vnet.cli.nouns:network", "Networks: list, make, change, delete."),
+    "subnet": ("vnet.cli.nouns:subnet", "Subnets: list, make, change, delete."),
+    "security-group": ("vnet.cli.nouns:security_group", "Security groups: list, make, change, delete."),
+    "vm": ("vnet.cli.vm:vm", "VMs: list, make, change, delete, migrate with all their VIFs."),
+    "vif": ("vnet.cli.vif:vif", "VIFs: list, make, change, delete, plug, migrate."),
+    "expectation": ("vnet.cli.nouns:expectation", "Expectations: list, make, change, delete."),
     "pool": ("vnet.cli.pool:pool", "The pool database as a cluster of servers."),
     "lab": ("vnet.cli.lab:lab", "A pool on this machine, to try and to test with."),
     "controller": ("vnet.cli.controller:controller", "Run the controller."),
@@ -50,7 +56,7 @@ class LazyGroup(click.Group):
             return None
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(import_module(module), attribute)
-        return command
+        return command if cmd_name in LOCAL else with_connection(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -66,7 +72,6 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--controller",
-    "address",
     envvar="VNET_CONTROLLER",
     metavar="ADDRESS",
     default="unix:/run/vnet/controller.sock",
@@ -79,11 +84,12 @@ class LazyGroup(click.Group):
     type=click.Path(dir_okay=False),
     help="File with the bearer token that TCP needs.",
 )
+@click.option("-o", "--output", type=FORMATS, help="The form of what is printed.  [default: table]")
 @click.version_option(package_name="vnet", prog_name="vnet")
 @click.pass_context
-def cli(ctx: click.Context, address: str, token_file: str | None) -> None:
-    """Networks that span a pool of virtualization hosts."""
-    ctx.obj = (address, token_file)
+def cli(ctx: click.Context, controller: str, token_file: str | None, output: str | None) -> None:
+    """Networks that span a pool of virtualization hosts. The options may also stand after the command."""
+    ctx.obj = RootOptions(controller, token_file, output)
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -104,7 +110,7 @@ def run(args: Sequence[str] | None = None) -> int:
         click.echo("stopped", err=True)
         return Exit.FAILED
     except BrokenPipeError:
-        # Whoever read our output had enough (`vnet events | head`). Python would complain again at exit.
+        # The reader of our output ended (`vnet events | head`). Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
 

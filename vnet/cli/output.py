@@ -1,4 +1,4 @@
-"""What commands print. One rule: data goes to standard output in the form asked for, everything else to standard error."""
+"""Printing. One rule: data goes to standard output in the chosen form, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from vnet.cli.options import FORMATS
 
+F = TypeVar("F", bound=Callable[..., Any])
 Column = tuple[str, Callable[[Any], object]]
 _COLOURS = {
     "ready": "green",
@@ -24,10 +25,13 @@ _COLOURS = {
 
 def output_option(function: F) -> F:
     """`-o table|json|yaml`, as the argument `output`."""
-    kinds = click.Choice(["table", "json", "yaml"])
-    return click.option("-o", "--output", type=kinds, default="table", show_default=True, help="How to print.")(
-        function
-    )
+    return click.option(
+        "-o", "--output", type=FORMATS, callback=_output, show_default="table", help="The form of what is printed."
+    )(function)
+
+
+def _output(context: click.Context, _: click.Parameter, value: str | None) -> str:
+    return value or context.find_root().obj.output or "table"
 
 
 def emit(data: object, output: str, columns: Sequence[Column] = ()) -> None:
@@ -40,10 +44,20 @@ def emit(data: object, output: str, columns: Sequence[Column] = ()) -> None:
 
 
 def plain(data: object) -> Any:
-    """An answer of the API as dicts, lists and scalars."""
-    import msgspec  # noqa: PLC0415 - help and completion need not pay for it
+    """An answer of the API as dicts, lists and scalars, with every field."""
+    if isinstance(data, (list, tuple)):
+        return [plain(item) for item in data]
+    if isinstance(data, dict):
+        return {name: plain(value) for name, value in data.items()}
+    words = getattr(data, "__struct_encode_fields__", None)
+    if words is None:
+        return data
+    return {word: plain(getattr(data, name)) for word, name in zip(words, _names(data), strict=True)}
 
-    return msgspec.to_builtins(data)
+
+def _names(struct: object) -> tuple[str, ...]:
+    names: tuple[str, ...] = struct.__struct_fields__  # type: ignore[attr-defined]  # msgspec's structs have it
+    return names
 
 
 def dump(data: object, output: str) -> None:
@@ -70,7 +84,7 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
-    # What people name must not move the terminal's cursor.
+    # A name must not move the terminal's cursor.
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
@@ -88,6 +102,6 @@ def say(message: str) -> None:
 
 
 def progress(message: str) -> None:
-    """A line of progress, if somebody watches."""
+    """A line of progress, if standard error is a terminal."""
     if sys.stderr.isatty():
         click.echo(click.style(message, dim=True), err=True)

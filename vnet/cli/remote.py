@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vnet.cli.exits import CommandError, Exit
+from vnet.cli.options import RootOptions
 
 if TYPE_CHECKING:
     from vnet.client import Client
@@ -22,7 +23,7 @@ socket_option = click.option(
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn what the clients raise into what the command exits with."""
+    """Turn the clients' errors into the command's exit codes."""
     from vnet.client import errors, local  # noqa: PLC0415 - its HTTP library takes a while to load
 
     try:
@@ -47,13 +48,13 @@ def connected() -> Iterator[Client]:
     from vnet.client.errors import Unreachable  # noqa: PLC0415
     from vnet.client.wire import read_token  # noqa: PLC0415
 
-    address, token_file = click.get_current_context().find_root().obj
+    options: RootOptions = click.get_current_context().find_root().obj
     try:
-        client = Client(address, token=read_token(token_file))
+        client = Client(options.controller, token=read_token(options.token_file))
     except ValueError as error:
         raise click.UsageError(f"--controller or --token-file: {error}") from None
     except OSError as error:
-        raise CommandError(f"token file {token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
+        raise CommandError(f"token file {options.token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
     with client, failures():
         try:
             yield client

@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from vnet import api
+from vnet.api import RESOURCES
 from vnet.cli.exits import Exit
+from vnet.cli.nouns import list_command
 from vnet.cli.output import Column, dump, emit, output_option, plain, table
 from vnet.cli.remote import connected, failures, socket_option
 
-HOSTS: list[Column] = [
-    ("HOST", lambda h: h.name),
-    ("ADDRESS", lambda h: h.address),
-    ("UPLINKS", lambda h: [uplink.name for uplink in h.uplinks]),
-    ("AGENT", lambda h: "alive" if h.agent.alive else "silent"),
-    ("GENERATION", lambda h: f"{h.agent.generation}{f' (-{h.agent.behind})' if h.agent.behind else ''}"),
-    ("VIFS", lambda h: h.vifs),
-    ("PROBLEMS", lambda h: len(h.agent.problems) or None),
-]
-NETWORKS: list[Column] = [
-    ("NETWORK", lambda n: n.name),
-    ("TYPE", lambda n: n.type),
-    ("KEY", lambda n: n.key),
-    ("TAG", lambda n: n.tag),
-    ("UPLINK", lambda n: n.uplink),
-    ("MTU", lambda n: n.mtu),
-    ("HOSTS", lambda n: n.hosts or "all"),
-    ("VIFS", lambda n: n.vifs),
-    ("OWNER", lambda n: n.owner),
-]
-GROUPS: list[Column] = [
-    ("SECURITY GROUP", lambda g: g.name),
-    ("INGRESS", lambda g: g.ingress),
-    ("EGRESS", lambda g: g.egress),
-    ("RULES", lambda g: [rule.name for rule in g.rules]),
-    ("VIFS", lambda g: g.vifs),
-    ("OWNER", lambda g: g.owner),
-]
-VIFS: list[Column] = [
-    ("VIF", lambda v: v.id),
-    ("NETWORK", lambda v: v.network),
-    ("MAC", lambda v: v.mac),
-    ("ADDRESSES", lambda v: v.addresses),
-    ("HOST", lambda v: v.place.host),
-    ("STATE", lambda v: v.place.state),
-    ("SINCE", lambda v: v.place.since),
-    ("WHY", lambda v: "; ".join(reason.text for reason in v.place.why)),
-]
 BINDINGS: list[Column] = [
     ("VIF", lambda b: b.vif),
     ("HOST", lambda b: b.host),
@@ -76,7 +38,7 @@ FLOWS: list[Column] = [
 @click.command()
 @output_option
 def status(output: str) -> None:
-    """The pool at a glance: what is there, and what is not as desired and why."""
+    """The pool at a glance, and everything that is not as desired."""
     with connected() as client:
         now = client.status()
     if output != "table":
@@ -106,48 +68,11 @@ def _status_lines(now: api.Status) -> list[str]:
 
 @click.group()
 def show() -> None:
-    """List what is in the pool."""
+    """List objects, bindings or this host's flows."""
 
 
-@show.command()
-@output_option
-def hosts(output: str) -> None:
-    """The hosts, and what their agents say."""
-    with connected() as client:
-        emit(client.hosts(), output, HOSTS)
-
-
-@show.command()
-@output_option
-def networks(output: str) -> None:
-    """The networks."""
-    with connected() as client:
-        emit(client.networks(), output, NETWORKS)
-
-
-@show.command("security-groups")
-@output_option
-def security_groups(output: str) -> None:
-    """The security groups, and what they do where no rule matches; with -o yaml their rules."""
-    with connected() as client:
-        emit(client.security_groups(), output, GROUPS)
-
-
-def vif_filters(function: Any) -> Any:
-    """The filters of a list of VIFs."""
-    for name in ("vm", "network", "host"):
-        function = click.option(f"--{name}", metavar="NAME", help=f"Only of this {name}.")(function)
-    states = click.Choice(["defined", "awaited", "claimed", "ready"])
-    return click.option("--state", type=states, help="Only in this state.")(function)
-
-
-@show.command()
-@vif_filters
-@output_option
-def vifs(host: str | None, network: str | None, vm: str | None, state: str | None, output: str) -> None:
-    """The VIFs, where they are and why not ready."""
-    with connected() as client:
-        emit(client.vifs(host=host, network=network, vm=vm, state=state), output, VIFS)
+for resource in RESOURCES.values():
+    show.add_command(list_command(resource, resource.plural))
 
 
 @show.command()
@@ -155,7 +80,7 @@ def vifs(host: str | None, network: str | None, vm: str | None, state: str | Non
 @click.option("--host", metavar="NAME", help="Only of this host.")
 @output_option
 def bindings(vif: str | None, host: str | None, output: str) -> None:
-    """Which host has which VIF, in which state, and who knows."""
+    """List the hosts' bindings of VIFs: their states, and the hosts that have programmed each."""
     with connected() as client:
         emit(client.bindings(vif=vif, host=host), output, BINDINGS)
 
@@ -189,7 +114,7 @@ def flows(vif: str | None, socket: str, output: str) -> None:
 @click.option("--vif", metavar="ID", help="Only of this VIF.")
 @output_option
 def events(follow: bool, limit: int, output: str, **filters: str | None) -> int:
-    """What happened in the pool. With --follow, JSON is one object a line and YAML one document each."""
+    """The events of the pool. With --follow, JSON has one object a line and YAML one document each."""
     chosen = {name: value for name, value in filters.items() if value is not None}
     with connected() as client:
         if not follow:

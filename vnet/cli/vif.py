@@ -2,69 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
+from vnet.cli.columns import COLUMNS
 from vnet.cli.migration_commands import add_moves
+from vnet.cli.nouns import noun_group
 from vnet.cli.output import emit, output_option, say
 from vnet.cli.remote import connected, failures, socket_option
-from vnet.cli.show import VIFS, vif_filters
 
-
-@click.group()
-def vif() -> None:
-    """Create, plug, move and delete VIFs."""
-
-
-def _trunk(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | str | None:
-    if value in (None, "all"):
-        return value
-    try:
-        return [int(tag) for tag in (value or "").split(",")]
-    except ValueError:
-        raise click.BadParameter("expected all, or tags as 10,20") from None
-
-
-@vif.command()
-@click.argument("id", required=False)
-@click.option("--network", required=True, metavar="NAME")
-@click.option("--vm", metavar="NAME", help="Made if there is none.")
-@click.option("--index", type=click.IntRange(0, 255), help="Without an ID the VIF is VM/INDEX.")
-@click.option("--mac", help="Allocated if left out.")
-@click.option("--address", "addresses", multiple=True, help="Repeat for several.")
-@click.option("--locking-mode", type=click.Choice(["locked", "unlocked", "disabled"]))
-@click.option("--trunk", callback=_trunk, metavar="TAGS", help="all, or tags as 10,20.")
-@click.option("--security-group", "groups", multiple=True, metavar="NAME", help="Repeat for several.")
-@click.option("--host", metavar="NAME", help="Where it is to run; left out, wherever it is plugged.")
-@click.option("--awaited", is_flag=True, help="With --host: program all hosts before its port is there.")
-@output_option
-def create(id: str | None, addresses: tuple[str, ...], groups: tuple[str, ...], output: str, **given: Any) -> None:
-    """Make a VIF. Making the same one again changes nothing."""
-    from vnet.client import NewVif  # noqa: PLC0415 - loads an HTTP library
-
-    with connected() as client:
-        spec = NewVif(id=id, addresses=list(addresses) or None, security_groups=list(groups) or None, **given)
-        made = client.create_vif(spec)
-        emit(made, output, VIFS)
-
-
-@vif.command("list")
-@vif_filters
-@output_option
-def list_(host: str | None, network: str | None, vm: str | None, state: str | None, output: str) -> None:
-    """List VIFs, where they are and why not ready."""
-    with connected() as client:
-        emit(client.vifs(host=host, network=network, vm=vm, state=state), output, VIFS)
-
-
-@vif.command()
-@click.argument("id")
-@output_option
-def get(id: str, output: str) -> None:
-    """Show one VIF."""
-    with connected() as client:
-        emit(client.vif(id), output, VIFS)
+vif = noun_group("vif")
 
 
 @vif.command("security-groups")
@@ -72,17 +18,9 @@ def get(id: str, output: str) -> None:
 @click.argument("groups", nargs=-1)
 @output_option
 def security_groups(id: str, groups: tuple[str, ...], output: str) -> None:
-    """Have a VIF obey these security groups instead of those it is in: none for no filter."""
+    """Have a VIF obey these security groups instead of its present ones; none for no filter."""
     with connected() as client:
-        emit(client.set_security_groups(id, groups), output, VIFS)
-
-
-@vif.command()
-@click.argument("id")
-def delete(id: str) -> None:
-    """Remove a VIF; removing it again changes nothing."""
-    with connected() as client:
-        client.delete_vif(id)
+        emit(client.set_security_groups(id, groups), output, COLUMNS["vif"])
 
 
 @vif.command()
@@ -100,10 +38,10 @@ def plug(id: str, port: str | None, host: str | None, wait_s: float, awaited: bo
     if (port is None) == (host is None):
         raise click.UsageError("say either --port DEVICE or --host NAME")
     if awaited and host is None:
-        raise click.UsageError("--awaited goes with --host: it is said before the port is there")
+        raise click.UsageError("--awaited goes with --host: hosts are programmed before the port is there")
     if host is not None:
         with connected() as client:
-            emit(client.plug_vif(id, host, wait_s=wait_s, awaited=awaited), output, VIFS)
+            emit(client.plug_vif(id, host, wait_s=wait_s, awaited=awaited), output, COLUMNS["vif"])
         return
     _local("plug", {"vif": id, "port": port or ""}, socket, output)
 
@@ -119,7 +57,7 @@ def unplug(id: str, dead_host: bool, socket: str, output: str) -> None:
     """Take a VIF's port away on this host."""
     if dead_host:
         with connected() as client:
-            emit(client.unplug_vif(id), output, VIFS)
+            emit(client.unplug_vif(id), output, COLUMNS["vif"])
         return
     _local("unplug", {"vif": id}, socket, output)
 

@@ -1,11 +1,33 @@
-"""The controller's API in Python, blocking and asyncio, typed: what a toolstack or a script holds.
+"""The controller's API in Python, blocking and asyncio, typed: for toolstacks and scripts.
 
 with Client("unix:/run/vnet/controller.sock") as client:
     client.put_vif("web1/0", VifSpec(network="prod", vm="web1"))
     client.migrate(Unit.of_vm("web1"), "xen3")
 """
 
-from vnet.api import HostSpec, NetworkSpec, NewVif, Rule, SecurityGroupSpec, VifSpec, VmSpec
+# --- generated: begin
+from vnet.api import (
+    ExpectationChange,
+    ExpectationSpec,
+    HostChange,
+    HostSpec,
+    NetworkChange,
+    NetworkSpec,
+    NewExpectation,
+    NewVif,
+    Rule,
+    SecurityGroupChange,
+    SecurityGroupSpec,
+    SubnetChange,
+    SubnetSpec,
+    Uplink,
+    VifChange,
+    VifSpec,
+    VmChange,
+    VmSpec,
+)
+
+# --- generated: end
 from vnet.client.aio import AsyncClient
 from vnet.client.blocking import Client
 from vnet.client.errors import (
@@ -27,18 +49,33 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
-    "HostSpec",
     "Invalid",
-    "NetworkSpec",
-    "NewVif",
     "NotFound",
     "Refused",
-    "Rule",
-    "SecurityGroupSpec",
     "TimedOut",
     "Unauthorized",
     "Unit",
     "Unreachable",
+]
+# --- generated: begin
+__all__ += [
+    "ExpectationChange",
+    "ExpectationSpec",
+    "HostChange",
+    "HostSpec",
+    "NetworkChange",
+    "NetworkSpec",
+    "NewExpectation",
+    "NewVif",
+    "Rule",
+    "SecurityGroupChange",
+    "SecurityGroupSpec",
+    "SubnetChange",
+    "SubnetSpec",
+    "Uplink",
+    "VifChange",
     "VifSpec",
+    "VmChange",
     "VmSpec",
 ]
+# --- generated: end

@@ -3,42 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
 
 from vnet import api
-from vnet.client import requests
 from vnet.client.errors import BadAnswer, Unreachable
-from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Progress, Unit, silent
+from vnet.client.requests import (
+    DISRUPTION,
+    GRACE_S,
+    LINES,
+    MAX_ANSWER_BYTES,
+    STREAM,
+    Call,
+    Progress,
+    Reply,
+    Unit,
+    progress_of,
+    reading,
+    sending,
+    silent,
+    uploading,
+)
 from vnet.client.wire import Address, EventStream, Lines
 
 T = TypeVar("T")
 
 
+def _step(unit: Unit, name: str, *, force: bool) -> Call[api.Migration]:
+    return sending("POST", api.Migration, api.StepCall(force=force), unit.plural, unit.id, name)
+
+
 class AsyncClient:
     """Calls the controller at `address` (unix:PATH or http://HOST:PORT), with a bearer token where it wants one.
 
-    Every method raises what `vnet.client.errors` has. timeout_s: how long to wait for an answer, on top of what the call waits.
+    Every method raises the errors of `vnet.client.errors`. timeout_s: the wait for an answer, besides the wait of the call itself.
     """
 
     def __init__(self, address: str, *, token: str | None = None, timeout_s: float = GRACE_S) -> None:
-        where = Address.parse(address)
+        parsed = Address.parse(address)
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        transport = httpx.AsyncHTTPTransport(uds=where.socket)
+        transport = httpx.AsyncHTTPTransport(uds=parsed.socket)
         self.address = address
         self._timeout_s = timeout_s
-        self._http = httpx.AsyncClient(transport=transport, base_url=where.url, headers=headers)
+        self._http = httpx.AsyncClient(transport=transport, base_url=parsed.url, headers=headers)
 
     async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
 
@@ -48,158 +66,261 @@ class AsyncClient:
 
     async def status(self) -> api.Status:
         """The pool at a glance."""
-        return await self._do(requests.status())
+        return await self._do(reading(api.Status, "status"))
 
     async def pool(self) -> api.Pool:
         """The pool itself."""
-        return await self._do(requests.pool())
+        return await self._do(reading(api.Pool, "pool"))
 
     async def plan(self, document: bytes, filename: str = "document", *, reachability: bool = False) -> api.Plan:
-        """What applying a document would change. Raises Invalid with all that is wrong with it."""
-        return await self._do(requests.plan(document, filename, reachability))
+        """The changes that applying a document would make. Raises Invalid with all errors of the document."""
+        query = {"filename": filename, "reachability": "1" if reachability else None}
+        return await self._do(uploading(api.Plan, "plan", document, query, 60.0))
 
     async def export(self) -> str:
         """The pool as a document."""
-        return await self._do(requests.export())
+        return await self._do(reading(str, "export"))
+
+    # --- generated: begin
 
     async def hosts(self) -> list[api.Host]:
         """All hosts."""
-        return await self._do(requests.hosts())
+        return await self._do(reading(list[api.Host], "hosts"))
 
     async def host(self, name: str) -> api.Host:
-        """One host."""
-        return await self._do(requests.host(name))
+        """One host. Raises NotFound."""
+        return await self._do(reading(api.Host, "hosts", name))
 
     async def put_host(self, name: str, spec: api.HostSpec) -> api.Host:
-        """Make a host."""
-        return await self._do(requests.put_host(name, spec))
+        """Make a host. The same again changes nothing; another one of that name is a Conflict."""
+        return await self._do(sending("PUT", api.Host, spec, "hosts", name))
 
-    async def delete_host(self, name: str) -> None:
-        """Remove a host without VIFs."""
-        await self._do(requests.delete_host(name))
+    async def plan_host(self, name: str, spec: api.HostSpec) -> api.Plan:
+        """The changes that `put_host` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "hosts", name, dry_run=True))
+
+    async def change_host(self, name: str, change: api.HostChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a host in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "hosts", name, dry_run=dry_run))
+
+    async def delete_host(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a host; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "hosts", name, dry_run=dry_run))
 
     async def networks(self) -> list[api.Network]:
         """All networks."""
-        return await self._do(requests.networks())
+        return await self._do(reading(list[api.Network], "networks"))
 
     async def network(self, name: str) -> api.Network:
-        """One network."""
-        return await self._do(requests.network(name))
+        """One network. Raises NotFound."""
+        return await self._do(reading(api.Network, "networks", name))
 
     async def put_network(self, name: str, spec: api.NetworkSpec) -> api.Network:
-        """Make a network."""
-        return await self._do(requests.put_network(name, spec))
+        """Make a network. The same again changes nothing; another one of that name is a Conflict."""
+        return await self._do(sending("PUT", api.Network, spec, "networks", name))
 
-    async def delete_network(self, name: str) -> None:
-        """Remove a network without VIFs."""
-        await self._do(requests.delete_network(name))
+    async def plan_network(self, name: str, spec: api.NetworkSpec) -> api.Plan:
+        """The changes that `put_network` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "networks", name, dry_run=True))
+
+    async def change_network(self, name: str, change: api.NetworkChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a network in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "networks", name, dry_run=dry_run))
+
+    async def delete_network(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a network; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "networks", name, dry_run=dry_run))
+
+    async def subnets(self, *, network: str | None = None) -> list[api.Subnet]:
+        """All subnets that the filters leave."""
+        return await self._do(reading(list[api.Subnet], "subnets", network=network))
+
+    async def subnet(self, name: str) -> api.Subnet:
+        """One subnet. Raises NotFound."""
+        return await self._do(reading(api.Subnet, "subnets", name))
+
+    async def put_subnet(self, name: str, spec: api.SubnetSpec) -> api.Subnet:
+        """Make a subnet. The same again changes nothing; another one of that name is a Conflict."""
+        return await self._do(sending("PUT", api.Subnet, spec, "subnets", name))
+
+    async def plan_subnet(self, name: str, spec: api.SubnetSpec) -> api.Plan:
+        """The changes that `put_subnet` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "subnets", name, dry_run=True))
+
+    async def change_subnet(self, name: str, change: api.SubnetChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a subnet in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "subnets", name, dry_run=dry_run))
+
+    async def delete_subnet(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a subnet; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "subnets", name, dry_run=dry_run))
 
     async def security_groups(self) -> list[api.SecurityGroup]:
         """All security groups."""
-        return await self._do(requests.security_groups())
+        return await self._do(reading(list[api.SecurityGroup], "security-groups"))
 
     async def security_group(self, name: str) -> api.SecurityGroup:
-        """One security group with its rules."""
-        return await self._do(requests.security_group(name))
+        """One security group. Raises NotFound."""
+        return await self._do(reading(api.SecurityGroup, "security-groups", name))
 
     async def put_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.SecurityGroup:
-        """Make a security group, or give it these rules instead of those it has."""
-        return await self._do(requests.put_security_group(name, spec))
+        """Make a security group, or make it what `spec` says."""
+        return await self._do(sending("PUT", api.SecurityGroup, spec, "security-groups", name))
 
-    async def delete_security_group(self, name: str) -> None:
-        """Remove a security group that no VIF is in and no rule names."""
-        await self._do(requests.delete_security_group(name))
+    async def plan_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.Plan:
+        """The changes that `put_security_group` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "security-groups", name, dry_run=True))
+
+    async def change_security_group(
+        self, name: str, change: api.SecurityGroupChange, *, dry_run: bool = False
+    ) -> api.Plan:
+        """Change fields of a security group in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "security-groups", name, dry_run=dry_run))
+
+    async def delete_security_group(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a security group; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "security-groups", name, dry_run=dry_run))
+
+    async def vms(self) -> list[api.Vm]:
+        """All VMs."""
+        return await self._do(reading(list[api.Vm], "vms"))
+
+    async def vm(self, name: str) -> api.Vm:
+        """One VM. Raises NotFound."""
+        return await self._do(reading(api.Vm, "vms", name))
+
+    async def put_vm(self, name: str, spec: api.VmSpec) -> api.Vm:
+        """Make a VM. The same again changes nothing; another one of that name is a Conflict."""
+        return await self._do(sending("PUT", api.Vm, spec, "vms", name))
+
+    async def plan_vm(self, name: str, spec: api.VmSpec) -> api.Plan:
+        """The changes that `put_vm` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "vms", name, dry_run=True))
+
+    async def change_vm(self, name: str, change: api.VmChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a VM in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "vms", name, dry_run=dry_run))
+
+    async def delete_vm(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a VM; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "vms", name, dry_run=dry_run))
 
     async def vifs(
         self, *, host: str | None = None, network: str | None = None, vm: str | None = None, state: str | None = None
     ) -> list[api.Vif]:
-        """VIFs, filtered."""
-        return await self._do(requests.vifs(host, network, vm, state))
+        """All VIFs that the filters leave."""
+        return await self._do(reading(list[api.Vif], "vifs", host=host, network=network, vm=vm, state=state))
 
     async def vif(self, id: str) -> api.Vif:
-        """One VIF, and where it is."""
-        return await self._do(requests.vif(id))
+        """One VIF. Raises NotFound."""
+        return await self._do(reading(api.Vif, "vifs", id))
 
     async def put_vif(self, id: str, spec: api.VifSpec) -> api.Vif:
-        """Make a VIF of this id."""
-        return await self._do(requests.put_vif(id, spec))
+        """Make a VIF. The same again changes nothing; another one of that id is a Conflict."""
+        return await self._do(sending("PUT", api.Vif, spec, "vifs", id))
+
+    async def plan_vif(self, id: str, spec: api.VifSpec) -> api.Plan:
+        """The changes that `put_vif` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "vifs", id, dry_run=True))
+
+    async def change_vif(self, id: str, change: api.VifChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a VIF in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "vifs", id, dry_run=dry_run))
+
+    async def delete_vif(self, id: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a VIF; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "vifs", id, dry_run=dry_run))
 
     async def create_vif(self, spec: api.NewVif) -> api.Vif:
-        """Make a VIF; without an id in `spec` it is VM/INDEX of it."""
-        return await self._do(requests.create_vif(spec))
+        """Make a VIF; its id follows from the other fields where `spec` leaves it out."""
+        return await self._do(sending("POST", api.Vif, spec, "vifs"))
 
-    async def delete_vif(self, id: str) -> None:
-        """Remove a VIF."""
-        await self._do(requests.delete_vif(id))
+    async def expectations(self) -> list[api.Expectation]:
+        """All expectations."""
+        return await self._do(reading(list[api.Expectation], "expectations"))
 
-    async def set_security_groups(self, id: str, groups: Iterable[str]) -> api.Vif:
-        """Have a VIF obey these security groups instead of those it is in; also while it runs."""
-        return await self._do(requests.put_groups_of_vif(id, api.GroupsCall(security_groups=list(groups))))
+    async def expectation(self, name: str) -> api.Expectation:
+        """One expectation. Raises NotFound."""
+        return await self._do(reading(api.Expectation, "expectations", name))
+
+    async def put_expectation(self, name: str, spec: api.ExpectationSpec) -> api.Expectation:
+        """Make an expectation. The same again changes nothing; another one of that name is a Conflict."""
+        return await self._do(sending("PUT", api.Expectation, spec, "expectations", name))
+
+    async def plan_expectation(self, name: str, spec: api.ExpectationSpec) -> api.Plan:
+        """The changes that `put_expectation` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "expectations", name, dry_run=True))
+
+    async def change_expectation(self, name: str, change: api.ExpectationChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of an expectation in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "expectations", name, dry_run=dry_run))
+
+    async def delete_expectation(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove an expectation; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "expectations", name, dry_run=dry_run))
+
+    async def create_expectation(self, spec: api.NewExpectation) -> api.Expectation:
+        """Make an expectation; its name follows from the other fields where `spec` leaves it out."""
+        return await self._do(sending("POST", api.Expectation, spec, "expectations"))
+
+    # --- generated: end
+
+    async def set_security_groups(self, id: str, groups: Sequence[str]) -> api.Vif:
+        """Have a VIF obey these security groups instead of its present ones; also while it runs."""
+        body = {"security_groups": list(groups)}
+        return await self._do(sending("PUT", api.Vif, body, "vifs", id, "security-groups"))
 
     async def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0, awaited: bool = False) -> api.Vif:
         """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its `place.ofport` is known. The port is
         added on that host."""
-        return await self._do(requests.plug_vif(id, api.PlugCall(host=host, wait_s=wait_s, awaited=awaited)))
+        body = api.PlugCall(host=host, wait_s=wait_s, awaited=awaited)
+        return await self._do(sending("POST", api.Vif, body, "vifs", id, "plug", wait_s=wait_s))
 
     async def unplug_vif(self, id: str) -> api.Vif:
         """Want a VIF nowhere, and forget it on dead hosts."""
-        return await self._do(requests.unplug_vif(id))
-
-    async def vms(self) -> list[api.Vm]:
-        """All VMs."""
-        return await self._do(requests.vms())
-
-    async def vm(self, name: str) -> api.Vm:
-        """One VM with its VIFs."""
-        return await self._do(requests.vm(name))
-
-    async def put_vm(self, name: str, spec: api.VmSpec) -> api.Vm:
-        """Make a VM."""
-        return await self._do(requests.put_vm(name, spec))
-
-    async def delete_vm(self, name: str) -> None:
-        """Remove a VM and its VIFs."""
-        await self._do(requests.delete_vm(name))
+        return await self._do(sending("POST", api.Vif, None, "vifs", id, "unplug"))
 
     async def probe(self, call: api.ProbesCall) -> list[api.Probe]:
         """What the switches of hosts would do with frames. Nothing is sent."""
-        return await self._do(requests.probe(call))
+        return await self._do(sending("POST", list[api.Probe], call, "probes", wait_s=call.wait_s))
 
     async def packets(self, call: api.PacketsCall) -> api.Packets:
         """Send marked frames, which no guest gets, and say where they came out."""
-        return await self._do(requests.packets(call))
+        return await self._do(sending("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets)))
 
     async def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """Which host has which VIF."""
-        return await self._do(requests.bindings(vif, host))
+        return await self._do(reading(list[api.Binding], "bindings", vif=vif, host=host))
 
     async def events(self, limit: int = 100, **filters: str | None) -> list[api.Event]:
         """The newest events, oldest first. filters: kind, host, network, vif."""
-        return await self._do(requests.events(limit, filters))
+        return await self._do(reading(list[api.Event], "events", limit=str(limit), **filters))
 
     async def migration(self, unit: Unit) -> api.Migration:
         """How far a unit's migration is."""
-        return await self._do(requests.migration(unit))
+        return await self._do(reading(api.Migration, unit.plural, unit.id, "migration"))
 
     async def prepare(self, unit: Unit, to: str, *, force: bool = False) -> api.Migration:
         """Let a host get ready to take a unit. Nothing moves yet."""
-        return await self._do(requests.prepare(unit, api.PrepareCall(to=to, force=force)))
+        return await self._do(
+            sending("POST", api.Migration, api.PrepareCall(to=to, force=force), unit.plural, unit.id, "prepare")
+        )
 
     async def switch(self, unit: Unit, *, force: bool = False) -> api.Migration:
         """The guest is paused: let in at the destination what waits for it."""
-        return await self._do(requests.step(unit, "switch", force))
+        return await self._do(_step(unit, "switch", force=force))
 
     async def activate(self, unit: Unit, *, force: bool = False) -> api.Migration:
         """The guest runs at the destination."""
-        return await self._do(requests.step(unit, "activate", force))
+        return await self._do(_step(unit, "activate", force=force))
 
     async def finish(self, unit: Unit, *, force: bool = False) -> api.Migration:
         """End a migration at its destination. force: past a dead source."""
-        return await self._do(requests.step(unit, "finish", force))
+        return await self._do(_step(unit, "finish", force=force))
 
     async def abort(self, unit: Unit) -> api.Migration:
         """End a migration at its source."""
-        return await self._do(requests.abort(unit))
+        return await self._do(sending("POST", api.Migration, None, unit.plural, unit.id, "abort"))
 
     async def apply(
         self,
@@ -215,14 +336,17 @@ class AsyncClient:
 
         Raises Conflict for what would break an expectation that holds now, unless `force`.
         """
-        return await self._long(requests.apply(document, filename, revision, wait_s, force), progress)
+        expected = None if revision is None else str(revision)
+        query = {"filename": filename, "wait_s": str(wait_s), "revision": expected, "force": "1" if force else None}
+        return await self._long(uploading(api.Applied, "apply", document, query, wait_s), progress)
 
     async def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent
     ) -> api.Migration:
         """The whole way of a migration. Call again to go on after a lost answer or TimedOut."""
+        body = api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)
         return await self._long(
-            requests.migrate(unit, api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)), progress
+            sending("POST", api.Migration, body, unit.plural, unit.id, "migrate", wait_s=timeout_s), progress
         )
 
     async def evacuate(
@@ -235,8 +359,9 @@ class AsyncClient:
         progress: Progress = silent,
     ) -> api.Evacuation:
         """Migrate all that runs on a host."""
+        body = api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)
         return await self._long(
-            requests.evacuate(host, api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)), progress
+            sending("POST", api.Evacuation, body, "hosts", host, "evacuate", wait_s=timeout_s), progress
         )
 
     async def follow(self, *, after: str | None = None, **filters: str) -> AsyncIterator[api.Event]:
@@ -264,12 +389,17 @@ class AsyncClient:
             stream.restart()
             await asyncio.sleep(1.0)
 
-    async def _do(self, call: Call[T]) -> T:
+    async def send(self, call: Call[T]) -> Reply[T]:
+        """Send a call; its answer with the disruption."""
         try:
             async with self._http.stream(**self._arguments(call, {})) as answer:
-                return call.decode(answer.status_code, await self._read(answer))
+                value = call.decode(answer.status_code, await self._read(answer))
+                return Reply(value, answer.headers.get(DISRUPTION, ""))
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.address}: {error}") from None
+
+    async def _do(self, call: Call[T]) -> T:
+        return (await self.send(call)).value
 
     async def _long(self, call: Call[T], progress: Progress) -> T:
         lines = Lines()
@@ -278,7 +408,7 @@ class AsyncClient:
                 if answer.status_code != 200:
                     return call.decode(answer.status_code, await self._read(answer))
                 async for chunk in answer.aiter_bytes():
-                    for line in map(requests.progress_of, lines.feed(chunk)):
+                    for line in map(progress_of, lines.feed(chunk)):
                         if line.kind != "progress":
                             return call.result(line, answer.status_code)
                         progress(line.text)

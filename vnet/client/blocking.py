@@ -1,43 +1,66 @@
-"""The blocking client of the controller's REST API. One rule: every call may be repeated after a lost answer."""
+"""The blocking client of the controller's REST API. One rule: every call may be repeated after a lost answer.
+
+Generated from aio.py by `python -m vnet.api.generate`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
 
 from vnet import api
-from vnet.client import requests
 from vnet.client.errors import BadAnswer, Unreachable
-from vnet.client.requests import GRACE_S, LINES, MAX_ANSWER_BYTES, STREAM, Call, Progress, Unit, silent
+from vnet.client.requests import (
+    DISRUPTION,
+    GRACE_S,
+    LINES,
+    MAX_ANSWER_BYTES,
+    STREAM,
+    Call,
+    Progress,
+    Reply,
+    Unit,
+    progress_of,
+    reading,
+    sending,
+    silent,
+    uploading,
+)
 from vnet.client.wire import Address, EventStream, Lines
 
 T = TypeVar("T")
 
 
+def _step(unit: Unit, name: str, *, force: bool) -> Call[api.Migration]:
+    return sending("POST", api.Migration, api.StepCall(force=force), unit.plural, unit.id, name)
+
+
 class Client:
     """Calls the controller at `address` (unix:PATH or http://HOST:PORT), with a bearer token where it wants one.
 
-    Every method raises what `vnet.client.errors` has. timeout_s: how long to wait for an answer, on top of what the call waits.
+    Every method raises the errors of `vnet.client.errors`. timeout_s: the wait for an answer, besides the wait of the call itself.
     """
 
     def __init__(self, address: str, *, token: str | None = None, timeout_s: float = GRACE_S) -> None:
-        where = Address.parse(address)
+        parsed = Address.parse(address)
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        transport = httpx.HTTPTransport(uds=where.socket)
+        transport = httpx.HTTPTransport(uds=parsed.socket)
         self.address = address
         self._timeout_s = timeout_s
-        self._http = httpx.Client(transport=transport, base_url=where.url, headers=headers)
+        self._http = httpx.Client(transport=transport, base_url=parsed.url, headers=headers)
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -46,158 +69,259 @@ class Client:
 
     def status(self) -> api.Status:
         """The pool at a glance."""
-        return self._do(requests.status())
+        return self._do(reading(api.Status, "status"))
 
     def pool(self) -> api.Pool:
         """The pool itself."""
-        return self._do(requests.pool())
+        return self._do(reading(api.Pool, "pool"))
 
     def plan(self, document: bytes, filename: str = "document", *, reachability: bool = False) -> api.Plan:
-        """What applying a document would change. Raises Invalid with all that is wrong with it."""
-        return self._do(requests.plan(document, filename, reachability))
+        """The changes that applying a document would make. Raises Invalid with all errors of the document."""
+        query = {"filename": filename, "reachability": "1" if reachability else None}
+        return self._do(uploading(api.Plan, "plan", document, query, 60.0))
 
     def export(self) -> str:
         """The pool as a document."""
-        return self._do(requests.export())
+        return self._do(reading(str, "export"))
+
+    # --- generated: begin
 
     def hosts(self) -> list[api.Host]:
         """All hosts."""
-        return self._do(requests.hosts())
+        return self._do(reading(list[api.Host], "hosts"))
 
     def host(self, name: str) -> api.Host:
-        """One host."""
-        return self._do(requests.host(name))
+        """One host. Raises NotFound."""
+        return self._do(reading(api.Host, "hosts", name))
 
     def put_host(self, name: str, spec: api.HostSpec) -> api.Host:
-        """Make a host."""
-        return self._do(requests.put_host(name, spec))
+        """Make a host. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.Host, spec, "hosts", name))
 
-    def delete_host(self, name: str) -> None:
-        """Remove a host without VIFs."""
-        self._do(requests.delete_host(name))
+    def plan_host(self, name: str, spec: api.HostSpec) -> api.Plan:
+        """The changes that `put_host` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "hosts", name, dry_run=True))
+
+    def change_host(self, name: str, change: api.HostChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a host in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "hosts", name, dry_run=dry_run))
+
+    def delete_host(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a host; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "hosts", name, dry_run=dry_run))
 
     def networks(self) -> list[api.Network]:
         """All networks."""
-        return self._do(requests.networks())
+        return self._do(reading(list[api.Network], "networks"))
 
     def network(self, name: str) -> api.Network:
-        """One network."""
-        return self._do(requests.network(name))
+        """One network. Raises NotFound."""
+        return self._do(reading(api.Network, "networks", name))
 
     def put_network(self, name: str, spec: api.NetworkSpec) -> api.Network:
-        """Make a network."""
-        return self._do(requests.put_network(name, spec))
+        """Make a network. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.Network, spec, "networks", name))
 
-    def delete_network(self, name: str) -> None:
-        """Remove a network without VIFs."""
-        self._do(requests.delete_network(name))
+    def plan_network(self, name: str, spec: api.NetworkSpec) -> api.Plan:
+        """The changes that `put_network` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "networks", name, dry_run=True))
+
+    def change_network(self, name: str, change: api.NetworkChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a network in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "networks", name, dry_run=dry_run))
+
+    def delete_network(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a network; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "networks", name, dry_run=dry_run))
+
+    def subnets(self, *, network: str | None = None) -> list[api.Subnet]:
+        """All subnets that the filters leave."""
+        return self._do(reading(list[api.Subnet], "subnets", network=network))
+
+    def subnet(self, name: str) -> api.Subnet:
+        """One subnet. Raises NotFound."""
+        return self._do(reading(api.Subnet, "subnets", name))
+
+    def put_subnet(self, name: str, spec: api.SubnetSpec) -> api.Subnet:
+        """Make a subnet. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.Subnet, spec, "subnets", name))
+
+    def plan_subnet(self, name: str, spec: api.SubnetSpec) -> api.Plan:
+        """The changes that `put_subnet` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "subnets", name, dry_run=True))
+
+    def change_subnet(self, name: str, change: api.SubnetChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a subnet in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "subnets", name, dry_run=dry_run))
+
+    def delete_subnet(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a subnet; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "subnets", name, dry_run=dry_run))
 
     def security_groups(self) -> list[api.SecurityGroup]:
         """All security groups."""
-        return self._do(requests.security_groups())
+        return self._do(reading(list[api.SecurityGroup], "security-groups"))
 
     def security_group(self, name: str) -> api.SecurityGroup:
-        """One security group with its rules."""
-        return self._do(requests.security_group(name))
+        """One security group. Raises NotFound."""
+        return self._do(reading(api.SecurityGroup, "security-groups", name))
 
     def put_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.SecurityGroup:
-        """Make a security group, or give it these rules instead of those it has."""
-        return self._do(requests.put_security_group(name, spec))
+        """Make a security group, or make it what `spec` says."""
+        return self._do(sending("PUT", api.SecurityGroup, spec, "security-groups", name))
 
-    def delete_security_group(self, name: str) -> None:
-        """Remove a security group that no VIF is in and no rule names."""
-        self._do(requests.delete_security_group(name))
+    def plan_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.Plan:
+        """The changes that `put_security_group` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "security-groups", name, dry_run=True))
+
+    def change_security_group(self, name: str, change: api.SecurityGroupChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a security group in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "security-groups", name, dry_run=dry_run))
+
+    def delete_security_group(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a security group; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "security-groups", name, dry_run=dry_run))
+
+    def vms(self) -> list[api.Vm]:
+        """All VMs."""
+        return self._do(reading(list[api.Vm], "vms"))
+
+    def vm(self, name: str) -> api.Vm:
+        """One VM. Raises NotFound."""
+        return self._do(reading(api.Vm, "vms", name))
+
+    def put_vm(self, name: str, spec: api.VmSpec) -> api.Vm:
+        """Make a VM. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.Vm, spec, "vms", name))
+
+    def plan_vm(self, name: str, spec: api.VmSpec) -> api.Plan:
+        """The changes that `put_vm` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "vms", name, dry_run=True))
+
+    def change_vm(self, name: str, change: api.VmChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a VM in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "vms", name, dry_run=dry_run))
+
+    def delete_vm(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a VM; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "vms", name, dry_run=dry_run))
 
     def vifs(
         self, *, host: str | None = None, network: str | None = None, vm: str | None = None, state: str | None = None
     ) -> list[api.Vif]:
-        """VIFs, filtered."""
-        return self._do(requests.vifs(host, network, vm, state))
+        """All VIFs that the filters leave."""
+        return self._do(reading(list[api.Vif], "vifs", host=host, network=network, vm=vm, state=state))
 
     def vif(self, id: str) -> api.Vif:
-        """One VIF, and where it is."""
-        return self._do(requests.vif(id))
+        """One VIF. Raises NotFound."""
+        return self._do(reading(api.Vif, "vifs", id))
 
     def put_vif(self, id: str, spec: api.VifSpec) -> api.Vif:
-        """Make a VIF of this id."""
-        return self._do(requests.put_vif(id, spec))
+        """Make a VIF. The same again changes nothing; another one of that id is a Conflict."""
+        return self._do(sending("PUT", api.Vif, spec, "vifs", id))
+
+    def plan_vif(self, id: str, spec: api.VifSpec) -> api.Plan:
+        """The changes that `put_vif` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "vifs", id, dry_run=True))
+
+    def change_vif(self, id: str, change: api.VifChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a VIF in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "vifs", id, dry_run=dry_run))
+
+    def delete_vif(self, id: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a VIF; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "vifs", id, dry_run=dry_run))
 
     def create_vif(self, spec: api.NewVif) -> api.Vif:
-        """Make a VIF; without an id in `spec` it is VM/INDEX of it."""
-        return self._do(requests.create_vif(spec))
+        """Make a VIF; its id follows from the other fields where `spec` leaves it out."""
+        return self._do(sending("POST", api.Vif, spec, "vifs"))
 
-    def delete_vif(self, id: str) -> None:
-        """Remove a VIF."""
-        self._do(requests.delete_vif(id))
+    def expectations(self) -> list[api.Expectation]:
+        """All expectations."""
+        return self._do(reading(list[api.Expectation], "expectations"))
 
-    def set_security_groups(self, id: str, groups: Iterable[str]) -> api.Vif:
-        """Have a VIF obey these security groups instead of those it is in; also while it runs."""
-        return self._do(requests.put_groups_of_vif(id, api.GroupsCall(security_groups=list(groups))))
+    def expectation(self, name: str) -> api.Expectation:
+        """One expectation. Raises NotFound."""
+        return self._do(reading(api.Expectation, "expectations", name))
+
+    def put_expectation(self, name: str, spec: api.ExpectationSpec) -> api.Expectation:
+        """Make an expectation. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.Expectation, spec, "expectations", name))
+
+    def plan_expectation(self, name: str, spec: api.ExpectationSpec) -> api.Plan:
+        """The changes that `put_expectation` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "expectations", name, dry_run=True))
+
+    def change_expectation(self, name: str, change: api.ExpectationChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of an expectation in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "expectations", name, dry_run=dry_run))
+
+    def delete_expectation(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove an expectation; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "expectations", name, dry_run=dry_run))
+
+    def create_expectation(self, spec: api.NewExpectation) -> api.Expectation:
+        """Make an expectation; its name follows from the other fields where `spec` leaves it out."""
+        return self._do(sending("POST", api.Expectation, spec, "expectations"))
+
+    # --- generated: end
+
+    def set_security_groups(self, id: str, groups: Sequence[str]) -> api.Vif:
+        """Have a VIF obey these security groups instead of its present ones; also while it runs."""
+        body = {"security_groups": list(groups)}
+        return self._do(sending("PUT", api.Vif, body, "vifs", id, "security-groups"))
 
     def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0, awaited: bool = False) -> api.Vif:
         """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its `place.ofport` is known. The port is
         added on that host."""
-        return self._do(requests.plug_vif(id, api.PlugCall(host=host, wait_s=wait_s, awaited=awaited)))
+        body = api.PlugCall(host=host, wait_s=wait_s, awaited=awaited)
+        return self._do(sending("POST", api.Vif, body, "vifs", id, "plug", wait_s=wait_s))
 
     def unplug_vif(self, id: str) -> api.Vif:
         """Want a VIF nowhere, and forget it on dead hosts."""
-        return self._do(requests.unplug_vif(id))
-
-    def vms(self) -> list[api.Vm]:
-        """All VMs."""
-        return self._do(requests.vms())
-
-    def vm(self, name: str) -> api.Vm:
-        """One VM with its VIFs."""
-        return self._do(requests.vm(name))
-
-    def put_vm(self, name: str, spec: api.VmSpec) -> api.Vm:
-        """Make a VM."""
-        return self._do(requests.put_vm(name, spec))
-
-    def delete_vm(self, name: str) -> None:
-        """Remove a VM and its VIFs."""
-        self._do(requests.delete_vm(name))
+        return self._do(sending("POST", api.Vif, None, "vifs", id, "unplug"))
 
     def probe(self, call: api.ProbesCall) -> list[api.Probe]:
         """What the switches of hosts would do with frames. Nothing is sent."""
-        return self._do(requests.probe(call))
+        return self._do(sending("POST", list[api.Probe], call, "probes", wait_s=call.wait_s))
 
     def packets(self, call: api.PacketsCall) -> api.Packets:
         """Send marked frames, which no guest gets, and say where they came out."""
-        return self._do(requests.packets(call))
+        return self._do(sending("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets)))
 
     def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """Which host has which VIF."""
-        return self._do(requests.bindings(vif, host))
+        return self._do(reading(list[api.Binding], "bindings", vif=vif, host=host))
 
     def events(self, limit: int = 100, **filters: str | None) -> list[api.Event]:
         """The newest events, oldest first. filters: kind, host, network, vif."""
-        return self._do(requests.events(limit, filters))
+        return self._do(reading(list[api.Event], "events", limit=str(limit), **filters))
 
     def migration(self, unit: Unit) -> api.Migration:
         """How far a unit's migration is."""
-        return self._do(requests.migration(unit))
+        return self._do(reading(api.Migration, unit.plural, unit.id, "migration"))
 
     def prepare(self, unit: Unit, to: str, *, force: bool = False) -> api.Migration:
         """Let a host get ready to take a unit. Nothing moves yet."""
-        return self._do(requests.prepare(unit, api.PrepareCall(to=to, force=force)))
+        return self._do(
+            sending("POST", api.Migration, api.PrepareCall(to=to, force=force), unit.plural, unit.id, "prepare")
+        )
 
     def switch(self, unit: Unit, *, force: bool = False) -> api.Migration:
         """The guest is paused: let in at the destination what waits for it."""
-        return self._do(requests.step(unit, "switch", force))
+        return self._do(_step(unit, "switch", force=force))
 
     def activate(self, unit: Unit, *, force: bool = False) -> api.Migration:
         """The guest runs at the destination."""
-        return self._do(requests.step(unit, "activate", force))
+        return self._do(_step(unit, "activate", force=force))
 
     def finish(self, unit: Unit, *, force: bool = False) -> api.Migration:
         """End a migration at its destination. force: past a dead source."""
-        return self._do(requests.step(unit, "finish", force))
+        return self._do(_step(unit, "finish", force=force))
 
     def abort(self, unit: Unit) -> api.Migration:
         """End a migration at its source."""
-        return self._do(requests.abort(unit))
+        return self._do(sending("POST", api.Migration, None, unit.plural, unit.id, "abort"))
 
     def apply(
         self,
@@ -213,14 +337,17 @@ class Client:
 
         Raises Conflict for what would break an expectation that holds now, unless `force`.
         """
-        return self._long(requests.apply(document, filename, revision, wait_s, force), progress)
+        expected = None if revision is None else str(revision)
+        query = {"filename": filename, "wait_s": str(wait_s), "revision": expected, "force": "1" if force else None}
+        return self._long(uploading(api.Applied, "apply", document, query, wait_s), progress)
 
     def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent
     ) -> api.Migration:
         """The whole way of a migration. Call again to go on after a lost answer or TimedOut."""
+        body = api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)
         return self._long(
-            requests.migrate(unit, api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)), progress
+            sending("POST", api.Migration, body, unit.plural, unit.id, "migrate", wait_s=timeout_s), progress
         )
 
     def evacuate(
@@ -233,9 +360,8 @@ class Client:
         progress: Progress = silent,
     ) -> api.Evacuation:
         """Migrate all that runs on a host."""
-        return self._long(
-            requests.evacuate(host, api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)), progress
-        )
+        body = api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)
+        return self._long(sending("POST", api.Evacuation, body, "hosts", host, "evacuate", wait_s=timeout_s), progress)
 
     def follow(self, *, after: str | None = None, **filters: str) -> Iterator[api.Event]:
         """Every event from now on, or after the event of id `after`, without end. Goes on by itself when the connection is lost.
@@ -259,12 +385,17 @@ class Client:
             stream.restart()
             time.sleep(1.0)
 
-    def _do(self, call: Call[T]) -> T:
+    def send(self, call: Call[T]) -> Reply[T]:
+        """Send a call; its answer with the disruption."""
         try:
             with self._http.stream(**self._arguments(call, {})) as answer:
-                return call.decode(answer.status_code, self._read(answer))
+                value = call.decode(answer.status_code, self._read(answer))
+                return Reply(value, answer.headers.get(DISRUPTION, ""))
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.address}: {error}") from None
+
+    def _do(self, call: Call[T]) -> T:
+        return (self.send(call)).value
 
     def _long(self, call: Call[T], progress: Progress) -> T:
         lines = Lines()
@@ -273,7 +404,7 @@ class Client:
                 if answer.status_code != 200:
                     return call.decode(answer.status_code, self._read(answer))
                 for chunk in answer.iter_bytes():
-                    for line in map(requests.progress_of, lines.feed(chunk)):
+                    for line in map(progress_of, lines.feed(chunk)):
                         if line.kind != "progress":
                             return call.result(line, answer.status_code)
                         progress(line.text)

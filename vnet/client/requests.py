@@ -1,4 +1,4 @@
-"""Every call as a value: what to send, and what type the answer has. Sync and async clients differ only in how they send."""
+"""Calls of the controller as values: the request, and the type of the answer. The clients send them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ Progress = Callable[[str], None]
 
 LINES = "application/x-ndjson"
 STREAM = "text/event-stream"
+DISRUPTION = "Vnet-Disruption"  # the header with the disruption of a PUT or POST: none, flows, vif or uplink
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
 GRACE_S = 30.0  # on top of what a call itself may wait
 
 
 def silent(text: str) -> None:
-    """Progress that nobody wants to hear."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One call. wait_s: how long it may take by itself. `answer` None: no content."""
+    """One call. wait_s: how long it may take by itself."""
 
     method: str
     path: str
@@ -43,8 +44,6 @@ class Call(Generic[T]):
         if status >= 400:
             raise _refusal(status, data)
         try:
-            if self.answer is None:
-                return None  # type: ignore[return-value]
             if self.answer is str:
                 return data.decode()  # type: ignore[return-value]
             return msgspec.json.decode(data, type=self.answer)  # type: ignore[no-any-return]
@@ -81,162 +80,38 @@ def path(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _get(answer: Any, *parts: str, **query: str | None) -> Call[Any]:
+def reading(answer: type[T], *parts: str, **query: str | None) -> Call[T]:
+    """A GET. Of the query, parameters that are None are left out."""
     return Call("GET", path(*parts), answer, {name: value for name, value in query.items() if value is not None})
 
 
-def _send(method: str, answer: Any, body: object, *parts: str, wait_s: float = 0.0) -> Call[Any]:
-    return Call(method, path(*parts), answer, body=None if body is None else msgspec.json.encode(body), wait_s=wait_s)
+def sending(
+    method: str, answer: type[T], body: object, *parts: str, dry_run: bool = False, wait_s: float = 0.0
+) -> Call[T]:
+    """A call that changes the pool. body: sent as JSON, None for no body."""
+    data = None if body is None else msgspec.json.encode(body)
+    return Call(method, path(*parts), answer, {"dry-run": "true"} if dry_run else {}, data, wait_s=wait_s)
 
 
-def status() -> Call[api.Status]:
-    return _get(api.Status, "status")
+def uploading(answer: type[T], name: str, document: bytes, query: Mapping[str, str | None], wait_s: float) -> Call[T]:
+    """A call with a document. Of the query, parameters that are None are left out."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return Call("POST", path(name), answer, given, document, "application/yaml", wait_s)
 
 
-def pool() -> Call[api.Pool]:
-    return _get(api.Pool, "pool")
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[T]):
+    """An answer with what its headers say. disruption: of the call; empty where nothing was to be made."""
 
-
-def _document(name: str, answer: Any, document: bytes, query: Mapping[str, str], wait_s: float) -> Call[Any]:
-    return Call("POST", path(name), answer, query, document, "application/yaml", wait_s)
-
-
-def plan(document: bytes, filename: str, reachability: bool) -> Call[api.Plan]:
-    query = {"filename": filename} | ({"reachability": "1"} if reachability else {})
-    return _document("plan", api.Plan, document, query, 60.0)
-
-
-def apply(document: bytes, filename: str, revision: int | None, wait_s: int, force: bool) -> Call[api.Applied]:
-    query = {"filename": filename, "wait_s": str(wait_s)} | ({} if revision is None else {"revision": str(revision)})
-    query |= {"force": "1"} if force else {}
-    return _document("apply", api.Applied, document, query, 60.0 + wait_s)
-
-
-def export() -> Call[str]:
-    return _get(str, "export")
-
-
-def hosts() -> Call[list[api.Host]]:
-    return _get(list[api.Host], "hosts")
-
-
-def host(name: str) -> Call[api.Host]:
-    return _get(api.Host, "hosts", name)
-
-
-def put_host(name: str, spec: api.HostSpec) -> Call[api.Host]:
-    return _send("PUT", api.Host, spec, "hosts", name)
-
-
-def delete_host(name: str) -> Call[None]:
-    return _send("DELETE", None, None, "hosts", name)
-
-
-def evacuate(name: str, call: api.EvacuateCall) -> Call[api.Evacuation]:
-    return _send("POST", api.Evacuation, call, "hosts", name, "evacuate", wait_s=call.timeout_s)
-
-
-def networks() -> Call[list[api.Network]]:
-    return _get(list[api.Network], "networks")
-
-
-def network(name: str) -> Call[api.Network]:
-    return _get(api.Network, "networks", name)
-
-
-def put_network(name: str, spec: api.NetworkSpec) -> Call[api.Network]:
-    return _send("PUT", api.Network, spec, "networks", name)
-
-
-def delete_network(name: str) -> Call[None]:
-    return _send("DELETE", None, None, "networks", name)
-
-
-def security_groups() -> Call[list[api.SecurityGroup]]:
-    return _get(list[api.SecurityGroup], "security-groups")
-
-
-def security_group(name: str) -> Call[api.SecurityGroup]:
-    return _get(api.SecurityGroup, "security-groups", name)
-
-
-def put_security_group(name: str, spec: api.SecurityGroupSpec) -> Call[api.SecurityGroup]:
-    return _send("PUT", api.SecurityGroup, spec, "security-groups", name)
-
-
-def delete_security_group(name: str) -> Call[None]:
-    return _send("DELETE", None, None, "security-groups", name)
-
-
-def vifs(host: str | None, network: str | None, vm: str | None, state: str | None) -> Call[list[api.Vif]]:
-    return _get(list[api.Vif], "vifs", host=host, network=network, vm=vm, state=state)
-
-
-def vif(id: str) -> Call[api.Vif]:
-    return _get(api.Vif, "vifs", id)
-
-
-def put_vif(id: str, spec: api.VifSpec) -> Call[api.Vif]:
-    return _send("PUT", api.Vif, spec, "vifs", id)
-
-
-def create_vif(spec: api.NewVif) -> Call[api.Vif]:
-    return _send("POST", api.Vif, spec, "vifs")
-
-
-def delete_vif(id: str) -> Call[None]:
-    return _send("DELETE", None, None, "vifs", id)
-
-
-def put_groups_of_vif(id: str, call: api.GroupsCall) -> Call[api.Vif]:
-    return _send("PUT", api.Vif, call, "vifs", id, "security-groups")
-
-
-def plug_vif(id: str, call: api.PlugCall) -> Call[api.Vif]:
-    return _send("POST", api.Vif, call, "vifs", id, "plug", wait_s=call.wait_s)
-
-
-def unplug_vif(id: str) -> Call[api.Vif]:
-    return _send("POST", api.Vif, None, "vifs", id, "unplug")
-
-
-def vms() -> Call[list[api.Vm]]:
-    return _get(list[api.Vm], "vms")
-
-
-def vm(name: str) -> Call[api.Vm]:
-    return _get(api.Vm, "vms", name)
-
-
-def put_vm(name: str, spec: api.VmSpec) -> Call[api.Vm]:
-    return _send("PUT", api.Vm, spec, "vms", name)
-
-
-def delete_vm(name: str) -> Call[None]:
-    return _send("DELETE", None, None, "vms", name)
-
-
-def probe(call: api.ProbesCall) -> Call[list[api.Probe]]:
-    return _send("POST", list[api.Probe], call, "probes", wait_s=call.wait_s)
-
-
-def packets(call: api.PacketsCall) -> Call[api.Packets]:
-    return _send("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets))
-
-
-def bindings(vif: str | None, host: str | None) -> Call[list[api.Binding]]:
-    return _get(list[api.Binding], "bindings", vif=vif, host=host)
-
-
-def events(limit: int, filters: Mapping[str, str | None]) -> Call[list[api.Event]]:
-    return _get(list[api.Event], "events", limit=str(limit), **filters)
+    value: T
+    disruption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What moves as one: all VIFs of a VM, or a single VIF."""
+    """The VIFs that move as one: all VIFs of a VM, or a single VIF. plural: as in the API's paths."""
 
-    kind: str
+    plural: str
     id: str
 
     @classmethod
@@ -246,23 +121,3 @@ class Unit:
     @classmethod
     def of_vif(cls, id: str) -> Unit:
         return cls("vifs", id)
-
-
-def migration(unit: Unit) -> Call[api.Migration]:
-    return _get(api.Migration, unit.kind, unit.id, "migration")
-
-
-def prepare(unit: Unit, call: api.PrepareCall) -> Call[api.Migration]:
-    return _send("POST", api.Migration, call, unit.kind, unit.id, "prepare")
-
-
-def step(unit: Unit, name: str, force: bool) -> Call[api.Migration]:
-    return _send("POST", api.Migration, api.StepCall(force=force), unit.kind, unit.id, name)
-
-
-def abort(unit: Unit) -> Call[api.Migration]:
-    return _send("POST", api.Migration, None, unit.kind, unit.id, "abort")
-
-
-def migrate(unit: Unit, call: api.MigrateCall) -> Call[api.Migration]:
-    return _send("POST", api.Migration, call, unit.kind, unit.id, "migrate", wait_s=call.timeout_s)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vnet.compile.pipeline import TAG_BITS, VLAN_SEGMENT
 from vnet.objects import Binding, Host, Network, Pool, PoolState, SecurityGroup, Vif, Way
-from vnet.objects.security import MAX_REMOTE_GROUPS
+from vnet.objects.limits import MAX_REMOTE_GROUPS
 
 
 class Input(IntEnum):

@@ -1,58 +1,133 @@
-"""What decisions about a toolstack's calls share: their outcome, and how what is not there, or cannot be, is refused."""
+"""Objects in the bodies of calls: read by their declarations, judged with the pool, and refused with all errors at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from vnet.controller.errors import Invalid, NotFound
-from vnet.db.changes import RowChange
-from vnet.objects import InvalidValue
+from vnet import api
+from vnet.controller.errors import Conflict, Invalid, NotFound, Refused
+from vnet.grammar.declare import Declared, Shape, Stated, attrs_of, json_word, read, shape_of
+from vnet.grammar.kinds import Refused as NotOfKind
+from vnet.grammar.nodes import json_tree
+from vnet.grammar.problems import Problem
+from vnet.grammar.source import Source
+from vnet.objects.proposal import Fault
+from vnet.plan.decide import Admission, Inadmissible
 from vnet.util.suggest import nearest
 
 T = TypeVar("T")
-FIELDS = {"groups": "security_groups"}  # of the model, where a call says another word
+
+_CLASHES = frozenset({"exhausted", "in-use", "too-many"})  # besides faults that are clashes by themselves
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a call comes to: the rows to write (none: it is so already), and the name of the object it is about."""
+class ObjectBody:
+    """A body with the fields of an object. broken: no object can be made of them. source: the errors, and the paths of fields."""
 
-    name: str
-    changes: tuple[RowChange, ...] = ()
+    stated: Stated
+    source: Source
+    broken: bool
 
 
-def find(kind: str, name: str, among: Mapping[str, T]) -> T:
+def read_object(declared: type[Declared], data: bytes, words: Mapping[str, Any], *, partial: bool) -> ObjectBody:
+    """The fields that a body states, of those that it may have. partial: it may leave out each. Raises Invalid for no JSON."""
+    try:
+        node, paths = json_tree(data)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("json", f"the body is no JSON: {error}") from None
+    source = Source("", paths=paths)
+    shape = shape_of(declared, flat=True, toolstack=True)
+    stated, broken = read(declared, node, source, Shape(shape.title, shape.doc, words), partial=partial)
+    return ObjectBody(stated, source, broken)
+
+
+def check_name(declared: type[Declared], name: str | None, body: ObjectBody) -> None:
+    """Add an error for a name in a call's path that no object may have."""
+    if name is None:
+        return
+    try:
+        attrs_of(declared)[declared.NOUN.key].kind.check(name)
+    except NotOfKind as refused:
+        body.source.problems[declared.NOUN.key, refused.message] = Problem(
+            refused.code, refused.message, refused.hint, path=declared.NOUN.key
+        )
+
+
+def words_without_name(declared: type[Declared]) -> Mapping[str, Any]:
+    """The words of a body whose object is named by the call's path."""
+    words = shape_of(declared, flat=True, toolstack=True).words
+    return {word: item for word, item in words.items() if word != declared.NOUN.key}
+
+
+def admitted(body: ObjectBody, name: str | None, decide: Callable[[], Admission]) -> Admission:
+    """The decision that a body comes to. Raises Invalid or Conflict with the errors of the body and of the pool after."""
+    problems = body.source.ordered()
+    clash = False
+    if not body.broken:
+        try:
+            decision = decide()
+        except Inadmissible as error:
+            faults = [fault for fault in error.faults if not _unclear(fault, body.stated)]
+            clash = not problems and _clash(faults[0])
+            problems += [_problem(fault, name, body) for fault in faults]
+    if problems:
+        raise refusal(problems, Conflict if clash else Invalid)
+    return decision
+
+
+def refusal(problems: list[Problem], refused: type[Refused] = Invalid) -> Refused:
+    """The refusal of a body with these errors, with the code of the first one."""
+    first = problems[0]
+    hint = f"; {first.hint}" if first.hint else ""
+    more = f" (and {len(problems) - 1} more errors)" if len(problems) > 1 else ""
+    message = f"{first.path}: {first.message}" if first.path else first.message
+    made = refused(first.code, f"{message}{hint}{more}", first.path)
+    made.problems = [
+        api.InputProblem(code=each.code, message=each.message, hint=each.hint, path=each.path) for each in problems
+    ]
+    return made
+
+
+def _clash(fault: Fault) -> bool:
+    """Whether the object is fine, and another state of the pool would take it."""
+    code = fault.code
+    return fault.clash or code in _CLASHES or code.startswith("owned-by-") or code.endswith("-exists")
+
+
+def _unclear(fault: Fault, stated: Stated) -> bool:
+    """Whether a fault may follow from a field that could not be read."""
+    noun = stated.type.NOUN.word
+    fields = [fault.field] if fault.noun == noun else []
+    return any(map(stated.unclear, (*fields, *(field for other, _, field in fault.relies_on if other == noun))))
+
+
+def _problem(fault: Fault, name: str | None, body: ObjectBody) -> Problem:
+    """A fault with the path of the body's field at fault, or with the name of another object at fault."""
+    declared, hint = body.stated.type, fault.hint
+    path = f"{fault.noun} {fault.name}"
+    sides = [((fault.noun, fault.name, fault.field), fault.path), (fault.other, ())]
+    for side, inside in sides:
+        if side is not None and side[0] == declared.NOUN.word and name in (None, side[1]):
+            node = body.stated.at(side[2], inside)
+            path = (body.source.paths or {}).get(id(node), "") or _word(declared, side[2])
+            break
+    if fault.refers is not None and not hint:
+        hint = body.source.suggest(fault.refers[1], fault.among)
+    return Problem(fault.code, fault.message, hint, path=path)
+
+
+def _word(declared: type[Declared], field: str) -> str:
+    found = attrs_of(declared).get(field)
+    return field if found is None or field == declared.NOUN.key else json_word(found, found.spellings[0])
+
+
+def find(noun: str, name: str, among: Mapping[str, T]) -> T:
     """The object of that name; raises NotFound, with the nearest name if it looks like a typo."""
     found = among.get(name)
     if found is None:
-        raise NotFound(
-            f"unknown-{kind.lower().replace(' ', '-')}", f"there is no {kind} {name}{_hint(name, among)}", name
-        )
+        meant = nearest(name, among)
+        hint = f"; did you mean {meant}?" if meant is not None else ""
+        raise NotFound(f"unknown-{noun}", f"there is no {noun.replace('-', ' ')} {name}{hint}", name)
     return found
-
-
-def _hint(name: str, among: Collection[str]) -> str:
-    meant = nearest(name, among)
-    return f"; did you mean {meant}?" if meant is not None else ""
-
-
-def reference(kind: str, field: str, name: str, among: Mapping[str, T]) -> T:
-    """Like `find`, for a name inside a body: there it is bad input."""
-    found = among.get(name)
-    if found is None:
-        raise Invalid(
-            f"unknown-{kind.replace(' ', '-')}", f"{field}: there is no {kind} {name}{_hint(name, among)}", field
-        )
-    return found
-
-
-def checked(make: Callable[[], T], within: str = "") -> T:
-    """What `make` makes; raises Invalid where the model refuses it. within: what stands before the refusal."""
-    try:
-        return make()
-    except InvalidValue as error:
-        field = FIELDS.get(error.field, error.field)
-        where = within.partition(":")[0] or field
-        raise Invalid("invalid-value", f"{within}{field}: {error.message}", where) from None

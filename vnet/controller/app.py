@@ -19,9 +19,8 @@ from starlette.routing import Route as StarletteRoute
 
 from vnet import api
 from vnet.controller import openapi
-from vnet.controller.apply import InvalidDocument
 from vnet.controller.body_decoder import decode_body
-from vnet.controller.endpoint import Call, Route, Text
+from vnet.controller.endpoint import Call, Route, Text, Written
 from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
@@ -99,7 +98,7 @@ async def _guarded(answer: Callable[[], Awaitable[Response]]) -> Response:
 
 def problem_of(refused: Refused) -> api.Problem:
     """A refusal as the API tells it."""
-    problems = refused.problems if isinstance(refused, InvalidDocument) else []
+    problems = list(refused.problems)
     return api.Problem(code=refused.code, message=refused.message, where=refused.where, problems=problems)
 
 
@@ -136,8 +135,9 @@ async def _answer(service: Service, route: Route, request: Request) -> Response:
 
 
 def _value(value: Any) -> Response:
-    if value is None:
-        return Response(status_code=204)
+    if isinstance(value, Written):
+        headers = {"Vnet-Disruption": value.disruption.name.lower()}
+        return Response(_encode(value.value), headers=headers, media_type=JSON)
     if isinstance(value, Text):
         return Response(value.text, media_type=value.media)
     return Response(_encode(value), media_type=JSON)
@@ -163,7 +163,7 @@ async def _body(route: Route, request: Request) -> Any:
         if data:
             raise Invalid("body", "this call takes no body")
         return None
-    return decode_body(data, route.body)
+    return route.read(data) if route.read is not None else decode_body(data, route.body)
 
 
 async def read_bounded(request: Request, limit: int) -> bytes:

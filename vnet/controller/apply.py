@@ -35,7 +35,7 @@ class InvalidDocument(Invalid):
 
     def __init__(self, errors: TopologyErrors) -> None:
         super().__init__("invalid-document", str(errors))
-        self.problems = msgspec.convert(errors.as_dicts(), list[api.DocumentProblem])
+        self.problems = msgspec.convert(errors.as_dicts(), list[api.InputProblem])
 
 
 @lru_cache(maxsize=1)
@@ -89,17 +89,13 @@ def _filename(call: Call[bytes]) -> str:
     return call.query.get("filename", "document")[:200]
 
 
-def _yes(call: Call[bytes], name: str) -> bool:
-    return call.query.get(name, "") in ("1", "true", "yes")
-
-
 async def plan(call: Call[bytes]) -> api.Plan:
     """What an apply would do."""
     document = await asyncio.to_thread(read, call.body, _filename(call))
     state = _frozen(call.service.view().state)
     desired = await asyncio.to_thread(wanted, document, state)
     expected = await asyncio.to_thread(expectations, document, state, desired)
-    reach = await asyncio.to_thread(reachability, state, desired) if _yes(call, "reachability") else None
+    reach = await asyncio.to_thread(reachability, state, desired) if call.flag("reachability") else None
     return await asyncio.to_thread(_shown, state, desired, expected, reach)
 
 
@@ -124,7 +120,7 @@ async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
     document = await asyncio.to_thread(read, call.body, _filename(call))
     expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
     wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)
-    applied = await _apply(call.service, document, expected, force=_yes(call, "force"))
+    applied = await _apply(call.service, document, expected, force=call.flag("force"))
     yield f"revision {applied.revision}: {len(applied.plan.changes)} changes", applied
     async for line, followed in _followed(call.service, applied, wait_s):
         yield line, followed

@@ -1,4 +1,4 @@
-"""What a call of the API is, and what a handler of one gets. One rule: a handler never sees a request or a byte."""
+"""Calls of the API, and the arguments of their handlers. One rule: a handler never sees a request or a byte."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from vnet.controller.errors import Invalid
 from vnet.controller.service import Service
+from vnet.objects.impact import Disruption
 
 B = TypeVar("B")
+_FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,13 @@ class Call(Generic[B]):
     @property
     def id(self) -> str:
         return self.path["id"]
+
+    def flag(self, name: str) -> bool:
+        """A query value that is yes or no, no if it is left out; raises Invalid."""
+        text = self.query.get(name, "false")
+        if text not in _FLAGS:
+            raise Invalid("query", f"{name}: {text[:40]!r} is neither true nor false", name)
+        return _FLAGS[text]
 
     def number(self, name: str, default: int, low: int, high: int) -> int:
         """A query value in low..high; raises Invalid."""
@@ -41,13 +50,24 @@ class Text:
     media: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answer of a call that may have changed the pool, and the disruption of that change."""
+
+    value: Any
+    disruption: Disruption
+
+
 Handler = Callable[[Call[Any]], Awaitable[Any]]
 Steps = Callable[[Call[Any]], AsyncIterator[tuple[str, Any]]]  # lines of progress; the last one carries the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call of the API. query: its parameters, by name, each with what it means. media: what a raw body is."""
+    """One call of the API. query: its parameters with their meaning. media: of a body that is no JSON.
+
+    body: the body's type. read: reads the body in place of its type.
+    """
 
     method: str
     path: str
@@ -56,6 +76,7 @@ class Route:
     handler: Handler | None = None
     steps: Steps | None = None
     body: Any = None
+    read: Callable[[bytes], Any] | None = None
     media: str | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     tag: str = ""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from vnet import api
+
 
 class Refused(Exception):
     """A call that is not carried out; nothing has changed.
 
     code: for programs, as "vif-exists". where: the field, object or host it is about; empty where it is all of it.
+    problems: every error of a document or a body.
     """
 
     status = 400
+    problems: Sequence[api.InputProblem] = ()
 
     def __init__(self, code: str, message: str, where: str = "") -> None:
         super().__init__(message)

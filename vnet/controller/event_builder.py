@@ -1,11 +1,14 @@
-"""The events that tell of row changes. One rule: what is told follows from the change alone, so no call forgets to tell."""
+"""Events of changed rows. One rule: an event follows from the change alone, so no call can forget it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from vnet.db.changes import Delete, Insert, RowChange, Update
-from vnet.objects import Binding, Event, Host, Network, SecurityGroup, Vif, Vm
+from vnet.grammar.declare import Declared, attrs_of
+from vnet.objects import Binding, Event, Vif
+from vnet.objects.proposal import CONFIGURED
 
 
 def events_of(changes: Iterable[RowChange], now_ms: int) -> list[Event]:
@@ -15,38 +18,42 @@ def events_of(changes: Iterable[RowChange], now_ms: int) -> list[Event]:
 
 def _events(change: RowChange, now: int) -> Iterator[Event]:
     match change:
-        case Insert(new=Vif() as vif):
-            yield Event(now, "vif-created", f"VIF {vif.id} on network {vif.network}", network=vif.network, vif=vif.id)
-        case Delete(old=Vif() as vif):
-            yield Event(now, "vif-deleted", f"VIF {vif.id} of network {vif.network}", network=vif.network, vif=vif.id)
         case Update(old=Vif() as old, new=Vif() as new):
             yield from _vif(old, new, now)
         case Update(old=Binding() as before, new=Binding() as after) if before.state is not after.state:
             text = f"VIF {after.vif} on host {after.host}: {after.state.value}, as asked"
             yield Event(now, "vif-" + after.state.value, text, after.host, after.network, after.vif)
-        case Insert(new=Network() as net):
-            yield Event(now, "network-created", f"network {net.name} ({net.type.value})", network=net.name)
-        case Delete(old=Network() as net):
-            yield Event(now, "network-deleted", f"network {net.name}", network=net.name)
-        case Insert(new=SecurityGroup() as group):
-            yield Event(now, "security-group-created", f"security group {group.name}")
-        case Update(new=SecurityGroup() as group):
-            yield Event(now, "security-group-changed", f"security group {group.name}: {len(group.rules)} rules")
-        case Delete(old=SecurityGroup() as group):
-            yield Event(now, "security-group-deleted", f"security group {group.name}")
-        case Insert(new=Host() as host):
-            yield Event(now, "host-created", f"host {host.name}", host=host.name)
-        case Delete(old=Host() as host):
-            yield Event(now, "host-deleted", f"host {host.name}", host=host.name)
-        case Insert(new=Vm() as vm):
-            yield Event(now, "vm-created", f"VM {vm.name}")
-        case Delete(old=Vm() as vm):
-            yield Event(now, "vm-deleted", f"VM {vm.name}")
-        case _:
-            return
+        case Insert(new=value):
+            yield from _event(value, "created", now)
+        case Update(new=value):
+            yield from _event(value, "changed", now)
+        case Delete(old=value):
+            yield from _event(value, "deleted", now)
+
+
+def _event(value: Any, verb: str, now: int) -> Iterator[Event]:
+    """An object came, changed or went. Only configured ones have such events."""
+    if type(value) not in CONFIGURED:
+        return
+    noun, summary = value.NOUN, "" if verb == "deleted" else value.summary
+    name = getattr(value, noun.key)
+    text = f"{noun.text} {name}: {summary}" if summary else f"{noun.text} {name}"
+    yield Event(now, f"{noun.word}-{verb}", text, **_subjects(value, name))
+
+
+def _subjects(value: Declared, name: str) -> dict[str, str]:
+    """The fields of an event by which it is found."""
+    word = value.NOUN.word
+    found = {word: name} if word in ("host", "network", "vif") else {}
+    network = getattr(value, "network", None)
+    return {**found, "network": network} if network is not None else found
 
 
 def _vif(old: Vif, new: Vif, now: int) -> Iterator[Event]:
+    """A VIF's host, migration and groups have events of their own; `epoch` counts bindings, which have theirs."""
+    special = {"groups", "host", "awaited", "incoming", "epoch"}
+    if any(getattr(old, name) != getattr(new, name) for name in attrs_of(Vif) if name not in special):
+        yield from _event(new, "changed", now)
     if old.groups != new.groups:
         text = f"VIF {new.id} is in security groups: {', '.join(new.groups) or 'none'}"
         yield Event(now, "vif-security-groups", text, network=new.network, vif=new.id)
@@ -57,9 +64,9 @@ def _vif(old: Vif, new: Vif, now: int) -> Iterator[Event]:
             yield Event(now, "vif-wanted", text, new.host or "", new.network, new.id)
         return
     if new.incoming is not None:
-        kind, text = "migration-started", f"VIF {new.id} goes from host {new.host} to {new.incoming}"
+        name, text = "migration-started", f"VIF {new.id} goes from host {new.host} to {new.incoming}"
     elif new.host == old.incoming:
-        kind, text = "migration-finished", f"VIF {new.id} is on host {new.host}"
+        name, text = "migration-finished", f"VIF {new.id} is on host {new.host}"
     else:
-        kind, text = "migration-aborted", f"VIF {new.id} does not go to host {old.incoming}"
-    yield Event(now, kind, text, new.incoming or new.host or "", new.network, new.id)
+        name, text = "migration-aborted", f"VIF {new.id} does not go to host {old.incoming}"
+    yield Event(now, name, text, new.incoming or new.host or "", new.network, new.id)

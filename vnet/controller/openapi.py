@@ -12,12 +12,15 @@ import msgspec
 
 from vnet import api
 from vnet.controller.endpoint import Route
+from vnet.controller.resources import DRY_RUN
+from vnet.objects.impact import Disruption
 
 _REF = "#/components/schemas/{name}"
+_ANNOTATED = re.compile(r"Annotated\[\s*(.*?),\s*Meta\(\s*description=['\"](.*)['\"]\s*\),?\s*\]", re.DOTALL)
 _NAMES = re.compile(r"\{(\w+)\}")
-# Refusals that any call may get; what each means is in its problem.
+# Refusals that any call may get; the problem in the answer has the reason.
 _REFUSALS = {
-    "400": "What was sent can never be right.",
+    "400": "The call can never be right.",
     "401": "No token, or a wrong one.",
     "404": "There is no such object.",
     "409": "Not as the pool is now; the problem says why.",
@@ -29,8 +32,10 @@ _REFUSALS = {
 def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     """The OpenAPI document of these routes."""
     types = [t for route in routes for t in (route.answer, route.body) if t is not None]
-    schemas, components = msgspec.json.schema_components([*types, api.Problem, api.Progress], ref_template=_REF)
-    by_type = dict(zip(map(repr, [*types, api.Problem, api.Progress]), schemas, strict=True))
+    types += [api.Problem, api.Progress, api.Plan]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    by_type = dict(zip(map(repr, types), schemas, strict=True))
+    _describe(components)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
@@ -44,6 +49,17 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _describe(components: dict[str, Any]) -> None:
+    """Describe the fields of answers and changes as those of the bodies that make objects."""
+    for resource in api.RESOURCES.values():
+        name = resource.answer.__name__
+        described = components[f"{name}Spec"]["properties"]
+        for other in (name, f"{name}Change"):
+            for word, schema in components[other]["properties"].items():
+                if "description" in described.get(word, {}):
+                    schema.setdefault("description", described[word]["description"])
 
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -75,16 +91,19 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
 
 
 def _answers(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    if route.answer is None:
-        return {"204": {"description": "Done, or it was so already."}}
     if route.media is not None and not route.changes:
         return {"200": {"description": "OK", "content": {route.media: {"schema": {"type": "string"}}}}}
-    content: dict[str, Any] = {"application/json": {"schema": schemas[repr(route.answer)]}}
+    schema, headers = schemas[repr(route.answer)], {}
+    if DRY_RUN.keys() & route.query.keys() and route.answer is not api.Plan:
+        schema = {"anyOf": [schema, schemas[repr(api.Plan)]]}
+        disruptions = {"type": "string", "enum": [disruption.name.lower() for disruption in Disruption]}
+        headers = {"Vnet-Disruption": {"description": "The disruption of the change.", "schema": disruptions}}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
     if route.steps is not None:
         content["application/x-ndjson"] = {"schema": schemas[repr(api.Progress)]}
     if route.tag == "events":
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    return {"200": {"description": "OK", "content": content}}
+    return {"200": {"description": "OK", "content": content} | ({"headers": headers} if headers else {})}
 
 
 def _refusals(schemas: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +129,7 @@ def page(routes: Sequence[Route]) -> str:
     parts = [f"<h2>{escape(tag)}</h2>" + "".join(_entry(r) for r in routes if r.tag == tag) for tag in tags]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>vnet API</title><style>{_STYLE}</style>"
-        "<h1>vnet API</h1><p>Every call may be repeated: what is so already is no error. "
+        "<h1>vnet API</h1><p>Every call may be repeated. "
         'For programs: <a href="openapi.json">openapi.json</a>.</p>' + "".join(parts)
     )
 
@@ -129,17 +148,23 @@ def _entry(route: Route) -> str:
     )
 
 
-def _struct(title: str, kind: Any) -> str:
-    inner = getattr(kind, "__args__", (kind,))[0] if kind is not None else None
+def _type(annotation: str) -> str:
+    """A field's type and description."""
+    found = _ANNOTATED.fullmatch(annotation)
+    return annotation if found is None else f"{found[1]}: {found[2]}"
+
+
+def _struct(title: str, type_of: Any) -> str:
+    inner = getattr(type_of, "__args__", (type_of,))[0] if type_of is not None else None
     if not (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
         return ""
-    many = " (a list of)" if inner is not kind else ""
-    rows = {name: str(type_) for base in reversed(inner.__mro__) for name, type_ in get_annotations(base).items()}
+    many = " (a list of)" if inner is not type_of else ""
+    rows = {name: _type(type_) for base in reversed(inner.__mro__) for name, type_ in get_annotations(base).items()}
     return _fields(f"{title}{many}", rows, inner.__doc__ or "")
 
 
-def _fields(title: str, rows: dict[str, str], text: str = "") -> str:
+def _fields(title: str, rows: dict[str, str], doc: str = "") -> str:
     if not rows:
         return ""
-    shown = "".join(f"<dt>{escape(name)}<dd>{escape(what)}" for name, what in rows.items())
-    return f"<h4>{escape(title)}</h4><p>{escape(text)}</p><dl>{shown}</dl>"
+    shown = "".join(f"<dt>{escape(name)}<dd>{escape(text)}" for name, text in rows.items())
+    return f"<h4>{escape(title)}</h4><p>{escape(doc)}</p><dl>{shown}</dl>"

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vnet.controller.admission import Outcome, find
+from vnet.controller.admission import find
 from vnet.controller.errors import Conflict, NotFound, Unavailable
 from vnet.controller.event_builder import events_of
 from vnet.controller.event_log import Feed
@@ -21,6 +21,7 @@ from vnet.db.errors import PoolUnreachable, WriteConflict
 from vnet.db.view import PoolView
 from vnet.db.writes import Write, configuration_write, runtime_write
 from vnet.objects import Event, Vif, Vm
+from vnet.plan.decide import Admission
 from vnet.util.logs import about
 
 log = logging.getLogger("vnet.controller")
@@ -28,7 +29,7 @@ log = logging.getLogger("vnet.controller")
 ATTEMPTS = 10
 OVERTAKEN = ("stale-revision", "row-changed")
 
-Decision = Callable[[PoolView], Sequence[RowChange]]
+Step = Callable[[PoolView], Sequence[RowChange]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +73,22 @@ class Service:
             raise Unavailable("database-unreachable", f"the pool database {self.database.remotes[0]} does not answer")
         return self.database.view()
 
-    async def configure(self, decide: Callable[[PoolView], Outcome]) -> Outcome:
-        """Write what `decide` comes to, as configuration: it raises the pool's revision."""
-        outcome = Outcome("")
+    async def configure(self, decide: Callable[[PoolView], Admission]) -> Admission:
+        """Write a decision as configuration: it raises the pool's revision. Returns the decision that was written."""
+        taken: list[Admission] = []
 
-        def decision(view: PoolView) -> Sequence[RowChange]:
-            nonlocal outcome
-            outcome = decide(view)
-            return outcome.changes
+        def changes(view: PoolView) -> Sequence[RowChange]:
+            taken.append(decide(view))
+            return taken[-1].changes
 
-        await self._write(decision, self._configuration)
-        return outcome
+        await self._write(changes, self._configuration)
+        return taken[-1]
 
     def _configuration(self, changes: Sequence[RowChange], view: PoolView) -> Write:
         return configuration_write(changes, view.state.pool, locate=self.database.mirror.locate)
 
-    async def step(self, decide: Decision) -> bool:
-        """Write what `decide` comes to, as a step of what runs; whether there was anything to write."""
+    async def step(self, decide: Step) -> bool:
+        """Write a decision as a step of what runs; whether there was anything to write."""
         return await self._write(decide, lambda changes, _: runtime_write(changes, locate=self.database.mirror.locate))
 
     async def write(self, write: Write, events: Sequence[Event]) -> None:
@@ -101,7 +101,7 @@ class Service:
         except PoolUnreachable as error:
             raise Unavailable("database-unreachable", str(error)) from None
 
-    async def _write(self, decide: Decision, build: Callable[[Sequence[RowChange], PoolView], Write]) -> bool:
+    async def _write(self, decide: Step, build: Callable[[Sequence[RowChange], PoolView], Write]) -> bool:
         async with self.writing:
             for _ in range(ATTEMPTS):
                 view = self.view()

@@ -1,4 +1,4 @@
-"""Where a VIF is, and why it is not ready: what `vif get`, `status` and the web page say."""
+"""Where a VIF is, and why it is not ready: for answers about VIFs and for the status of the pool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vnet.db.view import SWITCH, PoolView
-from vnet.objects import Binding, Location, Vif, Way
+from vnet.objects import Binding, Location, Vif
+from vnet.objects.rules import place_fault
 
 
 class Presence(Enum):
@@ -54,21 +55,11 @@ def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> W
 
 def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
     """Why a VIF cannot be on a host by configuration alone; None if it can."""
-    found = view.state.hosts.get(host)
     network = view.state.networks.get(vif.network)
-    if found is None:
-        return Reason("unknown-host", f"host {host} is not in the pool", host)
     if network is None:
         return Reason("unknown-network", f"network {vif.network} does not exist", host)
-    if not network.on(host):
-        return Reason("network-not-on-host", f"network {network.name} is not on host {host}", host)
-    if network.uplink is not None and found.uplink(network.uplink) is None:
-        return Reason(
-            "no-uplink", f"host {host} lacks uplink {network.uplink}, which network {network.name} needs", host
-        )
-    if network.carrier.way is Way.TUNNEL and found.address is None:
-        return Reason("no-address", f"host {host} has no tunnel address, which network {network.name} needs", host)
-    return None
+    fault = place_fault(view.state, network, host)
+    return Reason(*fault, host) if fault is not None else None
 
 
 def host_problem(view: PoolView, host: str) -> Reason | None:

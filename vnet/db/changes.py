@@ -1,31 +1,35 @@
-"""What a write does to a pool, as values: rows to insert, update and delete."""
+"""The changes that a write makes to a pool, as values: objects to insert, update and delete."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from vnet.db.rows import Value
+from vnet.grammar.declare import Declared, SetBy, attrs_of
 from vnet.objects import Pool, PoolState
+from vnet.objects.proposal import CONFIGURED, configured
+
+# Fields of the pool that each write raises, never part of a change.
+COUNTERS = tuple(name for name, found in attrs_of(Pool).items() if found.set_by is SetBy.RUNTIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    new: Value
+    new: Declared
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """Only the columns that differ are written, and only if they still are as in `old`."""
 
-    old: Value
-    new: Value
+    old: Declared
+    new: Declared
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    old: Value
+    old: Declared
 
 
 RowChange = Insert | Update | Delete
@@ -40,14 +44,11 @@ def _state_changes(current: PoolState, desired: PoolState) -> Iterator[RowChange
     if desired.pool is not None:
         if current.pool is None:
             yield Insert(desired.pool)
-        elif _without_counters(current.pool) != _without_counters(desired.pool):
+        elif any(getattr(current.pool, name) != getattr(desired.pool, name) for name in configured(Pool)):
             yield Update(current.pool, desired.pool)
-    for table in ("hosts", "networks", "subnets", "groups", "vms", "vifs"):
-        yield from _map_changes(getattr(current, table), getattr(desired, table))
-
-
-def _without_counters(pool: Pool) -> Pool:
-    return replace(pool, revision=0, generation=0)
+    for declared in CONFIGURED:
+        mapping = declared.NOUN.state
+        yield from _map_changes(getattr(current, mapping), getattr(desired, mapping))
 
 
 def _map_changes(current: Mapping[str, Any], desired: Mapping[str, Any]) -> Iterator[RowChange]:

@@ -1,4 +1,4 @@
-"""The pool database over one connection: what is in it as values, and writes that hold or are refused.
+"""The pool database over one connection: its content as values, and writes that hold or are refused.
 
 One rule: nothing is assumed of a write whose answer was lost; its caller reads and repeats, which every call allows.
 """
@@ -17,15 +17,15 @@ from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, 
 from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError, WaitTimedOut
 from vnet.db.errors import PoolUnreachable, SchemaMismatch
 from vnet.db.mirror import Delta, PoolMirror
-from vnet.db.probes import Probe, columns_of
+from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, to_columns
+from vnet.db.tables import TABLES
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
-from vnet.db.writes import Write
+from vnet.db.writes import Write, by_key
 from vnet.objects import Event
 
 T = TypeVar("T")
 
-TABLES = ("Pool", "Host", "Uplink", "Network", "Subnet", "SecurityGroup", "Vm", "Vif", "Binding", "Agent", "Event")
 WRITE_TIMEOUT_S = 10.0
 WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
 READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds
@@ -119,10 +119,10 @@ class PoolDatabase:
 
         The database itself waits (RFC 7047 section 5.2.6), so nothing is polled and nobody else is told the answers.
         """
-        mine = [(("id", "==", probe.id),) for probe in probes]
+        mine = [by_key(probe) for probe in probes]
         silent = [Wait("Probe", one, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000)) for one in mine]
         answers = [Select("Probe", one, ("answer",)) for one in mine]
-        await self.transact(*(Insert("Probe", columns_of(probe)) for probe in probes))
+        await self.transact(*(Insert("Probe", to_columns(probe)) for probe in probes))
         try:
             with contextlib.suppress(WaitTimedOut):
                 await self.transact(*silent, timeout_s=timeout_s + WRITE_TIMEOUT_S)

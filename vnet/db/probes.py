@@ -1,19 +1,21 @@
-"""Questions to hosts: what would your switch do with this frame? One row each, asked by a controller, answered by an agent.
+"""Questions to hosts: how does your switch treat this frame? A row each: a controller asks, an agent answers.
 
-One rule: a question says nothing about what the answer should be; comparing is for who asked.
+One rule: a question has no expected answer; whoever asks compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 
 from ovsctl.openflow.fields import CT_STATE_BITS
-from vnet.objects import InvalidValue
+from vnet.grammar.declare import Declared, Flaw, SetBy, attr
+from vnet.grammar.noun import Noun
+from vnet.objects.words import COUNT, LINE
 
 MAX_FRAME_BYTES = 9216 + 22  # the largest MTU, and an Ethernet header with two tags
 MIN_FRAME_BYTES = 14
@@ -22,58 +24,65 @@ MAX_ASKED = 128  # questions at once, to all hosts together
 FORGOTTEN_AFTER_MS = 60_000  # a question that nobody took away again
 
 
-class Row(Protocol):
-    """What ovsctl hands out, or a dict."""
-
-    def __getitem__(self, column: str, /) -> Any: ...
+def _volatile(doc: str, default: Any = "") -> Any:
+    """A text that the database keeps off its disk."""
+    return attr(LINE, doc, default=default, set_by=SetBy.RUNTIME, ephemeral=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """One question. Exactly one of vif and device says where the frame comes in: a VIF's id, or the name of another port.
+class Probe(Declared):
+    """A question. Exactly one of vif and device is the port that the frame comes in by: a VIF's id, or the name of another port."""
 
-    tun_id, tun_src, tun_dst: what a frame from a tunnel came with; tun_src is "" for any other. frame: hexadecimal.
-    tracked: what the connection tracker says each time that it is asked, as "new+trk est+rpl+trk".
-    created: milliseconds since 1970. answer: "" until answered, then an Answer as JSON.
-    """
+    NOUN: ClassVar[Noun] = Noun("probe", "probes", "probe", "Probe", "", key="id")
+    TITLE: ClassVar[str] = "a probe"
 
-    id: str
-    host: str
-    created: int
-    frame: str
-    vif: str = ""
-    device: str = ""
-    tun_id: int = 0
-    tun_src: str = ""
-    tun_dst: str = ""
-    tracked: str = ""
-    answer: str = ""
+    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
+    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    frame: str = _volatile("The frame in hexadecimal.", MISSING)
+    vif: str = _volatile("The VIF that sends the frame.")
+    device: str = _volatile("The port that the frame comes in by.")
+    tun_id: int = attr(
+        COUNT, "The key that a frame from a tunnel came with.", default=0, set_by=SetBy.RUNTIME, ephemeral=True
+    )
+    tun_src: str = _volatile("The sender of a frame from a tunnel; empty for other frames.")
+    tun_dst: str = _volatile("The receiver of a frame from a tunnel.")
+    tracked: str = _volatile(
+        "The connection tracker's states, one for each time that it is asked: new+trk est+rpl+trk."
+    )
+    answer: str = _volatile("Empty until answered, then an Answer as JSON.")
 
-    def __post_init__(self) -> None:
+    def flaws(self) -> Iterator[Flaw]:
         if bool(self.vif) == bool(self.device):
-            raise InvalidValue("vif", "a probe needs either a VIF or another port that the frame comes in by")
-        if len(self.frame) > 2 * MAX_FRAME_BYTES:
-            raise InvalidValue("frame", f"the frame is longer than {MAX_FRAME_BYTES} bytes")
-        try:
-            size = len(bytes.fromhex(self.frame))
-        except ValueError as error:
-            raise InvalidValue("frame", f"the frame is no hexadecimal number: {error}") from None
+            yield Flaw("probe", "vif", "a probe needs either a VIF or another port that the frame comes in by")
+        yield from self._frame_flaws()
         try:
             versions = {ip_address(address).version for address in (self.tun_src, self.tun_dst) if address}
         except ValueError as error:
-            raise InvalidValue("tunnel", str(error)) from None
-        if size < MIN_FRAME_BYTES:
-            raise InvalidValue("frame", f"a frame of {size} bytes has no Ethernet header")
+            yield Flaw("probe", "tunnel", str(error))
+            return
         if bool(self.tun_src) != bool(self.tun_dst) or len(versions) > 1:
-            raise InvalidValue("tunnel", "a tunnel has the addresses of both ends, of one IP version")
+            yield Flaw("probe", "tunnel", "a tunnel has the addresses of both ends, of one IP version")
         if not set(self.tracked.replace("+", " ").split()) <= set(CT_STATE_BITS):
-            raise InvalidValue("tracked", f"{self.tracked[:60]!r} is not what a connection tracker says")
-        if not 0 <= self.tun_id < 1 << 32:
-            raise InvalidValue("tunnel", f"{self.tun_id} is no tunnel key")
+            yield Flaw("probe", "tracked", f"{self.tracked[:60]!r} is no state of a connection tracker")
+        if self.tun_id >= 1 << 32:
+            yield Flaw("probe", "tunnel", f"{self.tun_id} is no tunnel key")
+
+    def _frame_flaws(self) -> Iterator[Flaw]:
+        if len(self.frame) > 2 * MAX_FRAME_BYTES:
+            yield Flaw("probe", "frame", f"the frame is longer than {MAX_FRAME_BYTES} bytes")
+            return
+        try:
+            size = len(bytes.fromhex(self.frame))
+        except ValueError as error:
+            yield Flaw("probe", "frame", f"the frame is no hexadecimal number: {error}")
+            return
+        if size < MIN_FRAME_BYTES:
+            yield Flaw("probe", "frame", f"a frame of {size} bytes has no Ethernet header")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What ofproto/trace said, and the numbers of the switch's ports. problem: why there is no answer; else empty."""
+    """The text of ofproto/trace, and the numbers of the switch's ports. problem: the reason for no answer; else empty."""
 
     text: str = ""
     vifs: dict[str, str] = {}
@@ -81,23 +90,13 @@ class Answer(msgspec.Struct, frozen=True):
     problem: str = ""
 
     def encode(self) -> str:
-        """As the row holds it."""
+        """The text for the row."""
         return msgspec.json.encode(self).decode()
 
 
 def decode_answer(text: str) -> Answer:
-    """What a row holds. An agent that writes nonsense has given no answer."""
+    """The answer of a row. An agent that writes nonsense has given no answer."""
     try:
         return msgspec.json.decode(text, type=Answer)
     except msgspec.MsgspecError as error:
         return Answer(problem=f"the agent's answer is no answer: {error}")
-
-
-def probe_from_row(row: Row) -> Probe:
-    """The question that a row holds. Raises InvalidValue for one that nobody may ask."""
-    return Probe(**{field.name: row[field.name] for field in fields(Probe)})
-
-
-def columns_of(probe: Probe) -> Mapping[str, object]:
-    """The columns of its row."""
-    return {field.name: getattr(probe, field.name) for field in fields(Probe)}

@@ -1,4 +1,4 @@
-"""A pool with what questions about it need: who is alive, and the bindings by VIF and by network.
+"""A pool with the indexes that questions about it need: live hosts, bindings by VIF and by network, VIFs by their fields.
 
 One rule: nothing here remembers; everything is derived from the rows and from when each host was last heard.
 """
@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vnet.objects import Binding, Location, PoolState, Vif
+from vnet.objects.index import VifIndex
 
 # Agents write their heartbeat every 5 s; three in a row missing is no accident.
 HOST_DOWN_AFTER_S = 15.0
@@ -18,13 +19,13 @@ SWITCH = "ovs-vswitchd"  # the object of an agent's problem that its switch is a
 @dataclass(frozen=True, slots=True)
 class PoolView:
     """live: the hosts whose agent was heard, and had its switch, in the last HOST_DOWN_AFTER_S. members: network to the hosts
-    with bindings on it."""
+    with bindings on it. index: of the VIFs."""
 
     state: PoolState
     live: frozenset[str] = frozenset()
     bindings_of: Mapping[str, Mapping[str, Binding]] = field(default_factory=dict)
     members: Mapping[str, Collection[str]] = field(default_factory=dict)
-    vifs_of: Mapping[str, Collection[str]] = field(default_factory=dict)
+    index: VifIndex = field(default_factory=VifIndex)
 
     @classmethod
     def of(cls, state: PoolState, live: Iterable[str] = ()) -> PoolView:
@@ -34,11 +35,7 @@ class PoolView:
         for binding in state.bindings.values():
             bindings_of.setdefault(binding.vif, {})[binding.host] = binding
             members.setdefault(binding.network, set()).add(binding.host)
-        vifs_of: dict[str, list[str]] = {}
-        for vif in state.vifs.values():
-            if vif.vm is not None:
-                vifs_of.setdefault(vif.vm, []).append(vif.id)
-        return cls(state, frozenset(live), bindings_of, members, vifs_of)
+        return cls(state, frozenset(live), bindings_of, members, VifIndex(state.vifs.values()))
 
     def location(self, vif: str) -> Location:
         """Where one VIF is."""
@@ -46,5 +43,5 @@ class PoolView:
 
     def vifs(self, vm: str) -> tuple[Vif, ...]:
         """A VM's VIFs, by index."""
-        found = [self.state.vifs[id] for id in self.vifs_of.get(vm, ())]
+        found = [self.state.vifs[id] for id in self.index.by_vm.get(vm, ())]
         return tuple(sorted(found, key=lambda vif: (vif.index, vif.id)))

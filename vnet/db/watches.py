@@ -1,23 +1,26 @@
-"""Watching for marked frames: a row per host that watches, which its controller opens, writes what may be sent by now, and takes away.
+"""Watching for marked frames: a row per host that watches. Its controller inserts it, releases frames in it, and deletes it.
 
-One rule: a host says that it watches only once its switch does, and nothing is released before all have said so.
+One rule: a host reports that it watches only once its switch does, and no frame is released before all have reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import msgspec
 
 from vnet.compile import marked_fields
-from vnet.db.probes import Row
-from vnet.objects import InvalidValue
+from vnet.db.rows import Columns, Row, to_columns
+from vnet.grammar.declare import Declared, InvalidValue, SetBy, attr
+from vnet.grammar.kinds import Integer, ListOf
+from vnet.grammar.noun import Noun
+from vnet.objects.words import COUNT, LINE
 
 MAX_FRAMES = 256
 MAX_BYTES = 64 * 1024  # of all frames together
-MAX_SEEN = 4096  # sightings that a host tells, of all frames together
+MAX_SEEN = 4096  # sightings that a host reports, of all frames together
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -28,7 +31,7 @@ class Marked(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What all hosts of a watch know: who watches, and for which frames."""
+    """The part of a watch that all its hosts have: the hosts that watch, and the frames that they watch for."""
 
     hosts: list[str]
     frames: list[Marked]
@@ -46,9 +49,9 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Report(msgspec.Struct):
-    """What a host says. problem: why it does not watch. sent, refused: of the frames that were released to it, with why not.
+    """A host's report. problem: the reason that it does not watch. sent, refused: the frames released to it, refused with the reason.
 
-    left_off: how many sightings there were besides.
+    left_off: the number of sightings besides.
     """
 
     problem: str = ""
@@ -59,8 +62,31 @@ class Report(msgspec.Struct):
     left_off: int = 0
 
     def encode(self) -> str:
-        """As the row holds it."""
+        """The text for the row."""
         return msgspec.json.encode(self).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRow(Declared):
+    """A host's part in a watch, as its row has it: the plan and the report are JSON."""
+
+    NOUN: ClassVar[Noun] = Noun("watch", "watches", "watch", "Watch", "", key="id", second="host")
+    TITLE: ClassVar[str] = "a watch"
+
+    id: str = attr(LINE, "The watch.", set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host that watches.", set_by=SetBy.RUNTIME)
+    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    plan: str = attr(LINE, "A Plan; empty once the server was restarted.", set_by=SetBy.RUNTIME, ephemeral=True)
+    release: frozenset[int] = attr(
+        ListOf(Integer("a frame's number", 0, MAX_FRAMES - 1, bounded=False), "a list of frames", as_set=True),
+        "The frames that the host may send by now.",
+        default=frozenset(),
+        set_by=SetBy.RUNTIME,
+        ephemeral=True,
+    )
+    report: str = attr(
+        LINE, "A Report; empty until the host watches.", default="", set_by=SetBy.RUNTIME, ephemeral=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +108,7 @@ class Watch:
 
 
 def watch_from_row(row: Row) -> Watch:
-    """The watch that a row holds. Raises InvalidValue for one that no host may take part in."""
+    """The watch of a row. Raises InvalidValue for one that no host may take part in."""
     try:
         plan = msgspec.json.decode(row["plan"], type=Plan)
         frames = tuple(bytes.fromhex(marked.frame) for marked in plan.frames)
@@ -92,14 +118,14 @@ def watch_from_row(row: Row) -> Watch:
     return Watch(row["id"], row["host"], row["created"], frozenset(plan.hosts), frames, senders)
 
 
-def columns_of(id: str, host: str, created: int, hosts: Sequence[str], frames: Sequence[Marked]) -> Mapping[str, Any]:
+def columns_of(id: str, host: str, created: int, hosts: Sequence[str], frames: Sequence[Marked]) -> Columns:
     """The columns of a row."""
     plan = msgspec.json.encode(Plan(sorted(hosts), list(frames))).decode()
-    return {"id": id, "host": host, "created": created, "plan": plan}
+    return to_columns(WatchRow(id, host, created, plan))
 
 
 def decode_report(text: str) -> Report:
-    """What a row holds. An agent that writes nonsense does not watch."""
+    """The report of a row. An agent that writes nonsense does not watch."""
     try:
         return msgspec.json.decode(text, type=Report)
     except msgspec.MsgspecError as error:

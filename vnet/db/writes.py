@@ -6,31 +6,36 @@ Names are the references, so their integrity is kept here: the database knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ovsctl.ovsdb import Delete as DeleteOp
 from ovsctl.ovsdb import Insert as InsertOp
 from ovsctl.ovsdb import Mutate, Operation, TransactError, Wait, Where
 from ovsctl.ovsdb import Update as UpdateOp
 from ovsctl.ovsdb.errors import ConstraintViolation
-from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.changes import COUNTERS, Delete, Insert, RowChange, Update
 from vnet.db.errors import WriteConflict
-from vnet.db.rows import TABLE_OF, Key, Value, key_of, to_columns
-from vnet.objects import Binding, Host, Network, Pool, SecurityGroup, Subnet, Vif, Vm
+from vnet.db.rows import TABLE_OF, key_of, to_columns
+from vnet.db.tables import RUNTIME, Cell, Table, table_of
+from vnet.grammar.declare import Declared
+from vnet.objects import Binding, Pool
+from vnet.objects.proposal import CONFIGURED
 
-# Written by `write` alone, never as part of a change.
-_COUNTERS = ("revision", "generation")
+Locate = Callable[[Declared], Where]
 
-Locate = Callable[[Value], Where]
-
-_TARGETS = (Network, SecurityGroup, Vm)  # what others name
-_WORDS = {"SecurityGroup": "security group"}  # what people call a table's rows, where it is not the table's name
+# The tables of objects that stay while others refer to them, by the noun's word.
+_HELD = {declared.NOUN.word: table_of(declared) for declared in CONFIGURED if declared.NOUN.held}
+# The columns that refer to such objects.
+_REFERENCES: dict[type[Declared], tuple[Cell, ...]] = {
+    declared: tuple(cell for cell in table_of(declared).cells if cell.refers in _HELD) for declared in CONFIGURED
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation, and the refusal that its failure means: (code, message, where)."""
+    """An operation, and the refusal that its failure means, as the arguments of WriteConflict."""
 
     operation: Operation
     refusal: tuple[str, str, str] | None = None
@@ -49,7 +54,7 @@ class Write:
         return [step.operation for step in self.steps]
 
     def conflict(self, error: TransactError) -> WriteConflict | None:
-        """What a refusal of this transaction by the server means; None if it is no conflict."""
+        """The conflict behind a refusal of this transaction by the server; None if it is none."""
         if error.index is not None and error.index < len(self.steps):
             refusal = self.steps[error.index].refusal
             if refusal is not None:
@@ -59,15 +64,15 @@ class Write:
         return None
 
 
-def by_key(value: Value) -> Where:
-    """The row that holds a value, by its key. ovsdb-server looks at every row of the table for that."""
+def by_key(value: Declared) -> Where:
+    """The row of a value, by its key. ovsdb-server looks at every row of the table for that."""
     return tuple((column, "==", part) for column, part in key_of(value))
 
 
 def configuration_write(
     changes: Sequence[RowChange], pool: Pool | None, *, generation: bool = False, locate: Locate = by_key
 ) -> Write:
-    """A write of what the pool should be: refused if its revision is no longer `pool`'s, and raises it by one.
+    """A write of configuration: refused if its revision is no longer `pool`'s, and raises it by one.
 
     `generation` is raised too by an apply, so that agents say when they have followed.
     `pool` None: there is none yet, and the changes insert it. `locate`: how to find a value's row, see PoolMirror.locate.
@@ -85,7 +90,7 @@ def configuration_write(
 
 
 def runtime_write(changes: Sequence[RowChange], *, locate: Locate = by_key) -> Write:
-    """A write of where things are, such as a step of a migration: it leaves the pool's revision alone."""
+    """A write of locations, such as a step of a migration: it leaves the pool's revision alone."""
     return Write(tuple(_steps(changes, locate)))
 
 
@@ -97,42 +102,37 @@ def _pool_is(pool: Pool | None) -> Step:
 
 
 def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
-    """Guards before the writes, references after them: what one transaction makes may refer to itself."""
+    """Guards before the writes, references after them: objects that one transaction makes may refer to each other."""
     for change in changes:
         yield from _guards(change, locate)
     for change in changes:
         yield from (Step(operation) for operation in _operations(change, locate))
-    # One look per name, and none for what this transaction makes itself.
-    made = {(type(c.new), key_of(c.new)) for c in changes if isinstance(c, Insert) and isinstance(c.new, _TARGETS)}
+    # One look per name, and none for objects that this transaction makes itself.
+    made = {(TABLE_OF[type(c.new)], *table_of(type(c.new)).key_of(c.new)) for c in changes if isinstance(c, Insert)}
     looked: set[Reference] = set()
     for change in changes:
         for reference in _references(change):
-            if reference not in looked and reference.target not in made:
+            if reference not in looked and not (reference.exists and (reference.table.name, reference.name) in made):
                 looked.add(reference)
                 yield reference.step()
 
 
-def _named(value: Value) -> str:
+def _named(value: Declared) -> str:
     key = " on ".join(str(part) for _, part in key_of(value))
-    return f"{_word(TABLE_OF[type(value)])} {key}".rstrip()
+    return f"{_word(table_of(type(value)))} {key}".rstrip()
 
 
-def _word(table: str) -> str:
-    return _WORDS.get(table, table.lower())
-
-
-def _columns(value: Value) -> Mapping[str, object]:
-    return to_columns(value)
+def _word(table: Table) -> str:
+    return table.declared.NOUN.word.replace("-", " ")
 
 
 def _difference(change: Update) -> tuple[dict[str, object], dict[str, object]]:
     """The columns that an update changes: as they were, and as they become."""
     if key_of(change.old) != key_of(change.new):
         raise ValueError(f"an update cannot rename {_named(change.old)}")
-    old, new = _columns(change.old), _columns(change.new)
-    names = [
-        name for name in new if old[name] != new[name] and not (isinstance(change.new, Pool) and name in _COUNTERS)
-    ]
+    old, new = to_columns(change.old), to_columns(change.new)
+    left = COUNTERS if isinstance(change.new, Pool) else ()
+    names = [name for name in new if old[name] != new[name] and name not in left]
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
@@ -144,7 +144,7 @@ def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
                 changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
                 yield Step(Wait(TABLE_OF[type(old)], locate(old), tuple(before), (before,)), changed)
         case Delete(old=Binding() as old):
-            # Whether it may go was decided by these two.
+            # These two decided that it may go.
             columns = {"state": old.state.value, "epoch": old.epoch}
             changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
             yield Step(Wait("Binding", locate(old), tuple(columns), (columns,)), changed)
@@ -154,111 +154,99 @@ def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
 
 def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
     match change:
-        case Insert(new=Pool() as new):
-            yield InsertOp("Pool", {**_columns(new), "revision": 1, "generation": 1})
         case Insert(new=new):
-            yield InsertOp(TABLE_OF[type(new)], _columns(new))
-            if isinstance(new, Host):
-                yield from (InsertOp("Uplink", {"host": new.name, **to_columns(uplink)}) for uplink in new.uplinks)
+            first = dict.fromkeys(COUNTERS, 1) if isinstance(new, Pool) else {}
+            yield InsertOp(TABLE_OF[type(new)], {**to_columns(new), **first})
+            yield from _parts(None, new)
         case Update(old=old, new=new):
             _, after = _difference(change)
             if after:
                 yield UpdateOp(TABLE_OF[type(new)], locate(old), after)
-            if isinstance(old, Host) and isinstance(new, Host):
-                yield from _uplinks(old, new)
+            yield from _parts(old, new)
         case Delete(old=old):
             yield DeleteOp(TABLE_OF[type(old)], locate(old))
-            if isinstance(old, Host):
-                yield DeleteOp("Uplink", (("host", "==", old.name),))
-                yield DeleteOp("Agent", (("host", "==", old.name),))
-                yield DeleteOp("Binding", (("host", "==", old.name),))
-            if isinstance(old, Vif):
-                yield DeleteOp("Binding", (("vif", "==", old.id),))
+            for table, column in _following(type(old)):
+                yield DeleteOp(table, tuple((column, "==", content) for _, content in key_of(old)))
 
 
-def _uplinks(old: Host, new: Host) -> Iterator[Operation]:
-    for uplink in old.uplinks:
-        if new.uplink(uplink.name) is None:
-            yield DeleteOp("Uplink", (("host", "==", old.name), ("name", "==", uplink.name)))
-    for uplink in new.uplinks:
-        before = old.uplink(uplink.name)
-        row = {"host": new.name, **to_columns(uplink)}
-        if before is None:
-            yield InsertOp("Uplink", row)
-        elif before != uplink:
-            yield UpdateOp("Uplink", (("host", "==", new.name), ("name", "==", uplink.name)), row)
+def _following(declared: type[Declared]) -> Iterator[tuple[str, str]]:
+    """The rows that go with an object: its parts, and the runtime rows whose key refers to it. Table and column."""
+    for part in table_of(declared).parts.values():
+        yield part.name, part.owner
+    for table in map(table_of, RUNTIME):
+        for cell in table.cells:
+            if cell.column in table.key and cell.refers == declared.NOUN.word:
+                yield table.name, cell.column
+
+
+def _parts(old: Declared | None, new: Declared) -> Iterator[Operation]:
+    """The rows of an object's parts, where they differ."""
+    for name, table in table_of(type(new)).parts.items():
+        before, after = (
+            {table.key_of(part): part for part in (getattr(value, name) if value is not None else ())}
+            for value in (old, new)
+        )
+        (owner,) = table_of(type(new)).key_of(new)
+        for key, part in {**before, **after}.items():
+            where: Where = tuple(
+                (column, "==", content) for column, content in zip(table.key, (owner, *key), strict=True)
+            )
+            if key not in after:
+                yield DeleteOp(table.name, where)
+            elif key not in before:
+                yield InsertOp(table.name, {table.owner: owner, **to_columns(part)})
+            elif before[key] != part:
+                yield UpdateOp(table.name, where, to_columns(part))
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What must hold of names once the writes are done: rows of `table` whose `column` is `name` exist, or do not.
+    """A condition on names once the writes are done: rows of `table` whose `column` is `name` exist, or do not.
 
-    by: who needs it, for the refusal. It is not compared: one look is enough for all who need the same. A column of the same
-    name that holds several, `among`, is looked through for it.
+    by: the object that needs it, for the refusal. It is not compared: one look is enough for all that need the same. A column
+    of several names, `among`, is looked through.
     """
 
-    table: str
+    table: Table
     column: str
     name: str
     exists: bool
     by: str = field(compare=False)
     among: bool = False
 
-    @property
-    def target(self) -> tuple[type, Key] | None:
-        """The object that must exist, as in `made`."""
-        if not self.exists:
-            return None
-        kind = next(kind for kind in _TARGETS if TABLE_OF[kind] == self.table)
-        return (kind, ((self.column, self.name),))
-
     def step(self) -> Step:
+        table, word = self.table.name, _word(self.table)
         if self.exists:
-            where: Where = ((self.column, "==", self.name),)
-            text = f"{self.by}: {_word(self.table)} {self.name} does not exist"
-            wait = Wait(self.table, where, (self.column,), ({self.column: self.name},))
-            return Step(wait, ("missing-reference", text, self.by))
-        where = (
-            ((self.column, "includes", frozenset({self.name})),) if self.among else ((self.column, "==", self.name),)
-        )
-        text = (
-            f"{self.by} still has a {_word(self.table)}"
-            if not self.among
-            else f"a {_word(self.table)} still names {self.by}"
-        )
-        return Step(Wait(self.table, where, (self.column,), ()), ("in-use", text, self.by))
+            wait = Wait(table, ((self.column, "==", self.name),), (self.column,), ({self.column: self.name},))
+            return Step(wait, ("missing-reference", f"{self.by}: {word} {self.name} does not exist", self.by))
+        names: Any = frozenset({self.name}) if self.among else self.name
+        text = f"a {word} still names {self.by}" if self.among else f"{self.by} still has a {word}"
+        wait = Wait(table, ((self.column, "includes" if self.among else "==", names),), (self.column,), ())
+        return Step(wait, ("in-use", text, self.by))
 
 
 def _references(change: RowChange) -> Iterator[Reference]:
-    match change:
-        case Insert(new=Vif() as vif):
-            yield from _of_vif(None, vif)
-        case Update(old=Vif() as before, new=Vif() as vif):
-            yield from _of_vif(before, vif)
-        case Insert(new=Subnet() as subnet):
-            yield Reference("Network", "name", subnet.network, True, f"subnet {subnet.name}")
-        case Insert(new=SecurityGroup() as group) | Update(new=SecurityGroup() as group):
-            for name in sorted(group.remotes() - {group.name}):
-                yield Reference("SecurityGroup", "name", name, True, f"security group {group.name}")
-        case Delete(old=Network() as network):
-            yield Reference("Vif", "network", network.name, False, f"network {network.name}")
-            yield Reference("Subnet", "network", network.name, False, f"network {network.name}")
-        case Delete(old=SecurityGroup() as group):
-            yield Reference("Vif", "groups", group.name, False, f"security group {group.name}", among=True)
-            yield Reference("SecurityGroup", "remotes", group.name, False, f"security group {group.name}", among=True)
-        case Delete(old=Vm() as vm):
-            yield Reference("Vif", "vm", vm.name, False, f"vm {vm.name}")
-        case _:
-            return
+    if isinstance(change, Delete):
+        yield from _referrers(change.old)
+        return
+    old, new = (change.old if isinstance(change, Update) else None), change.new
+    for cell in _REFERENCES.get(type(new), ()):
+        table = _HELD[cell.refers]
+        for name in sorted(_names(cell, new) - (_names(cell, old) if old is not None else frozenset())):
+            yield Reference(table, table.key[0], name, True, _named(new))
 
 
-def _of_vif(before: Vif | None, vif: Vif) -> Iterator[Reference]:
-    """What a VIF names, if it did not name it before."""
-    by = f"vif {vif.id}"
-    if before is None or (before.network, before.vm) != (vif.network, vif.vm):
-        yield Reference("Network", "name", vif.network, True, by)
-        if vif.vm is not None:
-            yield Reference("Vm", "name", vif.vm, True, by)
-    for name in vif.groups:
-        if before is None or name not in before.groups:
-            yield Reference("SecurityGroup", "name", name, True, by)
+def _names(cell: Cell, value: Declared) -> frozenset[str]:
+    content = cell.write(value)
+    return content if cell.many else frozenset(() if content is None else (content,))
+
+
+def _referrers(old: Declared) -> Iterator[Reference]:
+    """No row may refer to an object that goes."""
+    if old.NOUN.word not in _HELD:
+        return
+    ((_, name),) = key_of(old)
+    for declared, cells in _REFERENCES.items():
+        for cell in cells:
+            if cell.refers == old.NOUN.word:
+                yield Reference(table_of(declared), cell.column, name, False, _named(old), cell.many)

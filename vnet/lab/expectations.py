@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from vnet.lab.conversations import LabConversation, play
 from vnet.lab.lab import Lab
-from vnet.objects import PoolState, Protocol, Vm
+from vnet.objects import Expectation, PoolState, Protocol, Vm
 from vnet.sim.errors import UnknownName
 from vnet.sim.fabric import Fabric
-from vnet.topology.document import Document, Expectation
+from vnet.topology.document import Document
 from vnet.verify.expectations import NO_UPLINK, Evidence, Result, Side, ends_of, judge, pairs_of, service_of
 
 _Pair = tuple[str | None, str | None, Protocol, int]  # ids of VIFs, None for outside

@@ -1,31 +1,24 @@
-"""The objects of a pool as frozen values. Imports nothing of vnet."""
+"""The objects of a pool: each is declared once, in its own module, as a frozen value that is valid by construction.
 
+Objects refer to each other by name (a VIF by its id), as in the document, the API and the pool database: the same word finds
+the same thing everywhere, and a reference can be written before its target is read.
+"""
+
+from vnet.grammar.declare import InvalidValue
+from vnet.objects.binding import AgentStatus, Binding, Event, Location
 from vnet.objects.carriers import NetworkType, Way
+from vnet.objects.enums import BindingState, BondHash, BondMode, LacpTime, LockingMode, Owner, Protocol
+from vnet.objects.expectation import Expectation, Reach
+from vnet.objects.host import Host, Uplink
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
-from vnet.objects.security import Direction, PortRange, Rule, SecurityGroup, Verdict
+from vnet.objects.network import Network
+from vnet.objects.pool import Pool
+from vnet.objects.security import Direction, Rule, SecurityGroup, Verdict
 from vnet.objects.state import PoolState
-from vnet.objects.values import (
-    AgentStatus,
-    Binding,
-    BindingState,
-    BondHash,
-    BondMode,
-    Event,
-    Host,
-    InvalidValue,
-    LacpTime,
-    Location,
-    LockingMode,
-    Network,
-    Owner,
-    Pool,
-    Protocol,
-    Subnet,
-    Trunk,
-    Uplink,
-    Vif,
-    Vm,
-)
+from vnet.objects.subnet import Subnet
+from vnet.objects.values import PortRange, Trunk
+from vnet.objects.vif import Vif
+from vnet.objects.vm import Vm
 
 __all__ = [
     "AgentStatus",
@@ -35,6 +28,7 @@ __all__ = [
     "BondMode",
     "Direction",
     "Event",
+    "Expectation",
     "Host",
     "InvalidValue",
     "LacpTime",
@@ -47,6 +41,7 @@ __all__ = [
     "PoolState",
     "PortRange",
     "Protocol",
+    "Reach",
     "Rule",
     "SecurityGroup",
     "Subnet",

@@ -8,15 +8,15 @@ same step: hosts learn of a change one after the other, and a frame must not ent
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address
 
 from vnet.objects.carriers import CARRIERS, Encapsulation, NetworkType
-from vnet.objects.security import MAX_NUMBER
+from vnet.objects.index import VifIndex
+from vnet.objects.limits import MAX_NUMBER
 from vnet.objects.state import PoolState
-from vnet.objects.values import MAX_NETWORK_NUMBER, Subnet
+from vnet.objects.subnet import Range, Subnet
 
 _RUNS = re.compile(r"[0-9]+|[^0-9]+")
 
@@ -26,70 +26,86 @@ class Exhausted(ValueError):
 
 
 class Ids:
-    """What is taken in a pool. Each method that allocates also takes, so that no two calls give the same."""
+    """The ids that a pool has left. Each method that allocates also takes, so that no two calls give the same."""
 
-    def __init__(self, pool: str) -> None:
-        self.pool = pool
-        self.numbers: set[int] = set()
-        self.group_numbers: set[int] = set()
-        self.keys: dict[Encapsulation, set[int]] = defaultdict(set)
-        self.macs: set[str] = set()
-        self.addresses: dict[str, set[str]] = defaultdict(set)
-        self._number: Iterator[int] = iter(range(1, MAX_NETWORK_NUMBER + 1))
-        self._group_number: Iterator[int] = iter(range(1, MAX_NUMBER + 1))
-        self._keys = {network_type: iter(carrier.new_keys) for network_type, carrier in CARRIERS.items()}
-        self._addresses: dict[str, Iterator[str]] = {}
-
-    @classmethod
-    def of(cls, pool: str, state: PoolState) -> Ids:
-        """What a pool's objects have, whoever made them."""
-        ids = cls(pool)
+    def __init__(self, pool: str, state: PoolState, index: VifIndex) -> None:
+        self._pool = pool
+        self._index = index
+        self._numbers = {network.number for network in state.networks.values()}
+        self._group_numbers = {group.number for group in state.groups.values()}
+        self._keys: dict[Encapsulation, set[int]] = {}
         for network in state.networks.values():
-            ids.numbers.add(network.number)
             if network.key is not None and (encapsulation := network.carrier.encapsulation) is not None:
-                ids.keys[encapsulation].add(network.key)
-        ids.group_numbers.update(group.number for group in state.groups.values())
-        for vif in state.vifs.values():
-            ids.macs.add(vif.mac)
-            ids.addresses[vif.network].update(vif.addresses)
+                self._keys.setdefault(encapsulation, set()).add(network.key)
+        self._macs: set[str] = set()
+        self._addresses: dict[str, set[str]] = {}
+        self._next: dict[tuple[str, str, str | None], int] = {}  # per subnet, the next address to look at
+        self._number: Iterator[int] = iter(range(1, MAX_NUMBER + 1))
+        self._group_number: Iterator[int] = iter(range(1, MAX_NUMBER + 1))
+        self._new_keys = {network_type: iter(carrier.new_keys) for network_type, carrier in CARRIERS.items()}
         for subnet in state.subnets.values():
             if subnet.gateway is not None:
-                ids.addresses[subnet.network].add(subnet.gateway)
-        return ids
+                self.take_addresses(subnet.network, (subnet.gateway,))
+
+    # --- ids that objects state ------------------------------------------------------------------
+
+    def take_key(self, network_type: NetworkType, key: int | None) -> None:
+        if key is not None and (encapsulation := network_type.carrier.encapsulation) is not None:
+            self._keys.setdefault(encapsulation, set()).add(key)
+
+    def take_mac(self, mac: str) -> None:
+        self._macs.add(mac)
+
+    def take_addresses(self, network: str, addresses: Iterable[str]) -> None:
+        self._addresses.setdefault(network, set()).update(addresses)
+
+    # --- ids for objects that leave them out -------------------------------------------------------
 
     def number(self) -> int:
         """A network number, the lowest that is free. Raises Exhausted."""
-        return _take(self._number, self.numbers, "network numbers")
+        return _take(self._number, self._numbers, "network numbers")
 
     def group_number(self) -> int:
         """A security group's number, the lowest that is free. Raises Exhausted."""
-        return _take(self._group_number, self.group_numbers, "security group numbers")
+        return _take(self._group_number, self._group_numbers, "security group numbers")
 
     def key(self, network_type: NetworkType) -> int | None:
         """A key for the tunnels of a network of this type; None for a type without tunnels. Raises Exhausted."""
         encapsulation = network_type.carrier.encapsulation
         if encapsulation is None:
             return None
-        return _take(self._keys[network_type], self.keys[encapsulation], f"{network_type.value} keys")
+        taken = self._keys.setdefault(encapsulation, set())
+        return _take(self._new_keys[network_type], taken, f"{network_type.value} keys")
 
     def mac(self, vif: str) -> str:
         """A locally administered unicast MAC (IEEE 802-2014 §8.4) that no VIF of the pool has, derived from pool and VIF id."""
         attempt = 0
         while True:
-            digest = blake2b(f"{self.pool}\0{vif}\0{attempt}".encode(), digest_size=6).digest()
+            digest = blake2b(f"{self._pool}\0{vif}\0{attempt}".encode(), digest_size=6).digest()
             octets = bytes([digest[0] & 0xFC | 0x02]) + digest[1:]
             mac = octets.hex(":")
-            if mac not in self.macs:
-                self.macs.add(mac)
+            if mac not in self._macs and mac not in self._index.by_mac:
+                self._macs.add(mac)
                 return mac
             attempt += 1
 
     def address(self, subnet: Subnet) -> str:
         """The lowest free address of a subnet: not its gateway, nor its own or its broadcast address. Raises Exhausted."""
-        taken = self.addresses[subnet.network]
-        free = self._addresses.setdefault(subnet.name, _usable(subnet.cidr))
-        for address in free:
-            if address not in taken and address != subnet.gateway:
+        span = Range.of(subnet)
+        taken = self._addresses.setdefault(subnet.network, set())
+        by_address, cursors = self._index.by_address, self._index.cursors
+        cursor = (subnet.network, subnet.cidr, subnet.gateway)
+        address_type = IPv4Address if span.version == 4 else IPv6Address
+        full = cursor not in self._next  # whether VIFs of the pool have every address up to here
+        for number in range(self._next.get(cursor, cursors.get(cursor, span.first)), span.last + 1):
+            self._next[cursor] = number + 1
+            address = str(address_type(number))
+            if not span.usable(number) or (subnet.network, address) in by_address:
+                if full:
+                    cursors[cursor] = number + 1
+                continue
+            full = False
+            if address not in taken:
                 taken.add(address)
                 return address
         raise Exhausted(f"no free address in subnet {subnet.name} ({subnet.cidr})")
@@ -101,17 +117,6 @@ def _take(candidates: Iterator[int], taken: set[int], ids: str) -> int:
             taken.add(candidate)
             return candidate
     raise Exhausted(f"no free {ids}")
-
-
-def _usable(cidr: str) -> Iterator[str]:
-    """The addresses an interface may have (RFC 1122 §3.2.1.3, RFC 4291 §2.6.1, RFC 3021 and RFC 6164 for the tiny ones)."""
-    net = ip_network(cidr)
-    first, last = int(net.network_address), int(net.broadcast_address)
-    if last - first >= 2:
-        first += 1
-        last -= net.version == 4
-    address = type(net.network_address)
-    return (str(address(number)) for number in range(first, last + 1))
 
 
 def natural(name: str) -> list[tuple[int, str]]:

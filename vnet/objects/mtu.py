@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from vnet.objects.carriers import NetworkType, Way
-from vnet.objects.values import MAX_MTU
+from vnet.objects.limits import MAX_MTU
 
 ETHERNET_MTU = 1500  # what stations on a physical network expect of each other unless told (RFC 894)
 

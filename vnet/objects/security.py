@@ -1,4 +1,4 @@
-"""Security groups: what VIFs may exchange. One rule: the order of rules means nothing; drop wins over allow.
+"""Security groups: the connections that VIFs may have. One rule: the order of rules means nothing; drop wins over allow.
 
 A VIF that is in groups obeys the rules of all of them together. What no rule matches is dropped where one of its groups
 says so by default. A VIF in no group is not filtered. Rules are stateful: the replies to what they allow pass.
@@ -6,19 +6,23 @@ says so by default. A VIF in no group is not filtered. Rules are stateful: the r
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address, ip_network
+from typing import ClassVar
 
-from vnet.objects.values import InvalidValue, Owner, Protocol, check_name, check_range
+import msgspec
 
-MAX_PORT = 65535
-MAX_NUMBER = 2**24 - 1
-ANY = "any"  # everybody, as the other side of a rule
-# The groups that rules on one network may name: packets carry one bit for each while they are looked at.
-MAX_REMOTE_GROUPS = 128
+from vnet.grammar.declare import Declared, Derived, Flaw, InvalidValue, SetBy, StructOf, attr
+from vnet.grammar.kinds import Choice, Column, ListOf, choice
+from vnet.grammar.noun import Noun
+from vnet.objects.enums import Owner, Protocol
+from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged
+from vnet.objects.limits import ANY, MAX_REMOTE_GROUPS, MAX_RULES
+from vnet.objects.values import PortRange
+from vnet.objects.words import GROUP_NAME, GROUP_REF, NAME_KIND, NUMBER, OWNER, REMOTE, PortRanges, RuleProtocol
 
 
 class Direction(Enum):
@@ -33,44 +37,12 @@ class Verdict(Enum):
     DROP = "drop"
 
 
-def check_group_name(where: str, name: str) -> None:
-    """Refuse what a rule's other side could take for something else."""
-    check_name(where, name)
-    if name == ANY:
-        raise InvalidValue(where, f"no security group is named {ANY!r}: it is everybody, in rules")
-    try:
-        ip_address(name)
-    except ValueError:
-        return
-    raise InvalidValue(where, f"no security group is named {name!r}, like an address")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class PortRange:
-    """TCP or UDP ports from `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-    def __post_init__(self) -> None:
-        check_range("ports", self.first, 0, MAX_PORT)
-        check_range("ports", self.last, 0, MAX_PORT)
-        if self.first > self.last:
-            raise InvalidValue("ports", f"{self.first}-{self.last} ends before it begins")
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-
-    @classmethod
-    def merged(cls, ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
-        """The same ports in order, as ranges that do not touch."""
-        kept: list[PortRange] = []
-        for span in sorted(ranges):
-            if kept and span.first <= kept[-1].last + 1:
-                kept[-1] = cls(kept[-1].first, max(kept[-1].last, span.last))
-            else:
-                kept.append(span)
-        return tuple(kept)
+_VERDICT: Choice[Verdict] = choice(
+    "an action",
+    Verdict,
+    dict.fromkeys(("accept", "permit", "pass", "true"), "did you mean 'allow'?")
+    | dict.fromkeys(("deny", "reject", "block", "discard", "refuse", "false"), "did you mean 'drop'?"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,49 +59,60 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule of a group. Its name is unique in the group.
+class Rule(Declared):
+    """A rule of a security group. The order of rules means nothing: where one that drops matches, it wins."""
 
-    protocol: None for any, a number (0..255) for one without a name; ICMP means ICMPv6 where packets are IPv6.
-    ports: of the side that answers, as ranges in order that do not touch; empty for all. TCP and UDP only.
-    The other side is a `cidr`, the members of a `group` on the VIF's own network, or with neither anybody.
-    """
+    TITLE: ClassVar[str] = "a rule"
 
-    name: str
-    direction: Direction
-    action: Verdict = Verdict.ALLOW
-    protocol: Protocol | int | None = None
-    ports: tuple[PortRange, ...] = ()
-    cidr: str | None = None
-    group: str | None = None
+    name: str = attr(
+        NAME_KIND, "Its name in the group. Plans and traces call it so.", also=("id", "description", "comment")
+    )
+    direction: Direction = attr(
+        choice(
+            "a direction",
+            Direction,
+            dict.fromkeys(("in", "inbound", "input", "incoming", "to", "receive"), "did you mean 'ingress'?")
+            | dict.fromkeys(("out", "outbound", "output", "outgoing", "from", "send"), "did you mean 'egress'?"),
+        ),
+        "As the VM sees it: what it receives (ingress), or what it sends (egress). Replies pass with what they answer.",
+    )
+    action: Verdict = attr(_VERDICT, "What to do with it.", default=Verdict.ALLOW, also=("verdict", "target", "effect"))
+    protocol: Protocol | int | None = attr(
+        RuleProtocol(),
+        "Left out: any. `icmp` is ICMPv6 where packets are IPv6.",
+        default=None,
+        also=("proto", "ip-protocol"),
+    )
+    ports: tuple[PortRange, ...] = attr(
+        PortRanges(),
+        "With `protocol: tcp` or `udp`: ports of the side that answers. Left out: all.",
+        default=(),
+        also=("port", "dport", "dst-port", "destination-port", "port-range", "to-port", "dports"),
+    )
+    remote: str = attr(
+        REMOTE,
+        "The other side: anybody, those with an address in a range, or the members of a group on the same network.",
+        default=ANY,
+        also=(
+            *("cidr", "source", "destination", "src", "dst", "from", "to", "peer", "address", "remote-ip"),
+            *("remote-group", "group", "security-group", "remote-ip-prefix", "remote-cidr"),
+        ),
+    )
 
-    def __post_init__(self) -> None:
-        check_name("name", self.name)
-        if isinstance(self.protocol, int):
-            check_range("protocol", self.protocol, 0, 255)
-            if self.protocol in (1, 6, 17, 58):
-                raise InvalidValue("protocol", f"write {self.protocol} by its name: tcp, udp or icmp")
+    def flaws(self) -> Iterator[Flaw]:
         if self.ports and self.protocol not in (Protocol.TCP, Protocol.UDP):
-            raise InvalidValue("ports", "only tcp and udp have ports")
-        for low, high in zip(self.ports, self.ports[1:], strict=False):
-            if high.first <= low.last + 1:
-                raise InvalidValue("ports", "ranges stand in order, and do not touch")
-        if self.cidr is not None and self.group is not None:
-            raise InvalidValue("group", "the other side is a CIDR or a group, not both")
-        if self.cidr is not None:
-            try:
-                canonical = str(ip_network(self.cidr))
-            except ValueError as error:
-                raise InvalidValue("cidr", f"{self.cidr!r}: {error}") from None
-            if canonical != self.cidr:
-                raise InvalidValue("cidr", f"write {self.cidr!r} as {canonical}")
-        if self.group is not None:
-            check_group_name("group", self.group)
+            message = "'ports' without 'protocol: tcp' or 'udp'"
+            yield Flaw("rule", "ports", message, "add the protocol", relies_on=("protocol",))
 
     @property
-    def remote(self) -> str:
-        """The other side in one word: a CIDR, a group's name, or any. No group's name looks like another of these."""
-        return self.cidr or self.group or ANY
+    def cidr(self) -> str | None:
+        """The other side, where it is a range of addresses."""
+        return self.remote if "/" in self.remote else None
+
+    @property
+    def group(self) -> str | None:
+        """The other side, where it is a security group."""
+        return None if self.remote == ANY or "/" in self.remote else self.remote
 
     def matches(self, direction: Direction, begun: Begun) -> bool:
         """Whether a VIF's connection in that direction is one that the rule is about."""
@@ -145,26 +128,150 @@ class Rule:
         return net.version == address.version and address in net
 
 
+class _RuleText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A rule as the JSON in its row; its name is the key there."""
+
+    direction: Direction
+    action: Verdict = Verdict.ALLOW
+    protocol: Protocol | int | None = None
+    ports: tuple[tuple[int, int], ...] = ()
+    cidr: str | None = None
+    group: str | None = None
+
+
+_RULE = msgspec.json.Decoder(_RuleText)
+
+
+def _rule_of(name: str, text: str) -> Rule:
+    try:
+        row = _RULE.decode(text)
+        ports = tuple(PortRange(*span) for span in row.ports)
+        rule = Rule(name, row.direction, row.action, row.protocol, ports, row.cidr or row.group or ANY)
+        if (rule.cidr, rule.group) != (row.cidr, row.group):
+            raise InvalidValue("remote", f"no such other side: cidr {row.cidr!r}, group {row.group!r}")
+        return rule
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError, ValueError) as error:
+        raise InvalidValue("rules", f"rule {name!r}: {error}") from None
+
+
+def _text_of(rule: Rule) -> str:
+    ports = tuple((span.first, span.last) for span in rule.ports)
+    row = _RuleText(rule.direction, rule.action, rule.protocol, ports, rule.cidr, rule.group)
+    return msgspec.json.encode(row).decode()
+
+
+class _Rules(ListOf[Rule]):
+    """Rules in the order of their names; their row has them in a map from name to JSON."""
+
+    column = Column(
+        "string",
+        "string",
+        many=True,
+        encode=lambda rules: {rule.name: _text_of(rule) for rule in rules},
+        decode=lambda texts: tuple(_rule_of(name, texts[name]) for name in sorted(texts)),
+    )
+
+    def _value(self, values: list[Rule]) -> tuple[Rule, ...]:
+        return tuple(sorted(values, key=lambda rule: rule.name))
+
+
+def _cost(usage: Usage, old: SecurityGroup, narrower: bool) -> Cost:
+    count = usage.in_group[old.name]
+    if not count:
+        return Disruption.NONE, "no VIF in it is plugged"
+    if narrower:
+        return Disruption.VIF, f"connections that it no longer allows are cut: {plugged(count)}"
+    return Disruption.FLOWS, "nothing that passed is dropped"
+
+
+def _rules(usage: Usage, _: str, old: SecurityGroup, new: SecurityGroup) -> Cost:
+    allows_less = not _covered(_acting(old, Verdict.ALLOW), _acting(new, Verdict.ALLOW))
+    return _cost(usage, old, allows_less or not _covered(_acting(new, Verdict.DROP), _acting(old, Verdict.DROP)))
+
+
+def _acting(group: SecurityGroup, action: Verdict) -> list[Rule]:
+    return [rule for rule in group.rules if rule.action is action]
+
+
+def _covered(rules: list[Rule], by: list[Rule]) -> bool:
+    """Whether each of the rules matches nothing that one of the others does not match too."""
+    return all(any(_covers(wide, rule) for wide in by) for rule in rules)
+
+
+def _covers(wide: Rule, rule: Rule) -> bool:
+    if wide.direction is not rule.direction or wide.protocol not in (None, rule.protocol):
+        return False
+    if wide.ports and not (
+        rule.ports and all(any(w.first <= r.first and r.last <= w.last for w in wide.ports) for r in rule.ports)
+    ):
+        return False
+    if wide.remote in (ANY, rule.remote):
+        return True
+    if wide.cidr is None or rule.cidr is None:
+        return False
+    outer, inner = ip_network(wide.cidr), ip_network(rule.cidr)
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
+
+
 @dataclass(frozen=True, slots=True)
-class SecurityGroup:
-    """Rules that VIFs obey, and what happens where none matches. `rules` are kept in the order of their names.
+class SecurityGroup(Declared):
+    """Rules that the VIFs in it obey. They are stateful: replies to what they allow pass."""
 
-    number: 1..2^24-1, unique in the pool, allocated once and kept.
-    """
+    NOUN: ClassVar[Noun] = Noun(
+        "security-group", "security-groups", "security group", "SecurityGroup", "groups",
+        doc="Rules of who may talk to whom, by name.", replaced=True,
+        unique=("number",), held=True,
+        also=("groups", "security-group", "policies", "firewall", "acls"),
+    )  # fmt: skip
+    TITLE: ClassVar[str] = "a security group"
+    MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {
+        ("default",): (
+            "default",
+            "What happens to a new connection that no rule of the VIF's groups matches. Of several groups, one that drops wins.",
+            ("defaults", "policy"),
+        )
+    }
+    DERIVED: ClassVar[tuple[Derived, ...]] = (
+        Derived("remotes", ListOf(GROUP_REF, "a list of security groups", as_set=True), lambda group: group.remotes()),
+    )
 
-    name: str
-    number: int
-    ingress: Verdict = Verdict.DROP
-    egress: Verdict = Verdict.ALLOW
-    rules: tuple[Rule, ...] = ()
-    owner: Owner = Owner.DOCUMENT
+    name: str = attr(GROUP_NAME, "Its name.", set_by=SetBy.NAME)
+    number: int = attr(
+        NUMBER, "The number by which flows tell groups apart, unique in the pool, kept for the group's life.",
+        set_by=SetBy.RUNTIME, allocated=True,
+    )  # fmt: skip
+    ingress: Verdict = attr(
+        _VERDICT,
+        "To a connection that comes to the VM.",
+        default=Verdict.DROP,
+        also=("in", "inbound"),
+        at=("default",),
+        change=lambda usage, _, old, new: _cost(usage, old, new.ingress is Verdict.DROP),
+    )
+    egress: Verdict = attr(
+        _VERDICT,
+        "To a connection that the VM begins.",
+        default=Verdict.ALLOW,
+        also=("out", "outbound"),
+        at=("default",),
+        change=lambda usage, _, old, new: _cost(usage, old, new.egress is Verdict.DROP),
+    )
+    rules: tuple[Rule, ...] = attr(
+        _Rules(StructOf(Rule), "a list of rules", unique=False, most=MAX_RULES, named=True),
+        "Its rules, in any order.",
+        default=(),
+        also=("rule",),
+        change=_rules,
+    )
+    owner: Owner = attr(
+        OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME, change=NOTHING
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        check_group_name("name", self.name)
-        check_range("number", self.number, 1, MAX_NUMBER)
-        names = [rule.name for rule in self.rules]
-        if sorted(set(names)) != names:
-            raise InvalidValue("rules", "rules stand in the order of their names, each name once")
+    def flaws(self) -> Iterator[Flaw]:
+        counts = Counter(rule.name for rule in self.rules)
+        for name in sorted(name for name, count in counts.items() if count > 1):
+            hint = "each rule of a group has a name of its own"
+            yield Flaw("twice", "rules", f"rule {name} stands there twice", hint, (name, "name"))
 
     def default(self, direction: Direction) -> Verdict:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -173,17 +280,29 @@ class SecurityGroup:
         """The groups that its rules name."""
         return frozenset(rule.group for rule in self.rules if rule.group is not None)
 
+    @property
+    def summary(self) -> str:
+        """A few words for a plan."""
+        count = f"{len(self.rules)} rule{'s' if len(self.rules) != 1 else ''}"
+        return f"{count}, else ingress {self.ingress.value}, egress {self.egress.value}"
+
+    def cost_of_new(self, usage: Usage, name: str) -> Cost:
+        return NOTHING
+
+    def cost_of_removal(self, usage: Usage, name: str) -> Cost:
+        return Disruption.NONE, "VIFs that leave it are listed themselves"
+
 
 def judge(groups: Iterable[SecurityGroup], direction: Direction, begun: Begun | None) -> Verdict:
-    """What becomes of a connection of a VIF in these groups: what all their rules mean together. None: it is no IP.
+    """The verdict on a connection of a VIF in these groups, by all their rules together. None: it is no IP.
 
     The flows of `vnet.compile` do the same in a switch, and tests hold them against this.
     """
     groups = tuple(groups)
-    said = {
+    verdicts = {
         rule.action for group in groups for rule in group.rules if begun is not None and rule.matches(direction, begun)
     } or {group.default(direction) for group in groups}
-    return Verdict.DROP if Verdict.DROP in said else Verdict.ALLOW
+    return Verdict.DROP if Verdict.DROP in verdicts else Verdict.ALLOW
 
 
 def crowded_networks(

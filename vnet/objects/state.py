@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vnet.objects.binding import AgentStatus, Binding, Location
+from vnet.objects.expectation import Expectation
+from vnet.objects.host import Host
+from vnet.objects.network import Network
+from vnet.objects.pool import Pool
 from vnet.objects.security import SecurityGroup
-from vnet.objects.values import AgentStatus, Binding, Host, Location, Network, Pool, Subnet, Vif, Vm
+from vnet.objects.subnet import Subnet
+from vnet.objects.vif import Vif
+from vnet.objects.vm import Vm
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class PoolState:
     bindings: Mapping[tuple[str, str], Binding] = field(default_factory=dict)
     agents: Mapping[str, AgentStatus] = field(default_factory=dict)
     groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
+    expectations: Mapping[str, Expectation] = field(default_factory=dict)
 
     def location(self, vif: str) -> Location:
         """Where one VIF is. Costs one look per host of the pool at most, never one per binding."""

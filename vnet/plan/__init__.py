@@ -1,17 +1,16 @@
 """From a document to what a pool should hold, and from there to the changes: what, in which order, why, at what cost."""
 
-from vnet.plan.desired import desired_state
-from vnet.plan.disruption import Disruption
+from vnet.objects.impact import Disruption
 from vnet.plan.export import NothingToExport, export_document
-from vnet.plan.pool import Action, Change, FieldChange, Kind, PoolPlan, plan_pool
+from vnet.plan.pool import Action, Change, FieldChange, PoolPlan, plan_pool, plan_proposal
 from vnet.plan.render import change_dict, plan_dict, render_plan
+from vnet.topology import desired_state
 
 __all__ = [
     "Action",
     "Change",
     "Disruption",
     "FieldChange",
-    "Kind",
     "NothingToExport",
     "PoolPlan",
     "change_dict",
@@ -19,5 +18,6 @@ __all__ = [
     "export_document",
     "plan_dict",
     "plan_pool",
+    "plan_proposal",
     "render_plan",
 ]

@@ -1,175 +1,121 @@
-"""A pool as a document: what, loaded and planned again, changes nothing. Only what the document made; the toolstack's stays anyway."""
+"""A pool as a document that, loaded and planned again, changes nothing. The toolstack's objects stay anyway, and are left out."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections import defaultdict
-from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any
 
-from vnet.objects import (
-    BondHash,
-    Host,
-    LacpTime,
-    LockingMode,
-    Network,
-    Owner,
-    PoolState,
-    Rule,
-    SecurityGroup,
-    Subnet,
-    Uplink,
-    Verdict,
-    Vif,
-    Vm,
-    Way,
-)
-from vnet.plan.render import rule_dict
+import yaml
+from yaml.cyaml import CSafeDumper
+
+from vnet.grammar.declare import attrs_of, plain
+from vnet.objects import Owner, PoolState, Rule, SecurityGroup, Vif, Vm
+from vnet.objects.proposal import CONFIGURED
+from vnet.objects.words import is_range
 from vnet.topology import API_VERSION
-
-# Plain text that every YAML reader takes for a string, inside brackets too: no number, boolean, null or sexagesimal.
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*|\d{1,3}(\.\d{1,3}){3}(/\d{1,2})?")
-_NOT_PLAIN = re.compile(r"(?i)true|false|yes|no|on|off|null|y|n|[.]?(inf|nan)")
-
-
-T = TypeVar("T", Host, Network, Subnet, SecurityGroup, Vm)
 
 
 class NothingToExport(ValueError):
     """A database where no document was ever applied: it has no pool to name."""
 
 
-def export_document(state: PoolState) -> str:
-    """The document, with every id that was allocated written out. Raises NothingToExport without a pool.
+class _Flow(dict[str, Any]):
+    """A map on one line."""
 
-    Expectations are the document's alone and not in the pool, so they are not here.
-    """
+
+class _Dumper(CSafeDumper):
+    """A text is quoted where YAML 1.1 or 1.2 could take it for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text_node(dumper: _Dumper, text: str) -> Any:
+    plain_to_all = (text[:1].isalpha() and ":" not in text) or is_range(
+        text
+    )  # and quoted all the same where it is a word such as `no`
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain_to_all else '"')
+
+
+def _list_node(dumper: _Dumper, items: list[Any]) -> Any:
+    one_line = not any(isinstance(item, dict) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=one_line)
+
+
+_Dumper.add_representer(str, _text_node)
+_Dumper.add_representer(list, _list_node)
+_Dumper.add_representer(
+    _Flow, lambda dumper, words: dumper.represent_mapping("tag:yaml.org,2002:map", words, flow_style=True)
+)
+
+
+def export_document(state: PoolState) -> str:
+    """The document, with every id that was allocated written out. Raises NothingToExport without a pool."""
     if state.pool is None:
         raise NothingToExport("no document was ever applied to this pool")
-    pool = state.pool
-    lines = [f"apiVersion: {API_VERSION}", f"pool: {_text(pool.name)}"]
-    if pool.locking_mode is not LockingMode.LOCKED:
-        lines += ["", f"defaults: {{vif: {{locking-mode: {pool.locking_mode.value}}}}}"]
-    lines += ["", f"underlay: {{mtu: {pool.underlay_mtu}}}"]
-    lines += _section("hosts", (line for h in _ours(state.hosts.values()) for line in _host(h)))
-    lines += _section("networks", (_network(n) for n in _ours(state.networks.values())))
-    lines += _section("subnets", (_subnet(s) for s in _ours(state.subnets.values())))
-    lines += _section("security-groups", (line for g in _ours(state.groups.values()) for line in _group(g)))
-    vifs: dict[str | None, list[Vif]] = defaultdict(list)
-    for vif in state.vifs.values():
-        if vif.owner is Owner.DOCUMENT:
-            vifs[vif.vm].append(vif)
-    lines += _section(
-        "vms", (line for vm in _ours(state.vms.values()) for line in _vm(vm, vifs[vm.name], pool.locking_mode))
-    )
-    return "\n".join(lines) + "\n"
+    pool = plain(state.pool, document=True)
+    parts: list[dict[str, Any]] = [{"apiVersion": API_VERSION, "pool": pool.pop("pool")}]
+    parts += [{key: _Flow(value)} for key, value in pool.items()]
+    if "underlay" not in pool:
+        parts.append({"underlay": _Flow(mtu=state.pool.underlay_mtu)})
+    for declared in CONFIGURED:
+        noun = declared.NOUN
+        if noun.parent:
+            continue
+        ours = {n: v for n, v in sorted(getattr(state, noun.state).items()) if v.owner is Owner.DOCUMENT}
+        if noun.listed:
+            section: Any = [_Flow(_map(value, state)) for value in ours.values()]
+        else:
+            section = {name: _one_line(_map(value, state)) for name, value in ours.items()}
+        if section:
+            parts.append({noun.plural: section})
+    return "\n".join(map(_text, parts))
 
 
-def _ours(values: Iterable[T]) -> list[T]:
-    return sorted((value for value in values if value.owner is Owner.DOCUMENT), key=lambda value: value.name)
+def _map(value: Any, state: PoolState) -> dict[str, Any]:
+    """An object in the document's words."""
+    words = plain(value, document=True)
+    if isinstance(value, SecurityGroup) and value.rules:
+        words["rules"] = [_Flow(_rule(rule)) for rule in value.rules]
+    if "uplinks" in words:
+        words["uplinks"] = {uplink.name: _Flow(_without_name(plain(uplink, document=True))) for uplink in value.uplinks}
+    if isinstance(value, Vm):
+        vifs = [vif for vif in state.vifs.values() if vif.vm == value.name and vif.owner is Owner.DOCUMENT]
+        if vifs:
+            words["vifs"] = [_Flow(_vif(vif, state)) for vif in sorted(vifs, key=lambda vif: vif.index)]
+    return words
 
 
-def _section(name: str, lines: Iterable[str]) -> list[str]:
-    found = list(lines)
-    return ["", f"{name}:", *found] if found else []
+def _without_name(words: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in words.items() if key != "name"}
 
 
-def _host(host: Host) -> list[str]:
-    name = _text(host.name)
-    address = [] if host.address is None else [("address", _text(host.address))]
-    if not host.uplinks:
-        return [f"  {name}: {_flow(address)}"]
-    lines = [f"  {name}:"]
-    lines += [f"    {key}: {value}" for key, value in address]
-    return [*lines, "    uplinks:", *(f"      {_text(uplink.name)}: {_uplink(uplink)}" for uplink in host.uplinks)]
+def _rule(rule: Rule) -> dict[str, Any]:
+    words = plain(rule, document=True)
+    order = ("name", "direction", "protocol", "ports", "remote", "action")
+    shown = {**words, "remote": rule.remote, "action": rule.action.value}
+    return {key: shown[key] for key in order if key in shown}
 
 
-def _uplink(uplink: Uplink) -> str:
-    pairs = [("members", _list(map(_text, uplink.members)))]
-    if uplink.mode is not None:
-        pairs.append(("mode", uplink.mode.value))
-    if uplink.lacp_time is not LacpTime.SLOW:
-        pairs.append(("lacp-time", uplink.lacp_time.value))
-    if uplink.hash is not BondHash.SOURCE_MAC:
-        pairs.append(("hash", uplink.hash.value))
-    if uplink.mtu is not None:
-        pairs.append(("mtu", str(uplink.mtu)))
-    return _flow(pairs)
+def _vif(vif: Vif, state: PoolState) -> dict[str, Any]:
+    words = plain(vif, document=True)
+    id = words.pop("id")
+    if id != f"{vif.vm}/{vif.index}":
+        words["id"] = id
+    words = {"network": words.pop("network"), "mac": words.pop("mac"), "addresses": words.pop("addresses", []), **words}
+    mode = attrs_of(Vif)["locking_mode"]
+    words.pop("locking-mode", None)
+    if state.pool is not None and vif.locking_mode is not state.pool.locking_mode:
+        words["locking-mode"] = mode.kind.plain(vif.locking_mode)
+    return words
 
 
-def _network(network: Network) -> str:
-    pairs = [("type", network.type.value)]
-    if network.carrier.way is Way.UPLINK:
-        pairs += [("tag", str(network.tag or "untagged")), ("uplink", _text(network.uplink or ""))]
-    if network.carrier.document_key is not None:
-        pairs.append((network.carrier.document_key, str(network.key)))
-    if network.hosts:
-        pairs.append(("hosts", _list(map(_text, sorted(network.hosts)))))
-    pairs.append(("mtu", str(network.mtu)))
-    return f"  {_text(network.name)}: {_flow(pairs)}"
+def _one_line(words: dict[str, Any]) -> dict[str, Any]:
+    """A map on one line, but for one that holds maps of its own."""
+    nested = any(isinstance(value, dict) and not isinstance(value, _Flow) for value in words.values())
+    nested = nested or any(isinstance(v, list) and any(isinstance(i, dict) for i in v) for v in words.values())
+    return {k: _Flow(v) if k == "default" else v for k, v in words.items()} if nested else _Flow(words)
 
 
-def _subnet(subnet: Subnet) -> str:
-    pairs = [("network", _text(subnet.network)), ("cidr", _text(subnet.cidr))]
-    if subnet.gateway is not None:
-        pairs.append(("gateway", _text(subnet.gateway)))
-    return f"  {_text(subnet.name)}: {_flow(pairs)}"
-
-
-def _group(group: SecurityGroup) -> list[str]:
-    pairs = [("ingress", group.ingress.value)] if group.ingress is not Verdict.DROP else []
-    pairs += [("egress", group.egress.value)] if group.egress is not Verdict.ALLOW else []
-    name, default = _text(group.name), _flow(pairs)
-    if not group.rules:
-        return [f"  {name}: {_flow([('default', default)] if pairs else [])}"]
-    lines = [f"  {name}:", *([f"    default: {default}"] if pairs else []), "    rules:"]
-    return lines + [f"      - {_rule(rule)}" for rule in group.rules]
-
-
-def _rule(rule: Rule) -> str:
-    words = rule_dict(rule)
-    ports = words.get("ports")
-    if isinstance(ports, list):
-        words["ports"] = _list(str(port) if isinstance(port, int) else json.dumps(port) for port in ports)
-    return _flow((key, str(value) if key == "ports" else _value(value)) for key, value in words.items())
-
-
-def _value(value: object) -> str:
-    return str(value) if isinstance(value, int) else _text(str(value))
-
-
-def _vm(vm: Vm, vifs: list[Vif], default_mode: LockingMode) -> list[str]:
-    name = _text(vm.name)
-    host = [] if vm.host is None else [("host", _text(vm.host))]
-    if not vifs:
-        return [f"  {name}: {_flow(host)}"]
-    lines = [f"  {name}:", *(f"    {key}: {value}" for key, value in host), "    vifs:"]
-    return lines + [f"      - {_vif(vif, default_mode)}" for vif in sorted(vifs, key=lambda vif: vif.index)]
-
-
-def _vif(vif: Vif, default_mode: LockingMode) -> str:
-    pairs = [("network", _text(vif.network))]
-    if vif.id != f"{vif.vm}/{vif.index}":
-        pairs.append(("id", _text(vif.id)))
-    pairs += [("mac", _text(vif.mac)), ("addresses", _list(map(_text, vif.addresses)))]
-    if vif.locking_mode is not default_mode:
-        pairs.append(("locking-mode", vif.locking_mode.value))
-    if vif.trunk is not None:
-        pairs.append(("trunk", _list(map(str, vif.trunk.tags)) if vif.trunk.tags else "all"))
-    if vif.groups:
-        pairs.append(("security-groups", _list(map(_text, vif.groups))))
-    return _flow(pairs)
-
-
-def _flow(pairs: Iterable[tuple[str, str]]) -> str:
-    return "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
-
-
-def _list(items: Iterable[str]) -> str:
-    return "[" + ", ".join(items) + "]"
-
-
-def _text(text: str) -> str:
-    """A name or address, in quotes where some YAML reader could take it for something else."""
-    return text if _PLAIN.fullmatch(text) and not _NOT_PLAIN.fullmatch(text) else json.dumps(text)
+def _text(part: dict[str, Any]) -> str:
+    text: str = yaml.dump(part, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
+    return text

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-from vnet.objects import Host, Network, Owner, Pool, PoolState, SecurityGroup, Subnet, Uplink, Vif, Vm
-from vnet.plan.disruption import Disruption, Usage, cost_of_field, cost_of_new, cost_of_removal
-
-Object = Pool | Host | Uplink | Network | Subnet | SecurityGroup | Vm | Vif
+from vnet.grammar.declare import Declared, SetBy, attrs_of
+from vnet.objects import Owner, Pool, PoolState, Uplink
+from vnet.objects.impact import Cost, Disruption, Usage, cost_of_field
+from vnet.objects.index import VifIndex
+from vnet.objects.proposal import CONFIGURED, Proposal
 
 
 class Action(Enum):
@@ -22,50 +24,41 @@ class Action(Enum):
     DELETE = "delete"
 
 
-class Kind(Enum):
-    """What a change is about, in the order in which things stand on each other."""
-
-    POOL = "pool"
-    HOST = "host"
-    UPLINK = "uplink"
-    NETWORK = "network"
-    SUBNET = "subnet"
-    GROUP = "security-group"
-    VM = "vm"
-    VIF = "vif"
-
-
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field of a value, before and after."""
+    """One field of an object, before and after."""
 
     field: str
-    old: object
-    new: object
+    old: Any
+    new: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One object that comes, changes or goes. name: HOST/UPLINK for an uplink, the id for a VIF.
 
-    old is None for CREATE, new for DELETE; fields: what differs, for UPDATE. A host's uplinks are changes of their own.
+    old is None for CREATE, new for DELETE; fields: those that differ, for UPDATE. A host's uplinks are changes of their own.
     """
 
     action: Action
-    kind: Kind
+    type: type[Declared]
     name: str
-    old: Object | None
-    new: Object | None
+    old: Any
+    new: Any
     fields: tuple[FieldChange, ...]
     reason: str
     disruption: Disruption
 
     @property
+    def noun(self) -> str:
+        return self.type.NOUN.word
+
+    @property
     def key(self) -> tuple[str, ...]:
-        """What names the object's row in the pool database: empty for the pool, host and name for an uplink."""
-        if self.kind is Kind.POOL:
+        """The key of the object's row in the pool database: empty for the pool, host and name for an uplink."""
+        if self.type is Pool:
             return ()
-        return tuple(self.name.split("/", 1)) if self.kind is Kind.UPLINK else (self.name,)
+        return tuple(self.name.split("/", 1)) if self.type is Uplink else (self.name,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,84 +87,79 @@ def plan_pool(current: PoolState, desired: PoolState) -> PoolPlan:
 
     Bindings, agents, revision and generation are no configuration: they are not compared.
     """
-    planner = _Planner(current)
-    if desired.pool is not None:
-        _compare(planner, Kind.POOL, _one(current.pool), _one(desired.pool))
-    _compare(planner, Kind.HOST, current.hosts, desired.hosts)
-    _compare(planner, Kind.UPLINK, _uplinks(current, desired), _uplinks(desired, current))
-    _compare(planner, Kind.NETWORK, current.networks, desired.networks)
-    _compare(planner, Kind.SUBNET, current.subnets, desired.subnets)
-    _compare(planner, Kind.GROUP, current.groups, desired.groups)
-    _compare(planner, Kind.VM, current.vms, desired.vms)
-    _compare(planner, Kind.VIF, current.vifs, desired.vifs)
-    base = None if current.pool is None else current.pool.revision
+    return plan_proposal(Proposal.between(current, desired, VifIndex(), Owner.DOCUMENT), Usage(current))
+
+
+def plan_proposal(proposal: Proposal, usage: Usage) -> PoolPlan:
+    """The plan of a proposal. usage: of the pool before."""
+    before = proposal.before
+    planner = _Planner(usage)
+    if (pool := proposal.changes.get("pool", {}).get("")) is not None:
+        planner.compare(Pool, pool.name, before.pool, pool)
+    for declared in CONFIGURED:
+        state = declared.NOUN.state
+        changed, old = proposal.changes.get(state, {}), getattr(before, state)
+        removed = [name for name in old if name in changed and changed[name] is None] if changed else []
+        for name, new in changed.items():
+            if new is not None:
+                planner.compare(declared, name, old.get(name), new)
+        for name in reversed(removed):
+            planner.compare(declared, name, old[name], None)
+        if state == "hosts":
+            planner.uplinks({name: (old.get(name), new) for name, new in changed.items()})
+    base = None if before.pool is None else before.pool.revision
     return PoolPlan(base, (*planner.made, *reversed(planner.removed)))
 
 
-def _one(pool: Pool | None) -> dict[str, Pool]:
-    return {} if pool is None else {"": pool}
-
-
-def _uplinks(state: PoolState, other: PoolState) -> dict[str, Uplink]:
-    """The uplinks of the hosts that differ, by HOST/UPLINK."""
-    return {
-        f"{name}/{uplink.name}": uplink
-        for name, host in state.hosts.items()
-        if other.hosts.get(name) is not host
-        for uplink in host.uplinks
-    }
-
-
 class _Planner:
-    def __init__(self, current: PoolState) -> None:
-        self.usage = Usage(current)
+    def __init__(self, usage: Usage) -> None:
+        self.usage = usage
         self.made: list[Change] = []
         self.removed: list[Change] = []
 
-    def create(self, kind: Kind, name: str, new: Object) -> None:
-        disruption, cost = cost_of_new(self.usage, name, new)
-        reason = _because("new in the document", new, cost)
-        self.made.append(Change(Action.CREATE, kind, name, None, new, (), reason, disruption))
+    def compare(self, declared: type[Declared], name: str, old: Any, new: Any) -> None:
+        if old is None:
+            disruption, cost = new.cost_of_new(self.usage, name)
+            reason = _because("new in the document", new, cost)
+            self.made.append(Change(Action.CREATE, declared, name, None, new, (), reason, disruption))
+        elif new is None:
+            disruption, cost = old.cost_of_removal(self.usage, name)
+            reason = _because("no longer in the document", old, cost)
+            self.removed.append(Change(Action.DELETE, declared, name, old, None, (), reason, disruption))
+        else:
+            self._update(declared, name, old, new)
 
-    def update(self, kind: Kind, name: str, old: Object, new: Object) -> None:
-        changed = tuple(
-            FieldChange(f.name, before, after)
-            for f in fields(old)
-            if f.name not in NOT_CONFIGURED
-            if (before := getattr(old, f.name)) != (after := getattr(new, f.name))
-        )
-        if not changed:
-            return
-        costs = [cost_of_field(self.usage, name, old, new, change.field) for change in changed]
-        disruption = max(cost for cost, _ in costs)
-        why = "; ".join(dict.fromkeys(reason for cost, reason in costs if reason))
-        self.made.append(Change(Action.UPDATE, kind, name, old, new, changed, why, disruption))
+    def _update(self, declared: type[Declared], name: str, old: Any, new: Any) -> None:
+        fields, costs = [], []
+        for field, found in attrs_of(declared).items():
+            before, after = getattr(old, field), getattr(new, field)
+            if before != after and _configured(field, found.set_by, allocated=found.allocated) and found.stored:
+                fields.append(FieldChange(field, before, after))
+                costs.append(cost_of_field(self.usage, name, old, new, found.change))
+        if fields:
+            reason = "; ".join(dict.fromkeys(reason for _, reason in costs if reason))
+            disruption = max(cost for cost, _ in costs)
+            self.made.append(Change(Action.UPDATE, declared, name, old, new, tuple(fields), reason, disruption))
 
-    def remove(self, kind: Kind, name: str, old: Object) -> None:
-        disruption, cost = cost_of_removal(self.usage, name, old)
-        reason = _because("no longer in the document", old, cost)
-        self.removed.append(Change(Action.DELETE, kind, name, old, None, (), reason, disruption))
+    def uplinks(self, hosts: Mapping[str, tuple[Any, Any]]) -> None:
+        old = {f"{name}/{u.name}": u for name, (host, _) in hosts.items() if host is not None for u in host.uplinks}
+        new = {f"{name}/{u.name}": u for name, (_, host) in hosts.items() if host is not None for u in host.uplinks}
+        for name, uplink in new.items():
+            if old.get(name) != uplink:
+                self.compare(Uplink, name, old.get(name), uplink)
+        for name in reversed([name for name in old if name not in new]):
+            self.compare(Uplink, name, old[name], None)
 
 
-NOT_CONFIGURED = frozenset({"uplinks", "revision", "generation", "epoch", "incoming", "awaited"})
+def _configured(field: str, set_by: SetBy, *, allocated: bool) -> bool:
+    """Whether a document or a toolstack decides the field, its owner included. `awaited` is a plug's, not configuration."""
+    return (set_by is not SetBy.RUNTIME or allocated or field == "owner") and field != "awaited"
 
 
-def _because(document: str, value: Object, cost: str) -> str:
+def _because(document: str, value: Any, cost: str) -> str:
     theirs = getattr(value, "owner", Owner.DOCUMENT) is Owner.TOOLSTACK
     first = document.replace("in the document", "from the toolstack") if theirs else document
     return f"{first}; {cost}" if cost else first
 
 
-def _compare(planner: _Planner, kind: Kind, old: Mapping[str, Object], new: Mapping[str, Object]) -> None:
-    for name, value in new.items():
-        before = old.get(name)
-        if before is None:
-            planner.create(kind, name if name else value_name(value), value)
-        elif before is not value:
-            planner.update(kind, name if name else value_name(value), before, value)
-    for name in reversed([name for name in old if name not in new]):
-        planner.remove(kind, name, old[name])
-
-
-def value_name(value: Object) -> str:
-    return getattr(value, "name", "")
+__all__ = ["Action", "Change", "Cost", "FieldChange", "PoolPlan", "plan_pool", "plan_proposal"]

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from enum import Enum
-from typing import cast
+from typing import Any
 
-from vnet.objects import (
-    Host,
-    Network,
-    Pool,
-    PortRange,
-    Rule,
-    SecurityGroup,
-    Subnet,
-    Trunk,
-    Uplink,
-    Vif,
-    Vm,
-    Way,
-)
-from vnet.plan.disruption import Disruption
-from vnet.plan.pool import Action, Change, FieldChange, Object, PoolPlan
+from vnet.grammar.declare import Declared, Spelling, attrs_of, json_word, plain
+from vnet.objects import Network, Rule
+from vnet.objects.impact import Disruption
+from vnet.plan.pool import Action, Change, FieldChange, PoolPlan
 
 SIGN = {Action.CREATE: "+", Action.UPDATE: "~", Action.DELETE: "-"}
 
@@ -51,124 +37,79 @@ def change_dict(change: Change) -> dict[str, object]:
     """One change for JSON. `old` and `new` are None where there is no such object."""
     return {
         "action": change.action.value,
-        "kind": change.kind.value,
+        "kind": change.noun,
         "name": change.name,
-        "fields": {f.field: {"old": plain(f.old), "new": plain(f.new)} for f in change.fields},
-        "old": None if change.old is None else _object(change.old),
-        "new": None if change.new is None else _object(change.new),
+        "fields": {f.field: {"old": _plain(change, f, f.old), "new": _plain(change, f, f.new)} for f in change.fields},
+        "old": None if change.old is None else plain(change.old, document=False),
+        "new": None if change.new is None else plain(change.new, document=False),
         "reason": change.reason,
         "disruption": change.disruption.name.lower(),
     }
 
 
-def _object(value: Object) -> dict[str, object]:
-    return {name: plain(getattr(value, name)) for name in _NAMES[type(value)]}
+def _spelling(change: Change, changed: FieldChange) -> Spelling:
+    """The field's word as the changed object has it."""
+    variant = getattr(change.new, change.type.VARIANT).value if change.type.VARIANT is not None else None
+    spellings = attrs_of(change.type)[changed.field].spellings
+    return next((s for s in spellings if not s.only or variant in s.only), spellings[0])
 
 
-_NAMES: dict[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in fields(kind) if field.name != "uplinks")
-    for kind in (Pool, Host, Uplink, Network, Subnet, SecurityGroup, Vm, Vif)
-}
-
-
-def plain(value: object) -> object:
-    """A field's value for JSON."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Trunk):
-        return list(value.tags) or "all"
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, Rule):
-        return rule_dict(value)
-    if isinstance(value, PortRange):
-        return str(value)
-    return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def rule_dict(rule: Rule) -> dict[str, object]:
-    """A rule in the document's words: what it leaves out is left out."""
-    said: dict[str, object] = {"name": rule.name, "direction": rule.direction.value}
-    if rule.protocol is not None:
-        said["protocol"] = plain(rule.protocol)
-    if rule.ports:
-        said["ports"] = [span.first if span.first == span.last else str(span) for span in rule.ports]
-    return {**said, "remote": rule.remote, "action": rule.action.value}
+def _plain(change: Change, changed: FieldChange, value: Any) -> Any:
+    return None if value is None else _spelling(change, changed).kind.plain(value)
 
 
 def _title(change: Change) -> str:
-    return f"{change.kind.value} {change.name}".rstrip()
+    return f"{change.noun} {change.name}".rstrip()
 
 
 def _line(change: Change, width: int) -> str:
-    what = ", ".join(_field(change, f) for f in change.fields) if change.fields else summary(change.new or change.old)
+    shown = change.new if change.new is not None else change.old
+    words = ", ".join(_field(change, f) for f in change.fields) if change.fields else shown.summary
     cost = "disrupts nothing" if change.disruption is Disruption.NONE else str(change.disruption)
-    why = f"{change.reason}; {cost}" if change.reason else cost
-    return f"{SIGN[change.action]} {_title(change):{width}}  {what}".rstrip() + f"   ({why})"
+    reason = f"{change.reason}; {cost}" if change.reason else cost
+    return f"{SIGN[change.action]} {_title(change):{width}}  {words}".rstrip() + f"   ({reason})"
 
 
 def _field(change: Change, changed: FieldChange) -> str:
     if changed.field == "rules":
-        return _rules(cast(tuple[Rule, ...], changed.old), cast(tuple[Rule, ...], changed.new))
-    name = "security-groups" if changed.field == "groups" else changed.field.replace("_", "-")
-    if name == "key" and isinstance(change.new, Network):
-        name = change.new.carrier.key_word
-    empty = "everywhere" if name == "hosts" else "[]"
-    return f"{name} {_word(changed.old, empty)} -> {_word(changed.new, empty)}"
+        return _rules(changed.old, changed.new)
+    spelling = _spelling(change, changed)
+    word = json_word(attrs_of(change.type)[changed.field], spelling).replace("_", "-")
+    if changed.field == "key" and isinstance(change.new, Network):
+        word = change.new.carrier.key_word or word
+    empty = "everywhere" if word == "hosts" else "[]"
+    old, new = (_word(_plain(change, changed, value), empty) for value in (changed.old, changed.new))
+    return f"{word} {old} -> {new}"
 
 
 def _rules(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> str:
-    """'+http, ~ssh, -ping': the rules that come, change and go."""
+    """'rules +www (ingress tcp [80]), ~http (ports [80] -> [81])': the rules that come, change and go."""
     before, after = {rule.name: rule for rule in old}, {rule.name: rule for rule in new}
-    signs = [(name, "~" if name in before else "+") for name, rule in after.items() if before.get(name) != rule]
-    signs += [(name, "-") for name in before.keys() - after.keys()]
-    return "rules " + ", ".join(f"{sign}{name}" for name, sign in sorted(signs))
+    parts = [f"-{name} ({_rule(rule)})" for name, rule in before.items() if name not in after]
+    parts += [f"+{name} ({_rule(rule)})" for name, rule in after.items() if name not in before]
+    parts += [f"~{name} ({_differences(before[name], rule)})" for name, rule in after.items() if name in before]
+    return "rules " + ", ".join(sorted((part for part in parts if not part.endswith("()")), key=lambda part: part[1:]))
+
+
+def _rule(rule: Rule) -> str:
+    words = plain(rule, document=True)
+    return " ".join(_word(value) for key, value in words.items() if key != "name")
+
+
+def _differences(old: Rule, new: Rule) -> str:
+    was, now = plain(old, document=False), plain(new, document=False)
+    fields = [f"{key} {_word(was[key], 'any')} -> {_word(now[key], 'any')}" for key in now if was[key] != now[key]]
+    return ", ".join(fields)
 
 
 def _word(value: object, empty: str = "[]") -> str:
-    shown = plain(value)
-    if shown is None:
+    if value is None:
         return "none"
-    if isinstance(shown, list):
-        return "[" + ", ".join(map(str, shown)) + "]" if shown else empty
-    return str(shown)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]" if value else empty
+    return str(value)
 
 
-def summary(value: Object | None) -> str:
+def summary(value: Declared) -> str:
     """An object in a few words: 'vxlan vni 5001 mtu 1450'."""
-    match value:
-        case Pool():
-            return f"underlay mtu {value.underlay_mtu}, VIFs {value.locking_mode.value}"
-        case Host():
-            return value.address or "no address"
-        case Uplink():
-            mode = f"{value.mode.value} " if value.mode is not None else ""
-            mtu = f" mtu {value.mtu}" if value.mtu is not None else ""
-            return f"{mode}{'+'.join(value.members)}{mtu}"
-        case Network():
-            return _network(value)
-        case Subnet():
-            return f"{value.cidr} on {value.network}" + (f" gateway {value.gateway}" if value.gateway else "")
-        case SecurityGroup():
-            count = f"{len(value.rules)} rule{'s' if len(value.rules) != 1 else ''}"
-            return f"{count}, else ingress {value.ingress.value}, egress {value.egress.value}"
-        case Vm():
-            return f"on {value.host}" if value.host else ""
-        case Vif():
-            trunk = f" trunk {_word(value.trunk)}" if value.trunk is not None else ""
-            groups = f" in {', '.join(value.groups)}" if value.groups else ""
-            return " ".join([f"{value.network} {value.mac}", *value.addresses]) + trunk + groups
-        case None:
-            return ""
-
-
-def _network(network: Network) -> str:
-    words = [network.type.value]
-    if network.carrier.way is Way.UPLINK:
-        words += [f"tag {network.tag}" if network.tag else "untagged", f"uplink {network.uplink}"]
-    elif network.key is not None:
-        words.append(f"{network.carrier.key_word} {network.key}")
-    words.append(f"mtu {network.mtu}")
-    if network.hosts:
-        words.append(f"on {', '.join(sorted(network.hosts))}")
-    return " ".join(words)
+    return str(value.summary)  # type: ignore[attr-defined]  # every configured object has one

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from random import Random
 
-from vnet.objects import Protocol
+from vnet.objects import Expectation, Protocol
 from vnet.probe.live_trace import Ask, Asking, LiveTrace, answered, conversation
 from vnet.probe.packet_injection import Send, send_all
 from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.packets import CLIENT_PORTS
 from vnet.sim.pool import SimPool
-from vnet.topology import Document, Expectation
+from vnet.topology import Document
 from vnet.verify.expectations import (
     NO_UPLINK,
     Evidence,

@@ -49,7 +49,7 @@ def rule_of(pool: Fabric, source: Source, cookie: int) -> Rule | None:
 def position_of(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
     """The position of a flow's origin in the pool's document, as file:line:column; "" without one."""
     document = pool.document
-    if document is None or source is None or document.source is None:
+    if document is None or source is None:
         return ""
     found = _place(document, pool, source, cookie)
     return f"{document.source.filename}:{found.line}:{found.column}" if found is not None else ""
@@ -57,18 +57,15 @@ def position_of(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
 
 def _place(document: Document, pool: Fabric, source: Source, cookie: int) -> Place | None:
     if source.category in (Category.NETWORK, Category.FLOOD):
-        network = document.networks.get(source.name)
-        return network.at() if network is not None else None
+        return document.place("network", source.name)
     if source.category in _OF_A_VIF:
-        vif = pool.state.vifs.get(source.name)
-        vm = document.vms.get(vif.vm) if vif is not None and vif.vm is not None else None
-        return vm.vifs[vif.index].at() if vif is not None and vm is not None and vif.index < len(vm.vifs) else None
+        return document.place("vif", source.name)
     if source.category is Category.GROUP:
-        group, rule = document.security_groups.get(source.name), rule_of(pool, source, cookie)
-        if group is None or rule is None:
-            return group.at() if group is not None else None
-        return next((spec for spec in group.rules if spec.name == rule.name), group).at()
+        rule = rule_of(pool, source, cookie)
+        if rule is None:
+            return document.place("security-group", source.name)
+        return document.place("security-group", source.name, "rules", (rule.name,))
     if source.category is Category.TRUNK:
-        uplinks = [host.uplinks[source.name] for host in document.hosts.values() if source.name in host.uplinks]
-        return uplinks[0].at() if uplinks else None
+        having = [name for name, host in document.state.hosts.items() if host.uplink(source.name) is not None]
+        return document.place("host", having[0], "uplinks", (source.name,)) if having else None
     return None

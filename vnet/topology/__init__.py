@@ -1,39 +1,16 @@
-"""The topology document: what it may say, loading it with every error at once, its JSON Schema and its reference."""
+"""The topology document: reading it with every error at once, the pool that it wants, its JSON Schema and its reference."""
 
-from vnet.objects import Protocol
-from vnet.topology.document import (
-    API_VERSION,
-    Defaults,
-    Document,
-    Expectation,
-    HostSpec,
-    NetworkSpec,
-    Reach,
-    SubnetSpec,
-    Underlay,
-    UplinkSpec,
-    VifSpec,
-    VmSpec,
-)
-from vnet.topology.errors import Place, Problem, TopologyErrors
-from vnet.topology.load import load
+from vnet.grammar.problems import Place, Problem, TopologyErrors
+from vnet.topology.desired import desired_state, load, parse_document
+from vnet.topology.document import API_VERSION, Document
 
 __all__ = [
     "API_VERSION",
-    "Defaults",
     "Document",
-    "Expectation",
-    "HostSpec",
-    "NetworkSpec",
     "Place",
     "Problem",
-    "Protocol",
-    "Reach",
-    "SubnetSpec",
     "TopologyErrors",
-    "Underlay",
-    "UplinkSpec",
-    "VifSpec",
-    "VmSpec",
+    "desired_state",
     "load",
+    "parse_document",
 ]

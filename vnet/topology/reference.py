@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field
+from collections.abc import Iterator
+from dataclasses import MISSING
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from vnet.objects.security import MAX_REMOTE_GROUPS
-from vnet.topology.document import Document
-from vnet.topology.grammar import Kind, ListOf, MapOf, NotYet
-from vnet.topology.record import Key, Record, RecordOf, keys_of, required
-from vnet.topology.schema import records_of, schema_text
-from vnet.topology.tree import MAX_BYTES
+from vnet.grammar.declare import Attr, Shape, Spelling
+from vnet.grammar.kinds import ListOf, NotYet
+from vnet.objects.limits import MAX_REMOTE_GROUPS
+from vnet.topology.document import Children, root_shape
+from vnet.topology.schema import declared_of, needed, schema_text, shape_in_document
+from vnet.topology.yaml_tree import MAX_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA_FILE = Path(__file__).with_name("vnet.schema.json")
@@ -24,7 +24,7 @@ REFERENCE_FILE = REPOSITORY / "docs" / "topology.md"
 _HEAD = f"""\
 # The topology document
 
-<!-- Generated from vnet/topology/document.py by `python -m vnet.topology.reference`. Change it there. -->
+<!-- Generated from the declarations in vnet/objects by `python -m vnet.topology.reference`. Change it there. -->
 
 A file named `*.vnet.yaml` says what a pool is: hosts, networks, subnets, VMs, who may reach whom, and who should. `vnet validate`
 checks it, `vnet plan` shows what applying it would change, `vnet apply` does it, `vnet export` writes a pool as one.
@@ -111,59 +111,45 @@ and to 9216 on an internal network. What does not fit is refused, with the sum.
 
 def reference_text() -> str:
     """The whole page."""
-    return _HEAD + "".join(_record(record) for record in records_of(Document)) + _TAIL
+    root = root_shape()
+    return _HEAD + _section("The document", root, ("apiVersion", "pool")) + "".join(_below(root, "")) + _TAIL
 
 
-def _record(record: type[Record]) -> str:
-    lines = [f"\n### {_titles()[record]}\n", (record.__doc__ or "").strip() + "\n"]
-    lines += ["| key | value | left out | meaning |", "|---|---|---|---|"]
-    for name, (entry, said) in keys_of(record).items():
-        lines.append(f"| `{name}` | {_value(said)} | {_default(entry, said)} | {said.doc} |")
+def _below(shape: Shape, path: str) -> Iterator[str]:
+    """A section for each map inside a map, from the outside in."""
+    for word, item in shape.words.items():
+        if isinstance(item, Shape):
+            yield _section(f"`{path}{word}`", item)
+            yield from _below(item, f"{path}{word}.")
+        elif (declared := declared_of(item[1].kind)) is not None:
+            listed = isinstance(item[1].kind, Children | ListOf) or (hasattr(declared, "NOUN") and declared.NOUN.listed)
+            inside = f"{path}{word}{'[]' if listed else '.*'}"
+            shown = shape_in_document(declared)
+            yield _section(f"`{inside}`", shown, needed(declared))
+            yield from _below(shown, f"{inside}.")
+
+
+def _section(title: str, shape: Shape, required: tuple[str, ...] = ()) -> str:
+    lines = [f"\n### {title}\n", shape.doc + "\n", "| key | value | left out | meaning |", "|---|---|---|---|"]
+    for word, item in shape.words.items():
+        if isinstance(item, Shape):
+            lines.append(f"| `{word}` | a map |  | {item.doc} |")
+            continue
+        found, spelling = item
+        left_out = "**needed**" if word in required else _left_out(found, spelling)
+        value = "not supported yet" if isinstance(spelling.kind, NotYet) else spelling.kind.expected
+        lines.append(f"| `{word}` | {value} | {left_out} | {spelling.doc} |")
     return "\n".join(lines) + "\n"
 
 
-def _titles() -> dict[type[Record], str]:
-    """Where each record stands in a document, as a path."""
-    titles: dict[type[Record], str] = {Document: "The document"}
-
-    def walk(record: type[Record], path: str) -> None:
-        for name, (_, said) in keys_of(record).items():
-            inner, below = _below(said.kind, f"{path}{name}")
-            if inner is not None and inner not in titles:
-                titles[inner] = f"`{below}`"
-                walk(inner, f"{below}.")
-
-    walk(Document, "")
-    return titles
-
-
-def _below(kind: Kind[Any], path: str) -> tuple[type[Record] | None, str]:
-    if isinstance(kind, RecordOf):
-        return kind.record, path
-    if isinstance(kind, MapOf):
-        return _below(kind.value, f"{path}.*")
-    if isinstance(kind, ListOf):
-        return _below(kind.item, f"{path}[]")
-    return None, path
-
-
-def _value(said: Key) -> str:
-    if isinstance(said.kind, NotYet):
-        return "not supported yet"
-    if isinstance(said.kind, RecordOf):
-        return "a map"
-    return said.kind.what
-
-
-def _default(entry: Field[Any], said: Key) -> str:
-    only = " and ".join(f"`{word}`" for word in said.only)
-    if required(entry):
-        return "**needed**"
-    if said.only:
-        return f"needed for {only}" if said.needed else f"only for {only}"
-    if entry.default is MISSING or entry.default is None or isinstance(entry.default, Record | tuple):
+def _left_out(found: Attr, spelling: Spelling) -> str:
+    if spelling.only:
+        types = " and ".join(f"`{word}`" for word in spelling.only)
+        return f"needed for {types}" if spelling.needed else f"only for {types}"
+    default = found.default
+    if found.allocated or default is MISSING or default is None or isinstance(default, tuple | frozenset | dict):
         return ""
-    return f"`{entry.default.value if isinstance(entry.default, Enum) else entry.default}`"
+    return f"`{default.value if isinstance(default, Enum) else default}`"
 
 
 def main() -> None:

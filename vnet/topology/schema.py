@@ -1,4 +1,4 @@
-"""The grammar as JSON Schema (draft 2020-12), for editors. One rule: generated from document.py, never written by hand.
+"""The grammar as JSON Schema (draft 2020-12), for editors. One rule: generated from the declarations, never written by hand.
 
 An editor's check is a subset of ours: names that do not exist, clashes and MTUs need the whole document.
 """
@@ -6,22 +6,20 @@ An editor's check is a subset of ours: names that do not exist, clashes and MTUs
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
 
-from vnet.topology.document import Document
-from vnet.topology.grammar import JsonSchema, Kind, ListOf, MapOf, NotYet
-from vnet.topology.record import Key, Record, RecordOf, keys_of, required
+from vnet.grammar.declare import Attr, Declared, Named, Shape, Spelling, StructOf, attrs_of, shape_of
+from vnet.grammar.kinds import JsonSchema, Kind, ListOf, NotYet
+from vnet.topology.document import Children, Section, document_shape, root_shape
 
 
 def json_schema() -> JsonSchema:
-    """The schema of a whole document. Every record is a definition of its own."""
-    definitions = {record.__name__: _record(record) for record in records_of(Document)}
-    top = definitions.pop(Document.__name__)
+    """The schema of a whole document. Every object is a definition of its own."""
+    definitions = {declared.__name__: _object(declared) for declared in declared_types(root_shape())}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "vnet topology document",
-        **top,
-        "type": "object",
+        **_map(root_shape(), ("apiVersion", "pool")),
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -31,55 +29,89 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def records_of(record: type[Record]) -> list[type[Record]]:
-    """A record and those inside it, each once, from the outside in."""
-    found = [record]
-    for _, said in keys_of(record).values():
-        inner = _inner(said.kind)
-        if inner is not None:
-            found += [other for other in records_of(inner) if other not in found]
+def declared_types(shape: Shape) -> list[type[Declared]]:
+    """The objects inside a map, and those inside them, each once, from the outside in."""
+    found: list[type[Declared]] = []
+    for item in shape.words.values():
+        inner = declared_types(item) if isinstance(item, Shape) else list(_inside(item[1].kind))
+        found += [declared for declared in inner if declared not in found]
     return found
 
 
-def _inner(kind: Kind[Any]) -> type[Record] | None:
-    if isinstance(kind, RecordOf):
-        return kind.record
-    if isinstance(kind, MapOf):
-        return _inner(kind.value)
-    return _inner(kind.item) if isinstance(kind, ListOf) else None
+def _inside(kind: Kind[object]) -> Iterator[type[Declared]]:
+    declared = declared_of(kind)
+    if declared is not None:
+        yield declared
+        yield from declared_types(shape_in_document(declared))
 
 
-def _record(record: type[Record]) -> JsonSchema:
-    keys = keys_of(record)
-    needed = [name for name, (entry, _) in keys.items() if required(entry)]
-    schema: JsonSchema = {
-        "description": (record.__doc__ or "").strip(),
-        "type": "object" if needed else ["object", "null"],
-        "properties": {name: _property(said) for name, (_, said) in keys.items()},
-        "additionalProperties": False,
-    }
-    if needed:
-        schema["required"] = needed
-    if record.VARIANT is not None:
-        schema["allOf"] = _variants(record, record.VARIANT)
+def declared_of(kind: Kind[object]) -> type[Declared] | None:
+    """The objects that a value holds, if it holds any."""
+    match kind:
+        case Section() | Children() | StructOf():
+            return kind.declared
+        case Named():
+            return kind.item.declared
+        case ListOf():
+            return declared_of(kind.item)
+        case _:
+            return None
+
+
+def shape_in_document(declared: type[Declared]) -> Shape:
+    """The map of an object; one that stands under its name has no key for that."""
+    shape = document_shape(declared)
+    named = declared.NOUN.key if hasattr(declared, "NOUN") and declared.NOUN.parent == "host" else ""
+    return Shape(shape.title, shape.doc, {w: i for w, i in shape.words.items() if w != named}, shape.also)
+
+
+def needed(declared: type[Declared]) -> tuple[str, ...]:
+    """The words that the map of an object cannot be without."""
+    words = shape_in_document(declared).words
+    return tuple(found.word for found in attrs_of(declared).values() if found.required and found.word in words)
+
+
+def _object(declared: type[Declared]) -> JsonSchema:
+    shape = shape_in_document(declared)
+    schema = _map(shape, needed(declared))
+    if declared.VARIANT is not None:
+        schema["allOf"] = _variants(declared, shape)
     return schema
 
 
-def _property(said: Key) -> JsonSchema:
-    notice = f" Not supported yet: {said.kind.what}." if isinstance(said.kind, NotYet) else ""
-    return {**said.kind.schema(), "description": said.doc + notice}
+def _map(shape: Shape, required: tuple[str, ...] = ()) -> JsonSchema:
+    schema: JsonSchema = {
+        "description": shape.doc,
+        "type": "object" if required else ["object", "null"],
+        "properties": {
+            word: _map(item) if isinstance(item, Shape) else _property(item[1]) for word, item in shape.words.items()
+        },
+        "additionalProperties": False,
+    }
+    if required:
+        schema["required"] = list(required)
+    return schema
 
 
-def _variants(record: type[Record], discriminator: str) -> list[JsonSchema]:
-    """For each word of the discriminating key: which keys come with it, and which do not."""
-    keys = keys_of(record)
+def _property(spelling: Spelling) -> JsonSchema:
+    notice = f" Not supported yet: {spelling.kind.expected}." if isinstance(spelling.kind, NotYet) else ""
+    return {**spelling.kind.schema(), "description": (spelling.doc + notice).strip()}
+
+
+def _variants(declared: type[Declared], shape: Shape) -> list[JsonSchema]:
+    """For each word of the discriminating key: the keys that come with it, and those that do not."""
+    variant = attrs_of(declared)[declared.VARIANT or ""]
+    spelled: list[tuple[Attr, Spelling]] = [item for item in shape.words.values() if not isinstance(item, Shape)]
     rules = []
-    for word in keys[discriminator][1].kind.schema()["enum"]:
-        absent = {name: False for name, (_, said) in keys.items() if said.only and word not in said.only}
-        needed = [name for name, (_, said) in keys.items() if said.needed and word in said.only]
+    for word in variant.kind.schema()["enum"]:
+        absent = {s.word: False for _, s in spelled if s.only and word not in s.only}
+        required = [s.word for _, s in spelled if s.needed and word in s.only]
         then: JsonSchema = {"properties": absent} if absent else {}
-        if needed:
-            then["required"] = needed
-        condition = {"properties": {discriminator: {"const": word}}, "required": [discriminator]}
+        if required:
+            then["required"] = required
+        condition = {"properties": {variant.word: {"const": word}}, "required": [variant.word]}
         rules.append({"if": condition, "then": then})
     return rules
+
+
+__all__ = ["declared_of", "declared_types", "json_schema", "needed", "schema_text", "shape_in_document", "shape_of"]

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vnet.objects import Protocol, Vif
+from vnet.objects import Expectation, Protocol, Reach, Vif
 from vnet.sim.conversation import Party, outside, party, reaches, trace
 from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.fabric import Fabric
-from vnet.topology import Document, Expectation, Reach
+from vnet.topology import Document
 from vnet.verify.reachability import Reachability
 
 Side = Vif | None  # None: outside
@@ -43,9 +43,8 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The expectation's name, else its words."""
-        spec = self.expectation
-        return spec.name or f"{spec.from_} to {spec.to} is {spec.expect.value}"
+        """The expectation's name."""
+        return self.expectation.name
 
     def __str__(self) -> str:
         if self.holds:
@@ -106,8 +105,8 @@ def _broken(pool: Fabric, spec: Expectation, witness: Witness) -> tuple[Side, Si
 
 def position_of(document: Document, spec: Expectation) -> str:
     """The position of an expectation, as file:line:column."""
-    at = spec.at()
-    filename = document.source.filename if document.source is not None else ""
+    at = document.place("expectation", spec.name)
+    filename = document.source.filename
     return f"{filename}:{at.line}:{at.column}" if at is not None else filename
 
 

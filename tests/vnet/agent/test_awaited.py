@@ -8,7 +8,7 @@ from ovsctl.ovsdb import Delete, Insert, Select, Update
 from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, until, vif
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import Binding, BindingState, Host
-from vnet.objects.values import MIN_RESERVED_OFPORT
+from vnet.objects.limits import MIN_RESERVED_OFPORT
 
 pytestmark = pytest.mark.usefixtures("ovs")
 

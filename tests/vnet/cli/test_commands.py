@@ -243,7 +243,7 @@ def test_security_groups_of_a_vif(running: Controller, capsys: Capture, vif: str
         code, out, _ = vnet(capsys, "vif", "security-groups", vif, "cli-web", "-o", "json")
         assert (code, json.loads(out)["security_groups"]) == (Exit.OK, ["cli-web"])
         code, out, err = vnet(capsys, "vif", "security-groups", vif, "cli-wbe")
-        assert (code, out, "did you mean cli-web" in err) == (Exit.INVALID_INPUT, "", True)
+        assert (code, out, "did you mean 'cli-web'" in err) == (Exit.INVALID_INPUT, "", True)
         code, out, _ = vnet(capsys, "vif", "security-groups", vif, "-o", "json")
         assert (code, json.loads(out)["security_groups"]) == (Exit.OK, [])
         made = ("vif", "create", "--network", "tenant", "--vm", "cli", "--index", "5", "--security-group", "cli-web")

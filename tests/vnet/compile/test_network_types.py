@@ -51,7 +51,7 @@ a, b, c = (state.networks[name] for name in "abc")
 assert (a.key, b.key, c.key) == (5001, 9, 5001), "its keys are a space of their own"
 assert (a.mtu, c.mtu) == (1442, 1450)
 assert "lab vni 5001 mtu 1442" in render_plan(plan_pool(PoolState(), state))
-assert "b: {type: lab, vni: 9, mtu: 1442}" in export_document(state)
+assert "b: {type: lab, mtu: 1442, vni: 9}" in export_document(state)
 Schema.parse(SCHEMA_TEXT).tables["Network"].columns["type"].type.encode(to_columns(a)["type"])
 pool = SimPool.from_document(document)
 (integration,) = ovs_rows(pool.hosts["xen1"].view, Switch()).bridges

@@ -58,7 +58,7 @@ async def test_a_vif_from_its_making_to_its_end(client: AsyncClient, pool: PoolD
     assert ready.since > made.place.since
 
     await client.delete_vif("life/0")
-    assert await client.bindings(vif="life/0") == []
+    assert not [binding for binding in await client.bindings() if binding.vif == "life/0"]
     with pytest.raises(NotFound):
         await client.vif("life/0")
     await client.delete_vif("life/0")  # again: a lost answer is repeated
@@ -86,33 +86,43 @@ async def test_an_allocated_mac_is_kept_and_is_nobodys_elses(client: AsyncClient
     await client.delete_vif("macs/2")
     assert (await client.put_vif("macs/2", VifSpec(network="tenant", vm="macs"))).mac == made[2].mac
     await client.delete_vm("macs")
-    assert await client.vifs(vm="macs") == []
+    with pytest.raises(Invalid, match="there is no vm macs"):
+        await client.vifs(vm="macs")
+    assert not [vif for vif in await client.vifs() if vif.vm == "macs"]
 
 
-REFUSED: list[tuple[str, dict[str, Any], int, str, str]] = [
-    ("r/0", {"network": "tennant"}, 400, "unknown-network", "did you mean tenant"),
-    ("r/0", {"network": "tenant", "host": "xen9"}, 400, "unknown-host", "no host xen9"),
-    ("r/0", {"network": "tenant", "mac": "01:00:00:00:00:01"}, 400, "invalid-value", "multicast"),
-    ("r/0", {"network": "tenant", "mac": "nonsense"}, 400, "invalid-value", "is no MAC address"),
-    ("r/0", {"network": "tenant", "addresses": ["10.1.0.300"]}, 400, "invalid-value", "no IPv4 or IPv6 address"),
-    ("r/0", {"network": "tenant", "trunk": [10]}, 400, "trunk", "only on an untagged VLAN network"),
-    ("r/0", {"network": "bare", "trunk": []}, 400, "empty-trunk", "carries nothing"),
-    ("r/0", {"network": "bare", "trunk": [5000]}, 400, "invalid-value", "outside 1..4094"),
-    ("a b", {"network": "tenant"}, 400, "invalid-value", "is no VIF id"),
-    ("r/0", {}, 400, "body", "missing required field `network`"),
-    ("r/0", {"network": "tenant", "colour": "red"}, 400, "body", "unknown field `colour`"),
-    ("r/0", {"network": 7}, 400, "body", "Expected `str`"),
+REFUSED: list[tuple[str, dict[str, Any], int, str, str, str]] = [
+    ("r/0", {"network": "tennant"}, 400, "unknown-network", "network", "did you mean 'tenant'"),
+    ("r/0", {"network": "tenant", "host": "xen9"}, 400, "unknown-host", "host", "host xen9 is not in the pool"),
+    ("r/0", {"network": "tenant", "mac": "01:00:00:00:00:01"}, 400, "wrong-mac", "mac", "multicast"),
+    ("r/0", {"network": "tenant", "mac": "nonsense"}, 400, "wrong-mac", "mac", "is no MAC address"),
+    (
+        "r/0",
+        {"network": "tenant", "addresses": ["10.1.0.300"]},
+        400,
+        "wrong-address",
+        "addresses[0]",
+        "no IPv4 or IPv6",
+    ),
+    ("r/0", {"network": "tenant", "trunk": [10]}, 400, "trunk", "trunk", "'tag: untagged'; tenant is not"),
+    ("r/0", {"network": "bare", "trunk": []}, 400, "empty-list", "trunk", "list tags"),
+    ("r/0", {"network": "bare", "trunk": [5000]}, 400, "out-of-range", "trunk[0]", "1..4094"),
+    ("a b", {"network": "tenant"}, 400, "wrong-name", "id", "is no VIF id"),
+    ("r/0", {}, 400, "missing-key", "", "a VIF needs 'network'"),
+    ("r/0", {"network": "tenant", "colour": "red"}, 400, "unknown-key", "colour", "unknown key 'colour'"),
+    ("r/0", {"network": ["tenant"]}, 400, "wrong-type", "network", "found a list"),
+    ("r/0", {"network": "tenant", "awaited": True}, 400, "awaited", "host", "'host' is missing"),
 ]
 
 
-@pytest.mark.parametrize(("id", "body", "status", "code", "text"), REFUSED)
+@pytest.mark.parametrize(("id", "body", "status", "code", "path", "text"), REFUSED)
 async def test_a_bad_vif_is_refused_whole(
-    raw: httpx.AsyncClient, id: str, body: dict[str, Any], status: int, code: str, text: str
+    raw: httpx.AsyncClient, id: str, body: dict[str, Any], status: int, code: str, path: str, text: str
 ) -> None:
     before = (await raw.get("/v1/pool")).json()
     answer = await raw.put(f"/v1/vifs/{id.replace('/', '%2F')}", json=body)
     problem = msgspec.json.decode(answer.content, type=api.Problem)
-    assert (answer.status_code, problem.code) == (status, code)
+    assert (answer.status_code, problem.code, problem.where) == (status, code, path)
     assert text in problem.message
     assert answer.headers["content-type"] == "application/problem+json"
     assert (await raw.get("/v1/pool")).json() == before
@@ -121,9 +131,9 @@ async def test_a_bad_vif_is_refused_whole(
 async def test_macs_and_addresses_are_taken_once_on_a_network(client: AsyncClient) -> None:
     mac, address = "0a:00:00:00:aa:01", "10.1.0.30"
     await client.put_vif("taken/0", VifSpec(network="tenant", vm="taken", mac=mac, addresses=[address]))
-    with pytest.raises(Conflict, match=f"VIF taken/0 has {mac}"):
+    with pytest.raises(Conflict, match=f"{mac} is that of VIF taken/0"):
         await client.put_vif("taken/1", VifSpec(network="tenant", mac=mac))
-    with pytest.raises(Conflict, match=f"VIF taken/0 has {address}"):
+    with pytest.raises(Conflict, match=f"{address} .* is taken by VIF taken/0"):
         await client.put_vif("taken/1", VifSpec(network="tenant", addresses=[address]))
     await client.put_vif("taken/1", VifSpec(network="prod", vm="taken", mac=mac, addresses=[address]))
     with pytest.raises(Invalid, match="needs an id, or a VM and an index"):
@@ -171,11 +181,21 @@ async def test_bad_reads_are_problems(raw: httpx.AsyncClient, path: str, status:
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b"null", b'{"network": "a", "network": 1}'])
-async def test_what_is_no_json_is_refused(raw: httpx.AsyncClient, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "json"),
+        (b"\xff\xfe", "json"),
+        (b"[" * 100_000, "json"),
+        (b"[]", "wrong-type"),
+        (b"null", "missing-key"),
+        (b'{"network": "a", "network": 1}', "duplicate-key"),
+    ],
+)
+async def test_what_is_no_json_is_refused(raw: httpx.AsyncClient, body: bytes, code: str) -> None:
     answer = await raw.put("/v1/vifs/x", content=body)
     assert answer.status_code == 400
-    assert answer.json()["code"] in ("json", "body")
+    assert answer.json()["code"] == code
 
 
 async def test_an_oversized_body_is_refused_however_it_comes(raw: httpx.AsyncClient) -> None:
@@ -197,24 +217,26 @@ async def test_networks_by_the_toolstack(client: AsyncClient) -> None:
     vlan = await client.put_network("v", NetworkSpec(type="vlan", tag=7, uplink="trunk0", mtu=1400))
     assert (vlan.key, vlan.tag, vlan.mtu) == (None, 7, 1400)
     await client.put_vif("n/0", VifSpec(network="blue", vm="n"))
-    with pytest.raises(Conflict, match="network blue still has VIFs: n/0"):
+    with pytest.raises(Conflict, match="network blue cannot go: it still has VIF n/0"):
         await client.delete_network("blue")
     assert {n.name: n.vifs for n in await client.networks()}["blue"] == 1
     await client.delete_vm("n")
     for name in ("blue", "v", "v"):
         await client.delete_network(name)
     refusals: list[tuple[NetworkSpec, str, type[Refused]]] = [
-        (NetworkSpec(type="vlan", tag=120, uplink="trunk0"), "network prod has tag 120 on uplink trunk0", Conflict),
-        (NetworkSpec(type="vlan", tag=121, uplink="trunk9"), "has no uplink trunk9", Invalid),
-        (NetworkSpec(type="vlan", tag=121), "has a tag and an uplink", Invalid),
-        (NetworkSpec(type="vxlan", mtu=1551), "1600 .underlay. - 50", Invalid),
-        (NetworkSpec(type="vxlan", key=5001), "network tenant has the key 5001", Conflict),
-        (NetworkSpec(type="internal", key=1), "has none", Invalid),
-        (NetworkSpec(type="vxlan", hosts=["xen7"]), "no host xen7", Invalid),
+        (NetworkSpec(type="vlan", tag=120, uplink="trunk0"), "duplicate-tag", Conflict),
+        (NetworkSpec(type="vlan", tag=121, uplink="trunk9"), "unknown-uplink", Invalid),
+        (NetworkSpec(type="vlan", tag=121), "missing-key", Invalid),
+        (NetworkSpec(type="vxlan", mtu=1551), "mtu", Invalid),
+        (NetworkSpec(type="vxlan", vni=5001), "duplicate-key-or-vni", Conflict),
+        (NetworkSpec(type="internal", key=1), "wrong-variant", Invalid),
+        (NetworkSpec(type="vxlan", key=1), "wrong-variant", Invalid),
+        (NetworkSpec(type="vxlan", hosts=["xen7"]), "unknown-host", Invalid),
     ]
-    for spec, text, kind in refusals:
-        with pytest.raises(kind, match=text):
+    for spec, code, refused in refusals:
+        with pytest.raises(refused) as caught:
             await client.put_network("bad", spec)
+        assert caught.value.code == code
 
 
 HTTP = Rule(name="http", direction="ingress", protocol="tcp", ports=[443, "80-82", 83])
@@ -235,9 +257,9 @@ async def test_security_groups_by_the_toolstack(client: AsyncClient, pool: PoolD
     vif = await client.put_vif("sg/0", spec)
     assert vif.security_groups == ["sg-web"]
     assert await client.put_vif("sg/0", spec) == vif
-    with pytest.raises(Conflict, match="exists with security_groups sg-web, not none"):
+    with pytest.raises(Conflict, match="exists with security-groups sg-web, not none"):
         await client.put_vif("sg/0", msgspec.structs.replace(spec, security_groups=[]))
-    with pytest.raises(Invalid, match="there is no security group sg-wbe; did you mean sg-web"):
+    with pytest.raises(Invalid, match="unknown security group 'sg-wbe'; did you mean 'sg-web'"):
         await client.put_vif("sg/1", VifSpec(network="tenant", vm="sg", security_groups=["sg-wbe"]))
     agent = FakeAgent(pool, "xen1", client)
     await agent.claim("sg/0")
@@ -253,10 +275,10 @@ async def test_security_groups_by_the_toolstack(client: AsyncClient, pool: PoolD
     kinds = [event.kind for event in await client.events(50)]
     assert {"security-group-created", "security-group-changed", "vif-security-groups"} <= set(kinds)
 
-    with pytest.raises(Conflict, match="security group sg-db still has VIFs: sg/0"):
+    with pytest.raises(Conflict, match="security group sg-db cannot go: it still has VIF sg/0"):
         await client.delete_security_group("sg-db")
     assert (await client.set_security_groups("sg/0", [])).security_groups == []
-    with pytest.raises(Conflict, match="security group sg-web is named by rules of: sg-db"):
+    with pytest.raises(Conflict, match="security group sg-web cannot go: it still has a rule of security group sg-db"):
         await client.delete_security_group("sg-web")
     assert {group.name for group in await client.security_groups()} >= {"sg-db", "sg-web"}
     await client.delete_vm("sg")
@@ -269,20 +291,20 @@ async def test_security_groups_by_the_toolstack(client: AsyncClient, pool: PoolD
 BAD_RULES: list[tuple[dict[str, Any], str]] = [
     (
         {"remote": "10.1.0.5"},
-        "rules: rule bad: remote: '10.1.0.5' has no prefix length; for this address alone write 10.1.0.5/32",
+        "rules[0].remote: '10.1.0.5' has no prefix length; for this address alone write 10.1.0.5/32",
     ),
     ({"remote": "10.1.0.5/24"}, "has bits set beyond its prefix; the subnet is 10.1.0.0/24"),
-    ({"remote": "nobody"}, "rules: there is no security group nobody"),
-    ({"ports": [80]}, "rules: rule bad: ports: only tcp and udp have ports"),
-    ({"protocol": "tcp", "ports": ["9-1"]}, "9-1 ends before it begins"),
-    ({"protocol": "tcp", "ports": ["80:90"]}, "'80:90' is no range"),
-    ({"protocol": "tcp", "ports": [65536]}, "65536 is outside 0..65535"),
-    ({"protocol": 6}, "write 6 by its name"),
-    ({"protocol": "sctp"}, "it is one of tcp, udp, icmp"),
-    ({"action": "accept"}, "it is one of allow, drop"),
-    ({"direction": "in"}, "it is one of ingress, egress"),
+    ({"remote": "nobody"}, "rules[0].remote: unknown security group 'nobody'"),
+    ({"ports": [80]}, "rules[0].ports: 'ports' without 'protocol: tcp' or 'udp'"),
+    ({"protocol": "tcp", "ports": ["9-1"]}, "rules[0].ports[0]: the range 9-1 ends before it begins"),
+    ({"protocol": "tcp", "ports": ["80:90"]}, "rules[0].ports[0]: wanted a port, 0..65535, or a range as 443-445"),
+    ({"protocol": "tcp", "ports": [65536]}, "rules[0].ports[0]: 65536 is out of range"),
+    ({"protocol": 6}, "protocol 6 is written by its name; did you mean 'tcp'?"),
+    ({"protocol": "sctp"}, "tcp, udp, icmp, or its number, 0..255"),
+    ({"action": "accept"}, "allow, drop, found the string \"accept\"; did you mean 'allow'?"),
+    ({"direction": "in"}, "ingress, egress, found the string \"in\"; did you mean 'ingress'?"),
     ({"name": "a b"}, "is no name"),
-    ({"cidr": "10.0.0.0/8"}, "unknown field `cidr`"),
+    ({"cidr": "10.0.0.0/8"}, "unknown key 'cidr' in a rule; did you mean 'remote'?"),
 ]
 
 
@@ -295,10 +317,10 @@ async def test_a_bad_rule_is_refused_whole(raw: httpx.AsyncClient, rule: dict[st
 
 
 async def test_groups_that_are_none(client: AsyncClient) -> None:
-    with pytest.raises(Invalid, match="rule http stands there twice"):
+    with pytest.raises(Invalid, match="http stands twice"):
         await client.put_security_group("sg", SecurityGroupSpec(rules=[HTTP, HTTP]))
     for name in ("any", "10.0.0.1", "a b"):
-        with pytest.raises(Invalid, match=r"is named|is no name"):
+        with pytest.raises(Invalid, match=r"cannot be named|is no name"):
             await client.put_security_group(name, SecurityGroupSpec())
     await client.put_security_group("sg", SecurityGroupSpec())
     trunk = VifSpec(network="bare", vm="sg", trunk="all", security_groups=["sg"])
@@ -315,10 +337,10 @@ async def test_hosts_by_the_toolstack(client: AsyncClient) -> None:
     made = await client.put_host("xen9", spec)
     assert (made.uplinks[0].members, made.agent.alive) == (["eth1", "eth2"], False)
     assert await client.put_host("xen9", spec) == made
-    with pytest.raises(Conflict, match="host xen1 has the address"):
+    with pytest.raises(Conflict, match="has the address of host xen1"):
         await client.put_host("xen8", api.HostSpec(address="10.99.0.1"))
     await client.put_vif("h/0", VifSpec(network="lab", vm="h", host="xen9"))
-    with pytest.raises(Conflict, match="host xen9 still has VIFs: h/0"):
+    with pytest.raises(Conflict, match="host xen9 cannot go: it still has VIF h/0"):
         await client.delete_host("xen9")
     await client.delete_vm("h")
     await client.delete_host("xen9")

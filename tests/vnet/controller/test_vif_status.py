@@ -63,7 +63,7 @@ def test_a_dead_host_is_the_reason_before_and_after_the_claim() -> None:
 def test_places_a_network_cannot_reach() -> None:
     view = pool([PINNED])
     only_xen2 = replace(view.state.networks["tenant"], hosts=frozenset({"xen2"}))
-    assert why(PoolView.of(replace(view.state, networks={"tenant": only_xen2}), view.live)) == ["network-not-on-host"]
+    assert why(PoolView.of(replace(view.state, networks={"tenant": only_xen2}), view.live)) == ["not-on-host"]
     vlan = Network("tenant", NetworkType.VLAN, 1, 1500, key=1, tag=1, uplink="other")
     assert why(PoolView.of(replace(view.state, networks={"tenant": vlan}), view.live)) == ["no-uplink"]
     mute = {"xen1": replace(view.state.hosts["xen1"], address=None)}

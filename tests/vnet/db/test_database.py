@@ -13,13 +13,14 @@ import pytest
 from ovsctl.ovsdb import Update as UpdateOp
 from tests.servers import OvsdbServer
 from tests.vnet.controller.databases import SCHEMA, FakeAgent, opened, pool_server
-from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.changes import Delete, Insert, RowChange, Update, state_changes
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable, SchemaMismatch, WriteConflict
 from vnet.db.writes import configuration_write, runtime_write
 from vnet.objects import (
     Direction,
     Event,
+    Expectation,
     Host,
     Network,
     NetworkType,
@@ -27,6 +28,7 @@ from vnet.objects import (
     PoolState,
     PortRange,
     Protocol,
+    Reach,
     Rule,
     SecurityGroup,
     Subnet,
@@ -53,10 +55,10 @@ async def pool(server: OvsdbServer) -> AsyncIterator[PoolDatabase]:
         yield database
         state = database.mirror.state
         assert state.pool is not None
-        for table in ("Binding", "Vif", "Vm", "Subnet", "SecurityGroup", "Agent", "Event"):
+        for table in ("Binding", "Vif", "Vm", "Subnet", "SecurityGroup", "Expectation", "Agent", "Event"):
             server.client("transact", f'["Vnet",{{"op":"delete","table":"{table}","where":[]}}]')
         extra = [Delete(n) for n in state.networks.values() if n.name not in ("tenant", "prod")]
-        extra += [Delete(h) for h in state.hosts.values() if h.name not in ("xen1", "xen2", "xen3")]  # type: ignore[misc]
+        extra += [Delete(h) for h in state.hosts.values() if h.name not in ("xen1", "xen2", "xen3")]
         if extra:
             await database.write(configuration_write(extra, state.pool))
 
@@ -66,7 +68,7 @@ async def write(pool: PoolDatabase, *changes: RowChange, **options: Any) -> None
 
 
 def copy_of(state: PoolState) -> PoolState:
-    return PoolState(state.pool, *(dict(getattr(state, f)) for f in PoolState.__slots__[1:]))  # type: ignore[attr-defined]
+    return PoolState(state.pool, *(dict(getattr(state, f)) for f in PoolState.__slots__[1:]))
 
 
 async def refused(pool: PoolDatabase, code: str, *changes: RowChange) -> WriteConflict:
@@ -81,11 +83,20 @@ async def refused(pool: PoolDatabase, code: str, *changes: RowChange) -> WriteCo
 async def test_what_is_written_is_read_back_by_another(pool: PoolDatabase, server: OvsdbServer) -> None:
     host = Host("xen9", "10.99.0.9", (Uplink("bulk", ("eth2",), mtu=9000), Uplink("trunk0", ("eth1",))))
     subnet = Subnet("s", "extra", "10.1.0.0/24", "10.1.0.1")
-    await write(pool, Insert(host), Insert(NETWORK), Insert(subnet), Insert(Vm("web1")), Insert(VIF))
+    reach = Expectation("out", "web1", "outside", Reach.UNREACHABLE, Protocol.TCP, 25)
+    before = copy_of(pool.mirror.state)
+    after = copy_of(pool.mirror.state)
+    for mapping, value in (
+        (after.hosts, host), (after.networks, NETWORK), (after.subnets, subnet), (after.expectations, reach),
+        (after.vms, Vm("web1")), (after.vifs, VIF),
+    ):  # fmt: skip
+        mapping[value.name] = value  # type: ignore[index]  # a copy's are dicts
+    await write(pool, *state_changes(before, after))
     async with opened(server.remote) as other:
         assert other.mirror.state == pool.mirror.state
         assert other.mirror.state.hosts["xen9"] == host
         assert other.mirror.state.subnets["s"] == subnet
+        assert other.mirror.state.expectations == {"out": reach}
         assert other.mirror.state.vifs["web1/0"] == VIF
         assert other.mirror.problems == {}
 
@@ -145,10 +156,10 @@ async def test_references_hold(pool: PoolDatabase) -> None:
 
 
 HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(80, 80), PortRange(443, 445)))
-MAIL = Rule("mail", Direction.EGRESS, Verdict.DROP, 132, cidr="fd00::/8")
+MAIL = Rule("mail", Direction.EGRESS, Verdict.DROP, 132, remote="fd00::/8")
 WEB = SecurityGroup("web", 1, Verdict.DROP, Verdict.DROP, (HTTP, MAIL))
 DB = SecurityGroup(
-    "db", 2, rules=(Rule("peers", Direction.INGRESS, group="db"), Rule("web", Direction.INGRESS, group="web"))
+    "db", 2, rules=(Rule("peers", Direction.INGRESS, remote="db"), Rule("web", Direction.INGRESS, remote="web"))
 )
 
 
@@ -170,7 +181,7 @@ async def test_security_groups_are_read_back_and_referred_to(pool: PoolDatabase,
     error = await refused(pool, "in-use", Delete(WEB))
     assert error.message == "a security group still names security group web"
     alone = replace(DB, rules=DB.rules[:1])
-    await refused(pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, group="y"),))))
+    await refused(pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, remote="y"),))))
     await write(pool, Update(DB, alone), Delete(WEB))
     await write(pool, Delete(alone))  # that it names itself is in nobody's way
     assert pool.mirror.state.groups == {}

@@ -19,6 +19,7 @@ from vnet.objects import (
     AgentStatus,
     Binding,
     Direction,
+    Expectation,
     Host,
     Network,
     NetworkType,
@@ -26,6 +27,7 @@ from vnet.objects import (
     PoolState,
     PortRange,
     Protocol,
+    Reach,
     Rule,
     SecurityGroup,
     Uplink,
@@ -60,7 +62,7 @@ HOSTS = [Host(f"xen{n}", f"10.0.0.{n}") for n in range(3)]
 NETWORKS = [Network(f"net{n}", NetworkType.VXLAN, n + 1, 1450, key=n + 1) for n in range(3)]
 RULES = (
     Rule("a", Direction.EGRESS, Verdict.DROP, Protocol.UDP, (PortRange(1, 9),), "10.0.0.0/8"),
-    Rule("b", Direction.INGRESS, group="g1"),
+    Rule("b", Direction.INGRESS, remote="g1"),
 )
 GROUPS = [
     SecurityGroup("g0", 1),
@@ -69,6 +71,7 @@ GROUPS = [
     SecurityGroup("g1", 3),
 ]
 VMS = [Vm("a"), Vm("b")]
+EXPECTATIONS = [Expectation("x", "a", "b", reach) for reach in Reach]
 VIFS = [Vif(f"vif{n}", f"net{n % 3}", mac(n), vm=[None, "a", "b"][n % 3], host=["xen0", None][n % 2]) for n in range(6)]
 MOVED = [replace(vif, vm="b", host="xen2", epoch=vif.epoch + 1) for vif in VIFS]
 BINDINGS = [Binding(f"vif{n % 6}", f"xen{n % 3}", f"net{n % 3}", mac(n % 6), n) for n in range(9)]
@@ -78,18 +81,27 @@ VALUES: list[tuple[str, Any]] = [
     *((f"n{n}", value) for n, value in enumerate(NETWORKS)),
     *((f"g{n % 2}", value) for n, value in enumerate(GROUPS)),
     *((f"m{n}", value) for n, value in enumerate(VMS)),
+    *(("x", value) for value in EXPECTATIONS),
     *((f"v{n}", value) for n, value in [*enumerate(VIFS), *enumerate(MOVED)]),
     *((f"{b.vif}{b.host}", b) for b in [*BINDINGS, *BETTER]),
 ]
 
 
 def expected(rows: dict[str, Any]) -> PoolState:
-    by: dict[type, dict[Any, Any]] = {kind: {} for kind in (Host, Network, SecurityGroup, Vm, Vif, Binding)}
+    by: dict[type, dict[Any, Any]] = {
+        kind: {} for kind in (Host, Network, SecurityGroup, Vm, Vif, Binding, Expectation)
+    }
     for value in rows.values():
         key = (value.vif, value.host) if isinstance(value, Binding) else getattr(value, "name", None) or value.id
         by[type(value)][key] = value
     return PoolState(
-        hosts=by[Host], networks=by[Network], vms=by[Vm], vifs=by[Vif], bindings=by[Binding], groups=by[SecurityGroup]
+        hosts=by[Host],
+        networks=by[Network],
+        vms=by[Vm],
+        vifs=by[Vif],
+        bindings=by[Binding],
+        groups=by[SecurityGroup],
+        expectations=by[Expectation],
     )
 
 
@@ -118,7 +130,8 @@ def test_folding_equals_reading_it_all(transactions: list[list[tuple[str, Any]]]
         view, fresh = mirror.view(), PoolView.of(state)
         assert view.bindings_of == fresh.bindings_of
         assert {n: set(hosts) for n, hosts in view.members.items()} == fresh.members
-        assert {vm: set(ids) for vm, ids in view.vifs_of.items()} == {vm: set(i) for vm, i in fresh.vifs_of.items()}
+        for table in ("by_mac", "by_address", "by_network", "by_vm", "by_group"):
+            assert getattr(view.index, table) == getattr(fresh.index, table)
 
 
 def test_a_name_may_pass_from_one_row_to_another_in_one_transaction() -> None:

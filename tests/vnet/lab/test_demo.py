@@ -16,7 +16,7 @@ from vnet.lab.demo import pick_migration, table
 from vnet.lab.spec import Driver, Spec
 from vnet.objects import PoolState
 from vnet.plan import desired_state
-from vnet.topology.load import load
+from vnet.topology import load
 
 pytestmark = pytest.mark.usefixtures("netns")
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from vnet.lab.expectations import check
 from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.sim import SimPool
-from vnet.topology.load import load
+from vnet.topology import load
 from vnet.verify.expectations import check as check_twin
 
 pytestmark = pytest.mark.ovs

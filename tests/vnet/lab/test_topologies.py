@@ -15,8 +15,8 @@ from vnet.lab.expectations import check
 from vnet.lab.matrix import Reached, expected, measure
 from vnet.objects import LockingMode, PoolState
 from vnet.plan import desired_state
+from vnet.topology import load
 from vnet.topology.document import Document
-from vnet.topology.load import load
 
 pytestmark = pytest.mark.usefixtures("netns")
 FILES = sorted((Path(__file__).parents[3] / "topologies").glob("*.vnet.yaml"))
@@ -43,17 +43,17 @@ def test_topology_reaches_what_it_should_and_nothing_else(file: Path) -> None:
 def comes_and_goes(lab: Lab, client: Client, text: bytes, document: Document) -> None:
     """Applied again it changes nothing; taken away it leaves nothing of ours; and applied once more all is as before."""
     lab.daemons.settle()
-    before = {host: ours(lab, host) for host in document.hosts}
+    before = {host: ours(lab, host) for host in document.state.hosts}
     assert client.apply(text, "again").plan.changes == []
-    assert {host: ours(lab, host) for host in document.hosts} == before
+    assert {host: ours(lab, host) for host in document.state.hosts} == before
 
     gone = client.apply(f"apiVersion: vnet/v1\npool: {document.pool}\n".encode(), "nothing")
     assert (gone.waiting, client.networks(), client.hosts(), client.vifs(), client.vms()) == ([], [], [], [], [])
-    for host in document.hosts:
+    for host in document.state.hosts:
         wait_until(lambda host=host: is_bare(*ours(lab, host)), f"nothing left on {host}")
 
     assert client.apply(text, "once more").waiting == []
-    for host in document.hosts:
+    for host in document.state.hosts:
         wait_until(lambda host=host: ours(lab, host) == before[host], f"all as before on {host}")
 
 

@@ -91,7 +91,7 @@ def documents(draw: st.DrawFn) -> str:
         kind = draw(st.sampled_from([*KINDS, "vlan"]))
         extra = f", tag: {draw(st.integers(1, 900)) * 4 + at % 4 + at // 4 * 400}, uplink: u" if kind == "vlan" else ""
         if draw(st.booleans()):
-            extra += f", mtu: {draw(st.sampled_from([1000, 1400]))}"
+            extra += f", mtu: {draw(st.sampled_from([1300, 1400]))}"
         lines["networks"].append(f"  {name}: {{type: {kind}{extra}}}")
         if draw(st.booleans()):
             lines["subnets"].append(f"  {name}-v4: {{network: {name}, cidr: 10.{at}.0.0/24, gateway: 10.{at}.0.1}}")

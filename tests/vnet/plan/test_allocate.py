@@ -7,32 +7,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vnet.plan.pools import BASE, apply
-from vnet.objects import NetworkType, Subnet
+from vnet.objects import NetworkType, PoolState, Subnet
 from vnet.objects.allocate import Exhausted, Ids, in_order
-from vnet.objects.carriers import GENEVE, MAX_VNI
+from vnet.objects.carriers import MAX_VNI
+from vnet.objects.index import VifIndex
+
+
+def ids_of(pool: str) -> Ids:
+    return Ids(pool, PoolState(), VifIndex())
 
 
 def test_macs_are_local_unicast_and_depend_on_pool_and_vif_only() -> None:
-    mac = Ids("lab").mac("web1/0")
+    mac = ids_of("lab").mac("web1/0")
     assert int(mac[:2], 16) & 3 == 2
-    assert Ids("lab").mac("web1/0") == mac
-    assert Ids("prod").mac("web1/0") != mac
-    assert Ids("lab").mac("web1/1") != mac
-    ids = Ids("lab")
-    ids.macs.add(mac)
+    assert ids_of("lab").mac("web1/0") == mac
+    assert ids_of("prod").mac("web1/0") != mac
+    assert ids_of("lab").mac("web1/1") != mac
+    ids = ids_of("lab")
+    ids.take_mac(mac)
     other = ids.mac("web1/0")
     assert other != mac
     assert int(other[:2], 16) & 3 == 2
 
 
 def test_keys_are_unique_in_their_space() -> None:
-    ids = Ids("lab")
+    ids = ids_of("lab")
     assert [ids.key(NetworkType.VXLAN), ids.key(NetworkType.VXLAN)] == [5001, 5002]
     assert ids.key(NetworkType.GRE) == 5001
     assert ids.key(NetworkType.GENEVE) == 5001
     assert ids.key(NetworkType.VLAN) == MAX_VNI, "a relay's, from the other end of Geneve's VNIs"
     assert ids.key(NetworkType.INTERNAL) is None
-    ids.keys[GENEVE].add(MAX_VNI - 1)
+    ids.take_key(NetworkType.GENEVE, MAX_VNI - 1)
     assert ids.key(NetworkType.VLAN) == MAX_VNI - 2
 
 
@@ -48,14 +53,14 @@ def test_keys_are_unique_in_their_space() -> None:
     ],
 )
 def test_addresses(cidr: str, gateway: str | None, given_out: list[str]) -> None:
-    ids, subnet = Ids("lab"), Subnet("s", "n", cidr, gateway)
+    ids, subnet = ids_of("lab"), Subnet("s", "n", cidr, gateway)
     assert [ids.address(subnet) for _ in given_out] == given_out
     with pytest.raises(Exhausted, match="no free address in subnet s"):
         ids.address(subnet)
 
 
 def test_a_large_subnet_costs_nothing() -> None:
-    assert Ids("lab").address(Subnet("s", "n", "fd00::/64")) == "fd00::1"
+    assert ids_of("lab").address(Subnet("s", "n", "fd00::/64")) == "fd00::1"
 
 
 def test_the_networks_of_a_document() -> None:

@@ -122,7 +122,7 @@ def test_a_group_that_the_toolstack_uses_cannot_go() -> None:
     assert state.groups["web"].number == 1
     said = "security group web is not in the document, and cannot go: the toolstack still has VIF 9a-uuid there"
     assert said in refusal(BASE, state)
-    peers = (Rule("peers", Direction.INGRESS, group="web"),)
+    peers = (Rule("peers", Direction.INGRESS, remote="web"),)
     theirs = {**apply(BASE + WEB).groups, "theirs": SecurityGroup("theirs", 7, rules=peers, owner=THEIRS)}
     state = replace(apply(BASE + WEB), groups=theirs)
     assert "the toolstack still has a rule of security group theirs there" in refusal(BASE, state)
@@ -193,7 +193,7 @@ def test_clashes_with_the_toolstack() -> None:
         mac, vifs=theirs
     )
     named = address.replace("addresses: [10.1.0.50]", "id: 9a-uuid")
-    assert "VIF id 9a-uuid is taken, made by the toolstack" in clash(named, vifs=theirs)
+    assert "VIF 9a-uuid is there already, made by the toolstack" in clash(named, vifs=theirs)
 
 
 def test_what_the_document_sets_must_suit_the_toolstack() -> None:
@@ -219,17 +219,21 @@ def test_what_was_allocated_is_not_given_away() -> None:
     state = apply(BASE)
     text = BASE.replace("spare:    {type: gre}", "spare:    {type: gre}\n  late: {type: vxlan, vni: 5001}")
     assert refusal(text, state) == (
-        "lab.vnet.yaml:12:28: vni 5001 was allocated to network tenant-a, and is kept for it\n"
+        "lab.vnet.yaml:12:28: VNI 5001 is that of network tenant-a, on line 10\n"
         "  12 |   late: {type: vxlan, vni: 5001}\n"
         "     |                            ^^^^\n"
-        "       = take another, or give network tenant-a its own in the document"
+        "       = each vxlan network has its own; leave it out and one is allocated"
     )
     mac = state.vifs["web1/0"].mac
-    for words, what in ((f"mac: '{mac}'", f"MAC {mac}"), ("addresses: [10.1.0.2]", "address 10.1.0.2")):
+    clashes = (
+        (f"mac: '{mac}'", f"MAC {mac} is that of VIF web1/0 on the same network"),
+        ("addresses: [10.1.0.2]", "address 10.1.0.2 on network tenant-a is taken by VIF web1/0"),
+    )
+    for words, message in clashes:
         text = BASE.replace(
             "web2: {host: xen2, vifs: [{network: tenant-a", f"web2: {{host: xen2, vifs: [{{network: tenant-a, {words}"
         )
-        assert f"{what} was allocated to VIF web1/0, and is kept for it" in refusal(text, state)
+        assert message in refusal(text, state)
 
 
 def test_two_vifs_change_addresses_when_both_say_so() -> None:

@@ -12,7 +12,6 @@ from vnet.objects import Pool, PoolState
 from vnet.plan import (
     Action,
     Disruption,
-    Kind,
     NothingToExport,
     export_document,
     plan_dict,
@@ -72,8 +71,8 @@ def test_everything_goes_in_reverse() -> None:
     desired = apply("apiVersion: vnet/v1\npool: lab\nunderlay: {mtu: 1600}\n", current)
     plan = plan_pool(current, desired)
     assert {c.action for c in plan.changes} == {Action.DELETE}
-    order = [Kind.VIF, Kind.VM, Kind.SUBNET, Kind.NETWORK, Kind.UPLINK, Kind.HOST]
-    assert list(dict.fromkeys(c.kind for c in plan.changes)) == order
+    order = ["vif", "vm", "subnet", "network", "uplink", "host"]
+    assert list(dict.fromkeys(c.noun for c in plan.changes)) == order
     assert not desired.bindings
     assert plan.disruption is Disruption.UPLINK
 
@@ -226,14 +225,14 @@ KEPT = "(nothing that passed is dropped; flows only)"
 
 # What one edit of POLICY says, with every VIF plugged.
 POLICY_EDITS: dict[str, tuple[str, str, list[str]]] = {
-    "a port more": ("[80]", "[80, 443]", [f"~ security-group web  rules ~http   {KEPT}"]),
-    "another port": ("[80]", "[81]", [f"~ security-group web  rules ~http   {CUT}"]),
-    "from fewer": ("ports: [80]", "ports: [80], remote: 10.0.0.0/8", [f"~ security-group web  rules ~http   {CUT}"]),
-    "another name": ("name: http", "name: www", [f"~ security-group web  rules -http, +www   {KEPT}"]),
-    "less is dropped": ("remote: 10.0.0.0/8", "remote: 10.1.0.0/16", [f"~ security-group web  rules ~no-mail   {KEPT}"]),
-    "more is dropped": (", remote: 10.0.0.0/8", "", [f"~ security-group web  rules ~no-mail   {CUT}"]),
+    "a port more": ("[80]", "[80, 443]", [f"~ security-group web  rules ~http (ports [80] -> [80, 443])   {KEPT}"]),
+    "another port": ("[80]", "[81]", [f"~ security-group web  rules ~http (ports [80] -> [81])   {CUT}"]),
+    "from fewer": ("ports: [80]", "ports: [80], remote: 10.0.0.0/8", [f"~ security-group web  rules ~http (remote any -> 10.0.0.0/8)   {CUT}"]),
+    "another name": ("name: http", "name: www", [f"~ security-group web  rules -http (ingress tcp [80]), +www (ingress tcp [80])   {KEPT}"]),
+    "less is dropped": ("remote: 10.0.0.0/8", "remote: 10.1.0.0/16", [f"~ security-group web  rules ~no-mail (remote 10.0.0.0/8 -> 10.1.0.0/16)   {KEPT}"]),
+    "more is dropped": (", remote: 10.0.0.0/8", "", [f"~ security-group web  rules ~no-mail (remote 10.0.0.0/8 -> any)   {CUT}"]),
     "a rule goes": (
-        "      - {name: peers, direction: ingress, remote: web}\n", "", [f"~ security-group web  rules -peers   {CUT}"],
+        "      - {name: peers, direction: ingress, remote: web}\n", "", [f"~ security-group web  rules -peers (ingress web)   {CUT}"],
     ),
     "another default": (
         "  web:\n", "  web:\n    default: {egress: drop}\n", [f"~ security-group web  egress allow -> drop   {CUT}"],
@@ -281,7 +280,7 @@ def test_a_policy_as_data_and_as_a_document() -> None:
     assert web["rules"] == [
         {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "action": "allow"},
         {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "action": "drop"},
-        {"name": "peers", "direction": "ingress", "remote": "web", "action": "allow"},
+        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "action": "allow"},
     ]  # fmt: skip
     exported = export_document(state)
     assert (
@@ -290,9 +289,9 @@ security-groups:
   idle: {}
   web:
     rules:
-      - {name: http, direction: ingress, protocol: tcp, ports: [80], remote: any, action: allow}
-      - {name: no-mail, direction: egress, protocol: tcp, ports: [25], remote: 10.0.0.0/8, action: drop}
-      - {name: peers, direction: ingress, remote: web, action: allow}
+    - {name: http, direction: ingress, protocol: tcp, ports: [80], remote: any, action: allow}
+    - {name: no-mail, direction: egress, protocol: tcp, ports: [25], remote: 10.0.0.0/8, action: drop}
+    - {name: peers, direction: ingress, remote: web, action: allow}
 """
         in exported
     )
@@ -382,10 +381,10 @@ hosts:
       bond0: {members: [eth1]}
 
 networks:
-  prod: {type: vlan, tag: 120, uplink: bond0, mtu: 1500}
-  spare: {type: gre, key: 5001, mtu: 1558}
-  tenant-a: {type: vxlan, vni: 5001, mtu: 1550}
-  wire: {type: vlan, tag: untagged, uplink: bond0, mtu: 1500}
+  prod: {type: vlan, mtu: 1500, tag: 120, uplink: bond0}
+  spare: {type: gre, mtu: 1558, key: 5001}
+  tenant-a: {type: vxlan, mtu: 1550, vni: 5001}
+  wire: {type: vlan, mtu: 1500, tag: untagged, uplink: bond0}
 
 subnets:
   tenant-a-v4: {network: tenant-a, cidr: 10.1.0.0/24, gateway: 10.1.0.1}
@@ -394,15 +393,15 @@ vms:
   fw1:
     host: xen2
     vifs:
-      - {network: wire, mac: "de:8b:e1:c3:43:a7", addresses: [], trunk: [10, 20]}
+    - {network: wire, mac: "de:8b:e1:c3:43:a7", addresses: [], trunk: [10, 20]}
   web1:
     host: xen1
     vifs:
-      - {network: tenant-a, mac: "2a:2f:49:8a:8e:93", addresses: [10.1.0.2]}
-      - {network: prod, mac: "b2:51:23:94:fc:5b", addresses: []}
+    - {network: tenant-a, mac: "2a:2f:49:8a:8e:93", addresses: [10.1.0.2]}
+    - {network: prod, mac: "b2:51:23:94:fc:5b", addresses: []}
   web2:
     host: xen2
     vifs:
-      - {network: tenant-a, mac: "2e:ae:d5:9d:04:84", addresses: [10.1.0.3]}
+    - {network: tenant-a, mac: "2e:ae:d5:9d:04:84", addresses: [10.1.0.3]}
 """
     )

@@ -99,9 +99,9 @@ def replay(current: PoolState, plan: PoolPlan) -> dict[tuple[str, tuple[str, ...
     """The rows after the changes, each made in its turn, and each possible at its turn."""
     rows: dict[tuple[str, tuple[str, ...]], object] = {}
     for change in plan_pool(PoolState(), current).changes:
-        rows[change.kind.value, change.key] = change.new
+        rows[change.noun, change.key] = change.new
     for change in plan.changes:
-        key = (change.kind.value, change.key)
+        key = (change.noun, change.key)
         assert (key in rows) == (change.action is not Action.CREATE)
         if change.action is Action.DELETE:
             del rows[key]
@@ -115,7 +115,7 @@ def test_a_plan_says_all_that_differs(first: str, second: str) -> None:
     current = plugged(apply(first))
     desired = apply(second, current)
     plan = plan_pool(current, desired)
-    wanted = {(c.kind.value, c.key): c.new for c in plan_pool(PoolState(), desired).changes}
+    wanted = {(c.noun, c.key): c.new for c in plan_pool(PoolState(), desired).changes}
     made = replay(current, plan)
     assert {key: to_columns(value) for key, value in made.items()} == {  # type: ignore[arg-type]
         key: to_columns(value)  # type: ignore[arg-type]

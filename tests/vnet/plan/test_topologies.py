@@ -22,9 +22,9 @@ def test_they_are_there() -> None:
 @pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.name)
 def test_it_plans_and_comes_back(path: Path) -> None:
     document = load(path.read_bytes(), path.name)
-    assert document.vms
+    assert document.state.vms
     assert document.expectations
-    assert all(vm.host for vm in document.vms.values()), "a lab has to know where to start it"
+    assert all(vm.host for vm in document.state.vms.values()), "a lab has to know where to start it"
     state = desired_state(document, PoolState())
     plan = plan_pool(PoolState(), state)
     assert plan
@@ -39,8 +39,8 @@ def test_it_plans_and_comes_back(path: Path) -> None:
 
 def test_quickstart_has_a_network_of_every_type() -> None:
     document = load((REPOSITORY / "topologies/quickstart.vnet.yaml").read_bytes(), "quickstart")
-    kinds = {(net.type.value, net.tag == 0) for net in document.networks.values()}
+    kinds = {(net.type.value, net.tag == 0) for net in document.state.networks.values()}
     assert kinds == {
         ("internal", False), ("vlan", True), ("vlan", False), ("vxlan", False), ("gre", False), ("geneve", False),
     }  # fmt: skip
-    assert len(document.hosts) == 3
+    assert len(document.state.hosts) == 3

@@ -13,7 +13,8 @@ from tests.vnet.controller.databases import FakeAgent
 from vnet.api import ProbeCall, ProbesCall, TunnelCall
 from vnet.client import AsyncClient, Invalid, NotFound
 from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.probes import FORGOTTEN_AFTER_MS, Answer, Probe, columns_of
+from vnet.db.probes import FORGOTTEN_AFTER_MS, Answer, Probe
+from vnet.db.rows import to_columns
 
 FRAME = (b"\x0a\0\0\0\0\x02" + b"\x0a\0\0\0\0\x01" + b"\x08\0").hex()
 
@@ -76,7 +77,7 @@ async def test_the_leader_forgets_what_nobody_took_away(running: Controller, row
     old, new = (
         Probe(id, "xen1", now_ms() - age_ms, FRAME, "web1/0") for id, age_ms in (("old", FORGOTTEN_AFTER_MS * 2), ("new", 0))
     )  # fmt: skip
-    await rows.transact(*(Insert("Probe", columns_of(probe)) for probe in (old, new)))
+    await rows.transact(*(Insert("Probe", to_columns(probe)) for probe in (old, new)))
     running.stop()
     running.start()  # it looks first as it begins to lead
     await rows.wait_connected(10)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from vnet.objects import Protocol
 from vnet.sim import SimPool
 from vnet.sim.packets import End, Talk
-from vnet.topology import Protocol, load
+from vnet.topology import load
 
 TWO_HOSTS = b"""
 apiVersion: vnet/v1

@@ -42,7 +42,7 @@ def random_groups(rng: Random) -> dict[str, SecurityGroup]:
             Rule(
                 f"r{n}", rng.choice(list(Direction)), rng.choice((Verdict.ALLOW, Verdict.ALLOW, Verdict.DROP)),
                 **rng.choice(WHAT),
-                **rng.choice(({}, {"group": rng.choice(names)}, {"cidr": "10.0.0.0/30"}, {"cidr": "fd00::/126"})),
+                **rng.choice(({}, {"remote": rng.choice(names)}, {"remote": "10.0.0.0/30"}, {"remote": "fd00::/126"})),
             )
             for n in range(rng.randint(0, 4))
         )  # fmt: skip

@@ -15,11 +15,10 @@ from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from tests.vnet.sim.pools import talk, two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
 from vnet.compile import flat
-from vnet.objects import PoolState, SecurityGroup
+from vnet.objects import PoolState, Protocol, SecurityGroup
 from vnet.sim import SimPool
 from vnet.sim.conversation import party, plan
 from vnet.sim.packets import Part, rarp, resolve
-from vnet.topology import Protocol
 
 
 @pytest.fixture(scope="module")

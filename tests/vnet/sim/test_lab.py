@@ -9,11 +9,11 @@ import pytest
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.lab import Driver, Lab
-from vnet.objects import PoolState
+from vnet.objects import PoolState, Protocol
 from vnet.plan import desired_state
 from vnet.sim import SimPool
 from vnet.sim.packets import BROADCAST, Part, ethernet, rarp, resolve
-from vnet.topology import Protocol, load
+from vnet.topology import load
 
 
 @pytest.fixture(scope="module")

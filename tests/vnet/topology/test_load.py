@@ -9,10 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnet.objects import BondHash, BondMode, Direction, LacpTime, LockingMode, NetworkType, PortRange, Verdict
-from vnet.topology import Document, Place, Protocol, Reach, TopologyErrors, load
-from vnet.topology.source import MAX_PROBLEMS
-from vnet.topology.tree import MAX_BYTES
+from vnet.grammar.source import MAX_PROBLEMS
+from vnet.objects import (
+    BondHash,
+    BondMode,
+    Direction,
+    LacpTime,
+    LockingMode,
+    NetworkType,
+    PortRange,
+    Protocol,
+    Reach,
+    Trunk,
+    Verdict,
+)
+from vnet.topology import Document, Place, TopologyErrors, load
+from vnet.topology.yaml_tree import MAX_BYTES
 from vnet.util.suggest import edits, nearest
 
 HEAD = "apiVersion: vnet/v1\npool: lab\n"
@@ -63,29 +75,33 @@ expectations:
   - {name: ping, from: fw/0, to: outside, protocol: udp, port: 53, expect: unreachable}
 """.replace(", trunk: }", "}")
     )
-    assert document.api_version == "vnet/v1"
+    state = document.state
     assert document.pool == "lab"
-    assert document.defaults.vif.locking_mode is LockingMode.UNLOCKED
-    assert document.underlay.mtu == 1600
-    host = document.hosts["xen1"]
+    assert state.pool is not None
+    assert (state.pool.name, state.pool.locking_mode, state.pool.underlay_mtu) == ("lab", LockingMode.UNLOCKED, 1600)
+    host = state.hosts["xen1"]
     assert host.address == "fd00::1"
-    bond = host.uplinks["bond0"]
-    assert (bond.mode, bond.members, bond.mtu) == (BondMode.LACP, ("eth3", "eth2"), 9000)
+    bond = host.uplink("bond0")
+    assert bond is not None
+    assert (bond.mode, bond.members, bond.mtu) == (BondMode.LACP, ("eth2", "eth3"), 9000)
     assert (bond.lacp_time, bond.hash) == (LacpTime.FAST, BondHash.TCPUDP_PORTS)
-    wire = document.networks["wire"]
+    wire = state.networks["wire"]
     assert (wire.type, wire.tag, wire.uplink) == (NetworkType.VLAN, 0, "bond0")
-    assert (wire.hosts, wire.mtu) == (("xen1",), 1400)
-    assert document.networks["t"].vni == 16
-    assert document.networks["g"].gre_key == 0
-    subnet = document.subnets["w"]
+    assert (wire.hosts, wire.mtu) == ({"xen1"}, 1400)
+    assert state.networks["t"].key == 16
+    assert state.networks["g"].key == 0
+    subnet = state.subnets["w"]
     assert (subnet.network, subnet.cidr, subnet.gateway) == ("wire", "10.0.0.0/8", "10.0.0.1")
-    first, second = document.vms["fw"].vifs
+    first, second = state.vifs["fw-eth0"], state.vifs["fw/1"]
+    stated = document.stated("vif", "fw/1")
+    assert stated is not None
+    assert stated.values.keys() == {"network", "addresses", "groups", "id", "vm", "index"}
     assert (first.id, first.mac, first.addresses) == ("fw-eth0", "0a:00:00:00:00:01", ("10.0.0.2",))
-    assert (first.locking_mode, first.trunk) == (LockingMode.DISABLED, (10, 20))
-    assert (second.addresses, second.mac, second.trunk) == ((), None, None)
-    assert (first.security_groups, second.security_groups) == ((), ("web", "empty"))
-    web = document.security_groups["web"]
-    assert (web.default.ingress, web.default.egress) == (Verdict.ALLOW, Verdict.DROP)
+    assert (first.locking_mode, first.trunk) == (LockingMode.DISABLED, Trunk((10, 20)))
+    assert (second.addresses, second.trunk, second.locking_mode) == ((), None, LockingMode.UNLOCKED)
+    assert (first.groups, second.groups) == ((), ("empty", "web"))
+    web = state.groups["web"]
+    assert (web.ingress, web.egress) == (Verdict.ALLOW, Verdict.DROP)
     http, out, peers = web.rules
     assert (http.name, http.direction, http.protocol, http.action) == (
         "http",
@@ -96,8 +112,8 @@ expectations:
     assert http.ports == (PortRange(80, 81), PortRange(443, 443), PortRange(8000, 8020))
     assert (out.direction, out.protocol, out.remote, out.action) == (Direction.EGRESS, 132, "fd00::/8", Verdict.DROP)
     assert (http.remote, peers.remote, peers.protocol, web.remotes()) == ("any", "web", None, {"web"})
-    empty = document.security_groups["empty"]
-    assert (empty.default.ingress, empty.default.egress, empty.rules) == (Verdict.DROP, Verdict.ALLOW, ())
+    empty = state.groups["empty"]
+    assert (empty.ingress, empty.egress, empty.rules) == (Verdict.DROP, Verdict.ALLOW, ())
     expected = document.expectations[0]
     assert (expected.from_, expected.to, expected.expect) == ("fw/0", "outside", Reach.UNREACHABLE)
     assert (expected.protocol, expected.port, expected.name) == (Protocol.UDP, 53, "ping")
@@ -117,26 +133,28 @@ vms:
   12.5: {host: on, vifs: [{network: no, mac: 12:34:56:12:34:56}, {network: "1e3", mac: 06:00:00:00:00:00}]}
 """
     )
-    assert list(document.hosts) == ["on", "010"]
-    assert list(document.networks) == ["no", "1e3", "yes"]
-    assert document.vms["12.5"].vifs[0].mac == "12:34:56:12:34:56"
+    assert list(document.state.hosts) == ["on", "010"]
+    assert list(document.state.networks) == ["no", "1e3", "yes"]
+    assert document.state.vifs["12.5/0"].mac == "12:34:56:12:34:56"
 
 
 def test_sections_may_be_empty() -> None:
     document = read(HEAD + "hosts:\nnetworks: ~\nvms:\n  idle:\nexpectations: null\n")
-    assert document.vms["idle"].vifs == ()
-    assert not document.hosts
+    assert list(document.state.vms) == ["idle"]
+    assert not document.state.vifs
+    assert not document.state.hosts
 
 
 def test_an_alias_repeats_a_value() -> None:
     document = read(HEAD + "hosts:\n  a: {uplinks: &same {trunk0: {members: [eth1]}}}\n  b: {uplinks: *same}\n")
-    assert document.hosts["a"].uplinks == document.hosts["b"].uplinks
+    hosts = document.state.hosts
+    assert hosts["a"].uplinks == hosts["b"].uplinks != ()
 
 
 def test_values_know_their_place() -> None:
     document = read(HEAD + "networks:\n  a: {type: vxlan, vni: 7}\n")
-    assert document.networks["a"].at("vni") == Place(4, 25)
-    assert document.networks["a"].at("mtu") == Place(4, 6)
+    assert document.place("network", "a", "key") == Place(4, 25)
+    assert document.place("network", "a", "mtu") == Place(4, 6)
     assert document.problem("x", "y", Place(4, 25)).text == "  a: {type: vxlan, vni: 7}"
 
 

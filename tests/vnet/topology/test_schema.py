@@ -12,11 +12,11 @@ import yaml
 
 from tests.vnet.topology.schema_check import valid
 from tests.vnet.topology.test_refused import CASES, LINE
+from vnet.grammar.declare import Shape
 from vnet.topology import load
-from vnet.topology.document import Document
-from vnet.topology.record import keys_of
+from vnet.topology.document import root_shape
 from vnet.topology.reference import REFERENCE_FILE, REPOSITORY, SCHEMA_FILE, reference_text
-from vnet.topology.schema import json_schema, records_of, schema_text
+from vnet.topology.schema import declared_types, json_schema, schema_text, shape_in_document
 
 TOPOLOGIES = sorted((REPOSITORY / "topologies").glob("*.vnet.yaml"))
 HINT = "run: python -m vnet.topology.reference"
@@ -31,10 +31,13 @@ def test_the_reference_is_current() -> None:
 
 
 def test_every_key_has_words() -> None:
-    for record in records_of(Document):
-        assert record.__doc__
-        for name, (_, said) in keys_of(record).items():
-            assert said.doc.endswith("."), f"{record.__name__}.{name}"
+    shapes = [root_shape(), *map(shape_in_document, declared_types(root_shape()))]
+    for shape in shapes:
+        assert shape.doc
+        shapes += [item for item in shape.words.values() if isinstance(item, Shape)]
+        for word, item in shape.words.items():
+            doc = item.doc if isinstance(item, Shape) else item[1].doc or item[1].kind.expected + "."
+            assert doc.endswith("."), f"{shape.title}: {word}"
 
 
 def test_examples_in_the_reference_load() -> None:

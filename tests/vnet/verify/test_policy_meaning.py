@@ -45,8 +45,7 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
         draw(st.sampled_from(Verdict)),
         protocol,
         tuple(PortRange(*span) for span in spans),
-        cidr,
-        group,
+        cidr or group or "any",
     )
 
 

@@ -7,14 +7,14 @@ number and no `on` becomes true. Hostile input is bounded: size, depth, number o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # libyaml's own events, without the loader's types
 
-from vnet.topology.errors import Place, split_lines
-from vnet.topology.source import Source
+from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, is_null, place_of
+from vnet.grammar.problems import Place, split_lines
+from vnet.grammar.source import Source
 from vnet.util.suggest import listing, nearest
 
 MAX_BYTES = 8 * 2**20
@@ -23,62 +23,6 @@ MAX_DEPTH = 32  # the grammar needs 8
 
 # YAML 1.2 §5.1; a byte order mark may stand at the start only.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-# Not frozen, for speed: a document has hundreds of thousands. Nobody writes to them after `parse`.
-@dataclass(slots=True, eq=False)
-class Text:
-    """A scalar as written. plain: without quotes, so that it may also be a number, a boolean or null. line, column: from 0."""
-
-    text: str
-    plain: bool
-    line: int
-    column: int
-    length: int
-
-
-@dataclass(slots=True, eq=False)
-class List:
-    items: list[Node]
-    line: int
-    column: int
-
-
-@dataclass(slots=True, eq=False)
-class Map:
-    """Entries in the order of the document; equal keys are still there, for the reader to refuse."""
-
-    entries: list[tuple[Text, Node]]
-    line: int
-    column: int
-
-
-Node = Text | List | Map
-
-
-def place_of(node: Node) -> Place:
-    """Where a node starts; a scalar's length, 1 for a list or a map."""
-    return Place(node.line + 1, node.column + 1, node.length if isinstance(node, Text) else 1)
-
-
-def is_null(node: Node) -> bool:
-    """Whether a node is YAML 1.2's null: `~`, `null` or nothing at all."""
-    return isinstance(node, Text) and node.plain and node.text in ("", "~", "null", "Null", "NULL")
-
-
-def describe(node: Node) -> str:
-    """What a node is, for 'wanted X, found Y'."""
-    if isinstance(node, Map):
-        return "a map"
-    if isinstance(node, List):
-        return "a list"
-    return "nothing" if is_null(node) else f"'{clip(node.text)}'" if node.plain else f'the string "{clip(node.text)}"'
-
-
-def clip(text: str, width: int = 60) -> str:
-    """A text on one line, cut to a width."""
-    flat = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[: width + 1])
-    return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 
 def decode(data: bytes, filename: str) -> Source:

@@ -1,20 +1,37 @@
-"""The words of the document: names, addresses, MACs, tags. One rule: what is accepted comes out as the model wants it."""
+"""Kinds of words: names, addresses, MACs, tags, ports. One rule: a kind accepts a value in one spelling and returns that."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Any
 
-from vnet.objects.security import ANY, MAX_PORT, PortRange
-from vnet.objects.values import DEVICE_NAME_MAX, MAC, MAX_TAG, NAME, UPLINK_NAME_MAX, VIF_ID, Protocol
-from vnet.topology.grammar import FAILED, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar
-from vnet.topology.source import Source
-from vnet.topology.tree import List, Node, Text, clip, place_of
+from vnet.grammar.kinds import FAILED, Column, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar, choice
+from vnet.grammar.nodes import List, Node, Text, clip
+from vnet.grammar.source import Source
+from vnet.objects.enums import Owner, Protocol
+from vnet.objects.limits import (
+    ANY,
+    DEVICE_NAME_MAX,
+    MAC,
+    MAX_MTU,
+    MAX_NUMBER,
+    MAX_PORT,
+    MAX_TAG,
+    MIN_MTU,
+    NAME,
+    UPLINK_NAME_MAX,
+    VIF_ID,
+)
+from vnet.objects.values import PortRange, Trunk
 
+_USUAL_MAC = re.compile("[0-9a-f][02468ace]:" + ":".join(["[0-9a-f]{2}"] * 5))
 _LOOSE_MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}")
 _V4 = r"(\d{1,3}\.){3}\d{1,3}"
 _V6 = r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"
+NO_MAC = "00:00:00:00:00:00"
 NAME_RULE = "letters, digits, '.', '_', '-', at most 63, a letter or digit at both ends"
 
 
@@ -47,6 +64,8 @@ def _vif_id(text: str) -> str:
 
 
 def _mac(text: str) -> str:
+    if _USUAL_MAC.fullmatch(text) and text != NO_MAC:
+        return text
     value = text.lower()
     if not MAC.fullmatch(value):
         hint = "six hexadecimal pairs, as 0a:00:00:00:00:01"
@@ -57,7 +76,7 @@ def _mac(text: str) -> str:
     if int(value[1], 16) & 1:
         hint = "the first byte of a VIF's MAC is even (02, 06, 0a, 0e, ... for one you make up)"
         raise Refused("wrong-mac", f"{value} is a multicast address", hint)
-    if value == "00:00:00:00:00:00":
+    if value == NO_MAC:
         raise Refused("wrong-mac", f"{value} is no interface's address", "leave 'mac' out and one is allocated")
     return value
 
@@ -76,7 +95,23 @@ def _ip(text: str) -> IPv4Address | IPv6Address:
         raise Refused("wrong-address", f"'{clip(text)}' is no IPv4 or IPv6 address", hint) from None
 
 
+# First bytes of addresses that are looked at closely: unspecified, loopback and multicast ones are among them.
+_SPECIAL = frozenset({0, 127, *range(224, 240), 255})
+
+
+def _usual(text: str) -> bool:
+    """Whether a text is certainly an interface's address in its one spelling: a cheap look, for rows come by 100,000."""
+    family = AF_INET6 if ":" in text else AF_INET
+    try:
+        packed = inet_pton(family, text)
+    except (OSError, ValueError):
+        return False
+    return packed[0] not in _SPECIAL and inet_ntop(family, packed) == text
+
+
 def _address(text: str) -> str:
+    if _usual(text):
+        return text
     address = _ip(text)
     if address.is_multicast or address.is_unspecified or address.is_loopback or "%" in text:
         raise Refused("wrong-address", f"{clip(text)} is no address that an interface can have to itself")
@@ -109,6 +144,15 @@ def _cidr(text: str) -> str:
     if net.is_multicast or net.is_loopback:
         raise Refused("wrong-address", f"{net} is no range that interfaces have addresses from")
     return str(net)
+
+
+def is_range(text: str) -> bool:
+    """Whether a text is an address or a range of addresses."""
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_address(text: str) -> bool:
@@ -146,8 +190,9 @@ def _pattern(regex: str) -> JsonSchema:
 
 
 NAME_KIND = Scalar("a name", _pattern(NAME.pattern), _name)
-HOST_REF = Scalar("the name of a host", _pattern(NAME.pattern), _name)
-NETWORK_REF = Scalar("the name of a network", _pattern(NAME.pattern), _name)
+HOST_REF = Scalar("the name of a host", _pattern(NAME.pattern), _name, refers="host")
+NETWORK_REF = Scalar("the name of a network", _pattern(NAME.pattern), _name, refers="network")
+VM_REF = Scalar("the name of a VM", _pattern(NAME.pattern), _name, refers="vm")
 UPLINK_NAME = Scalar(
     "the name of an uplink",
     {"type": "string", "pattern": f"^(?!int$)({NAME.pattern})$", "maxLength": UPLINK_NAME_MAX},
@@ -155,6 +200,7 @@ UPLINK_NAME = Scalar(
 )
 DEVICE = Scalar("a NIC", {**_pattern(NAME.pattern), "maxLength": DEVICE_NAME_MAX}, _device)
 VIF_ID_KIND = Scalar("a VIF id", _pattern(VIF_ID.pattern), _vif_id)
+VIF_REF = replace(VIF_ID_KIND, refers="vif")
 MAC_KIND = Scalar("a MAC address", _pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"), _mac)
 ADDRESS = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _address)
 VTEP = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _vtep)
@@ -164,11 +210,17 @@ GROUP_NAME = Scalar(
     {"type": "string", "pattern": f"^(?!any$)(?!{_V4}$)({NAME.pattern})$"},
     _group_name,
 )
+GROUP_REF = replace(GROUP_NAME, refers="security-group")
 REMOTE = Scalar(
     "'any', a CIDR, or the name of a security group",
     {"oneOf": [_pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), {"type": "string", "pattern": f"^(?!{_V4}$)({NAME.pattern})$"}]},
     _remote,
 )
+MTU = Integer(f"an MTU in bytes, {MIN_MTU}..{MAX_MTU}", MIN_MTU, MAX_MTU, bounded=False)
+OWNER = choice("an owner", Owner)
+NUMBER = Integer(f"a number, 1..{MAX_NUMBER}", 1, MAX_NUMBER)
+COUNT = Integer("a number, 0 or more", 0, 2**63 - 1, bounded=False)
+LINE = Scalar("a text", {"type": "string"}, str)
 TAG_NUMBER = Integer(f"a VLAN tag, 1..{MAX_TAG}", 1, MAX_TAG)
 
 
@@ -184,18 +236,28 @@ def text_kind(what: str, most: int) -> Scalar[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Tag(Kind[int]):
+class TagOrUntagged(Kind[int]):
     """A VLAN network's tag; 0 is `untagged`, so that the number 0 is never written."""
 
-    what: str = f"a VLAN tag, 1..{MAX_TAG}, or 'untagged'"
+    expected: str = f"a VLAN tag, 1..{MAX_TAG}, or 'untagged'"
+
+    column: Column = Column({"type": "integer", "minInteger": 0, "maxInteger": MAX_TAG})
+    python: str = 'int | Literal["untagged"]'
+
+    def check(self, value: int) -> None:
+        if not isinstance(value, int) or not 0 <= value <= MAX_TAG:
+            raise Refused("out-of-range", f"{clip(str(value))} is outside 0..{MAX_TAG}")
+
+    def plain(self, value: int) -> Any:
+        return value or "untagged"
 
     def read(self, node: Node, source: Source) -> int | Failed:
         if isinstance(node, Text) and node.text == "untagged":
             return 0
         if isinstance(node, Text) and node.plain and node.text in ("0", "-1", "none"):
-            source.add("out-of-range", f"wanted {self.what}, found {node.text}", place_of(node), "write 'untagged'")
+            source.add("out-of-range", f"wanted {self.expected}, found {node.text}", node, "write 'untagged'")
             return FAILED
-        return Integer(self.what, 1, MAX_TAG).read(node, source)
+        return Integer(self.expected, 1, MAX_TAG).read(node, source)
 
     def schema(self) -> JsonSchema:
         return {"oneOf": [{"type": "integer", "minimum": 1, "maximum": MAX_TAG}, {"const": "untagged"}]}
@@ -204,19 +266,40 @@ class Tag(Kind[int]):
 _TRUNK_TAGS = ListOf(TAG_NUMBER, "a list of VLAN tags", empty="list tags, write 'all', or leave 'trunk' out")
 
 
+def _trunk_of(words: frozenset[str]) -> Trunk | None:
+    if not words:
+        return None
+    return Trunk() if "all" in words else Trunk(tuple(sorted(map(int, words))))
+
+
 @dataclass(frozen=True, slots=True)
-class Trunk(Kind[tuple[int, ...]]):
-    """The tags that a trunk VIF carries; no tags at all is `all`, as in the model."""
+class TrunkTags(Kind[Trunk]):
+    """The tags that a trunk VIF carries. None is stored as an empty set, all tags as {"all"}."""
 
-    what: str = f"'all', or a list of VLAN tags, 1..{MAX_TAG}"
+    expected: str = f"'all', or a list of VLAN tags, 1..{MAX_TAG}"
 
-    def read(self, node: Node, source: Source) -> tuple[int, ...] | Failed:
+    column: Column = Column(
+        "string",
+        many=True,
+        encode=lambda trunk: frozenset() if trunk is None else frozenset(map(str, trunk.tags)) or frozenset({"all"}),
+        decode=_trunk_of,
+    )
+    python: str = 'list[int] | Literal["all"]'
+
+    def read(self, node: Node, source: Source) -> Trunk | Failed:
         if isinstance(node, Text) and node.text == "all":
-            return ()
+            return Trunk()
         if not isinstance(node, List):
             return self.wrong(node, source)
         tags = _TRUNK_TAGS.read(node, source)
-        return tags if isinstance(tags, Failed) else tuple(sorted(tags))
+        return FAILED if isinstance(tags, Failed) else Trunk(tuple(sorted(tags)))
+
+    def check(self, value: Trunk) -> None:
+        if not isinstance(value, Trunk):
+            raise Refused("wrong-type", f"wanted {self.expected}, found {clip(str(value))}")
+
+    def plain(self, value: Trunk) -> Any:
+        return list(value.tags) or "all"
 
     def schema(self) -> JsonSchema:
         return {"oneOf": [{"const": "all"}, _TRUNK_TAGS.schema()]}
@@ -229,20 +312,32 @@ _NUMBERED = {"igmp": 2, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "vrrp": 112,
 
 @dataclass(frozen=True, slots=True)
 class RuleProtocol(Kind[Protocol | int]):
-    """What a rule tells packets apart by: a word where there is one, else IP's number."""
+    """An IP protocol: its word where it has one here, else its number."""
 
-    what: str = "a protocol: tcp, udp, icmp, or its number, 0..255"
+    expected: str = "a protocol: tcp, udp, icmp, or its number, 0..255"
+    python: str = 'Literal["tcp", "udp", "icmp"] | int'
+
+    def check(self, value: Protocol | int) -> None:
+        if isinstance(value, Protocol):
+            return
+        if not isinstance(value, int) or not 0 <= value <= 255:
+            raise Refused("out-of-range", f"{clip(str(value))} is outside 0..255")
+        if value in _NAMED:
+            raise Refused("wrong-value", f"protocol {value} is written by its name")
+
+    def plain(self, value: Protocol | int) -> Any:
+        return value.value if isinstance(value, Protocol) else value
 
     def read(self, node: Node, source: Source) -> Protocol | int | Failed:
-        words = {one.value: one for one in Protocol}
+        words = {protocol.value: protocol for protocol in Protocol}
         if isinstance(node, Text) and node.text in words:
             return words[node.text]
         word = node.text.casefold() if isinstance(node, Text) else ""
         if word[:1].isdigit():
-            number = Integer(self.what, 0, 255).read(node, source)
+            number = Integer(self.expected, 0, 255).read(node, source)
             if not isinstance(number, Failed) and number in _NAMED:
                 hint = f"did you mean '{_NAMED[number]}'?"
-                source.add("wrong-value", f"protocol {number} is written by its name", place_of(node), hint)
+                source.add("wrong-value", f"protocol {number} is written by its name", node, hint)
                 return FAILED
             return number
         hint = ""
@@ -257,7 +352,7 @@ class RuleProtocol(Kind[Protocol | int]):
         return self.wrong(node, source, hint)
 
     def schema(self) -> JsonSchema:
-        words = [one.value for one in Protocol]
+        words = [protocol.value for protocol in Protocol]
         return {"oneOf": [{"enum": words}, {"type": "integer", "minimum": 0, "maximum": 255}]}
 
 
@@ -265,15 +360,15 @@ _SPAN = re.compile(r"([0-9]{1,9})(\s*-\s*|:|\.\.|,|\s+)([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
-class Port(Kind[PortRange]):
+class PortOrRange(Kind[PortRange]):
     """One port, or FIRST-LAST."""
 
-    what: str = f"a port, 0..{MAX_PORT}, or a range as 443-445"
+    expected: str = f"a port, 0..{MAX_PORT}, or a range as 443-445"
 
     def read(self, node: Node, source: Source) -> PortRange | Failed:
         found = _SPAN.fullmatch(node.text) if isinstance(node, Text) else None
         if found is None:
-            port = Integer(self.what, 0, MAX_PORT).read(node, source)
+            port = Integer(self.expected, 0, MAX_PORT).read(node, source)
             return port if isinstance(port, Failed) else PortRange(port, port)
         first, last = int(found[1]), int(found[3])
         if found[2] != "-":
@@ -281,11 +376,11 @@ class Port(Kind[PortRange]):
                 node, source, "two items: put a ',' between them" if found[2] == "," else f"write {first}-{last}"
             )
         if max(first, last) > MAX_PORT:
-            source.add("out-of-range", f"{max(first, last)} is out of range: wanted {self.what}", place_of(node))
+            source.add("out-of-range", f"{max(first, last)} is out of range: wanted {self.expected}", node)
             return FAILED
         if first > last:
             message = f"the range {first}-{last} ends before it begins"
-            source.add("wrong-value", message, place_of(node), f"did you mean {last}-{first}?")
+            source.add("wrong-value", message, node, f"did you mean {last}-{first}?")
             return FAILED
         return PortRange(first, last)
 
@@ -294,14 +389,22 @@ class Port(Kind[PortRange]):
         return {"oneOf": [number, _pattern("[0-9]{1,5}-[0-9]{1,5}")]}
 
 
-_PORTS = ListOf(Port(), "a list of ports and ranges", empty="leave 'ports' out for all", unique=False)
+_PORTS = ListOf(PortOrRange(), "a list of ports and ranges", empty="leave 'ports' out for all", unique=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Ports(Kind[tuple[PortRange, ...]]):
+class PortRanges(Kind[tuple[PortRange, ...]]):
     """Ports as the model has them: in order, and as few ranges as can be."""
 
-    what: str = "a list of ports, 0..65535, and ranges as 443-445"
+    expected: str = "a list of ports, 0..65535, and ranges as 443-445"
+    python: str = "list[int | str]"
+
+    def check(self, value: tuple[PortRange, ...]) -> None:
+        if PortRange.merged(value) != value:
+            raise Refused("wrong-value", "ranges stand in order, and do not touch")
+
+    def plain(self, value: tuple[PortRange, ...]) -> Any:
+        return [span.first if span.first == span.last else str(span) for span in value]
 
     def read(self, node: Node, source: Source) -> tuple[PortRange, ...] | Failed:
         found = _PORTS.read(node, source)

@@ -1,4 +1,4 @@
-"""What is wrong with a document, said so that a tired person can mend it. One rule: all of it at once, each with its place."""
+"""The problems of an input, written so that a tired person can mend it. One rule: all of them at once, each with its place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Place:
 class Problem:
     """One thing that is wrong. code: a stable word for programs; hint: what to do, empty if the message says it all.
 
-    place: None where no line is at fault. text: the offending line, empty without a place.
+    place: None where no line is at fault. text: the offending line, empty without a place. path: the field of a JSON body
+    at fault, as rules[2].remote.
     """
 
     code: str
@@ -35,15 +36,16 @@ class Problem:
     filename: str = ""
     place: Place | None = None
     text: str = ""
+    path: str = ""
 
     def __str__(self) -> str:
         """`file:line:column: message`, the line with a caret, and the hint."""
         if self.place is None:
-            where, excerpt = self.filename, []
+            position, excerpt = self.filename or self.path, []
         else:
-            where = f"{self.filename}:{self.place.line}:{self.place.column}"
+            position = f"{self.filename}:{self.place.line}:{self.place.column}"
             excerpt = _excerpt(self.text, self.place)
-        lines = [f"{where}: {self.message}" if where else self.message, *excerpt]
+        lines = [f"{position}: {self.message}" if position else self.message, *excerpt]
         if self.hint:
             lines.append(f"{' ' * 7}= {self.hint}")
         return "\n".join(lines)
@@ -60,6 +62,7 @@ class Problem:
             "column": place.column if place else None,
             "length": place.length if place else None,
             "text": self.text,
+            "path": self.path,
         }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
-from vnet.topology.errors import Place, Problem, TopologyErrors, split_lines
+from vnet.grammar.nodes import Node, place_of
+from vnet.grammar.problems import Place, Problem, TopologyErrors, split_lines
 from vnet.util.suggest import LISTED_MAX, listing, nearest
 
 # Names compared for suggestions in one document, so that a broken big one is still answered soon.
@@ -16,10 +17,15 @@ MAX_PROBLEMS = 10_000  # found before reading stops: by then it is a document of
 class Source:
     """One document while it is read. `problems` grows; `finish` raises if there are any."""
 
-    def __init__(self, filename: str, text: str = "") -> None:
+    def __init__(self, filename: str, text: str = "", paths: Mapping[int, str] | None = None) -> None:
+        """paths: for a JSON body, the path of each node, see json_tree."""
         self.filename = filename
         self.text = text
-        self.problems: dict[tuple[Place | None, str], Problem] = {}  # an aliased value is read, and wrong, only once
+        self.paths = paths
+        self.problems: dict[
+            tuple[Place | str | None, str], Problem
+        ] = {}  # an aliased value is read, and wrong, only once
+        self.partial: set[int] = set()  # id() of the nodes of which a part could not be read
         self._lines: list[str] | None = None
         self._budget = NEAREST_BUDGET
 
@@ -29,24 +35,20 @@ class Source:
             self._lines = split_lines(self.text)
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
 
-    def problem(self, code: str, message: str, place: Place | None = None, hint: str = "") -> Problem:
+    def problem(self, code: str, message: str, at: Node | Place | None = None, hint: str = "") -> Problem:
         """A problem of this document, not added to it."""
+        if self.paths is not None:
+            return Problem(code, message, hint, path=self.paths.get(id(at), ""))
+        place = at if isinstance(at, Place) or at is None else place_of(at)
         text = "" if place is None else self.line(place.line)
         return Problem(code, message, hint, self.filename, place, text)
 
-    def add(self, code: str, message: str, place: Place | None = None, hint: str = "") -> None:
-        self.problems.setdefault((place, message), self.problem(code, message, place, hint))
+    def add(self, code: str, message: str, at: Node | Place | None = None, hint: str = "") -> None:
+        """Add a problem with the node or the place at fault."""
+        problem = self.problem(code, message, at, hint)
+        self.problems.setdefault((problem.place or problem.path, message), problem)
         if len(self.problems) >= MAX_PROBLEMS:
             raise TopologyErrors(self.ordered())
-
-    def unknown(self, what: str, word: str, names: Collection[str], place: Place | None) -> None:
-        """Add: the word names nothing; say what it probably meant, or what there is."""
-        self.add(
-            f"unknown-{what.split(maxsplit=1)[0].rstrip(',').lower()}",
-            f"unknown {what} '{word}'",
-            place,
-            self.suggest(word, names),
-        )
 
     def nearest(self, word: str, names: Collection[str]) -> str | None:
         """The name that a typo probably meant; None too once many were looked for."""
@@ -64,9 +66,9 @@ class Source:
             return ""
         return f"there is: {listing(names)}" if names else "there is none"
 
-    def stop(self, code: str, message: str, place: Place | None = None, hint: str = "") -> NoReturn:
+    def stop(self, code: str, message: str, at: Node | Place | None = None, hint: str = "") -> NoReturn:
         """Add a problem after which reading on makes no sense, and raise."""
-        self.add(code, message, place, hint)
+        self.add(code, message, at, hint)
         raise TopologyErrors(self.ordered())
 
     def ordered(self) -> list[Problem]:

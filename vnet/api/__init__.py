@@ -1,0 +1,751 @@
+"""What travels between the controller and those who call it, as types: the server, the clients and OpenAPI share them.
+
+One rule: words and values are those of the document, spelled with underscores. Times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from msgspec import field as field_of
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+Phase = Literal["none", "preparing", "prepared", "receiving", "active"]
+
+
+class CallStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of a call that makes no object."""
+
+
+class AnswerStruct(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers may grow: a client ignores fields that it does not know."""
+
+
+class ObjectStruct(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The body of a call that makes or changes an object. A field that keeps its default is not sent."""
+
+
+# --- in every answer ------------------------------------------------------------------------------
+
+
+class Problem(AnswerStruct, frozen=True, kw_only=True):
+    """Why a call was refused; nothing has changed. code: for programs. where: the field, object or host it is about."""
+
+    code: str
+    message: str
+    where: str = ""
+    problems: list[InputProblem] = []
+
+
+class InputProblem(AnswerStruct, frozen=True, kw_only=True):
+    """An error in a document or a body. path: the field of a body. Lines and columns count from 1; null without a line at fault."""
+
+    code: str
+    message: str
+    hint: str = ""
+    path: str = ""
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+    length: int | None = None
+    text: str = ""
+
+
+class Reason(AnswerStruct, frozen=True, kw_only=True):
+    """Why something is not as desired."""
+
+    code: str
+    text: str
+    host: str = ""
+
+
+class Place(AnswerStruct, frozen=True, kw_only=True):
+    """Where a VIF is: `defined` (no host has it), `awaited` (a host has a number for its port, which is not there), `claimed` (a
+    host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request."""
+
+    state: Literal["defined", "awaited", "claimed", "ready"]
+    host: str | None = None
+    since: str | None = None
+    why: list[Reason] = []
+    ofport: int | None = None
+
+
+class Migration(AnswerStruct, frozen=True, kw_only=True):
+    """How far a migration is. waiting: what is missing. not_waited: dead hosts that are not waited for."""
+
+    phase: Phase
+    source: str | None = None
+    destination: str | None = None
+    waiting: list[str] = []
+    not_waited: list[str] = []
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+
+class Pool(AnswerStruct, frozen=True, kw_only=True):
+    name: str
+    underlay_mtu: int
+    locking_mode: str
+    revision: int
+    generation: int
+
+
+class Agent(AnswerStruct, frozen=True, kw_only=True):
+    """What a host's agent last said. behind: generations it has not acknowledged yet."""
+
+    alive: bool
+    generation: int = 0
+    behind: int = 0
+    started: str | None = None
+    version: str = ""
+    ovs_version: str = ""
+    problems: dict[str, str] = {}
+
+
+class ListFilter(msgspec.Struct, frozen=True):
+    """A parameter of a list. refers: the noun whose name it takes; else it takes one of `choices`."""
+
+    name: str
+    doc: str
+    refers: str = ""
+    choices: tuple[str, ...] = ()
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """The words and the types of a noun's calls. new: the body of a POST, None where the caller always names the object."""
+
+    word: str
+    plural: str
+    text: str
+    key: str
+    answer: Any
+    spec: Any
+    change: Any
+    new: Any = None
+
+    @property
+    def filters(self) -> tuple[ListFilter, ...]:
+        return FILTERS.get(self.word, ())
+
+
+FILTERS = {
+    "subnet": (ListFilter("network", "Only of this network.", "network"),),
+    "vif": (
+        ListFilter("host", "Only on this host, or wanted there and on no host.", "host"),
+        ListFilter("network", "Only of this network.", "network"),
+        ListFilter("vm", "Only of this VM.", "vm"),
+        ListFilter("state", "Only in this state.", choices=("defined", "awaited", "claimed", "ready")),
+    ),
+}
+
+# --- generated: begin
+
+
+class Uplink(ObjectStruct, frozen=True, kw_only=True):
+    """A host's way to the physical network: one NIC, or several as a bond. Its name is the same on every host; NICs differ."""
+
+    name: str
+    members: list[str]
+    mode: Literal["active-backup", "balance-slb", "lacp"] | None = None
+    lacp_time: Literal["slow", "fast"] = "slow"
+    hash: Literal["source-mac", "tcpudp-ports"] = "source-mac"
+    mtu: int | None = None
+
+
+class Host(AnswerStruct, frozen=True, kw_only=True):
+    """A virtualization host."""
+
+    name: str
+    address: str | None
+    uplinks: list[Uplink]
+    owner: str
+    agent: Agent
+    vifs: int = 0
+
+
+class HostSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A host as a toolstack makes it. None leaves a field out."""
+
+    address: Annotated[
+        str | None,
+        Meta(
+            description="The host's tunnel endpoint (VTEP), IPv4 or IPv6, one family in a pool. Needed where tunnel networks may be."
+        ),
+    ] = None
+    uplinks: Annotated[list[Uplink] | None, Meta(description="Ways to the physical network, by name.")] = None
+
+
+class HostChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a host that change; the others stay as they are. None gives a field its default."""
+
+    address: str | UnsetType | None = UNSET
+    uplinks: list[Uplink] | UnsetType | None = UNSET
+
+
+class Network(AnswerStruct, frozen=True, kw_only=True):
+    """A layer 2 network."""
+
+    name: str
+    type: str
+    number: int
+    mtu: int
+    vni: int | None
+    key: int | None
+    tag: int | Literal["untagged"] | None
+    uplink: str | None
+    hosts: list[str]
+    owner: str
+    vifs: int = 0
+
+
+class NetworkSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A network as a toolstack makes it. None leaves a field out."""
+
+    type: Annotated[
+        Literal["internal", "vlan", "vxlan", "gre", "geneve"],
+        Meta(
+            description="How frames travel: within one host only (internal), as a VLAN of the physical network, or between hosts in tunnels."
+        ),
+    ]
+    mtu: Annotated[
+        int | None,
+        Meta(
+            description="What a VM may use, in bytes. Left out: for tunnels the underlay's less the encapsulation (VXLAN and Geneve 50, GRE 42, 20 more over IPv6); otherwise 1500, or what the uplink or the underlay carries if that is less."
+        ),
+    ] = None
+    vni: Annotated[
+        int | None, Meta(description="The VXLAN or Geneve network identifier. Left out, one is allocated and kept.")
+    ] = None
+    key: Annotated[int | None, Meta(description="The GRE key. Left out, one is allocated and kept.")] = None
+    tag: Annotated[
+        int | Literal["untagged"] | None,
+        Meta(description="The VLAN tag on the uplink, or `untagged` for frames without one."),
+    ] = None
+    uplink: Annotated[str | None, Meta(description="The uplink it is on, one that each of its hosts has.")] = None
+    hosts: Annotated[list[str] | None, Meta(description="The hosts it may be on. Left out: every host.")] = None
+
+
+class NetworkChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a network that change; the others stay as they are. None gives a field its default."""
+
+    type: Literal["internal", "vlan", "vxlan", "gre", "geneve"] | UnsetType = UNSET
+    mtu: int | UnsetType = UNSET
+    vni: int | UnsetType = UNSET
+    key: int | UnsetType = UNSET
+    tag: int | Literal["untagged"] | UnsetType | None = UNSET
+    uplink: str | UnsetType | None = UNSET
+    hosts: list[str] | UnsetType | None = UNSET
+
+
+class Subnet(AnswerStruct, frozen=True, kw_only=True):
+    """A range of addresses on a network; VIFs that leave theirs out get one from it."""
+
+    name: str
+    network: str
+    cidr: str
+    gateway: str | None
+    owner: str
+
+
+class SubnetSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A subnet as a toolstack makes it. None leaves a field out."""
+
+    network: Annotated[str, Meta(description="The network it is on.")]
+    cidr: Annotated[str, Meta(description="The range, as ADDRESS/LENGTH.")]
+    gateway: Annotated[str | None, Meta(description="The router's address in it; never given to a VIF.")] = None
+
+
+class SubnetChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a subnet that change; the others stay as they are. None gives a field its default."""
+
+    network: str | UnsetType = UNSET
+    cidr: str | UnsetType = UNSET
+    gateway: str | UnsetType | None = UNSET
+
+
+class Rule(ObjectStruct, frozen=True, kw_only=True):
+    """A rule of a security group. The order of rules means nothing: where one that drops matches, it wins."""
+
+    name: str
+    direction: Literal["ingress", "egress"]
+    action: Literal["allow", "drop"] = "allow"
+    protocol: Literal["tcp", "udp", "icmp"] | int | None = None
+    ports: list[int | str] = []
+    remote: str = "any"
+
+
+class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):
+    """Rules that the VIFs in it obey. They are stateful: replies to what they allow pass."""
+
+    name: str
+    number: int
+    ingress: str
+    egress: str
+    rules: list[Rule]
+    owner: str
+    vifs: int = 0
+
+
+class SecurityGroupSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A security group as a toolstack makes it. None leaves a field out."""
+
+    ingress: Annotated[Literal["allow", "drop"] | None, Meta(description="To a connection that comes to the VM.")] = (
+        None
+    )
+    egress: Annotated[Literal["allow", "drop"] | None, Meta(description="To a connection that the VM begins.")] = None
+    rules: Annotated[list[Rule] | None, Meta(description="Its rules, in any order.")] = None
+
+
+class SecurityGroupChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a security group that change; the others stay as they are. None gives a field its default."""
+
+    ingress: Literal["allow", "drop"] | UnsetType | None = UNSET
+    egress: Literal["allow", "drop"] | UnsetType | None = UNSET
+    rules: list[Rule] | UnsetType | None = UNSET
+
+
+class Vm(AnswerStruct, frozen=True, kw_only=True):
+    """A virtual machine: VIFs that move as one."""
+
+    name: str
+    host: str | None
+    owner: str
+    vifs: list[Vif] = []
+    migration: Migration
+
+
+class VmSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A VM as a toolstack makes it. None leaves a field out."""
+
+    host: Annotated[str | None, Meta(description="Where a lab starts it. In production the toolstack decides.")] = None
+
+
+class VmChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a VM that change; the others stay as they are. None gives a field its default."""
+
+    host: str | UnsetType | None = UNSET
+
+
+class Vif(AnswerStruct, frozen=True, kw_only=True):
+    """A VM's interface on a network, wherever the VM runs."""
+
+    id: str
+    network: str
+    mac: str
+    vm: str | None
+    index: int
+    addresses: list[str]
+    locking_mode: str
+    trunk: list[int] | Literal["all"] | None
+    host: str | None
+    incoming: str | None
+    epoch: int
+    owner: str
+    security_groups: list[str]
+    awaited: bool
+    place: Place
+    migration: Migration | None = None
+
+
+class VifSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A VIF as a toolstack makes it. None leaves a field out."""
+
+    network: Annotated[str, Meta(description="The network it is on.")]
+    mac: Annotated[str | None, Meta(description="Its MAC address. Left out, one is allocated and kept.")] = None
+    vm: Annotated[str | None, Meta(description="The VM it is of, made if there is none.")] = None
+    index: Annotated[
+        int | None, Meta(description="Its place among the VM's VIFs. Left out, the first that is free.")
+    ] = None
+    addresses: Annotated[
+        list[str] | None,
+        Meta(
+            description="Its IP addresses. Left out, one is taken from the network's subnets, per address family, and kept; `[]` is none."
+        ),
+    ] = None
+    locking_mode: Annotated[
+        Literal["locked", "unlocked", "disabled"] | None, Meta(description="Instead of `defaults.vif.locking-mode`.")
+    ] = None
+    trunk: Annotated[
+        list[int] | Literal["all"] | None,
+        Meta(
+            description="The VLAN tags it carries besides untagged frames, on an untagged VLAN network: a list, or `all`."
+        ),
+    ] = None
+    host: Annotated[str | None, Meta(description="The host it is wanted on; left out, wherever its port is.")] = None
+    security_groups: Annotated[
+        list[str] | None,
+        Meta(
+            description="The security groups whose rules it obeys, all of them together. In none, it is not filtered. A trunk VIF is in none."
+        ),
+    ] = None
+    awaited: Annotated[
+        bool | None, Meta(description="Whether all hosts program it on `host` before its port is there.")
+    ] = None
+
+
+class NewVif(VifSpec, frozen=True, kw_only=True):
+    """A VIF whose id is in the body; left out, it follows from the other fields."""
+
+    id: Annotated[
+        str | None, Meta(description="The `external_ids:iface-id` of its OVS port. Left out: VM/INDEX, as web1/0.")
+    ] = None
+
+
+class VifChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a VIF that change; the others stay as they are. None gives a field its default."""
+
+    network: str | UnsetType = UNSET
+    mac: str | UnsetType = UNSET
+    vm: str | UnsetType | None = UNSET
+    index: int | UnsetType = UNSET
+    addresses: list[str] | UnsetType = UNSET
+    locking_mode: Literal["locked", "unlocked", "disabled"] | UnsetType = UNSET
+    trunk: list[int] | Literal["all"] | UnsetType | None = UNSET
+    host: str | UnsetType | None = UNSET
+    security_groups: list[str] | UnsetType | None = UNSET
+    awaited: bool | UnsetType | None = UNSET
+
+
+class Expectation(AnswerStruct, frozen=True, kw_only=True):
+    """Who should reach whom, or not. Checked on the twin and in the lab."""
+
+    name: str
+    from_: str = field_of(name="from")
+    to: str
+    expect: str
+    protocol: str | None
+    port: int | None
+    owner: str
+
+
+class ExpectationSpec(ObjectStruct, frozen=True, kw_only=True):
+    """An expectation as a toolstack makes it. None leaves a field out."""
+
+    from_: Annotated[
+        str, Meta(description="The sender: a VIF as VM/INDEX, a VM, a network, a security group, or `outside`.")
+    ] = field_of(name="from")
+    to: Annotated[str, Meta(description="The receiver, named the same way.")]
+    expect: Annotated[Literal["reachable", "unreachable"], Meta(description="What should be.")]
+    protocol: Annotated[
+        Literal["tcp", "udp", "icmp"] | None, Meta(description="Left out: an ICMP echo request (a ping).")
+    ] = None
+    port: Annotated[int | None, Meta(description="The destination port; with `protocol: tcp` or `udp`.")] = None
+
+
+class NewExpectation(ExpectationSpec, frozen=True, kw_only=True):
+    """An expectation whose name is in the body; left out, it follows from the other fields."""
+
+    name: Annotated[str | None, Meta(description="Its name in reports. Left out: its ends and what is expected.")] = (
+        None
+    )
+
+
+class ExpectationChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of an expectation that change; the others stay as they are. None gives a field its default."""
+
+    from_: str | UnsetType = field_of(name="from", default=UNSET)
+    to: str | UnsetType = UNSET
+    expect: Literal["reachable", "unreachable"] | UnsetType = UNSET
+    protocol: Literal["tcp", "udp", "icmp"] | UnsetType | None = UNSET
+    port: int | UnsetType | None = UNSET
+
+
+RESOURCES = {
+    "host": Resource("host", "hosts", "host", "name", Host, HostSpec, HostChange),
+    "network": Resource("network", "networks", "network", "name", Network, NetworkSpec, NetworkChange),
+    "subnet": Resource("subnet", "subnets", "subnet", "name", Subnet, SubnetSpec, SubnetChange),
+    "security-group": Resource(
+        "security-group",
+        "security-groups",
+        "security group",
+        "name",
+        SecurityGroup,
+        SecurityGroupSpec,
+        SecurityGroupChange,
+    ),
+    "vm": Resource("vm", "vms", "VM", "name", Vm, VmSpec, VmChange),
+    "vif": Resource("vif", "vifs", "VIF", "id", Vif, VifSpec, VifChange, NewVif),
+    "expectation": Resource(
+        "expectation",
+        "expectations",
+        "expectation",
+        "name",
+        Expectation,
+        ExpectationSpec,
+        ExpectationChange,
+        NewExpectation,
+    ),
+}
+# --- generated: end
+
+
+class Binding(AnswerStruct, frozen=True, kw_only=True):
+    vif: str
+    host: str
+    network: str
+    mac: str
+    addresses: list[str]
+    epoch: int
+    state: str
+    ready: bool
+    acked: list[str]
+    since: str | None
+    security_groups: list[str] = []
+    moved: bool = False
+    ofport: int | None = None
+
+
+class Event(AnswerStruct, frozen=True, kw_only=True):
+    """id: give it as Last-Event-ID to go on after it."""
+
+    id: str
+    time: str
+    kind: str
+    text: str
+    host: str = ""
+    network: str = ""
+    vif: str = ""
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+class PlugCall(CallStruct, frozen=True, kw_only=True):
+    """host: where it is to run. wait_s: how long to wait for it to be ready.
+
+    awaited: have all hosts programmed before its port is there, and wait only until its host has a number for the port, which
+    `place` then says in `ofport`; hosts' flows follow at once, and are not waited for. It stays so, also while the port is away,
+    until `unplug`.
+    """
+
+    host: str
+    wait_s: float = 0.0
+    awaited: bool = False
+
+
+class PrepareCall(CallStruct, frozen=True, kw_only=True):
+    """force: also to a host whose agent does not report."""
+
+    to: str
+    force: bool = False
+
+
+class StepCall(CallStruct, frozen=True, kw_only=True):
+    """force: see each call."""
+
+    force: bool = False
+
+
+class MigrateCall(CallStruct, frozen=True, kw_only=True):
+    """The whole way: prepare, wait until prepared, wait for the guest's announcement (or activate), finish.
+
+    activate: the controller says when, instead of the guest's own announcement. timeout_s: give up waiting after this long,
+    leaving things as they are; call again to go on, or abort.
+    """
+
+    to: str
+    activate: bool = False
+    timeout_s: float = 60.0
+
+
+class EvacuateCall(CallStruct, frozen=True, kw_only=True):
+    to: str | None = None
+    activate: bool = False
+    timeout_s: float = 600.0
+
+
+class Evacuation(AnswerStruct, frozen=True, kw_only=True):
+    """Where each VM (or VIF without one) went."""
+
+    moved: dict[str, str]
+
+
+class Progress(AnswerStruct, frozen=True, kw_only=True):
+    """One line of a long call's progress. The last one is `done` or `failed`, and alone has a result: the call's answer."""
+
+    kind: Literal["progress", "done", "failed"]
+    text: str
+    problem: Problem | None = None
+    result: Any = None
+
+
+# --- the pool as a whole --------------------------------------------------------------------------
+
+
+class FieldChange(AnswerStruct, frozen=True, kw_only=True):
+    old: Any = None
+    new: Any = None
+
+
+class Change(AnswerStruct, frozen=True, kw_only=True):
+    """One object that comes, changes or goes, why, and what that disturbs."""
+
+    action: Literal["create", "update", "delete"]
+    kind: str
+    name: str
+    reason: str
+    disruption: str
+    fields: dict[str, FieldChange] = {}
+
+
+class Expected(AnswerStruct, frozen=True, kw_only=True):
+    """An expectation of the document: whether it would hold after the plan, and whether it holds now. trace: why not."""
+
+    name: str
+    holds: bool
+    held: bool
+    where: str = ""
+    why: str = ""
+    trace: str = ""
+
+
+class Difference(AnswerStruct, frozen=True, kw_only=True):
+    """Pairs that gain or lose a way: every one of `sources` to every one of `targets`.
+
+    what: "ping", "tcp" or "udp" on any port, or with ranges of ports, as "tcp 80, 443-445".
+    """
+
+    gained: bool
+    sources: list[str]
+    targets: list[str]
+    what: list[str]
+    text: str
+
+
+class Plan(AnswerStruct, frozen=True, kw_only=True):
+    """What an apply would do. revision: of the pool it was made against, give it to apply. text: the same for people.
+
+    reachability: what it does to who reaches whom; None where that was not asked.
+    """
+
+    revision: int
+    disruption: str
+    changes: list[Change]
+    text: str = ""
+    expectations: list[Expected] = []
+    reachability: list[Difference] | None = None
+
+
+class Applied(AnswerStruct, frozen=True, kw_only=True):
+    """What an apply did. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report."""
+
+    plan: Plan
+    revision: int
+    generation: int
+    acknowledged: list[str] = []
+    waiting: list[str] = []
+    dead: list[str] = []
+
+
+class TunnelCall(CallStruct, frozen=True, kw_only=True):
+    """What a frame came out of a tunnel with: its key, and the addresses of the host that sent it and of the one asked."""
+
+    key: int
+    source: str
+    target: str
+
+
+class ProbesCall(CallStruct, frozen=True, kw_only=True):
+    """Questions to hosts, at most 128. wait_s: how long they have to answer. Nothing is sent."""
+
+    probes: list[ProbeCall]
+    wait_s: float = 5.0
+
+
+class ProbeCall(CallStruct, frozen=True, kw_only=True):
+    """What would the switch of `host` do with a frame?
+
+    Either vif (its id: the frame comes from it) or device (a port of the integration bridge that is no VIF's). frame: its bytes
+    in hexadecimal. tracked: what the connection tracker is to say of it each time that it is asked, as "est+rpl+trk"; without
+    it "new+trk".
+    """
+
+    host: str
+    frame: str
+    vif: str | None = None
+    device: str | None = None
+    tunnel: TunnelCall | None = None
+    tracked: list[str] = []
+
+
+class Probe(AnswerStruct, frozen=True, kw_only=True):
+    """What the switch of a host would do, as ofproto/trace says it. vifs, devices: its ports by their numbers there.
+
+    problem: why there is no answer; else empty.
+    """
+
+    host: str
+    text: str = ""
+    vifs: dict[str, str] = {}
+    devices: dict[str, str] = {}
+    problem: str = ""
+
+
+class PacketsCall(CallStruct, frozen=True, kw_only=True):
+    """Marked frames to send, at most 256, each once its own round has come. wait_s: how long hosts have to say that they watch."""
+
+    packets: list[PacketCall]
+    wait_s: float = 5.0
+
+
+class PacketCall(CallStruct, frozen=True, kw_only=True):
+    """A marked frame, in hexadecimal, to send as a VIF (its id), from the host where that runs.
+
+    round: frames of lower rounds go before. to: the id of the VIF that it is for. after: the number of the frame that must have
+    come to the VIF that it is for; without it this one is not sent. expect: the VIFs to wait for, at most half a second.
+    """
+
+    frame: str
+    vif: str
+    to: str = ""
+    round: int = 0
+    after: int | None = None
+    expect: list[str] = []
+
+
+class Sighting(AnswerStruct, frozen=True, kw_only=True):
+    """A marked frame at a host. where: the port it came in by, or the id of the VIF that would have got it.
+
+    changed: its bytes, in hexadecimal, where they were not as they were sent; else empty.
+    """
+
+    host: str
+    where: str
+    changed: str = ""
+
+
+class Packet(AnswerStruct, frozen=True, kw_only=True):
+    """What became of a marked frame. came: where it came in; caught: who would have got it. why: why it was not sent."""
+
+    sent: bool
+    why: str = ""
+    came: list[Sighting] = []
+    caught: list[Sighting] = []
+
+
+class Packets(AnswerStruct, frozen=True, kw_only=True):
+    """What became of marked frames, in their order. hosts: who watched. left_off: sightings that were too many to tell.
+
+    problems: why nothing was sent, one for each host that does not watch.
+    """
+
+    packets: list[Packet]
+    hosts: list[str]
+    problems: list[str] = []
+    left_off: int = 0
+
+
+class Status(AnswerStruct, frozen=True, kw_only=True):
+    """The pool at a glance. problems: all that is not as desired, and why."""
+
+    pool: Pool | None
+    controller: str
+    database: list[str]
+    hosts: int
+    live_hosts: int
+    networks: int
+    vifs: dict[str, int]
+    problems: list[Reason]

@@ -1,0 +1,255 @@
+"""Generates code from the declarations in vnet.objects: the objects' structs in vnet.api, and both clients' calls.
+
+Run `python -m vnet.api.generate` after a declaration has changed. A test compares the result with what is checked in.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from inspect import cleandoc
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+from vnet.api import FILTERS
+from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, shape_of
+from vnet.grammar.kinds import Choice, Kind, ListOf, NotYet
+from vnet.objects.proposal import CONFIGURED
+
+ROOT = Path(__file__).parents[1]
+API, CLIENT = ROOT / "api/__init__.py", ROOT / "client/__init__.py"
+ASYNC, BLOCKING = ROOT / "client/aio.py", ROOT / "client/blocking.py"
+BEGIN, END = "# --- generated: begin\n", "# --- generated: end\n"
+
+# Fields of answers that follow from other objects.
+DERIVED = {
+    "host": ("agent: Agent", "vifs: int = 0"),
+    "network": ("vifs: int = 0",),
+    "security-group": ("vifs: int = 0",),
+    "vm": ("vifs: list[Vif] = []", "migration: Migration"),
+    "vif": ("place: Place", "migration: Migration | None = None"),
+}
+
+
+def main() -> None:
+    for path, text in generated().items():
+        path.write_text(text)
+
+
+def generated() -> Mapping[Path, str]:
+    """The text of each file with generated code, as the declarations have it."""
+    api = _formatted(_filled(API, "\n\n".join(("", *_structs()))))
+    calls = _formatted(_filled(ASYNC, "\n".join(map(_calls, CONFIGURED)), indent="    "))
+    bodies = sorted(re.findall(r"^class (\w+)\((?:ObjectStruct|\w+Spec),", api, re.MULTILINE))
+    imported, listed = f"from vnet.api import {', '.join(bodies)}", f"__all__ += {bodies}"
+    return {
+        API: api,
+        CLIENT: _formatted(_filled(CLIENT, imported, listed)),
+        ASYNC: calls,
+        BLOCKING: _formatted(_blocking(calls)),
+    }
+
+
+def _filled(path: Path, *codes: str, indent: str = "") -> str:
+    """A file with these codes between its marks, in their order."""
+    head, *marked = path.read_text().split(indent + BEGIN)
+    tails = (part.split(indent + END)[1] for part in marked)
+    return head + "".join(
+        f"{indent}{BEGIN}{code}\n{indent}{END}{tail}" for code, tail in zip(codes, tails, strict=True)
+    )
+
+
+def _formatted(text: str) -> str:
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(API), "-"]
+    return subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout
+
+
+# --- structs ----------------------------------------------------------------------------------------
+
+
+def _structs() -> Iterator[str]:
+    done: set[type[Declared]] = set()
+    for declared in CONFIGURED:
+        for found in attrs_of(declared).values():
+            if (inside := _inside(found.kind)) is not None and inside not in done:
+                done.add(inside)
+                yield _struct(inside.__name__, "ObjectStruct", _doc(inside), map(_part, _fields(inside)))
+        yield from _struct_of_object(declared)
+    yield "RESOURCES = {\n" + "".join(map(_resource, CONFIGURED)) + "}"
+
+
+def _inside(kind: Kind[Any]) -> type[Declared] | None:
+    """The objects that a list of a kind has inside."""
+    item = kind.item if isinstance(kind, (ListOf, Named)) else None
+    return item.declared if isinstance(item, StructOf) else None
+
+
+def _struct_of_object(declared: type[Declared]) -> Iterator[str]:
+    noun, name, title = declared.NOUN, declared.__name__, declared.TITLE
+    shown = [_shown(found, spelling) for found in attrs_of(declared).values() for spelling in found.spellings]
+    yield _struct(name, "AnswerStruct", _doc(declared), [*shown, *DERIVED.get(noun.word, ())])
+    stated = [(found, spelling) for found, spelling in _fields(declared) if found.name != noun.key]
+    doc = f"{title[0].upper()}{title[1:]} as a toolstack makes it. None leaves a field out."
+    yield _struct(f"{name}Spec", "ObjectStruct", doc, (_stated(*item) for item in stated))
+    if _names_itself(declared):
+        doc = f"{title[0].upper()}{title[1:]} whose {noun.key} is in the body; left out, it follows from the other fields."
+        key = attrs_of(declared)[noun.key]
+        yield _struct(f"New{name}", f"{name}Spec", doc, [_stated(key, key.spellings[0])])
+    doc = f"The fields of {title} that change; the others stay as they are. None gives a field its default."
+    yield _struct(f"{name}Change", "ObjectStruct", doc, (_changed(*item) for item in stated))
+
+
+def _resource(declared: type[Declared]) -> str:
+    noun, name = declared.NOUN, declared.__name__
+    new = f", New{name}" if _names_itself(declared) else ""
+    words = ", ".join(map(repr, (noun.word, noun.plural, noun.text, noun.key)))
+    return f"{noun.word!r}: Resource({words}, {name}, {name}Spec, {name}Change{new}),\n"
+
+
+def _names_itself(declared: type[Declared]) -> bool:
+    """Whether an object's name may be left out."""
+    return attrs_of(declared)[declared.NOUN.key].allocated
+
+
+def _fields(declared: type[Declared]) -> Iterator[tuple[Attr, Spelling]]:
+    """The fields that a toolstack states."""
+    for item in shape_of(declared, flat=True, toolstack=True).words.values():
+        if isinstance(item, tuple) and not isinstance(item[1].kind, NotYet):
+            yield item
+
+
+def _struct(name: str, base: str, doc: str, fields: Any) -> str:
+    body = "\n    ".join(fields)
+    quoted = f'"""{doc}"""' if len(doc) < 110 and "\n" not in doc else f'"""{doc}\n    """'
+    return f"class {name}({base}, frozen=True, kw_only=True):\n    {quoted}\n\n    {body}"
+
+
+def _doc(declared: type[Declared]) -> str:
+    return cleandoc(declared.__doc__ or "").replace("\n", "\n    ")
+
+
+def _name(found: Attr, spelling: Spelling) -> str:
+    word = json_word(found, spelling)
+    return f"{word}_" if iskeyword(word) else word
+
+
+def _field(found: Attr, spelling: Spelling, type_: str, default: str | None) -> str:
+    """A field of a struct. Python's keywords get an underscore, which JSON lacks."""
+    name, word = _name(found, spelling), json_word(found, spelling)
+    if name != word:
+        default = f"field_of(name={word!r}" + (")" if default is None else f", default={default})")
+    return f"{name}: {type_}" + (f" = {default}" if default is not None else "")
+
+
+def _optional(found: Attr, spelling: Spelling) -> bool:
+    return found.optional or bool(spelling.only)
+
+
+def _shown(found: Attr, spelling: Spelling) -> str:
+    """A field of an answer. A choice is a string there, for words that later versions add."""
+    type_ = "str" if isinstance(spelling.kind, Choice) else spelling.kind.python
+    return _field(found, spelling, f"{type_} | None" if _optional(found, spelling) else type_, None)
+
+
+def _part(item: tuple[Attr, Spelling]) -> str:
+    """A field of an object inside another one."""
+    found, spelling = item
+    type_ = f"{spelling.kind.python} | None" if found.optional else spelling.kind.python
+    default = None if found.required else found.default
+    shown = spelling.kind.plain(default) if default is not None else None
+    return _field(found, spelling, type_, None if found.required else repr(shown))
+
+
+def _stated(found: Attr, spelling: Spelling) -> str:
+    required = found.required and not spelling.only
+    type_ = spelling.kind.python if required else f"{spelling.kind.python} | None"
+    described = f"Annotated[{type_}, Meta(description={spelling.doc!r})]"
+    return _field(found, spelling, described, None if required else "None")
+
+
+def _changed(found: Attr, spelling: Spelling) -> str:
+    none = "" if found.required or found.allocated else " | None"
+    return _field(found, spelling, f"{spelling.kind.python} | UnsetType{none}", "UNSET")
+
+
+# --- clients ----------------------------------------------------------------------------------------
+
+_CALLS = '''
+    async def {many}(self{filters}) -> list[api.{name}]:
+        """All {text}s{filtered}."""
+        return await self._do(reading(list[api.{name}], "{plural}"{chosen}))
+
+    async def {word}(self, {key}: str) -> api.{name}:
+        """One {text}. Raises NotFound."""
+        return await self._do(reading(api.{name}, "{plural}", {key}))
+
+    async def put_{word}(self, {key}: str, spec: api.{name}Spec) -> api.{name}:
+        """{put}"""
+        return await self._do(sending("PUT", api.{name}, spec, "{plural}", {key}))
+
+    async def plan_{word}(self, {key}: str, spec: api.{name}Spec) -> api.Plan:
+        """The changes that `put_{word}` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "{plural}", {key}, dry_run=True))
+
+    async def change_{word}(self, {key}: str, change: api.{name}Change, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of {title} in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "{plural}", {key}, dry_run=dry_run))
+
+    async def delete_{word}(self, {key}: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove {title}; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "{plural}", {key}, dry_run=dry_run))
+'''
+_CREATE = '''
+    async def create_{word}(self, spec: api.New{name}) -> api.{name}:
+        """Make {title}; its {key} follows from the other fields where `spec` leaves it out."""
+        return await self._do(sending("POST", api.{name}, spec, "{plural}"))
+'''
+
+
+def _calls(declared: type[Declared]) -> str:
+    noun, filters = declared.NOUN, FILTERS.get(declared.NOUN.word, ())
+    put = f"Make {declared.TITLE}. The same again changes nothing; another one of that {noun.key} is a Conflict."
+    if noun.replaced:
+        put = f"Make {declared.TITLE}, or make it what `spec` says."
+    template = _CALLS + (_CREATE if _names_itself(declared) else "")
+    return template.format(
+        name=declared.__name__,
+        word=noun.word.replace("-", "_"),
+        many=noun.plural.replace("-", "_"),
+        plural=noun.plural,
+        text=noun.text,
+        title=declared.TITLE,
+        key=noun.key,
+        put=put,
+        filtered=" that the filters leave" if filters else "",
+        filters="".join([", *", *(f", {f.name}: str | None = None" for f in filters)]) if filters else "",
+        chosen="".join(f", {f.name}={f.name}" for f in filters),
+    )
+
+
+_BLOCKING = (
+    (r"The asyncio client", "The blocking client"),
+    (r"import asyncio", "import time"),
+    (r"asyncio\.sleep", "time.sleep"),
+    (r"\bAsync(Iterator|Client|HTTPTransport)", r"\1"),
+    (r"__a(enter|exit)__", r"__\1__"),
+    (r"\ba(close|iter_bytes)\b", r"\1"),
+    (r"\basync (def|with|for) ", r"\1 "),
+    (r"\bawait ", ""),
+    (r"for (\w+) in (.*):\n\s+yield \1\n", r"yield from \2\n"),
+)
+
+
+def _blocking(text: str) -> str:
+    """The blocking client's module: the asyncio one's without `async` and `await`."""
+    for pattern, replacement in _BLOCKING:
+        text = re.sub(pattern, replacement, text)
+    head, rest = text.split('"""\n', 1)
+    return f'{head}\n\nGenerated from aio.py by `python -m vnet.api.generate`.\n"""\n{rest}'
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The columns of tables, by noun. A noun without columns here has those of its fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vnet.api import Resource
+from vnet.cli.output import Column
+
+COLUMNS: dict[str, list[Column]] = {
+    "host": [
+        ("HOST", lambda h: h.name),
+        ("ADDRESS", lambda h: h.address),
+        ("UPLINKS", lambda h: [uplink.name for uplink in h.uplinks]),
+        ("AGENT", lambda h: "alive" if h.agent.alive else "silent"),
+        ("GENERATION", lambda h: f"{h.agent.generation}{f' (-{h.agent.behind})' if h.agent.behind else ''}"),
+        ("VIFS", lambda h: h.vifs),
+        ("PROBLEMS", lambda h: len(h.agent.problems) or None),
+    ],
+    "network": [
+        ("NETWORK", lambda n: n.name),
+        ("TYPE", lambda n: n.type),
+        ("KEY", lambda n: n.vni if n.vni is not None else n.key),
+        ("TAG", lambda n: n.tag),
+        ("UPLINK", lambda n: n.uplink),
+        ("MTU", lambda n: n.mtu),
+        ("HOSTS", lambda n: n.hosts or "all"),
+        ("VIFS", lambda n: n.vifs),
+        ("OWNER", lambda n: n.owner),
+    ],
+    "security-group": [
+        ("SECURITY GROUP", lambda g: g.name),
+        ("INGRESS", lambda g: g.ingress),
+        ("EGRESS", lambda g: g.egress),
+        ("RULES", lambda g: [rule.name for rule in g.rules]),
+        ("VIFS", lambda g: g.vifs),
+        ("OWNER", lambda g: g.owner),
+    ],
+    "vm": [
+        ("VM", lambda v: v.name),
+        ("WANTED ON", lambda v: v.host),
+        ("RUNS ON", lambda v: sorted({vif.place.host for vif in v.vifs if vif.place.host is not None})),
+        ("VIFS", lambda v: [vif.id for vif in v.vifs]),
+        ("READY", lambda v: f"{sum(vif.place.state == 'ready' for vif in v.vifs)}/{len(v.vifs)}"),
+        ("MIGRATION", lambda v: v.migration.phase if v.migration.phase != "none" else None),
+    ],
+    "vif": [
+        ("VIF", lambda v: v.id),
+        ("NETWORK", lambda v: v.network),
+        ("MAC", lambda v: v.mac),
+        ("ADDRESSES", lambda v: v.addresses),
+        ("HOST", lambda v: v.place.host),
+        ("STATE", lambda v: v.place.state),
+        ("SINCE", lambda v: v.place.since),
+        ("WHY", lambda v: "; ".join(reason.text for reason in v.place.why)),
+    ],
+}
+
+
+def columns_of(resource: Resource) -> list[Column]:
+    """The columns of a noun's table: the name first, then a column for each field."""
+    if resource.word in COLUMNS:
+        return COLUMNS[resource.word]
+    fields = [name for name in resource.answer.__struct_fields__ if name != resource.key]
+    titles = [resource.word.replace("-", " "), *(name.rstrip("_").replace("_", " ") for name in fields)]
+    return [(title.upper(), _reader(name)) for title, name in zip(titles, [resource.key, *fields], strict=True)]
+
+
+def _reader(name: str) -> Any:
+    return lambda value: getattr(value, name)

@@ -1,0 +1,196 @@
+"""The calls of every noun, made from its declaration: list, get, make, change in place, and remove.
+
+One rule: a call that changes the pool says its disruption, and with `dry-run` it says it without changing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from vnet import api
+from vnet.controller.admission import ObjectBody, admitted, check_name, find, read_object, words_without_name
+from vnet.controller.apply import show_plan
+from vnet.controller.endpoint import Call, Route, Written
+from vnet.controller.errors import Invalid, NotFound
+from vnet.controller.presenters import Presenter
+from vnet.db.view import PoolView
+from vnet.grammar.declare import Declared, Stated, shape_of
+from vnet.grammar.source import Source
+from vnet.objects import Vif
+from vnet.objects.proposal import CONFIGURED
+from vnet.plan import decide
+from vnet.plan.decide import Admission, NotThere
+
+DRY_RUN = {"dry-run": "Say what would change and what that disrupts, and change nothing: true or false."}
+
+
+def resource_routes() -> Iterator[Route]:
+    """The calls of all nouns."""
+    for declared in CONFIGURED:
+        yield from _routes(declared)
+    body = partial(read_object, Vif, words={"security-groups": _words(Vif)["security-groups"]}, partial=True)
+    text = "Have a VIF obey these security groups instead of its present ones; also while it runs."
+    path = "/v1/vifs/{id}/security-groups"
+    yield Route("PUT", path, text, api.Vif, _put_groups, body=api.VifChange, read=body, tag="vifs")
+
+
+def _words(declared: type[Declared]) -> Mapping[str, Any]:
+    return shape_of(declared, flat=True, toolstack=True).words
+
+
+def _routes(declared: type[Declared]) -> Iterator[Route]:
+    noun, types, title = declared.NOUN, api.RESOURCES[declared.NOUN.word], declared.TITLE
+    many, one, tag = f"/v1/{noun.plural}", f"/v1/{noun.plural}/{{id}}", noun.plural.replace("-", " ")
+    words = words_without_name(declared)
+    stated = partial(read_object, declared, words=words, partial=False)
+    query = {filter_.name: _doc(filter_) for filter_ in types.filters}
+
+    async def list_(call: Call[None]) -> list[dict[str, Any]]:
+        return _listed(declared, call)
+
+    async def get(call: Call[None]) -> dict[str, Any]:
+        return _shown(declared, call, call.id)
+
+    async def put(call: Call[ObjectBody]) -> Any:
+        return await _made(declared, call, call.id)
+
+    async def post(call: Call[ObjectBody]) -> Any:
+        return await _made(declared, call, call.body.stated.values.get(noun.key))
+
+    async def patch(call: Call[ObjectBody]) -> api.Plan:
+        return await _decided(call, call.id, partial(decide.change, declared=declared, name=call.id))
+
+    async def delete(call: Call[None]) -> api.Plan:
+        return await _removed(declared, call)
+
+    same = "becomes as the body says" if noun.replaced else "must be the same"
+    yield Route("GET", many, f"All {noun.text}s.", list.__class_getitem__(types.answer), list_, query=query, tag=tag)
+    if types.new is not None:
+        body = partial(read_object, declared, words=_words(declared), partial=False)
+        text = f"Make {title}; one that is there {same}."
+        yield Route("POST", many, text, types.answer, post, body=types.new, read=body, query=DRY_RUN, tag=tag)
+    yield Route("GET", one, f"One {noun.text}.", types.answer, get, tag=tag)
+    text = f"Make {title} of this {noun.key}; one that is there {same}."
+    yield Route("PUT", one, text, types.answer, put, body=types.spec, read=stated, query=DRY_RUN, tag=tag)
+    text = f"Change fields of {title} in place; null gives a field its default."
+    changed = partial(read_object, declared, words=words, partial=True)
+    yield Route("PATCH", one, text, api.Plan, patch, body=types.change, read=changed, query=DRY_RUN, tag=tag)
+    yield Route("DELETE", one, f"Remove {title}.", api.Plan, delete, query=DRY_RUN, tag=tag)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _presenter(call: Call[Any]) -> Presenter:
+    return Presenter(call.service.view(), call.service.feed.defined_since)
+
+
+def _shown(declared: type[Declared], call: Call[Any], name: str) -> dict[str, Any]:
+    presenter = _presenter(call)
+    noun = declared.NOUN
+    return presenter.show(find(noun.word, name, getattr(presenter.view.state, noun.state)))
+
+
+def _listed(declared: type[Declared], call: Call[None]) -> list[dict[str, Any]]:
+    """The objects that the filters leave, by name."""
+    presenter, noun = _presenter(call), declared.NOUN
+    objects = getattr(presenter.view.state, noun.state)
+    chosen = {filter_.name: text for filter_ in api.RESOURCES[noun.word].filters if (text := _filter(filter_, call))}
+    late = {name: chosen.pop(name) for name in [*chosen] if (noun.word, name) in _OF_ANSWER}
+    found = (objects[name] for name in sorted(objects))
+    shown = [presenter.show(each) for each in found if all(getattr(each, name) == chosen[name] for name in chosen)]
+    return [each for each in shown if all(_OF_ANSWER[noun.word, name](each) == late[name] for name in late)]
+
+
+# Filters by what an answer says, in place of a field of the object.
+_OF_ANSWER: dict[tuple[str, str], Callable[[Mapping[str, Any]], str | None]] = {
+    ("vif", "host"): lambda shown: shown["place"].host or shown["host"],
+    ("vif", "state"): lambda shown: shown["place"].state,
+}
+
+
+def _doc(filter_: api.ListFilter) -> str:
+    return f"{filter_.doc.removesuffix('.')}: {', '.join(filter_.choices)}." if filter_.choices else filter_.doc
+
+
+def _filter(filter_: api.ListFilter, call: Call[None]) -> str | None:
+    """A filter's value; raises Invalid for one that names nothing."""
+    text = call.query.get(filter_.name)
+    if text is None:
+        return None
+    if filter_.choices and text not in filter_.choices:
+        choices = ", ".join(filter_.choices)
+        raise Invalid("query", f"{filter_.name}: {text[:40]!r} is none of {choices}", filter_.name)
+    if filter_.refers:
+        named(call, filter_.refers, filter_.name, text)
+    return text
+
+
+def named(call: Call[Any], noun: str, parameter: str, name: str) -> None:
+    """Check the name in a query; raises Invalid for one that names nothing, with the nearest name."""
+    state = next(declared.NOUN.state for declared in CONFIGURED if declared.NOUN.word == noun)
+    try:
+        find(noun, name, getattr(call.service.view().state, state))
+    except NotFound as missing:
+        raise Invalid(missing.code, f"{parameter}: {missing.message}", parameter) from None
+
+
+# --- changing -------------------------------------------------------------------------------------
+
+
+async def _written(call: Call[Any], decision: Callable[[PoolView], Admission]) -> Admission:
+    """A decision, written unless the call only asks."""
+    if call.flag("dry-run"):
+        return decision(call.service.view())
+    return await call.service.configure(decision)
+
+
+async def _judged(
+    call: Call[ObjectBody], name: str | None, judge: Callable[[PoolView, Stated], Admission]
+) -> Admission:
+    """The decision that a body comes to, written unless the call only asks. Raises Invalid, Conflict, NotFound."""
+    body = call.body
+
+    def decision(view: PoolView) -> Admission:
+        try:
+            return admitted(body, name, lambda: judge(view, body.stated))
+        except NotThere as missing:
+            raise _not_found(missing) from None
+
+    return await _written(call, decision)
+
+
+async def _made(declared: type[Declared], call: Call[ObjectBody], name: str | None) -> Any:
+    check_name(declared, name, call.body)
+    decision = await _judged(call, name, lambda view, stated: decide.make(view, declared, name, stated))
+    if call.flag("dry-run"):
+        return show_plan(decision.plan)
+    return Written(_shown(declared, call, decision.name), decision.plan.disruption)
+
+
+async def _decided(call: Call[ObjectBody], name: str, judge: Callable[..., Admission]) -> api.Plan:
+    return show_plan((await _judged(call, name, lambda view, stated: judge(view, stated=stated))).plan)
+
+
+async def _put_groups(call: Call[ObjectBody]) -> Any:
+    if "groups" not in call.body.stated.values and not call.body.source.problems:
+        raise Invalid("missing-key", "the body needs 'security_groups'", "security_groups")
+    decision = await _judged(call, call.id, lambda view, stated: decide.change(view, Vif, call.id, stated))
+    return Written(_shown(Vif, call, call.id), decision.plan.disruption)
+
+
+async def _removed(declared: type[Declared], call: Call[None]) -> api.Plan:
+    """Remove an object. There is nothing to do if it is gone: a lost answer is asked for again."""
+
+    def decision(view: PoolView) -> Admission:
+        nothing = ObjectBody(Stated(declared, {}), Source("", paths={}), broken=False)
+        return admitted(nothing, call.id, lambda: decide.remove(view, declared, call.id))
+
+    return show_plan((await _written(call, decision)).plan)
+
+
+def _not_found(missing: NotThere) -> NotFound:
+    hint = f"; did you mean {missing.nearest}?" if missing.nearest else ""
+    return NotFound(f"unknown-{missing.noun}", f"{missing}{hint}", missing.name)

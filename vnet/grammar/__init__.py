@@ -1,0 +1,1 @@
+"""The grammar of inputs: nodes, kinds of values, declared objects. It knows no networks."""

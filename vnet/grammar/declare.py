@@ -1,0 +1,623 @@
+"""Declaring an object's fields once: reader, checks, JSON Schema, database columns, answers and commands follow from it.
+
+One rule: an object is a frozen dataclass whose fields are made by `attr`. A field has one kind, or several spellings of which
+each belongs to some variants (a network's key is `vni` or `key`, as its type has it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import Enum
+from functools import cache as _cache
+from typing import Any, ClassVar, TypeVar
+
+from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, NotYet, Refused, entries
+from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, entry_of, is_null
+from vnet.grammar.noun import Noun
+from vnet.grammar.source import Source
+from vnet.util.suggest import listing
+
+D = TypeVar("D", bound="Declared")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def cache(function: F) -> F:
+    """functools.cache, for functions of classes."""
+    return _cache(function)  # type: ignore[return-value]  # a class is hashable, whatever its objects are
+
+
+class SetBy(Enum):
+    """The setter of a field: a document and a toolstack alike, one of them, the object's name, or the running pool alone."""
+
+    ANYBODY = "anybody"
+    DOCUMENT = "document"
+    TOOLSTACK = "toolstack"
+    NAME = "name"
+    RUNTIME = "runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A word for a field. only: the variants that have it; needed: those variants need it; also: words that people try instead.
+
+    at: the maps of a document that the word stands in; JSON bodies are flat.
+    """
+
+    word: str
+    kind: Kind[Any]
+    doc: str
+    only: tuple[str, ...] = ()
+    needed: bool = False
+    also: tuple[str, ...] = ()
+    at: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attr:
+    """A declared field. optional: its value may be None. allocated: left out, it is kept or allocated.
+
+    change: the disruption of its change, see objects.impact. peers: other hosts need it, so bindings publish it. stored: it has
+    a column; else its items are rows of their own. ephemeral: the column is not on disk.
+    """
+
+    name: str
+    spellings: tuple[Spelling, ...]
+    default: Any
+    optional: bool
+    set_by: SetBy
+    allocated: bool
+    change: Any
+    peers: bool
+    stored: bool
+    ephemeral: bool
+
+    @property
+    def kind(self) -> Kind[Any]:
+        return self.spellings[0].kind
+
+    @property
+    def doc(self) -> str:
+        return self.spellings[0].doc
+
+    @property
+    def word(self) -> str:
+        return self.spellings[0].word
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING and not self.allocated
+
+    @property
+    def check(self) -> Callable[[Any], None]:
+        """A function that raises Refused for a value that no spelling takes."""
+        return self.kind.check if len(self.spellings) == 1 else _any_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A column that follows from an object's fields, for the database to look through."""
+
+    name: str
+    kind: Kind[Any]
+    value: Callable[[Any], Any]
+
+
+def attr(
+    kind: Kind[Any] | tuple[Spelling, ...],
+    doc: str = "",
+    *,
+    default: Any = MISSING,
+    word: str = "",
+    only: tuple[str, ...] = (),
+    needed: bool = False,
+    also: tuple[str, ...] = (),
+    at: tuple[str, ...] = (),
+    set_by: SetBy = SetBy.ANYBODY,
+    allocated: bool = False,
+    change: Any = None,
+    peers: bool = False,
+    stored: bool = True,
+    ephemeral: bool = False,
+) -> Any:
+    """A dataclass field that is declared; see Attr and Spelling."""
+    spellings = kind if isinstance(kind, tuple) else (Spelling(word, kind, doc, only, needed, also, at),)
+    metadata = {"attr": (spellings, default is None, set_by, allocated, change, peers, stored, ephemeral)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class InvalidValue(ValueError):
+    """A value that no pool may hold. `field` names the attribute at fault."""
+
+    def __init__(self, field: str, message: str, code: str = "invalid-value") -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A field of an object that does not fit the object's other fields.
+
+    path: the place inside the field: names, words and positions. relies_on: fields that must have been read for it to be sure.
+    """
+
+    code: str
+    field: str
+    message: str
+    hint: str = ""
+    path: tuple[str | int, ...] = ()
+    relies_on: tuple[str, ...] = ()
+
+
+class Declared:
+    """Base of declared objects: valid by construction. `flaws` has what no single field can know."""
+
+    __slots__ = ()
+    NOUN: ClassVar[Noun]
+    TITLE: ClassVar[str] = "a map"  # "a host", for 'unknown key ... in a host'
+    VARIANT: ClassVar[str | None] = None  # the field by whose value others come and go
+    # The maps of a document inside the object's own: path to (title, doc, words that people try instead).
+    MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {}
+    UNSUPPORTED: ClassVar[Mapping[str, NotYet]] = {}
+    DERIVED: ClassVar[tuple[Derived, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, check, optional in _checks(type(self)):
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            try:
+                check(value)
+            except Refused as refused:
+                raise InvalidValue(name, refused.message, refused.code) from None
+        for flaw in self.flaws():
+            raise InvalidValue(flaw.field, flaw.message, flaw.code)
+
+    def flaws(self) -> Iterator[Flaw]:
+        """All that is wrong between its fields."""
+        return iter(())
+
+
+def unchecked(declared: type[D], values: Mapping[str, Any]) -> D:
+    """An object from values that their kinds have read. It may have flaws, for rules to report."""
+    made = object.__new__(declared)
+    for entry in _fields(declared):
+        if entry.name in values:
+            value = values[entry.name]
+        elif entry.default_factory is not MISSING:
+            value = entry.default_factory()
+        else:
+            value = entry.default
+        object.__setattr__(made, entry.name, value)
+    return made
+
+
+@cache
+def _fields(declared: type[Declared]) -> tuple[Field[Any], ...]:
+    return fields(declared)  # type: ignore[arg-type]  # every subclass is a dataclass
+
+
+@cache
+def attrs_of(declared: type[Declared]) -> Mapping[str, Attr]:
+    """The declared fields by name, in their order."""
+    found: dict[str, Attr] = {}
+    for entry in _fields(declared):
+        if "attr" not in entry.metadata:
+            continue
+        spellings, optional, set_by, allocated, change, peers, stored, ephemeral = entry.metadata["attr"]
+        named = tuple(s if s.word else Spelling(entry.name.rstrip("_").replace("_", "-"), *_rest(s)) for s in spellings)
+        default = {} if entry.default_factory is not MISSING else entry.default
+        found[entry.name] = Attr(
+            entry.name, named, default, optional, set_by, allocated, change, peers, stored, ephemeral
+        )
+    return found
+
+
+def _rest(spelling: Spelling) -> tuple[Any, ...]:
+    s = spelling
+    return s.kind, s.doc, s.only, s.needed, s.also, s.at
+
+
+@cache
+def _checks(declared: type[Declared]) -> tuple[tuple[str, Callable[[Any], None], bool], ...]:
+    return tuple(
+        (name, found.check, found.optional)
+        for name, found in attrs_of(declared).items()
+        if type(found.kind).check is not Kind.check
+    )
+
+
+def _any_of(found: Attr) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        refusals = []
+        for spelling in found.spellings:
+            try:
+                return spelling.kind.check(value)
+            except Refused as refused:
+                refusals.append(refused)
+        raise refusals[0]
+
+    return check
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """The fields of an object that an input states, as far as they could be read. node: the map with them.
+
+    partial: fields of which a part could not be read.
+    """
+
+    type: type[Declared]
+    values: Mapping[str, Any]
+    node: Map | None = field(default=None, compare=False, repr=False)
+    partial: frozenset[str] = frozenset()
+
+    def at(self, name: str | None = None, path: tuple[str | int, ...] = ()) -> Node | None:
+        """The node of a field's value, or of a place inside it; the object's own where it is left out."""
+        if name is None or self.node is None:
+            return self.node
+        entry = self._entry(name)
+        return self.node if entry is None else _inside(entry[1], path)
+
+    def unclear(self, name: str) -> bool:
+        """Whether the input has the field, or a word that may be meant for it, and it could not be read."""
+        if name in self.partial:
+            return True
+        if name in self.values or self.node is None:
+            return False
+        if self._entry(name) is not None:
+            return True
+        known = words_of(self.type)
+        return any(key.text not in known for key, _ in self.node.entries)
+
+    def _entry(self, name: str) -> tuple[Text, Node] | None:
+        found = attrs_of(self.type).get(name)
+        for spelling in found.spellings if found is not None else ():
+            flat = entry_of(self.node, spelling.word)
+            inside: Node | None = self.node
+            for step in spelling.at:
+                entry = entry_of(inside, step)
+                inside = entry[1] if entry is not None else None
+            nested = entry_of(inside, spelling.word)
+            if (entry := nested if spelling.at and nested is not None else flat) is not None:
+                return entry
+        return None
+
+
+def _inside(node: Node, path: tuple[str | int, ...]) -> Node:
+    """The node at a path, or as near to it as there is one. A word in a list is the item that it names."""
+    for step in path:
+        below: Node | None = None
+        if isinstance(node, List) and isinstance(step, int):
+            below = node.items[step] if step < len(node.items) else None
+        elif isinstance(node, List):
+            below = next((item for item in node.items if _names(item, step)), None)
+        elif (entry := entry_of(node, str(step))) is not None:
+            below = entry[1]
+        if below is None:
+            return node
+        node = below
+    return node
+
+
+def _names(item: Node, word: str | int) -> bool:
+    """Whether an item of a list is a word, or the map with it as its name."""
+    named = entry_of(item, "name")
+    text = named[1] if named is not None else item
+    return isinstance(text, Text) and text.text.casefold() == str(word).casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A map of the grammar: its words, each a field's spelling or a map inside."""
+
+    title: str
+    doc: str
+    words: Mapping[str, tuple[Attr, Spelling] | Shape]
+    also: tuple[str, ...] = ()
+
+
+@cache
+def shape_of(declared: type[Declared], *, flat: bool = False, toolstack: bool = False) -> Shape:
+    """The map that an object is in an input. flat: without maps inside, as in JSON. toolstack: with the fields it alone sets."""
+    tree: dict[str, Any] = {}
+    hidden = {SetBy.RUNTIME, SetBy.NAME, SetBy.DOCUMENT if toolstack else SetBy.TOOLSTACK}
+    for found in attrs_of(declared).values():
+        if found.set_by in hidden:
+            continue
+        for spelling in found.spellings:
+            level = tree
+            for step in () if flat else spelling.at:
+                level = level.setdefault(step, {})
+            level[json_word(found, spelling).replace("_", "-") if flat else spelling.word] = (found, spelling)
+    return _shape(declared, tree, ())
+
+
+def _shape(declared: type[Declared], tree: Mapping[str, Any], path: tuple[str, ...]) -> Shape:
+    title, doc, also = declared.MAPS.get(path, (declared.TITLE, (declared.__doc__ or "").strip(), ()))
+    words: dict[str, tuple[Attr, Spelling] | Shape] = {
+        word: _shape(declared, item, (*path, word)) if isinstance(item, dict) else item for word, item in tree.items()
+    }
+    if not path:
+        words.update((word, extra_word(word, kind, "")) for word, kind in declared.UNSUPPORTED.items())
+    return Shape(title, doc, words, also)
+
+
+def extra_word(word: str, kind: Kind[Any], doc: str, also: tuple[str, ...] = ()) -> tuple[Attr, Spelling]:
+    """A word of a map that is no field of its object."""
+    spelling = Spelling(word, kind, doc, also=also)
+    return Attr(word, (spelling,), None, True, SetBy.DOCUMENT, False, None, False, False, False), spelling
+
+
+@cache
+def words_of(declared: type[Declared]) -> frozenset[str]:
+    """Every word that an input of the object may have at its top."""
+    shapes = (shape_of(declared), shape_of(declared, flat=True, toolstack=True))
+    return frozenset(word for shape in shapes for word in shape.words)
+
+
+def read(
+    declared: type[Declared], node: Node, source: Source, shape: Shape | None = None, *, partial: bool = False
+) -> tuple[Stated, bool]:
+    """The fields that a node states, and whether an object can be made of them: no field that it needs is wrong or missing.
+
+    partial: of a change, which may leave out everything.
+    """
+    json = source.paths is not None
+    shape = shape or shape_of(declared, flat=json, toolstack=json)
+    if is_null(node):
+        node = Map([], node.line, node.column)
+    if not isinstance(node, Map):
+        source.add(
+            "wrong-type", f"wanted {shape.title} (a map with {listing(shape.words)}), found {describe(node)}", node
+        )
+        return Stated(declared, {}), True
+    values: dict[str, Any] = {}
+    present: set[str] = set()
+    partial_fields: set[str] = set()
+    broken = _read_map(shape, node, source, values, present, partial_fields)
+    if declared.VARIANT is not None and not (partial and declared.VARIANT not in values):
+        broken = _variant(declared, shape, node, values, present, source, partial=partial) or broken
+    for found in attrs_of(declared).values():
+        if partial or not found.required or found.name in values or found.spellings[0].only:
+            continue
+        if found.word not in shape.words:
+            continue
+        broken = True
+        if found.word not in present:
+            hint = f"'{found.word}' is {found.kind.expected}"
+            source.add("missing-key", f"{shape.title} needs '{found.word}'", node, hint)
+    return Stated(declared, values, node, frozenset(partial_fields)), broken
+
+
+def _read_map(
+    shape: Shape, node: Map, source: Source, values: dict[str, Any], present: set[str], partial_fields: set[str]
+) -> bool:
+    broken = False
+    for key, value in entries(node, source):
+        item = shape.words.get(key.text)
+        if item is None:
+            present.add(_unknown(key, shape, source))
+            continue
+        present.add(key.text)
+        if isinstance(item, Shape):
+            if isinstance(value, Map):
+                broken = _read_map(item, value, source, values, present, partial_fields) or broken
+            elif not is_null(value):
+                message = f"wanted {item.title} (a map with {listing(item.words)}), found {describe(value)}"
+                source.add("wrong-type", message, value)
+            continue
+        found, spelling = item
+        if isinstance(spelling.kind, NotYet):
+            hint = f"{spelling.kind.expected}: leave the key out until then"
+            source.add("not-supported", f"'{key.text}' is not supported yet", key, hint)
+            continue
+        if source.paths is not None and is_null(
+            value
+        ):  # JSON's null: the default; as if left out where one is allocated
+            if not found.required and not found.allocated:
+                values[found.name] = found.default
+            continue
+        got = spelling.kind.read(value, source)
+        if got is not FAILED:
+            values[found.name] = got
+            if id(value) in source.partial:
+                partial_fields.add(found.name)
+        elif found.required:
+            broken = True
+    return broken
+
+
+def _unknown(key: Text, shape: Shape, source: Source) -> str:
+    """Refuse a key; return the one that was probably meant, so that its lack is not a second problem."""
+    meant: str | None = None
+    if key.text == "<<":
+        message, hint = "merge keys ('<<') are not part of YAML 1.2", "write the keys out"
+    else:
+        message = f"unknown key '{clip(key.text)}' in {shape.title}"
+        word = key.text.casefold().replace("_", "-")
+        also = ((name, item.also if isinstance(item, Shape) else item[1].also) for name, item in shape.words.items())
+        meant = next((name for name, words in also if word in words), None)
+        meant = meant or source.nearest(key.text, shape.words)
+        hint = f"did you mean '{meant}'?" if meant else f"there is: {listing(shape.words)}"
+    source.add("unknown-key", message, key, hint)
+    return meant or ""
+
+
+def _variant(
+    declared: type[Declared],
+    shape: Shape,
+    node: Map,
+    values: dict[str, Any],
+    present: set[str],
+    source: Source,
+    *,
+    partial: bool,
+) -> bool:
+    """Refuse the words that this variant does not have, and the lack of those it needs."""
+    chosen = values.get(declared.VARIANT or "")
+    if chosen is None:
+        return True
+    variant, broken = str(chosen.value), False
+    spelled = {word: item[1] for word, item in shape.words.items() if not isinstance(item, Shape)}
+    has = [word for word, spelling in spelled.items() if not spelling.only or variant in spelling.only]
+    plural = declared.TITLE.split(" ", 1)[1] + "s"
+    for key, _ in node.entries:
+        spelling = spelled.get(key.text)
+        if spelling is not None and spelling.only and variant not in spelling.only:
+            broken = True
+            hint = f"{' and '.join(spelling.only)} {plural} have it; {variant} ones have {', '.join(has)}"
+            source.add("wrong-variant", f"{variant} {plural} have no '{key.text}'", key, hint)
+    for word in has:
+        spelling = spelled[word]
+        if partial or not (spelling.needed and spelling.only):
+            continue
+        if word not in present:
+            hint = f"'{word}' is {spelling.kind.expected}"
+            source.add("missing-key", f"{variant} {plural} need '{word}'", node, hint)
+        item = shape.words[word]
+        broken = broken or (not isinstance(item, Shape) and item[0].name not in values)
+    return broken
+
+
+def made_of(stated: Stated, values: Mapping[str, Any], source: Source) -> Any:
+    """The object of these values, with its flaws in the source."""
+    made = unchecked(stated.type, values)
+    for flaw in made.flaws():
+        if not any(map(stated.unclear, (flaw.field, *flaw.relies_on))):
+            source.add(flaw.code, flaw.message, stated.at(flaw.field, flaw.path), flaw.hint)
+    return made
+
+
+# --- objects inside objects ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StructOf(Kind[D]):
+    """A map that is an object with no place of its own in the pool, as a rule of a security group."""
+
+    declared: type[D]
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        return f"{self.declared.TITLE} (a map with {listing(shape_of(self.declared).words)})"
+
+    @property
+    def python(self) -> str:  # type: ignore[override]
+        return self.declared.__name__
+
+    def read(self, node: Node, source: Source) -> D | Failed:
+        stated, broken = read(self.declared, node, source)
+        return FAILED if broken else made_of(stated, stated.values, source)
+
+    def check(self, value: D) -> None:
+        if not isinstance(value, self.declared):
+            raise Refused("wrong-type", f"wanted {self.declared.TITLE}, found {clip(str(value))}")
+
+    def plain(self, value: D) -> Any:
+        return plain(value, document=False)
+
+    def schema(self) -> JsonSchema:
+        return {"$ref": f"#/$defs/{self.declared.__name__}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Kind[tuple[D, ...]]):
+    """Objects by name inside another one: a map from names in a document, a list of maps with a `name` in JSON.
+
+    The value has them in the order of their names.
+    """
+
+    name: Kind[str]
+    item: StructOf[D]
+    expected: str
+
+    @property
+    def python(self) -> str:  # type: ignore[override]
+        return f"list[{self.item.python}]"
+
+    def read(self, node: Node, source: Source) -> tuple[D, ...] | Failed:
+        if is_null(node):
+            return ()
+        found: dict[str, D] = {}
+        if source.paths is not None:
+            if not isinstance(node, List):
+                return self.wrong(node, source)
+            for item in node.items:
+                value = self.item.read(item, source)
+                if isinstance(value, Failed):
+                    source.partial.add(id(node))
+                    continue
+                name = value.name  # type: ignore[attr-defined]  # what is named has one
+                if name in found:
+                    source.add("twice", f"{name} stands twice in this list", item)
+                found[name] = value
+        else:
+            if not isinstance(node, Map):
+                hint = "names are keys here, not items: 'NAME: {...}'" if isinstance(node, List) else ""
+                return self.wrong(node, source, hint)
+            for key, item in entries(node, source):
+                name_read = self.name.read(key, source)
+                value = self._named(key, item, source)
+                if isinstance(name_read, Failed) or isinstance(value, Failed):
+                    source.partial.add(id(node))
+                else:
+                    found[name_read] = value
+        return tuple(found[name] for name in sorted(found))
+
+    def _named(self, key: Text, node: Node, source: Source) -> D | Failed:
+        shape = shape_of(self.item.declared)
+        words = {word: item for word, item in shape.words.items() if word != "name"}
+        stated, broken = read(self.item.declared, node, source, Shape(shape.title, shape.doc, words), partial=False)
+        return FAILED if broken else made_of(stated, {**stated.values, "name": key.text}, source)
+
+    def check(self, value: tuple[D, ...]) -> None:
+        for item in value:
+            self.item.check(item)
+
+    def plain(self, value: tuple[D, ...]) -> Any:
+        return [self.item.plain(item) for item in value]
+
+    def schema(self) -> JsonSchema:
+        names = {key: word for key, word in self.name.schema().items() if key != "type"}
+        return {"type": ["object", "null"], "propertyNames": names, "additionalProperties": self.item.schema()}
+
+
+def json_word(found: Attr, spelling: Spelling) -> str:
+    """The word of a field in JSON, which is flat and spelled with underscores."""
+    return (found.name.rstrip("_") if spelling.at else spelling.word).replace("-", "_")
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def plain(value: Declared, *, document: bool) -> dict[str, Any]:
+    """An object as JSON has it, or as a document: with the document's words and maps, and without what it would have anyway."""
+    declared = type(value)
+    result: dict[str, Any] = {}
+    variant = getattr(value, declared.VARIANT).value if declared.VARIANT is not None else None
+    for found in attrs_of(declared).values():
+        content = getattr(value, found.name)
+        if not document:
+            for spelling in found.spellings:
+                shown = content is not None and (not spelling.only or variant in spelling.only)
+                result[json_word(found, spelling)] = spelling.kind.plain(content) if shown else None
+            continue
+        if found.set_by in (SetBy.RUNTIME, SetBy.TOOLSTACK, SetBy.NAME) or content == found.default:
+            continue
+        fitting = [s for s in found.spellings if not s.only or variant in s.only]
+        if not fitting or content is None:
+            continue
+        spelling = fitting[0]
+        level = result
+        for step in spelling.at:
+            level = level.setdefault(step, {})
+        level[spelling.word] = spelling.kind.plain(content)
+    return result

@@ -1,0 +1,147 @@
+"""Runtime objects, which agents write: where VIFs are, how hosts are, what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vnet.grammar.declare import Declared, Flaw, SetBy, attr, attrs_of
+from vnet.grammar.kinds import Boolean, Column, Integer, ListOf, Scalar, choice
+from vnet.grammar.noun import Noun
+from vnet.objects.enums import BindingState, LockingMode
+from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
+from vnet.objects.vif import Vif
+from vnet.objects.words import COUNT, HOST_REF, LINE, VIF_REF
+
+
+def _published(name: str) -> Any:
+    """A VIF's field that its peers need: the binding has it too."""
+    found = attrs_of(Vif)[name]
+    return attr(found.spellings, default=found.default, set_by=SetBy.RUNTIME)
+
+
+def published(vif: Vif) -> dict[str, Any]:
+    """The fields of a binding that say what the VIF is, for those who only see the binding."""
+    fields = {name: getattr(vif, name) for name, found in attrs_of(Vif).items() if found.peers}
+    return {**fields, "unlocked": vif.locking_mode is LockingMode.UNLOCKED}
+
+
+@dataclass(frozen=True, slots=True)
+class Binding(Declared):
+    """A VIF on a host: the host's agent has claimed the port. Peers need no more than this row to reach the VIF.
+
+    epoch orders a VIF's bindings: of the active ones the highest is where it runs; a higher one that is not active yet is a
+    migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
+    this binding. since: milliseconds since 1970, of the last change of state. moved: it came here by a migration of late, so
+    this host's connection tracking has not seen its TCP connections begin. ofport: the number that its port is to ask for,
+    under which it is programmed while it is awaited; 0 for none.
+    """
+
+    NOUN: ClassVar[Noun] = Noun("binding", "bindings", "binding", "Binding", "bindings", key="vif", second="host")
+
+    vif: str = attr(VIF_REF, "The VIF.", set_by=SetBy.RUNTIME)
+    host: str = attr(HOST_REF, "The host.", set_by=SetBy.RUNTIME)
+    network: str = _published("network")
+    mac: str = _published("mac")
+    epoch: int = attr(COUNT, "Its place among the VIF's bindings.", set_by=SetBy.RUNTIME)
+    state: BindingState = attr(
+        choice("a state", BindingState), "What the port may do.", default=BindingState.ACTIVE, set_by=SetBy.RUNTIME
+    )
+    addresses: tuple[str, ...] = _published("addresses")
+    unlocked: bool = attr(
+        Boolean(), "Whether the VIF may use other addresses than its own.", default=False, set_by=SetBy.RUNTIME
+    )
+    ready: bool = attr(Boolean(), "Whether the host has programmed it.", default=False, set_by=SetBy.RUNTIME)
+    acked: frozenset[str] = attr(
+        ListOf(HOST_REF, "a list of hosts", as_set=True),
+        "The hosts that have programmed it.",
+        default=frozenset(),
+        set_by=SetBy.RUNTIME,
+    )
+    since: int = attr(COUNT, "Milliseconds since 1970, of the last change of state.", default=0, set_by=SetBy.RUNTIME)
+    groups: tuple[str, ...] = _published("groups")
+    moved: bool = attr(Boolean(), "Whether it came by a migration of late.", default=False, set_by=SetBy.RUNTIME)
+    ofport: int = attr(
+        Integer("an OpenFlow port number", 0, MAX_RESERVED_OFPORT),
+        "The number that its port is to ask for; 0 for none.",
+        default=0,
+        set_by=SetBy.RUNTIME,
+    )
+
+    def flaws(self) -> Iterator[Flaw]:
+        if self.ofport and self.ofport < MIN_RESERVED_OFPORT:
+            yield Flaw(
+                "out-of-range", "ofport", f"{self.ofport} is outside {MIN_RESERVED_OFPORT}..{MAX_RESERVED_OFPORT}"
+            )
+
+    @property
+    def plugged(self) -> bool:
+        """Whether the VIF's port is on the host; else it is awaited there."""
+        return self.state is not BindingState.AWAITED
+
+
+class _Problems(Scalar[Mapping[str, str]]):
+    """Texts by object."""
+
+    column = Column("string", "string", many=True, encode=dict, decode=dict)
+
+    def check(self, value: Mapping[str, str]) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus(Declared):
+    """The last report of a host's agent. heartbeat and started: milliseconds since 1970.
+
+    generation: the highest of the pool's that it has programmed. problems: object ("vif web1/0") to what is wrong with it.
+    """
+
+    NOUN: ClassVar[Noun] = Noun("agent", "agents", "agent", "Agent", "agents", key="host")
+
+    host: str = attr(HOST_REF, "The host.", set_by=SetBy.RUNTIME)
+    generation: int = attr(COUNT, "The highest generation it has programmed.", default=0, set_by=SetBy.RUNTIME)
+    heartbeat: int = attr(COUNT, "When it last reported.", default=0, set_by=SetBy.RUNTIME, ephemeral=True)
+    started: int = attr(COUNT, "When it started.", default=0, set_by=SetBy.RUNTIME)
+    version: str = attr(LINE, "Its version.", default="", set_by=SetBy.RUNTIME)
+    ovs_version: str = attr(LINE, "Open vSwitch's version.", default="", set_by=SetBy.RUNTIME)
+    problems: Mapping[str, str] = attr(
+        _Problems("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]"),
+        "What is wrong, by object.",
+        default={},
+        set_by=SetBy.RUNTIME,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Declared):
+    """An occurrence in the pool. time: milliseconds since 1970; the object fields are empty where they do not apply."""
+
+    NOUN: ClassVar[Noun] = Noun("event", "events", "event", "Event", "", key="")
+
+    time: int = attr(COUNT, "When it happened.", set_by=SetBy.RUNTIME)
+    kind: str = attr(LINE, "Its sort.", set_by=SetBy.RUNTIME)
+    text: str = attr(LINE, "The event in words.", set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host it is about.", default="", set_by=SetBy.RUNTIME)
+    network: str = attr(LINE, "The network it is about.", default="", set_by=SetBy.RUNTIME)
+    vif: str = attr(LINE, "The VIF it is about.", default="", set_by=SetBy.RUNTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a VIF is, derived from its bindings alone: never remembered."""
+
+    current: Binding | None = None
+    incoming: Binding | None = None
+    superseded: tuple[Binding, ...] = ()
+
+    @classmethod
+    def of(cls, bindings: tuple[Binding, ...] | list[Binding]) -> Location:
+        """The location that the bindings of one VIF amount to."""
+        if len(bindings) == 1:  # as nearly all have
+            return cls(None, bindings[0]) if bindings[0].state.moving else cls(bindings[0])
+        ordered = sorted(bindings, key=lambda binding: binding.epoch, reverse=True)
+        active = [binding for binding in ordered if not binding.state.moving]
+        current = active[0] if active else None
+        waiting = [b for b in ordered if b.state.moving and (current is None or b.epoch > current.epoch)]
+        return cls(current, waiting[0] if waiting else None, tuple(active[1:]))

@@ -1,0 +1,80 @@
+"""Indexes over the VIFs of a pool, and a pool with a few changes on top. One rule: a look costs no walk through the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from vnet.objects.vif import Vif
+
+T = TypeVar("T")
+Names = dict[str, None]  # a set in order
+
+
+class VifIndex:
+    """The ids of VIFs by MAC, by address on their network, by network, VM and security group."""
+
+    def __init__(self, vifs: Iterable[Vif] = ()) -> None:
+        self.by_mac: dict[str, Names] = {}
+        self.by_address: dict[tuple[str, str], Names] = {}
+        self.by_network: dict[str, Names] = {}
+        self.by_vm: dict[str, Names] = {}
+        self.by_group: dict[str, Names] = {}
+        # Per subnet, as allocation names it, an address (as a number) below which VIFs have every usable one.
+        self.cursors: dict[tuple[str, str, str | None], int] = {}
+        for vif in vifs:
+            self.put(None, vif)
+
+    def put(self, old: Vif | None, new: Vif | None) -> None:
+        """A VIF comes, changes or goes."""
+        if old is not None:
+            if old.addresses:
+                self.cursors = {cursor: low for cursor, low in self.cursors.items() if cursor[0] != old.network}
+            for table, key in self._keys(old):
+                names = table[key]
+                del names[old.id]
+                if not names:
+                    del table[key]
+        if new is not None:
+            for table, key in self._keys(new):
+                table.setdefault(key, {})[new.id] = None
+
+    def _keys(self, vif: Vif) -> Iterator[tuple[dict[object, Names], object]]:
+        yield self.by_mac, vif.mac  # type: ignore[misc]  # each table has keys of its own type
+        yield self.by_network, vif.network  # type: ignore[misc]
+        for address in vif.addresses:
+            yield self.by_address, (vif.network, address)  # type: ignore[misc]
+        for group in vif.groups:
+            yield self.by_group, group  # type: ignore[misc]
+        if vif.vm is not None:
+            yield self.by_vm, vif.vm  # type: ignore[misc]
+
+
+class Overlay(Mapping[str, T], Generic[T]):
+    """A mapping with changes on top of another; None takes a name away. The base must not change meanwhile."""
+
+    def __init__(self, base: Mapping[str, T], changes: Mapping[str, T | None]) -> None:
+        self._base = base
+        self._changes = changes
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._changes:
+            value = self._changes[name]
+            if value is None:
+                raise KeyError(name)
+            return value
+        return self._base[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._base:
+            if name not in self._changes or self._changes[name] is not None:
+                yield name
+        for name, value in self._changes.items():
+            if value is not None and name not in self._base:
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return self._changes[name] is not None if name in self._changes else name in self._base  # type: ignore[index]

@@ -1,0 +1,28 @@
+"""Names and numbers that bound a pool's values."""
+
+from __future__ import annotations
+
+import re
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+VIF_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+ANY = "any"  # everybody, as the other side of a rule
+
+# A bridge is named br-<uplink>, and a Linux device name has at most 15 bytes (IFNAMSIZ - 1).
+UPLINK_NAME_MAX = 12
+DEVICE_NAME_MAX = 15
+MIN_MTU, MAX_MTU = 576, 9216
+MIN_IPV6_MTU = 1280  # RFC 8200 §5
+MAX_TAG = 4094  # 802.1Q: 4095 is reserved, 0 means "no VLAN"
+MAX_PORT = 65535
+MAX_NUMBER = 2**24 - 1  # of networks and groups, as registers of the pipeline hold them
+# ovs-vswitchd gives ports numbers below these by itself, and these only to ports that ask (ovs-vswitchd.conf.db(5), ofport_request).
+MIN_RESERVED_OFPORT, MAX_RESERVED_OFPORT = 32768, 65279
+MAX_VIFS_OF_VM = 256
+MAX_MEMBERS = 16  # of a bond
+MAX_RULES = 1000  # of a security group
+MAX_GROUPS_OF_VIF = 32
+# The groups that rules on one network may name: packets carry one bit for each while they are looked at.
+MAX_REMOTE_GROUPS = 128
+DEFAULT_UNDERLAY_MTU = 1500

@@ -1,0 +1,182 @@
+"""Networks: layer 2, as wide as the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vnet.grammar.declare import Declared, Flaw, SetBy, Spelling, attr
+from vnet.grammar.kinds import Integer, ListOf, choice
+from vnet.grammar.noun import Noun
+from vnet.objects.carriers import CARRIERS, Carrier, Encapsulation, NetworkType, Way, types_with
+from vnet.objects.enums import Owner
+from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged, some
+from vnet.objects.words import HOST_REF, MTU, NAME_KIND, NUMBER, OWNER, UPLINK_NAME, TagOrUntagged
+
+
+def _cuts(reason: str) -> Callable[[Usage, str, Network, Network], Cost]:
+    """A change that takes the network's VIFs away from each other."""
+
+    def cost(usage: Usage, _: str, old: Network, __: Network) -> Cost:
+        count = usage.on_network[old.name]
+        return (Disruption.VIF, f"{reason}: {plugged(count)}") if count else (Disruption.NONE, "no VIF is plugged")
+
+    return cost
+
+
+def _key(usage: Usage, name: str, old: Network, new: Network) -> Cost:
+    if usage.on_network[old.name] and old.carrier.way is new.carrier.way is Way.UPLINK:
+        return Disruption.FLOWS, "only migrations use it"
+    return _cuts("hosts drop each other's frames until all have the new one")(usage, name, old, new)
+
+
+def _hosts(usage: Usage, _: str, old: Network, new: Network) -> Cost:
+    there = sorted(host for network, host in usage.on_network_host if network == old.name)
+    if lost := [host for host in there if not new.on(host)]:
+        return Disruption.VIF, f"VIFs on {some(lost)} lose the network"
+    return Disruption.FLOWS if there else Disruption.NONE, "no VIF is where it leaves"
+
+
+def _mtu(usage: Usage, _: str, old: Network, new: Network) -> Cost:
+    if not usage.on_network[old.name]:
+        return Disruption.NONE, "no VIF is plugged"
+    if new.mtu > old.mtu:
+        return Disruption.NONE, "ports take larger frames; VMs send them once they are told"
+    return Disruption.VIF, "VMs lose larger frames until they are told"
+
+
+def _keys() -> tuple[Spelling, ...]:
+    """The key's words: each tunnel type has its own, with the encapsulation's range."""
+    spelled: dict[str, Encapsulation] = {}
+    for carrier in CARRIERS.values():
+        if carrier.document_key is not None and carrier.encapsulation is not None:
+            spelled.setdefault(carrier.document_key, carrier.encapsulation)
+    return tuple(
+        Spelling(
+            word,
+            Integer(
+                f"a {word.upper() if word == 'vni' else f'{by.name.upper()} key'}, {by.keys[0]}..{by.max_key}",
+                by.keys[0],
+                by.max_key,
+            ),
+            f"The {'VXLAN or Geneve network identifier' if word == 'vni' else f'{by.name.upper()} key'}. Left out, one is allocated and kept.",
+            only=types_with(word),
+            also=("id",),
+        )
+        for word, by in spelled.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Network(Declared):
+    """A layer 2 network."""
+
+    NOUN: ClassVar[Noun] = Noun(
+        "network",
+        "networks",
+        "network",
+        "Network",
+        "networks",
+        doc="Layer 2 networks, by name.",
+        unique=("number",),
+        held=True,
+    )
+    TITLE: ClassVar[str] = "a network"
+    VARIANT: ClassVar[str | None] = "type"
+
+    name: str = attr(NAME_KIND, "Its name.", set_by=SetBy.NAME)
+    type: NetworkType = attr(
+        choice(
+            "a network type",
+            NetworkType,
+            {
+                "private": "'private' has two meanings: 'internal' stays on one host; 'vxlan', 'gre' or 'geneve' spans hosts through tunnels",
+                "bridge": "'vlan' with 'tag: untagged' is the physical network itself",
+                "flat": "'vlan' with 'tag: untagged' is the physical network itself",
+                "external": "'vlan' with 'tag: untagged' is the physical network itself",
+                "tunnel": "'vxlan', 'gre' or 'geneve'",
+                "stt": "'vxlan', 'gre' or 'geneve'",
+            },
+        ),
+        "How frames travel: within one host only (internal), as a VLAN of the physical network, or between hosts in tunnels.",
+        change=_cuts("its frames travel another way"),
+    )
+    number: int = attr(
+        NUMBER, "The number by which hosts tell networks apart, unique in the pool, kept for the network's life.",
+        set_by=SetBy.RUNTIME, allocated=True,
+    )  # fmt: skip
+    mtu: int = attr(
+        MTU,
+        "What a VM may use, in bytes. Left out: for tunnels the underlay's less the encapsulation (VXLAN and Geneve 50, GRE 42, "
+        "20 more over IPv6); otherwise 1500, or what the uplink or the underlay carries if that is less.",
+        allocated=True,
+        change=_mtu,
+    )
+    key: int | None = attr(_keys(), default=None, allocated=True, change=_key)
+    tag: int | None = attr(
+        TagOrUntagged(),
+        "The VLAN tag on the uplink, or `untagged` for frames without one.",
+        default=None,
+        only=types_with("tag"),
+        needed=True,
+        also=("vlan", "vlan-id", "vid"),
+        change=_cuts("it becomes another VLAN of the physical network"),
+    )
+    uplink: str | None = attr(
+        UPLINK_NAME,
+        "The uplink it is on, one that each of its hosts has.",
+        default=None,
+        only=types_with("uplink"),
+        needed=True,
+        also=("pif", "bridge", "bond"),
+        change=_cuts("it moves to another physical network"),
+    )
+    hosts: frozenset[str] = attr(
+        ListOf(HOST_REF, "a list of hosts", empty="leave 'hosts' out for a network on every host", as_set=True),
+        "The hosts it may be on. Left out: every host.",
+        default=frozenset(),
+        change=_hosts,
+    )
+    owner: Owner = attr(
+        OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME
+    )
+
+    def flaws(self) -> Iterator[Flaw]:
+        encapsulation, name = self.carrier.encapsulation, self.type.value
+        if (self.key is None) != (encapsulation is None):
+            yield Flaw("wrong-variant", "key", f"{name} networks {'need a' if self.key is None else 'have no'} key")
+        elif self.key is not None and encapsulation is not None and self.key not in encapsulation.keys:
+            yield Flaw("out-of-range", "key", f"{self.key} is outside {encapsulation.keys[0]}..{encapsulation.max_key}")
+        for field in ("tag", "uplink"):
+            if (getattr(self, field) is not None) != (field in self.carrier.fields):
+                verb = "need" if getattr(self, field) is None else "have no"
+                yield Flaw("wrong-variant", field, f"{name} networks {verb} {field}")
+
+    @property
+    def carrier(self) -> Carrier:
+        return self.type.carrier
+
+    def on(self, host: str) -> bool:
+        """Whether the network may have VIFs on this host."""
+        return not self.hosts or host in self.hosts
+
+    @property
+    def summary(self) -> str:
+        """A few words for a plan."""
+        words = [self.type.value]
+        if self.carrier.way is Way.UPLINK:
+            words += [f"tag {self.tag}" if self.tag else "untagged", f"uplink {self.uplink}"]
+        elif self.key is not None:
+            words.append(f"{self.carrier.key_word} {self.key}")
+        words.append(f"mtu {self.mtu}")
+        if self.hosts:
+            words.append(f"on {', '.join(sorted(self.hosts))}")
+        return " ".join(words)
+
+    def cost_of_new(self, usage: Usage, name: str) -> Cost:
+        return NOTHING
+
+    def cost_of_removal(self, usage: Usage, name: str) -> Cost:
+        count = usage.on_network[self.name]
+        return (Disruption.VIF, plugged(count)) if count else (Disruption.NONE, "no VIF is plugged")

@@ -1,0 +1,64 @@
+"""The pool itself: its name, and what holds for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from vnet.grammar.declare import Declared, SetBy, attr
+from vnet.grammar.kinds import choice
+from vnet.grammar.noun import Noun
+from vnet.objects.enums import LockingMode
+from vnet.objects.impact import NOTHING, Cost, Disruption, Usage
+from vnet.objects.limits import DEFAULT_UNDERLAY_MTU
+from vnet.objects.words import COUNT, MTU, NAME_KIND
+
+
+@dataclass(frozen=True, slots=True)
+class Pool(Declared):
+    """The pool itself. Every configuration write raises `revision`; an apply also raises `generation`, which agents acknowledge."""
+
+    NOUN: ClassVar[Noun] = Noun("pool", "pool", "pool", "Pool", "pool", key="", single=True)
+    TITLE: ClassVar[str] = "a document"
+    MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {
+        ("defaults",): ("defaults", "Fields of objects that leave them out.", ()),
+        ("defaults", "vif"): ("defaults.vif", "Fields of VIFs that leave them out.", ()),
+        ("underlay",): ("underlay", "The physical network between the hosts.", ()),
+    }
+
+    name: str = attr(
+        NAME_KIND,
+        "The pool's name. A document is never applied to a pool of another name.",
+        word="pool",
+        change=(Disruption.NONE, "only a name"),
+    )
+    underlay_mtu: int = attr(
+        replace(MTU, bounded=True),
+        "The largest IP packet that the physical network carries between hosts, in bytes.",
+        default=DEFAULT_UNDERLAY_MTU,
+        word="mtu",
+        at=("underlay",),
+        change=(Disruption.NONE, "networks whose MTU follows are listed themselves"),
+    )
+    locking_mode: LockingMode = attr(
+        choice("a locking mode", LockingMode),
+        "What a VIF may send: as its own MAC and addresses only (locked), anything (unlocked), or nothing (disabled).",
+        default=LockingMode.LOCKED,
+        word="locking-mode",
+        at=("defaults", "vif"),
+        change=(Disruption.NONE, "VIFs whose mode follows are listed themselves"),
+    )
+    revision: int = attr(COUNT, "Raised by every write of configuration.", default=0, set_by=SetBy.RUNTIME)
+    generation: int = attr(COUNT, "Raised by every apply; agents acknowledge it.", default=0, set_by=SetBy.RUNTIME)
+
+    @property
+    def summary(self) -> str:
+        """A few words for a plan."""
+        return f"underlay mtu {self.underlay_mtu}, VIFs {self.locking_mode.value}"
+
+    def cost_of_new(self, usage: Usage, name: str) -> Cost:
+        return NOTHING
+
+    def cost_of_removal(self, usage: Usage, name: str) -> Cost:
+        return NOTHING

@@ -1,0 +1,250 @@
+"""Objects as an input states them, to objects as the pool holds them. One rule: what is left out is kept, or else allocated.
+
+A document and a call of the REST API resolve alike: a document states every object that it owns, a call one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from vnet.grammar.declare import Attr, Declared, SetBy, Stated, attrs_of, unchecked
+from vnet.objects.allocate import Exhausted, Ids, in_order
+from vnet.objects.enums import Owner
+from vnet.objects.index import VifIndex
+from vnet.objects.mtu import default_mtu, mtu_capacity
+from vnet.objects.network import Network
+from vnet.objects.pool import Pool
+from vnet.objects.proposal import CONFIGURED, Fault, Proposal
+from vnet.objects.rules import range_of
+from vnet.objects.security import SecurityGroup
+from vnet.objects.state import PoolState
+from vnet.objects.vif import Vif
+from vnet.objects.vm import Vm
+
+D = TypeVar("D", bound=Declared)
+Inputs = Mapping[type[Declared], Mapping[str, Stated]]
+_ALLOCATES = (Network, SecurityGroup, Vif)
+
+
+class Resolver:
+    """One step from a pool to the next. `faults`: objects for which nothing is left to allocate.
+
+    partial: the input states changes of objects that are there: a field that it leaves out stays as it is.
+    """
+
+    def __init__(
+        self, before: PoolState, pool: Pool | None, index: VifIndex, actor: Owner, *, partial: bool = False
+    ) -> None:
+        self.before = before
+        self.pool = pool
+        self.index = index
+        self.actor = actor
+        self.partial = partial
+        self.faults: list[Fault] = []
+        self._ids: Ids | None = None
+
+    @property
+    def ids(self) -> Ids:
+        if self._ids is None:
+            self._ids = Ids(self.pool.name if self.pool is not None else "", self.before, self.index)
+        return self._ids
+
+    def resolve(self, inputs: Inputs, *, complete: bool = False) -> dict[str, dict[str, Any]]:
+        """The changes that the inputs come to, as a Proposal takes them.
+
+        complete: the inputs are all objects of the actor: those that are not among them go.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for declared in CONFIGURED:
+            stated = inputs.get(declared, {})
+            before = getattr(self.before, declared.NOUN.state)
+            changed = {
+                name: value
+                for name, fields in self._values(declared, stated, changes).items()
+                if (value := _kept(before.get(name), declared, fields)) is not before.get(name)
+            }
+            if complete:
+                changed |= {n: None for n, old in before.items() if n not in stated and old.owner is self.actor}
+            if changed:
+                changes[declared.NOUN.state] = changed
+        return changes
+
+    def _values(
+        self, declared: type[Declared], stated: Mapping[str, Stated], changes: dict[str, dict[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        if declared is Network:
+            return self._networks(stated, changes)
+        if declared is Vif:
+            return self._vifs(stated, changes)
+        values = {name: self._settled(declared, name, found) for name, found in stated.items()}
+        if declared is SecurityGroup:
+            self._group_numbers(values)
+        return values
+
+    def _settled(self, declared: type[Declared], name: str, stated: Stated) -> dict[str, Any]:
+        """The fields of an object as far as they need no allocation: stated, else kept, else the default."""
+        before = getattr(self.before, declared.NOUN.state).get(name)
+        hidden = SetBy.DOCUMENT if self.actor is Owner.TOOLSTACK else SetBy.TOOLSTACK
+        values: dict[str, Any] = {}
+        for field, found in attrs_of(declared).items():
+            if field == declared.NOUN.key:
+                values[field] = name
+            elif field == "owner":
+                values[field] = self.actor
+            elif field in stated.values:
+                values[field] = stated.values[field]
+            elif before is not None and (self.partial or found.set_by in (SetBy.RUNTIME, hidden)):
+                if not found.allocated or found.set_by is SetBy.RUNTIME:
+                    values[field] = getattr(before, field)
+            elif not found.allocated:
+                values[field] = _default(found)
+        return values
+
+    # --- networks and groups -----------------------------------------------------------------------
+
+    def _after(self, changes: Mapping[str, Mapping[str, Any]]) -> Proposal:
+        """The pool with the changes so far, to look up hosts and subnets in."""
+        proposal = Proposal(self.before, changes, self.index, self.actor)
+        return proposal
+
+    def _networks(self, stated: Mapping[str, Stated], changes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        after = self._after(changes)
+        underlay_mtu = self.pool.underlay_mtu if self.pool is not None else after.underlay_mtu
+        values = {name: self._settled(Network, name, found) for name, found in stated.items()}
+        for fields in values.values():
+            self.ids.take_key(fields["type"], fields.get("key"))
+        for name in in_order(values):
+            fields, before = values[name], self.before.networks.get(name)
+            if "number" not in fields:
+                fields["number"] = (
+                    before.number if before is not None else self._allocated("network", name, self.ids.number)
+                )
+            if "key" not in fields:
+                same = before is not None and before.type is fields["type"]
+                fields["key"] = before.key if before is not None and same else self._key(name, fields)
+            if "mtu" not in fields and before is not None and self.partial and before.type is fields["type"]:
+                fields["mtu"] = before.mtu
+            elif "mtu" not in fields:
+                mtus = after.mtus_of(fields["type"], fields["uplink"], fields["hosts"])
+                fields["mtu"] = default_mtu(
+                    fields["type"], mtu_capacity(fields["type"], underlay_mtu, after.vtep, mtus)
+                )
+        return {name: values[name] for name in stated}
+
+    def _key(self, name: str, fields: Mapping[str, Any]) -> int | None:
+        key: int | None = self._allocated("network", name, lambda: self.ids.key(fields["type"]))
+        return key
+
+    def _group_numbers(self, values: dict[str, dict[str, Any]]) -> None:
+        for name in in_order(values):
+            if "number" not in values[name]:
+                before = self.before.groups.get(name)
+                number = before.number if before is not None else None
+                values[name]["number"] = number or self._allocated("security-group", name, self.ids.group_number)
+
+    def _allocated(self, noun: str, name: str, allocate: Any) -> Any:
+        try:
+            return allocate()
+        except Exhausted as error:
+            self.faults.append(Fault("exhausted", noun, name, "", str(error)))
+            return 1
+
+    # --- VIFs --------------------------------------------------------------------------------------
+
+    def _vifs(self, stated: Mapping[str, Stated], changes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        after = self._after(changes)
+        values = {name: self._settled(Vif, name, found) for name, found in stated.items()}
+        first_subnet = _first_subnets(after)
+        default_mode = self.pool.locking_mode if self.pool is not None else attrs_of(Vif)["locking_mode"].default
+        for name, fields in values.items():
+            if "mac" in fields:
+                self.ids.take_mac(fields["mac"])
+            if "addresses" in fields:
+                self.ids.take_addresses(fields["network"], fields["addresses"])
+            before = self.before.vifs.get(name)
+            keep_mode = before is not None and self.partial
+            fields.setdefault("locking_mode", before.locking_mode if before is not None and keep_mode else default_mode)
+            if "index" not in fields:
+                fields["index"] = before.index if before is not None else self._index(fields["vm"])
+        lacking: list[tuple[str, list[str]]] = []
+        for name in in_order(
+            [name for name, fields in values.items() if "mac" not in fields or "addresses" not in fields]
+        ):
+            fields, before = values[name], self.before.vifs.get(name)
+            if "mac" not in fields:
+                keeps = before is not None and not self._mac_clashes(before, fields["network"], values)
+                fields["mac"] = before.mac if before is not None and keeps else self.ids.mac(name)
+            if "addresses" not in fields:
+                same = before is not None and before.network == fields["network"]
+                had = before.addresses if before is not None and same else ()
+                ranges = after.ranges.get(fields["network"], [])
+                keep = [address for address in had if _usable(ranges, address)]
+                lacking.append((name, keep))
+        for name, keep in lacking:
+            fields = values[name]
+            have = {ip_address(address).version for address in keep}
+            new = [
+                address
+                for version in (4, 6)
+                if version not in have and (subnet := first_subnet.get((fields["network"], version))) is not None
+                for address in self._address(name, subnet)
+            ]
+            fields["addresses"] = tuple(sorted([*keep, *new]))
+        return values
+
+    def _mac_clashes(self, before: Vif, network: str, values: Mapping[str, Any]) -> bool:
+        """Whether another VIF of the network that the VIF moves to has its MAC."""
+        if before.network == network:
+            return False
+        others = self.index.by_mac.get(before.mac, {})
+        return any(id != before.id and self.before.vifs[id].network == network for id in others)
+
+    def _index(self, vm: str | None) -> int:
+        """The first place among the VM's VIFs that is free."""
+        taken = {self.before.vifs[id].index for id in self.index.by_vm.get(vm or "", ())}
+        return next(index for index in range(len(taken) + 1) if index not in taken)
+
+    def _address(self, name: str, subnet: Any) -> list[str]:
+        try:
+            return [self.ids.address(subnet)]
+        except Exhausted:
+            message = f"subnet {subnet.name} ({subnet.cidr}) has no free address for VIF {name}"
+            hint = "a larger subnet; or 'addresses: []' for a VIF without one"
+            self.faults.append(Fault("exhausted", "vif", name, "", message, hint))
+            return []
+
+
+def _default(found: Attr) -> Any:
+    return None if found.default is MISSING else found.default
+
+
+def _first_subnets(after: Proposal) -> dict[tuple[str, int], Any]:
+    """Per network and address family, the subnet that new addresses come from: the first by name."""
+    found: dict[tuple[str, int], Any] = {}
+    for network, ranges in after.ranges.items():
+        for span in sorted(ranges, key=lambda span: span.subnet.name):
+            found.setdefault((network, span.version), span.subnet)
+    return found
+
+
+def _usable(ranges: Any, address: str) -> bool:
+    parsed = ip_address(address)
+    found = range_of(ranges, parsed.version, int(parsed))
+    return found is not None and found.usable(int(parsed))
+
+
+def _kept(before: D | None, declared: type[D], values: Mapping[str, Any]) -> D:
+    """The object, the very one as before where it is the same: so that a plan finds it unchanged at once."""
+    if before is not None and all(getattr(before, name) == value for name, value in values.items()):
+        return before
+    return unchecked(declared, values)
+
+
+def new_vm(before: PoolState, vif: Vif) -> dict[str, Vm]:
+    """The VM of a toolstack's VIF, where there is none."""
+    if vif.vm is None or vif.vm in before.vms:
+        return {}
+    return {vif.vm: unchecked(Vm, {"name": vif.vm, "host": vif.host, "owner": Owner.TOOLSTACK})}

@@ -1,0 +1,562 @@
+"""The invariants of a pool: one list for every door. One rule: a rule looks at the objects that change and those they touch.
+
+Each rule yields the faults of a proposal. A document's door adds the line to a fault, the REST API's the field of the body.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator
+from ipaddress import ip_address
+from itertools import islice, pairwise
+from typing import Any
+
+from vnet.objects.carriers import Encapsulation, Way
+from vnet.objects.enums import Owner
+from vnet.objects.expectation import OUTSIDE
+from vnet.objects.host import Host
+from vnet.objects.limits import ANY, MAX_REMOTE_GROUPS, MIN_IPV6_MTU, MIN_MTU
+from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
+from vnet.objects.network import Network
+from vnet.objects.proposal import CONFIGURED, Fault, Proposal, Ref
+from vnet.objects.state import PoolState
+from vnet.objects.subnet import Range
+from vnet.objects.vif import Vif
+from vnet.util.suggest import LISTED_MAX, listing
+
+Faults = Iterator[Fault]
+_EVERYBODY = ("all", "anyone", "anywhere", "everybody", "everyone", "everywhere", "internet", "world")
+
+
+def faults(proposal: Proposal) -> Faults:
+    """Every fault of a proposal, flaws of its objects included."""
+    for rule in RULES:
+        yield from rule(proposal)
+
+
+def missing(noun: str, name: str, field: str, refers: tuple[str, str], among: Collection[str], **more: Any) -> Fault:
+    """A reference to an object that is not there."""
+    kind, target = refers
+    text = {"security-group": "security group", "vm": "VM", "vif": "VIF"}.get(kind, kind)
+    code = "unknown-security-group" if kind == "security-group" else f"unknown-{kind}"
+    return Fault(code, noun, name, field, f"unknown {text} '{target}'", refers=refers, among=among, **more)
+
+
+# --- all objects -----------------------------------------------------------------------------------
+
+
+def _flaws(p: Proposal) -> Faults:
+    for declared in CONFIGURED:
+        for name, value in p.changed(declared.NOUN.state).items():
+            for flaw in value.flaws():
+                relies_on = tuple((declared.NOUN.word, name, field) for field in flaw.relies_on)
+                yield Fault(
+                    flaw.code, declared.NOUN.word, name, flaw.field, flaw.message, flaw.hint, flaw.path, relies_on=relies_on
+                )  # fmt: skip
+
+
+def _owners(p: Proposal) -> Faults:
+    """An object is changed by the side that made it."""
+    for declared in CONFIGURED:
+        noun = declared.NOUN
+        before = getattr(p.before, noun.state)
+        for name in p.changed(noun.state):
+            old = before.get(name)
+            if old is None or old.owner is p.actor:
+                continue
+            if old.owner is Owner.TOOLSTACK:
+                message = f"{noun.text} {name} is there already, made by the toolstack"
+                hint = "another name; or delete it in the toolstack first"
+                yield Fault("owned-by-toolstack", noun.word, name, "", message, hint)
+            else:
+                message = f"{noun.text} {name} is the document's"
+                yield Fault("owned-by-document", noun.word, name, "", message, "change it in the document")
+
+
+def _removals(p: Proposal) -> Faults:
+    """An object does not go while others name it."""
+    for name in p.removed("networks"):
+        users = [f"VIF {vif.id}" for vif in p.vifs_on(name)]
+        users += [f"subnet {r.subnet.name}" for r in p.ranges.get(name, ())]
+        yield from _in_use(p, "network", name, users)
+    for name in p.removed("groups"):
+        users = [f"VIF {vif.id}" for vif in p.vifs_in(name)]
+        users += [f"a rule of security group {g.name}" for g in p.after.groups.values() if name in g.remotes()]
+        yield from _in_use(p, "security-group", name, users)
+    for name in p.removed("vms"):
+        yield from _in_use(p, "vm", name, [f"VIF {vif.id}" for vif in p.vifs_of(name)])
+    if gone := set(p.removed("hosts")):
+        yield from _removed_hosts(p, gone)
+
+
+def _removed_hosts(p: Proposal, gone: set[str]) -> Faults:
+    users: dict[str, list[str]] = defaultdict(list)
+    for vm in p.after.vms.values():
+        if vm.host in gone:
+            users[vm.host].append(f"VM {vm.name}")
+    for network in p.after.networks.values():
+        for host in network.hosts & gone:
+            users[host].append(f"network {network.name}")
+    for vif in p.after.vifs.values():
+        for wanted in (vif.host, vif.incoming):
+            if wanted in gone:
+                users[wanted].append(f"VIF {vif.id}")
+    # A document's VIFs run where they run; their host goes with its bindings.
+    for vif_id, host in p.before.bindings:
+        found = p.after.vifs.get(vif_id) if host in gone else None
+        if found is not None and (p.actor is Owner.TOOLSTACK or found.owner is Owner.TOOLSTACK):
+            users[host].append(f"VIF {vif_id}")
+    for name in sorted(users):
+        yield from _in_use(p, "host", name, sorted(set(users[name])))
+
+
+def _in_use(p: Proposal, noun: str, name: str, users: list[str]) -> Faults:
+    if not users:
+        return
+    text = {"security-group": "security group", "vm": "VM"}.get(noun, noun)
+    if p.actor is Owner.DOCUMENT:
+        message = f"{text} {name} is not in the document, and cannot go: the toolstack still has {listing(users)} there"
+        yield Fault("in-use", noun, name, "", message, "delete or move those first, or put it back into the document")
+    else:
+        message = f"{text} {name} cannot go: it still has {listing(users)}"
+        yield Fault("in-use", noun, name, "", message, "delete or move those first")
+
+
+# --- hosts -----------------------------------------------------------------------------------------
+
+
+def _host_addresses(p: Proposal) -> Faults:
+    changed = p.changed("hosts")
+    if not changed:
+        return
+    holders: dict[str, Host] = {}
+    families: Counter[int] = Counter()
+    stay = [host for name, host in p.after.hosts.items() if name not in changed]
+    for host in (*stay, *changed.values()):
+        if host.address is None:
+            continue
+        families[ip_address(host.address).version] += 1
+        other = holders.setdefault(host.address, host)
+        if other is not host:
+            message = f"host {host.name} has the address of host {other.name}"
+            ref: Ref = ("host", other.name, "address")
+            yield Fault(
+                "duplicate-address",
+                "host",
+                host.name,
+                "address",
+                message,
+                "a tunnel endpoint is one host's",
+                other=ref,
+                clash=True,
+            )
+    if len(families) > 1:
+        yield from _mixed_families(p, families.most_common(1)[0][0])
+
+
+def _mixed_families(p: Proposal, usual: int) -> Faults:
+    hosts = [host for host in p.after.hosts.values() if host.address is not None]
+    example = next(host for host in hosts if ip_address(host.address or "").version == usual)
+    for host in hosts:
+        if ip_address(host.address or "").version != usual:
+            message = f"host {host.name} has an IPv{10 - usual} address, host {example.name} an IPv{usual} one"
+            hint = "a tunnel has one family at both ends: choose one for the pool"
+            yield Fault(
+                "mixed-families", "host", host.name, "address", message, hint, other=("host", example.name, "address")
+            )
+
+
+# --- networks --------------------------------------------------------------------------------------
+
+
+def _networks(p: Proposal) -> list[Network]:
+    """The networks that a proposal touches: all of them, where a host or the underlay's MTU changes."""
+    if "hosts" in p.changes or "pool" in p.changes:
+        return list(p.after.networks.values())
+    return list(p.changed("networks").values())
+
+
+def _network_hosts(p: Proposal) -> Faults:
+    for network in p.changed("networks").values():
+        for name in sorted(network.hosts - p.after.hosts.keys()):
+            yield missing("network", network.name, "hosts", ("host", name), p.after.hosts, path=(name,))
+
+
+def _keys_and_tags(p: Proposal) -> Faults:
+    changed = p.changed("networks")
+    if not changed:
+        return
+    keys: dict[tuple[Encapsulation, int], Network] = {}
+    tags: dict[tuple[str, int], Network] = {}
+    stay = [network for name, network in p.after.networks.items() if name not in changed]
+    for net in (*stay, *changed.values()):
+        encapsulation = net.carrier.encapsulation
+        if encapsulation is not None and net.key is not None:
+            other = keys.setdefault((encapsulation, net.key), net)
+            if other is not net:
+                word = "VNI" if net.carrier.key_word == "vni" else f"{encapsulation.name.upper()} key"
+                message = f"{word} {net.key} is that of network {other.name}"
+                hint = f"each {net.type.value} network has its own; leave it out and one is allocated"
+                yield Fault(
+                    "duplicate-key-or-vni",
+                    "network",
+                    net.name,
+                    "key",
+                    message,
+                    hint,
+                    other=("network", other.name, "key"),
+                    clash=True,
+                )
+        if net.uplink is not None and net.tag is not None:
+            other = tags.setdefault((net.uplink, net.tag), net)
+            if other is not net:
+                tag = f"tag {net.tag}" if net.tag else "untagged"
+                message = f"{tag} on uplink {net.uplink} is network {other.name}"
+                hint = "one VLAN of an uplink is one network: another tag, another uplink, or use that network"
+                yield Fault(
+                    "duplicate-tag",
+                    "network",
+                    net.name,
+                    "tag",
+                    message,
+                    hint,
+                    other=("network", other.name, "tag"),
+                    clash=True,
+                )
+
+
+def _uplinks(p: Proposal) -> Faults:
+    """Each host that a VLAN network may be on has its uplink."""
+    for net in _networks(p):
+        if net.uplink is None:
+            continue
+        having = p.uplink_mtus.get(net.uplink, {})
+        if not having and net.name in p.changed("networks") and p.after.hosts:
+            if not p.incomplete("host"):  # else a host that could not be read may have it
+                relies = tuple(("host", name, "uplinks") for name in p.after.hosts)
+                yield missing("network", net.name, "uplink", ("uplink", net.uplink), p.uplink_mtus, relies_on=relies)
+            continue
+        if not net.hosts and len(having) == len(p.after.hosts):
+            continue
+        lacking = [host.name for host in p.hosts_of(net) if host.name not in having]
+        if lacking:
+            many = len(lacking) > 1
+            message = (
+                f"network {net.name} may be on {'hosts' if many else 'host'} {_some(lacking)}, "
+                f"which {'have' if many else 'has'} no uplink {net.uplink}"
+            )
+            hint = f"give it to {'those hosts' if many else 'that host'}, or list in 'hosts' where the network may be"
+            relies = tuple(("host", name, "uplinks") for name in lacking)
+            yield Fault("no-uplink", "network", net.name, "uplink", message, hint, other=relies[0], relies_on=relies)
+
+
+def _endpoints(p: Proposal) -> Faults:
+    """Each host that a tunnel network may be on has a tunnel endpoint."""
+    without = {host.name for host in p.after.hosts.values() if host.address is None}
+    if not without or not ("hosts" in p.changes or "networks" in p.changes):
+        return
+    tunnels = [net for net in p.after.networks.values() if net.carrier.way is Way.TUNNEL]
+    everywhere = [net.name for net in tunnels if not net.hosts]
+    limited: dict[str, list[str]] = defaultdict(list)
+    for net in tunnels:
+        for name in net.hosts & without:
+            limited[name].append(net.name)
+    changed = p.changed("networks")
+    for name in sorted(without):
+        if nets := everywhere + limited[name]:
+            blamed = next((net for net in nets if net in changed), nets[0])
+            message = f"host {name} has no 'address', and tunnel networks may be on it: {_some(nets)}"
+            hint = "give it the address that its tunnels end at, or list in the networks' 'hosts' where they may be"
+            yield Fault("no-address", "host", name, "address", message, hint, other=("network", blamed, "hosts"))
+
+
+def _mtus(p: Proposal) -> Faults:
+    """The MTU of a network fits its carrier."""
+    for net in _networks(p):
+        mtus = p.mtus_of(net.type, net.uplink, net.hosts)
+        capacity = mtu_capacity(net.type, p.underlay_mtu, p.vtep, mtus)
+        arithmetic = mtu_arithmetic(net.type, p.underlay_mtu, p.vtep)
+        if default_mtu(net.type, capacity) < MIN_MTU:
+            message = f"nothing is left of the MTU for network {net.name}: {arithmetic}"
+            yield Fault("mtu", "pool", "", "underlay_mtu", message, f"a network has at least {MIN_MTU}", other=("network", net.name, "mtu"))  # fmt: skip
+        elif net.mtu > capacity:
+            message = f"mtu {net.mtu} of network {net.name} does not fit"
+            if net.carrier.way is Way.UPLINK:
+                source = "its own mtu" if capacity in mtus else "underlay.mtu"
+                message += f": uplink {net.uplink} carries {capacity} ({source})"
+            else:
+                message += f": {arithmetic}"
+            hint = f"at most {capacity}; or leave 'mtu' out and it is computed"
+            yield Fault("mtu", "network", net.name, "mtu", message, hint, other=("pool", "", "underlay_mtu"))
+        elif net.mtu < MIN_IPV6_MTU and any(r.version == 6 for r in p.ranges.get(net.name, ())):
+            message = f"mtu {net.mtu} of network {net.name} is too small for its IPv6 subnet"
+            hint = f"IPv6 needs at least {MIN_IPV6_MTU} (RFC 8200 §5)"
+            yield Fault("mtu", "network", net.name, "mtu", message, hint, other=("pool", "", "underlay_mtu"))
+
+
+def place_fault(state: PoolState, network: Network, host: str) -> tuple[str, str] | None:
+    """Why a network cannot be on a host, as code and sentence; None if it can."""
+    found = state.hosts.get(host)
+    if found is None:
+        return "unknown-host", f"host {host} is not in the pool"
+    if not network.on(host):
+        return "not-on-host", f"network {network.name} is not on host {host}"
+    if network.uplink is not None and found.uplink(network.uplink) is None:
+        return "no-uplink", f"host {host} lacks uplink {network.uplink}, which network {network.name} needs"
+    if network.carrier.way is Way.TUNNEL and found.address is None:
+        return "no-address", f"host {host} has no tunnel address, which network {network.name} needs"
+    return None
+
+
+def _leaving_hosts(p: Proposal) -> Faults:
+    """A network does not leave a host where VIFs of the other side are, and stays what their trunks need."""
+    for net in p.changed("networks").values():
+        if net.name not in p.before.networks:
+            continue
+        users: dict[str, list[str]] = defaultdict(list)
+        for vif in p.vifs_on(net.name):
+            if vif.owner is Owner.DOCUMENT and p.actor is Owner.DOCUMENT:
+                continue  # a document's own VIFs are judged where they are written, and move as it says
+            places = {host for host in (vif.host, vif.incoming) if host is not None}
+            places |= {host for host in p.before.hosts if net.hosts and (vif.id, host) in p.before.bindings}
+            for host in places:
+                if not net.on(host):
+                    users[host].append(f"VIF {vif.id}")
+            if vif.trunk is not None and net.tag != 0:
+                message = f"network {net.name} has the toolstack's trunk VIF {vif.id}, so it stays VLAN and untagged"
+                yield Fault("in-use", "network", net.name, "type", message, "unplug and delete that VIF first")
+        for host in sorted(users):
+            theirs = "the toolstack's " if p.actor is Owner.DOCUMENT else ""
+            message = f"network {net.name} cannot leave host {host}: {theirs}{listing(users[host])} there"
+            yield Fault("in-use", "network", net.name, "hosts", message, "migrate or delete those first")
+
+
+# --- subnets ---------------------------------------------------------------------------------------
+
+
+def _subnets(p: Proposal) -> Faults:
+    changed = p.changed("subnets")
+    for subnet in changed.values():
+        if subnet.network not in p.after.networks:
+            yield missing("subnet", subnet.name, "network", ("network", subnet.network), p.after.networks)
+    for network in dict.fromkeys(subnet.network for subnet in changed.values()):
+        for low, high in pairwise(p.ranges.get(network, ())):
+            if low.version == high.version and high.first <= low.last:
+                blamed, other = (high, low) if high.subnet.name in changed else (low, high)
+                message = f"{blamed.subnet.cidr} overlaps {other.subnet.cidr} of subnet {other.subnet.name} on network {network}"
+                hint = "an address belongs to one subnet of its network"
+                ref: Ref = ("subnet", other.subnet.name, "cidr")
+                yield Fault("overlap", "subnet", blamed.subnet.name, "cidr", message, hint, other=ref, clash=True)
+
+
+# --- security groups -------------------------------------------------------------------------------
+
+
+def _remotes(p: Proposal) -> Faults:
+    for group in p.changed("groups").values():
+        for rule in group.rules:
+            if rule.group is None or rule.group in p.after.groups:
+                continue
+            hint = f"did you mean '{ANY}'?" if rule.group.casefold() in _EVERYBODY else ""
+            refers, path = ("security-group", rule.group), (rule.name, "remote")
+            yield missing("security-group", group.name, "rules", refers, (*p.after.groups, ANY), path=path, hint=hint)
+
+
+def _crowded(p: Proposal) -> Faults:
+    """The rules of all VIFs on one network name few enough groups."""
+    if "groups" not in p.changes and not any(vif.groups for vif in p.changed("vifs").values()):
+        return
+    touched = {vif.network for vif in p.changed("vifs").values() if vif.groups}
+    touched |= {vif.network for name in p.changed("groups") for vif in p.vifs_in(name)}
+    remotes = {name: group.remotes() for name, group in p.after.groups.items()}
+    if sum(map(len, remotes.values())) <= MAX_REMOTE_GROUPS:
+        return
+    for network in sorted(touched):
+        names = {name for vif in p.vifs_on(network) for name in vif.groups}
+        count = len(frozenset().union(*(remotes.get(name, frozenset()) for name in names)))
+        if count > MAX_REMOTE_GROUPS:
+            message = f"the rules of VIFs on network {network} name {count} security groups as 'remote'"
+            hint = f"at most {MAX_REMOTE_GROUPS}: put VIFs of one kind into one group"
+            yield Fault("too-many", "network", network, "", message, hint)
+
+
+# --- VMs and VIFs ----------------------------------------------------------------------------------
+
+
+def _vms(p: Proposal) -> Faults:
+    for vm in p.changed("vms").values():
+        if vm.host is not None and vm.host not in p.after.hosts:
+            yield missing("vm", vm.name, "host", ("host", vm.host), p.after.hosts)
+
+
+def _touched_vifs(p: Proposal) -> Iterator[Vif]:
+    """The VIFs that come or change, and those whose network, subnets or VM do."""
+    changed = p.changed("vifs")
+    yield from changed.values()
+    networks = {*p.changed("networks"), *(s.network for s in p.changed("subnets").values())}
+    networks |= {p.before.subnets[name].network for name in p.removed("subnets") if name in p.before.subnets}
+    seen = set(changed)
+    sources = [p.vifs_on(network) for network in sorted(networks)]
+    sources += [p.vifs_of(vm) for vm in p.changed("vms")]
+    for source in sources:
+        for vif in source:
+            if vif.id not in seen:
+                seen.add(vif.id)
+                yield vif
+
+
+def _vifs(p: Proposal) -> Faults:
+    for vif in _touched_vifs(p):
+        net = p.after.networks.get(vif.network)
+        if net is None:
+            if vif.id in p.changed("vifs"):
+                yield missing("vif", vif.id, "network", ("network", vif.network), p.after.networks)
+            continue
+        yield from _placed(p, vif, net)
+        if vif.trunk is not None and (net.carrier.way is not Way.UPLINK or net.tag):
+            kind = (
+                f"a network of type {net.type.value}"
+                if net.carrier.way is not Way.UPLINK
+                else f"which is tag {net.tag} itself"
+            )
+            message = f"a trunk on {net.name}, {kind}"
+            hint = f"a trunk VIF is on a VLAN network with 'tag: untagged'; {net.name} is not"
+            yield Fault("trunk", "vif", vif.id, "trunk", message, hint, other=("network", net.name, "type"))
+        if vif.addresses:
+            yield from _addresses(p, vif)
+
+
+def _placed(p: Proposal, vif: Vif, net: Network) -> Faults:
+    """The network may be where the VIF is wanted, or its VM starts."""
+    if vif.host is not None:
+        if vif.id not in p.changed("vifs"):
+            return  # its network leaves the host, which is judged there
+        if (found := place_fault(p.after, net, vif.host)) is not None:
+            other: Ref = ("network", net.name, "hosts")
+            refers = ("host", vif.host) if found[0] == "unknown-host" else None
+            yield Fault(found[0], "vif", vif.id, "host", found[1], other=other, refers=refers, among=p.after.hosts)
+        return
+    vm = p.after.vms.get(vif.vm or "")
+    if vm is not None and vm.host is not None and vm.host in p.after.hosts and not net.on(vm.host):
+        message = f"VM {vm.name} is on host {vm.host}, and network {net.name} is not"
+        hint = f"the network is on {', '.join(sorted(net.hosts)[:LISTED_MAX])}"
+        yield Fault("not-on-host", "vif", vif.id, "network", message, hint, other=("network", net.name, "hosts"))
+
+
+def _groups_of_vifs(p: Proposal) -> Faults:
+    for vif in p.changed("vifs").values():
+        for name in vif.groups:
+            if name not in p.after.groups:
+                yield missing("vif", vif.id, "groups", ("security-group", name), p.after.groups, path=(name,))
+
+
+def _unique(p: Proposal) -> Faults:
+    """No two VIFs of one network have one MAC or one address."""
+    order = {name: at for at, name in enumerate(p.changed("vifs"))}
+    for vif in p.changed("vifs").values():
+        for other in p.vifs_with_mac(vif.network, vif.mac):
+            if other.id != vif.id and order.get(other.id, -1) < order[vif.id]:
+                message = f"MAC {vif.mac} is that of VIF {other.id} on the same network"
+                hint = "leave 'mac' out and one is allocated"
+                yield Fault(
+                    "duplicate-mac", "vif", vif.id, "mac", message, hint, other=("vif", other.id, "mac"), clash=True
+                )
+                break
+        for address in vif.addresses:
+            for other in p.vifs_with_address(vif.network, address):
+                if other.id != vif.id and order.get(other.id, -1) < order[vif.id]:
+                    message = f"address {address} on network {vif.network} is taken by VIF {other.id}"
+                    hint = "leave 'addresses' out and a free one is taken"
+                    ref: Ref = ("vif", other.id, "addresses")
+                    yield Fault(
+                        "address-taken", "vif", vif.id, "addresses", message, hint, (address,), other=ref, clash=True
+                    )
+                    break
+
+
+def range_of(ranges: list[Range], version: int, address: int) -> Range | None:
+    """The range, of ranges in order, that an address is in."""
+    at = bisect_right(ranges, (version, address), key=lambda r: (r.version, r.first)) - 1
+    found = ranges[at] if at >= 0 else None
+    return found if found is not None and found.version == version and address <= found.last else None
+
+
+def _addresses(p: Proposal, vif: Vif) -> Faults:
+    ranges = p.ranges.get(vif.network)
+    for address in vif.addresses if ranges else ():
+        parsed = ip_address(address)
+        found = range_of(ranges or [], parsed.version, int(parsed))
+        ref: Ref = ("subnet", (found or (ranges or [])[0]).subnet.name, "cidr")
+        if found is None:
+            there = ", ".join(f"{r.subnet.cidr} ({r.subnet.name})" for r in (ranges or [])[:LISTED_MAX])
+            message = f"address {address} of VIF {vif.id} is in no subnet of network {vif.network}"
+            yield Fault(
+                "outside-subnet", "vif", vif.id, "addresses", message, f"there is: {there}", (address,), other=ref
+            )
+        elif found.gateway == int(parsed):
+            yield _gateway(p, vif, found, address)
+        elif why_not := found.reserved(int(parsed)):
+            message = f"address {address} of VIF {vif.id} is {why_not} ({found.subnet.cidr} of {found.subnet.name})"
+            yield Fault(
+                "reserved-address",
+                "vif",
+                vif.id,
+                "addresses",
+                message,
+                "any other address of it",
+                (address,),
+                other=ref,
+            )
+
+
+def _gateway(p: Proposal, vif: Vif, found: Range, address: str) -> Fault:
+    """An address that a VIF and a router would share, at fault where it changes."""
+    own: Ref = ("vif", vif.id, "addresses")
+    routers: Ref = ("subnet", found.subnet.name, "gateway")
+    hint = "another gateway, or another address"
+    if vif.id in p.changed("vifs"):
+        message = f"address {address} of VIF {vif.id} is the gateway of subnet {found.subnet.name}"
+        return Fault("address-taken", *own, message, hint, (address,), other=routers, clash=True)
+    message = f"gateway {address} of subnet {found.subnet.name} is taken by VIF {vif.id}"
+    return Fault("address-taken", *routers, message, hint, other=own, clash=True)
+
+
+# --- expectations ----------------------------------------------------------------------------------
+
+
+def _expectations(p: Proposal) -> Faults:
+    """Ends of expectations name one thing each."""
+    changed = p.changed("expectations")
+    if not changed:
+        return
+    positions = {f"{vif.vm}/{vif.index}" for vif in p.after.vifs.values() if vif.vm is not None}
+    sorts = {"a VM": p.after.vms, "a network": p.after.networks, "a security group": p.after.groups}
+    nouns = {"a VM": "vm", "a network": "network", "a security group": "security-group"}
+    for name, spec in changed.items():
+        for field, word in (("from_", spec.from_), ("to", spec.to)):
+            if word == OUTSIDE or word in p.after.vifs or word in positions:
+                continue
+            found = [sort for sort, names in sorts.items() if word in names or word in p.refused.get(nouns[sort], ())]
+            if len(found) > 1:
+                message = f"'{word}' is {'both ' * (len(found) == 2)}{' and '.join(found)}"
+                vm = f"say {word}/0 for the VM's first VIF, or " if word in p.after.vms else ""
+                yield Fault("ambiguous", "expectation", name, field, message, f"{vm}rename one of them")
+            elif not found:
+                among = {OUTSIDE}.union(p.after.vifs, positions, *sorts.values())
+                message = f"unknown VIF, VM, network or security group '{word}'"
+                refers = ("vif", word)
+                yield Fault("unknown-vif", "expectation", name, field, message, refers=refers, among=among)
+
+
+def _some(names: list[str]) -> str:
+    """The first names, without sorting thousands."""
+    shown = ", ".join(islice(names, LISTED_MAX))
+    return shown if len(names) <= LISTED_MAX else f"{shown} and {len(names) - LISTED_MAX} more"
+
+
+RULES: tuple[Callable[[Proposal], Faults], ...] = (
+    *(_flaws, _owners, _removals),
+    *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _mtus, _leaving_hosts),
+    *(_subnets, _remotes, _crowded, _vms, _vifs, _groups_of_vifs, _unique, _expectations),
+)

@@ -1,0 +1,190 @@
+"""VIFs: VMs' interfaces on networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vnet.grammar.declare import Declared, Flaw, SetBy, attr
+from vnet.grammar.kinds import Boolean, Integer, ListOf, NotYet, choice
+from vnet.grammar.noun import Noun
+from vnet.objects.enums import LockingMode, Owner
+from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, some
+from vnet.objects.limits import MAX_GROUPS_OF_VIF, MAX_VIFS_OF_VM
+from vnet.objects.values import Trunk
+from vnet.objects.words import (
+    ADDRESS,
+    COUNT,
+    GROUP_REF,
+    HOST_REF,
+    MAC_KIND,
+    NETWORK_REF,
+    OWNER,
+    VIF_ID_KIND,
+    VM_REF,
+    TrunkTags,
+)
+
+_PORT_STAYS: Cost = (Disruption.NONE, "its port stays as it is")
+
+
+def _while_plugged(cost: Callable[[Vif, Vif], Cost]) -> Callable[[Usage, str, Vif, Vif], Cost]:
+    """The cost of a change that nobody notices of a VIF that is not plugged."""
+
+    def judged(usage: Usage, _: str, old: Vif, new: Vif) -> Cost:
+        return cost(old, new) if usage.is_plugged(old.id) else (Disruption.NONE, "it is not plugged")
+
+    return judged
+
+
+def _addresses(old: Vif, new: Vif) -> Cost:
+    lost = sorted(set(old.addresses) - set(new.addresses))
+    if lost and new.locking_mode is LockingMode.LOCKED:
+        return Disruption.VIF, f"what it sends from {some(lost)} is dropped"
+    return Disruption.FLOWS, "it may use the new ones at once"
+
+
+def _locking_mode(old: Vif, new: Vif) -> Cost:
+    if new.locking_mode is LockingMode.DISABLED:
+        return Disruption.VIF, "it sends and receives nothing any more"
+    if new.locking_mode is LockingMode.LOCKED:
+        return Disruption.FLOWS, "only frames with another MAC or address than its own are dropped"
+    return Disruption.FLOWS, "nothing that passed is dropped"
+
+
+def _trunk(old: Vif, new: Vif) -> Cost:
+    if old.trunk is None or new.trunk is None:
+        lost = old.trunk is not None
+    else:
+        lost = bool(new.trunk.tags) and (not old.trunk.tags or bool(set(old.trunk.tags) - set(new.trunk.tags)))
+    return (Disruption.VIF, "it loses tags") if lost else (Disruption.FLOWS, "it gets tags and loses none")
+
+
+def _groups(old: Vif, new: Vif) -> Cost:
+    if not new.groups:
+        return Disruption.FLOWS, "it is not filtered any more"
+    return Disruption.VIF, "connections that its groups do not allow are cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Vif(Declared):
+    """A VM's interface on a network, wherever the VM runs."""
+
+    NOUN: ClassVar[Noun] = Noun(
+        "vif", "vifs", "VIF", "Vif", "vifs", key="id", doc="Its interfaces, in order: the first is VM/0.",
+        also=("interfaces", "nics", "vif", "ports"), parent="vm",
+    )  # fmt: skip
+    TITLE: ClassVar[str] = "a VIF"
+
+    id: str = attr(
+        VIF_ID_KIND, "The `external_ids:iface-id` of its OVS port. Left out: VM/INDEX, as web1/0.", allocated=True
+    )
+    network: str = attr(
+        NETWORK_REF,
+        "The network it is on.",
+        change=_while_plugged(lambda old, new: (Disruption.VIF, f"it leaves {old.network} for {new.network}")),
+        peers=True,
+    )
+    mac: str = attr(
+        MAC_KIND,
+        "Its MAC address. Left out, one is allocated and kept.",
+        also=("mac-address", "hwaddr"),
+        allocated=True,
+        change=_while_plugged(lambda _, __: (Disruption.VIF, "the VM has the old MAC until it is told")),
+        peers=True,
+    )
+    vm: str | None = attr(
+        VM_REF, "The VM it is of, made if there is none.", default=None, set_by=SetBy.TOOLSTACK, change=_PORT_STAYS
+    )
+    index: int = attr(
+        Integer(f"an index, 0..{MAX_VIFS_OF_VM - 1}", 0, MAX_VIFS_OF_VM - 1, bounded=False),
+        "Its place among the VM's VIFs. Left out, the first that is free.",
+        default=0,
+        set_by=SetBy.TOOLSTACK,
+        allocated=True,
+        change=_PORT_STAYS,
+    )
+    addresses: tuple[str, ...] = attr(
+        ListOf(ADDRESS, "a list of addresses", ordered=True),
+        "Its IP addresses. Left out, one is taken from the network's subnets, per address family, and kept; `[]` is none.",
+        default=(),
+        also=("address", "ip", "ips", "fixed-ips"),
+        allocated=True,
+        change=_while_plugged(_addresses),
+        peers=True,
+    )
+    locking_mode: LockingMode = attr(
+        choice("a locking mode", LockingMode),
+        "Instead of `defaults.vif.locking-mode`.",
+        default=LockingMode.LOCKED,
+        allocated=True,
+        change=_while_plugged(_locking_mode),
+    )
+    trunk: Trunk | None = attr(
+        TrunkTags(),
+        "The VLAN tags it carries besides untagged frames, on an untagged VLAN network: a list, or `all`.",
+        default=None,
+        also=("trunks", "tags", "vlans"),
+        change=_while_plugged(_trunk),
+    )
+    host: str | None = attr(
+        HOST_REF,
+        "The host it is wanted on; left out, wherever its port is.",
+        default=None,
+        set_by=SetBy.TOOLSTACK,
+        change=_PORT_STAYS,
+    )
+    incoming: str | None = attr(
+        HOST_REF, "The destination of its migration.", default=None, set_by=SetBy.RUNTIME, change=_PORT_STAYS
+    )
+    epoch: int = attr(
+        COUNT, "How many bindings it has had; the next one takes epoch + 1.", default=0, set_by=SetBy.RUNTIME
+    )
+    owner: Owner = attr(
+        OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME, change=_PORT_STAYS
+    )  # fmt: skip
+    groups: tuple[str, ...] = attr(
+        ListOf(GROUP_REF, "a list of security groups", most=MAX_GROUPS_OF_VIF, ordered=True),
+        "The security groups whose rules it obeys, all of them together. In none, it is not filtered. A trunk VIF is in none.",
+        default=(),
+        word="security-groups",
+        also=("security-group", "groups", "group", "sg", "sgs", "firewall"),
+        change=_while_plugged(_groups),
+        peers=True,
+    )
+    awaited: bool = attr(
+        Boolean(),
+        "Whether all hosts program it on `host` before its port is there.",
+        default=False,
+        set_by=SetBy.TOOLSTACK,
+        change=_PORT_STAYS,
+    )
+    UNSUPPORTED: ClassVar[Mapping[str, NotYet]] = {"qos": NotYet("rates come with QoS")}
+
+    def flaws(self) -> Iterator[Flaw]:
+        if self.groups and self.trunk is not None:
+            # Its tags share a connection tracking zone, where equal addresses on two of them would be one connection.
+            hint = "its tags are networks of their own; filter where they end"
+            yield Flaw("trunk", "groups", "a trunk VIF cannot be in security groups", hint)
+        if self.awaited and self.host is None:
+            yield Flaw("awaited", "host", "a VIF is awaited where it is wanted: 'host' is missing")
+
+    @property
+    def name(self) -> str:
+        return self.id
+
+    @property
+    def summary(self) -> str:
+        """A few words for a plan."""
+        trunk = f" trunk {TrunkTags().plain(self.trunk)}" if self.trunk is not None else ""
+        groups = f" in {', '.join(self.groups)}" if self.groups else ""
+        return " ".join([f"{self.network} {self.mac}", *self.addresses]) + trunk + groups
+
+    def cost_of_new(self, usage: Usage, name: str) -> Cost:
+        return NOTHING
+
+    def cost_of_removal(self, usage: Usage, name: str) -> Cost:
+        return (
+            (Disruption.VIF, "it is plugged") if usage.is_plugged(self.id) else (Disruption.NONE, "it is not plugged")
+        )

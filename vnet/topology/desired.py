@@ -1,0 +1,119 @@
+"""A document and the pool as it is, to the pool as it should be.
+
+One rule: the document owns what it made, the toolstack what it made. What the document no longer has goes; what the toolstack
+made stays; a document that would take something from the toolstack is refused. Ids that a document leaves out are kept from
+the pool as it is, or allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vnet.grammar.declare import Declared, Stated, attrs_of, unchecked
+from vnet.grammar.source import Source
+from vnet.objects import Host, Owner, Pool, PoolState, Vm
+from vnet.objects.index import VifIndex
+from vnet.objects.proposal import CONFIGURED, Proposal
+from vnet.objects.resolve import Resolver
+from vnet.objects.rules import faults
+from vnet.topology.document import Document, read_document
+from vnet.topology.yaml_tree import decode, parse
+from vnet.util.gc_pause import collector_held
+
+
+def load(data: bytes, filename: str) -> Document:
+    """The document that a file's bytes hold; `filename` is only for messages.
+
+    Raises TopologyErrors with all that is wrong with it: text (size, encoding, YAML), grammar, then references and clashes.
+    """
+    with collector_held():
+        document = parse_document(data, filename)
+        state = _desired_state(document, PoolState(), VifIndex(), document.source)
+        document.source.finish()
+        return replace(document, state=state)
+
+
+def parse_document(data: bytes, filename: str) -> Document:
+    """A document of which only the text and the grammar are checked. Raises TopologyErrors for text that is no document."""
+    source = decode(data, filename)
+    return read_document(parse(source), source)
+
+
+def desired_state(document: Document, current: PoolState, index: VifIndex | None = None) -> PoolState:
+    """The pool once the document is applied. index: of the current VIFs, where the caller has it.
+
+    Bindings, epochs, prepared migrations, revision and generation are kept; bindings of VIFs and hosts that go, and the agents
+    of hosts that go, are left out. Raises TopologyErrors with all that is wrong: with the text, between the document's objects,
+    and between them and the toolstack's.
+    """
+    with collector_held():
+        source = Source(document.source.filename, document.source.text)
+        source.problems.update(document.source.problems)
+        state = _desired_state(document, current, index or VifIndex(current.vifs.values()), source)
+        source.finish()
+        return state
+
+
+def _desired_state(document: Document, current: PoolState, index: VifIndex, source: Source) -> PoolState:
+    _same_pool(document, current, source)
+    pool = _pool(document, current.pool)
+    inputs = {declared: found.stated for declared, found in document.inputs.items()}
+    inputs[Vm] = _where_they_run(inputs, current)
+    resolver = Resolver(current, pool, index, Owner.DOCUMENT)
+    changes = resolver.resolve(inputs, complete=True)
+    if pool is not current.pool:
+        changes["pool"] = {"": pool}
+    proposal = Proposal(current, changes, index, Owner.DOCUMENT, document.refused)
+    document.report([*resolver.faults, *faults(proposal)], source)
+    return _state(document, current, pool, changes)
+
+
+def _state(document: Document, current: PoolState, pool: Pool, changes: Mapping[str, Mapping[str, Any]]) -> PoolState:
+    """The toolstack's objects, then the document's in its order, each sort in a plain dict."""
+    tables: dict[str, Any] = {}
+    for declared in CONFIGURED:
+        name = declared.NOUN.state
+        old, new = getattr(current, name), changes.get(name, {})
+        theirs = {key: value for key, value in old.items() if value.owner is Owner.TOOLSTACK}
+        ours = {key: new[key] if key in new else old[key] for key in document.inputs[declared].stated}
+        tables[name] = {**theirs, **ours}
+    hosts, vifs = tables["hosts"], tables["vifs"]
+    bindings = {key: binding for key, binding in current.bindings.items() if key[0] in vifs and key[1] in hosts}
+    agents = {host: agent for host, agent in current.agents.items() if host in hosts}
+    return PoolState(pool=pool, bindings=bindings, agents=agents, **tables)
+
+
+def _pool(document: Document, before: Pool | None) -> Pool:
+    stated: dict[str, Any] = {"name": document.pool}
+    for name in ("underlay_mtu", "locking_mode"):
+        stated[name] = document.fields.values.get(name, attrs_of(Pool)[name].default)
+    if before is None:
+        return unchecked(Pool, stated)
+    return (
+        before if all(getattr(before, name) == value for name, value in stated.items()) else replace(before, **stated)
+    )
+
+
+def _where_they_run(inputs: Mapping[type[Declared], Mapping[str, Stated]], current: PoolState) -> Mapping[str, Stated]:
+    """The document states where a VM starts; while it is plugged in, the toolstack states where it is."""
+    plugged = {current.vifs[vif].vm for vif, _ in current.bindings if vif in current.vifs}
+    hosts, vms = inputs[Host], inputs[Vm]
+    moved = {
+        name: replace(stated, values={**stated.values, "host": current.vms[name].host})
+        for name, stated in vms.items()
+        if name in plugged and name in current.vms and current.vms[name].host in hosts
+    }
+    return {**vms, **moved} if moved else vms
+
+
+def _same_pool(document: Document, current: PoolState, source: Source) -> None:
+    """Applied to another pool, a document would take away all that is there."""
+    if current.pool is None or current.pool.name == document.pool:
+        return
+    tables: list[Mapping[str, Any]] = [getattr(current, declared.NOUN.state) for declared in CONFIGURED]
+    if any(value.owner is Owner.DOCUMENT for table in tables for value in table.values()):
+        message = f"this document is for pool {document.pool}, and the database holds pool {current.pool.name}"
+        hint = "applied here, it would remove all that the other pool's document made"
+        source.add("other-pool", message, document.place("pool", "", "name"), hint)
