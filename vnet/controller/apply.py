@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 
 import msgspec
@@ -24,7 +24,7 @@ from vnet.db.view import PoolView
 from vnet.db.writes import Locate, Write, configuration_write
 from vnet.objects import Event, PoolState
 from vnet.plan import NothingToExport, PoolPlan, desired_state, export_document, plan_dict, plan_pool, render_plan
-from vnet.topology import Document, TopologyErrors, load
+from vnet.topology import Document, TopologyErrors, parse_document
 from vnet.util.gc_pause import collector_held
 
 MAX_WAIT_S = 600
@@ -40,9 +40,9 @@ class InvalidDocument(Invalid):
 
 @lru_cache(maxsize=1)
 def read(body: bytes, filename: str) -> Document:
-    """The document; raises InvalidDocument. The last one is kept: what is applied was mostly planned just before."""
+    """The document, judged by its grammar alone; raises InvalidDocument. The last one is kept: an apply mostly follows its plan."""
     try:
-        return load(body, filename)
+        return parse_document(body, filename)
     except TopologyErrors as errors:
         raise InvalidDocument(errors) from None
 
@@ -72,17 +72,7 @@ def show_plan(
 
 def _frozen(state: PoolState) -> PoolState:
     """The state as it is now, for a thread to read while the pool goes on."""
-    return replace(
-        state,
-        hosts=dict(state.hosts),
-        networks=dict(state.networks),
-        subnets=dict(state.subnets),
-        vms=dict(state.vms),
-        vifs=dict(state.vifs),
-        bindings=dict(state.bindings),
-        agents=dict(state.agents),
-        groups=dict(state.groups),
-    )
+    return PoolState(state.pool, *(dict(getattr(state, entry.name)) for entry in fields(state) if entry.name != "pool"))
 
 
 def _filename(call: Call[bytes]) -> str:
@@ -94,7 +84,7 @@ async def plan(call: Call[bytes]) -> api.Plan:
     document = await asyncio.to_thread(read, call.body, _filename(call))
     state = _frozen(call.service.view().state)
     desired = await asyncio.to_thread(wanted, document, state)
-    expected = await asyncio.to_thread(expectations, document, state, desired)
+    expected = await asyncio.to_thread(expectations, replace(document, state=desired), state, desired)
     reach = await asyncio.to_thread(reachability, state, desired) if call.flag("reachability") else None
     return await asyncio.to_thread(_shown, state, desired, expected, reach)
 
@@ -135,7 +125,7 @@ async def _apply(service: Service, document: Document, expected: int | None, *, 
             raise Conflict("stale-revision", message, "revision")
         frozen = _frozen(state)
         desired = await asyncio.to_thread(wanted, document, frozen)
-        promised = await asyncio.to_thread(expectations, document, frozen, desired)
+        promised = await asyncio.to_thread(expectations, replace(document, state=desired), frozen, desired)
         if not force:
             refuse_broken(promised)
         shown = await asyncio.to_thread(_shown, frozen, desired, promised)
