@@ -147,7 +147,7 @@ POLICY = (
 async def test_a_policy_is_applied_exported_and_kept_from_breaking_what_holds(client: AsyncClient) -> None:
     first = await client.plan(POLICY)
     assert [(one.held, one.holds) for one in first.expectations] == [(True, True)]
-    assert await apply(client, POLICY) == 5
+    assert await apply(client, POLICY) == 6
     (group,) = await client.security_groups()
     assert (group.name, group.number, group.owner, group.vifs) == ("db", 1, "document", 1)
     assert (await client.vif("db1/0")).security_groups == ["db"]
