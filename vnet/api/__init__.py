@@ -1,4 +1,4 @@
-"""What travels between the controller and those who call it, as types: the server, the clients and OpenAPI share them.
+"""The bodies and answers of the controller's API, as types: the server, the clients and OpenAPI share them.
 
 One rule: words and values are those of the document, spelled with underscores. Times are RFC 3339 in UTC.
 """
@@ -31,7 +31,7 @@ class ObjectStruct(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 class Problem(AnswerStruct, frozen=True, kw_only=True):
-    """Why a call was refused; nothing has changed. code: for programs. where: the field, object or host it is about."""
+    """The refusal of a call; nothing has changed. code: for programs. where: the field, the object or the host at fault."""
 
     code: str
     message: str
@@ -54,7 +54,7 @@ class InputProblem(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Reason(AnswerStruct, frozen=True, kw_only=True):
-    """Why something is not as desired."""
+    """A reason why an object is not as desired."""
 
     code: str
     text: str
@@ -62,7 +62,7 @@ class Reason(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Place(AnswerStruct, frozen=True, kw_only=True):
-    """Where a VIF is: `defined` (no host has it), `awaited` (a host has a number for its port, which is not there), `claimed` (a
+    """The state and the host of a VIF: `defined` (no host has it), `awaited` (a host has a number for its port, which is not there), `claimed` (a
     host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request."""
 
     state: Literal["defined", "awaited", "claimed", "ready"]
@@ -73,7 +73,7 @@ class Place(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Migration(AnswerStruct, frozen=True, kw_only=True):
-    """How far a migration is. waiting: what is missing. not_waited: dead hosts that are not waited for."""
+    """The progress of a migration. waiting: its unmet conditions. not_waited: dead hosts, for which it does not wait."""
 
     phase: Phase
     source: str | None = None
@@ -94,7 +94,7 @@ class Pool(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Agent(AnswerStruct, frozen=True, kw_only=True):
-    """What a host's agent last said. behind: generations it has not acknowledged yet."""
+    """The last report of a host's agent. behind: the number of generations that it has not acknowledged yet."""
 
     alive: bool
     generation: int = 0
@@ -558,7 +558,7 @@ class EvacuateCall(CallStruct, frozen=True, kw_only=True):
 
 
 class Evacuation(AnswerStruct, frozen=True, kw_only=True):
-    """Where each VM (or VIF without one) went."""
+    """The new host of each VM, and of each VIF without a VM."""
 
     moved: dict[str, str]
 
@@ -581,7 +581,7 @@ class FieldChange(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Change(AnswerStruct, frozen=True, kw_only=True):
-    """One object that comes, changes or goes, why, and what that disturbs."""
+    """An object that comes, changes or goes, with the reason and the disruption."""
 
     action: Literal["create", "update", "delete"]
     kind: str
@@ -592,7 +592,7 @@ class Change(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Expected(AnswerStruct, frozen=True, kw_only=True):
-    """An expectation of the document: whether it would hold after the plan, and whether it holds now. trace: why not."""
+    """An expectation of the document: whether it would hold after the plan, and whether it holds now. trace: of the packet that fails."""
 
     name: str
     holds: bool
@@ -616,9 +616,9 @@ class Difference(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Plan(AnswerStruct, frozen=True, kw_only=True):
-    """What an apply would do. revision: of the pool it was made against, give it to apply. text: the same for people.
+    """The changes that a call would make, or has made. revision: of the pool before them. text: the same for people.
 
-    reachability: what it does to who reaches whom; None where that was not asked.
+    reachability: the pairs of VIFs that gain or lose a way to each other; None where that was not asked.
     """
 
     revision: int
@@ -630,7 +630,7 @@ class Plan(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Applied(AnswerStruct, frozen=True, kw_only=True):
-    """What an apply did. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report."""
+    """The result of an apply. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report."""
 
     plan: Plan
     revision: int
@@ -641,7 +641,7 @@ class Applied(AnswerStruct, frozen=True, kw_only=True):
 
 
 class TunnelCall(CallStruct, frozen=True, kw_only=True):
-    """What a frame came out of a tunnel with: its key, and the addresses of the host that sent it and of the one asked."""
+    """The tunnel that a frame came by: its key, and the addresses of the sending and of the asked host."""
 
     key: int
     source: str
@@ -649,17 +649,17 @@ class TunnelCall(CallStruct, frozen=True, kw_only=True):
 
 
 class ProbesCall(CallStruct, frozen=True, kw_only=True):
-    """Questions to hosts, at most 128. wait_s: how long they have to answer. Nothing is sent."""
+    """Frames for hosts to trace, at most 128. wait_s: the time for their answers. Nothing is sent."""
 
     probes: list[ProbeCall]
     wait_s: float = 5.0
 
 
 class ProbeCall(CallStruct, frozen=True, kw_only=True):
-    """What would the switch of `host` do with a frame?
+    """A frame for the switch of `host`, to trace and not to send.
 
     Either vif (its id: the frame comes from it) or device (a port of the integration bridge that is no VIF's). frame: its bytes
-    in hexadecimal. tracked: what the connection tracker is to say of it each time that it is asked, as "est+rpl+trk"; without
+    in hexadecimal. tracked: the states that the connection tracker gives it, one per lookup, as "est+rpl+trk"; without
     it "new+trk".
     """
 
@@ -672,9 +672,9 @@ class ProbeCall(CallStruct, frozen=True, kw_only=True):
 
 
 class Probe(AnswerStruct, frozen=True, kw_only=True):
-    """What the switch of a host would do, as ofproto/trace says it. vifs, devices: its ports by their numbers there.
+    """The trace of a frame by a host's switch, as ofproto/trace prints it. vifs, devices: its ports by their numbers there.
 
-    problem: why there is no answer; else empty.
+    problem: the reason why there is no answer; else empty.
     """
 
     host: str
@@ -685,7 +685,7 @@ class Probe(AnswerStruct, frozen=True, kw_only=True):
 
 
 class PacketsCall(CallStruct, frozen=True, kw_only=True):
-    """Marked frames to send, at most 256, each once its own round has come. wait_s: how long hosts have to say that they watch."""
+    """Marked frames to send, at most 256, each in its round. wait_s: the time for hosts to report that they watch."""
 
     packets: list[PacketCall]
     wait_s: float = 5.0
@@ -718,7 +718,7 @@ class Sighting(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Packet(AnswerStruct, frozen=True, kw_only=True):
-    """What became of a marked frame. came: where it came in; caught: who would have got it. why: why it was not sent."""
+    """The fate of a marked frame. came: its arrivals at hosts; caught: the VIFs that would have got it. why: the reason if it was not sent."""
 
     sent: bool
     why: str = ""
@@ -727,9 +727,9 @@ class Packet(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Packets(AnswerStruct, frozen=True, kw_only=True):
-    """What became of marked frames, in their order. hosts: who watched. left_off: sightings that were too many to tell.
+    """The fates of marked frames, in their order. hosts: those that watched. left_off: the number of sightings beyond the limit.
 
-    problems: why nothing was sent, one for each host that does not watch.
+    problems: if nothing was sent, the reason for each host that does not watch.
     """
 
     packets: list[Packet]
@@ -739,7 +739,7 @@ class Packets(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Status(AnswerStruct, frozen=True, kw_only=True):
-    """The pool at a glance. problems: all that is not as desired, and why."""
+    """The pool at a glance. problems: everything that is not as desired."""
 
     pool: Pool | None
     controller: str

@@ -81,9 +81,9 @@ def _structs() -> Iterator[str]:
     yield "RESOURCES = {\n" + "".join(map(_resource, CONFIGURED)) + "}"
 
 
-def _inside(kind: Kind[Any]) -> type[Declared] | None:
+def _inside(of: Kind[Any]) -> type[Declared] | None:
     """The objects that a list of a kind has inside."""
-    item = kind.item if isinstance(kind, (ListOf, Named)) else None
+    item = of.item if isinstance(of, (ListOf, Named)) else None
     return item.declared if isinstance(item, StructOf) else None
 
 

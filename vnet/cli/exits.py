@@ -1,4 +1,4 @@
-"""What `vnet` exits with. One rule: every command ends with one of these, so that scripts can tell the outcomes apart."""
+"""Exit codes of `vnet`. One rule: every command ends with one of these, so that scripts can tell the outcomes apart."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from msgspec import Struct, json, structs
 from vnet.cli.exits import CommandError, Exit
 from vnet.grammar.declare import Declared, attrs_of, json_word, unchecked
 from vnet.grammar.kinds import FAILED, Failed
-from vnet.grammar.nodes import entry_of, is_null, json_tree
+from vnet.grammar.nodes import List, entry_of, is_null, json_tree
 from vnet.grammar.source import Source
 from vnet.objects import Binding, LockingMode, PoolState
 from vnet.objects.proposal import CONFIGURED
@@ -60,7 +60,8 @@ def _object(declared: type[D], answer: Struct, **more: Any) -> D:
     for found in attrs_of(declared).values():
         for spelling in found.spellings:
             entry = entry_of(node, json_word(found, spelling).replace("_", "-"))
-            value = FAILED if entry is None or is_null(entry[1]) else spelling.kind.read(entry[1], source)
+            empty = entry is None or is_null(entry[1]) or (isinstance(entry[1], List) and not entry[1].items)
+            value = FAILED if entry is None or empty else spelling.kind.read(entry[1], source)
             if not isinstance(value, Failed):
                 values[found.name] = value
     source.finish()

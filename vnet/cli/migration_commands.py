@@ -23,15 +23,15 @@ name_argument = click.argument("name")
 to_option = click.option("--to", required=True, metavar="HOST", help="The destination.")
 
 
-def add_moves(group: click.Group, kind: str, what: str) -> None:
-    """Add the migration commands to a group. kind: as in the API's paths."""
+def add_moves(group: click.Group, plural: str, title: str) -> None:
+    """Add the migration commands to a group. plural: as in the API's paths."""
 
     def unit(name: str) -> Unit:
         from vnet.client import Unit  # noqa: PLC0415 - loads an HTTP library
 
-        return Unit(kind, name)
+        return Unit(plural, name)
 
-    @group.command(help=f"Move {what} to another host, all the way. Call again to go on after a failure.")
+    @group.command(help=f"Move {title} to another host, all the way. Call again to go on after a failure.")
     @name_argument
     @to_option
     @click.option(
@@ -46,14 +46,14 @@ def add_moves(group: click.Group, kind: str, what: str) -> None:
             emit(done, output)
         say(f"{name} runs on host {to}")
 
-    @group.command(help=f"How far the migration of {what} is.")
+    @group.command(help=f"Show the progress of the migration of {title}.")
     @name_argument
     @output_option
     def migration(name: str, output: str) -> None:
         with connected() as client:
             emit(client.migration(unit(name)), output, MIGRATION)
 
-    @group.command(help=f"Let a host get ready to take {what}. Nothing moves yet.")
+    @group.command(help=f"Let a host get ready to take {title}. Nothing moves yet.")
     @name_argument
     @to_option
     @click.option("--force", is_flag=True, help="Also to a host whose agent does not report.")
@@ -62,7 +62,7 @@ def add_moves(group: click.Group, kind: str, what: str) -> None:
         with connected() as client:
             emit(client.prepare(unit(name), to, force=force), output, MIGRATION)
 
-    @group.command(help="The guest is paused: let in at the destination what waits for it.")
+    @group.command(help="The guest is paused: open the destination for it.")
     @name_argument
     @click.option("--force", is_flag=True, help="Even if not every host is prepared.")
     @output_option

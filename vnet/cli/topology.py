@@ -15,7 +15,7 @@ from vnet.topology import TopologyErrors, load
 if TYPE_CHECKING:
     from vnet import api
 
-READ_MAX_BYTES = 64 * 1024 * 1024  # what is too large for a document is told by its own error
+READ_MAX_BYTES = 64 * 1024 * 1024  # a larger document has an error of its own
 file_argument = click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
 _SIGNS = {"+": "green", "~": "yellow", "-": "red"}
 
@@ -42,7 +42,7 @@ def read_valid(file: str) -> tuple[bytes, str]:
 
 
 def invalid(errors: TopologyErrors) -> CommandError:
-    """What a command ends with for a document that is not valid."""
+    """The error of a command for a document that is not valid."""
     count = len(errors.problems)
     return CommandError(f"{count} problem{'s'[: count > 1]}\n\n{errors}", Exit.INVALID_INPUT)
 
@@ -134,8 +134,8 @@ def _print_plan(planned: api.Plan, output: str) -> None:
         click.echo("Nobody gains or loses a way to anybody.")
     for expected in planned.expectations:
         if not expected.holds:
-            what = "broken by this" if expected.held else "does not hold, as it does not now"
-            click.echo(click.style(f"expectation {what}: {expected.where}: {expected.name}: {expected.why}", fg="red"))
+            text = "broken by this" if expected.held else "does not hold, as it does not now"
+            click.echo(click.style(f"expectation {text}: {expected.where}: {expected.name}: {expected.why}", fg="red"))
             click.echo("".join(f"      {line}\n" for line in expected.trace.splitlines()), nl=False)
 
 

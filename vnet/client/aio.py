@@ -17,9 +17,9 @@ from vnet.client.requests import (
     LINES,
     MAX_ANSWER_BYTES,
     STREAM,
+    ApiAnswer,
     Call,
     Progress,
-    Reply,
     Unit,
     progress_of,
     reading,
@@ -281,15 +281,15 @@ class AsyncClient:
         return await self._do(sending("POST", api.Vif, None, "vifs", id, "unplug"))
 
     async def probe(self, call: api.ProbesCall) -> list[api.Probe]:
-        """What the switches of hosts would do with frames. Nothing is sent."""
+        """The traces of frames by hosts' switches. Nothing is sent."""
         return await self._do(sending("POST", list[api.Probe], call, "probes", wait_s=call.wait_s))
 
     async def packets(self, call: api.PacketsCall) -> api.Packets:
-        """Send marked frames, which no guest gets, and say where they came out."""
+        """Send marked frames, which no guest gets; the places where they came out."""
         return await self._do(sending("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets)))
 
     async def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
-        """Which host has which VIF."""
+        """The hosts' bindings of VIFs."""
         return await self._do(reading(list[api.Binding], "bindings", vif=vif, host=host))
 
     async def events(self, limit: int = 100, **filters: str | None) -> list[api.Event]:
@@ -297,7 +297,7 @@ class AsyncClient:
         return await self._do(reading(list[api.Event], "events", limit=str(limit), **filters))
 
     async def migration(self, unit: Unit) -> api.Migration:
-        """How far a unit's migration is."""
+        """The progress of a unit's migration."""
         return await self._do(reading(api.Migration, unit.plural, unit.id, "migration"))
 
     async def prepare(self, unit: Unit, to: str, *, force: bool = False) -> api.Migration:
@@ -307,7 +307,7 @@ class AsyncClient:
         )
 
     async def switch(self, unit: Unit, *, force: bool = False) -> api.Migration:
-        """The guest is paused: let in at the destination what waits for it."""
+        """The guest is paused: open the destination for it."""
         return await self._do(_step(unit, "switch", force=force))
 
     async def activate(self, unit: Unit, *, force: bool = False) -> api.Migration:
@@ -332,9 +332,9 @@ class AsyncClient:
         force: bool = False,
         progress: Progress = silent,
     ) -> api.Applied:
-        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow.
+        """Make the pool as a document says, if its revision is still `revision`; wait for the hosts to follow.
 
-        Raises Conflict for what would break an expectation that holds now, unless `force`.
+        Raises Conflict for a change that breaks an expectation which holds now, unless `force`.
         """
         expected = None if revision is None else str(revision)
         query = {"filename": filename, "wait_s": str(wait_s), "revision": expected, "force": "1" if force else None}
@@ -343,7 +343,7 @@ class AsyncClient:
     async def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent
     ) -> api.Migration:
-        """The whole way of a migration. Call again to go on after a lost answer or TimedOut."""
+        """All steps of a migration. Call again to go on after a lost answer or TimedOut."""
         body = api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)
         return await self._long(
             sending("POST", api.Migration, body, unit.plural, unit.id, "migrate", wait_s=timeout_s), progress
@@ -358,7 +358,7 @@ class AsyncClient:
         timeout_s: float = 600.0,
         progress: Progress = silent,
     ) -> api.Evacuation:
-        """Migrate all that runs on a host."""
+        """Migrate every VIF that runs on a host."""
         body = api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)
         return await self._long(
             sending("POST", api.Evacuation, body, "hosts", host, "evacuate", wait_s=timeout_s), progress
@@ -389,12 +389,12 @@ class AsyncClient:
             stream.restart()
             await asyncio.sleep(1.0)
 
-    async def send(self, call: Call[T]) -> Reply[T]:
+    async def send(self, call: Call[T]) -> ApiAnswer[T]:
         """Send a call; its answer with the disruption."""
         try:
             async with self._http.stream(**self._arguments(call, {})) as answer:
                 value = call.decode(answer.status_code, await self._read(answer))
-                return Reply(value, answer.headers.get(DISRUPTION, ""))
+                return ApiAnswer(value, answer.headers.get(DISRUPTION, ""))
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.address}: {error}") from None
 

@@ -20,9 +20,9 @@ from vnet.client.requests import (
     LINES,
     MAX_ANSWER_BYTES,
     STREAM,
+    ApiAnswer,
     Call,
     Progress,
-    Reply,
     Unit,
     progress_of,
     reading,
@@ -282,15 +282,15 @@ class Client:
         return self._do(sending("POST", api.Vif, None, "vifs", id, "unplug"))
 
     def probe(self, call: api.ProbesCall) -> list[api.Probe]:
-        """What the switches of hosts would do with frames. Nothing is sent."""
+        """The traces of frames by hosts' switches. Nothing is sent."""
         return self._do(sending("POST", list[api.Probe], call, "probes", wait_s=call.wait_s))
 
     def packets(self, call: api.PacketsCall) -> api.Packets:
-        """Send marked frames, which no guest gets, and say where they came out."""
+        """Send marked frames, which no guest gets; the places where they came out."""
         return self._do(sending("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets)))
 
     def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
-        """Which host has which VIF."""
+        """The hosts' bindings of VIFs."""
         return self._do(reading(list[api.Binding], "bindings", vif=vif, host=host))
 
     def events(self, limit: int = 100, **filters: str | None) -> list[api.Event]:
@@ -298,7 +298,7 @@ class Client:
         return self._do(reading(list[api.Event], "events", limit=str(limit), **filters))
 
     def migration(self, unit: Unit) -> api.Migration:
-        """How far a unit's migration is."""
+        """The progress of a unit's migration."""
         return self._do(reading(api.Migration, unit.plural, unit.id, "migration"))
 
     def prepare(self, unit: Unit, to: str, *, force: bool = False) -> api.Migration:
@@ -308,7 +308,7 @@ class Client:
         )
 
     def switch(self, unit: Unit, *, force: bool = False) -> api.Migration:
-        """The guest is paused: let in at the destination what waits for it."""
+        """The guest is paused: open the destination for it."""
         return self._do(_step(unit, "switch", force=force))
 
     def activate(self, unit: Unit, *, force: bool = False) -> api.Migration:
@@ -333,9 +333,9 @@ class Client:
         force: bool = False,
         progress: Progress = silent,
     ) -> api.Applied:
-        """Make the pool what a document says, if its revision is still `revision`; wait for the hosts to follow.
+        """Make the pool as a document says, if its revision is still `revision`; wait for the hosts to follow.
 
-        Raises Conflict for what would break an expectation that holds now, unless `force`.
+        Raises Conflict for a change that breaks an expectation which holds now, unless `force`.
         """
         expected = None if revision is None else str(revision)
         query = {"filename": filename, "wait_s": str(wait_s), "revision": expected, "force": "1" if force else None}
@@ -344,7 +344,7 @@ class Client:
     def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent
     ) -> api.Migration:
-        """The whole way of a migration. Call again to go on after a lost answer or TimedOut."""
+        """All steps of a migration. Call again to go on after a lost answer or TimedOut."""
         body = api.MigrateCall(to=to, activate=activate, timeout_s=timeout_s)
         return self._long(
             sending("POST", api.Migration, body, unit.plural, unit.id, "migrate", wait_s=timeout_s), progress
@@ -359,7 +359,7 @@ class Client:
         timeout_s: float = 600.0,
         progress: Progress = silent,
     ) -> api.Evacuation:
-        """Migrate all that runs on a host."""
+        """Migrate every VIF that runs on a host."""
         body = api.EvacuateCall(to=to, activate=activate, timeout_s=timeout_s)
         return self._long(sending("POST", api.Evacuation, body, "hosts", host, "evacuate", wait_s=timeout_s), progress)
 
@@ -385,12 +385,12 @@ class Client:
             stream.restart()
             time.sleep(1.0)
 
-    def send(self, call: Call[T]) -> Reply[T]:
+    def send(self, call: Call[T]) -> ApiAnswer[T]:
         """Send a call; its answer with the disruption."""
         try:
             with self._http.stream(**self._arguments(call, {})) as answer:
                 value = call.decode(answer.status_code, self._read(answer))
-                return Reply(value, answer.headers.get(DISRUPTION, ""))
+                return ApiAnswer(value, answer.headers.get(DISRUPTION, ""))
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.address}: {error}") from None
 

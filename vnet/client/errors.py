@@ -1,4 +1,4 @@
-"""What a call to the controller may raise, in one tree."""
+"""The errors of calls to the controller, in one tree."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Unreachable(ClientError):
 
 
 class BadAnswer(ClientError):
-    """What answered is not a controller of this version."""
+    """The answer is not one of a controller of this version."""
 
 
 class Refused(ClientError):
-    """The controller refused a call; nothing has changed. `problem` says why, for programs too."""
+    """The controller refused a call; nothing has changed. `problem` has the reason, for programs too."""
 
     def __init__(self, problem: api.Problem, status: int) -> None:
         super().__init__(problem.message)
@@ -31,12 +31,12 @@ class Refused(ClientError):
 
     @property
     def where(self) -> str:
-        """The field, object or host that it is about; may be empty."""
+        """The field, the object or the host at fault; may be empty."""
         return self.problem.where
 
 
 class Invalid(Refused):
-    """What was sent can never be right."""
+    """The call can never be right."""
 
 
 class Unauthorized(Refused):
@@ -48,11 +48,11 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """Not as the pool is now."""
+    """The call does not fit the pool as it is now."""
 
 
 class TimedOut(Refused):
-    """What was waited for did not come in time. What was done so far stays; call again to go on."""
+    """The wait was too short. Steps that are done stay done; call again to go on."""
 
 
 _BY_STATUS: dict[int, type[Refused]] = {
@@ -71,5 +71,5 @@ def error_of(problem: api.Problem, status: int) -> ClientError:
     """The typed error of a refusal. A long call's comes after its status: `status` is 200 then, and the code tells."""
     if status == 503:
         return Unreachable(problem.message)
-    kind = _BY_CODE.get(problem.code) or (Conflict if status == 200 else _BY_STATUS.get(status, Refused))
-    return kind(problem, status)
+    refused = _BY_CODE.get(problem.code) or (Conflict if status == 200 else _BY_STATUS.get(status, Refused))
+    return refused(problem, status)

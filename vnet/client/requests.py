@@ -100,7 +100,7 @@ def uploading(answer: type[T], name: str, document: bytes, query: Mapping[str, s
 
 
 @dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
+class ApiAnswer(Generic[T]):
     """An answer with what its headers say. disruption: of the call; empty where nothing was to be made."""
 
     value: T

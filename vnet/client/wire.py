@@ -14,7 +14,7 @@ from vnet.client.requests import MAX_LINE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a controller is: a unix socket, or a URL."""
+    """A controller's address: a unix socket, or a URL."""
 
     socket: str | None
     url: str

@@ -1,4 +1,4 @@
-"""Why the controller refuses. One rule: each says what is wrong, where, and with which HTTP status it is answered."""
+"""Refusals of the controller. One rule: each has its reason, the place at fault, and its HTTP status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vnet import api
 class Refused(Exception):
     """A call that is not carried out; nothing has changed.
 
-    code: for programs, as "vif-exists". where: the field, object or host it is about; empty where it is all of it.
+    code: for programs, as "vif-exists". where: the field, the object or the host at fault; empty for the whole call.
     problems: every error of a document or a body.
     """
 
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 class Invalid(Refused):
-    """What was sent can never be right."""
+    """The call can never be right."""
 
     status = 400
 
@@ -55,6 +55,6 @@ class Unavailable(Refused):
 
 
 class TimedOut(Refused):
-    """What was waited for did not come in time. What was done so far stays; call again to go on."""
+    """The wait was too short. Steps that are done stay done; call again to go on."""
 
     status = 504

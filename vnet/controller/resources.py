@@ -42,7 +42,7 @@ def _words(declared: type[Declared]) -> Mapping[str, Any]:
 
 def _routes(declared: type[Declared]) -> Iterator[Route]:
     noun, types, title = declared.NOUN, api.RESOURCES[declared.NOUN.word], declared.TITLE
-    many, one, tag = f"/v1/{noun.plural}", f"/v1/{noun.plural}/{{id}}", noun.plural.replace("-", " ")
+    many, single, tag = f"/v1/{noun.plural}", f"/v1/{noun.plural}/{{id}}", noun.plural.replace("-", " ")
     words = words_without_name(declared)
     stated = partial(read_object, declared, words=words, partial=False)
     query = {filter_.name: _doc(filter_) for filter_ in types.filters}
@@ -71,13 +71,13 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
         body = partial(read_object, declared, words=_words(declared), partial=False)
         text = f"Make {title}; one that is there {same}."
         yield Route("POST", many, text, types.answer, post, body=types.new, read=body, query=DRY_RUN, tag=tag)
-    yield Route("GET", one, f"One {noun.text}.", types.answer, get, tag=tag)
+    yield Route("GET", single, f"One {noun.text}.", types.answer, get, tag=tag)
     text = f"Make {title} of this {noun.key}; one that is there {same}."
-    yield Route("PUT", one, text, types.answer, put, body=types.spec, read=stated, query=DRY_RUN, tag=tag)
+    yield Route("PUT", single, text, types.answer, put, body=types.spec, read=stated, query=DRY_RUN, tag=tag)
     text = f"Change fields of {title} in place; null gives a field its default."
     changed = partial(read_object, declared, words=words, partial=True)
-    yield Route("PATCH", one, text, api.Plan, patch, body=types.change, read=changed, query=DRY_RUN, tag=tag)
-    yield Route("DELETE", one, f"Remove {title}.", api.Plan, delete, query=DRY_RUN, tag=tag)
+    yield Route("PATCH", single, text, api.Plan, patch, body=types.change, read=changed, query=DRY_RUN, tag=tag)
+    yield Route("DELETE", single, f"Remove {title}.", api.Plan, delete, query=DRY_RUN, tag=tag)
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ One rule: a handler gets decoded values, and returns values or raises Refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from vnet import api
@@ -13,6 +13,7 @@ from vnet.controller import apply, migration_driver, ofproto_trace_rpc, packet_i
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call, Handler, Route
 from vnet.controller.errors import NotFound
+from vnet.controller.migration_state import Migration
 from vnet.controller.presenters import Presenter, show_binding, show_migration, show_pool, show_status
 from vnet.controller.resources import named, resource_routes
 from vnet.controller.service import Service, Unit
@@ -64,22 +65,15 @@ async def unplug(call: Call[None]) -> dict[str, Any]:
 MakeUnit = Callable[[str], Unit]
 
 
-def _moves(plural: str, title: str, unit: MakeUnit) -> list[Route]:
+def _moves(plural: str, title: str, unit: MakeUnit) -> Iterator[Route]:
+    """The calls of migrations: of VIFs, or of VMs."""
+
     async def get(call: Call[None]) -> api.Migration:
         return show_migration(migration_driver.status(call.service, unit(call.id)))
 
     async def prepare(call: Call[api.PrepareCall]) -> api.Migration:
         body = call.body
         return show_migration(await migration_driver.prepare(call.service, unit(call.id), body.to, force=body.force))
-
-    async def switch(call: Call[api.StepCall]) -> api.Migration:
-        return show_migration(await migration_driver.switch(call.service, unit(call.id), force=call.body.force))
-
-    async def activate(call: Call[api.StepCall]) -> api.Migration:
-        return show_migration(await migration_driver.activate(call.service, unit(call.id), force=call.body.force))
-
-    async def finish(call: Call[api.StepCall]) -> api.Migration:
-        return show_migration(await migration_driver.finish(call.service, unit(call.id), force=call.body.force))
 
     async def abort(call: Call[None]) -> api.Migration:
         return show_migration(await migration_driver.abort(call.service, unit(call.id)))
@@ -92,31 +86,26 @@ def _moves(plural: str, title: str, unit: MakeUnit) -> list[Route]:
         async for line in steps:
             yield line, show_migration(migration_driver.status(call.service, moved))
 
-    def step(method: str, name: str, summary: str, handler: Handler, body: Any = api.StepCall) -> Route:
+    def step(advance: Callable[..., Awaitable[Migration]]) -> Handler:
+        async def handler(call: Call[api.StepCall]) -> api.Migration:
+            return show_migration(await advance(call.service, unit(call.id), force=call.body.force))
+
+        return handler
+
+    def route(method: str, name: str, summary: str, handler: Handler, body: Any = api.StepCall) -> Route:
         return Route(method, f"/v1/{plural}/{{id}}/{name}", summary, api.Migration, handler, body=body, tag="migration")
 
-    return [
-        step("GET", "migration", f"How far {title}'s migration is.", get, None),
-        step("POST", "prepare", f"Let a host get ready to take {title}. Nothing moves yet.", prepare, api.PrepareCall),
-        step("POST", "switch", "The guest is paused: let in at the destination what waits for it. Optional.", switch),
-        step(
-            "POST",
-            "activate",
-            "The guest runs at the destination. force: also if not every host is prepared.",
-            activate,
-        ),
-        step("POST", "finish", "End it at the destination. force: past a dead source.", finish),
-        step("POST", "abort", "End it at the source, at any time before the destination is active.", abort, None),
-        Route(
-            "POST",
-            f"/v1/{plural}/{{id}}/migrate",
-            "The whole way, with progress; call again to go on after a lost answer.",
-            api.Migration,
-            steps=migrate,
-            body=api.MigrateCall,
-            tag="migration",
-        ),
-    ]
+    driver = migration_driver
+    text = f"Let a host get ready to take {title}. Nothing moves yet."
+    yield route("GET", "migration", f"The progress of {title}'s migration.", get, None)
+    yield route("POST", "prepare", text, prepare, api.PrepareCall)
+    yield route("POST", "switch", "The guest is paused: open the destination for it. Optional.", step(driver.switch))
+    text = "The guest runs at the destination. force: also if not every host is prepared."
+    yield route("POST", "activate", text, step(driver.activate))
+    yield route("POST", "finish", "End it at the destination. force: past a dead source.", step(driver.finish))
+    yield route("POST", "abort", "End it at the source, before the destination is active.", abort, None)
+    path, text = f"/v1/{plural}/{{id}}/migrate", "All steps, with progress; call again to go on after a lost answer."
+    yield Route("POST", path, text, api.Migration, steps=migrate, body=api.MigrateCall, tag="migration")
 
 
 # --- bindings and events --------------------------------------------------------------------------
@@ -223,7 +212,7 @@ def routes() -> list[Route]:
         Route(
             "GET",
             "/v1/bindings",
-            "Which host has which VIF.",
+            "The hosts' bindings of VIFs.",
             list[api.Binding],
             list_bindings,
             query={"vif": "Only of this VIF.", "host": "Only of this host."},

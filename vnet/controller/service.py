@@ -1,4 +1,4 @@
-"""What the controller's calls do: take a decision on the pool as it is, write it, and wait where a call says so.
+"""The calls of the controller: each takes a decision on the pool as it is, writes it, and waits where the call says so.
 
 One rule: a decision is taken anew when another write came first, so a call either holds or says why not.
 """
@@ -34,7 +34,7 @@ Step = Callable[[PoolView], Sequence[RowChange]]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What moves as one: a VM with all its VIFs, or a single VIF. Exactly one of the two is given."""
+    """The VIFs that move as one: a VM with all its VIFs, or a single VIF. Exactly one of the two is given."""
 
     vm: str | None = None
     vif: str | None = None
@@ -170,7 +170,7 @@ class Service:
         await self.step(decide)
 
     def place(self, id: str) -> Whereabouts:
-        """Where a VIF is; raises NotFound."""
+        """The place of a VIF; raises NotFound."""
         view = self.view()
         vif = view.state.vifs.get(id)
         if vif is None:

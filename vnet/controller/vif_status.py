@@ -1,4 +1,4 @@
-"""Where a VIF is, and why it is not ready: for answers about VIFs and for the status of the pool."""
+"""The place of a VIF, and the reasons why it is not ready: for answers about VIFs and for the status of the pool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Presence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something is not as desired. code: for programs; host: where, if at one."""
+    """A reason why an object is not as desired. code: for programs; host: the host at fault, if there is one."""
 
     code: str
     text: str
@@ -43,7 +43,7 @@ class Whereabouts:
 
 
 def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> Whereabouts:
-    """Where a VIF is now. `since` of a VIF that no host has is left to the caller, who may know its events."""
+    """The place of a VIF now. `since` of a VIF that no host has is left to the caller, which has the events."""
     at = view.location(vif.id) if location is None else location
     current = at.current
     if current is None:
@@ -54,7 +54,7 @@ def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> W
 
 
 def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
-    """Why a VIF cannot be on a host by configuration alone; None if it can."""
+    """The reason why a VIF cannot be on a host by configuration alone; None if it can."""
     network = view.state.networks.get(vif.network)
     if network is None:
         return Reason("unknown-network", f"network {vif.network} does not exist", host)
@@ -63,7 +63,7 @@ def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:
 
 
 def host_problem(view: PoolView, host: str) -> Reason | None:
-    """Why nothing will happen on a host for now; None if its agent is alive and has its switch."""
+    """The reason why a host does not act for now; None if its agent is alive and has its switch."""
     if host not in view.state.hosts:
         return Reason("unknown-host", f"host {host} is not in the pool any more", host)
     if host in view.live:

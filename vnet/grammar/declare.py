@@ -601,15 +601,35 @@ def json_word(found: Attr, spelling: Spelling) -> str:
 def plain(value: Declared, *, document: bool) -> dict[str, Any]:
     """An object as JSON has it, or as a document: with the document's words and maps, and without what it would have anyway."""
     declared = type(value)
-    result: dict[str, Any] = {}
     variant = getattr(value, declared.VARIANT).value if declared.VARIANT is not None else None
-    for found in attrs_of(declared).values():
+    return _document_map(value, variant) if document else _json_map(value, variant)
+
+
+def _json_map(value: Declared, variant: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, word, convert, only in _json_fields(type(value)):
+        content = getattr(value, name)
+        if content is None or (only and variant not in only):
+            result[word] = None
+        else:
+            result[word] = content if convert is None else convert(content)
+    return result
+
+
+@cache
+def _json_fields(declared: type[Declared]) -> tuple[tuple[str, str, Callable[[Any], Any] | None, tuple[str, ...]], ...]:
+    """Name, word, conversion and variants of each field. Looked up once, since lists have many objects."""
+    return tuple(
+        (name, json_word(found, s), None if type(s.kind).plain is Kind.plain else s.kind.plain, s.only)
+        for name, found in attrs_of(declared).items()
+        for s in found.spellings
+    )
+
+
+def _document_map(value: Declared, variant: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for found in attrs_of(type(value)).values():
         content = getattr(value, found.name)
-        if not document:
-            for spelling in found.spellings:
-                shown = content is not None and (not spelling.only or variant in spelling.only)
-                result[json_word(found, spelling)] = spelling.kind.plain(content) if shown else None
-            continue
         if found.set_by in (SetBy.RUNTIME, SetBy.TOOLSTACK, SetBy.NAME) or content == found.default:
             continue
         fitting = [s for s in found.spellings if not s.only or variant in s.only]
