@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ovsctl.ovsdb import Mutate
-from vnet.db.changes import Insert
+from vnet.db.changes import state_changes
 from vnet.db.database import PoolDatabase
 from vnet.db.view import PoolView
 from vnet.db.writes import configuration_write
-from vnet.grammar.declare import Declared
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import CONTROLLER_ADDRESS, MARK, POOL_PORT, host_netns, underlay_netns
 from vnet.lab.packet_bridge_client import ROOT
@@ -147,9 +146,7 @@ class Daemons:
         """Fill the empty pool database with a pool, as applying its document does."""
         if pool.pool is None:
             raise LabUnsupported("a lab with daemons needs a pool with a name: set PoolState.pool")
-        values: list[Declared] = [pool.pool, *pool.hosts.values(), *pool.networks.values(), *pool.subnets.values()]
-        values += [*pool.groups.values(), *pool.vms.values(), *pool.vifs.values()]
-        changes = [Insert(value) for value in values]
+        changes = state_changes(PoolState(), pool)
 
         async def work() -> None:
             database = PoolDatabase([f"unix:{self.pool_socket}"])
