@@ -1,4 +1,4 @@
-"""Flow tables to look keys up in: tuple space search, as Open vSwitch's classifier does it.
+"""Flow tables by tuple space search, as Open vSwitch's classifier.
 
 One rule: flows with the same mask share one dictionary, so a look-up costs one probe per distinct mask, not per flow.
 """
@@ -23,13 +23,13 @@ class Subtable:
         self._stages: list[tuple[int, set[int]]] | None = None
 
     def changed(self) -> None:
-        """A value came or went."""
+        """Forget the stages: a value was added or removed."""
         self._stages = None
 
     def missed(self, key: int) -> int:
-        """The bits that it takes to see that no flow matches: those up to the first stage that none agrees with.
+        """The bits that a miss depends on: those up to the first stage in which no flow agrees with the key.
 
-        As in Open vSwitch, where a look-up that fails by protocol does not make its answer depend on ports.
+        As in Open vSwitch, a look-up that fails by protocol does not depend on ports.
         """
         if self._stages is None:
             masks = sorted({self.mask & stage for stage in STAGES} - {0, self.mask}, key=int.bit_count)
@@ -41,7 +41,7 @@ class Subtable:
 
 
 class FlowTables:
-    """All flow tables of a switch; one flow per (table, priority, match), the later of two."""
+    """All flow tables of a bridge. Of flows with one table, priority and match the last counts."""
 
     def __init__(self, flows: Iterable[Flow] = ()) -> None:
         self._tables: dict[int, dict[int, Subtable]] = {}
@@ -50,7 +50,7 @@ class FlowTables:
             self.add(flow)
 
     def add(self, flow: Flow) -> bool:
-        """Put a flow in, in place of one with its key. Whether that changed anything."""
+        """Add a flow, or replace the flow with its key. Whether anything changed."""
         mask, value = compile_match(flow.match)
         subtables = self._tables.setdefault(flow.table, {})
         subtable = subtables.get(mask)
@@ -75,7 +75,7 @@ class FlowTables:
         return True
 
     def discard(self, flow: Flow) -> bool:
-        """Take out the flow with this one's key. Whether there was one."""
+        """Remove the flow with this key. Whether there was one."""
         mask, value = compile_match(flow.match)
         subtable = self._tables.get(flow.table, {}).get(mask)
         entries = subtable.flows.get(value, []) if subtable else []
@@ -104,7 +104,7 @@ class FlowTables:
         return found
 
     def lookup(self, table: int, key: int) -> tuple[Flow | None, int]:
-        """The matching flow of highest priority, and all the bits that were looked at to find it."""
+        """The matching flow of highest priority, and all the bits that the result depends on."""
         best: Flow | None = None
         priority, seen = -1, 0
         for subtable in self.ordered(table):

@@ -1,7 +1,7 @@
-"""Header fields back into a frame, with the checksums that cover them (RFC 1624).
+"""Header fields written to a frame, with the checksums that cover them (RFC 1624).
 
-One rule: a checksum is corrected by the difference, never computed anew, so that a packet that came in with a wrong one
-leaves with a wrong one. Open vSwitch's userspace datapath does the same.
+One rule: a checksum is corrected by the difference, never computed anew, so that a packet with a wrong checksum keeps a wrong
+one. Open vSwitch's userspace datapath does the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ovsctl.datapath.flow_key import (
     NW_TTL,
     TP_DST,
     TP_SRC,
-    Place,
+    KeyField,
 )
 
 _ETHERNET = ETH_DST.mask | ETH_SRC.mask
@@ -52,13 +52,13 @@ def corrected(checksum: int, old: int, new: int, words: int) -> int:
 
 
 class _Frame:
-    """A frame being rewritten: `value` and `mask` say which bits of which field, in key places."""
+    """A frame under rewriting. `value` and `mask`: the new bits, laid out as in the key."""
 
     def __init__(self, frame: bytes, value: int, mask: int, at: int) -> None:
         self.data = bytearray(frame)
         self.value = value
         self.mask = mask
-        self.at = at  # where the network header starts
+        self.at = at  # offset of the network header
 
     def number(self, at: int, size: int) -> int:
         return int.from_bytes(self.data[at : at + size], "big")
@@ -66,14 +66,14 @@ class _Frame:
     def put(self, at: int, size: int, number: int) -> None:
         self.data[at : at + size] = number.to_bytes(size, "big")
 
-    def wanted(self, place: Place, old: int) -> int | None:
-        """What a field that is `old` shall be; None where that is what it is."""
+    def wanted(self, place: KeyField, old: int) -> int | None:
+        """The new value of a field that is `old`; None if it stays."""
         mask = self.mask >> place.shift & place.full
         new = old & ~mask | self.value >> place.shift & mask
         return None if new == old else new
 
-    def change(self, place: Place, at: int, size: int) -> tuple[int, int] | None:
-        """Write a field of `size` bytes; (old, new) where that changed it."""
+    def change(self, place: KeyField, at: int, size: int) -> tuple[int, int] | None:
+        """Write a field of `size` bytes. (old, new) if it changed."""
         old = self.number(at, size)
         new = self.wanted(place, old)
         if new is None:
@@ -87,9 +87,9 @@ class _Frame:
 
 
 def write_headers(frame: bytes, value: int, mask: int, eth_type: int, tags: int) -> bytes:
-    """The frame with the bits of `mask` set to `value`. eth_type, tags: what it is, and its VLAN tags.
+    """The frame with the bits of `mask` set to `value`. eth_type, tags: the frame's type and number of VLAN tags.
 
-    Fields that the frame does not have are left out.
+    Fields that the frame does not have are skipped.
     """
     if not mask & ~_ETHERNET:
         old = int.from_bytes(frame[:12], "big")
@@ -117,7 +117,7 @@ def _arp(work: _Frame) -> None:
         return
     operation = work.number(at + 6, 2)
     if not 0 < (work.wanted(NW_PROTO, operation) or operation) <= 0xFF:
-        return  # struct flow has it as 0, and without a protocol there is nothing to write to (commit_set_nw_action)
+        return  # it is 0 in struct flow, and commit_set_nw_action writes nothing without a protocol
     work.change(NW_PROTO, at + 6, 2)
     work.change(ARP_SHA, at + 8, 6)
     work.change(NW_SRC, at + 14, 4)
@@ -135,8 +135,8 @@ def _ipv4(work: _Frame) -> None:
         return
     first = not work.number(at + 6, 2) & 0x1FFF
     proto, start, size = work.data[at + 9], at + header, total - header
-    for place, where in ((NW_SRC, at + 12), (NW_DST, at + 16)):
-        if (changed := work.change(place, where, 4)) is not None:
+    for place, offset in ((NW_SRC, at + 12), (NW_DST, at + 16)):
+        if (changed := work.change(place, offset, 4)) is not None:
             work.correct(at + 10, *changed, 2)
             if first and proto in (TCP, UDP):
                 _pseudo(work, proto, start, size, *changed, 2)
@@ -149,7 +149,7 @@ def _ipv4(work: _Frame) -> None:
 
 
 def _pseudo(work: _Frame, proto: int, start: int, size: int, old: int, new: int, words: int) -> None:
-    """Correct a transport checksum for an address that its pseudo-header has."""
+    """Correct a transport checksum for an address in its pseudo-header."""
     if proto == TCP and size >= 20:
         work.correct(start + 16, old, new, words)
     elif proto == UDP and size >= 8 and work.number(start + 6, 2):
@@ -169,13 +169,13 @@ def _transport(work: _Frame, proto: int, start: int, size: int, icmp: int) -> No
     if not work.mask & (TP_SRC.mask | TP_DST.mask):
         return
     if proto == TCP and size >= 20:
-        for place, where in ((TP_SRC, start), (TP_DST, start + 2)):
-            if (changed := work.change(place, where, 2)) is not None:
+        for place, offset in ((TP_SRC, start), (TP_DST, start + 2)):
+            if (changed := work.change(place, offset, 2)) is not None:
                 work.correct(start + 16, *changed, 1)
     elif proto == UDP and size >= 8:
         checked = work.number(start + 6, 2)
-        for place, where in ((TP_SRC, start), (TP_DST, start + 2)):
-            if (changed := work.change(place, where, 2)) is not None and checked:
+        for place, offset in ((TP_SRC, start), (TP_DST, start + 2)):
+            if (changed := work.change(place, offset, 2)) is not None and checked:
                 work.correct(start + 6, *changed, 1)
         if checked:
             _never_zero(work, start + 6)
@@ -190,7 +190,7 @@ def _transport(work: _Frame, proto: int, start: int, size: int, icmp: int) -> No
 
 
 def _sctp(work: _Frame, start: int, size: int) -> None:
-    """SCTP's checksum is a CRC32c: what was wrong with it stays wrong by exclusive or."""
+    """SCTP's checksum is a CRC32c: an error in it is kept by exclusive or."""
     end = start + size
     old = work.number(start + 8, 4)
     work.put(start + 8, 4, 0)
@@ -220,10 +220,10 @@ def _ipv6(work: _Frame) -> None:
         return
     proto, frag, start = found
     first = not frag & 2
-    for place, where in ((IPV6_SRC, at + 8), (IPV6_DST, at + 24)):
-        # With a routing header the address at the end of the way is the one that the checksum covers.
+    for place, offset in ((IPV6_SRC, at + 8), (IPV6_DST, at + 24)):
+        # With a routing header the checksum covers the final destination, not this address.
         covered = place is IPV6_SRC or not _has_routing(work, at, start)
-        if (changed := work.change(place, where, 16)) is not None and first and covered:
+        if (changed := work.change(place, offset, 16)) is not None and first and covered:
             _pseudo(work, proto, start, end - start, *changed, 8)
     word = work.number(at, 4)
     label = work.wanted(IPV6_LABEL, word & 0xFFFFF)
@@ -239,11 +239,11 @@ def _ipv6(work: _Frame) -> None:
 
 
 def _has_routing(work: _Frame, at: int, payload: int) -> bool:
-    kind, where = work.data[at + 6], at + 40
-    while where < payload:
-        if kind == ROUTING:
+    header, offset = work.data[at + 6], at + 40
+    while offset < payload:
+        if header == ROUTING:
             return True
-        kind, where = work.data[where], where + (work.data[where + 1] + 1) * 8
+        header, offset = work.data[offset], offset + (work.data[offset + 1] + 1) * 8
     return False
 
 

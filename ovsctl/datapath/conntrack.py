@@ -1,7 +1,7 @@
 """The connection tracker: zones, states, marks and NAT.
 
-A small one: a connection is new until a packet came back, and lives until it is told to be forgotten. TCP is checked for flags
-that no connection starts with, not for sequence numbers; time does not end connections.
+It is reduced: a connection is new until a packet comes back, and lasts until it is flushed. TCP flags are checked, sequence
+numbers are not; connections do not time out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_EPHEMERAL = 1024
 
 
 class Tuple5(NamedTuple):
-    """Who talks to whom. For a ping, ports are its identifier, and kind whether it asks or answers (its ICMP type)."""
+    """A connection's addresses, protocol and ports. A ping has its identifier as both ports, and its ICMP type."""
 
     ipv6: bool
     proto: int
@@ -32,20 +32,21 @@ class Tuple5(NamedTuple):
     dst: int
     sport: int
     dport: int
-    kind: int = 0
+    icmp_type: int = 0
 
     @property
     def back(self) -> Tuple5:
-        kind = 0
+        """The tuple of packets in the other direction."""
+        icmp_type = 0
         if self.proto in ECHO:
-            asks, answers = ECHO[self.proto]
-            kind = answers if self.kind == asks else asks
-        return Tuple5(self.ipv6, self.proto, self.dst, self.src, self.dport, self.sport, kind)
+            request, reply = ECHO[self.proto]
+            icmp_type = reply if self.icmp_type == request else request
+        return Tuple5(self.ipv6, self.proto, self.dst, self.src, self.dport, self.sport, icmp_type)
 
 
 @dataclass(slots=True, eq=False)
-class Connection:
-    """A committed connection: what its first packet had, and what answers to it have (differs from that with NAT)."""
+class ConntrackEntry:
+    """A committed connection: the tuple of its first packet, and that of replies, which differs from its inverse with NAT."""
 
     original: Tuple5
     answer: Tuple5
@@ -59,25 +60,27 @@ class Tracker:
     """The connections of one host."""
 
     def __init__(self) -> None:
-        self.connections: dict[tuple[int, Tuple5], Connection] = {}  # by both of its tuples
+        self.connections: dict[tuple[int, Tuple5], ConntrackEntry] = {}  # by both of its tuples
 
     def copy(self) -> Tracker:
-        """Another one that holds what this holds; what happens to either is not seen by the other."""
+        """An independent tracker with the same entries."""
         other = Tracker()
-        copies: dict[int, Connection] = {}
+        copies: dict[int, ConntrackEntry] = {}
         for where, conn in self.connections.items():
             if id(conn) not in copies:
-                copies[id(conn)] = Connection(conn.original, conn.answer, conn.nat, conn.replied, conn.mark, conn.label)
+                copies[id(conn)] = ConntrackEntry(
+                    conn.original, conn.answer, conn.nat, conn.replied, conn.mark, conn.label
+                )
             other.connections[where] = copies[id(conn)]
         return other
 
     def flush(self, zone: int | None = None) -> None:
-        """Forgets every connection, or those of one zone."""
+        """Remove every entry, or those of one zone."""
         for key in [key for key in self.connections if zone is None or key[0] == zone]:
             del self.connections[key]
 
     def track(self, frame: bytes, key: int, action: Ct, zone: int) -> tuple[bytes, int]:
-        """The frame, translated where the connection says so, and its connection fields as key bits. key: the frame's own."""
+        """The frame, translated by NAT, and its connection fields as key bits. key: the frame's own."""
         found = _tuple_of(frame, key)
         if found is None or not _well_formed(key, found):
             return frame, _fields(TRACKED | INVALID, zone)
@@ -105,7 +108,7 @@ class Tracker:
         state = TRACKED | NEW
         if not action.commit:
             return frame, _fields(state, zone, found)
-        conn, nat = Connection(found, found.back), action.nat
+        conn, nat = ConntrackEntry(found, found.back), action.nat
         if nat is not None and nat.direction is not None:
             conn.nat, conn.answer = nat, self._translated(found, nat, zone).back
         self.connections[zone, conn.original] = self.connections[zone, conn.answer] = conn
@@ -120,16 +123,16 @@ class Tracker:
             return _fields(TRACKED | INVALID, zone)
         if conn.nat is not None:
             raise UnsupportedFlowError("an ICMP error about a connection with NAT")
-        # What it quotes went the other way.
+        # The quoted packet went the other way.
         back = 0 if quoted != conn.original else REPLY
         return _fields(TRACKED | RELATED | back, zone, conn.original, conn.mark, conn.label)
 
-    def _forget(self, zone: int, conn: Connection) -> None:
+    def _forget(self, zone: int, conn: ConntrackEntry) -> None:
         self.connections.pop((zone, conn.original), None)
         self.connections.pop((zone, conn.answer), None)
 
     def _translated(self, found: Tuple5, nat: Nat, zone: int) -> Tuple5:
-        """What NAT makes of a first packet: the first address and port of its range that nobody uses."""
+        """The tuple of a first packet after NAT: with the first unused address and port of the range."""
         src = nat.direction == "src"
         old_address, old_port = (found.src, found.sport) if src else (found.dst, found.dport)
         first = old_address if nat.address is None else int(nat.address)
@@ -153,7 +156,7 @@ def _port_choices(nat: Nat, old: int, src: bool) -> list[int]:
     return [old, *range(FIRST_EPHEMERAL, 65536)]
 
 
-def _set_marks(conn: Connection, action: Ct) -> None:
+def _set_marks(conn: ConntrackEntry, action: Ct) -> None:
     for written in action.exec:
         if isinstance(written, SetField):
             if written.field.name == "ct_mark":
@@ -162,12 +165,12 @@ def _set_marks(conn: Connection, action: Ct) -> None:
                 conn.label = conn.label & ~written.mask | written.value
 
 
-def _nat_state(conn: Connection) -> int:
+def _nat_state(conn: ConntrackEntry) -> int:
     return SNAT if conn.nat is not None and conn.nat.direction == "src" else DNAT
 
 
-def _translate(frame: bytes, key: int, conn: Connection, forward: bool) -> bytes:
-    """The frame as the other side of the translation sees it."""
+def _translate(frame: bytes, key: int, conn: ConntrackEntry, forward: bool) -> bytes:
+    """The frame after NAT."""
     new = conn.answer.back if forward else conn.original.back
     src, dst = (at.IPV6_SRC, at.IPV6_DST) if new.ipv6 else (at.NW_SRC, at.NW_DST)
     value, mask = new.src << src.shift | new.dst << dst.shift, src.mask | dst.mask
@@ -189,42 +192,42 @@ _V4, _V6 = (
 
 
 def _fields(state: int, zone: int, first: Tuple5 | None = None, mark: int = 0, label: int = 0) -> int:
-    """Connection fields as key bits. first: who talks to whom in the connection's first packet."""
+    """Connection fields as key bits. first: the tuple of the connection's first packet."""
     key = state << _STATE | zone << _ZONE
     if first is None:
         return key
-    ipv6, proto, src, dst, sport, dport, kind = first
+    ipv6, proto, src, dst, sport, dport, icmp_type = first
     if proto in ECHO:
-        sport, dport = kind, 0
+        sport, dport = icmp_type, 0
     at_src, at_dst = _V6 if ipv6 else _V4
     key |= mark << _MARK | label << _LABEL | proto << _PROTO
     return key | src << at_src | dst << at_dst | sport << _SPORT | dport << _DPORT
 
 
 def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:
-    """Who talks to whom in a frame; None where nobody can tell."""
-    kind, proto = at.ETH_TYPE.get(key), at.NW_PROTO.get(key)
-    if kind not in (IPV4, IPV6) or not proto:
+    """The tuple of a frame; None for a frame that cannot be tracked."""
+    eth_type, proto = at.ETH_TYPE.get(key), at.NW_PROTO.get(key)
+    if eth_type not in (IPV4, IPV6) or not proto:
         return None
     if at.NW_FRAG.get(key):
         raise UnsupportedFlowError("ct of a fragment: fragments are not reassembled")
-    ipv6 = kind == IPV6
+    ipv6 = eth_type == IPV6
     src, dst = (at.IPV6_SRC, at.IPV6_DST) if ipv6 else (at.NW_SRC, at.NW_DST)
-    sport, dport, kind_of_echo = at.TP_SRC.get(key), at.TP_DST.get(key), 0
+    sport, dport, echo_type = at.TP_SRC.get(key), at.TP_DST.get(key), 0
     if proto in ECHO and proto == (ICMPV6 if ipv6 else ICMP):
         start = _payload(frame, key)[0]
         if sport in ECHO[proto]:
-            kind_of_echo = sport
+            echo_type = sport
             sport = dport = int.from_bytes(frame[start + 4 : start + 6], "big")
         elif sport not in ERRORS[proto]:
             return None
     elif proto not in (TCP, UDP, SCTP):
         return None
-    return Tuple5(ipv6, proto, src.get(key), dst.get(key), sport, dport, kind_of_echo)
+    return Tuple5(ipv6, proto, src.get(key), dst.get(key), sport, dport, echo_type)
 
 
 def _payload(frame: bytes, key: int) -> tuple[int, int]:
-    """Where the transport header of a frame starts, and where the packet ends. The key says it has one."""
+    """The offsets of a frame's transport header and of the packet's end. By the key the frame has one."""
     start = 18 if at.VLAN_TCI.get(key) else 14
     if at.ETH_TYPE.get(key) == IPV4:
         return start + (frame[start] & 15) * 4, start + int.from_bytes(frame[start + 2 : start + 4], "big")
@@ -257,7 +260,7 @@ def _may_start(key: int, found: Tuple5) -> bool:
 
 
 def _quoted(frame: bytes, key: int) -> Tuple5 | None:
-    """Whom an ICMP error is about, None for all else."""
+    """The tuple that an ICMP error quotes; None for any other packet."""
     proto = at.NW_PROTO.get(key)
     if proto not in ERRORS or at.TP_SRC.get(key) not in ERRORS[proto]:
         return None
@@ -274,9 +277,9 @@ def _quoted(frame: bytes, key: int) -> Tuple5 | None:
         inner_proto, ports = inner[9], inner[header : header + 4]
         src, dst = int.from_bytes(inner[12:16], "big"), int.from_bytes(inner[16:20], "big")
     sport, dport = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
-    kind = 0
+    icmp_type = 0
     if inner_proto in ECHO:
-        kind = ports[0]
+        icmp_type = ports[0]
         start = 40 if ipv6 else (inner[0] & 15) * 4
         sport = dport = int.from_bytes(inner[start + 4 : start + 6], "big")
-    return Tuple5(ipv6, inner_proto, src, dst, sport, dport, kind)
+    return Tuple5(ipv6, inner_proto, src, dst, sport, dport, icmp_type)

@@ -1,6 +1,6 @@
-"""A frame to its key, as Open vSwitch's miniflow_extract reads it: what is not well-formed has no such field.
+"""The key of a frame, as Open vSwitch's miniflow_extract reads it: a malformed header has no fields.
 
-One rule: bytes are read, never trusted. Every length is checked before what it covers is looked at.
+One rule: every length is checked before the bytes that it covers are read.
 """
 
 from __future__ import annotations
@@ -47,39 +47,39 @@ def check_frame(frame: bytes) -> None:
 
 
 def extract(frame: bytes, in_port: int) -> int:
-    """The key of a frame of at least 14 bytes. Everything that only a pipeline writes is 0."""
-    kind = frame[12] << 8 | frame[13]
+    """The key of a frame of at least 14 bytes. Fields that only the pipeline writes are 0."""
+    eth_type = frame[12] << 8 | frame[13]
     at = 14
     key = 0
-    if kind in VLAN_TYPES and len(frame) >= 18:
+    if eth_type in VLAN_TYPES and len(frame) >= 18:
         # One tag is read and the rest is payload: Open_vSwitch other_config:vlan-limit is 1 by default.
-        key = (frame[14] << 8 | frame[15] | 0x1000) << _TCI_SHIFT | kind << _TPID_SHIFT
-        kind = frame[16] << 8 | frame[17]
+        key = (frame[14] << 8 | frame[15] | 0x1000) << _TCI_SHIFT | eth_type << _TPID_SHIFT
+        eth_type = frame[16] << 8 | frame[17]
         at = 18
-    if kind < 0x600:
-        kind, at = _snap(frame, at)
+    if eth_type < 0x600:
+        eth_type, at = _snap(frame, at)
     key |= (
         len(frame) << _LENGTH_SHIFT
         | in_port << _PORT_SHIFT
         | _bytes(frame[6:12], "big") << _ETH_SHIFT
         | _bytes(frame[:6], "big") << _ETH_SHIFT + 48
-        | kind << _TYPE_SHIFT
+        | eth_type << _TYPE_SHIFT
     )
-    if kind == IPV4:
+    if eth_type == IPV4:
         return key | _ipv4(frame, at)
-    if kind == IPV6:
+    if eth_type == IPV6:
         return key | _ipv6(frame, at)
-    if kind in (ARP, RARP):
+    if eth_type in (ARP, RARP):
         return key | _arp(frame, at)
     return key
 
 
 def _snap(frame: bytes, at: int) -> tuple[int, int]:
-    """The Ethernet type of an 802.2 frame (RFC 1042), and where what it is about starts."""
+    """The Ethernet type of an 802.2 frame (RFC 1042), and the offset of its payload."""
     if len(frame) >= at + 8 and frame[at : at + 6] == b"\xaa\xaa\x03\0\0\0":
-        kind = frame[at + 6] << 8 | frame[at + 7]
-        if kind >= 0x600:
-            return kind, at + 8
+        eth_type = frame[at + 6] << 8 | frame[at + 7]
+        if eth_type >= 0x600:
+            return eth_type, at + 8
         return NONE, at + 8
     return NONE, at
 
@@ -159,7 +159,7 @@ def _ipv6(frame: bytes, at: int) -> int:
 
 
 def ipv6_payload(frame: bytes, at: int, end: int) -> tuple[int, int, int] | None:
-    """(protocol, nw_frag, where its header starts) past the extension headers; None where they are cut short."""
+    """(protocol, nw_frag, offset of its header) past the extension headers; None if they are cut short."""
     proto, frag, start = frame[at + 6], 0, at + 40
     while proto in (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION):
         if end - start < 8:
@@ -171,7 +171,7 @@ def ipv6_payload(frame: bytes, at: int, end: int) -> tuple[int, int, int] | None
                 # A word of 0 is an atomic fragment: a whole packet with a fragment header (RFC 6946).
                 frag = FRAG_ANY
                 if word & 0xFFF8:
-                    return FRAGMENT, FRAG_ANY | FRAG_LATER, start + 8  # what it is of is not looked at
+                    return FRAGMENT, FRAG_ANY | FRAG_LATER, start + 8  # as there: the protocol inside is not read
             start += 8
         else:
             length = (frame[start + 1] + 2) * 4 if proto == AUTHENTICATION else (frame[start + 1] + 1) * 8
@@ -183,9 +183,9 @@ def ipv6_payload(frame: bytes, at: int, end: int) -> tuple[int, int, int] | None
 
 
 def _icmpv6(frame: bytes, at: int, end: int) -> int:
-    kind, code = frame[at], frame[at + 1]
-    key = (kind << 16 | code) << _TP_SHIFT
-    if kind not in (135, 136) or code or end - at < 24:
+    icmp_type, code = frame[at], frame[at + 1]
+    key = (icmp_type << 16 | code) << _TP_SHIFT
+    if icmp_type not in (135, 136) or code or end - at < 24:
         return key
     found = _nd_options(frame, at + 24, end)
     if found is None:
@@ -205,18 +205,18 @@ def _nd_options(frame: bytes, at: int, end: int) -> tuple[int, int, int] | None:
     """(source, target link-layer address, last option's type) of a neighbour message; None for a malformed one."""
     source = target = option = 0
     while end - at >= 8:
-        kind, length = frame[at], frame[at + 1] * 8
+        option_type, length = frame[at], frame[at + 1] * 8
         if not length or length > end - at:
             return None
-        if length == 8 and kind in (1, 2):
+        if length == 8 and option_type in (1, 2):
             address = _bytes(frame[at + 2 : at + 8], "big")
-            if kind == 1:
+            if option_type == 1:
                 if source:
                     return None
-                source, option = address, kind
+                source, option = address, option_type
             else:
                 if target:
                     return None
-                target, option = address, kind
+                target, option = address, option_type
         at += length
     return source, target, option

@@ -1,9 +1,8 @@
-"""Where each field is in a packet's key: one Python integer that holds every field of ovs-fields(7), as Open vSwitch's
-struct flow does.
+"""The layout of a packet's key: one Python integer with every field of ovs-fields(7), as Open vSwitch's struct flow.
 
-One rule: what overlaps in struct flow overlaps here (ports and ICMP types, ARP and IPv4 addresses), so that a flow sees the
-same bits. With one integer a masked match is one `&` and one dictionary look-up, however many fields it has. What packets
-have is in the low bits and what only the pipeline writes in the high ones, so that a fresh key is short.
+One rule: fields that overlap in struct flow overlap here (ports and ICMP types, ARP and IPv4 addresses), so that a flow
+matches the same bits. With one integer a masked match is one `&` and one dictionary look-up, however many fields it has.
+Fields of packets are in the low bits, fields that only the pipeline writes in the high bits, so that a fresh key is short.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _SLOTS = (
 )  # fmt: skip
 
 
-class Place(NamedTuple):
-    """Bits of the key: `mask` is shifted to where they are, `full` is not."""
+class KeyField(NamedTuple):
+    """Bits of the key. `mask` is shifted to their position, `full` is not."""
 
     shift: int
     bits: int
@@ -46,15 +45,15 @@ class Place(NamedTuple):
         return key >> self.shift & self.full
 
 
-def _place(shift: int, bits: int) -> Place:
+def _bits(shift: int, bits: int) -> KeyField:
     full = (1 << bits) - 1
-    return Place(shift, bits, full << shift, full)
+    return KeyField(shift, bits, full << shift, full)
 
 
-def _slots() -> dict[str, Place]:
+def _slots() -> dict[str, KeyField]:
     places, shift = {}, 0
     for name, bits in _SLOTS:
-        places[name] = _place(shift, bits)
+        places[name] = _bits(shift, bits)
         shift += bits
     return places
 
@@ -69,26 +68,26 @@ _SHARED = {
 }  # fmt: skip
 
 
-def _fields() -> dict[str, Place]:
+def _fields() -> dict[str, KeyField]:
     places = {}
     regs = SLOTS["regs"].shift
     for name, field in FIELDS.items():
         slot = SLOTS.get(_SHARED.get(name, name))
         if slot is not None:
-            places[name] = _place(slot.shift, field.bits)
+            places[name] = _bits(slot.shift, field.bits)
     for n in range(16):
-        places[f"reg{n}"] = _place(regs + (15 - n) * 32, 32)
+        places[f"reg{n}"] = _bits(regs + (15 - n) * 32, 32)
     for n in range(8):
-        places[f"xreg{n}"] = _place(regs + (14 - 2 * n) * 32, 64)
+        places[f"xreg{n}"] = _bits(regs + (14 - 2 * n) * 32, 64)
     for n in range(4):
-        places[f"xxreg{n}"] = _place(regs + (12 - 4 * n) * 32, 128)
+        places[f"xxreg{n}"] = _bits(regs + (12 - 4 * n) * 32, 128)
     tos = SLOTS["nw_tos"].shift
-    places["ip_dscp"], places["nw_ecn"] = _place(tos + 2, 6), _place(tos, 2)
-    places["vlan_pcp"] = _place(SLOTS["vlan_tci"].shift + 13, 3)
+    places["ip_dscp"], places["nw_ecn"] = _bits(tos + 2, 6), _bits(tos, 2)
+    places["vlan_pcp"] = _bits(SLOTS["vlan_tci"].shift + 13, 3)
     return places
 
 
-PLACES = _fields()
+KEY_FIELDS = _fields()
 
 IN_PORT, LENGTH = SLOTS["in_port"], SLOTS["length"]
 ETH_DST, ETH_SRC, ETH_TYPE = SLOTS["eth_dst"], SLOTS["eth_src"], SLOTS["eth_type"]
@@ -109,7 +108,7 @@ def _mask(*names: str) -> int:
     return sum(SLOTS[name].mask for name in names)
 
 
-# What a packet carries on the wire, other than its VLAN tag: written back to it before it leaves.
+# Header fields other than the VLAN tag: written back to the frame before it leaves.
 HEADERS = _mask(
     "tp_dst", "tp_src", "tcp_flags", "nw_proto", "nw_frag", "nw_ttl", "nw_tos", "nw_dst", "nw_src", "eth_src", "eth_dst",
     "arp_tha", "arp_sha", "ipv6_dst", "ipv6_src", "ipv6_label", "nd_target", "nd_reserved",
@@ -121,37 +120,37 @@ CONNECTION = _mask(
     "ct_state", "ct_zone", "ct_mark", "ct_label", "ct_nw_proto", "ct_nw_dst", "ct_nw_src", "ct_tp_dst", "ct_tp_src",
     "ct_ipv6_dst", "ct_ipv6_src",
 )  # fmt: skip
-# What is looked at first, then next, ...: a look-up that fails early need not have looked at the rest (classifier.py).
+# Stages of a look-up: if it fails in one, it does not depend on the fields of the later ones (classifier.py).
 _L4 = _mask("tp_dst", "tp_src", "tcp_flags", "nd_target", "nd_reserved")
 _L3 = _mask(
     "nw_dst", "nw_src", "nw_ttl", "nw_tos", "nw_frag", "arp_tha", "arp_sha", "ipv6_dst", "ipv6_src", "ipv6_label"
 )
 _L2 = _mask("eth_src", "eth_dst", "vlan_tci", "vlan_tpid", "length")
-_KIND = _mask("eth_type", "nw_proto")
-STAGES = (~(_L4 | _L3 | _L2 | _KIND), ~(_L4 | _L3 | _L2), ~(_L4 | _L3), ~_L4)
-# What goes with a packet through the connection tracker, besides what is read from it again.
+_PROTOCOL = _mask("eth_type", "nw_proto")
+STAGES = (~(_L4 | _L3 | _L2 | _PROTOCOL), ~(_L4 | _L3 | _L2), ~(_L4 | _L3), ~_L4)
+# Fields that stay with a packet in the connection tracker; the others are extracted again.
 CARRIED = TUNNEL | _mask("in_port", "pkt_mark", "metadata", "regs")
 
 
-def place(field: Field) -> Place:
-    """Where a field is. Raises UnsupportedFlowError for a field that has none."""
-    found = PLACES.get(field.name)
+def key_field(field: Field) -> KeyField:
+    """The bits of a field. Raises UnsupportedFlowError for a field that is not in the key."""
+    found = KEY_FIELDS.get(field.name)
     if found is None:
         raise UnsupportedFlowError(f"field {field.name}")
     return found
 
 
-def place_of(bits: Subfield) -> Place:
-    """Where a sub-field is."""
-    whole = place(bits.field)
-    return _place(whole.shift + bits.start, bits.bits)
+def key_subfield(bits: Subfield) -> KeyField:
+    """The bits of a sub-field."""
+    whole = key_field(bits.field)
+    return _bits(whole.shift + bits.start, bits.bits)
 
 
 def compile_match(match: Match) -> tuple[int, int]:
-    """(mask, value) that `key & mask == value` holds for exactly the keys that the match is for."""
+    """(mask, value) so that the match holds for exactly the keys with `key & mask == value`."""
     mask = value = 0
     for entry in match.entries:
-        shift = place(entry.field).shift
+        shift = key_field(entry.field).shift
         mask |= entry.mask << shift
         value |= entry.value << shift
     return mask, value
@@ -162,7 +161,7 @@ _LATER = NW_FRAG.mask & (2 << NW_FRAG.shift)
 
 
 def _types(*types: int) -> list[tuple[int, int]]:
-    return [(_TYPE_MASK, kind << ETH_TYPE.shift) for kind in types]
+    return [(_TYPE_MASK, eth_type << ETH_TYPE.shift) for eth_type in types]
 
 
 def _proto(proto: int, *types: int) -> list[tuple[int, int]]:
@@ -170,12 +169,12 @@ def _proto(proto: int, *types: int) -> list[tuple[int, int]]:
     return [(mask | m, proto << NW_PROTO.shift | v) for m, v in _types(*types)]
 
 
-def _icmpv6(*kinds: int) -> list[tuple[int, int]]:
+def _icmpv6(*types: int) -> list[tuple[int, int]]:
     mask = TP_SRC.mask | TP_DST.mask
-    return [(mask | m, kind << TP_SRC.shift | v) for kind in kinds for m, v in _proto(58, 0x86DD)]
+    return [(mask | m, icmp_type << TP_SRC.shift | v) for icmp_type in types for m, v in _proto(58, 0x86DD)]
 
 
-# What a packet must be for the field to exist in it: one of these (mask, value) holds.
+# A packet has a field if one of these (mask, value) pairs holds.
 PREREQUISITES: dict[Needs, list[tuple[int, int]]] = {
     Needs.NOTHING: [(0, 0)],
     Needs.VLAN: [(0x1000 << VLAN_TCI.shift, 0x1000 << VLAN_TCI.shift)],

@@ -1,7 +1,7 @@
-"""One packet's way through a switch's flow tables, as Open vSwitch's ofproto-dpif-xlate makes it: a list of operations on
-bytes, and the bits of the key that they depend on.
+"""The translation of a packet's way through the flow tables into operations on bytes, as ofproto-dpif-xlate does it, and the
+bits of the key that it depends on.
 
-One rule: what is written down here holds for every packet that agrees on those bits, so it is translated once and run often.
+One rule: a translation holds for every packet with the same values of those bits, so it is made once and run often.
 An action that is not known raises UnsupportedFlowError.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ovsctl.datapath import flow_key as at
 from ovsctl.datapath.errors import UnsupportedFlowError
-from ovsctl.datapath.flow_key import PREREQUISITES, Place, place, place_of
+from ovsctl.datapath.flow_key import PREREQUISITES, KeyField, key_field, key_subfield
 from ovsctl.datapath.ofproto import Ofproto
 from ovsctl.openflow import (
     Action,
@@ -73,7 +73,7 @@ _SYMMETRIC_L4 = (at.ETH_SRC, at.ETH_DST, at.ETH_TYPE, at.VLAN_TCI, at.NW_SRC, at
                  at.NW_PROTO, at.TP_SRC, at.TP_DST)  # fmt: skip
 
 
-# What an operation does: the first item of its tuple, then what it takes. Plain numbers, for they are compared per packet.
+# Operations: the first item of a tuple, then the operands. Plain numbers, for they are compared per packet.
 OUTPUT = 0  # port, tunnel or None, most bytes or 0
 WRITE = 1  # value, mask, eth_type, tags: see write_headers
 VLAN = 2  # how many tags to pop, then (TPID, TCI) to push
@@ -89,7 +89,7 @@ Op = tuple[Any, ...]
 
 
 class Tunnel(NamedTuple):
-    """What a tunnel port encapsulates with, or took off. src and dst: numbers; ipv6 says of which family."""
+    """The encapsulation of a frame at a tunnel port. src, dst: addresses as numbers, of IPv6 if `ipv6`."""
 
     key: int
     src: int
@@ -99,7 +99,7 @@ class Tunnel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """A ct action with its zone known, and where a copy of the packet goes on (None: nowhere)."""
+    """A ct action with its zone resolved, and the table where a copy of the packet resumes (None: nowhere)."""
 
     action: Ct
     zone: int
@@ -108,7 +108,7 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where a packet goes on after the connection tracker, and what it carries there besides itself."""
+    """The table where a packet resumes after the connection tracker, and the pipeline state that it keeps."""
 
     table: int
     carried: int = 0
@@ -141,12 +141,12 @@ class Passed:
 
 
 class _Abandoned(Exception):
-    """Open vSwitch gives up on this packet: nothing of it goes anywhere."""
+    """Open vSwitch abandons this packet: it sends nothing."""
 
 
 @dataclass(slots=True)
 class Translation:
-    """The packet as it is now. `seen` collects the bits of the original key that decided anything."""
+    """A packet under translation. `seen` collects the bits of the original key that influenced it."""
 
     switch: Ofproto
     key: int
@@ -170,7 +170,7 @@ class Translation:
     untouched: int = 9  # the innermost tags that were never taken off the frame
     asked: bool = False  # whether this is what one answer of check_pkt_larger leads to
     exit: bool = False
-    gone: str = ""  # why Open vSwitch gave up, "" if it did not
+    gone: str = ""  # the reason if Open vSwitch abandoned the packet
 
     def run(self, resume: Resume) -> None:
         """Translate from a table to the end of the pipeline."""
@@ -192,9 +192,9 @@ class Translation:
     def _see(self, mask: int) -> None:
         self.seen |= mask & ~self.written
 
-    def _read(self, where: Place) -> int:
-        self._see(where.mask)
-        return where.get(self.key)
+    def _read(self, source: KeyField) -> int:
+        self._see(source.mask)
+        return source.get(self.key)
 
     def _write(self, mask: int, value: int) -> None:
         if mask & _VLAN:
@@ -216,7 +216,7 @@ class Translation:
         self.written |= _VLAN
 
     def _exists(self, *fields: Subfield) -> bool:
-        """Whether the packet has these fields; the bits that say so are seen."""
+        """Whether the packet has these fields; the deciding bits count as seen."""
         for bits in fields:
             choices = PREREQUISITES[bits.field.needs]
             for mask, _ in choices:
@@ -230,7 +230,7 @@ class Translation:
         return [(at.VLAN_TPID.get(self.key), tci), *self.inner] if tci & VLAN_PRESENT else []
 
     def _commit(self) -> None:
-        """Write down what makes the frame what the key says it is."""
+        """Add the operations that bring the frame in line with the key."""
         if self.dirty:
             kind = at.ETH_TYPE.get(self.key)
             if self.dirty & (at.NW_PROTO.mask | at.PORTS_MASK):
@@ -252,7 +252,7 @@ class Translation:
     # Tables
 
     def _enter(self, table: int, old: int, swap: bool, in_port: int | None = None) -> None:
-        """Look the packet up in a table and do what its flow says."""
+        """Look the packet up in a table and do its flow's actions."""
         if self.depth >= MAX_DEPTH:
             raise _Abandoned(f"over {MAX_DEPTH} resubmits to the same or an earlier table")
         if self.resubmits >= MAX_RESUBMITS:
@@ -355,7 +355,7 @@ class Translation:
         self.ops.append((OUTPUT, number, tunnel, most))
 
     def _output_reg(self, action: OutputReg) -> None:
-        self.output(self._read(place_of(action.source)) & 0xFFFF)
+        self.output(self._read(key_subfield(action.source)) & 0xFFFF)
 
     def _output_trunc(self, action: OutputTrunc) -> None:
         self.output(action.port, action.max_len)
@@ -395,32 +395,32 @@ class Translation:
             self._note("NORMAL drops: the address is where the packet came from")
 
     def _set_field(self, action: SetField) -> None:
-        where = place(action.field)
+        target = key_field(action.field)
         if action.field.name == "nd_options_type":
             raise UnsupportedFlowError("writing nd_options_type")
         mask = 0xFC if action.field.name == "nw_tos" else action.mask
         if self._exists(Subfield(action.field, 0, action.field.bits - 1)):
-            self._write(mask << where.shift, action.value << where.shift)
+            self._write(mask << target.shift, action.value << target.shift)
             self._note(f"{action.field.name} = {format_value(action.field, action.value, action.mask)}")
 
     def _move(self, action: Move) -> None:
-        source, target = place_of(action.source), place_of(action.target)
+        source, target = key_subfield(action.source), key_subfield(action.target)
         if self._exists(action.target, action.source):
             value = self._read(source)
             self._write(target.mask, value << target.shift)
             self._note(f"{action.target} = {action.source} ({value:#x})")
 
     def _push(self, action: Push) -> None:
-        self.stack.append(self._read(place_of(action.source)))
+        self.stack.append(self._read(key_subfield(action.source)))
 
     def _pop(self, action: Pop) -> None:
         if not self.stack:
             self._note("pop from an empty stack")
             return
-        where = place_of(action.target)
-        value = self.stack.pop() & where.full
+        target = key_subfield(action.target)
+        value = self.stack.pop() & target.full
         if self._exists(action.target):
-            self._write(where.mask, value << where.shift)
+            self._write(target.mask, value << target.shift)
 
     def _resubmit(self, action: Resubmit) -> None:
         # The look-up sees the in_port given; what the flow then does sees the packet's own again.
@@ -479,15 +479,15 @@ class Translation:
         self.ops.append((METER, action.meter))
 
     def _check_pkt_larger(self, action: CheckPktLarger, rest: Sequence[Action]) -> None:
-        """Translate the rest of the list for either answer, and keep what is for this packet.
+        """Translate the rest of the list for both results, and keep the translation of this packet's.
 
-        What the rest does to the packet is not seen by whoever resubmitted here: so does xlate_check_pkt_larger. Its way with
-        learn and with the action set, which the answer that does not apply touches too, is refused.
+        As in xlate_check_pkt_larger, the flow that resubmitted here does not see the rest's changes. There the result that
+        does not apply affects learn and the action set too; here those are refused.
         """
         if not rest:
             return
         self._commit()
-        # Whatever the frame was is in the key; tags pushed or popped since then are not on it yet.
+        # The key has the frame's first length; tags pushed or popped since are not on the frame yet.
         length = self._read(at.LENGTH) + 4 * (len(self._tags()) - self.born_with)
         larger = length > action.length
         ops, notes, asked = self.ops, self.notes, self.asked
@@ -497,7 +497,7 @@ class Translation:
             self.ops = []
             self.notes = notes if answer is larger else None
             self._note(f"{action.target} = {int(answer)}: {length} bytes, over {action.length} or not")
-            left[answer] = self._aside(rest, first=(place_of(action.target), int(answer)))
+            left[answer] = self._aside(rest, first=(key_subfield(action.target), int(answer)))
         self.exit = left[False]  # it is the second one that Open vSwitch translates
         if self.action_set:
             raise UnsupportedFlowError("check_pkt_larger with an action set")
@@ -513,10 +513,10 @@ class Translation:
         self,
         actions: Sequence[Action],
         to_the_end: bool = False,
-        first: tuple[Place, int] | None = None,
+        first: tuple[KeyField, int] | None = None,
         op: int = CLONE,
     ) -> bool:
-        """Do actions on a copy of the packet. first: what to write to it before. Whether they said exit."""
+        """Do actions on a copy of the packet, after writing `first` to it. Whether they ended with exit."""
         with self._copy(op):
             if first is not None:
                 self._write(first[0].mask, first[1] << first[0].shift)
@@ -530,7 +530,7 @@ class Translation:
 
     @contextmanager
     def _copy(self, op: int = CLONE) -> Iterator[None]:
-        """What is done to the packet meanwhile is done to a copy."""
+        """Apply all changes inside to a copy of the packet."""
         kept = (self.key, self.written, self.dirty, list(self.inner), self.on_wire, list(self.stack), self.exit)
         ops, self.ops, untouched, self.untouched = self.ops, [], self.untouched, len(self.on_wire)
         yield
@@ -538,7 +538,7 @@ class Translation:
             ops.append((op, tuple(self.ops)))
         lost = len(kept[4]) - self.untouched
         if lost > 0:
-            # Open vSwitch puts tags back rather than copy the frame, and so loses what it does not keep of them: the DEI.
+            # Open vSwitch pushes tags back rather than copy the frame, and loses their DEI bit.
             ops.append((VLAN, lost, tuple(reversed(kept[4][:lost]))))
         self.untouched = min(untouched, self.untouched)
         self.ops = ops
@@ -555,7 +555,7 @@ class Translation:
         self.written |= at.CONNECTION
 
     def _ct(self, action: Ct) -> None:
-        zone = action.zone if isinstance(action.zone, int) else self._read(place_of(action.zone))
+        zone = action.zone if isinstance(action.zone, int) else self._read(key_subfield(action.zone))
         if action.alg:
             raise UnsupportedFlowError(f"ct with alg={action.alg}")
         for inner in action.exec:
@@ -588,7 +588,7 @@ class Translation:
         self.depth -= 1
 
     def _buckets(self, group: Group) -> list[int]:
-        """The buckets that this packet takes."""
+        """The indices of the buckets that this packet takes."""
         if group.type in (GroupType.ALL, GroupType.INDIRECT):
             return list(range(len(group.buckets)))
         live = [n for n, bucket in enumerate(group.buckets) if self.switch.is_live(bucket)]
@@ -598,7 +598,7 @@ class Translation:
         total = sum(weights)
         if not total:
             return []
-        # Which bucket Open vSwitch takes depends on the datapath's own hash; any choice that a flow keeps is right.
+        # Open vSwitch chooses by the datapath's own hash; any choice that is stable per flow is right.
         pick = self._symmetric_hash() % total
         for n, weight in zip(live, weights, strict=True):
             if pick < weight:
@@ -609,8 +609,8 @@ class Translation:
     def _symmetric_hash(self) -> int:
         """The same number for both directions of a flow."""
         total = 0x9E3779B97F4A7C15
-        for where in _SYMMETRIC_L4:
-            total += self._read(where) * 0xBF58476D1CE4E5B9
+        for hashed in _SYMMETRIC_L4:
+            total += self._read(hashed) * 0xBF58476D1CE4E5B9
         total &= (1 << 256) - 1
         return (total ^ total >> 64 ^ total >> 128) >> 7 & 0xFFFFFFFF
 
@@ -622,7 +622,7 @@ class Translation:
         specs: list[Match | Action] = []
         entries: dict[Any, tuple[int, int]] = {}
         for spec in action.specs:
-            value = spec.source if isinstance(spec.source, int) else self._read(place_of(spec.source))
+            value = spec.source if isinstance(spec.source, int) else self._read(key_subfield(spec.source))
             if isinstance(spec, LearnMatch):
                 old = entries.get(spec.target.field, (0, 0))
                 entries[spec.target.field] = (old[0] | value << spec.target.start, old[1] | spec.target.mask)
@@ -650,8 +650,8 @@ class Translation:
         self._note(f"learn in table {flow.table}: {flow.match}")
         self._teach((LEARN, flow, action.limit))
         if action.result is not None:
-            where = place_of(action.result)
-            self._write(where.mask, int(learned) << where.shift)
+            target = key_subfield(action.result)
+            self._write(target.mask, int(learned) << target.shift)
 
     def _teach(self, op: Op) -> None:
         self.ops.append(op)
@@ -668,8 +668,8 @@ class Translation:
         self.action_set.extend(action.actions)
 
     def _write_metadata(self, action: WriteMetadata) -> None:
-        where = at.SLOTS["metadata"]
-        self._write(action.mask << where.shift, (action.value & action.mask) << where.shift)
+        target = at.SLOTS["metadata"]
+        self._write(action.mask << target.shift, (action.value & action.mask) << target.shift)
 
 
 def in_set_order(actions: Sequence[Action]) -> list[Action]:
@@ -689,10 +689,10 @@ def in_set_order(actions: Sequence[Action]) -> list[Action]:
 _FINAL = (GroupAction, Output, OutputReg, Controller, Resubmit, Ct)
 
 
-def _common(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> int:
-    """How many of the innermost tags are the same."""
+def _common(tags: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> int:
+    """The number of innermost tags that are equal."""
     same = 0
-    while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
+    while same < min(len(tags), len(others)) and tags[-1 - same] == others[-1 - same]:
         same += 1
     return same
 

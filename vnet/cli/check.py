@@ -63,7 +63,8 @@ def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
 def _live(document: Document, wait_s: float) -> list[Result]:
     from random import SystemRandom  # noqa: PLC0415
 
-    from vnet.cli.live_pool import asker, sender, twin_of_running  # noqa: PLC0415
+    from vnet.cli.live_pool import twin_of_running  # noqa: PLC0415
+    from vnet.probe.controller_client import asker, sender  # noqa: PLC0415
     from vnet.probe.live_expectations import check_live  # noqa: PLC0415
 
     with connected() as client:
@@ -117,6 +118,7 @@ def _differences(file: str, old: str, output: str) -> None:
             click.echo(click.style(line, fg="green" if line.startswith("+") else "red"))
         return
     rows = [
-        {"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets), "what": list(d.what)} for d in told
+        {"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets), "what": list(d.services)}
+        for d in told
     ]
     dump({"differences": rows}, output)

@@ -1,14 +1,12 @@
-"""The pool that runs, for questions: its state as the controller tells it, and its hosts' switches through the controller."""
+"""The state of the running pool, read from the controller, and its twin."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, json, structs
 
-from vnet.cli.exits import CommandError, Exit
 from vnet.grammar.declare import Declared, attrs_of, json_word, unchecked
 from vnet.grammar.kinds import FAILED, Failed
 from vnet.grammar.nodes import List, entry_of, is_null, json_tree
@@ -18,17 +16,14 @@ from vnet.objects.proposal import CONFIGURED
 from vnet.topology import Document, desired_state, load
 
 if TYPE_CHECKING:
-    from vnet import api
     from vnet.client import Client
-    from vnet.probe.live_trace import Answer, Ask, Question
-    from vnet.probe.packet_injection import Outcome, Send, Shot
     from vnet.sim import SimPool
 
 D = TypeVar("D", bound=Declared)
 
 
 def running_state(client: Client) -> tuple[PoolState, Document]:
-    """Every object of the running pool, the toolstack's too, and the document with the places of its own."""
+    """The objects of the document and of the toolstack, and the document for their positions."""
     document = load(client.export().encode(), "the pool")
     known = desired_state(document, PoolState())
     objects: dict[str, Any] = {}
@@ -69,82 +64,10 @@ def _object(declared: type[D], answer: Struct, **more: Any) -> D:
 
 
 def twin_of_running(client: Client) -> SimPool:
-    """The twin of the pool that runs, with every VIF where it is now."""
+    """The twin of the running pool, with every VIF on the host that has it."""
     from vnet.sim import SimPool  # noqa: PLC0415
 
     state, document = running_state(client)
     running = SimPool.of(state, claim=False)
     running.document = document
     return running
-
-
-def asker(client: Client, wait_s: float) -> Ask:
-    """Asks hosts what their switch would do, through the controller."""
-    from vnet.api import ProbesCall  # noqa: PLC0415
-    from vnet.client import NotFound  # noqa: PLC0415
-    from vnet.probe.live_trace import Answer  # noqa: PLC0415
-
-    def ask(questions: Sequence[Question]) -> list[Answer]:
-        try:
-            found = client.probe(ProbesCall(probes=[_probe(question) for question in questions], wait_s=wait_s))
-        except NotFound as error:
-            raise CommandError(f"the controller cannot ask hosts: {error}", Exit.FAILED) from None
-        return [Answer(said.text, _numbered(said.vifs), _numbered(said.devices), said.problem) for said in found]
-
-    return ask
-
-
-def _probe(question: Question) -> api.ProbeCall:
-    from vnet.api import ProbeCall, TunnelCall  # noqa: PLC0415
-
-    tunnel = None
-    if question.source:
-        tunnel = TunnelCall(key=question.key, source=question.source, target=question.target)
-    vif, device = question.vif or None, question.device or None
-    tracked = list(question.tracked)
-    return ProbeCall(
-        host=question.host, frame=question.frame.hex(), vif=vif, device=device, tunnel=tunnel, tracked=tracked
-    )
-
-
-def sender(client: Client, wait_s: float) -> Send:
-    """Sends marked packets through the controller."""
-    from vnet.api import PacketCall, PacketsCall  # noqa: PLC0415
-    from vnet.client import Invalid, NotFound  # noqa: PLC0415
-    from vnet.probe.packet_injection import Outcome  # noqa: PLC0415
-
-    def send(shots: Sequence[Shot]) -> tuple[list[Outcome], list[str]]:
-        calls = [
-            PacketCall(
-                frame=shot.frame.hex(),
-                vif=shot.vif,
-                to=shot.to,
-                round=shot.round,
-                after=shot.after,
-                expect=list(shot.expect),
-            )
-            for shot in shots
-        ]
-        try:
-            said = client.packets(PacketsCall(packets=calls, wait_s=wait_s))
-        except (Invalid, NotFound) as error:  # the pool has changed since it was read
-            return [Outcome(False, str(error), (), (), False) for _ in shots], []
-        if said.left_off:  # what is not told cannot be told from what was lost
-            why = f"hosts saw it {said.left_off} times more often than they tell"
-            return [Outcome(False, why, (), (), False) for _ in shots], []
-        return [_outcome(packet) for packet in said.packets], said.problems
-
-    return send
-
-
-def _outcome(packet: api.Packet) -> Outcome:
-    from vnet.probe.live_trace import Came  # noqa: PLC0415
-    from vnet.probe.packet_injection import Outcome  # noqa: PLC0415
-
-    came, caught = (tuple(Came(one.host, one.where) for one in found) for found in (packet.came, packet.caught))
-    changed = any(one.changed for one in (*packet.came, *packet.caught))
-    return Outcome(packet.sent, packet.why, came, caught, changed)
-
-
-def _numbered(ports: dict[str, str]) -> dict[int, str]:
-    return {int(number): name for number, name in ports.items() if number.isdecimal()}

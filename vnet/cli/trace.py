@@ -89,7 +89,8 @@ def trace(
 def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
     from random import SystemRandom  # noqa: PLC0415 - help need not pay for it
 
-    from vnet.cli.live_pool import asker, sender, twin_of_running  # noqa: PLC0415
+    from vnet.cli.live_pool import twin_of_running  # noqa: PLC0415
+    from vnet.probe.controller_client import asker, sender  # noqa: PLC0415
     from vnet.probe.live_trace import LiveTrace, answered  # noqa: PLC0415
     from vnet.probe.packet_injection import send_all  # noqa: PLC0415
 

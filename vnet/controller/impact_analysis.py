@@ -51,7 +51,7 @@ def reachability(before: PoolState, after: PoolState) -> list[api.Difference]:
             gained=one.gained,
             sources=list(one.sources),
             targets=list(one.targets),
-            what=list(one.what),
+            what=list(one.services),
             text=str(one),
         )
         for one in differences(before, settled(after))

@@ -1,4 +1,4 @@
-"""What a lab is built from: model values and a driver. Written beside the lab, so that any process can join it."""
+"""The specification of a lab: hosts, networks, guests and a driver. Stored beside the lab, so that any process can join it."""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ def _guest(pool: PoolState, vm: str) -> Guest:
     return Guest(vm, host or next((vif.host for vif in vifs if vif.host), None), tuple(vifs))
 
 
-def _find(kind: str, name: str, among: tuple[T, ...]) -> T:
+def _find(noun: str, name: str, among: tuple[T, ...]) -> T:
     for one in among:
         if one.name == name:
             return one
-    raise NotInLab(kind, name, [one.name for one in among])
+    raise NotInLab(noun, name, [item.name for item in among])
 
 
 def labs() -> list[str]:

@@ -47,10 +47,10 @@ class StreamReport:
     sent: tuple[int, ...] = field(repr=False)
     received: Mapping[str, Received]
 
-    def at(self, who: str) -> Received:
-        """What one receiver got; nothing, all lost, if it never got any."""
-        if who in self.received:
-            return self.received[who]
+    def at(self, receiver: str) -> Received:
+        """The frames that one receiver got; all count as lost if it never got any."""
+        if receiver in self.received:
+            return self.received[receiver]
         count = len(self.sent)
         return Received(0, count, 0, 0, 0.0, 0.0, tuple(range(count)), ())
 
@@ -121,7 +121,7 @@ class RunningStream:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
 

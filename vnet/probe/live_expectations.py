@@ -8,8 +8,9 @@ from __future__ import annotations
 from random import Random
 
 from vnet.objects import Expectation, Protocol
-from vnet.probe.live_trace import Ask, Asking, LiveTrace, answered, conversation
+from vnet.probe.live_trace import Asking, LiveTrace, answered, conversation
 from vnet.probe.packet_injection import Send, send_all
+from vnet.probe.trace_comparison import Ask
 from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.packets import CLIENT_PORTS
 from vnet.sim.pool import SimPool

@@ -1,8 +1,7 @@
-"""The same question put to the twin, to the real switches, and to real packets: what each host's switch would do with the frames
-that come to it, beside what the twin does with them; what became of the packets is added by `sending.py`.
+"""Live traces: a conversation's way by the real switches of the running pool, beside the twin's; `packet_injection` sends it.
 
-One rule: where the real frame goes next is what the real switch says. What is between the hosts (the underlay, physical
-switches, uplink bridges) is the twin's here, for no switch of ours can be asked about that.
+One rule: the real switch of a host decides where a frame goes next. Between hosts the twin decides (the underlay, physical
+switches, uplink bridges), for ofproto/trace ends there.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ovsctl.datapath import Passed
 from vnet.objects import Protocol
-from vnet.probe.trace_comparison import Answer, Ask, Asked, LiveHop, Question
+from vnet.probe.trace_comparison import Ask, HostComparison, LiveHop, TraceReply, TraceRequest
 from vnet.sim.conversation import Party, plan, reaches, talk_of, title_of
 from vnet.sim.deliveries import Deliveries, Station
 from vnet.sim.errors import NotPlugged
@@ -23,45 +22,40 @@ from vnet.sim.packets import CLIENT_PORT, Part
 from vnet.sim.pool import SimPool
 from vnet.sim.trace import HOPS_MAX
 
-__all__ = [
-    "Answer", "Ask", "Asking", "Came", "LiveHop", "LiveLeg", "LiveTrace", "Question", "Sent", "answered", "conversation",
-    "one_frame",
-]  # fmt: skip
-
-MAX_ASKED = 128  # questions that go together
+MAX_ASKED = 128  # requests that go together
 
 
-class Came(NamedTuple):
-    """A marked packet at a host. where: the port it came in by, or what the VIF that would have got it is called."""
+class PacketSighting(NamedTuple):
+    """A marked packet seen on a host. port: the port it came in by, or the VIF that it would have reached."""
 
     host: str
-    where: str
+    port: str
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of a leg's packet. why: why none was sent, "" where one was; lost: where it got lost, "" if it did not.
+class SentPacket:
+    """The fate of a leg's packet. refusal: the reason if none was sent; lost: the place of a loss, both "" without.
 
-    differences: what is not as the switches said.
+    differences: from what the switches said.
     """
 
-    why: str = ""
-    came: tuple[Came, ...] = ()
-    caught: tuple[Came, ...] = ()
+    refusal: str = ""
+    came: tuple[PacketSighting, ...] = ()
+    caught: tuple[PacketSighting, ...] = ()
     lost: str = ""
     differences: tuple[str, ...] = ()
 
     @property
     def to(self) -> list[str]:
-        """Who would have got it, had it not been caught."""
-        return sorted({came.where for came in self.caught})
+        """The VIFs that it would have reached, had it not been caught."""
+        return sorted({sighting.port for sighting in self.caught})
 
 
 @dataclass(frozen=True, slots=True)
 class LiveLeg:
-    """One packet: the hosts it came to, who gets it by the twin, who by the switches, and what became of it when it was sent.
+    """One packet: the hosts it passes, its receivers by the twin and by the real switches, and its fate when it was sent.
 
-    source, target: the VIF that sends it and the one it is for, "" where that is outside; target is None where anybody will do.
+    source, target: VIFs, "" for outside; a target of None stands for any receiver.
     """
 
     title: str
@@ -72,39 +66,37 @@ class LiveLeg:
     twin: tuple[str, ...]
     real: tuple[str, ...]
     aside: bool = False
-    sent: Sent | None = None
+    sent: SentPacket | None = None
 
     @property
     def differences(self) -> list[str]:
-        """Where twin, switches and packet are not alike, each with its host."""
-        said = [f"{hop.host} {text}" for hop in self.hops for text in hop.differences]
-        return said + [f"packet: {text}" for text in (self.sent.differences if self.sent is not None else ())]
+        """The differences between twin, switches and packet, each with its host."""
+        found = [f"{hop.host} {text}" for hop in self.hops for text in hop.differences]
+        return found + [f"packet: {text}" for text in (self.sent.differences if self.sent is not None else ())]
 
     @property
     def problems(self) -> list[str]:
-        """Which hosts were not heard, and why."""
+        """The hosts that did not answer, with the reasons."""
         return [hop.problem for hop in self.hops if hop.problem]
 
     @property
     def verdict(self) -> str:
         """One line."""
-        heard = f"{', '.join(self.real)} would get it" if self.real else "nobody would get it"
+        text = f"{', '.join(self.real)} would get it" if self.real else "nobody would get it"
         if self.problems:
-            heard = "; ".join(dict.fromkeys(self.problems))
+            text = "; ".join(dict.fromkeys(self.problems))
         if any(hop.differences for hop in self.hops):
-            said = f"{heard}; the twin: " + (
-                f"delivered to {', '.join(self.twin)}" if self.twin else "delivered to nobody"
-            )
-        else:
-            said = heard + ("" if self.problems else ", and the twin agrees")
-        return said + (f"; {self._packet}" if self._packet else "")
+            text += "; the twin: delivered to " + (", ".join(self.twin) or "nobody")
+        elif not self.problems:
+            text += ", and the twin agrees"
+        return text + (f"; {self._packet}" if self._packet else "")
 
     @property
     def _packet(self) -> str:
         if self.sent is None:
             return ""
-        if self.sent.why:
-            return f"no packet was sent: {self.sent.why}"
+        if self.sent.refusal:
+            return f"no packet was sent: {self.sent.refusal}"
         came = f"the packet came to {', '.join(self.sent.to)}" if self.sent.to else ""
         lost = f"the packet was lost: {self.sent.lost}" if self.sent.lost else ""
         return "; ".join(filter(None, (came, lost)))
@@ -112,10 +104,9 @@ class LiveLeg:
 
 @dataclass(frozen=True, slots=True)
 class LiveTrace:
-    """A question's packets. reached: every switch was heard, and by what they say all of it arrives; and so did what was sent.
+    """The packets of a conversation. reached: every switch answered, by their answers all packets arrive, and so did those sent.
 
-    reset: what ends the connection that switches may remember of it, empty for none. silent: the hosts that did not watch, and
-    why, so that nothing was sent.
+    reset: the frame that ends the tracked connection, empty for none. silent: the hosts that did not watch, with the reasons.
     """
 
     title: str
@@ -135,7 +126,7 @@ class LiveTrace:
 
     @property
     def agrees(self) -> bool:
-        """Every switch was heard, and does what the twin does."""
+        """Whether every switch answered and decides as the twin does."""
         return not self.differences and not self.problems
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,14 +141,14 @@ class LiveTrace:
         }
 
     @property
-    def how(self) -> str:
-        """By what it is said to be reached, or not."""
-        if any(leg.sent is not None and not leg.sent.why for leg in self.legs):
-            return "by what the hosts' switches say and what became of packets"
-        return "by what the hosts' switches say"
+    def basis(self) -> str:
+        """The sources of the verdict."""
+        if any(leg.sent is not None and not leg.sent.refusal for leg in self.legs):
+            return "by the hosts' switches and by packets that were sent"
+        return "by the hosts' switches"
 
     def render(self, full: bool = False) -> str:
-        """For people, twin and switch side by side. Of packets that only help, and did, one line; with `full` every step."""
+        """For people, twin and switch side by side. A packet that only helps, and arrived, takes one line; with `full` every step."""
         return "\n".join(_render(self, full))
 
     def __str__(self) -> str:
@@ -181,27 +172,30 @@ def _leg_dict(leg: LiveLeg) -> dict[str, Any]:
     return found | {"packet": _sent_dict(leg.sent) if leg.sent is not None else None, "hops": hops}
 
 
-def _sent_dict(sent: Sent) -> dict[str, Any]:
-    came, caught = ([one._asdict() for one in places] for places in (sent.came, sent.caught))
-    return {"sent": not sent.why, "why": sent.why, "came": came, "caught": caught, "lost": sent.lost}
+def _sent_dict(sent: SentPacket) -> dict[str, Any]:
+    came, caught = (
+        [{"host": sighting.host, "where": sighting.port} for sighting in sightings]
+        for sightings in (sent.came, sent.caught)
+    )
+    return {"sent": not sent.refusal, "why": sent.refusal, "came": came, "caught": caught, "lost": sent.lost}
 
 
 # Asking
 
 
-Asking = Generator[Question, Answer, LiveTrace]
+Asking = Generator[TraceRequest, TraceReply, LiveTrace]  # yields requests, is sent replies
 
 
 def answered(pool: SimPool, ask: Ask, asking: Iterable[Asking]) -> list[LiveTrace | NotPlugged]:
-    """What these come to, side by side: what they all ask at one time goes out together, and nothing is asked twice."""
-    known: dict[Question, Answer] = {}
+    """Run these side by side: requests of the same time go out together, and no request twice."""
+    known: dict[TraceRequest, TraceReply] = {}
     found: dict[int, LiveTrace | NotPlugged] = {}
     going = dict(enumerate(asking))
-    waiting: dict[int, Question] = {}
+    waiting: dict[int, TraceRequest] = {}
 
-    def step(number: int, answer: Answer | None) -> None:
+    def step(number: int, reply: TraceReply | None) -> None:
         try:
-            waiting[number] = next(going[number]) if answer is None else going[number].send(answer)
+            waiting[number] = next(going[number]) if reply is None else going[number].send(reply)
         except StopIteration as end:
             found[number] = end.value
         except NotPlugged as error:
@@ -211,12 +205,12 @@ def answered(pool: SimPool, ask: Ask, asking: Iterable[Asking]) -> list[LiveTrac
         for number in going:
             step(number, None)
         while waiting:
-            new = [question for question in dict.fromkeys(waiting.values()) if question not in known]
+            new = [request for request in dict.fromkeys(waiting.values()) if request not in known]
             for at in range(0, len(new), MAX_ASKED):
                 some = new[at : at + MAX_ASKED]
                 known.update(zip(some, ask(some), strict=True))
-            for number, question in [(number, waiting.pop(number)) for number in list(waiting)]:
-                step(number, known[question])
+            for number, request in [(number, waiting.pop(number)) for number in list(waiting)]:
+                step(number, known[request])
     return [found[number] for number in sorted(found)]
 
 
@@ -228,7 +222,7 @@ def conversation(
     port: int = 0,
     source_port: int = CLIENT_PORT,
 ) -> Asking:
-    """Every packet of a conversation, to the first that does not arrive. Raises NotPlugged."""
+    """Every packet of a conversation, up to the first that does not arrive. Raises NotPlugged."""
     title = title_of(source, target, protocol, port)
     if isinstance(target.endpoint, str) and not pool.is_plugged(pool.vif(target.endpoint)):
         title += f" (no host has a port of {target.name})"
@@ -250,7 +244,7 @@ def conversation(
 
 
 def one_frame(pool: SimPool, source: str, target: str | None, frame: bytes) -> Asking:
-    """One frame's way from a VIF; it has to reach the target, or with None anybody."""
+    """One frame's way from a VIF; it has to reach the target, or with None any receiver."""
     wanted = pool.label(pool.vif(target)) if target is not None else None
     title = f"packet of {len(frame)} bytes from {source}"
     leg = yield from _follow(pool, pool.label(pool.vif(source)), wanted, frame, title)
@@ -269,7 +263,7 @@ class _Way(NamedTuple):
 
 def _follow(
     pool: SimPool, source: str | Station, target: str | None, frame: bytes, title: str, aside: bool = False
-) -> Generator[Question, Answer, LiveLeg]:
+) -> Generator[TraceRequest, TraceReply, LiveLeg]:
     waiting = deque((_Way(pool.entrance(source, frame), True, True, ""),))
     hops: list[LiveHop] = []
     twin: list[str] = []
@@ -280,15 +274,15 @@ def _follow(
         arrival, by_twin, by_real, sender = waiting.popleft()
         notes: list[Passed] = []
         emitted = pool.forward(arrival, notes)
-        ways = [(one, by_twin, by_real) for one in emitted]
+        ways = [(item, by_twin, by_real) for item in emitted]
         host = pool.host_of(arrival.switch)
         if host is not None and by_real:
-            asked = Asked(pool, host, arrival, notes, emitted, sender)
-            hop, kept, extra = asked.compare((yield asked.question))
+            comparison = HostComparison(pool, host, arrival, notes, emitted, sender)
+            hop, kept, extra = comparison.compare((yield comparison.request))
             hops.append(hop)
-            ways = [(one, by_twin, one in kept) for one in emitted] + [(one, False, True) for one in extra]
-        for one, twin_too, real_too in ways:
-            following, got = pool.follow(arrival, one)
+            ways = [(item, by_twin, item in kept) for item in emitted] + [(item, False, True) for item in extra]
+        for item, twin_too, real_too in ways:
+            following, got = pool.follow(arrival, item)
             _note(got, twin if twin_too else None, real if real_too else None)
             if following is not None:
                 waiting.append(_Way(following, twin_too, real_too, host.name if host is not None else sender))
@@ -306,7 +300,7 @@ def _note(got: Deliveries, *lists: list[str] | None) -> None:
 
 
 def _render(trace: LiveTrace, full: bool) -> Iterator[str]:
-    yield f"{trace.title}: {'reached' if trace.reached else 'NOT reached'} {trace.how}"
+    yield f"{trace.title}: {'reached' if trace.reached else 'NOT reached'} {trace.basis}"
     yield from (f"  twin and pool disagree: {text}" for text in trace.differences)
     yield from (f"  not heard: {text}" for text in trace.problems)
     for leg in trace.legs:
@@ -316,13 +310,13 @@ def _render(trace: LiveTrace, full: bool) -> Iterator[str]:
             continue
         for hop in leg.hops:
             yield from _render_hop(hop)
-            if leg.sent is not None and not leg.sent.why:
+            if leg.sent is not None and not leg.sent.refusal:
                 yield f"      the packet {_seen(leg.sent, hop.host)}"
 
 
-def _seen(sent: Sent, host: str) -> str:
-    came = [f"came in by {one.where}" for one in sent.came if one.host == host]
-    got = [one.where for one in sent.caught if one.host == host]
+def _seen(sent: SentPacket, host: str) -> str:
+    came = [f"came in by {sighting.port}" for sighting in sent.came if sighting.host == host]
+    got = [sighting.port for sighting in sent.caught if sighting.host == host]
     return "; ".join(
         (*(came or ["was not seen here"]), *([f"was caught on its way to {', '.join(got)}"] if got else []))
     )

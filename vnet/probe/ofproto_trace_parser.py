@@ -1,7 +1,7 @@
-"""What a real switch says it would do with a frame: the text of ofproto/trace (ovs-vswitchd(8)) as values.
+"""The text of ofproto/trace (ovs-vswitchd(8)) as values: a real switch's decisions about a frame.
 
-One rule: only what the integration bridge itself decided counts as a step. Bridges behind patch ports and native tunnels are
-in the same text; of those only what they complain about is kept.
+One rule: steps are the integration bridge's look-ups alone. Of bridges behind patch ports and native tunnels, which the text
+has too, only the warnings are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNRESOLVED = "neighbor cache miss"  # the first real packet makes the host ask f
 
 
 class NotATrace(ValueError):
-    """The text is not what ofproto/trace prints."""
+    """The text is no output of ofproto/trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class RealStep:
 
 
 class RealOutput(NamedTuple):
-    """A port that a frame leaves by, and with which tunnel key to which address: what was set last, 0 and "" for nothing."""
+    """A port that a frame leaves by, with the tunnel key and address set last; 0 and "" without."""
 
     port: int
     key: int
@@ -46,7 +46,7 @@ class RealOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RealPass:
-    """What a bridge would do. dropped: the datapath would send nothing anywhere. warnings: what was refused on the way."""
+    """A bridge's decisions. dropped: the datapath would send nothing. warnings: the refusals on the way."""
 
     steps: tuple[RealStep, ...]
     outputs: tuple[RealOutput, ...]
@@ -56,7 +56,7 @@ class RealPass:
 
 def parse_trace(text: str, bridge: str = "br-int") -> RealPass:
     """The values. Raises NotATrace."""
-    reader = _Reader(bridge)
+    reader = _TraceReader(bridge)
     for line in text.splitlines():
         reader.line(line)
     if not reader.answered:
@@ -66,7 +66,7 @@ def parse_trace(text: str, bridge: str = "br-int") -> RealPass:
     return RealPass(steps, outputs, tuple(reader.warnings), reader.dropped)
 
 
-class _Reader:
+class _TraceReader:
     """Follows the text's indentation: a node's children are deeper, those of a last child at its own depth."""
 
     def __init__(self, bridge: str) -> None:
@@ -99,30 +99,30 @@ class _Reader:
         table = _TABLE.fullmatch(line)
         depth = (len(line) - len(line.lstrip(" "))) // 4
         if self._heading and table is not None:
-            self._bridges = [] if depth == 0 else [one for one in self._bridges if one[0] < depth]
+            self._bridges = [] if depth == 0 else [entry for entry in self._bridges if entry[0] < depth]
             self._bridges.append((depth, self._heading))
             self._heading = ""
         while self._bridges and depth < self._bridges[-1][0]:
             self._bridges.pop()
-        said = line.strip()
-        if said.startswith(">>") and "skipping output to input port" not in said:
-            self.warnings.append(said.strip("<> "))
+        text = line.strip()
+        if text.startswith(">>") and "skipping output to input port" not in text:
+            self.warnings.append(text.strip("<> "))
         if not self._bridges or self._bridges[-1][1] != self.bridge:
             return
         if table is not None:
             self.steps.append((_step(int(table[2]), table[3]), []))
         elif self.steps:
-            self._action(said)
+            self._action(text)
 
-    def _action(self, said: str) -> None:
-        self.steps[-1][1].append(said)
-        if found := _SET.fullmatch(said):
+    def _action(self, text: str) -> None:
+        self.steps[-1][1].append(text)
+        if found := _SET.fullmatch(text):
             self._set(found[2], found[1])
-        elif found := _OUTPUT.fullmatch(said) or _IS.fullmatch(said):
+        elif found := _OUTPUT.fullmatch(text) or _IS.fullmatch(text):
             self._output(int(found[1]))
-        elif said == "IN_PORT":
+        elif text == "IN_PORT":
             self._output(self._in_port)
-        elif self.outputs and _REFUSED.search(said):
+        elif self.outputs and _REFUSED.search(text):
             self.outputs[-1] = (self.outputs[-1][0], True)
 
     def _set(self, name: str, value: str) -> None:

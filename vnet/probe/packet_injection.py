@@ -1,7 +1,7 @@
-"""The packets of live traces sent for real: marked, watched for by every host that could get them, and caught before any guest.
+"""The packets of live traces, sent for real: marked, watched for on every host that they could reach, caught before any guest.
 
-One rule: a packet is sent only after every switch on its way was heard, and only where nothing but our own tables decides who gets
-it. Whatever cannot be sent says why.
+One rule: a packet is sent only after every switch on its way has answered, and only if our own tables alone decide its
+receivers. A packet that is not sent has a reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from random import Random
 
 from vnet.compile import mark, marked_fields, refusal
 from vnet.objects import InvalidValue, Vif
-from vnet.probe.live_trace import Came, LiveLeg, LiveTrace, Sent
+from vnet.probe.live_trace import LiveLeg, LiveTrace, PacketSighting, SentPacket
 from vnet.probe.ofproto_trace_parser import UNRESOLVED
 from vnet.sim.errors import UnknownName
 from vnet.sim.pool import SimPool
@@ -26,9 +26,9 @@ ATTEMPTS = 3  # with other marks, where a host watches for the same ones already
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A marked frame to send as a VIF (its id). after: the number of the shot that must have come to its own `to` before.
+    """A marked frame to send as a VIF (its id). to: the VIF it is for, or ""; expect: the VIFs that it should reach.
 
-    to: the VIF it is for, or "" ; expect: those who would get it.
+    after: the number of the shot that must have reached its own `to` before.
     """
 
     frame: bytes
@@ -40,21 +40,21 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a shot; `caught` has VIF ids. why: why it was not sent."""
+class ShotResult:
+    """The fate of a shot; `caught` has VIF ids. refusal: the reason if it was not sent."""
 
     sent: bool
-    why: str
-    came: tuple[Came, ...]
-    caught: tuple[Came, ...]
+    refusal: str
+    came: tuple[PacketSighting, ...]
+    caught: tuple[PacketSighting, ...]
     changed: bool
 
 
-Send = Callable[[Sequence[Shot]], tuple[list[Outcome], list[str]]]  # with the hosts that did not watch, and why
+Send = Callable[[Sequence[Shot]], tuple[list[ShotResult], list[str]]]  # and the problems of hosts that did not watch
 
 
 def send_all(pool: SimPool, send: Send, traces: Sequence[LiveTrace], random: Random) -> list[LiveTrace]:
-    """The traces with what became of their packets, as many of which go together as may."""
+    """The traces with the fate of their packets, which go out in batches."""
     found: list[LiveTrace] = []
     batch: list[_Script] = []
     for trace in traces:
@@ -73,7 +73,7 @@ def _fits(batch: Sequence[_Script]) -> bool:
 
 
 def _sent(pool: SimPool, send: Send, batch: list[_Script]) -> list[LiveTrace]:
-    """A batch's traces. A lost packet whose tunnel had to ask for the far end's MAC first is sent once more."""
+    """A batch's traces. A packet lost while its tunnel resolved the far end's MAC is sent once more."""
     found = _once(pool, send, batch)
     again = [n for n, trace in enumerate(found) if _was_first(trace)]
     if again:
@@ -107,28 +107,27 @@ def _once(pool: SimPool, send: Send, batch: list[_Script]) -> list[LiveTrace]:
 
 
 def _stop(trace: LiveTrace) -> str | None:
-    """Why nothing of a trace is sent."""
+    """The reason why nothing of a trace is sent, None without one."""
     if trace.problems:
-        return "not every switch on its way was heard"
+        return "not every switch on its way answered"
     foreign = next((hop.foreign for leg in trace.legs for hop in leg.hops if hop.foreign), None)
     return f"a flow of somebody else's could bring it to a guest past our tables: {foreign}" if foreign else None
 
 
 class _Script:
-    """What is to be sent of one trace: a shot for each leg that can be sent, then what ends the connection."""
+    """The shots of one trace: one for each leg that can be sent, then one that ends the connection."""
 
     def __init__(self, pool: SimPool, trace: LiveTrace, random: Random) -> None:
         self._pool = pool
         self._trace = trace
         self._random = random
-        self._why: dict[int, str] = {}  # leg to why it is not sent
+        self._refusals: dict[int, str] = {}  # by leg
         self._shot_of: dict[int, int] = {}
         self.shots: list[Shot] = []
         stop = _stop(trace)
         for number, leg in enumerate(trace.legs):
-            why = stop or self._add(number, leg)
-            if why:
-                self._why[number] = why
+            if refused := stop or self._add(number, leg):
+                self._refusals[number] = refused
         self._add_reset()
 
     def again(self) -> _Script:
@@ -142,11 +141,11 @@ class _Script:
 
     def _add(self, number: int, leg: LiveLeg) -> str | None:
         if not leg.source or leg.target == "":
-            return "it comes from or goes to where nobody of ours can send or watch"
+            return "one of its ends is outside, where no host of the pool can send or watch"
         vif = self._pool.vif(leg.source)
         network = self._pool.state.networks[vif.network]
-        if (why := refusal(network, vif, leg.frame)) is not None:
-            return why
+        if (refused := refusal(network, vif, leg.frame)) is not None:
+            return refused
         try:
             frame = self._mark(leg.frame)
         except InvalidValue as error:
@@ -166,7 +165,7 @@ class _Script:
         return marked
 
     def _add_reset(self) -> None:
-        """Once the first packet came there, switches may remember a connection: it ends after all else."""
+        """End the connection that trackers may have entered for the first packet, after all other shots."""
         opening = next(
             (self._shot_of[n] for n, leg in enumerate(self._trace.legs) if not leg.aside and n in self._shot_of), None
         )
@@ -175,50 +174,50 @@ class _Script:
             self.shots.append(Shot(frame, shot.vif, shot.to, len(self.shots), opening, (shot.to,)))
 
     def _vifs(self, names: Iterable[str]) -> Iterator[Vif]:
-        """Those that are VIFs, and no stations."""
+        """Those of the names that are VIFs."""
         for name in names:
             with suppress(UnknownName):
                 yield self._pool.vif(name)
 
-    def result(self, outcomes: Sequence[Outcome], silent: Sequence[str]) -> LiveTrace:
-        """The trace with what became of its packets."""
+    def result(self, outcomes: Sequence[ShotResult], silent: Sequence[str]) -> LiveTrace:
+        """The trace with the fate of its packets."""
         legs, problems = [], list(silent) if self.shots else []
         for number, leg in enumerate(self._trace.legs):
-            if number in self._why:
-                legs.append(replace(leg, sent=Sent(self._why[number])))
+            if number in self._refusals:
+                legs.append(replace(leg, sent=SentPacket(self._refusals[number])))
             elif silent:
-                legs.append(replace(leg, sent=Sent("not every host that could get it watched for it")))
+                legs.append(replace(leg, sent=SentPacket("not every host that it could reach watched for it")))
             else:
-                sent = self._became(leg, outcomes[self._shot_of[number]])
+                sent = self._fate(leg, outcomes[self._shot_of[number]])
                 legs.append(replace(leg, sent=sent))
-                problems += [f"{leg.title}: {sent.why}"] if sent.why else []
-                if sent.why or sent.lost:
+                problems += [f"{leg.title}: {sent.refusal}"] if sent.refusal else []
+                if sent.refusal or sent.lost:
                     break
         lost = any(leg.sent is not None and leg.sent.lost for leg in legs)
         reached = self._trace.reached and not problems and not lost
         return replace(self._trace, legs=tuple(legs), reached=reached, silent=tuple(problems))
 
-    def _became(self, leg: LiveLeg, outcome: Outcome) -> Sent:
+    def _fate(self, leg: LiveLeg, outcome: ShotResult) -> SentPacket:
         if not outcome.sent:
-            return Sent(outcome.why)
-        caught = tuple(Came(host, self._label(where)) for host, where in outcome.caught)
-        came = tuple(Came(host, self._label(where)) for host, where in outcome.came)
-        got = {one.where for one in caught}
-        hosts = {one.host for one in came}
+            return SentPacket(outcome.refusal)
+        caught = tuple(PacketSighting(host, self._label(port)) for host, port in outcome.caught)
+        came = tuple(PacketSighting(host, self._label(port)) for host, port in outcome.came)
+        got = {sighting.port for sighting in caught}
+        hosts = {sighting.host for sighting in came}
         lost = self._lost(leg, hosts, leg.target) if (leg.target not in got if leg.target else not got) else ""
         wanted = {self._pool.label(vif) for vif in self._vifs(leg.real)}
-        said = []
+        found = []
         if missing := sorted(wanted - got):
-            said.append(f"{' and '.join(missing)} did not get it: {self._lost(leg, hosts, missing[0])}")
-        # What a switch gives to a port where the VIF does not run yet is no delivery, but no surprise either.
+            found.append(f"{' and '.join(missing)} did not get it: {self._lost(leg, hosts, missing[0])}")
+        # A copy for a port where the VIF does not run yet is no delivery, but expected.
         if added := sorted(got - wanted - {real for hop in leg.hops for _, real in hop.sent if real is not None}):
-            said.append(f"{' and '.join(added)} would have got it, which no switch said")
+            found.append(f"{' and '.join(added)} would have got it, which no switch said")
         if outcome.changed:
-            said.append("it did not come out as it was sent")
-        return Sent("", came, caught, lost, tuple(said))
+            found.append("it did not come out as it was sent")
+        return SentPacket("", came, caught, lost, tuple(found))
 
     def _lost(self, leg: LiveLeg, came: set[str], target: str | None) -> str:
-        """Where a packet that did not come to a VIF ended: on the way to that one's host, or to the first that never got it."""
+        """The place where a packet ended: on the way to its target's host, or to the first host that never got it."""
         home = self._pool.runs_on(self._pool.vif(target)) if target else None
         for hop in sorted(leg.hops, key=lambda hop: hop.host != home):
             if hop.host not in came and hop.sender in came:
@@ -226,6 +225,6 @@ class _Script:
         last = next((hop.host for hop in leg.hops if hop.host == home and home in came), leg.hops[0].host)
         return f"{last} got it and gave it to nobody" if last in came else f"{last} did not take it"
 
-    def _label(self, where: str) -> str:
-        vif = self._pool.state.vifs.get(where)
-        return self._pool.label(vif) if vif is not None else where
+    def _label(self, port: str) -> str:
+        vif = self._pool.state.vifs.get(port)
+        return self._pool.label(vif) if vif is not None else port

@@ -1,6 +1,6 @@
-"""One frame at one host: what the twin's switch does with it beside what the real one says it would do.
+"""One frame at one host: the decisions of the twin's switch beside those of the real one, by ofproto/trace.
 
-One rule: look-ups are alike by table, priority and cookie, frames by where they leave; ofports may be numbered differently.
+One rule: look-ups are equal by table, priority and cookie, frames by the port they leave through; ofports may differ.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ OUR_COOKIES = 0x766E
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What would this host's switch do with a frame? It comes in by a VIF (its id), or by a device (then vif is "").
+class TraceRequest:
+    """A frame for ofproto/trace on a host. It enters through a VIF (its id), or through a device (then vif is "").
 
-    key, source, target: what it came out of a tunnel with; source is "" where it did not. tracked: what the connection tracker
-    says of it each time that it is asked, as "est+rpl+trk": that is the twin's, for the switch has not seen the connection.
+    key, source, target: of the tunnel that it came out of; source is "" without one. tracked: the connection state at each pass
+    through the tracker, as "est+rpl+trk": the twin's, for the real switch has not seen the connection.
     """
 
     host: str
@@ -42,8 +42,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What ofproto/trace printed, and the VIF ids and names of the switch's ports. problem: why there is none, else empty."""
+class TraceReply:
+    """The text of ofproto/trace, and the VIF ids and device names of the switch's ports. problem: the reason if there is none."""
 
     text: str = ""
     vifs: Mapping[int, str] = field(default_factory=dict)
@@ -51,11 +51,11 @@ class Answer:
     problem: str = ""
 
 
-Ask = Callable[[Sequence[Question]], list[Answer]]
+Ask = Callable[[Sequence[TraceRequest]], list[TraceReply]]
 
 
 class Look(NamedTuple):
-    """A look-up as twin and switch can be compared: by number of the table, and priority and cookie of the flow."""
+    """A look-up by what is comparable: the table's number, the flow's priority and cookie."""
 
     table: int
     priority: int
@@ -63,7 +63,7 @@ class Look(NamedTuple):
 
 
 class Out(NamedTuple):
-    """Where a frame leaves br-int: a VIF's id or a device's name, and for a tunnel its key and the other end."""
+    """The port a frame leaves br-int through: a VIF's id or a device's name, with a tunnel's key and far end."""
 
     port: str
     key: int = 0
@@ -72,10 +72,10 @@ class Out(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LiveHop:
-    """A frame at one host, by the twin and by the switch. sender: the host that sent it here, "" for the first.
+    """A frame at one host, by the twin and by the real switch. sender: the host that sent it here, "" for the first.
 
-    problem: why the switch was not heard; differences: what is not alike; foreign: which flow of somebody else's does more with
-    the frame than drop it, so that it might come to a guest past our tables. Rows of `steps`: the twin's look-up, the switch's, None for one that only the other made.
+    steps: look-ups side by side, None for one that only the other side made. problem: the reason if the switch did not answer.
+    foreign: a flow that is not ours and does more with the frame than drop it, so that it might reach a guest past our tables.
     """
 
     host: str
@@ -89,10 +89,10 @@ class LiveHop:
     foreign: str = ""
 
 
-class Asked:
-    """One frame at one host: what the twin's switch did with it and what the real one would. question: what to ask that."""
+class HostComparison:
+    """One frame at one host: the twin's decisions, and the request for the real switch's."""
 
-    answer: Answer
+    reply: TraceReply
 
     def __init__(
         self, pool: Fabric, host: SimHost, arrival: Arrival, notes: list[Passed], emitted: list[Emitted], sender: str
@@ -103,71 +103,71 @@ class Asked:
             for n in notes
             if n.table is not None
         ]
-        self.outs = {self._out(one): one for one in emitted}
+        self.outs = {self._out(item): item for item in emitted}
         vif, device = host.vif_at.get(arrival.port, ""), host.device_at.get(arrival.port, "")
         self.came_in = self._port_name(vif or device)
-        self.question = _question(host.name, arrival, vif, device, tuple(n.tracked for n in notes if n.tracked))
+        self.request = _request(host.name, arrival, vif, device, tuple(n.tracked for n in notes if n.tracked))
         self.sender = sender
 
-    def compare(self, answer: Answer) -> tuple[LiveHop, list[Emitted], list[Emitted]]:
-        """The hop, which of the twin's frames really leave, and what leaves only really."""
-        self.answer, problem = answer, answer.problem
+    def compare(self, reply: TraceReply) -> tuple[LiveHop, list[Emitted], list[Emitted]]:
+        """The hop, the twin's frames that really leave, and the frames that only the real switch sends."""
+        self.reply, problem = reply, reply.problem
         try:
-            real = parse_trace(self.answer.text) if not problem else None
+            real = parse_trace(self.reply.text) if not problem else None
         except NotATrace as error:
             real, problem = None, f"{self.host.name}: {error}"
         if real is None:
-            alone = tuple(_aligned(self.twin, [], self._says, self._says))
+            alone = tuple(_aligned(self.twin, [], self._text, self._text))
             sent = tuple(_aligned(list(self.outs), [], self._leaves, self._leaves))
             return LiveHop(self.host.name, self.came_in, alone, sent, (), (), problem, self.sender), self.emitted, []
         looks = [Look(step.table, step.priority, step.cookie) for step in real.steps]
         outs = [self._real_out(output) for output in real.outputs]
         carried = not (real.dropped and outs and self.outs)
         differences = [*self._unlike(looks, outs, real), *(() if carried else self._uncarried(real))]
-        says = {look: self._says(look, step) for look, step in zip(looks, real.steps, strict=True)}
-        steps = tuple(_aligned(self.twin, looks, self._says, lambda look: says[look]))
+        texts = {look: self._text(look, step) for look, step in zip(looks, real.steps, strict=True)}
+        steps = tuple(_aligned(self.twin, looks, self._text, lambda look: texts[look]))
         sent = tuple(_aligned(list(self.outs), outs, self._leaves, self._leaves))
         unresolved = _unresolved(real)
         notes = (*real.warnings, *unresolved)
         foreign = self._foreign(real)
         hop = LiveHop(self.host.name, self.came_in, steps, sent, notes, tuple(differences), "", self.sender, foreign)
         goes = carried or bool(unresolved)
-        kept = [one for out, one in self.outs.items() if goes and out in outs]
-        return hop, kept, [one for out in outs if out not in self.outs for one in self._extra(out)]
+        kept = [item for out, item in self.outs.items() if goes and out in outs]
+        return hop, kept, [item for out in outs if out not in self.outs for item in self._extra(out)]
 
     def _unlike(self, looks: list[Look], outs: list[Out], real: RealPass) -> Iterator[str]:
-        """What is not alike, the first cause first. The order of copies of a flood says nothing: ofports decide it."""
-        said: list[str] = []
+        """The differences, the first cause first. The order of a flood's copies does not count: ofports decide it."""
+        texts: list[str] = []
         ours, theirs = Counter(self.twin) - Counter(looks), Counter(looks) - Counter(self.twin)
         mine = next((look for look in self.twin if look in ours), None)
         other = next((look for look in looks if look in theirs), None)
         if first := mine or other:
-            said.append(self._by_twin(mine))
-            said.append(self._by_switch(other, dict(zip(looks, real.steps, strict=True)), first.table))
+            texts.append(self._by_twin(mine))
+            texts.append(self._by_switch(other, dict(zip(looks, real.steps, strict=True)), first.table))
         missing = [self._leaves(out) for out in self.outs if out not in outs]
         added = [self._leaves(out) for out in dict.fromkeys(outs) if out not in self.outs]
         if missing:
-            said.append(f"only the twin sends to {' and '.join(missing)}")
+            texts.append(f"only the twin sends to {' and '.join(missing)}")
         if added:
-            said.append(f"only the switch sends to {' and '.join(added)}")
-        if said:
-            yield (f"{_table(first.table)}: " if first else "sends: ") + ", ".join(said)
+            texts.append(f"only the switch sends to {' and '.join(added)}")
+        if texts:
+            yield (f"{_table(first.table)}: " if first else "sends: ") + ", ".join(texts)
 
     def _by_twin(self, look: Look | None) -> str:
-        return f"the twin matches {self._says(look)}" if look is not None else "the twin does not come here"
+        return f"the twin matches {self._text(look)}" if look is not None else "the twin does not come here"
 
     def _by_switch(self, look: Look | None, steps: Mapping[Look, RealStep], table: int) -> str:
         if look is None:
             return "the switch does not come here"
-        where = f" in {_table(look.table)}" if look.table != table else ""
+        place = f" in {_table(look.table)}" if look.table != table else ""
         end = ", which drops" if steps[look].actions == ("drop",) else ""
-        return f"the switch matches{where} {self._says(look, steps[look])}{end}"
+        return f"the switch matches{place} {self._text(look, steps[look])}{end}"
 
     def _uncarried(self, real: RealPass) -> list[str]:
         if _unresolved(real):
             return []
-        why = f": {'; '.join(real.warnings)}" if real.warnings else ""
-        return [f"sends by {' and '.join(map(self._leaves, self.outs))}, but its datapath drops the frame{why}"]
+        reason = f": {'; '.join(real.warnings)}" if real.warnings else ""
+        return [f"sends by {' and '.join(map(self._leaves, self.outs))}, but its datapath drops the frame{reason}"]
 
     def _foreign(self, real: RealPass) -> str:
         for step in real.steps:
@@ -184,13 +184,13 @@ class Asked:
         return Out(port, tunnel.key, _address(tunnel.dst, tunnel.ipv6)) if tunnel is not None else Out(port)
 
     def _real_out(self, output: RealOutput) -> Out:
-        vif, device = self.answer.vifs.get(output.port), self.answer.devices.get(output.port)
+        vif, device = self.reply.vifs.get(output.port), self.reply.devices.get(output.port)
         if vif is None and device in ENCAPSULATION_OF_DEVICE:
             return Out(device, output.key, output.target)
         return Out(vif or device or f"port {output.port}")
 
     def _extra(self, out: Out) -> Iterator[Emitted]:
-        """A frame that only the real switch sends, as it came in: what it would have rewritten is not known."""
+        """A frame that only the real switch sends, as it came in: its rewrites are not known."""
         port = self.host.ports.get(out.port) or self.host.devices.get(out.port)
         if port is not None:
             to = ip_address(out.target) if out.target else None
@@ -204,7 +204,7 @@ class Asked:
         name = self._port_name(out.port)
         return f"{name} with key {out.key} to {out.target}" if out.target else name
 
-    def _says(self, look: Look, step: RealStep | None = None) -> str:
+    def _text(self, look: Look, step: RealStep | None = None) -> str:
         if look.priority < 0:
             return "no flow"
         source = self._sources().get(look.cookie)
@@ -219,10 +219,10 @@ class Asked:
         return {flow.cookie: source for source, flows in self.host.compiled.items() for flow in flows[:1]}
 
 
-def _question(host: str, arrival: Arrival, vif: str, device: str, tracked: tuple[str, ...]) -> Question:
+def _request(host: str, arrival: Arrival, vif: str, device: str, tracked: tuple[str, ...]) -> TraceRequest:
     source, target = _ends(arrival.tunnel)
     key = arrival.tunnel.key if arrival.tunnel is not None else 0
-    return Question(host, arrival.frame, vif, "" if vif else device, key, source, target, tracked)
+    return TraceRequest(host, arrival.frame, vif, "" if vif else device, key, source, target, tracked)
 
 
 def _ends(tunnel: Tunnel | None) -> tuple[str, str]:
@@ -236,7 +236,7 @@ def _address(number: int, ipv6: bool) -> str:
 
 
 def _unresolved(real: RealPass) -> list[str]:
-    """Tunnels whose far end's MAC the host has to ask for: the first real packet is lost to that, later ones are not."""
+    """Tunnels whose far end's MAC the host has yet to resolve: that costs the first real packet only."""
     return [action.strip("-> ") for step in real.steps for action in step.actions if UNRESOLVED in action]
 
 
@@ -245,16 +245,16 @@ def _table(number: int) -> str:
 
 
 def _aligned(
-    twin: list[Any], real: list[Any], says_twin: Callable[[Any], str], says_real: Callable[[Any], str]
+    twin: list[Any], real: list[Any], twin_text: Callable[[Any], str], real_text: Callable[[Any], str]
 ) -> Iterator[tuple[str | None, str | None]]:
-    """Both lists as rows, what is the same in one row."""
+    """Both lists as rows; equal items share a row."""
 
-    def text(items: list[Any], at: int, says: Callable[[Any], str]) -> str | None:
+    def cell(items: list[Any], at: int, text: Callable[[Any], str]) -> str | None:
         if at >= len(items):
             return None
         item = items[at]
-        return f"{item.table:>3} {_table(item.table):<9} {says(item)}" if isinstance(item, Look) else says(item)
+        return f"{item.table:>3} {_table(item.table):<9} {text(item)}" if isinstance(item, Look) else text(item)
 
     for _, i, j, k, n in SequenceMatcher(None, twin, real, autojunk=False).get_opcodes():
         for row in range(max(j - i, n - k)):
-            yield text(twin[:j], i + row, says_twin), text(real[:n], k + row, says_real)
+            yield cell(twin[:j], i + row, twin_text), cell(real[:n], k + row, real_text)

@@ -61,7 +61,7 @@ class Delivery:
 class Loss:
     """A frame that was dropped between switches: the place and the reason."""
 
-    where: str
+    place: str
     reason: str
     frame: bytes
 

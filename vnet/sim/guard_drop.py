@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ovsctl.datapath.flow_key import place
+from ovsctl.datapath.flow_key import key_field
 from ovsctl.openflow import Flow
 from ovsctl.openflow.fields import Field, Needs, format_value
 from ovsctl.openflow.match import FieldMatch
@@ -61,7 +61,7 @@ def _from_port(flow: Flow, key: int) -> bool:
 
 
 def _holds(entry: FieldMatch, key: int) -> bool:
-    return place(entry.field).get(key) & entry.mask == entry.value
+    return key_field(entry.field).get(key) & entry.mask == entry.value
 
 
 def _differences(nearest: list[list[FieldMatch]], key: int) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _differences(nearest: list[list[FieldMatch]], key: int) -> Iterator[str]:
             taken.setdefault(entry.field.name, {})[_text(entry.field, entry.value, entry.mask)] = None
     for name, values in taken.items():
         field = fields[name]
-        actual = _text(field, place(field).get(key), field.full)
+        actual = _text(field, key_field(field).get(key), field.full)
         yield f"{_FIELDS.get(name, name)} {actual} is not {' or '.join(values)}"
 
 

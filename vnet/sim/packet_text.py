@@ -27,7 +27,7 @@ PAYLOAD_MAX = 65535
 
 
 def parse_packet(text: str) -> Any:
-    """The scapy packet that a text says. Raises PacketError with the column of what it does not allow."""
+    """The scapy packet that a text describes. Raises PacketError with the column of the fault."""
     if len(text) > TEXT_MAX:
         raise PacketError(f"{len(text)} characters are too many for a packet: at most {TEXT_MAX}")
     try:

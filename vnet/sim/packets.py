@@ -1,4 +1,4 @@
-"""Packets that the twin sends itself: probes and the answers to them, made of bytes (scapy takes half a second to import)."""
+"""Packets of conversations, made of bytes: importing scapy costs half a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TTL = 64
 
 
 class Part(Enum):
-    """Which packet of a conversation: the first, its answer, what ends a TCP handshake, and what ends the connection."""
+    """The packets of a conversation: the first, its answer, the end of a TCP handshake, the end of the connection."""
 
     REQUEST = "request"
     ANSWER = "answer"
@@ -35,7 +35,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A conversation: who asks whom, over what. port: the one that is asked for, with TCP and UDP.
+    """A conversation between two ends. port: the target's, with TCP and UDP.
 
     source_port: with ICMP the echo's identifier.
     """
@@ -48,10 +48,11 @@ class Talk:
 
     @property
     def back(self) -> Talk:
+        """The conversation with its ends swapped."""
         return replace(self, source=self.target, target=self.source)
 
     def frame(self, part: Part = Part.REQUEST, payload: bytes = b"") -> bytes:
-        """The conversation's packet. An answer goes the other way."""
+        """A packet of the conversation; an answer goes from target to source."""
         answer = part is Part.ANSWER
         source, target = (self.target, self.source) if answer else (self.source, self.target)
         src, dst = ip_address(source.address), ip_address(target.address)
@@ -88,9 +89,9 @@ def mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def ethernet(dst: str, src: str, kind: int, body: bytes) -> bytes:
+def ethernet(dst: str, src: str, eth_type: int, body: bytes) -> bytes:
     """An Ethernet frame, padded to the 60 bytes that it has at least (without its checksum)."""
-    return (mac_bytes(dst) + mac_bytes(src) + kind.to_bytes(2, "big") + body).ljust(60, b"\0")
+    return (mac_bytes(dst) + mac_bytes(src) + eth_type.to_bytes(2, "big") + body).ljust(60, b"\0")
 
 
 def checksum(data: bytes) -> int:
@@ -123,15 +124,15 @@ def _echo(
 ) -> tuple[int, bytes]:
     rest = id.to_bytes(2, "big") + b"\0\x01" + payload
     if src.version == 4:
-        kind = bytes((0 if answer else 8, 0))
-        return 1, kind + checksum(kind + b"\0\0" + rest).to_bytes(2, "big") + rest
+        head = bytes((0 if answer else 8, 0))
+        return 1, head + checksum(head + b"\0\0" + rest).to_bytes(2, "big") + rest
     return 58, icmpv6(src, dst, bytes((129 if answer else 128, 0)), rest)
 
 
-def icmpv6(src: IPv4Address | IPv6Address, dst: IPv4Address | IPv6Address, kind: bytes, rest: bytes) -> bytes:
-    """An ICMPv6 message: type and code, then what comes after its checksum."""
-    total = checksum(_pseudo(src, dst, 58, 4 + len(rest)) + kind + b"\0\0" + rest)
-    return kind + total.to_bytes(2, "big") + rest
+def icmpv6(src: IPv4Address | IPv6Address, dst: IPv4Address | IPv6Address, head: bytes, rest: bytes) -> bytes:
+    """An ICMPv6 message. head: type and code; rest: the bytes after its checksum."""
+    total = checksum(_pseudo(src, dst, 58, 4 + len(rest)) + head + b"\0\0" + rest)
+    return head + total.to_bytes(2, "big") + rest
 
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -144,7 +145,7 @@ def rarp(mac: str) -> bytes:
 
 
 def resolve(talk: Talk) -> tuple[bytes, bytes]:
-    """How the source asks for the target's MAC, and the answer: ARP (RFC 826) or neighbour discovery (RFC 4861 §7.2)."""
+    """The request for the target's MAC and its answer, by ARP (RFC 826) or neighbour discovery (RFC 4861 §7.2)."""
     source, target = talk.source, talk.target
     src, dst = ip_address(source.address), ip_address(target.address)
     if src.version == 4:

@@ -1,6 +1,6 @@
 """Captures that Wireshark reads: pcapng (draft-ietf-opsawg-pcapng) with a named interface per port.
 
-Written here because all it takes is three kinds of block, and a capture should not cost the half second that scapy does.
+Written here because it takes three types of block only, and importing scapy costs half a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class CaptureDirection(IntEnum):
 
 
 class PcapngWriter:
-    """Writes frames to a file; interfaces are added as they are first named."""
+    """Writes frames to a file; an interface is added with its first frame."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -41,9 +41,9 @@ class PcapngWriter:
         flags = _option(_EPB_FLAGS, struct.pack("<I", direction))
         self._block(_PACKET, head + _padded(frame) + flags + _end())
 
-    def _block(self, kind: int, body: bytes) -> None:
+    def _block(self, block_type: int, body: bytes) -> None:
         length = struct.pack("<I", len(body) + 12)
-        self._file.write(struct.pack("<I", kind) + length + body + length)
+        self._file.write(struct.pack("<I", block_type) + length + body + length)
 
 
 def _padded(data: bytes) -> bytes:

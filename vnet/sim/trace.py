@@ -91,7 +91,7 @@ class Trace:
                     "title": leg.title,
                     "verdict": leg.verdict,
                     "delivered": leg.to,
-                    "lost": [{"where": loss.where, "reason": loss.reason} for loss in leg.lost],
+                    "lost": [{"where": loss.place, "reason": loss.reason} for loss in leg.lost],
                     "hops": [_hop_dict(hop) for hop in leg.hops],
                 }
                 for leg in self.legs
@@ -199,7 +199,7 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
     ends = []
     if items:
         ends.append("delivered to " + ", ".join(sorted(item.to for item in items)))
-    ends += [f"lost at {loss.where}: {loss.reason}" for loss in lost]
+    ends += [f"lost at {loss.place}: {loss.reason}" for loss in lost]
     if ends:
         return "; ".join(ends)
     for hop in reversed(hops):

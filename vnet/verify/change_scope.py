@@ -1,4 +1,4 @@
-"""The part of a pool that a change can matter to. One rule: what is left out answers the same before and after.
+"""The part of a pool that a change can affect. One rule: reachability outside of it is the same before and after.
 
 Frames do not cross networks, so a network on which nothing changed keeps its answers. VLAN networks of one uplink and tag
 are one network to a frame, and so are all of an uplink that a trunk VIF is on.
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def affected(before: PoolState, after: PoolState) -> tuple[PoolState, PoolState]:
-    """Both pools without the networks, VIFs and hosts whose answers the change from one to the other leaves alone."""
+    """Both pools, reduced to the networks, VIFs and hosts that the change from one to the other can affect."""
     if _settings(before) != _settings(after):
         return before, after
     shared = domains(before, after)
@@ -31,7 +31,7 @@ def _settings(state: PoolState) -> object:
 
 
 def domains(*states: PoolState) -> dict[str, set[object]]:
-    """Each network's name to what frames on it share: two networks with one in common may hear each other."""
+    """The broadcast domains of each network, by its name: frames may cross between networks that share one."""
     trunked = {
         network.uplink
         for state in states
@@ -56,10 +56,12 @@ def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> set[str]:
 
 
 def _touched(before: PoolState, after: PoolState) -> Iterator[str]:
-    """The networks that something changed on."""
+    """The networks that the change concerns."""
     yield from _changed(before.networks, after.networks)
     vifs = _changed(before.vifs, after.vifs)
-    vms, hosts, groups = (_changed(getattr(before, kind), getattr(after, kind)) for kind in ("vms", "hosts", "groups"))
+    vms, hosts, groups = (
+        _changed(getattr(before, table), getattr(after, table)) for table in ("vms", "hosts", "groups")
+    )
     for state in (before, after):
         yield from (
             state.subnets[name].network for name in _changed(before.subnets, after.subnets) & state.subnets.keys()

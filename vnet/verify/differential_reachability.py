@@ -1,6 +1,6 @@
-"""What a change does to who reaches whom, on which ports: exact, and told in groups that a person can read.
+"""The pairs of VIFs that a change makes reachable or unreachable, with the ports: exact, and grouped for people.
 
-One rule: what is alike before and after is not tried. A pair is asked about only if something about one of its ends changed.
+One rule: only a pair of which at least one end changed is tried.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ from itertools import islice
 from vnet.objects import PoolState, Protocol
 from vnet.sim.pool import SimPool
 from vnet.verify.change_scope import affected
-from vnet.verify.equivalence_classes import Answers, Kind, Kinds, What
+from vnet.verify.equivalence_classes import AnswerCache, EquivalenceClass, EquivalenceClasses, Service
 
 Ports = tuple[int, int]  # first and last
 FIRST_PORT, LAST_PORT = 1, 65535
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Pairs that became reachable (gained) or unreachable: every one of `sources` with every (other) one of `targets`.
+class ReachabilityChange:
+    """Pairs that became reachable (gained) or unreachable: each of `sources` with each other one of `targets`.
 
-    what: "ping", or "tcp" or "udp" where that is so on any port, else with ranges of ports, as "tcp 80" or "tcp 80, 443-445".
+    services: "ping"; "tcp" or "udp" for all ports, else with ranges of ports, as "tcp 80" or "tcp 80, 443-445".
     """
 
     gained: bool
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    what: tuple[str, ...]
+    services: tuple[str, ...]
 
     def __str__(self) -> str:
         sign, verb = ("+", "reaches") if self.gained else ("-", "no longer reaches")
-        return f"{sign} {_some(self.sources)} {verb} {_some(self.targets)} ({'; '.join(self.what)})"
+        return f"{sign} {_some(self.sources)} {verb} {_some(self.targets)} ({'; '.join(self.services)})"
 
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def differences(before: PoolState, after: PoolState) -> list[Difference]:
-    """Who gains and who loses a way to whom: by ping, and by TCP and UDP for each port.
+def differences(before: PoolState, after: PoolState) -> list[ReachabilityChange]:
+    """The pairs that are reachable in one of two pools only: by ping, and by TCP and UDP for each port.
 
-    A VIF that is only in one of the pools reaches nobody in the other. Protocols without ports, ping excepted, are not looked at.
+    A VIF that one of the pools does not have reaches nobody there. Other protocols are not tried.
     """
     old_part, new_part = affected(before, after)
-    answers = Answers()
-    joint = _Joint(Kinds(SimPool.of(old_part), answers), Kinds(SimPool.of(new_part), answers))
+    answers = AnswerCache()
+    joint = _Joint(EquivalenceClasses(SimPool.of(old_part), answers), EquivalenceClasses(SimPool.of(new_part), answers))
     found: dict[_Change, dict[Protocol, list[Ports]]] = {}
     spans = [(protocol, span) for protocol, of in _spans(old_part, new_part).items() for span in of]
-    told = joint.changed([(protocol, span[0]) for protocol, span in spans])
-    for (protocol, span), changes in zip(spans, told, strict=True):
+    changed = joint.changed([(protocol, span[0]) for protocol, span in spans])
+    for (protocol, span), changes in zip(spans, changed, strict=True):
         for change in changes:
             found.setdefault(change, {}).setdefault(protocol, []).append(span)
     return [
-        Difference(*change, tuple(_said(protocol, spans) for protocol, spans in of_change.items()))
+        ReachabilityChange(*change, tuple(_service(protocol, spans) for protocol, spans in of_change.items()))
         for change, of_change in found.items()
     ]
 
@@ -76,7 +76,7 @@ def _spans(*states: PoolState) -> dict[Protocol, list[Ports]]:
     return found
 
 
-def _said(protocol: Protocol, spans: Iterable[Ports]) -> str:
+def _service(protocol: Protocol, spans: Iterable[Ports]) -> str:
     if protocol is Protocol.ICMP:
         return "ping"
     ports = _merged(spans)
@@ -100,10 +100,10 @@ Hosts = tuple[str | None, str | None]  # before and after
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
-    """VIFs that are of one kind before and of one after (None: not there), by where they run before and after."""
+    """VIFs of one class before and one class after (None: not there), by the hosts before and after."""
 
-    old: Kind | None
-    new: Kind | None
+    old: EquivalenceClass | None
+    new: EquivalenceClass | None
     by_hosts: Mapping[Hosts, list[str]]
 
     @property
@@ -117,13 +117,13 @@ class _Row:
 
 
 Pair = tuple[str, str]
-_Asked = tuple[str, str, What]
+_Query = tuple[str, str, Service]
 
 
 class _Joint:
     """Two pools side by side."""
 
-    def __init__(self, before: Kinds, after: Kinds) -> None:
+    def __init__(self, before: EquivalenceClasses, after: EquivalenceClasses) -> None:
         self._sides = before, after
         found: dict[tuple[object, ...], dict[Hosts, list[str]]] = {}
         for vif in sorted(before.of.keys() | after.of.keys()):
@@ -132,19 +132,19 @@ class _Joint:
             found.setdefault(tuple(map(id, key[:2])) + key[2:], {}).setdefault(hosts, []).append(vif)
         self._rows: dict[object, list[_Row]] = defaultdict(list)  # by domain, before or after
         for by_hosts in found.values():
-            one = next(iter(by_hosts.values()))[0]
-            row = _Row(before.of.get(one), after.of.get(one), by_hosts)
-            for domain in {kind.domain for kind in (row.old, row.new) if kind is not None}:
+            first = next(iter(by_hosts.values()))[0]
+            row = _Row(before.of.get(first), after.of.get(first), by_hosts)
+            for domain in {eq_class.domain for eq_class in (row.old, row.new) if eq_class is not None}:
                 self._rows[domain].append(row)
 
-    def changed(self, whats: list[What]) -> list[list[_Change]]:
-        """For each protocol and port what is gained and lost: pairs that changed alike together."""
-        asked = [list(self._touched(what)) for what in whats]
+    def changed(self, services: list[Service]) -> list[list[_Change]]:
+        """The changes of each service; pairs with the same change are grouped."""
+        asked = [list(self._touched(service)) for service in services]
         cases = {(id(row), id(column)): self._cases(row, column) for pairs in asked for row, column in pairs}
-        told = self._answers(
+        answers = self._answers(
             [
-                (*case, what)
-                for what, pairs in zip(whats, asked, strict=True)
+                (*case, service)
+                for service, pairs in zip(services, asked, strict=True)
                 for row, column in pairs
                 for case in cases[id(row), id(column)]
             ]
@@ -153,30 +153,32 @@ class _Joint:
             _merge([
                 change
                 for row, column in pairs
-                for change in self._between(row, column, [told[*case, what] for case in cases[id(row), id(column)]], what)
+                for change in self._between(
+                    row, column, [answers[*case, service] for case in cases[id(row), id(column)]], service
+                )
             ])
-            for what, pairs in zip(whats, asked, strict=True)
+            for service, pairs in zip(services, asked, strict=True)
         ]  # fmt: skip
 
-    def _between(self, row: _Row, column: _Row, said: list[tuple[bool, bool]], what: What) -> Iterator[_Change]:
-        """What changed from one row to another; by host, where it matters whether two VIFs share one."""
-        if len(set(said)) == 1 and said[0][0] is not said[0][1]:
-            yield said[0][1], row.vifs, column.vifs
-        if len(set(said)) < 2:
+    def _between(self, row: _Row, column: _Row, cases: list[tuple[bool, bool]], service: Service) -> Iterator[_Change]:
+        """The changes from one row to another; split by host if the answer depends on whether two VIFs share one."""
+        if len(set(cases)) == 1 and cases[0][0] is not cases[0][1]:
+            yield cases[0][1], row.vifs, column.vifs
+        if len(set(cases)) < 2:
             return
         parts = list(_by_host(row, column))
-        asked = [(sources[0], next(vif for vif in targets if vif != sources[0]), what) for sources, targets in parts]
-        told = self._answers(asked)
-        for one, (sources, targets) in zip(asked, parts, strict=True):
-            was, will = told[one]
+        asked = [(sources[0], next(vif for vif in targets if vif != sources[0]), service) for sources, targets in parts]
+        answers = self._answers(asked)
+        for query, (sources, targets) in zip(asked, parts, strict=True):
+            was, will = answers[query]
             if was is not will:
                 yield will, sources, targets
 
-    def _touched(self, what: What) -> Iterator[tuple[_Row, _Row]]:
-        """Pairs of rows of which the change concerns one at least, as far as this protocol and port go."""
+    def _touched(self, service: Service) -> Iterator[tuple[_Row, _Row]]:
+        """Pairs of rows of which the change concerns at least one for this service."""
         seen: set[tuple[int, int]] = set()
         for rows in self._rows.values():
-            alike = {id(row) for row in rows if self._alike(row, what)}
+            alike = {id(row) for row in rows if self._alike(row, service)}
             for row in rows:
                 for column in rows:
                     if (id(row) in alike and id(column) in alike) or (id(row), id(column)) in seen:
@@ -184,15 +186,15 @@ class _Joint:
                     seen.add((id(row), id(column)))
                     yield row, column
 
-    def _alike(self, row: _Row, what: What) -> bool:
-        """Whether nothing about these VIFs changed that could matter to anybody."""
+    def _alike(self, row: _Row, service: Service) -> bool:
+        """Whether the VIFs of a row have the same class number before and after."""
         if not row.stays or row.old is None or row.new is None:
             return False
         before, after = self._sides
-        return before.seen(row.old, what) == after.seen(row.new, what)
+        return before.number_of(row.old, service) == after.number_of(row.new, service)
 
     def _cases(self, row: _Row, column: _Row) -> list[Pair]:
-        """Two VIFs of two rows for each way in which their places may matter."""
+        """Two VIFs of two rows for each relation of their hosts that may matter."""
         found: dict[object, Pair] = {}
         plain = row.stays and column.stays and not any(map(self._moving, (row, column)))
         for hosts, vifs in row.by_hosts.items():
@@ -207,8 +209,8 @@ class _Joint:
         return list(found.values())
 
     def _moving(self, row: _Row) -> bool:
-        one = next(iter(row.by_hosts.values()))[0]
-        return any(side.moves(one) for side in self._sides)
+        first = next(iter(row.by_hosts.values()))[0]
+        return any(side.moves(first) for side in self._sides)
 
     def _relations(self, source: str, target: str) -> object:
         return tuple(
@@ -219,19 +221,19 @@ class _Joint:
             for side in self._sides
         )
 
-    def _answers(self, asked: list[_Asked]) -> dict[_Asked, tuple[bool, bool]]:
+    def _answers(self, asked: list[_Query]) -> dict[_Query, tuple[bool, bool]]:
         """Whether each pair works, before and after."""
-        told: list[dict[_Asked, bool]] = []
+        answers: list[dict[_Query, bool]] = []
         for side in self._sides:
             there = side.pool.state.vifs
-            known = [one for one in asked if one[0] in there and one[1] in there]
-            said = side.answers([(there[a], there[b], what) for a, b, what in known])
-            told.append(dict(zip(known, said, strict=True)))
-        return {one: (told[0].get(one, False), told[1].get(one, False)) for one in asked}
+            known = [query for query in asked if query[0] in there and query[1] in there]
+            found = side.answers([(there[a], there[b], service) for a, b, service in known])
+            answers.append(dict(zip(known, found, strict=True)))
+        return {query: (answers[0].get(query, False), answers[1].get(query, False)) for query in asked}
 
 
 def _merge(changes: Iterable[_Change]) -> list[_Change]:
-    """Changes of the same targets by the same sources, each once, with those alike together."""
+    """Changes with the same sources and targets once, those with the same targets together."""
     of_sources: dict[tuple[tuple[str, ...], bool], set[tuple[str, ...]]] = defaultdict(set)
     for gained, sources, targets in changes:
         of_sources[sources, gained].add(targets)
@@ -248,9 +250,9 @@ def _by_host(row: _Row, column: _Row) -> Iterator[tuple[tuple[str, ...], tuple[s
                 yield tuple(vifs), tuple(others)
 
 
-def _host(kinds: Kinds, vif: str) -> str | None:
-    row = kinds.pool.state.vifs.get(vif)
-    return kinds.pool.runs_on(row) if row is not None else None
+def _host(classes: EquivalenceClasses, vif: str) -> str | None:
+    row = classes.pool.state.vifs.get(vif)
+    return classes.pool.runs_on(row) if row is not None else None
 
 
 def _flat(parts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""VIFs of a pool that are alike, and one conversation that answers for all pairs of two kinds.
+"""Equivalence classes of a pool's VIFs; one conversation answers for all pairs of VIFs from two classes.
 
-One rule: VIFs are alike if their flows are the same up to names: of themselves, of networks that are alike, of hosts that are
-alike. What is alike is compared by content, so an answer holds for every network of a pool, and in another pool too.
+One rule: two VIFs are equivalent if their flows are equal up to names: of themselves, of equivalent networks, of equivalent
+hosts. Classes are compared by content, so an answer holds for every network of a pool, and in another pool too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ovsctl.datapath.conntrack import Tracker
 from vnet.objects import Binding, Location, PoolState, Protocol, Rule, SecurityGroup, Vif, Way
 from vnet.sim.conversation import party, plan, version_of
-from vnet.sim.errors import NotPlugged, SimError
+from vnet.sim.errors import SimError
 from vnet.sim.fabric import Fabric
 from vnet.verify.change_scope import domains
 
@@ -24,7 +24,7 @@ Content = tuple[object, ...]
 
 
 class _Key(NamedTuple):
-    """What VIFs of one kind have in common, see Kind."""
+    """The properties that VIFs of one class share, see EquivalenceClass."""
 
     network: str
     rest: int
@@ -33,30 +33,33 @@ class _Key(NamedTuple):
 
 
 class Relation(NamedTuple):
-    """What decides an answer besides the two kinds: whether the VIFs share a host and a network; with one that moves, which hosts."""
+    """The part of an answer that the two classes do not decide: whether the VIFs share a host and a network.
+
+    hosts: the two hosts themselves if one of the VIFs is migrating.
+    """
 
     hosts: object
     one_network: bool
 
 
-What = tuple[Protocol, int]  # and the port, 0 for a ping
+Service = tuple[Protocol, int]  # and the port, 0 for a ping
 
 
-class Question(NamedTuple):
-    """Who would reach whom: kinds by the numbers of what they come to for this protocol and port."""
+class PairQuery(NamedTuple):
+    """A pair to try: the numbers of both classes for a service, and the relation of the two VIFs."""
 
     source: int
     target: int
     relation: Relation
-    what: What
+    service: Service
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """VIFs of one network that are alike, by where they run.
+class EquivalenceClass:
+    """Equivalent VIFs of one network, by the hosts where they run.
 
-    rest: the number of what makes them so besides policy, equal for VIFs of networks that are alike. within: for each of
-    their addresses, the ranges it is in of those that rules name.
+    rest: the number of their properties besides policy, equal across equivalent networks. within: for each of their addresses,
+    the ranges named in rules that contain it.
     """
 
     network: str
@@ -70,65 +73,67 @@ class Kind:
         return [vif for vifs in self.by_host.values() for vif in vifs]
 
 
-class Answers:
-    """What is known so far of who reaches whom. The kinds of several pools may share one: what is alike is asked once."""
+class AnswerCache:
+    """The answers that are known. Several pools may share one cache: an equivalent pair is tried once."""
 
     def __init__(self) -> None:
-        self.known: dict[Question, bool] = {}
+        self.known: dict[PairQuery, bool] = {}
         self._numbers: dict[object, int] = {}
 
     def number(self, content: object) -> int:
-        """A number for a content, the same for what is equal: contents are long, and compared often."""
+        """A number for a content, equal for equal contents: contents are long, and compared often."""
         return self._numbers.setdefault(content, len(self._numbers))
 
 
-class Kinds:
-    """The kinds of a pool's VIFs."""
+class EquivalenceClasses:
+    """The equivalence classes of a pool's VIFs."""
 
-    def __init__(self, pool: Fabric, answers: Answers | None = None) -> None:
+    def __init__(self, pool: Fabric, answers: AnswerCache | None = None) -> None:
         self.pool = pool
-        self._answers = answers or Answers()
+        self._answers = answers or AnswerCache()
         self.known = self._answers.known
         self._facts = _Facts(pool, self._answers)
         found: dict[_Key, dict[str, list[Vif]]] = {}
         for vif in sorted(pool.state.vifs.values(), key=pool.label):
             found.setdefault(self._facts.key(vif), {}).setdefault(pool.runs_on(vif) or "", []).append(vif)
         domain_of = self._facts.domain_of
-        self.all = [Kind(key.network, domain_of.get(key.network), *key[1:], hosts) for key, hosts in found.items()]
-        self.of = {vif.id: kind for kind in self.all for vif in kind.vifs()}
-        self.by_domain: dict[object, list[Kind]] = defaultdict(list)
-        for kind in self.all:
-            self.by_domain[kind.domain].append(kind)
-        self._seen: dict[tuple[int, What], int] = {}
+        self.all = [
+            EquivalenceClass(key.network, domain_of.get(key.network), *key[1:], hosts) for key, hosts in found.items()
+        ]
+        self.of = {vif.id: eq_class for eq_class in self.all for vif in eq_class.vifs()}
+        self.by_domain: dict[object, list[EquivalenceClass]] = defaultdict(list)
+        for eq_class in self.all:
+            self.by_domain[eq_class.domain].append(eq_class)
+        self._numbers_of: dict[tuple[int, Service], int] = {}
 
-    def answers(self, asked: list[tuple[Vif, Vif, What]]) -> list[bool]:
-        """Whether a conversation works from one VIF to another; those not known yet are tried together."""
-        questions = [self._question(*one) for one in asked]
+    def answers(self, asked: list[tuple[Vif, Vif, Service]]) -> list[bool]:
+        """Whether a conversation works, for each pair of VIFs; unknown pairs are tried together."""
+        queries = [self._query(*one) for one in asked]
         missing = {
-            question: one
-            for question, one in zip(questions, asked, strict=True)
-            if question not in self.known and self.of[one[0].id].domain == self.of[one[1].id].domain
+            query: one
+            for query, one in zip(queries, asked, strict=True)
+            if query not in self.known and self.of[one[0].id].domain == self.of[one[1].id].domain
         }
         if missing:
             with self.pool.only(
-                {name for one in missing.values() for vif in one[:2] for name in self._facts.company(vif)}
+                {name for one in missing.values() for vif in one[:2] for name in self._facts.same_mac(vif)}
             ):
-                for question, (source, target, what) in missing.items():
-                    self.known[question] = self._try(source, target, *what)
+                for query, (source, target, service) in missing.items():
+                    self.known[query] = self._try(source, target, *service)
         # Frames do not leave the networks that share their tag and uplink.
-        return [self.known.get(question, False) for question in questions]
+        return [self.known.get(query, False) for query in queries]
 
-    def _question(self, source: Vif, target: Vif, what: What) -> Question:
-        seen = self.seen(self.of[source.id], what), self.seen(self.of[target.id], what)
-        return Question(*seen, self.relation(source, target), what)
+    def _query(self, source: Vif, target: Vif, service: Service) -> PairQuery:
+        seen = self.number_of(self.of[source.id], service), self.number_of(self.of[target.id], service)
+        return PairQuery(*seen, self.relation(source, target), service)
 
-    def seen(self, kind: Kind, what: What) -> int:
-        """The number of what a kind comes to where only this protocol and port are asked about."""
-        found = self._seen.get((id(kind), what))
+    def number_of(self, eq_class: EquivalenceClass, service: Service) -> int:
+        """The number of a class for one service: rules and ranges about others do not count."""
+        found = self._numbers_of.get((id(eq_class), service))
         if found is None:
-            rules, ranges = self._facts.policy(kind.groups, what), self._facts.ranges(what)
-            within = tuple(found & ranges for found in kind.within)
-            found = self._seen[id(kind), what] = self._answers.number((kind.rest, rules, within))
+            rules, ranges = self._facts.policy(eq_class.groups, service), self._facts.ranges(service)
+            within = tuple(found & ranges for found in eq_class.within)
+            found = self._numbers_of[id(eq_class), service] = self._answers.number((eq_class.rest, rules, within))
         return found
 
     def relation(self, source: Vif, target: Vif) -> Relation:
@@ -137,13 +142,13 @@ class Kinds:
         return Relation((a, b) if moves else a == b, source.network == target.network)
 
     def moves(self, vif: str) -> bool:
-        """Whether a VIF, by its id, is between two hosts: then each pair of hosts is a case of its own."""
+        """Whether a VIF, by its id, is migrating: then each pair of hosts is a case of its own."""
         row = self.pool.state.vifs.get(vif)
         return row is not None and self._facts.moves(row)
 
-    def pairs(self, source: Kind, target: Kind) -> Iterator[tuple[Vif, Vif]]:
-        """Two VIFs of two kinds in every relation that there is."""
-        if any(self._facts.moves(vifs[0]) for kind in (source, target) for vifs in kind.by_host.values()):
+    def pairs(self, source: EquivalenceClass, target: EquivalenceClass) -> Iterator[tuple[Vif, Vif]]:
+        """Two VIFs of two classes in every relation that occurs."""
+        if any(self._facts.moves(vifs[0]) for eq_class in (source, target) for vifs in eq_class.by_host.values()):
             yield from self._moving_pairs(source, target)
             return
         for host, vifs in source.by_host.items():
@@ -156,7 +161,7 @@ class Kinds:
                 yield vifs[0], elsewhere[0]
                 break
 
-    def _moving_pairs(self, source: Kind, target: Kind) -> Iterator[tuple[Vif, Vif]]:
+    def _moving_pairs(self, source: EquivalenceClass, target: EquivalenceClass) -> Iterator[tuple[Vif, Vif]]:
         for vifs in source.by_host.values():
             for others in target.by_host.values():
                 if (other := _other(vifs[0], others)) is not None:
@@ -172,12 +177,12 @@ class Kinds:
                     packet.receiver.delivery in self.pool.send(packet.sender.endpoint, packet.frame).to
                     for packet in plan(a, b, protocol, port)
                 )
-        except (NotPlugged, SimError):
+        except SimError:
             return False
 
     @contextmanager
     def _nothing_tracked(self, *vifs: Vif) -> Iterator[None]:
-        """While no connection is known on these VIFs' hosts: the answer must not depend on what was asked before."""
+        """Empty connection trackers on the VIFs' hosts for a while: an answer must not depend on earlier ones."""
         switches = {self.pool.hosts[host].bridge for vif in vifs if (host := self.pool.runs_on(vif)) in self.pool.hosts}
         kept = [(switch, switch.tracker) for switch in switches]
         for switch in switches:
@@ -194,9 +199,9 @@ def _other(vif: Vif, among: Collection[Vif]) -> Vif | None:
 
 
 class _Facts:
-    """What tells the VIFs of a pool apart."""
+    """The properties that distinguish the VIFs of a pool."""
 
-    def __init__(self, pool: Fabric, answers: Answers) -> None:
+    def __init__(self, pool: Fabric, answers: AnswerCache) -> None:
         self.pool = pool
         self._answers = answers
         state = pool.state
@@ -211,15 +216,15 @@ class _Facts:
         self._cidrs = _cidrs(state)
         self._hosts = {name: self._host(name) for name in state.hosts}
         self._networks = {name: self._network(name) for name in state.networks}
-        self._ranges: dict[What, frozenset[str]] = {}
-        self._policies: dict[tuple[tuple[str, ...], What], int] = {}
+        self._ranges: dict[Service, frozenset[str]] = {}
+        self._policies: dict[tuple[tuple[str, ...], Service], int] = {}
 
     def key(self, vif: Vif) -> _Key:
-        """What makes a VIF what it is to others, but for its name, its addresses, and the names of its network and host."""
-        where = self._located.get(vif.id, Location())
+        """All properties of a VIF that matter to others, but for its name, its addresses, and the names of its network and host."""
+        location = self._located.get(vif.id, Location())
         families = (any(":" not in a for a in vif.addresses), any(":" in a for a in vif.addresses))
         runs = self.pool.runs_on(vif)
-        current = where.current
+        current = location.current
         bound = current is not None and (
             current.unlocked, current.host == runs, current.moved, current.groups, current.addresses == vif.addresses
         )  # fmt: skip
@@ -235,12 +240,12 @@ class _Facts:
         return _Key(vif.network, rest, vif.groups, self._within(vif))
 
     def moves(self, vif: Vif) -> bool:
-        """Whether a VIF is between two hosts: then each pair of hosts is a case of its own."""
-        where = self._located.get(vif.id, Location())
-        return vif.incoming is not None or where.incoming is not None or bool(where.superseded)
+        """Whether a VIF is migrating: then each pair of hosts is a case of its own."""
+        location = self._located.get(vif.id, Location())
+        return vif.incoming is not None or location.incoming is not None or bool(location.superseded)
 
-    def company(self, vif: Vif) -> Iterator[str]:
-        """A VIF's id, and of those that claim its MAC: what frames to it may depend on."""
+    def same_mac(self, vif: Vif) -> Iterator[str]:
+        """The ids of all VIFs with a VIF's MAC, its own included: frames to it may depend on them."""
         return (twin.id for twin in self._same_mac[self.domain_of.get(vif.network), vif.mac])
 
     def _host(self, name: str) -> Content:
@@ -257,21 +262,21 @@ class _Facts:
         shared = sum(other == domain for other in self.domain_of.values()) > 1  # with other tags, for a trunk
         return network.type, network.mtu, network.uplink, name if shared else bool(network.tag)
 
-    def policy(self, groups: tuple[str, ...], what: What) -> int:
-        """The number of what these groups say about a protocol and port."""
-        found = self._policies.get((groups, what))
+    def policy(self, groups: tuple[str, ...], service: Service) -> int:
+        """The number of the groups' rules about a service."""
+        found = self._policies.get((groups, service))
         if found is None:
-            said = tuple(_said(self.pool.state.groups.get(name), what) for name in groups)
-            found = self._policies[groups, what] = self._answers.number((groups, said))
+            rules = tuple(_rules_about(self.pool.state.groups.get(name), service) for name in groups)
+            found = self._policies[groups, service] = self._answers.number((groups, rules))
         return found
 
-    def ranges(self, what: What) -> frozenset[str]:
-        """The ranges of addresses that rules about a protocol and port name."""
-        found = self._ranges.get(what)
+    def ranges(self, service: Service) -> frozenset[str]:
+        """The address ranges in rules about a service."""
+        found = self._ranges.get(service)
         if found is None:
             rules = (rule for group in self.pool.state.groups.values() for rule in group.rules)
-            found = frozenset(rule.cidr for rule in rules if rule.cidr is not None and _about(rule, what))
-            self._ranges[what] = found
+            found = frozenset(rule.cidr for rule in rules if rule.cidr is not None and _concerns(rule, service))
+            self._ranges[service] = found
         return found
 
     def _within(self, vif: Vif) -> tuple[frozenset[str], ...]:
@@ -281,13 +286,13 @@ class _Facts:
         return tuple(frozenset(name for name, cidr in self._cidrs if address in cidr) for address in addresses)
 
 
-def _said(group: SecurityGroup | None, what: What) -> object:
-    return group and (group.ingress, group.egress, tuple(rule for rule in group.rules if _about(rule, what)))
+def _rules_about(group: SecurityGroup | None, service: Service) -> object:
+    return group and (group.ingress, group.egress, tuple(rule for rule in group.rules if _concerns(rule, service)))
 
 
-def _about(rule: Rule, what: What) -> bool:
-    """Whether a rule looks at packets of a conversation by this protocol and port."""
-    protocol, port = what
+def _concerns(rule: Rule, service: Service) -> bool:
+    """Whether a rule concerns packets of a service."""
+    protocol, port = service
     if rule.protocol is not None and rule.protocol is not protocol:
         return False
     return not rule.ports or any(ports.first <= port <= ports.last for ports in rule.ports)

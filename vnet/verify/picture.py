@@ -12,7 +12,7 @@ YES, NO = "#2e7d32", "#eceff1"
 
 
 def names(reach: Reachability) -> list[str]:
-    """What the rows and columns are called."""
+    """The names of the rows and columns."""
     return [group.name for group in reach.classes]
 
 
@@ -30,7 +30,7 @@ def table(reach: Reachability) -> str:
 
 
 def svg(reach: Reachability) -> str:
-    """The matrix as an SVG picture. Each cell says in words what it shows."""
+    """The matrix as an SVG picture. Each cell has its meaning as a tooltip."""
     return "\n".join(_svg(reach))
 
 
@@ -40,7 +40,7 @@ def _svg(reach: Reachability) -> Iterator[str]:
     size = left + len(rows) * CELL + 8
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 {size} {size}" '
-        f'font-family="sans-serif" font-size="{FONT}" role="img" aria-label="who reaches whom">'
+        f'font-family="sans-serif" font-size="{FONT}" role="img" aria-label="reachability">'
     )
     for at, label in enumerate(labels):
         middle = left + at * CELL + CELL // 2 + FONT // 3
@@ -48,19 +48,19 @@ def _svg(reach: Reachability) -> Iterator[str]:
         yield f'<text transform="translate({middle},{left - 6}) rotate(-90)">{escape(label)}</text>'
     for y, row in enumerate(rows):
         for x, yes in enumerate(row):
-            says = f"{labels[y]} {'reaches' if yes else 'does not reach'} {labels[x]}"
+            tooltip = f"{labels[y]} {'reaches' if yes else 'does not reach'} {labels[x]}"
             yield (
                 f'<rect x="{left + x * CELL}" y="{left + y * CELL}" width="{CELL - 2}" height="{CELL - 2}" rx="3" '
-                f'fill="{YES if yes else NO}"><title>{escape(says)}</title></rect>'
+                f'fill="{YES if yes else NO}"><title>{escape(tooltip)}</title></rect>'
             )
     yield "</svg>"
 
 
 def html(reach: Reachability, title: str) -> str:
     """The picture as a page of its own."""
-    what = f"{reach.protocol.value} {reach.port}" if reach.port else "ping"
+    service = f"{reach.protocol.value} {reach.port}" if reach.port else "ping"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>\n'
-        f'<body style="font-family:sans-serif"><h1>{escape(title)}</h1><p>Who reaches whom ({escape(what)}): '
+        f'<body style="font-family:sans-serif"><h1>{escape(title)}</h1><p>Reachability ({escape(service)}): '
         f"rows send, columns receive; green is reachable.</p>\n{svg(reach)}\n</body></html>"
     )

@@ -1,4 +1,4 @@
-"""Who reaches whom in a pool, by classes of equal VIFs: exactly what trying every pair gives."""
+"""Reachability between all VIFs of a pool, by equivalence classes. The result equals that of trying every pair."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from itertools import islice
 
 from vnet.objects import Protocol, Vif
 from vnet.sim.fabric import Fabric
-from vnet.verify.equivalence_classes import Kinds
+from vnet.verify.equivalence_classes import EquivalenceClasses
 
 
 @dataclass(frozen=True, slots=True)
-class Class:
-    """VIFs that reach the same, and are reached by the same, in order of their names. hosts: where they run."""
+class ReachabilityClass:
+    """VIFs that reach the same VIFs and are reached by the same, in order of their names. hosts: those where they run."""
 
     network: str
     hosts: tuple[str, ...]
@@ -20,49 +20,53 @@ class Class:
 
     @property
     def name(self) -> str:
-        """A short name: the VIF's where there is one only."""
+        """A short name: of a single VIF its own."""
         if len(self.vifs) == 1:
             return self.vifs[0]
-        where = f" on {self.hosts[0]}" if len(self.hosts) == 1 else ""
-        return f"{self.network}{where} ({len(self.vifs)}: {self.vifs[0]}, ...)"
+        place = f" on {self.hosts[0]}" if len(self.hosts) == 1 else ""
+        return f"{self.network}{place} ({len(self.vifs)}: {self.vifs[0]}, ...)"
 
 
 class Reachability:
-    """The answers for one pool, one protocol and one port; each is worked out when it is first asked for.
+    """The answers for one pool, one protocol and one port, computed on demand.
 
-    kinds: those of the pool, for who asks about more than one port.
+    equivalence: the pool's classes, to share between several ports.
     """
 
     def __init__(
-        self, pool: Fabric, protocol: Protocol = Protocol.ICMP, port: int = 0, kinds: Kinds | None = None
+        self,
+        pool: Fabric,
+        protocol: Protocol = Protocol.ICMP,
+        port: int = 0,
+        equivalence: EquivalenceClasses | None = None,
     ) -> None:
         self.pool = pool
         self.protocol = protocol
         self.port = port
-        self.kinds = kinds or Kinds(pool)
+        self.equivalence = equivalence or EquivalenceClasses(pool)
         self._members: list[list[Vif]] = []
-        self._classes: tuple[Class, ...] | None = None
+        self._classes: tuple[ReachabilityClass, ...] | None = None
 
     def reaches(self, source: Vif, target: Vif) -> bool:
         """Whether a conversation from one VIF to another works. A VIF reaches itself."""
         return source.id == target.id or self._answers([(source, target)])[0]
 
     def _answers(self, pairs: list[tuple[Vif, Vif]]) -> list[bool]:
-        return self.kinds.answers([(*pair, (self.protocol, self.port)) for pair in pairs])
+        return self.equivalence.answers([(*pair, (self.protocol, self.port)) for pair in pairs])
 
     @property
-    def classes(self) -> tuple[Class, ...]:
-        """VIFs of one kind; by host, where it matters whether two VIFs share one."""
+    def classes(self) -> tuple[ReachabilityClass, ...]:
+        """The classes of VIFs; split by host where the answer depends on whether two VIFs share one."""
         if self._classes is None:
-            torn = self._where_hosts_matter()
+            split = self._split_by_host()
             parts = [
                 part
-                for kind in self.kinds.all
-                for part in (kind.by_host.values() if id(kind) in torn else [kind.vifs()])
+                for eq_class in self.equivalence.all
+                for part in (eq_class.by_host.values() if id(eq_class) in split else [eq_class.vifs()])
             ]
             self._members = [sorted(part, key=self.pool.label) for part in parts]
             self._classes = tuple(
-                Class(
+                ReachabilityClass(
                     part[0].network,
                     tuple(sorted({host for v in part if (host := self.pool.runs_on(v)) is not None})),
                     tuple(map(self.pool.label, part)),
@@ -71,21 +75,21 @@ class Reachability:
             )
         return self._classes
 
-    def _where_hosts_matter(self) -> set[int]:
-        """The kinds whose VIFs reach some of another kind and not others, by where those run."""
-        ends = [(a, b) for kinds in self.kinds.by_domain.values() for a in kinds for b in kinds]
-        pairs = [list(self.kinds.pairs(*kinds)) for kinds in ends]
-        said = iter(self._answers([pair for of_ends in pairs for pair in of_ends]))
-        torn: set[int] = set()
-        for kinds, of_ends in zip(ends, pairs, strict=True):
-            if len(set(islice(said, len(of_ends)))) > 1:
-                torn |= set(map(id, kinds))
-        return torn
+    def _split_by_host(self) -> set[int]:
+        """The classes whose VIFs reach some VIFs of another class and not others, depending on the hosts."""
+        ends = [(a, b) for classes in self.equivalence.by_domain.values() for a in classes for b in classes]
+        pairs = [list(self.equivalence.pairs(*classes)) for classes in ends]
+        answers = iter(self._answers([pair for of_ends in pairs for pair in of_ends]))
+        split: set[int] = set()
+        for classes, of_ends in zip(ends, pairs, strict=True):
+            if len(set(islice(answers, len(of_ends)))) > 1:
+                split |= set(map(id, classes))
+        return split
 
     def between(self, source: int, target: int) -> bool:
-        """Whether members of one class reach (other) members of another, by their places in `classes`."""
-        one, others = self._members[source][0], self._members[target]
-        return self.reaches(one, next((v for v in others if v.id != one.id), one))
+        """Whether members of one class reach (other) members of another, by their indices in `classes`."""
+        first, others = self._members[source][0], self._members[target]
+        return self.reaches(first, next((v for v in others if v.id != first.id), first))
 
     def matrix(self) -> list[list[bool]]:
         """Every class against every class."""
@@ -93,7 +97,7 @@ class Reachability:
         rows = [[False] * size for _ in range(size)]
         of_domain: dict[object, list[int]] = {}
         for place, members in enumerate(self._members):
-            of_domain.setdefault(self.kinds.of[members[0].id].domain, []).append(place)
+            of_domain.setdefault(self.equivalence.of[members[0].id].domain, []).append(place)
         for places in of_domain.values():
             for source in places:
                 for target in places:

@@ -6,6 +6,8 @@ import json
 from importlib.resources import files
 from typing import Any
 
+import pytest
+
 from ovsctl.ovsdb import Schema, Select
 from tests.vnet.controller.databases import opened, pool_server
 from vnet.db import schema
@@ -92,6 +94,7 @@ def values_of(state: PoolState) -> list[tuple[Declared, dict[str, str]]]:
     return found + [(uplink, {"host": host.name}) for host in state.hosts.values() for uplink in host.uplinks]
 
 
+@pytest.mark.ovs
 async def test_a_database_of_the_release_is_converted_with_rows_in_every_table() -> None:
     old = Schema.parse(OLD_TEXT)
     event = Event(1, "vm-created", "VM web1", host="xen1")

@@ -21,15 +21,16 @@ from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.agent.ofproto_trace import metadata
 from vnet.cli import main
 from vnet.cli.exits import Exit
-from vnet.cli.live_pool import asker
 from vnet.client import Client
 from vnet.compile import Category, cookie
 from vnet.db.probes import Probe
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.plan import desired_state
-from vnet.probe.live_trace import Answer, Ask, LiveTrace, Question, answered, conversation
+from vnet.probe.controller_client import asker
+from vnet.probe.live_trace import LiveTrace, answered, conversation
 from vnet.probe.ofproto_trace_parser import UNRESOLVED, parse_trace
+from vnet.probe.trace_comparison import Ask, TraceReply, TraceRequest
 from vnet.sim import SimPool
 from vnet.sim.conversation import Party, party
 from vnet.sim.packets import resolve
@@ -169,7 +170,7 @@ def test_a_flow_that_was_taken_away(lab: Lab, state: PoolState, vnet: Run) -> No
     pool = SimPool.of(state)
     ids = {lab.spec.device(vif): vif.id for guest in lab.spec.guests for vif in guest.vifs}
 
-    def ask_one(question: Question) -> Answer:
+    def ask_one(question: TraceRequest) -> TraceReply:
         ovs = lab.ovs(question.host)
         ports = {
             name: int(ovs.vsctl("get", "interface", name, "ofport"))
@@ -181,9 +182,9 @@ def test_a_flow_that_was_taken_away(lab: Lab, state: PoolState, vnet: Run) -> No
         tunnel = question.key, question.source, question.target
         probe = Probe("x", question.host, 0, question.frame.hex(), question.vif, question.device, *tunnel)
         text = ovs.appctl("ofproto/trace", "br-int", metadata(probe, came_in), question.frame.hex())
-        return Answer(text, vifs, devices)
+        return TraceReply(text, vifs, devices)
 
-    def ask(questions: Sequence[Question]) -> list[Answer]:
+    def ask(questions: Sequence[TraceRequest]) -> list[TraceReply]:
         return [ask_one(question) for question in questions]
 
     ends = party(pool, pool.vif("web1/0")), party(pool, pool.vif("db1/0"))
@@ -240,10 +241,10 @@ def test_a_tunnel_whose_far_end_is_not_resolved_yet(lab: Lab, state: PoolState, 
     with Client(lab.daemons.env["VNET_CONTROLLER"]) as client:
         ask = asker(client, 5.0)
 
-        def unresolved(questions: Sequence[Question]) -> list[Answer]:
+        def unresolved(questions: Sequence[TraceRequest]) -> list[TraceReply]:
             return [replaced(answer) for answer in ask(questions)]
 
-        def replaced(answer: Answer) -> Answer:
+        def replaced(answer: TraceReply) -> TraceReply:
             text, _, _ = answer.text.replace("-> tunneling from", f"-> {UNRESOLVED} for").partition(
                 "Datapath actions: "
             )

@@ -198,7 +198,7 @@ def test_a_cable_that_is_cut(lab: Lab, vnet: Run, network: str) -> None:
     # On the VLAN the question for the MAC is no packet, so the answer to it is the first one.
     way = "xen2 sent it to xen1" if network == "vlan" else "xen1 sent it to xen2"
     assert f"the packet was lost: {way}, which never got it" in out
-    assert "NOT reached by what the hosts' switches say and what became of packets" in out
+    assert "NOT reached by the hosts' switches and by packets that were sent" in out
     wait_until(lambda: vnet("trace", source, target, "--live")[0] == Exit.OK, "as before", timeout_s=20)
 
 

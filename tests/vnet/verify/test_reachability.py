@@ -108,7 +108,7 @@ def test_differences_are_exact(rng: Random) -> None:
     # Bindings follow their VIFs, as they do once agents have heard.
     told = differences(bound(state), settled(bound(other)))
     for protocol, port in ((Protocol.ICMP, 0), (Protocol.TCP, rng.choice((21, 22, 443, 444))), (Protocol.UDP, 53)):
-        said = [d for d in told if any(told_of(what, protocol, port) for what in d.what)]
+        said = [d for d in told if any(told_of(what, protocol, port) for what in d.services)]
         pairs = [(d.gained, a, b) for d in said for a in d.sources for b in d.targets if a != b]
         assert len(pairs) == len(set(pairs))
         assert set(pairs) == expanded(bound(state), settled(bound(other)), protocol, port)
