@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.docs.test_documents import DOCS, agrees, blocks, compiled
-from tests.servers import wait_until
+from tests.polling import wait_until
 from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState

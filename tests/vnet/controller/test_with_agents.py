@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.servers import wait_until
+from tests.polling import wait_until
 from vnet.client import Client, Unit
 from vnet.client.local import call_agent
 from vnet.lab import Driver, Lab

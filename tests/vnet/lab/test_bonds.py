@@ -8,7 +8,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.servers import wait_until
+from tests.polling import wait_until
 from tests.vnet.lab.conftest import new_name
 from vnet.client import Client
 from vnet.lab import Driver, Lab

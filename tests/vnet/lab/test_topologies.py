@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
+from tests.polling import wait_until
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.lab.test_lab import left_of
 from vnet.client import Client

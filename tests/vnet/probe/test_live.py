@@ -15,7 +15,7 @@ import pytest
 
 from ovsctl.ovsdb import Client as OvsdbClient
 from ovsctl.ovsdb import Insert, Select
-from tests.servers import wait_until
+from tests.polling import wait_until
 from tests.vnet.lab.conftest import new_name
 from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.agent.ofproto_trace import metadata
