@@ -9,11 +9,11 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from tests.labs import new_name
 from tests.polling import wait_until
 from tests.vnet.converged import wait_converged
 from tests.vnet.faults import How, Part, ProcessFault
 from tests.vnet.flowing import go_on, wait_sent
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client import Client
 from vnet.lab import Driver, Lab

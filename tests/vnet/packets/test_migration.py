@@ -18,9 +18,9 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from ovsctl.ovsdb import Client, Delete, Select, Update
+from tests.labs import new_name
 from tests.polling import until
 from tests.vnet.flowing import go_on, wait_sent
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Driver, Lab

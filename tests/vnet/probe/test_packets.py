@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
+from tests.labs import new_name
 from tests.polling import until, wait_until
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import every_type, vm_of
 from tests.vnet.packets.test_migration import A, B, C, moves
 from vnet.cli import main
