@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +28,12 @@ _guard = pytest.StashKey[Path]()
 
 @pytest.fixture(scope="session")
 def ovs() -> None:
-    """Permission to start Open vSwitch's daemons; marks the test `ovs`."""
+    """Permission to start Open vSwitch's daemons; marks the test `ovs`. Removes the labs of runs that are dead."""
     if shutil.which("ovs-vswitchd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
         pytest.fail("Open vSwitch is not installed: 'make install'; 'make unit' does not need it")
+    from tests.labs import remove_leftovers
+
+    remove_leftovers()
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Try properties less often where only unit tests run, and make the programs that refuse: child processes find them by PATH."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # fixtures take down their daemons, as after Ctrl-C
     settings.load_profile("unit" if "not ovs" in config.option.markexpr else "full")
     directory = Path(tempfile.mkdtemp(prefix="unit-guard-"))
     for name in FORBIDDEN:

@@ -14,11 +14,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.polling import wait_until
 
 VSWITCH_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 START_TIMEOUT_S = 20.0
@@ -69,15 +70,6 @@ def end(process: subprocess.Popen[bytes], sig: int = signal.SIGKILL) -> None:
         if sig != signal.SIGKILL:
             process.send_signal(signal.SIGCONT)  # a stopped process ends only by SIGKILL
     process.wait(timeout=START_TIMEOUT_S)
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Return once `condition()` holds; raise TimeoutError that names `what` otherwise."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout_s} s: {what}")
-        time.sleep(0.005)
 
 
 def free_port() -> int:

@@ -97,7 +97,6 @@ FORBIDDEN_LEFT = {
     "ovsctl.openflow": 22,
     "ovsctl.ovsdb": 22,
     "ovsctl.vswitch": 5,
-    "vnet.agent": 3,
     "vnet.api": 11,
     "vnet.cli": 3,
     "vnet.client": 2,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ovsdb_cluster, ovsdb_server, vswitchd, wait_until
+from tests.polling import wait_until
+from tests.servers import ovsdb_cluster, ovsdb_server, vswitchd
 
 
 @pytest.mark.usefixtures("ovs")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.chaos import FAULTS, HOSTS, run
+from tests.labs import new_name
 from tests.vnet.faults import Cut, How, Part, ProcessFault
-from tests.vnet.lab.conftest import new_name
 
 SEED = 1
 ROUNDS = 8

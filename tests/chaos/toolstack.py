@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
@@ -22,13 +21,13 @@ from ovsctl.ovsdb import (
     Select,
     Update,
 )
+from tests.polling import until
 from vnet.db.rows import to_columns
 from vnet.lab import Lab
 from vnet.objects import LockingMode, Vif
 
 PREPARED_S = 2.0  # how long a migration waits before it is given up
 ACTIVE_S = 60.0
-POLL_S = 0.02
 ALTER = 0.15  # how often a VM is changed where it is
 
 
@@ -158,11 +157,11 @@ class Toolstack:
                 return []
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], limit_s: float) -> bool:
-        end = time.monotonic() + limit_s
-        while not await condition():
-            if time.monotonic() > end:
-                return False
-            await asyncio.sleep(POLL_S)
+        """Whether the condition came to hold within its limit."""
+        try:
+            await until(condition, "", limit_s)
+        except TimeoutError:
+            return False
         return True
 
     async def _in_lab(self, function: Callable[..., None], *args: object) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import run_dir, wait_until
+from tests.polling import wait_until
+from tests.servers import run_dir
 from vnet.lab.processes import alive, stop
 
 ROOT = Path(__file__).parents[2]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.docs.test_documents import DOCS, agrees, blocks, compiled
-from tests.servers import wait_until
+from tests.labs import new_name
+from tests.polling import wait_until
 from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
@@ -24,7 +24,7 @@ QUICKSTART = DOCS.parent / "topologies" / "quickstart.vnet.yaml"
 def lab(ovs: None) -> Iterator[Lab]:
     text = QUICKSTART.read_bytes()
     pool = desired_state(load(text, QUICKSTART.name), PoolState())
-    made = Lab.up(pool, name=f"doc{os.getpid()}", driver=Driver.DUMMY, daemons=True, document=text.decode())
+    made = Lab.up(pool, name=new_name(), driver=Driver.DUMMY, daemons=True, document=text.decode())
     try:
         made.start("web1")
         with Client(f"unix:{made.daemons.controller_socket}") as client:

@@ -5,7 +5,6 @@ One rule: nothing is taken from the agents. Rows are read from the databases, fl
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 from ovsctl import vswitch
@@ -13,6 +12,7 @@ from ovsctl.openflow import Flow, FlowTable
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.ovsdb import Client, OvsdbError, Replica
+from tests.polling import until
 from vnet.agent.binding_policy import copied
 from vnet.agent.local_ports import MONITORS, LocalPort, read_ports
 from vnet.agent.ovs_config_reconciler import OWNER
@@ -34,22 +34,20 @@ from vnet.lab.daemons import call_async
 from vnet.objects import PoolState
 
 BRIDGE = "br-int"
-TIMEOUT_S = 60.0
 
 
-def wait_converged(lab: Lab, timeout_s: float = TIMEOUT_S) -> None:
-    """Return once nothing differs; AssertionError with what does after `timeout_s`."""
+def wait_converged(lab: Lab) -> None:
+    """Return once nothing differs. Raises AssertionError with the differences that stay."""
+    found: list[str] = []
 
-    async def work() -> list[str]:
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while found := await _look(lab):
-            if asyncio.get_running_loop().time() > deadline:
-                return found
-            await asyncio.sleep(0.1)
-        return []
+    async def converged() -> bool:
+        found[:] = await _look(lab)
+        return not found
 
-    left = call_async(work)
-    assert not left, "not converged:\n" + "\n".join(left)
+    try:
+        call_async(lambda: until(converged, "no difference"))
+    except TimeoutError:
+        raise AssertionError("not converged:\n" + "\n".join(found)) from None
 
 
 def differences(lab: Lab) -> list[str]:

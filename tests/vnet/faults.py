@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 from enum import Enum
 
-from tests.servers import wait_until
+from tests.polling import wait_until
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.lab import Lab
 from vnet.lab.processes import alive, stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
-from tests.servers import wait_until
+from tests.polling import wait_until
 from vnet.lab.streams import RunningStream
 
 AFTER = 200  # frames of each stream, 1 ms apart, that must all arrive once what broke is whole again

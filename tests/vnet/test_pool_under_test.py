@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scapy.utils import RawPcapNgReader
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.plan import desired_state

@@ -30,7 +30,7 @@ from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
-from vnet.agent.pool_replica import Named, PoolReplica
+from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.rarp import rarp
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
@@ -42,7 +42,7 @@ from vnet.objects import AgentStatus, BindingState
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
-# How long a turn may wait that nothing waits for: the port of an awaited VIF has come, and forwards already.
+# The delay of a turn that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
 ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see binding_controller.RELAY_S
 FAILED_TURN_S = 1.0
@@ -121,7 +121,7 @@ class Agent:
             self._ovs = await self.ovs_client.monitor(MONITORS)
             self._ovs.subscribe(self._ovs_changed)
             self.ports_changed(self.flows.bridge, announced=False)
-            self.pool.named = Named(vifs=frozenset(self.bindings.ports.vifs))
+            self.pool.named = ConditionNames(vifs=frozenset(self.bindings.ports.vifs))
             self._replica = await self.pool_client.monitor(monitors(self.me, self.pool.named.vifs))
             self._replica.subscribe(self._pool_changed)
             self.pool.start(self._replica)
@@ -156,11 +156,11 @@ class Agent:
             self._attempt(self._turn)
 
     def _attempt(self, step: Callable[..., None], *args: object) -> None:
-        """Runs a step of a turn. What it left undone when it failed is decided on again."""
+        """Runs a step of a turn; after a failure everything is decided on again."""
         try:
             step(*args)
         except Exception:
-            log.exception("a turn failed")
+            log.exception("a turn failed: it is repeated in %g s", FAILED_TURN_S)
             self.pool.touch_everything(self.bindings.ports.vifs)
             asyncio.get_running_loop().call_later(FAILED_TURN_S, self.wake)
 
@@ -230,7 +230,8 @@ class Agent:
         self.wake()
 
     def packet_in(self, message: PacketIn) -> None:
-        """A moving VIF announced itself: the switch has opened its port already, now everybody else hears. Or it is a probe."""
+        """Takes a probe's frame, or the announcement of a VIF that moves here: the switch has opened its port already, and the binding
+        becomes active."""
         if message.userdata != ANNOUNCEMENT:
             self.watcher.packet_in(message)
             return
@@ -250,7 +251,7 @@ class Agent:
         return False
 
     async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
-        """Opens the ports of VIFs that are moving here, ahead of all else there is to compile; which are here or on their way."""
+        """Opens the ports of VIFs that are moving here, ahead of the next turn. Returns those that are here or on their way."""
         view = self.compiler.view
         gated = [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is Role.INCOMING]
         found = [vif for vif in vifs if self.bindings.set_state(vif, state, announced=False)]
@@ -263,8 +264,8 @@ class Agent:
         self.spawn(self._announce(vif, announced=announced))
 
     async def _announce(self, vif_id: str, *, announced: bool) -> None:
-        """Tells the network where a VIF is that moved here, the physical network some more times: the source's last frames may have
-        told it otherwise."""
+        """Announces a VIF that moved here, to the physical network some more times: the source's last frames may have taken the MAC
+        back (docs/adr/0004-relay-after-the-move.md)."""
         await self.programmed()
         view = self.compiler.view
         vif = view.vifs.get(vif_id)
@@ -283,8 +284,8 @@ class Agent:
     def _more_is_true(self) -> None:
         self.reports.statements.again()
 
-    def event(self, kind: str, text: str) -> None:
-        self.reports.event(kind, text)
+    def event(self, topic: str, text: str) -> None:
+        self.reports.event(topic, text)
 
     def _problems(self) -> dict[str, str]:
         """All that is wrong on this host, by object."""

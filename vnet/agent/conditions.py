@@ -1,7 +1,7 @@
 """The conditions of the monitor: which rows of the pool this host asks the database for.
 
-One rule: what is needed is named at once, what is of no use any more some time later, for many unplugs in one go. For each
-change of a condition ovsdb-server looks at the whole table: 0.13 s for 100,000 rows.
+One rule: a needed row is named at once, and one of no use goes some time later, with those of many other unplugs. For each change
+of a condition ovsdb-server looks at the whole table: 0.13 s for 100,000 rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any, Final
 
 from ovsctl.ovsdb import Monitor, Replica
-from vnet.agent.pool_replica import BINDING_COLUMNS, Named, PoolReplica
+from vnet.agent.pool_replica import BINDING_COLUMNS, ConditionNames, PoolReplica
 
 TRIM_AFTER_S = 2.0
 
@@ -50,7 +50,7 @@ def group_condition(groups: Iterable[str]) -> Condition:
 
 
 def next_named(named: Set[str], needed: Set[str], useful: Set[str], *, trim: bool) -> Set[str]:
-    """The names for a condition: all that is needed, at once. What is of no use any more goes along with that, or to `trim`."""
+    """The names for a condition: all that is needed, at once. A name of no use goes when others come, or with `trim`."""
     if needed <= named and not (trim and named - useful):
         return named
     return needed | (named & useful)
@@ -70,14 +70,14 @@ class Conditions:
         self._look = asyncio.Event()
 
     def look(self) -> None:
-        """Something changed that may need other rows."""
+        """Has the conditions compared with what is needed now."""
         self._look.set()
 
     async def follow(self, replica: Replica, *, trim: bool = False) -> bool:
         """Asks for the rows that are needed by now, with `trim` for no others; whether that was anything new."""
         pool, named, useful = self._pool, self._pool.named, self._useful()
         vifs = {vif for vif in useful.vifs if pool.must_name(vif)}
-        wanted = Named(
+        wanted = ConditionNames(
             next_named(named.vifs, vifs, useful.vifs, trim=trim),
             next_named(named.networks, useful.networks, useful.networks, trim=trim),
             next_named(named.groups, useful.groups, useful.groups, trim=trim),
@@ -94,10 +94,10 @@ class Conditions:
         pool.named = wanted
         return bool(changed)
 
-    def _useful(self) -> Named:
+    def _useful(self) -> ConditionNames:
         """The VIFs, networks and security groups that conditions may name."""
         pool = self._pool
-        return Named(self._ports() | pool.mine.keys(), pool.wanted_networks(), pool.wanted_groups())
+        return ConditionNames(self._ports() | pool.mine.keys(), pool.wanted_networks(), pool.wanted_groups())
 
     async def run(self, replica: Replica) -> None:
         """Follows for ever."""

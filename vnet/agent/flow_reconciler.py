@@ -83,7 +83,7 @@ def _port(flow: Flow) -> int:
 
 
 class SwitchObserver(Protocol):
-    """Hears what a bridge says."""
+    """Receives the messages of a bridge."""
 
     def ports_changed(self, bridge: str) -> None:
         """A port came or went, or a connection: `ports` has the numbers that hold now."""
@@ -97,8 +97,8 @@ class SwitchObserver(Protocol):
     def is_wanted(self, learned: Flow) -> bool:
         """Whether a flow that the switch learned by itself is to stay."""
 
-    def event(self, kind: str, text: str) -> None:
-        """Something happened that people should be able to read later."""
+    def event(self, topic: str, text: str) -> None:
+        """Records an event for people to read later."""
 
 
 class BridgeFlows:
@@ -258,16 +258,16 @@ class BridgeFlows:
 
     async def _serve(self) -> None:
         lost = asyncio.Event()
-        told: list[PortStatus] = []
+        statuses: list[PortStatus] = []
         client = OpenFlowClient(self.remote)
         client.on_packet_in(self._observer.packet_in)
-        stop = client.on_port_status(told.append)
+        stop = client.on_port_status(statuses.append)
         client.on_disconnect(lambda _: lost.set())
         async with client:
             while True:
-                told.clear()
+                statuses.clear()
                 found = await client.ports()
-                if not told:  # else it may be from before the change
+                if not statuses:  # else it may be from before the change
                     break
             stop()
             client.on_port_status(self._port_changed)
@@ -327,14 +327,14 @@ class BridgeFlows:
     async def at_once(self, flows: Sequence[Flow]) -> None:
         """Adds flows that are to be among the desired ones in a moment, ahead of them; returns after a barrier."""
         if self._client is not None and self.connected:
-            with suppress(OpenFlowError):  # the desired flows follow, and tell of it
+            with suppress(OpenFlowError):  # the desired flows follow, and are refused likewise
                 await self._client.send_flow_mods([FlowMod.add(flow) for flow in flows])
 
     async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> bool:
         """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`. Whether it did."""
         if self._client is None or not self.connected:
             return False
-        with suppress(OpenFlowError):  # whoever waits for the frame hears the next one
+        with suppress(OpenFlowError):  # a caller that waits for the frame gets the next one
             await self._client.packet_out(frame, in_port=ofport, actions=actions)
             return True
         return False

@@ -1,4 +1,4 @@
-"""The agent's local socket: what a toolstack on this host says about VIFs, one JSON object per line each way.
+"""The agent's local socket: a toolstack on this host plugs and moves VIFs, one JSON object per line each way.
 
 {"method": "plug", "params": {"vif": "web1/0", "port": "tap3"}} -> {"result": {...}} or {"error": {"code", "message"}}.
 One rule: plugging here ends the same way as adding the port with its external_ids by hand.
@@ -25,7 +25,7 @@ from vnet.objects.limits import DEVICE_NAME_MAX, VIF_ID
 
 MAX_LINE_BYTES = 64 * 1024
 SOCKET_MODE = 0o660
-VSWITCHD_POLL_S, VSWITCHD_POLLS = 0.002, 1000  # how long a plug waits for ovs-vswitchd's word
+VSWITCHD_POLL_S, VSWITCHD_POLLS = 0.002, 1000  # how long a plug waits for ovs-vswitchd
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,7 +34,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Refused(Exception):
-    """What was asked cannot be done. code: invalid, missing, conflict or failed."""
+    """A request that cannot be met. code: invalid, missing, conflict or failed."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -74,7 +74,7 @@ class LocalSocket:
                 writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):
-            pass  # the peer went, or its line is longer than the limit: nothing can be told to it
+            pass  # the peer went, or its line is longer than the limit: no answer reaches it
         finally:
             writer.close()
 
@@ -137,7 +137,7 @@ class LocalSocket:
         return row
 
     async def _error_of(self, device: str) -> str | None:
-        """What ovs-vswitchd says is wrong with an interface, once it has looked at it; None also while it does not run."""
+        """The error of an interface, once ovs-vswitchd has looked at it; None if there is none, or ovs-vswitchd does not run."""
         for _ in range(VSWITCHD_POLLS):
             found = read_ports(self._agent.ovs, self._agent.options.switch.bridge, {})
             port = next((port for port in found if port.name == device), None)
@@ -179,8 +179,8 @@ class LocalSocket:
             else [_vif(params)]
         )
         if not (found := await self._agent.open(vifs, state)):
-            what = f"VM {params['vm']}" if "vm" in params else f"VIF {vifs[0]}"
-            raise Refused("missing", f"{what} is neither here nor on its way to host {self._agent.me}")
+            unit = f"VM {params['vm']}" if "vm" in params else f"VIF {vifs[0]}"
+            raise Refused("missing", f"{unit} is neither here nor on its way to host {self._agent.me}")
         return {"vifs": sorted(found), "state": state.value}
 
     async def _flows(self, params: dict[str, str]) -> object:

@@ -1,6 +1,6 @@
 """The ports of the local Open vSwitch: which are VIFs', their ofports, MTUs and errors. Pure reading of a replica.
 
-An ofport comes from the switch itself where it has said it on its OpenFlow connection: the database hears of it later, and
+One rule: an ofport is the one that the switch announces on its OpenFlow connection, if it does. The database has it later, and
 after a restart of ovs-vswitchd it has the old ones for a while.
 """
 
@@ -20,7 +20,7 @@ IFACE_ID = "iface-id"
 XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so
 NO_OFPORT = 1 << 16  # more than any
 
-# What a plan of rows needs, and what vswitchd answers; statistics, which change every few seconds, are left out.
+# The columns that a plan of rows needs, and those that ovs-vswitchd fills; statistics, which change every few seconds, are left out.
 MONITORS = {
     table: Monitor(columns=(*columns, *(("ofport", "error", "mtu", "admin_state") if table == "Interface" else ())))
     for table, columns in COLUMNS.items()
@@ -48,7 +48,7 @@ class LocalPort:
 
     @property
     def problem(self) -> str:
-        """What is wrong with it, "" if nothing is."""
+        """The port's problem, "" for none."""
         if self.error:
             return f"port {self.name}: {self.error}"
         if self.also:

@@ -24,14 +24,14 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 HEADER, IFADDR, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBBBi"), struct.Struct("=HH")
 ANSWER_BYTES = 1 << 16
-NO_SUCH_DEVICE = os.strerror(errno.ENODEV)  # as ovs-vswitchd says it
+NO_SUCH_DEVICE = os.strerror(errno.ENODEV)  # in ovs-vswitchd's words
 DEFAULT_V4, DEFAULT_V6 = "00000000", "0" * 32
 
 
 def carried() -> dict[str, list[str]]:
-    """What the host itself uses its NICs for: '10.0.0.5/24', 'the default route'. Link-local IPv6 is not counted.
+    """The host's own uses of its NICs: '10.0.0.5/24', 'the default route'. Link-local IPv6 is not counted.
 
-    Raises OSError if the kernel does not tell.
+    Raises OSError if the kernel does not answer.
     """
     found: dict[str, list[str]] = {}
     for device, text in [*_addresses(), *_default_routes()]:
@@ -48,12 +48,12 @@ def _addresses() -> list[tuple[str, str]]:
         while True:
             answer = kernel.recv(ANSWER_BYTES)
             while answer:
-                size, kind, *_ = HEADER.unpack_from(answer)
-                if kind == NLMSG_DONE:
+                size, message_type, *_ = HEADER.unpack_from(answer)
+                if message_type == NLMSG_DONE:
                     return found
-                if kind == NLMSG_ERROR:
+                if message_type == NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", answer, HEADER.size)[0], "cannot list addresses")
-                if kind == RTM_NEWADDR:
+                if message_type == RTM_NEWADDR:
                     index, text = _address(answer[HEADER.size : size])
                     if text and index in names:
                         found.append((names[index], text))
@@ -65,8 +65,8 @@ def _address(message: bytes) -> tuple[int, str]:
     _, prefix, _, _, index = IFADDR.unpack_from(message)
     attributes, rest = {}, message[IFADDR.size :]
     while len(rest) >= ATTRIBUTE.size:
-        size, kind = ATTRIBUTE.unpack_from(rest)
-        attributes[kind] = rest[ATTRIBUTE.size : size]
+        size, attribute = ATTRIBUTE.unpack_from(rest)
+        attributes[attribute] = rest[ATTRIBUTE.size : size]
         rest = rest[max(_aligned(size), ATTRIBUTE.size) :]
     raw = attributes.get(IFA_LOCAL, attributes.get(IFA_ADDRESS, b""))  # of a peer-to-peer link ADDRESS is the peer
     if len(raw) not in (4, 16):
@@ -118,7 +118,7 @@ def in_place(tables: Tables) -> frozenset[tuple[str, str]]:
 
 
 def errors(rows: vswitch.VSwitch, tables: Tables) -> dict[str, str]:
-    """What Open vSwitch says is wrong with interfaces of ours, in words, by 'interface eth1'.
+    """The problems of interfaces of ours, by 'interface eth1'.
 
     A NIC is set up by the host's own configuration. ovs-vswitchd, which makes it promiscuous as it takes it, reads its flags and
     writes them back, so one that is set up in that very moment may end down.

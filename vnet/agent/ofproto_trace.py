@@ -1,6 +1,6 @@
-"""Answers what the local switch would do with a frame, by ofproto/trace (ovs-vswitchd(8)): nothing is sent, nothing is learned.
+"""Answers how the local switch would treat a frame, by ofproto/trace (ovs-vswitchd(8)): nothing is sent, nothing is learned.
 
-One rule: a question that cannot be answered is answered with why, so that who asked need not wait.
+One rule: a question that cannot be answered is answered with the reason, so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vnet.objects import InvalidValue
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 256  # questions; who asks more at once is not answered
+MAX_WAITING = 256  # questions; more than these at once are not answered
 TRACE_TIMEOUT_S = 5.0
 MAX_TRACE_BYTES = 4 * 1024 * 1024
 SCHEMA_PERIOD_S = 5.0
@@ -47,11 +47,11 @@ class Prober:
             await self._work.wait()
             self._work.clear()
             while self._refused:
-                id, why = self._refused.popleft()
-                await self._say(id, Answer(problem=why))
+                id, reason = self._refused.popleft()
+                await self._write(id, Answer(problem=reason))
             while self._waiting:
                 probe = self._waiting.popleft()
-                await self._say(probe.id, await self._answer(probe))
+                await self._write(probe.id, await self._answer(probe))
 
     async def _monitor(self) -> Replica:
         mine = (("host", "==", self._view.me),)
@@ -74,7 +74,7 @@ class Prober:
                 self._refused.append((change.new["id"], str(error)))
         self._work.set()
 
-    async def _say(self, id: str, answer: Answer) -> None:
+    async def _write(self, id: str, answer: Answer) -> None:
         try:
             await self._client.transact(Update("Probe", (("id", "==", id),), {"answer": answer.encode()}))
         except OvsdbError as error:
@@ -84,8 +84,8 @@ class Prober:
         view = self._view
         ofport = view.plugged(probe.vif) if probe.vif else view.devices.get(probe.device)
         if ofport is None:
-            what = f"port for VIF {probe.vif}" if probe.vif else f"port {probe.device} on {self._bridge}"
-            return Answer(problem=f"host {view.me} has no {what}")
+            port = f"port for VIF {probe.vif}" if probe.vif else f"port {probe.device} on {self._bridge}"
+            return Answer(problem=f"host {view.me} has no {port}")
         try:
             switch = Appctl(control_socket(self._rundir), TRACE_TIMEOUT_S, MAX_TRACE_BYTES)
             tracked = (word for state in probe.tracked.split() for word in ("--ct-next", state.replace("+", ",")))
@@ -101,7 +101,7 @@ class Prober:
 
 
 def metadata(probe: Probe, ofport: int) -> str:
-    """What is known of a frame besides its bytes, as a match for ofproto/trace."""
+    """A frame's metadata as a match for ofproto/trace."""
     if not probe.tun_src:
         return f"in_port={ofport}"
     names = ("tun_src", "tun_dst") if ip_address(probe.tun_src).version == 4 else ("tun_ipv6_src", "tun_ipv6_dst")

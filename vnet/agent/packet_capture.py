@@ -1,6 +1,6 @@
 """Watches for marked frames of probes, and sends those that are this host's to send (docs/live.md).
 
-One rule: a watch is forgotten by itself: soon after its row goes, and after a minute whatever the database says or does not say.
+One rule: a watch ends by itself: soon after its row goes, and after a minute whether the database can be reached or not.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Watcher:
         self._shell: Final = shell
         self._watches: dict[str, Watching] = {}
         self._due: list[tuple[Watching, int]] = []
-        self._unsaid: dict[str, Report] = {}
+        self._unwritten: dict[str, Report] = {}
         self._work = asyncio.Event()
 
     async def start(self) -> bool:
@@ -81,7 +81,7 @@ class Watcher:
             due, self._due = self._due, []
             for watching, number in due:
                 await self._send(watching, number)
-            await self._say()
+            await self._write()
 
     # Beginning and end
 
@@ -144,18 +144,18 @@ class Watcher:
 
     async def _send(self, watching: Watching, number: int) -> None:
         watch, report, view = watching.watch, watching.report, self._compiler.view
-        why = self._refusal(watching, number)
-        if why is None:
+        reason = self._refusal(watching, number)
+        if reason is None:
             sent = await self._flows.send_packet(watch.frames[number], view.ports[watch.senders[number]])
-            why = None if sent else f"the switch of host {view.me} did not take it"
-        if why is None:
+            reason = None if sent else f"the switch of host {view.me} did not take it"
+        if reason is None:
             report.sent.append(number)
         else:
-            report.refused[number] = why
+            report.refused[number] = reason
         self._tell(watch.id, report)
 
     def _refusal(self, watching: Watching, number: int) -> str | None:
-        """Why a frame must not be sent now. What this host's own flows know of the network decides who could get it."""
+        """The reason for which a frame must not be sent now, by the members of the network that this host's own flows know."""
         watch, view = watching.watch, self._compiler.view
         if not watching.programmed or watching.ended or not 0 <= number < len(watch.frames):
             return f"host {view.me} does not watch for it"
@@ -181,27 +181,27 @@ class Watcher:
         if note.stage is Stage.CAUGHT and ofport == message.in_port:
             return  # a switch sends no frame back to where it came from
         names = view.ports if note.stage is Stage.CAUGHT else {**view.devices, **view.ports}
-        where = next((name for name, number in names.items() if number == ofport), f"port {ofport}")
+        port_name = next((name for name, number in names.items() if number == ofport), f"port {ofport}")
         if len(report.came) + len(report.caught) >= MAX_SEEN:
             report.left_off += 1
         else:
             same = bare(watching.watch.frames[note.number]) == bare(message.data)
-            seen = Seen(note.number, where, "" if same else message.data.hex())
+            seen = Seen(note.number, port_name, "" if same else message.data.hex())
             (report.caught if note.stage is Stage.CAUGHT else report.came).append(seen)
         self._tell(note.probe, report)
 
     def _tell(self, id: str, report: Report) -> None:
-        self._unsaid[id] = report
+        self._unwritten[id] = report
         self._work.set()
 
-    async def _say(self) -> None:
-        unsaid, self._unsaid = self._unsaid, {}
+    async def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, {}
         mine = ("host", "==", self._compiler.view.me)
         updates = [
-            Update(TABLE, (("id", "==", id), mine), {"report": report.encode()}) for id, report in unsaid.items()
+            Update(TABLE, (("id", "==", id), mine), {"report": report.encode()}) for id, report in unwritten.items()
         ]
         try:
             if updates:
                 await self._client.transact(*updates)
         except OvsdbError as error:
-            log.info("what became of probes is not told: %s", error)
+            log.info("the reports of probes are not written: %s", error)

@@ -37,7 +37,7 @@ TABLES = ("Pool", "Host", "Uplink", "Network", "SecurityGroup", "Vif", "Binding"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ConditionNames:
     """The objects that the monitor's conditions name, and that the pool has answered for."""
 
     vifs: Set[str] = frozenset()
@@ -58,7 +58,7 @@ class PoolReplica:
         self.overlay: dict[str, Binding] = {}
         self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
         self.bad_rows: dict[str, str] = {}
-        self.named = Named()
+        self.named = ConditionNames()
         self.waiting: dict[str, Vif] = {}  # VIFs as they are once the security groups they have joined are known
         self.doubtful: set[str] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
         self.rows_read = 0  # for tests to count

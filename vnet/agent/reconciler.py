@@ -15,8 +15,8 @@ V_contra = TypeVar("V_contra", contravariant=True)
 
 
 class Retry(Exception):
-    """A target did not take what it was sent, and what it holds is not known. after_s: when to try again; None where the driver
-    calls `suspect` once the target is back."""
+    """A target did not take a change, and its content is not known. after_s: when to try again; None where the driver
+    calls `distrust` once the target is back."""
 
     def __init__(self, after_s: float | None = None) -> None:
         super().__init__(after_s)
@@ -30,8 +30,8 @@ class TargetDriver(Protocol[K, V_contra]):
         """Updates these values and deletes those that are None, in one step where the target has one. Returns once it is done."""
 
     async def prune(self, desired: Callable[[], Mapping[K, V_contra]]) -> None:
-        """Makes the target hold the desired values, and of ours nothing else. The driver asks for them once it knows what the
-        target holds."""
+        """Makes the target hold the desired values, and of ours nothing else. The driver asks for them once it has read
+        the target."""
 
 
 class Revisions:
@@ -102,7 +102,7 @@ class Reconciler(Generic[K, V]):
         self._revisions: Final = revisions
         self._on_held: Final = on_held
         self._is_due: Final = is_due
-        self._suspect = True  # what the target holds is not known
+        self._suspect = True  # the target's content is not known
         self.changes = 0
         self._work = asyncio.Event()
 
@@ -145,7 +145,7 @@ class Reconciler(Generic[K, V]):
             self.pending.pop(key, None)
 
     def distrust(self) -> None:
-        """What the target holds is not known any more: it is compared with all that is desired."""
+        """Has the target compared with all that is desired: its content is not known any more."""
         self._suspect = True
         self._work.set()
 

@@ -73,12 +73,12 @@ class StatusWriter:
 
     # Stated
 
-    def event(self, kind: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
-        """Something happened that people should be able to read later."""
+    def event(self, topic: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
+        """Records an event for people to read later."""
         network, vif = (binding.network, binding.vif) if binding else ("", vif)
         fields = about(network=network or None, vif=vif or None, generation=self._pool.generation)
-        log.log(logging.WARNING if kind in WARNINGS else logging.INFO, "%s: %s", kind, text, extra=fields)
-        event = Event(self._now_ms(), kind, text, self._pool.me, network, vif)
+        log.log(logging.WARNING if topic in WARNINGS else logging.INFO, "%s: %s", topic, text, extra=fields)
+        event = Event(self._now_ms(), topic, text, self._pool.me, network, vif)
         waiting = [key for key in self.statements.pending if isinstance(key[0], Event)]
         self.statements.forget(waiting[: max(0, len(waiting) + 1 - MAX_EVENTS)])
         self.statements.want({(event,): Statement(event, transactions.event(event), once=True)}, EVENT_DELAY_S)
@@ -105,7 +105,7 @@ class StatusWriter:
             self.statements.want({key: statement})
 
     def postpone(self) -> None:
-        """A port that networks' frames go through came or went: what is not written yet is true after the next turn only."""
+        """Has all statements that are not written yet wait for the next turn: a port that networks' frames go through came or went."""
         for key in self.statements.pending:
             if (known := self.statements.desired.get(key)) is not None and known.after:
                 self.statements.desired[key] = replace(known, after=self._revisions.newest + 1)
@@ -169,7 +169,7 @@ class StatusWriter:
         return replace(self._status, generation=reached, problems=self._problems())
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
-        """Has everything stated again: which of it was lost is not known."""
+        """Has everything stated again: the database may have lost any of it."""
         self.statements.again(desired())
 
     async def run(self) -> None:

@@ -1,6 +1,6 @@
 """The transactions an agent makes on the pool database. Pure: operations out, nothing sent.
 
-Each may be repeated after a lost answer: what it waits for then no longer holds, or it writes what is there already.
+Each may be repeated after a lost answer: its condition no longer holds then, or it writes the same values again.
 A row is found by its UUID: by anything else ovsdb-server looks at the whole table, which holds every VIF of the pool.
 """
 
@@ -14,7 +14,7 @@ from vnet.objects import AgentStatus, Binding, BindingState, Event
 
 
 def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> list[Operation]:
-    """Makes this host's binding what was decided; `actual` is what the database has in row `mine`, `vif` the VIF's row.
+    """Makes this host's binding the decided one. actual: the one in row `mine` of the database; vif: the VIF's row.
 
     A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
     """
@@ -34,7 +34,7 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> l
 
 
 def copy(binding: Binding, row: Where) -> Operation:
-    """Has a binding say of its VIF what `binding` says, whatever state it is in by now."""
+    """Brings a binding's copy of its VIF to that of `binding`, whatever state it is in by now."""
     columns = to_columns(binding)
     return Update(
         "Binding", _still(binding, row), {name: columns[name] for name in ("mac", "addresses", "unlocked", "groups")}
@@ -52,7 +52,7 @@ def release(binding: Binding, row: Where) -> Operation:
 
 
 def ready(binding: Binding, row: Where, now_ms: int) -> Operation:
-    """The host's flows for a binding were answered by a barrier. Said again, as by an agent that restarted, it changes nothing."""
+    """Marks a binding ready: a barrier has answered for the host's flows. A repetition, as by an agent that restarted, changes nothing."""
     return Update("Binding", (*_still(binding, row), ("ready", "==", False)), {"ready": True, "since": now_ms})
 
 
@@ -67,7 +67,7 @@ def _still(binding: Binding, row: Where) -> Where:
 
 
 def status(new: AgentStatus, row: Uuid | None) -> list[Operation]:
-    """What the agent says of itself, in its row; without one in a new row, whose UUID is then the last result."""
+    """Writes the agent's status to its row, or without `row` to a new one, whose UUID is then the last result."""
     columns = to_columns(new)
     if row is not None:
         return [Update("Agent", by_uuid(row), columns)]
@@ -75,7 +75,7 @@ def status(new: AgentStatus, row: Uuid | None) -> list[Operation]:
 
 
 def some_status(row: Uuid, columns: Mapping[str, object]) -> Operation:
-    """A part of what the agent says of itself. The result is 1, or 0 if the row is gone."""
+    """Writes a part of the agent's status. The result is 1, or 0 if the row is gone."""
     return Update("Agent", by_uuid(row), dict(columns))
 
 

@@ -2,7 +2,7 @@
 
 from vnet.compile.compiler import Change, Compiler, compile_flows, flat
 from vnet.compile.features import FEATURES, Feature, Source
-from vnet.compile.inputs import Inputs, LocalNetwork, StateIndex, patch_device
+from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex, patch_device
 from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, uplink_bridge, uplink_patch, vif_mtus
 from vnet.compile.pipeline import (
@@ -37,8 +37,8 @@ __all__ = [
     "Compiler",
     "Feature",
     "From",
+    "HostInputs",
     "HostView",
-    "Inputs",
     "LocalNetwork",
     "Note",
     "Role",

@@ -14,7 +14,7 @@ from ovsctl.openflow import Flow
 from vnet.compile.dependencies import Dependencies
 from vnet.compile.features import FEATURES, Feature, Source
 from vnet.compile.flows import Flows
-from vnet.compile.inputs import EVERYTHING, Input, InputKey, Inputs
+from vnet.compile.inputs import EVERYTHING, HostInputs, Input, InputKey
 from vnet.compile.view import HostView
 
 
@@ -44,7 +44,7 @@ class Compiler:
     """
 
     def __init__(self, me: str, features: Sequence[Feature] = FEATURES) -> None:
-        self.inputs = Inputs(me)
+        self.inputs = HostInputs(me)
         self.view = HostView(self.inputs)
         self.flows: dict[Source, Flows] = {}
         self.recomputed = 0

@@ -14,7 +14,7 @@ from vnet.compile.inputs import InputKey
 
 @dataclass(slots=True, eq=False)
 class ReadSet:
-    """Inputs, and the sources that read just these."""
+    """HostInputs, and the sources that read just these."""
 
     keys: frozenset[InputKey]
     sources: set[Source] = field(default_factory=set)

@@ -1,6 +1,6 @@
 """The inputs of compile: one host's part of the pool and the ofports of its switch, as rows with their indexes.
 
-One rule: `Inputs` alone changes them, and notes each input that differs since the compiler last asked. A change that makes no
+One rule: `HostInputs` alone changes them, and notes each input that differs since the compiler last asked. A change that makes no
 difference to any flow notes nothing.
 """
 
@@ -119,7 +119,7 @@ class StateIndex:
                     self.wanted[host].add(vif.network)
 
 
-class Inputs:
+class HostInputs:
     """One host's inputs. `revision` counts changes, also those that make no difference to flows."""
 
     def __init__(self, me: str) -> None:
@@ -147,7 +147,7 @@ class Inputs:
         ports: dict[str, int],
         devices: dict[str, int],
         index: StateIndex | None = None,
-    ) -> Inputs:
+    ) -> HostInputs:
         """The inputs that a host would have of a whole pool: what `plan`, the simulator and the tests compile from."""
         inputs, index = cls(me), index or StateIndex(state)
         inputs.pool = state.pool

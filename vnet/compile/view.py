@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Self
 
-from vnet.compile.inputs import EVERYTHING, Input, InputKey, Inputs, LocalNetwork, LocalUplink, StateIndex
+from vnet.compile.inputs import EVERYTHING, HostInputs, Input, InputKey, LocalNetwork, LocalUplink, StateIndex
 from vnet.objects import (
     Binding,
     BindingState,
@@ -39,7 +39,7 @@ class HostView:
 
     __slots__ = ("_inputs", "_reads", "me")
 
-    def __init__(self, inputs: Inputs, reads: set[InputKey] | None = None) -> None:
+    def __init__(self, inputs: HostInputs, reads: set[InputKey] | None = None) -> None:
         self.me = inputs.me
         self._inputs = inputs
         self._reads = reads
@@ -54,7 +54,7 @@ class HostView:
         index: StateIndex | None = None,
     ) -> Self:
         """The view that a host would have of a whole pool."""
-        return cls(Inputs.of(state, me, ports, devices, index))
+        return cls(HostInputs.of(state, me, ports, devices, index))
 
     def recorded(self, reads: set[InputKey]) -> HostView:
         """The same view, which records what is read."""
@@ -68,7 +68,7 @@ class HostView:
         if self._reads is not None:
             self._reads.add((read, name, network))
 
-    def _all(self) -> Inputs:
+    def _all(self) -> HostInputs:
         """The inputs as a whole."""
         if self._reads is not None:
             self._reads.add(EVERYTHING)

@@ -15,7 +15,6 @@ from vnet.controller.errors import Conflict, Invalid
 from vnet.db.errors import PoolUnreachable
 from vnet.db.rows import SCHEMA_NAME
 
-DEFAULT_ADDRESS = "tcp:127.0.0.1:6644"
 ELECTION_TIMER_MS = 1000
 JOIN_TIMEOUT_S = 30.0
 

@@ -9,7 +9,8 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
-CLOCK_MONOTONIC, TFD_NONBLOCK = 1, os.O_NONBLOCK  # timerfd_create(2)
+CLOCK_MONOTONIC, TFD_NONBLOCK, TFD_TIMER_ABSTIME = 1, os.O_NONBLOCK, 1  # timerfd_create(2)
+SECOND = 1_000_000_000
 STREAM_MAGIC = (
     b"vnetstrm"  # in a stream's frames, before its id, the frame's number (32 bits each) and a balance (16 bits)
 )
@@ -44,10 +45,14 @@ class Stream:
 
 
 def start_timer(period_s: float) -> int:
-    """A timerfd(2) that expires every `period_s`: finer than a poll's milliseconds. Raises OSError."""
+    """A timerfd(2) that expires at every multiple of `period_s`. Raises OSError.
+
+    Streams of one period send in the same moment, and a switch wakes up once for a frame of each of them.
+    """
     fd: int = _LIBC.timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)
-    seconds, nanoseconds = divmod(max(1000, int(period_s * 1e9)), 1_000_000_000)
-    spec = struct.pack("qqqq", seconds, nanoseconds, seconds, nanoseconds)
-    if fd < 0 or _LIBC.timerfd_settime(fd, 0, spec, None):
+    period = max(1000, int(period_s * SECOND))
+    first = (time.monotonic_ns() // period + 1) * period
+    spec = struct.pack("qqqq", *divmod(period, SECOND), *divmod(first, SECOND))
+    if fd < 0 or _LIBC.timerfd_settime(fd, TFD_TIMER_ABSTIME, spec, None):
         raise OSError(ctypes.get_errno(), "timerfd")
     return fd

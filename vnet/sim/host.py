@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as ReservedPort
-from vnet.compile import HostView, Inputs, Role, Source, StateIndex, compile_flows, flat, ovs_rows, patch_device
+from vnet.compile import HostInputs, HostView, Role, Source, StateIndex, compile_flows, flat, ovs_rows, patch_device
 from vnet.compile import Switch as BridgeNames
 from vnet.objects import PoolState, Uplink
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
@@ -50,7 +50,7 @@ class SimHost:
         self._uplinks: dict[str, EmulatedBridge] = {}
         self._devices: dict[str, int] = {}
         self._device_at: dict[int, str] = {}
-        self._view = HostView(Inputs(name))
+        self._view = HostView(HostInputs(name))
         self._due: tuple[PoolState, StateIndex] | None = None
         self._compiled: dict[Source, tuple[Flow, ...]] | None = None
         self._sources: dict[object, Source] | None = None
@@ -127,7 +127,7 @@ class SimHost:
         if self._due is None:
             return
         (state, index), self._due = self._due, None
-        inputs = Inputs.of(state, self.name, self.ports, {}, index)
+        inputs = HostInputs.of(state, self.name, self.ports, {}, index)
         self._view = HostView(inputs)
         rows = ovs_rows(self._view, BridgeNames())
         integration = next(row for row in rows.bridges if row.name == BridgeNames().bridge)

@@ -12,7 +12,8 @@ from ovsctl.appctl import call_sync
 from ovsctl.openflow import Flow, Group, Meter
 from ovsctl.openflow.action_text import format_actions
 from ovsctl.openflow.text import format_flow
-from tests.servers import Vswitchd, run, vswitchd, wait_until
+from tests.polling import wait_until
+from tests.servers import Vswitchd, run, vswitchd
 
 BRIDGE = "br0"
 SENTINEL_PORT = 60000

@@ -46,7 +46,7 @@ def flows(*actions: MeterAction | Output | GroupAction) -> list[Flow]:
     return [Flow(Match(in_port=1), actions, priority=10)]
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 @pytest.mark.parametrize("name", METERS)
 def test_same_packets_are_dropped_as_time_passes(bridge: RealBridge, name: str) -> None:
     rng, meter = Random(name), METERS[name]
@@ -69,7 +69,7 @@ def test_same_packets_are_dropped_as_time_passes(bridge: RealBridge, name: str) 
     assert sum(band.packets for band in emulated.meters[1].bands) == passed.count(False)
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 def test_meter_in_a_bucket_drops_the_packet_for_later_buckets(bridge: RealBridge) -> None:
     meter = Meter(1, (Band(1, 1),), packets=True)
     buckets = (Bucket((Output(3),), 1), Bucket((Resubmit(table=5),), 2), Bucket((Output(3),), 3))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ from ovsctl.openflow.meter import Band, Meter
 from ovsctl.openflow.table import FlowTable
 from ovsctl.openflow.wire import frame
 from tests.ovsctl.openflow.support import Bridge, add_port, bridge
+from tests.polling import until
 from tests.servers import free_port, run
 
 FRAME = bytes.fromhex("ffffffffffff0a000000000188b5") + bytes(46)
@@ -82,21 +83,6 @@ def pause(br: Bridge) -> None:
     """Let the switch hang: connections stay, nothing is answered."""
     assert br.switch.process is not None
     br.switch.process.send_signal(signal.SIGSTOP)
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    for _ in range(2000):
-        if await condition():
-            return
-        await asyncio.sleep(0.01)
-    raise TimeoutError(what)
-
-
-async def within(condition: Callable[[], bool], what: str) -> None:
-    async def holds() -> bool:
-        return condition()
-
-    await eventually(holds, what)
 
 
 # -- flows ---------------------------------------------------------------------------------------------------
@@ -315,7 +301,7 @@ async def test_counters_of_flows(of: OpenFlowClient, br: Bridge) -> None:
     async def counted() -> bool:  # the datapath hands its counters over once in a while
         return (await of.aggregate()).n_packets == 3
 
-    await eventually(counted, "counters")
+    await until(counted, "counters")
     (entry,) = await of.dump_flows()
     assert (entry.stats.packets, entry.stats.bytes) == (3, 3 * 60)
     total = await of.aggregate()
@@ -355,7 +341,7 @@ async def test_roles(of: OpenFlowClient, br: Bridge) -> None:
     assert (await of.role(Role.PRIMARY, 1)).role is Role.PRIMARY
     async with OpenFlowClient(br.remote) as other:
         await other.role(Role.PRIMARY, 2)
-    await within(lambda: bool(told), "a role status")
+    await until(lambda: bool(told), "a role status")
     assert told[0].role is Role.SECONDARY
     with pytest.raises(BundleError, match="OFPBRC_IS_SECONDARY"):
         await of.bundle([FlowMod.add(flow(1))])
@@ -373,7 +359,7 @@ async def test_packets_come_with_their_fields_and_userdata(of: OpenFlowClient, b
     actions = (SetField("reg3", 5), SetField("metadata", 6), Controller(userdata=b"note"))
     await of.bundle([FlowMod.add(Flow(Match(in_port=1), actions, table=0, cookie=0xABC))])
     br.receive("p1", FRAME.hex())
-    await within(lambda: bool(got), "a packet-in")
+    await until(lambda: bool(got), "a packet-in")
     (packet,) = got
     assert packet.data == FRAME
     assert (packet.in_port, packet.match["reg3"].value, packet.match["metadata"].value) == (1, 5, 6)
@@ -413,7 +399,7 @@ async def test_the_queue_is_bounded_and_ends(of: OpenFlowClient) -> None:
     queue = of.packet_ins(max_queue=2)
     for _ in range(5):
         await of.packet_out(FRAME, actions=[Controller()])
-    await within(lambda: queue.dropped == 3, "three drops")
+    await until(lambda: queue.dropped == 3, "three drops")
     queue.close()
     assert len([packet async for packet in queue]) == 2
     await of.packet_out(FRAME, actions=[Controller()])
@@ -438,7 +424,7 @@ async def test_a_handler_given_before_connecting_works(br: Bridge) -> None:
     remove = of.on_packet_in(got.append)
     async with of:
         await of.packet_out(FRAME, actions=[Controller()])
-        await within(lambda: bool(got), "a packet-in")
+        await until(lambda: bool(got), "a packet-in")
         remove()
         remove()
         await of.packet_out(FRAME, actions=[Controller()])
@@ -456,7 +442,7 @@ async def test_a_failing_callback_does_not_cost_the_connection(of: OpenFlowClien
     of.on_packet_in(fail)
     of.on_packet_in(got.append)
     await of.packet_out(FRAME, actions=[Controller()])
-    await within(lambda: bool(got), "a packet-in")
+    await until(lambda: bool(got), "a packet-in")
     assert str(failures[0]["exception"]) == "mine"
     await of.barrier()
 
@@ -469,9 +455,9 @@ async def test_ports_that_come_and_go(of: OpenFlowClient, br: Bridge) -> None:
     of.on_port_status(told.append)
     await of.barrier()
     add_port(br, 7)
-    await within(lambda: any(s.reason is PortReason.ADD for s in told), "a port status")
+    await until(lambda: any(s.reason is PortReason.ADD for s in told), "a port status")
     br.vsctl("del-port", "p7")
-    await within(lambda: told[-1].reason is PortReason.DELETE, "a port status")
+    await until(lambda: told[-1].reason is PortReason.DELETE, "a port status")
     assert {(status.port.name, status.port.number) for status in told} == {("p7", 7)}
 
 
@@ -482,7 +468,7 @@ async def test_flows_that_go_are_told_with_their_reason(of: OpenFlowClient) -> N
     timed = flow(2, hard_timeout=1, flags=FlowFlags.SEND_FLOW_REM)
     await of.bundle([FlowMod.add(watched), FlowMod.add(timed)])
     await of.bundle([FlowMod.delete(watched)])
-    await within(lambda: len(told) == 2, "two flow-removed")
+    await until(lambda: len(told) == 2, "two flow-removed")
     assert [removed.reason for removed in told] == [RemovedReason.DELETE, RemovedReason.HARD_TIMEOUT]
     gone = told[0].flow
     assert (gone.key, gone.cookie, gone.actions) == (watched.key, 5, ())
@@ -503,7 +489,7 @@ async def test_changes_of_others_are_told_from_ours(of: OpenFlowClient, br: Brid
     br.ofctl("add-flow", "table=1,priority=5,idle_timeout=9,actions=drop")
     br.ofctl("mod-flows", "table=1,actions=output:1")
     br.ofctl("del-flows", "table=1")
-    await within(lambda: len(told) == 3, "three updates")
+    await until(lambda: len(told) == 3, "three updates")
     before = Flow(table=1, priority=5, idle_timeout=9)
     after = replace(before, actions=(Output(1),))
     assert told == [
@@ -623,7 +609,7 @@ async def test_over_tcp(br: Bridge) -> None:
         except ConnectionLost:
             return False
 
-    await eventually(listening, "a listener")
+    await until(listening, "a listener")
     br.vsctl("del-controller", "br0")
 
 
@@ -647,7 +633,7 @@ async def test_over_tls(br: Bridge, tmp_path: Path) -> None:
         except ConnectionLost:
             return False
 
-    await eventually(listening, "a listener")
+    await until(listening, "a listener")
     with pytest.raises(ConnectionLost, match="certificate verify failed"):
         await OpenFlowClient(f"ssl:127.0.0.1:{port}", ssl=ssl.create_default_context()).connect()
     br.vsctl("del-controller", "br0")
@@ -704,7 +690,7 @@ async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
         sending = asyncio.create_task(of.bundle(mods))
         await served
         connection = of._connected()
-        await within(lambda: not connection._drained.is_set(), "a full buffer")
+        await until(lambda: not connection._drained.is_set(), "a full buffer")
         assert connection._transport.get_write_buffer_size() < 4 << 20
         connection.abort()
         with pytest.raises(ConnectionLost):

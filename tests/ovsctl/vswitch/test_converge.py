@@ -31,7 +31,8 @@ from ovsctl.vswitch import (
     plan,
 )
 from tests.examples import examples
-from tests.servers import Vswitchd, vswitchd, wait_until
+from tests.polling import wait_until
+from tests.servers import Vswitchd, vswitchd
 
 BRIDGES = ("b0", "b1", "b2")
 PORTS = ("p0", "p1", "p2", "p3")

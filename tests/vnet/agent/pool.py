@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from ovsctl.ovsdb import Client, Insert, Select, Update
+from tests.polling import until
 from tests.servers import OvsdbServer, Vswitchd, ovsdb_server, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
@@ -19,21 +19,10 @@ from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
 from vnet.objects import Binding, Host, Network, NetworkType, Pool, Vif
 
 SCHEMA = Path("vnet/db/vnet.ovsschema")
-TIMEOUT_S = 15.0
 
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Waits until a condition, which may be a coroutine function, holds; its value."""
-    end = time.monotonic() + TIMEOUT_S
-    while not (value := await found if inspect.isawaitable(found := condition()) else found):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {TIMEOUT_S} s: {what}")
-        await asyncio.sleep(0.01)
-    return value
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete
-from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, vif
 from vnet.agent.flow_reconciler import FlowKey
 from vnet.objects import BindingState
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ovsctl.ovsdb import Delete, Insert, Select, Update
-from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import Binding, BindingState, Host
 from vnet.objects.limits import MIN_RESERVED_OFPORT

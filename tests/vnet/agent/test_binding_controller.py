@@ -9,7 +9,7 @@ from ovsctl.ovsdb import Client
 from tests.vnet.agent.pool import TENANT, vif
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.local_ports import LocalPort, LocalPorts
-from vnet.agent.pool_replica import Named, PoolReplica
+from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.compile import Compiler
@@ -50,7 +50,7 @@ def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     bindings.send()
     assert (bindings.questions, pool.overlay, shell.jobs) == ({"vm1/0": False}, {}, [])
 
-    pool.named = Named(networks=frozenset({"tenant"}))
+    pool.named = ConditionNames(networks=frozenset({"tenant"}))
     bindings.see_answers()
     bindings.decide({("tenant", "vm1/0")})
     bindings.send()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ovsctl.ovsdb import Client, ConstraintViolation, Insert, NotConnected, OutcomeUnknown, Select
+from tests.polling import until
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, run_dir, vswitchd
-from tests.vnet.agent.pool import SCHEMA, TENANT, HostUnderTest, PoolUnderTest, now_ms, until, vif
+from tests.vnet.agent.pool import SCHEMA, TENANT, HostUnderTest, PoolUnderTest, now_ms, vif
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
 from vnet.db.rows import SCHEMA_NAME, to_columns

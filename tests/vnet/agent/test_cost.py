@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass, replace
 import pytest
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Select, Update
-from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of, until
+from tests.polling import until
+from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
 

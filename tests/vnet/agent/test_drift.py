@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ovsctl.ovsdb import Insert, Select
-from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.rarp import rarp
 from vnet.db.rows import to_columns
 from vnet.objects import BindingState, Network, NetworkType, Uplink

@@ -13,7 +13,7 @@ from ovsctl.openflow import Flow, Match, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.messages import PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
-from tests.vnet.agent.pool import until
+from tests.polling import until
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.reconciler import Revisions
 from vnet.compile import Category, Change, Source, Table, cookie

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ovsctl.ovsdb import Delete
-from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, pool_of, vif
 
 pytestmark = pytest.mark.usefixtures("ovs")
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ovsctl.ovsdb import Delete, Select
-from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, vif
 from vnet.compile import Category, Change
 from vnet.objects import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.local_api import LocalSocket
 from vnet.client.local import LocalRefused, call_agent
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ovsctl.ovsdb import Delete, Insert, Select, Update
-from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, now_ms, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, now_ms, pool_of, vif
 from vnet.agent import packet_capture
 from vnet.compile import Category, cookie, mark
 from vnet.db.watches import Marked, Report, Seen, columns_of, decode_report

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import vnet.agent
-from tests.vnet.agent.pool import TENANT, pool_of, until, vif
+from tests.polling import until
+from tests.vnet.agent.pool import TENANT, pool_of, vif
 
 AGENT = Path(next(iter(vnet.agent.__path__)))
 MAX_ATTRIBUTES = 60

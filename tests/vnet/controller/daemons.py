@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers import end, run_dir, spawn, wait_until
+from tests.polling import wait_until
+from tests.servers import end, run_dir, spawn
 from tests.vnet.controller.databases import stop_embedded
 from vnet.client import Client, Unreachable
 from vnet.controller.embedded import EmbeddedDatabase

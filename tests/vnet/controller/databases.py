@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -13,7 +12,8 @@ from typing import Any
 from uuid import uuid4
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Wait
-from tests.servers import OvsdbServer, ovsdb_server, run_dir, wait_until
+from tests.polling import until, wait_until
+from tests.servers import OvsdbServer, ovsdb_server, run_dir
 from vnet.client import AsyncClient
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.db import changes
@@ -127,8 +127,9 @@ class FakeAgent:
             return
         mark = str(uuid4())
         await self.database.transact(*operations, Insert("Event", to_columns(Event(now_ms(), "seen", mark))))
-        for _ in range(2000):
-            if mark in {event.text for event in await self.client.events(5, kind="seen")}:
-                return
-            await asyncio.sleep(0.005)
-        raise TimeoutError("the controller did not see what was written")
+        client = self.client
+
+        async def seen() -> bool:
+            return mark in {event.text for event in await client.events(5, kind="seen")}
+
+        await until(seen, "the controller sees the write")

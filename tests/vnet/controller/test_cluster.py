@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import free_port, run_dir, wait_until
+from tests.polling import wait_until
+from tests.servers import free_port, run_dir
 from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
 from tests.vnet.controller.databases import opened, stop_embedded
 from vnet.cli.exits import Exit

@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import free_port, ovsdb_cluster, run, run_dir, wait_until
+from tests.polling import wait_until
+from tests.servers import free_port, ovsdb_cluster, run, run_dir
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
 from tests.vnet.controller.databases import SCHEMA, pool_server, stop_embedded
 from vnet.cli.exits import Exit

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from ovsctl.ovsdb import Change, Client, Insert, Monitor, OvsdbError, Select
+from tests.polling import until
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster
 from tests.vnet.controller.databases import SCHEMA
 from vnet.controller.leader import LOCK, Leader
@@ -53,12 +54,10 @@ async def act(leader: Leader, name: str, log: list[str]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def until(log: list[str], name: str, count: int) -> None:
+async def acts(log: list[str], name: str, count: int) -> None:
     """Return once `name` has acted so often more."""
     wanted = log.count(name) + count
-    async with asyncio.timeout(60):
-        while log.count(name) < wanted:  # noqa: ASYNC110 - a list tells nobody
-            await asyncio.sleep(0.02)
+    await until(lambda: log.count(name) >= wanted, f"{name} acts")
 
 
 async def test_never_two_leaders_act_while_a_server_stands_still(cluster: OvsdbCluster) -> None:
@@ -78,16 +77,16 @@ async def test_never_two_leaders_act_while_a_server_stands_still(cluster: OvsdbC
         first = await stack.enter_async_context(controller([frozen.remote, *(server.remote for server in others)]))
         tasks = [asyncio.create_task(act(first, "first", acted))]
         try:
-            await until(acted, "first", 20)
+            await acts(acted, "first", 20)
             frozen.pause()
             try:
                 await asyncio.sleep(0.1)  # for a write to be on its way to the server that does not answer
                 second = await stack.enter_async_context(controller([server.remote for server in others]))
                 tasks.append(asyncio.create_task(act(second, "second", acted)))
-                await until(acted, "second", 20)
+                await acts(acted, "second", 20)
             finally:
                 frozen.resume()
-            await until(acted, "second", 100)
+            await acts(acted, "second", 100)
         finally:
             for task in tasks:
                 task.cancel()
@@ -168,15 +167,15 @@ async def test_a_controller_that_dies_is_followed_by_another(cluster: OvsdbClust
     async with controller(cluster.remotes) as first, controller(cluster.remotes) as second:
         one, two = (asyncio.create_task(act(leader, name, acted)) for leader, name in ((first, "1"), (second, "2")))
         try:
-            await until(acted, "1", 5)
+            await acts(acted, "1", 5)
             assert "2" not in acted
             one.cancel()
             await first._database.close()
-            await until(acted, "2", 5)
+            await acts(acted, "2", 5)
             server = await asyncio.to_thread(cluster.wait_leader)
             assert server.process is not None
             os.kill(server.process.pid, signal.SIGKILL)
-            await until(acted, "2", 5)  # it goes to the next leader among the servers
+            await acts(acted, "2", 5)  # it goes to the next leader among the servers
         finally:
             for task in (one, two):
                 task.cancel()

@@ -14,7 +14,8 @@ import pytest
 
 from ovsctl.ovsdb import Insert, OvsdbError
 from tests.partitions import PartedCluster, committed, parted_cluster
-from tests.servers import OvsdbServer, wait_until
+from tests.polling import until, wait_until
+from tests.servers import OvsdbServer
 from tests.vnet.controller.databases import SCHEMA
 from tests.vnet.controller.test_leading import check_late_write, controller
 from vnet.controller.leader import Leader
@@ -76,12 +77,6 @@ class Acting:
             await asyncio.sleep(0.01)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - a list tells nobody
-            await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 def cluster(netns: None) -> Iterator[PartedCluster]:
     with parted_cluster(SCHEMA) as running:
@@ -102,13 +97,13 @@ async def test_never_two_controllers_act_while_the_network_between_servers_is_cu
         return lambda: any(len(acting[name].acknowledged) >= count + more for name, count in before.items())
 
     try:
-        await until(acts([leader], 20))
+        await until(acts([leader], 20), "the controllers act")
         followers = [server for server in cluster.servers if server is not leader]
         with cluster.cut(*ways(leader, *followers)):
             majority = followers if ways in (cut_off, mute, deaf) else cluster.servers
-            await until(acts(majority, 100))
+            await until(acts(majority, 100), "the controllers act")
         await asyncio.sleep(0.5)  # what was under way arrives late
-        await until(acts(cluster.servers, 50))
+        await until(acts(cluster.servers, 50), "the controllers act")
     finally:
         for task in tasks:
             task.cancel()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.servers import wait_until
+from tests.labs import new_name
+from tests.polling import wait_until
 from vnet.client import Client, Unit
 from vnet.client.local import call_agent
 from vnet.lab import Driver, Lab
@@ -36,7 +36,7 @@ vms:
 @pytest.fixture(scope="module")
 def lab(ovs: None) -> Iterator[Lab]:
     pool = desired_state(load(DOCUMENT, "moves"), PoolState())
-    made = Lab.up(pool, name=f"mv{os.getpid()}", driver=Driver.DUMMY, daemons=True, document=DOCUMENT.decode())
+    made = Lab.up(pool, name=new_name(), driver=Driver.DUMMY, daemons=True, document=DOCUMENT.decode())
     try:
         for vm in ("web", "db", "log"):
             made.start(vm)

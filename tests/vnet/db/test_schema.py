@@ -94,7 +94,7 @@ def values_of(state: PoolState) -> list[tuple[Declared, dict[str, str]]]:
     return found + [(uplink, {"host": host.name}) for host in state.hosts.values() for uplink in host.uplinks]
 
 
-@pytest.mark.ovs
+@pytest.mark.usefixtures("ovs")
 async def test_a_database_of_the_release_is_converted_with_rows_in_every_table() -> None:
     old = Schema.parse(OLD_TEXT)
     event = Event(1, "vm-created", "VM web1", host="xen1")

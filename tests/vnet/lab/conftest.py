@@ -1,36 +1,14 @@
-"""Labs of tests have names that tell which test run made them, so that what a killed run left is found and removed."""
+"""Fixtures that start labs and take them down."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from vnet.lab import Driver, Lab, NoSuchLab, labs, remove
-from vnet.lab.processes import alive
+from tests.labs import new_name
+from vnet.lab import Driver, Lab, labs, remove
 from vnet.objects import PoolState
-
-NAME = re.compile(r"t(\d+)x\d+")
-_numbers = itertools.count()
-
-
-def new_name() -> str:
-    return f"t{os.getpid()}x{next(_numbers)}"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_leftovers() -> None:
-    """Take down the labs of test runs that are dead."""
-    for name in labs():
-        match = NAME.fullmatch(name)
-        if match and not alive(int(match[1])):
-            try:
-                remove(name)
-            except NoSuchLab:  # another run was faster
-                continue
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.servers import wait_until
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
+from tests.polling import wait_until
 from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.objects import (

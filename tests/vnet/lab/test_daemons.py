@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers import wait_until
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.lab.pools import pool
 from tests.vnet.lab.test_lab import BOTH, frame, left_of
 from vnet.cli.main import run

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from vnet.lab import Driver, Lab
 from vnet.lab.expectations import check
 from vnet.objects import PoolState
@@ -15,7 +15,7 @@ from vnet.sim import SimPool
 from vnet.topology import load
 from vnet.verify.expectations import check as check_twin
 
-pytestmark = pytest.mark.ovs
+pytestmark = pytest.mark.usefixtures("ovs")
 
 DOCUMENT = b"""
 apiVersion: vnet/v1

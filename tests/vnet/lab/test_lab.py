@@ -13,7 +13,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
-from tests.servers import wait_until
+from tests.polling import wait_until
 from tests.vnet.lab.pools import LACP, MTU, VXLAN_PORT, bridges, mac, mesh, pool
 from vnet.lab import Driver, Lab, LabError, LabExists, LabUnsupported, NotInLab, labs, remove
 from vnet.lab.names import NETNS_DIR, lab_dir, short, vif_device, vtep_prefix

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.lab.pools import pool
 from tests.vnet.lab.test_lab import frame
 from vnet.lab import Lab

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.lab.test_lab import left_of
 from vnet.client import Client
 from vnet.lab import Driver, Lab

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from tests.vnet.packets.pools import every_type
 from vnet.lab import Driver, Lab
 

@@ -9,11 +9,11 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from tests.servers import wait_until
+from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.converged import wait_converged
 from tests.vnet.faults import How, Part, ProcessFault
 from tests.vnet.flowing import go_on, wait_sent
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client import Client
 from vnet.lab import Driver, Lab
@@ -77,7 +77,7 @@ def awaited(lab: Lab, *vifs: Vif) -> dict[str, int]:
     with Client(f"unix:{lab.daemons.controller_socket}") as client:
         places = {one.id: client.plug_vif(one.id, B, awaited=True, wait_s=10).place for one in vifs}
     assert {(place.state, place.host) for place in places.values()} == {("awaited", B)}
-    wait_converged(lab, 20)
+    wait_converged(lab)
     return {id: place.ofport or 0 for id, place in places.items()}
 
 

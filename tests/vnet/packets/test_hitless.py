@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from ovsctl.ovsdb import Client, Delete, Insert, Update
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from tests.vnet.packets.pools import NETWORKS, every_type
 from vnet.db.rows import to_columns
 from vnet.lab import Driver, Lab

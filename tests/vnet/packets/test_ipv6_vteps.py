@@ -8,7 +8,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from tests.vnet.packets.pools import HOSTS, every_type, vm_of
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState, default_mtu, mtu_capacity

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from ovsctl.ovsdb import Client, Delete, Select, Update
+from tests.labs import new_name
+from tests.polling import until
 from tests.vnet.flowing import go_on, wait_sent
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Driver, Lab
@@ -64,14 +65,6 @@ class Moves:
         (rows,) = await self.client.transact(Select("Binding", (("vif", "==", VIF.id), ("host", "==", host))))
         return rows[0] if rows else None
 
-    async def until(self, condition: Callable[[], Any], what: str) -> None:
-        for _ in range(500):
-            found = condition()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"never came: {what}")
-
     async def prepare(self, acks: int = 2) -> None:
         """Prepared: the destination is ready, and `acks` other hosts have acknowledged."""
         await self.vif(incoming=B)
@@ -81,7 +74,7 @@ class Moves:
             row = await self.binding(B)
             return row is not None and row["ready"] and len(row["acked"]) >= acks
 
-        await self.until(prepared, "prepared")
+        await until(prepared, "prepared")
 
     async def state(self, host: str, state: str) -> None:
         where = (("vif", "==", VIF.id), ("host", "==", host))
@@ -92,7 +85,7 @@ class Moves:
             row = await self.binding(B)
             return row is not None and row["state"] == "active"
 
-        await self.until(active, "active on the destination")
+        await until(active, "active on the destination")
 
     async def run(self, host: str, announce: bool) -> None:
         await asyncio.to_thread(self.lab.run, "moving", host, announce)
@@ -100,7 +93,7 @@ class Moves:
     async def finish(self) -> None:
         await self.vif(incoming=None, host=B)
         await asyncio.to_thread(self.lab.unplug, "moving", A)
-        await self.until(lambda: self._gone(A), "the source's binding is released")
+        await until(lambda: self._gone(A), "the source's binding is released")
 
     async def _gone(self, host: str) -> bool:
         return await self.binding(host) is None
@@ -204,9 +197,9 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
             others = sorted(other.id for other in PEERS.values() if other != peer)
             assert pool.send(peer.id, udp(peer, BROADCAST)) == others
         await pool.state(B, "receiving")
-        await pool.until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "GATE is open")
+        await until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "GATE is open")
         tried = [(peer.id, udp(peer, to)) for peer in PEERS.values() for to in (VIF.mac, BROADCAST)]
-        await pool.until(lambda: all(VIF.id in pool.send(*one) for one in tried), "the switch's caches know it")
+        await until(lambda: all(VIF.id in pool.send(*one) for one in tried), "the switch's caches know it")
         for peer in PEERS.values():
             assert pool.send(peer.id, udp(peer, VIF.mac)) == [VIF.id], peer.id
             others = sorted([VIF.id, *(other.id for other in PEERS.values() if other != peer)])
@@ -219,7 +212,7 @@ async def test_held_is_silent_both_ways_and_receiving_takes_frames_once(network:
         await pool.is_active()
         pool.reaches(B)
         await pool.run(A, False)  # a guest that still runs at the source
-        await pool.until(lambda: not pool.send(VIF.id, udp(VIF, PEERS[A].mac)), "the source's port is closed")
+        await until(lambda: not pool.send(VIF.id, udp(VIF, PEERS[A].mac)), "the source's port is closed")
         silent(pool)
         for peer in PEERS.values():
             for to in (VIF.mac, BROADCAST):
@@ -276,7 +269,7 @@ async def test_a_guest_that_announces_nothing_loses_nothing_after_the_toolstacks
             await pool.is_active()
             # As a device goes, Open vSwitch's userspace tunnels stand still on its host, so the source's port stays.
             await pool.vif(incoming=None, host=B)
-            await pool.until(lambda: pool._gone(A), "the source's binding is released")
+            await until(lambda: pool._gone(A), "the source's binding is released")
             await asyncio.to_thread(wait_sent, running, whole)
         for name, (stream, who) in running.items():
             got = stream.report.at(who)
@@ -313,7 +306,7 @@ async def test_what_an_uplinks_bridge_believes_loses_no_frame_while_a_vif_moves(
             assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], host
         await pool.finish()
         for host in HOSTS:
-            await pool.until(lambda host=host: len(pool.flows(host, "br-trunk0")) == 1, f"only NORMAL on {host}")
+            await until(lambda host=host: len(pool.flows(host, "br-trunk0")) == 1, f"only NORMAL on {host}")
 
 
 @pytest.mark.parametrize("step", ["preparing", "prepared", "receiving"])
@@ -336,7 +329,7 @@ async def test_abort_leaves_everything_as_it_was(network: str, step: str) -> Non
             await pool.abort()
             await pool.abort()
             await asyncio.to_thread(pool.lab.unplug, "moving", B)
-            await pool.until(lambda: flows() == before, "flows as before")
+            await until(lambda: flows() == before, "flows as before")
         pool.reaches(A)
 
 
@@ -370,7 +363,7 @@ async def test_a_source_that_does_not_hear_does_no_harm(network: str, how: str) 
             await pool.is_active()
             drop = f"dl_src={VIF.mac}"
             for host in (B, C):
-                await pool.until(
+                await until(
                     lambda host=host: any("priority=200" in f and drop in f for f in pool.flows(host)),
                     f"{host} ignores A",
                 )
@@ -409,6 +402,6 @@ async def test_a_destination_that_dies_while_prepared_is_aborted(network: str) -
         await pool.prepare()
         pool.lab.daemons.kill(B)
         await pool.abort()
-        await pool.until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "the VIF at its source")
+        await until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "the VIF at its source")
         for host in (A, C):
             assert pool.send(PEERS[host].id, udp(PEERS[host], VIF.mac)) == [VIF.id]

@@ -17,6 +17,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from ovsctl.ovsdb import Delete
+from tests.polling import until
 from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
 from tests.vnet.packets.test_migration import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
 from vnet.client import Client, Conflict, Unit
@@ -52,13 +53,15 @@ class Toolstack:
     async def prepared(self, pool: Moves) -> None:
         await self.prepare(B)
         await asyncio.to_thread(pool.lab.plug, "moving", B)
-        await self.until(pool, "prepared")
+        await self.reach("prepared")
 
-    async def until(self, pool: Moves, phase: str) -> None:
+    async def reach(self, phase: str) -> None:
+        """Return once the migration is in this phase."""
+
         async def there() -> bool:
             return await self.phase() == phase
 
-        await pool.until(there, phase)
+        await until(there, phase)
 
 
 def reached_by(pool: Moves, *hosts: str) -> None:
@@ -103,7 +106,7 @@ async def test_calls_repeated_and_out_of_order_do_no_harm(network: str) -> None:
             await toolstack.abort()
         for call in (toolstack.finish, toolstack.finish, toolstack.abort, toolstack.finish):
             assert (await call()).phase == "none"
-        await pool.until(lambda: pool._gone(A), "the source's binding is released")
+        await until(lambda: pool._gone(A), "the source's binding is released")
         pool.reaches(B)
         await silent_on(pool, A, back=B)
 
@@ -122,7 +125,7 @@ async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(swi
             assert (await toolstack.abort()).phase == "none"
         reached_by(pool, A, C)
         await asyncio.to_thread(pool.lab.boot_host, B)
-        await pool.until(
+        await until(
             lambda: pool.send(PEERS[B].id, udp(PEERS[B], VIF.mac)) == [VIF.id], "a peer on the host that came back"
         )
         pool.reaches(A)
@@ -147,13 +150,11 @@ async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool, n
         for _ in range(2):
             assert (await toolstack.finish(force=True)).phase == "none"
         await pool.run(B, False)
-        await pool.until(
-            lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "the VIF at its destination"
-        )
+        await until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "the VIF at its destination")
         reached_by(pool, B, C)
         assert await pool.binding(A) is None
         await asyncio.to_thread(pool.lab.boot_host, A)
-        await pool.until(
+        await until(
             lambda: pool.send(PEERS[A].id, udp(PEERS[A], VIF.mac)) == [VIF.id], "a peer on the host that came back"
         )
         pool.reaches(B)
@@ -183,7 +184,7 @@ async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_nam
             reached_by(pool, B)
         finally:
             await asyncio.to_thread(fault.mend, pool.lab)
-        await pool.until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "who was not waited for")
+        await until(lambda: pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id], "who was not waited for")
         pool.reaches(B)
 
 
@@ -200,7 +201,7 @@ async def test_the_controller_may_die_between_any_two_calls(network: str) -> Non
         await toolstack.prepare(B)
         await another_controller()
         await asyncio.to_thread(pool.lab.plug, "moving", B)
-        await toolstack.until(pool, "prepared")
+        await toolstack.reach("prepared")
         await another_controller()
         assert (await toolstack.switch()).phase == "receiving"
         await asyncio.to_thread(pool.lab.daemons.kill, "controller")
@@ -209,7 +210,7 @@ async def test_the_controller_may_die_between_any_two_calls(network: str) -> Non
         pool.reaches(B)
         await asyncio.to_thread(pool.lab.daemons.start_controller)
         assert (await toolstack.finish()).phase == "none"
-        await pool.until(lambda: pool._gone(A), "the source's binding is released")
+        await until(lambda: pool._gone(A), "the source's binding is released")
         await another_controller()
         pool.reaches(B)
 
@@ -321,8 +322,6 @@ async def test_the_physical_switch_sees_the_mac_on_one_port_and_hears_of_the_mov
         assert nic.sent() == []
         await pool.run(B, False)
         await pool.state(B, "active")
-        await pool.until(
-            lambda: any(b"\x80\x35\x00\x01" in frame for frame in nic.sent()), "an announcement on the wire"
-        )
+        await until(lambda: any(b"\x80\x35\x00\x01" in frame for frame in nic.sent()), "an announcement on the wire")
         pool.reaches(B)
         await silent_on(pool, A, back=B)

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
 from vnet.objects import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif, Vm

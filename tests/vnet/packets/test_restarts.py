@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.labs import new_name
 from tests.vnet.converged import flows_of, wait_converged
 from tests.vnet.faults import How, Part, ProcessFault
 from tests.vnet.flowing import go_on, wait_sent
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream

@@ -12,9 +12,9 @@ from scapy.packet import Packet, Raw
 
 from ovsctl.ovsdb import Client as Database
 from ovsctl.ovsdb import Select, Update
-from tests.servers import wait_until
+from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.converged import flows_of
-from tests.vnet.lab.conftest import new_name
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client import Client
 from vnet.db.rows import SCHEMA_NAME

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from vnet.cli import main
 from vnet.cli.exits import Exit
 from vnet.lab import Driver, Lab

@@ -15,8 +15,8 @@ import pytest
 
 from ovsctl.ovsdb import Client as OvsdbClient
 from ovsctl.ovsdb import Insert, Select
-from tests.servers import wait_until
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.agent.ofproto_trace import metadata
 from vnet.cli import main

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
-from tests.servers import wait_until
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
+from tests.polling import until, wait_until
 from tests.vnet.packets.pools import every_type, vm_of
 from tests.vnet.packets.test_migration import A, B, C, moves
 from vnet.cli import main
@@ -118,7 +118,7 @@ def test_packets_go_all_the_way_and_no_guest_gets_one(lab: Lab, vnet: Run) -> No
                 if packet["sent"]:
                     assert sorted({one["where"] for one in packet["caught"]}) == leg["real"]
     assert not [frame.hex() for frame in got if is_marked(frame)]
-    wait_until(lambda: watch_flows(lab) == 0, "no flow stays", timeout_s=WATCHES_FOR_S + 3)
+    wait_until(lambda: watch_flows(lab) == 0, "no flow stays", limit_s=WATCHES_FOR_S + 3)
     assert drifts(lab) == before
 
 
@@ -199,7 +199,7 @@ def test_a_cable_that_is_cut(lab: Lab, vnet: Run, network: str) -> None:
     way = "xen2 sent it to xen1" if network == "vlan" else "xen1 sent it to xen2"
     assert f"the packet was lost: {way}, which never got it" in out
     assert "NOT reached by the hosts' switches and by packets that were sent" in out
-    wait_until(lambda: vnet("trace", source, target, "--live")[0] == Exit.OK, "as before", timeout_s=20)
+    wait_until(lambda: vnet("trace", source, target, "--live")[0] == Exit.OK, "as before")
 
 
 def test_a_packet_that_cannot_be_marked_is_only_asked_about(lab: Lab, vnet: Run) -> None:
@@ -257,7 +257,7 @@ async def test_a_vif_that_moves_is_sent_to_and_gets_nothing(
         for state in ("held", "receiving"):
             if state == "receiving":
                 await pool.state(B, "receiving")
-                await pool.until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "open")
+                await until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "open")
             with captured(lab, f"on-{A}/0", 8.0) as got:
                 for source in (f"on-{A}", f"on-{B}", f"on-{C}"):
                     capsys.readouterr()

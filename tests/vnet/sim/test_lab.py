@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vnet.lab.conftest import new_name
+from tests.labs import new_name
 from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState, Protocol
