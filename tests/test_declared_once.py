@@ -1,4 +1,7 @@
-"""A VIF setting and a noun, both made up, on a copy of the tree: everything but a handful of lines follows from the declaration."""
+"""A VIF setting and a noun, both made up, on a copy of the tree: all but a handful of files follow from the declaration.
+
+The copy's tests of every noun (REST, both clients, commands, events) take them as one more sample; DOORS tries document, row and export.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from filecmp import cmp
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HELPERS = (
-    *(f"tests/{package}__init__.py" for package in ("", "vnet/", "vnet/controller/")),
-    *("tests/servers.py", "tests/vnet/controller/daemons.py", "tests/vnet/controller/databases.py"),
-)
 GENERATORS = ("vnet.db.schema", "vnet.topology.reference", "vnet.api.generate")
 Edits = dict[str, tuple[tuple[str, str], ...]]
 
@@ -107,165 +108,139 @@ NOUN: Edits = {
     "vnet/db/schema.py": (VERSION,),
 }
 
-# Follows one object through every door. ROW: its row once the document is applied.
-COMMON = '''
-import asyncio, contextlib, io, json
+# The samples that the copy's tests of every noun take.
+NOUNS = "tests/vnet/controller/nouns.py"
+LABELLED = (
+    ('"app/0",\n        {', '"app/0",\n        {"label": "old", '),
+    ('"locking_mode": "unlocked"}', '"locking_mode": "unlocked", "label": "new"}'),
+    ('("--network", "tenant", "--mac"', '("--label", "old", "--network", "tenant", "--mac"'),
+    ('("--no-address", ', '("--label", "new", "--no-address", '),
+)
+GADGETS = (
+    (
+        "SAMPLES = (\n",
+        """SAMPLES = (
+    Sample(
+        "gadget",
+        "bell",
+        {"network": "tenant", "colour": "red", "note": "loud"},
+        {"network": "tenant", "colour": "blue"},
+        "colour",
+        {"colour": "blue", "note": None},
+        "none",
+        ("--network", "tenant", "--colour", "red", "--note", "loud"),
+        ("--colour", "blue", "--no-note"),
+    ),
+""",
+    ),
+)
+
+DOORS = """
 from pathlib import Path
 
-import httpx
+import msgspec
+import pytest
+
 import vnet
 from ovsctl.ovsdb import Client as Rows, Select
-from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, controller
+from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY
+from tests.vnet.controller.nouns import SAMPLES
 from vnet import api
-from vnet.cli import main
-from vnet.client import AsyncClient, Client
+from vnet.client import Conflict
 from vnet.grammar.problems import TopologyErrors
 from vnet.topology import load
 
-assert Path(vnet.__file__).parents[1] == REPOSITORY == Path.cwd(), "the copy is tried, by the controller as well"
+CASES = {
+    "vif": (
+        b"vms:\\n  web1: {host: xen1, vifs: [{network: tenant, label: front door}]}\\n",
+        {(b"front door", b"''"): "wrong-text"},
+        Select("Vif", (("id", "==", "web1/0"),), ("label",)),
+        {"label": "front door"},
+        "label: front door",
+    ),
+    "gadget": (
+        b"gadgets:\\n  lamp: {network: tenant, colour: red, note: by the door}\\n",
+        {(b"red", b"pink"): "wrong-value", (b"tenant", b"tenent"): "unknown-network"},
+        Select("Gadget", (), ("name", "network", "colour", "note", "owner")),
+        {"name": "lamp", "network": "tenant", "colour": "red", "note": "by the door", "owner": "document"},
+        "lamp: {network: tenant, colour: red, note: by the door}",
+    ),
+}
 
 
-def cli(*args):
-    """The standard output of a command that succeeds."""
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = main.run([*args])
-    assert code == 0, (args, code, err.getvalue())
-    return out.getvalue()
-
-
-def problems(text):
-    try:
-        load(text, "lab.vnet.yaml")
-    except TopologyErrors as errors:
-        return [problem.code for problem in errors.problems]
-    return []
-
-
-async def row(running, table, where):
+@pytest.mark.parametrize("noun", CASES)
+async def test_the_document(running, client, noun):
+    assert REPOSITORY == Path.cwd() == Path(vnet.__file__).parents[1], "the copy is tried, by the controller as well"
+    section, wrong, select, cells, words = CASES[noun]
+    for (old, new), code in wrong.items():
+        with pytest.raises(TopologyErrors) as refused:
+            load(DOCUMENT + section.replace(old, new), "lab.vnet.yaml")
+        assert [problem.code for problem in refused.value.problems] == [code]
+    document = DOCUMENT + section
+    assert (await client.plan(document)).changes
+    await client.apply(document, wait_s=0)
+    assert (await client.plan(document)).changes == []
     async with Rows([running.database.remote], "Vnet") as rows:
-        ((found,),) = await rows.transact(Select(table, ((where[0], "==", where[1]),)))
-        return found
+        assert await rows.transact(select) == [[cells]]
+    exported = await client.export()
+    assert words in exported
+    assert load(exported.encode(), "exported").state == load(document, "lab").state
+    assert (await client.plan(exported.encode())).changes == []
 
-
-def through_document(running, document, table, where, cells, words):
-    """Validate, plan, apply, the row, and an export that loads and changes nothing."""
-    file = Path("lab.vnet.yaml")
-    file.write_bytes(document)
-    cli("validate", str(file))
-    with running.client() as client:
-        assert client.plan(document).changes
-        client.apply(document, wait_s=0)
-        assert client.plan(document).changes == []
-        found = asyncio.run(row(running, table, where))
-        assert {name: found[name] for name in cells} == cells, found
-        exported = client.export()
-        assert words in exported, exported
-        assert load(exported.encode(), "exported").state == load(document, "lab").state
-        assert client.plan(exported.encode()).changes == []
-
-
-def through_rest(running, path, noun, name, body, change):
-    """PUT, GET, PATCH and DELETE, each change without doing it first; and the events of it."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(running.socket)), base_url="http://x") as http:
-        def call(method, query="", **more):
-            return http.request(method, path + query, **more)
-
-        for method, stated, action in (("PUT", body, "create"), ("PATCH", change, "update"), ("DELETE", None, "delete")):
-            before = call("GET")
-            asked = call(method, "?dry-run=true", json=stated).json()
-            (planned,) = [each for each in asked["changes"] if each["kind"] == noun]
-            assert (planned["action"], planned["name"], asked["disruption"]) == (action, name, "none"), asked
-            assert call("GET").text == before.text, "a dry run changes nothing"
-            assert call(method, json=stated).status_code == 200
-            after = call("GET")
-            assert after.status_code == (404 if stated is None else 200)
-            assert stated is None or {word: after.json()[word] for word in stated} == stated
-        happened = {event["kind"] for event in http.get("/v1/events").json()}
-        assert {f"{noun}-{verb}" for verb in ("created", "changed", "deleted")} <= happened
-
-
-async def through_clients(running, noun, name, spec, change):
-    """The generated calls of both clients; each result of the asyncio one is what the blocking one's is."""
-    async with AsyncClient(running.address) as aio:
-        with Client(running.address) as blocking:
-            for call, *args in (
-                (f"plan_{noun}", spec), (f"put_{noun}", spec), (noun,), (f"change_{noun}", change), (noun,),
-            ):
-                here, there = getattr(blocking, call)(name, *args), await getattr(aio, call)(name, *args)
-                assert call != noun or here == there
-            assert here in await getattr(aio, f"{noun}s")()
-            assert here in getattr(blocking, f"{noun}s")()
-            assert [each.name for each in getattr(blocking, f"delete_{noun}")(name, dry_run=True).changes] == [name]
-            await getattr(aio, f"delete_{noun}")(name)
-            assert name not in cli("--controller", running.address, noun, "list", "-o", "json")
-            return here
-'''
-USES_SETTING = """
-LABELLED = DOCUMENT + b"vms:\\n  web1: {host: xen1, vifs: [{network: tenant, label: front door}]}\\n"
-assert problems(LABELLED.replace(b"front door", b"''")) == ["wrong-text"]
-with controller() as running:
-    through_document(running, LABELLED, "Vif", ("id", "web1/0"), {"label": "front door"}, 'label: front door')
-    stated = {"network": "tenant", "label": "old"}
-    through_rest(running, "/v1/vifs/free", "vif", "free", stated, {"label": "new"})
-    spec, change = api.VifSpec(network="tenant", label="old"), api.VifChange(label="new")
-    assert asyncio.run(through_clients(running, "vif", "free", spec, change)).label == "new"
-    where = ("--controller", running.address)
-    cli(*where, "vif", "create", "free", "--network", "tenant", "--label", "one")
-    cli(*where, "vif", "set", "free", "--label", "two")
-    assert json.loads(cli(*where, "vif", "get", "free", "-o", "json"))["label"] == "two"
-    cli(*where, "vif", "set", "free", "--no-label")
-    assert json.loads(cli(*where, "vif", "get", "free", "-o", "json"))["label"] is None
-print("all of it")
+    (sample,) = [sample for sample in SAMPLES if sample.noun == noun]
+    await client.put_network("used", api.NetworkSpec(type="internal"))
+    spec = msgspec.convert({**sample.body, "network": "used"}, sample.resource.spec)
+    await getattr(client, f"put_{noun}")(sample.name, spec)
+    with pytest.raises(Conflict, match=f"network used cannot go: it still has .* {sample.name}"):
+        await client.delete_network("used")
 """
-USES_NOUN = """
-GADGETS = DOCUMENT + b"gadgets:\\n  lamp: {network: tenant, colour: red, note: by the door}\\n"
-assert problems(GADGETS.replace(b"red", b"pink")) == ["wrong-value"]
-assert problems(GADGETS.replace(b"{network: tenant,", b"{network: tenent,")) == ["unknown-network"]
-with controller() as running:
-    cells = {"name": "lamp", "network": "tenant", "colour": "red", "note": "by the door", "owner": "document"}
-    through_document(running, GADGETS, "Gadget", ("name", "lamp"), cells, "lamp: {network: tenant, colour: red, note: by")
-    stated = {"network": "tenant", "colour": "red", "note": "a bell"}
-    through_rest(running, "/v1/gadgets/bell", "gadget", "bell", stated, {"colour": "blue", "note": None})
-    spec, change = api.GadgetSpec(network="tenant", colour="red"), api.GadgetChange(colour="blue")
-    assert asyncio.run(through_clients(running, "gadget", "bell", spec, change)).colour == "blue"
-    where = ("--controller", running.address)
-    cli(*where, "gadget", "create", "bell", "--network", "prod", "--colour", "red")
-    cli(*where, "gadget", "set", "bell", "--colour", "blue", "--note", "loud")
-    listed = json.loads(cli(*where, "gadget", "list", "-o", "json"))
-    assert [(each["name"], each["colour"], each["owner"]) for each in listed] == [
-        ("bell", "blue", "toolstack"), ("lamp", "red", "document")
-    ]
-    assert "COLOUR" in cli(*where, "gadget", "list")
-    assert main.run([*where, "network", "delete", "prod"]) != 0
-    cli(*where, "gadget", "delete", "bell")
-    assert [each["name"] for each in json.loads(cli(*where, "gadget", "list", "-o", "json"))] == ["lamp"]
-print("all of it")
-"""
+GENERATED = {
+    *("vnet/db/vnet.ovsschema", "vnet/topology/vnet.schema.json", "docs/topology.md"),
+    *("vnet/api/__init__.py", "vnet/client/__init__.py", "vnet/client/aio.py", "vnet/client/blocking.py"),
+}
 
 
 @pytest.mark.parametrize(
-    ("edits", "most", "uses"), [(SETTING, 3, USES_SETTING), (NOUN, 6, USES_NOUN)], ids=["VIF setting", "noun"]
+    ("noun", "edits", "samples", "most"),
+    [("vif", SETTING, LABELLED, 3), ("gadget", NOUN, GADGETS, 6)],
+    ids=["VIF setting", "noun"],
 )
-def test_it_is_declared_once(ovs: None, tmp_path: Path, edits: Edits, most: int, uses: str) -> None:
-    assert len(edits) <= most
-    for package in ("vnet", "ovsctl", "docs"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "tests/vnet/controller").mkdir(parents=True)
-    for module in HELPERS:
-        shutil.copy(ROOT / module, tmp_path / module)
-    for name, replaced in edits.items():
-        path = tmp_path / name
+def test_it_is_declared_once(
+    ovs: None, tmp_path: Path, noun: str, edits: Edits, samples: tuple[tuple[str, str], ...], most: int
+) -> None:
+    copy = tmp_path / "copy"
+    for package in ("vnet", "ovsctl", "docs", "tests"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for name, replaced in {**edits, NOUNS: samples}.items():
+        path = copy / name
         text = path.read_text() if path.exists() else ""
         for old, new in replaced:
             assert text.count(old) == 1, (name, old)
             text = text.replace(old, new)
         path.write_text(text)
-    script = tmp_path / "uses.py"
-    script.write_text(COMMON + uses)
-    for command in (*(["-m", generator] for generator in GENERATORS), ["uses.py"]):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    assert done.stdout == "all of it\n"
+    for generator in GENERATORS:
+        run(copy, generator)
+    changed = {
+        name for name in files(copy) if not (ROOT / name).exists() or not cmp(ROOT / name, copy / name, shallow=False)
+    }
+    by_hand = changed - GENERATED - {NOUNS}
+    assert by_hand == edits.keys()
+    assert len(by_hand) <= most
+
+    (copy / "tests/vnet/test_made_up.py").write_text(DOORS)
+    tests = ("tests/vnet/controller/test_resources.py", "tests/vnet/cli/test_nouns.py", "tests/vnet/test_made_up.py")
+    chosen = ("-p", "no:cacheprovider", "-p", "no:xdist", "-k", f"(test_a_noun or test_the_document) and {noun}")
+    assert "5 passed" in run(copy, "pytest", *tests, *chosen)
+
+
+def files(copy: Path) -> Iterator[str]:
+    return (str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file() and path.suffix != ".pyc")
+
+
+def run(copy: Path, module: str, *args: str) -> str:
+    """The standard output of a module of the copy that succeeds."""
+    command, env = [sys.executable, "-m", module, *args], {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
