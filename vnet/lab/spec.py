@@ -100,7 +100,8 @@ class Spec:
         return vif_device(vif.vm or vif.id, vif.index)
 
     def host_dir(self, host: str) -> Path:
-        return self.dir / f"h{[h.name for h in self.hosts].index(host)}"
+        """The directory of a host. Raises NotInLab."""
+        return self.dir / f"h{self.hosts.index(self.host(host))}"
 
     def prefix(self, version: int) -> int:
         """The VTEPs' prefix length, for IP version 4 or 6."""
