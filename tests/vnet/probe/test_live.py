@@ -295,7 +295,7 @@ def test_a_question_that_an_agent_refuses(lab: Lab) -> None:
     for columns, says in (
         ({"frame": "zz"}, "hexadecimal"), ({"frame": "0000"}, "Ethernet header"), ({"device": "both"}, "either"),
         ({"vif": "nobody/0"}, "no port for VIF nobody/0"), ({"vif": "", "device": "eth9"}, "no port eth9"),
-        ({"tun_src": "10.0.0.1,actions=drop"}, "tunnel"), ({"tun_id": -1}, "no tunnel key"), ({}, ""),
+        ({"tun_src": "10.0.0.1,actions=drop"}, "tunnel"), ({"tun_id": -1}, "tun_id: -1 is outside"), ({}, ""),
     ):  # fmt: skip
         assert says in asyncio.run(ask(**columns)), columns
 
