@@ -20,7 +20,8 @@ from vnet.agent.ovs_config_reconciler import CACHES_S
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.shell import Shell
 from vnet.agent.status_writer import StatusWriter
-from vnet.objects import Binding, BindingState, LockingMode, Vif
+from vnet.objects import Binding, BindingState, Vif
+from vnet.objects.binding import published
 from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.util.logs import about
 
@@ -198,16 +199,12 @@ class Bindings:
         return Binding(
             vif=vif.id,
             host=self._pool.me,
-            network=vif.network,
-            mac=vif.mac,
             epoch=vif.epoch + 1,
             state=state,
-            addresses=vif.addresses,
-            groups=vif.groups,
             moved=state is BindingState.HELD and bool(vif.groups),
-            unlocked=vif.locking_mode is LockingMode.UNLOCKED,
             since=self._now_ms(),
             ofport=self._reserve(vif) if awaited(self._pool.me, vif) else 0,
+            **published(vif),
         )
 
     def _reserve(self, vif: Vif) -> int:

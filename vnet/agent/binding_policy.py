@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from vnet.objects import Binding, BindingState, Location, LockingMode, Network, Vif
+from vnet.objects import Binding, BindingState, Location, Network, Vif
+from vnet.objects.binding import published
 
 
 class Situation(Enum):
@@ -149,6 +150,5 @@ def awaited(me: str, vif: Vif) -> bool:
 
 
 def copied(binding: Binding, vif: Vif) -> Binding:
-    """The binding with what it says of its VIF, for hosts that do not have the VIF's row, as the VIF is now."""
-    unlocked = vif.locking_mode is LockingMode.UNLOCKED
-    return replace(binding, mac=vif.mac, addresses=vif.addresses, unlocked=unlocked, groups=vif.groups)
+    """The binding with the fields of its VIF as they are now. Its network stays: on another one it is another binding."""
+    return replace(binding, **{**published(vif), "network": binding.network})

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
 from vnet.db.rows import to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Event
+from vnet.objects.binding import PUBLISHED
 
 
 def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> list[Operation]:
@@ -36,9 +37,7 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> l
 def copy(binding: Binding, row: Where) -> Operation:
     """Brings a binding's copy of its VIF to that of `binding`, whatever state it is in by now."""
     columns = to_columns(binding)
-    return Update(
-        "Binding", _still(binding, row), {name: columns[name] for name in ("mac", "addresses", "unlocked", "groups")}
-    )
+    return Update("Binding", _still(binding, row), {name: columns[name] for name in PUBLISHED if name != "network"})
 
 
 def settle(binding: Binding, row: Where) -> Operation:

@@ -21,9 +21,13 @@ def _published(name: str) -> Any:
     return attr(found.spellings, default=found.default, set_by=SetBy.RUNTIME)
 
 
+_PEERS_NEED = tuple(name for name, found in attrs_of(Vif).items() if found.peers)
+PUBLISHED = (*_PEERS_NEED, "unlocked")
+
+
 def published(vif: Vif) -> dict[str, Any]:
-    """The fields of a binding that say what the VIF is, for those who only see the binding."""
-    fields = {name: getattr(vif, name) for name, found in attrs_of(Vif).items() if found.peers}
+    """The fields of a VIF that its binding repeats, PUBLISHED, for hosts that see the binding alone."""
+    fields = {name: getattr(vif, name) for name in _PEERS_NEED}
     return {**fields, "unlocked": vif.locking_mode is LockingMode.UNLOCKED}
 
 

@@ -76,6 +76,7 @@ class Proposal:
         self.index = index
         self.actor = actor
         self.refused = refused or {}
+        self._changed: dict[str, dict[str, Any]] = {}  # see changed()
         tables: dict[str, Any] = {
             name: changed[""] if name == "pool" else Overlay(getattr(before, name), changed)
             for name, changed in changes.items()
@@ -103,7 +104,10 @@ class Proposal:
 
     def changed(self, state: str) -> dict[str, Any]:
         """The objects of a mapping that come or change."""
-        return {name: value for name, value in self.changes.get(state, {}).items() if value is not None}
+        if state not in self._changed:
+            changes = self.changes.get(state, {})
+            self._changed[state] = {name: value for name, value in changes.items() if value is not None}
+        return self._changed[state]
 
     def removed(self, state: str) -> list[str]:
         """The names that go from a mapping."""

@@ -26,7 +26,6 @@ from vnet.objects.vm import Vm
 
 D = TypeVar("D", bound=Declared)
 Inputs = Mapping[type[Declared], Mapping[str, Stated]]
-_ALLOCATES = (Network, SecurityGroup, Vif)
 
 
 class Resolver:
@@ -107,8 +106,7 @@ class Resolver:
 
     def _after(self, changes: Mapping[str, Mapping[str, Any]]) -> Proposal:
         """The pool with the changes so far, to look up hosts and subnets in."""
-        proposal = Proposal(self.before, changes, self.index, self.actor)
-        return proposal
+        return Proposal(self.before, changes, self.index, self.actor)
 
     def _networks(self, stated: Mapping[str, Stated], changes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         after = self._after(changes)

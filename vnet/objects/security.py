@@ -6,7 +6,7 @@ says so by default. A VIF in no group is not filtered. Rules are stateful: the r
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -20,7 +20,7 @@ from vnet.grammar.kinds import Choice, Column, ListOf, choice
 from vnet.grammar.noun import Noun
 from vnet.objects.enums import Owner, Protocol
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged
-from vnet.objects.limits import ANY, MAX_REMOTE_GROUPS, MAX_RULES
+from vnet.objects.limits import ANY, MAX_RULES
 from vnet.objects.values import PortRange
 from vnet.objects.words import GROUP_NAME, GROUP_REF, NAME_KIND, NUMBER, OWNER, REMOTE, PortRanges, RuleProtocol
 
@@ -303,20 +303,3 @@ def judge(groups: Iterable[SecurityGroup], direction: Direction, begun: Begun | 
         rule.action for group in groups for rule in group.rules if begun is not None and rule.matches(direction, begun)
     } or {group.default(direction) for group in groups}
     return Verdict.DROP if Verdict.DROP in verdicts else Verdict.ALLOW
-
-
-def crowded_networks(
-    members: Iterable[tuple[str, Iterable[str]]], remotes: Mapping[str, frozenset[str]]
-) -> dict[str, int]:
-    """The networks on which rules name more than MAX_REMOTE_GROUPS groups, with how many.
-
-    members: the network and the groups of each VIF. remotes: the groups that each group's rules name.
-    """
-    used: dict[str, set[str]] = defaultdict(set)
-    for network, groups in members:
-        used[network].update(groups)
-    counts = {
-        network: len(frozenset().union(*(remotes.get(name, frozenset()) for name in names)))
-        for network, names in used.items()
-    }
-    return {network: count for network, count in counts.items() if count > MAX_REMOTE_GROUPS}

@@ -13,7 +13,7 @@ from typing import Any
 
 from vnet.grammar.declare import Declared, SetBy, attrs_of
 from vnet.objects import Owner, Pool, PoolState, Uplink
-from vnet.objects.impact import Cost, Disruption, Usage, cost_of_field
+from vnet.objects.impact import Disruption, Usage, cost_of_field
 from vnet.objects.index import VifIndex
 from vnet.objects.proposal import CONFIGURED, Proposal
 
@@ -160,6 +160,3 @@ def _because(document: str, value: Any, cost: str) -> str:
     theirs = getattr(value, "owner", Owner.DOCUMENT) is Owner.TOOLSTACK
     first = document.replace("in the document", "from the toolstack") if theirs else document
     return f"{first}; {cost}" if cost else first
-
-
-__all__ = ["Action", "Change", "Cost", "FieldChange", "PoolPlan", "plan_pool", "plan_proposal"]

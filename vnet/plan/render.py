@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vnet.grammar.declare import Declared, Spelling, attrs_of, json_word, plain
+from vnet.grammar.declare import Spelling, attrs_of, json_word, plain
 from vnet.objects import Network, Rule
 from vnet.objects.impact import Disruption
 from vnet.plan.pool import Action, Change, FieldChange, PoolPlan
@@ -108,8 +108,3 @@ def _word(value: object, empty: str = "[]") -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(str, value)) + "]" if value else empty
     return str(value)
-
-
-def summary(value: Declared) -> str:
-    """An object in a few words: 'vxlan vni 5001 mtu 1450'."""
-    return str(value.summary)  # type: ignore[attr-defined]  # every configured object has one

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vnet.objects import Binding, BindingState, LockingMode, PoolState, Vif
+from vnet.objects import Binding, BindingState, PoolState, Vif
+from vnet.objects.binding import published
 
 
 def bound(state: PoolState) -> PoolState:
@@ -26,14 +27,7 @@ def bound(state: PoolState) -> PoolState:
 def settled(state: PoolState) -> PoolState:
     """The state after all agents have copied the settings of their VIFs into the bindings."""
     bindings = {
-        key: replace(
-            binding,
-            network=vif.network,
-            mac=vif.mac,
-            addresses=vif.addresses,
-            unlocked=vif.locking_mode is LockingMode.UNLOCKED,
-            groups=vif.groups,
-        )
+        key: replace(binding, **published(vif))
         for key, binding in state.bindings.items()
         if (vif := state.vifs.get(binding.vif)) is not None
     }
@@ -42,10 +36,7 @@ def settled(state: PoolState) -> PoolState:
 
 def binding_of(vif: Vif, host: str, state: BindingState) -> Binding:
     """The binding that a host's agent would write for a VIF."""
-    unlocked = vif.locking_mode is LockingMode.UNLOCKED
-    return Binding(
-        vif.id, host, vif.network, vif.mac, vif.epoch, state, vif.addresses, unlocked, ready=True, groups=vif.groups
-    )
+    return Binding(vif=vif.id, host=host, epoch=vif.epoch, state=state, ready=True, **published(vif))
 
 
 def ports_by_host(state: PoolState) -> Mapping[str, list[str]]:

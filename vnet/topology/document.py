@@ -238,7 +238,7 @@ class Document:
             elif fault.clash and own is not None and node is not None:
                 message += f", on line {node.line + 1}"
         if at is None:
-            declared = next((d for d in SECTIONS if d.NOUN.word == fault.noun or d.NOUN.word == fault.noun), None)
+            declared = next((d for d in SECTIONS if d.NOUN.word == fault.noun), None)
             section = entry_of(self.fields.node, declared.NOUN.plural if declared is not None else "vms")
             at = section[0] if section is not None else None
         hint = fault.hint

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from vnet.grammar.declare import Attr, Declared, Named, Shape, Spelling, StructOf, attrs_of, shape_of
+from vnet.grammar.declare import Attr, Declared, Named, Shape, Spelling, StructOf, attrs_of
 from vnet.grammar.kinds import JsonSchema, Kind, ListOf, NotYet
 from vnet.topology.document import Children, Section, document_shape, root_shape
 
@@ -112,6 +112,3 @@ def _variants(declared: type[Declared], shape: Shape) -> list[JsonSchema]:
         condition = {"properties": {variant.word: {"const": word}}, "required": [variant.word]}
         rules.append({"if": condition, "then": then})
     return rules
-
-
-__all__ = ["declared_of", "declared_types", "json_schema", "needed", "schema_text", "shape_in_document", "shape_of"]
