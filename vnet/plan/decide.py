@@ -110,7 +110,7 @@ def _differing(declared: type[Declared], name: str, before: Any, stated: Stated)
         if field == "awaited" or field not in attrs:
             continue
         have = getattr(before, field)
-        if value != have and not (value is None and field != "gateway"):
+        if value != have:
             kind = attrs[field].kind
             message = f"{noun.text} {name} exists with {attrs[field].word} {_spelled(kind, have)}, not {_spelled(kind, value)}"
             yield Fault(f"{noun.word}-exists", noun.word, name, field, message)
