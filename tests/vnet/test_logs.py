@@ -65,3 +65,16 @@ def test_text_on_a_terminal() -> None:
 def test_a_field_nobody_searches_for_is_refused() -> None:
     with pytest.raises(ValueError, match="no log field: colour"):
         logs.about(colour="red")
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "file"])
+def test_no_control_character_from_outside_reaches_a_terminal(stream: io.StringIO) -> None:
+    logs.configure(stream=stream)
+    hostile = "a\x1b[2Jb\x9b2Jc\u202e\rd\nforged line"
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        logging.getLogger("vnet.test").exception("bad %s", hostile, extra=logs.about(vif=hostile))
+    text = stream.getvalue()
+    assert {char for char in text if not char.isprintable()} == {"\n"}
+    assert "forged line" in text.splitlines()[0], "a message is one line"

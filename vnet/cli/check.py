@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vnet.cli.exits import Exit
-from vnet.cli.output import dump, output_option
+from vnet.cli.output import dump, echo, output_option
 from vnet.cli.remote import connected
 from vnet.cli.topology import file_argument
 from vnet.cli.twin import document_of, protocol_of, refusals, twin_of
@@ -41,10 +41,10 @@ def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
     failed = [result for result in results if not result.holds]
     if output == "table":
         for result in results:
-            click.echo(click.style(str(result), fg=None if result.holds else "red"))
+            echo(str(result), fg=None if result.holds else "red")
             if result.trace is not None:
-                click.echo("\n".join(f"      {line}" for line in result.trace.render(full).splitlines()))
-        click.echo(f"{len(results) - len(failed)} of {len(results)} expectations hold", err=True)
+                echo("\n".join(f"      {line}" for line in result.trace.render(full).splitlines()))
+        echo(f"{len(results) - len(failed)} of {len(results)} expectations hold", err=True)
     else:
         rows = [
             {
@@ -97,9 +97,9 @@ def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | 
         if output == "json":
             dump(reach.as_dict(), output)
         elif output == "table":
-            click.echo(picture.table(reach))
+            echo(picture.table(reach))
         else:
-            click.echo(picture.svg(reach) if output == "svg" else picture.html(reach, document.pool))
+            echo(picture.svg(reach) if output == "svg" else picture.html(reach, document.pool))
 
 
 def _differences(file: str, old: str, output: str) -> None:
@@ -115,7 +115,7 @@ def _differences(file: str, old: str, output: str) -> None:
         told = differences(before, desired_state(document_of(file), before))
     if output == "table":
         for line in sorted(map(str, told)):
-            click.echo(click.style(line, fg="green" if line.startswith("+") else "red"))
+            echo(line, fg="green" if line.startswith("+") else "red")
         return
     rows = [
         {"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets), "what": list(d.services)}

@@ -8,6 +8,8 @@ from typing import IO, Any
 
 import click
 
+from vnet.util.printable import printable
+
 
 class Exit(IntEnum):
     OK = 0
@@ -34,5 +36,8 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(
-            f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=file is None, color=colour()
+            f"{click.style('error:', fg='red', bold=True)} {printable(self.message)}",
+            file=file,
+            err=file is None,
+            color=colour(),
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vnet.cli.exits import CommandError, Exit
+from vnet.cli.output import echo
 
 if TYPE_CHECKING:
     from vnet.lab import Lab
@@ -96,8 +97,8 @@ def up(file: Path, name: str | None, driver: str) -> None:
         built.down()
         raise
     hosts, vms = len(built.spec.hosts), len(built.spec.guests)
-    click.echo(f"lab {chosen} is up: {hosts} hosts, {vms} VMs; 'vnet lab status' shows it", err=True)
-    click.echo(f"its controller: export VNET_CONTROLLER=unix:{built.daemons.controller_socket}", err=True)
+    echo(f"lab {chosen} is up: {hosts} hosts, {vms} VMs; 'vnet lab status' shows it", err=True)
+    echo(f"its controller: export VNET_CONTROLLER=unix:{built.daemons.controller_socket}", err=True)
 
 
 @lab.command()
@@ -112,7 +113,7 @@ def down(name: str | None, every: bool) -> None:
         raise click.UsageError("--all and --name exclude each other")
     for one in labs() if every else [name or find(None).spec.name]:
         remove(one)
-        click.echo(f"lab {one} is down", err=True)
+        echo(f"lab {one} is down", err=True)
 
 
 @lab.command(name="list")
@@ -121,7 +122,7 @@ def list_labs(output: str) -> None:
     """The labs that are up, or half up after a crash."""
     from vnet.lab import labs  # noqa: PLC0415
 
-    click.echo(json.dumps(labs()) if output == "json" else "\n".join(labs()), nl=output == "json" or bool(labs()))
+    echo(json.dumps(labs()) if output == "json" else "\n".join(labs()), nl=output == "json" or bool(labs()))
 
 
 @lab.command(context_settings={"ignore_unknown_options": True})
@@ -187,7 +188,7 @@ def migrate(name: str | None, vm: str, host: str, pause_ms: int) -> None:
         find(name).migrate(vm, host, pause_s=pause_ms / 1000)
     except ClientError as error:
         raise CommandError(str(error)) from error
-    click.echo(f"{vm} runs on {host}", err=True)
+    echo(f"{vm} runs on {host}", err=True)
 
 
 @lab.command()
@@ -199,7 +200,7 @@ def demo(file: Path, name: str) -> int:
     from vnet.lab.demo import run_demo  # noqa: PLC0415
 
     document, pool = document_of(file)
-    return int(Exit.OK if run_demo(document, pool, file, name, click.echo) else Exit.EXPECTATION_FAILED)
+    return int(Exit.OK if run_demo(document, pool, file, name, echo) else Exit.EXPECTATION_FAILED)
 
 
 @lab.command()
@@ -211,7 +212,7 @@ def status(name: str | None, output: str) -> None:
     from vnet.lab.status import status as describe  # noqa: PLC0415
 
     found = describe(find(name))
-    click.echo(json.dumps(found, indent=2) if output == "json" else as_text(found))
+    echo(json.dumps(found, indent=2) if output == "json" else as_text(found))
 
 
 def as_text(found: dict[str, Any]) -> str:

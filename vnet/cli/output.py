@@ -1,4 +1,7 @@
-"""Printing. One rule: data goes to standard output in the chosen form, everything else to standard error."""
+"""Printing. One rule: data goes to standard output in the chosen form, everything else to standard error.
+
+All that `vnet` prints passes `echo`, `print_table` or an error's `show`, which let no control character from outside through.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from vnet.cli.options import FORMATS
+from vnet.util.printable import on_one_line, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 Column = tuple[str, Callable[[Any], object]]
@@ -34,11 +38,22 @@ def _output(context: click.Context, _: click.Parameter, value: str | None) -> st
     return value or context.find_root().obj.output or "table"
 
 
+def echo(text: str = "", *, err: bool = False, nl: bool = True, **style: Any) -> None:
+    """Print a text. style: as for `click.style`."""
+    safe = printable(text)
+    click.echo(click.style(safe, **style) if style else safe, err=err, nl=nl)
+
+
+def print_table(rows: Iterable[Any], columns: Sequence[Column]) -> None:
+    """Print a line per row, the cells coloured by their words."""
+    click.echo("\n".join(table(rows, columns)))
+
+
 def emit(data: object, output: str, columns: Sequence[Column] = ()) -> None:
     """Print data: as JSON or YAML all of it, as a table its `columns`, for a list or a single object."""
     if output == "table":
         rows = data if isinstance(data, list) else [data]
-        click.echo("\n".join(table(rows, columns)))
+        print_table(rows, columns)
     else:
         dump(plain(data), output)
 
@@ -63,11 +78,11 @@ def _names(struct: object) -> tuple[str, ...]:
 def dump(data: object, output: str) -> None:
     """Print plain data as JSON or YAML."""
     if output == "json":
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        echo(json.dumps(data, indent=2))
         return
     import yaml  # noqa: PLC0415
 
-    click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+    echo(yaml.safe_dump(data, sort_keys=False), nl=False)
 
 
 def table(rows: Iterable[Any], columns: Sequence[Column]) -> list[str]:
@@ -83,9 +98,8 @@ def _cell(value: object) -> str:
     if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    # A name must not move the terminal's cursor.
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+        return on_one_line(",".join(map(str, value)))
+    return on_one_line(str(value))
 
 
 def _joined(cells: Sequence[str], widths: Sequence[int], *, colour: bool = False) -> str:
@@ -98,10 +112,10 @@ def _joined(cells: Sequence[str], widths: Sequence[int], *, colour: bool = False
 
 def say(message: str) -> None:
     """A message for the person, on standard error."""
-    click.echo(message, err=True)
+    echo(message, err=True)
 
 
 def progress(message: str) -> None:
     """A line of progress, if standard error is a terminal."""
     if sys.stderr.isatty():
-        click.echo(click.style(message, dim=True), err=True)
+        echo(message, err=True, dim=True)

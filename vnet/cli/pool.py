@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vnet.cli.exits import CommandError, Exit
-from vnet.cli.output import dump, output_option, say, table
+from vnet.cli.output import dump, output_option, print_table, say
 
 if TYPE_CHECKING:
     from vnet.controller.embedded import EmbeddedDatabase
@@ -127,7 +127,7 @@ def status(run_dir: Path, state_dir: Path, listen: tuple[str, ...], output: str)
     rows = [asdict(member) | {"since": timestamp(member.since)} for member in members]
     if output == "table":
         columns = [(name.upper(), lambda row, name=name: _shown(row[name])) for name in COLUMNS]
-        click.echo("\n".join(table(rows, columns)))
+        print_table(rows, columns)
     else:
         dump(rows, output)
 

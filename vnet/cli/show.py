@@ -8,8 +8,9 @@ from vnet import api
 from vnet.api import RESOURCES
 from vnet.cli.exits import Exit
 from vnet.cli.nouns import list_command
-from vnet.cli.output import Column, dump, emit, output_option, plain, table
+from vnet.cli.output import Column, dump, echo, emit, output_option, plain, print_table
 from vnet.cli.remote import connected, failures, socket_option
+from vnet.util.printable import on_one_line
 
 BINDINGS: list[Column] = [
     ("VIF", lambda b: b.vif),
@@ -44,26 +45,27 @@ def status(output: str) -> None:
     if output != "table":
         dump(plain(now), output)
         return
-    for line in _status_lines(now):
-        click.echo(line)
+    _print_status(now)
 
 
-def _status_lines(now: api.Status) -> list[str]:
+def _print_status(now: api.Status) -> None:
     pool = now.pool
     name = (
         f"{pool.name} (revision {pool.revision}, generation {pool.generation})" if pool else "empty: apply a document"
     )
     states = ", ".join(f"{count} {state}" for state, count in now.vifs.items() if count) or "none"
-    lines = [
+    for line in (
         f"pool      {name}",
         f"database  {' '.join(now.database)}",
         f"hosts     {now.live_hosts} of {now.hosts} alive",
         f"networks  {now.networks}",
         f"VIFs      {states}",
-    ]
+    ):
+        echo(line)
     if now.problems:
-        lines += ["", click.style("not as desired:", fg="yellow"), *(f"  {problem.text}" for problem in now.problems)]
-    return lines
+        echo("\nnot as desired:", fg="yellow")
+    for problem in now.problems:
+        echo(f"  {on_one_line(problem.text)}")
 
 
 @click.group()
@@ -100,9 +102,11 @@ def flows(vif: str | None, socket: str, output: str) -> None:
         return
     does = dict.fromkeys((flow["number"], flow["table"], flow["does"]) for flow in found)
     for number, name, text in does:
-        click.echo(click.style(f"table {number} {name}", bold=True) + (f": {text}" if text else ""))
-    click.echo()
-    click.echo("\n".join(table(found, FLOWS)))
+        echo(f"table {number} {name}", bold=True, nl=not text)
+        if text:
+            echo(f": {text}")
+    echo()
+    print_table(found, FLOWS)
 
 
 @click.command()
@@ -132,9 +136,9 @@ def _print_event(event: api.Event, output: str) -> None:
     import json  # noqa: PLC0415
 
     if output == "json":
-        click.echo(json.dumps(plain(event), ensure_ascii=False))
+        echo(json.dumps(plain(event)))
     elif output == "yaml":
-        click.echo("---")
+        echo("---")
         dump(plain(event), output)
     else:
-        click.echo("  ".join(filter(None, (event.time, event.kind, event.host, event.vif, event.text))))
+        echo(on_one_line("  ".join(filter(None, (event.time, event.kind, event.host, event.vif, event.text)))))

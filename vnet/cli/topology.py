@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vnet.cli.exits import CommandError, Exit
-from vnet.cli.output import dump, output_option, plain, progress, say
+from vnet.cli.output import dump, echo, output_option, plain, progress, say
 from vnet.cli.remote import connected
 from vnet.topology import TopologyErrors, load
 
@@ -72,7 +72,7 @@ def schema() -> None:
     """Print the JSON Schema of topology documents, for editors."""
     from vnet.topology.schema import schema_text  # noqa: PLC0415 - only this needs it
 
-    click.echo(schema_text(), nl=False)
+    echo(schema_text(), nl=False)
 
 
 @click.command()
@@ -119,7 +119,7 @@ def apply(file: str, yes: bool, wait_s: int, force: bool, output: str) -> int:
 def export() -> None:
     """Write the pool as a document; applying it changes nothing."""
     with connected() as client:
-        click.echo(client.export(), nl=False)
+        echo(client.export(), nl=False)
 
 
 def _print_plan(planned: api.Plan, output: str) -> None:
@@ -127,16 +127,16 @@ def _print_plan(planned: api.Plan, output: str) -> None:
         dump(plain(planned), output)
         return
     for line in planned.text.splitlines():
-        click.echo(click.style(line, fg=_SIGNS.get(line[:1])))
+        echo(line, fg=_SIGNS.get(line[:1]))
     for one in planned.reachability or ():
-        click.echo(click.style(one.text, fg=_SIGNS.get(one.text[:1])))
+        echo(one.text, fg=_SIGNS.get(one.text[:1]))
     if planned.reachability == []:
-        click.echo("Nobody gains or loses a way to anybody.")
+        echo("Nobody gains or loses a way to anybody.")
     for expected in planned.expectations:
         if not expected.holds:
             text = "broken by this" if expected.held else "does not hold, as it does not now"
-            click.echo(click.style(f"expectation {text}: {expected.where}: {expected.name}: {expected.why}", fg="red"))
-            click.echo("".join(f"      {line}\n" for line in expected.trace.splitlines()), nl=False)
+            echo(f"expectation {text}: {expected.where}: {expected.name}: {expected.why}", fg="red")
+            echo("".join(f"      {line}\n" for line in expected.trace.splitlines()), nl=False)
 
 
 def _ask() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vnet.cli.exits import CommandError, Exit
-from vnet.cli.output import dump, output_option
+from vnet.cli.output import dump, echo, output_option
 from vnet.cli.remote import connected
 from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, running_twin, twin_of
 
@@ -80,7 +80,7 @@ def trace(
             pool = planned_twin(document_of(plan)) if plan is not None else running_twin()
         traced = question.put(pool)
     if output == "table":
-        click.echo(traced.render(full))
+        echo(traced.render(full))
     else:
         dump(traced.as_dict(), output)
     return Exit.OK if traced.reached else Exit.EXPECTATION_FAILED
@@ -101,7 +101,7 @@ def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
             raise found
         (traced,) = send_all(pool, sender(client, wait_s), [found], random)
     if output == "table":
-        click.echo(traced.render(full))
+        echo(traced.render(full))
     else:
         dump(traced.as_dict(), output)
     return Exit.OK if traced.reached and traced.agrees else Exit.EXPECTATION_FAILED

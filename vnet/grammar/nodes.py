@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vnet.grammar.problems import Place
+from vnet.util.printable import on_one_line
 
 
 # Not frozen, for speed: a document has hundreds of thousands. Nobody writes to them after `parse`.
@@ -65,7 +66,7 @@ def describe(node: Node) -> str:
 
 def clip(text: str, width: int = 60) -> str:
     """A text on one line, cut to a width."""
-    flat = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[: width + 1])
+    flat = on_one_line(text[: width + 1])
     return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 

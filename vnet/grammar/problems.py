@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vnet.util.printable import on_one_line
+
 SHOWN_MAX = 100  # problems that str() prints; all of them are in .problems
 EXCERPT_WIDTH = 110
 
@@ -90,15 +92,11 @@ def split_lines(text: str) -> list[str]:
     return _LINE_END.split(text)
 
 
-def _printable(char: str) -> str:
-    return char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}"
-
-
 def _excerpt(text: str, place: Place) -> list[str]:
     """The line with a caret under the place, cut to a width that a terminal shows."""
     start = place.column - 1
     cut = max(0, start - EXCERPT_WIDTH * 2 // 3) if len(text) > EXCERPT_WIDTH else 0
-    shown = "".join(map(_printable, text[cut : cut + EXCERPT_WIDTH]))
+    shown = on_one_line(text[cut : cut + EXCERPT_WIDTH].replace("\t", " "))
     before, after = "..." if cut else "", "..." if len(text) > cut + EXCERPT_WIDTH else ""
     indent = len(before) + start - cut
     length = max(1, min(place.length, len(before) + len(shown) - indent))

@@ -20,9 +20,11 @@ from vnet.objects.limits import ANY, MAX_REMOTE_GROUPS, MIN_IPV6_MTU, MIN_MTU
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import CONFIGURED, Fault, Proposal, Ref
+from vnet.objects.security import Direction, Verdict
 from vnet.objects.state import PoolState
 from vnet.objects.subnet import Range
 from vnet.objects.vif import Vif
+from vnet.objects.words import is_never
 from vnet.util.suggest import LISTED_MAX, listing
 
 Faults = Iterator[Fault]
@@ -363,6 +365,16 @@ def _remotes(p: Proposal) -> Faults:
             yield missing("security-group", group.name, "rules", refers, (*p.after.groups, ANY), path=path, hint=hint)
 
 
+def _futile(p: Proposal) -> Faults:
+    """A rule allows packets that a network can carry. One that drops others does no harm."""
+    for group in p.changed("groups").values():
+        for rule in group.rules:
+            ingress = rule.direction is Direction.INGRESS
+            if rule.action is Verdict.ALLOW and rule.cidr is not None and is_never(rule.cidr, source=ingress):
+                message = f"a network carries no packet {'from' if ingress else 'to'} an address of {rule.cidr}"
+                yield Fault("wrong-address", "security-group", group.name, "rules", message, path=(rule.name, "remote"))
+
+
 def _crowded(p: Proposal) -> Faults:
     """The rules of all VIFs on one network name few enough groups."""
     if "groups" not in p.changes and not any(vif.groups for vif in p.changed("vifs").values()):
@@ -558,5 +570,5 @@ def _some(names: list[str]) -> str:
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals),
     *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _mtus, _leaving_hosts),
-    *(_subnets, _remotes, _crowded, _vms, _vifs, _groups_of_vifs, _unique, _expectations),
+    *(_subnets, _remotes, _futile, _crowded, _vms, _vifs, _groups_of_vifs, _unique, _expectations),
 )

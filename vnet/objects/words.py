@@ -95,7 +95,14 @@ def _ip(text: str) -> IPv4Address | IPv6Address:
         raise Refused("wrong-address", f"'{clip(text)}' is no IPv4 or IPv6 address", hint) from None
 
 
-# First bytes of addresses that are looked at closely: unspecified, loopback and multicast ones are among them.
+_THIS_NETWORK = ip_network("0.0.0.0/8")  # RFC 1122 §3.2.1.3 (a)
+_NO_DESTINATION = (_THIS_NETWORK, ip_network("::/128"))
+_NO_SOURCE = tuple(map(ip_network, ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8")))
+# Loopback (RFC 1122 §3.2.1.3 (g)), IPv4-compatible addresses with IPv6's own loopback and unspecified ones, IPv4-mapped
+# addresses (RFC 4291 §2.5.5): a network carries no packet from or to them.
+_NEVER_SENT = tuple(map(ip_network, ("127.0.0.0/8", "::/96", "::ffff:0:0/96")))
+_NO_INTERFACE = (_THIS_NETWORK, *_NO_SOURCE, *_NEVER_SENT)
+# First bytes of addresses that are looked at closely: those of _NO_INTERFACE.
 _SPECIAL = frozenset({0, 127, *range(224, 240), 255})
 
 
@@ -113,20 +120,31 @@ def _address(text: str) -> str:
     if _usual(text):
         return text
     address = _ip(text)
-    if address.is_multicast or address.is_unspecified or address.is_loopback or "%" in text:
+    if "%" in text:
+        raise Refused(
+            "wrong-address",
+            f"'{clip(text)}' has a scope, which is a host's own",
+            f"write {clip(text.partition('%')[0])}",
+        )
+    if any(address in span for span in _NO_INTERFACE):
         raise Refused("wrong-address", f"{clip(text)} is no address that an interface can have to itself")
     return str(address)
 
 
+_LINK_LOCAL = ip_network("fe80::/10")
+
+
 def _vtep(text: str) -> str:
     address = _address(text)
-    if address.startswith("fe80:"):
+    if ip_address(address) in _LINK_LOCAL:
         raise Refused("wrong-address", f"{address} is link-local: tunnels need a routable address")
     return address
 
 
 def _range(text: str) -> IPv4Network | IPv6Network:
     try:
+        if "%" in text:
+            raise ValueError("a scope is a host's own")
         net = ip_network(text, strict=False)
     except ValueError:
         raise Refused("wrong-address", f"'{clip(text)}' is no subnet", "as 10.1.0.0/24 or fd00:1::/64") from None
@@ -141,9 +159,17 @@ def _range(text: str) -> IPv4Network | IPv6Network:
 
 def _cidr(text: str) -> str:
     net = _range(text)
-    if net.is_multicast or net.is_loopback:
-        raise Refused("wrong-address", f"{net} is no range that interfaces have addresses from")
+    if not_theirs := next((span for span in _NO_INTERFACE if net.version == span.version and net.overlaps(span)), None):
+        hint = f"no interface has an address of {not_theirs}"
+        raise Refused("wrong-address", f"{net} is no range that interfaces have addresses from", hint)
     return str(net)
+
+
+def is_never(cidr: str, *, source: bool) -> bool:
+    """Whether a network carries no packet from (source) or to an address of the range."""
+    net = ip_network(cidr)
+    spans = (*_NEVER_SENT, *(_NO_SOURCE if source else _NO_DESTINATION))
+    return any(net.version == span.version and net.subnet_of(span) for span in spans)  # type: ignore[arg-type]  # of one version
 
 
 def is_range(text: str) -> bool:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from vnet.util.printable import on_one_line, printable
+
 FIELDS = ("host", "network", "vif", "generation", "revision", "port")
 
 
@@ -41,18 +43,21 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)  # all but ASCII escaped: C1 controls and directions of text too
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a person: time, level, message, then the fields."""
+    """One line for a person: time, level, message, then the fields. A traceback follows on lines of its own."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        return super().formatMessage(record) + fields
+        return on_one_line(super().formatMessage(record) + fields)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def configure(level: int = logging.INFO, stream: TextIO | None = None, **always: str) -> None:

@@ -116,11 +116,30 @@ BASE: dict[str, Any] = {
 TRUNK0 = {"name": "trunk0", "members": ["eth1"]}
 NICS = [f"eth{number}" for number in range(17)]
 
+# Addresses that no interface can have, and ranges that reach into theirs. A scope is a host's own, control characters are nobody's.
+NO_INTERFACE = (
+    *("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.5", "239.255.255.250", "255.255.255.255"),
+    *("::", "::1", "::10.0.0.1", "::ffff:10.0.0.1", "ff02::1", "fe80::1%eth0", "fe80::1%\x1b[2J", "10.0.0.1%eth0"),
+)
+NO_SUBNET = (
+    *("0.0.0.0/0", "0.0.0.0/8", "126.0.0.0/7", "224.0.0.0/4", "192.0.0.0/2", "255.255.255.255/32"),
+    *("::/0", "::1/128", "::ffff:0:0/96", "ff00::/8", "fe80::%eth0/64", "fe80::%\x1b[2J/64"),
+)
+NEVER_SENT = ("127.0.0.0/8", "::1/128", "::ffff:10.0.0.0/104", "fe80::%eth0/64", "fe80::%\x1b[2J/64")
+NO_SOURCE = ("224.0.0.0/4", "255.255.255.255/32", "ff02::/16")
+NO_DESTINATION = ("0.0.0.0/32", "::/128")
+
+
+def allowing(direction: str, cidr: str, action: str = "allow") -> dict[str, Any]:
+    return {"rules": [{"name": "r", "direction": direction, "remote": cidr, "action": action}]}
+
+
 # Calls that are refused, with the code.
 REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
-    (Host, {"address": "127.0.0.1", "uplinks": [TRUNK0]}, "wrong-address"),
-    (Host, {"address": "224.0.0.1", "uplinks": [TRUNK0]}, "wrong-address"),
-    (Host, {"address": "fe80::1", "uplinks": [TRUNK0]}, "wrong-address"),
+    *(
+        (Host, {"address": address, "uplinks": [TRUNK0]}, "wrong-address")
+        for address in (*NO_INTERFACE, "fe80::1", "febf::1")
+    ),
     (Host, {"address": "10.99.0.1%eth0", "uplinks": [TRUNK0]}, "wrong-address"),
     (Host, {"address": "10.99.0.1", "uplinks": [TRUNK0]}, "duplicate-address"),
     (Host, {"address": "fd00::1", "uplinks": [TRUNK0]}, "mixed-families"),
@@ -152,14 +171,16 @@ REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
     (Subnet, {"network": "tenant", "cidr": "10.1.0.0/16"}, "overlap"),
     (Subnet, {"network": "tenant", "cidr": "10.2.0.0/24", "gateway": "10.3.0.1"}, "outside-subnet"),
     (Subnet, {"network": "tenant", "cidr": "10.2.0.1/24"}, "wrong-address"),
+    *((Subnet, {"network": "dmz", "cidr": cidr}, "wrong-address") for cidr in NO_SUBNET),
+    *((SecurityGroup, allowing("ingress", cidr), "wrong-address") for cidr in (*NEVER_SENT, *NO_SOURCE)),
+    *((SecurityGroup, allowing("egress", cidr), "wrong-address") for cidr in (*NEVER_SENT, *NO_DESTINATION)),
     (SecurityGroup, {"ingress": "reject"}, "wrong-value"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "in"}]}, "wrong-value"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "ports": [80]}]}, "rule"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "wbe"}]}, "unknown-security-group"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "10.0.0.1"}]}, "wrong-address"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress"}] * 2}, "twice"),
-    (Vif, {"network": "tenant", "addresses": ["0.0.0.0"]}, "wrong-address"),
-    (Vif, {"network": "tenant", "addresses": ["224.0.0.5"]}, "wrong-address"),
+    *((Vif, {"network": "dmz", "addresses": [address]}, "wrong-address") for address in NO_INTERFACE),
     (Vif, {"network": "tenant", "addresses": ["10.1.0.9"]}, "address-taken"),
     (Vif, {"network": "tenant", "addresses": ["10.1.0.1"]}, "address-taken"),
     (Vif, {"network": "tenant", "addresses": ["10.1.0.255"]}, "reserved-address"),
@@ -221,6 +242,20 @@ def test_a_refused_call_is_refused_in_a_document_with_the_same_code(
     with pytest.raises(TopologyErrors) as caught:
         load(as_document(declared, body).encode(), "pool.vnet.yaml")
     assert {problem.code for problem in refused.value.problems} == {problem.code for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(allowing("egress", cidr) for cidr in (*NO_SOURCE, "0.0.0.0/0", "::/0")),
+        *(allowing("ingress", cidr) for cidr in ("0.0.0.0/32", "0.0.0.0/0", "::/0")),
+        *(allowing("ingress", cidr, "drop") for cidr in ("127.0.0.0/8", "224.0.0.0/4", "::1/128")),
+    ],
+    ids=str,
+)
+def test_both_doors_take_rules_of_addresses_that_packets_have(body: dict[str, Any]) -> None:
+    assert "new" in made(base(), SecurityGroup, "new", body).groups
+    assert "new" in load(as_document(SecurityGroup, body).encode(), "pool.vnet.yaml").state.groups
 
 
 def test_both_doors_take_any_spelling_of_an_address_and_keep_one() -> None:
