@@ -24,7 +24,6 @@ from vnet.compile import (
     compile_flows,
     flat,
     ovs_rows,
-    uplink_bridge,
     vif_mtus,
 )
 from vnet.db.database import PoolDatabase
@@ -32,6 +31,7 @@ from vnet.db.errors import PoolError
 from vnet.lab import Lab
 from vnet.lab.daemons import call_async
 from vnet.objects import PoolState
+from vnet.objects.devices import uplink_bridge
 
 BRIDGE = "br-int"
 

@@ -14,8 +14,9 @@ from ovsctl.appctl import Appctl, AppctlError, control_socket
 from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
 from vnet.agent.local_ports import Tables, read_ports
 from vnet.agent.reconciler import Revisions
-from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_bridge, uplink_flows, uplink_patch
+from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_flows
 from vnet.objects import Uplink
+from vnet.objects.devices import uplink_bridge, uplink_patch
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from vnet.compile.compiler import Change, Compiler, compile_flows, flat
 from vnet.compile.features import FEATURES, Feature, Source
-from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex, patch_device
+from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
 from vnet.compile.l2 import to_uplink
-from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, uplink_bridge, uplink_patch, vif_mtus
+from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
 from vnet.compile.pipeline import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -56,14 +56,11 @@ __all__ = [
     "mark",
     "marked_fields",
     "ovs_rows",
-    "patch_device",
     "read_note",
     "refusal",
     "to_uplink",
     "tunnels_in_use",
-    "uplink_bridge",
     "uplink_flows",
-    "uplink_patch",
     "vif_mtus",
     "zones_of",
 ]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from vnet.compile.pipeline import TAG_BITS, VLAN_SEGMENT
 from vnet.objects import Binding, Host, Network, Pool, PoolState, SecurityGroup, Vif, Way
+from vnet.objects.devices import patch_device
 from vnet.objects.limits import MAX_REMOTE_GROUPS
 
 
@@ -40,11 +41,6 @@ class Input(IntEnum):
 InputKey = tuple[Input, str, str]
 THIS_HOST: InputKey = (Input.HOST, "", "")
 EVERYTHING: InputKey = (Input.EVERYTHING, "", "")
-
-
-def patch_device(uplink: str) -> str:
-    """The name of br-int's end of the patch to an uplink's bridge."""
-    return f"int-{uplink}"
 
 
 class LocalUplink(NamedTuple):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ovsctl import vswitch
-from vnet.compile.inputs import patch_device
 from vnet.compile.view import HostView, Role
 from vnet.objects import BondHash, BondMode, LacpTime, Network, Uplink, Way
 from vnet.objects.carriers import ENCAPSULATIONS, Encapsulation
+from vnet.objects.devices import bond_device, patch_device, uplink_bridge, uplink_patch
 
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)
@@ -23,15 +23,6 @@ class Switch:
 
     bridge: str = "br-int"
     datapath_type: str = ""
-
-
-def uplink_bridge(uplink: str) -> str:
-    return f"br-{uplink}"
-
-
-def uplink_patch(uplink: str) -> str:
-    """The uplink bridge's end of the patch to br-int."""
-    return f"phy-{uplink}"
 
 
 def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
@@ -100,7 +91,7 @@ def _physical(uplink: Uplink) -> vswitch.Port:
     members = tuple(vswitch.Interface(nic, options=None, mtu_request=uplink.mtu) for nic in uplink.members)
     if uplink.mode is None:
         return vswitch.Port(uplink.members[0], members)
-    name = f"bond-{uplink.name}"[:15]
+    name = bond_device(uplink.name)
     if uplink.mode is not BondMode.LACP:
         return vswitch.Port(name, members, bond_mode=vswitch.BondMode(uplink.mode.value))
     spread = vswitch.BondMode.BALANCE_TCP if uplink.hash is BondHash.TCPUDP_PORTS else vswitch.BondMode.BALANCE_SLB

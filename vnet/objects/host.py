@@ -10,6 +10,7 @@ from vnet.grammar.declare import Declared, Flaw, Named, SetBy, StructOf, attr
 from vnet.grammar.kinds import ListOf, choice
 from vnet.grammar.noun import Noun
 from vnet.objects.carriers import Way
+from vnet.objects.devices import devices_of
 from vnet.objects.enums import BondHash, BondMode, LacpTime, Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged, some
 from vnet.objects.limits import MAX_MEMBERS
@@ -148,8 +149,18 @@ class Host(Declared):
 
     def flaws(self) -> Iterator[Flaw]:
         used: dict[str, str] = {}
+        ours: dict[str, str] = {}
+        for uplink in self.uplinks:
+            for device in devices_of(uplink.name, bond=uplink.mode is not None):
+                if (other := ours.setdefault(device, uplink.name)) != uplink.name:
+                    message = f"uplinks {other} and {uplink.name} of {self.name} would both have a device {device}"
+                    yield Flaw("wrong-name", "uplinks", message, "another name for one of them", (uplink.name,))
         for uplink in self.uplinks:
             for at, nic in enumerate(uplink.members):
+                if nic in ours:
+                    message = f"{self.name}'s NIC {nic} has the name of a device that uplink {ours[nic]} gets"
+                    hint = "another name for the NIC, or for the uplink"
+                    yield Flaw("wrong-name", "uplinks", message, hint, (uplink.name, "members", at))
                 if (other := used.setdefault(nic, uplink.name)) != uplink.name:
                     message = f"{self.name}'s NIC {nic} is in uplink {other} already"
                     path = (uplink.name, "members", at)

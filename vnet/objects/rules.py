@@ -273,6 +273,17 @@ def _endpoints(p: Proposal) -> Faults:
             yield Fault("no-address", "host", name, "address", message, hint, other=("network", blamed, "hosts"))
 
 
+def _underlay(p: Proposal) -> Faults:
+    """Tunnels over IPv6 need what every IPv6 link carries."""
+    if p.underlay_mtu >= MIN_IPV6_MTU or not ("pool" in p.changes or "hosts" in p.changes):
+        return
+    if p.vtep is not None and ip_address(p.vtep).version == 6:
+        holder = next(host.name for host in p.after.hosts.values() if host.address == p.vtep)
+        message = f"underlay.mtu {p.underlay_mtu} is too small for tunnels over IPv6, as host {holder}'s"
+        hint = f"IPv6 needs at least {MIN_IPV6_MTU} (RFC 8200 §5)"
+        yield Fault("mtu", "pool", "", "underlay_mtu", message, hint, other=("host", holder, "address"))
+
+
 def _mtus(p: Proposal) -> Faults:
     """The MTU of a network fits its carrier."""
     for net in _networks(p):
@@ -569,6 +580,6 @@ def _some(names: list[str]) -> str:
 
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals),
-    *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _mtus, _leaving_hosts),
+    *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
     *(_subnets, _remotes, _futile, _crowded, _vms, _vifs, _groups_of_vifs, _unique, _expectations),
 )

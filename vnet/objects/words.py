@@ -11,6 +11,7 @@ from typing import Any
 from vnet.grammar.kinds import FAILED, Column, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar, choice
 from vnet.grammar.nodes import List, Node, Text, clip
 from vnet.grammar.source import Source
+from vnet.objects.devices import RESERVED_DEVICES
 from vnet.objects.enums import Owner, Protocol
 from vnet.objects.limits import (
     ANY,
@@ -54,6 +55,8 @@ def _uplink_name(text: str) -> str:
 def _device(text: str) -> str:
     if not NAME.fullmatch(text) or len(text) > DEVICE_NAME_MAX:
         raise Refused("wrong-name", f"'{clip(text)}' is no device name", "as in `ip link`: eth0, enp3s0f1, ...")
+    if text in RESERVED_DEVICES:
+        raise Refused("wrong-name", f"{text} is no NIC: hosts have a device of that name for another purpose")
     return text
 
 

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as ReservedPort
-from vnet.compile import HostInputs, HostView, Role, Source, StateIndex, compile_flows, flat, ovs_rows, patch_device
+from vnet.compile import HostInputs, HostView, Role, Source, StateIndex, compile_flows, flat, ovs_rows
 from vnet.compile import Switch as BridgeNames
 from vnet.objects import PoolState, Uplink
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
+from vnet.objects.devices import patch_device
 
 FIRST_VIF = 1
 FIRST_DEVICE = 0xF000  # tunnels and patches, out of the way of any number of VIFs

@@ -134,6 +134,12 @@ def allowing(direction: str, cidr: str, action: str = "allow") -> dict[str, Any]
     return {"rules": [{"name": "r", "direction": direction, "remote": cidr, "action": action}]}
 
 
+def with_nic(nic: str, *bonds: str) -> dict[str, Any]:
+    """A host with a NIC of that name beside others. bonds: the names of its bonds."""
+    uplinks = [{"name": name, "mode": "lacp", "members": [f"{name[-1]}0", f"{name[-1]}1"]} for name in bonds or ("b",)]
+    return {"address": "10.99.0.9", "uplinks": [TRUNK0, {"name": "extra", "members": [nic]}, *uplinks]}
+
+
 # Calls that are refused, with the code.
 REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
     *(
@@ -157,6 +163,9 @@ REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
         "bond",
     ),
     (Host, {"address": "10.99.0.9", "uplinks": [TRUNK0, {"name": "u", "members": ["eth1"]}]}, "nic-used-twice"),
+    *((Host, with_nic(nic), "wrong-name") for nic in ("br-int", "vnet-vxlan", "lo", "ovs-netdev")),
+    *((Host, with_nic(nic), "wrong-name") for nic in ("br-trunk0", "int-trunk0", "phy-trunk0", "bond-b", "br-b")),
+    (Host, with_nic("eth2", "bond-names-a", "bond-names-b"), "wrong-name"),
     (Network, {"type": "private"}, "wrong-value"),
     (Network, {"type": "vxlan", "key": 7}, "wrong-variant"),
     (Network, {"type": "vxlan", "vni": 6000}, "duplicate-key-or-vni"),

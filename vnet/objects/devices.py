@@ -1,0 +1,34 @@
+"""The names of a host's bridges and ports in Open vSwitch. One rule: a name follows from the uplink's alone."""
+
+from __future__ import annotations
+
+from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
+from vnet.objects.limits import DEVICE_NAME_MAX
+
+# Of every host: loopback, Open vSwitch's own devices, br-int and the tunnel ports on it.
+RESERVED_DEVICES = frozenset({"lo", "ovs-system", "ovs-netdev", "br-int", *ENCAPSULATION_OF_DEVICE})
+
+
+def uplink_bridge(uplink: str) -> str:
+    return f"br-{uplink}"
+
+
+def patch_device(uplink: str) -> str:
+    """br-int's end of the patch to an uplink's bridge."""
+    return f"int-{uplink}"
+
+
+def uplink_patch(uplink: str) -> str:
+    """The uplink bridge's end of the patch to br-int."""
+    return f"phy-{uplink}"
+
+
+def bond_device(uplink: str) -> str:
+    """The port of a bond on its uplink's bridge."""
+    return f"bond-{uplink}"[:DEVICE_NAME_MAX]
+
+
+def devices_of(uplink: str, *, bond: bool) -> tuple[str, ...]:
+    """All names that an uplink takes on its host."""
+    names = (uplink_bridge(uplink), patch_device(uplink), uplink_patch(uplink))
+    return (*names, bond_device(uplink)) if bond else names
