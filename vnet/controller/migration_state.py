@@ -1,4 +1,4 @@
-"""Migration, as decisions: how far it is, and which rows each call changes (DESIGN 7). No effects here.
+"""Migration, as decisions: how far it is, and which rows each call changes. No effects here.
 
 One rule: everything follows from the rows as they are now, so every call may be repeated and any controller may take over.
 A unit is what moves as one: the VIFs of a VM, or one VIF.
@@ -239,6 +239,10 @@ def _missing_acks(view: PoolView, vif: Vif, held: Binding | None) -> tuple[tuple
 
 
 def _waiting(view: PoolView, vif: Vif, held: Binding | None, missing: tuple[str, ...]) -> tuple[str, ...]:
+    if vif.incoming is not None and (reason := place_problem(view, vif, vif.incoming)) is not None:
+        return (reason.text,)  # whatever was programmed there goes, or went
+    if held is not None and held.network != vif.network:
+        return (f"host {vif.incoming} has VIF {vif.id} on network {held.network} still",)
     if held is None:
         agent = view.state.agents.get(vif.incoming or "")
         problem = agent.problems.get(f"vif {vif.id}") if agent is not None else None

@@ -329,19 +329,21 @@ def _leaving_hosts(p: Proposal) -> Faults:
             continue
         users: dict[str, list[str]] = defaultdict(list)
         for vif in p.vifs_on(net.name):
-            if vif.owner is Owner.DOCUMENT and p.actor is Owner.DOCUMENT:
-                continue  # a document's own VIFs are judged where they are written, and move as it says
             places = {host for host in (vif.host, vif.incoming) if host is not None}
+            if vif.owner is Owner.DOCUMENT and p.actor is Owner.DOCUMENT:
+                # A document's own VIFs are judged where they are written, but both ends of a migration stay.
+                users |= {h: [*users[h], f"VIF {vif.id}"] for h in places if vif.incoming is not None and not net.on(h)}
+                continue
             places |= {host for host in p.before.hosts if net.hosts and (vif.id, host) in p.before.bindings}
             for host in places:
                 if not net.on(host):
-                    users[host].append(f"VIF {vif.id}")
+                    theirs = "the toolstack's " if p.actor is Owner.DOCUMENT else ""
+                    users[host].append(f"{theirs}VIF {vif.id}")
             if vif.trunk is not None and net.tag != 0:
                 message = f"network {net.name} has the toolstack's trunk VIF {vif.id}, so it stays VLAN and untagged"
                 yield Fault("in-use", "network", net.name, "type", message, "unplug and delete that VIF first")
         for host in sorted(users):
-            theirs = "the toolstack's " if p.actor is Owner.DOCUMENT else ""
-            message = f"network {net.name} cannot leave host {host}: {theirs}{listing(users[host])} there"
+            message = f"network {net.name} cannot leave host {host}: {listing(users[host])} there"
             yield Fault("in-use", "network", net.name, "hosts", message, "migrate or delete those first")
 
 
@@ -448,6 +450,15 @@ def _vifs(p: Proposal) -> Faults:
             yield Fault("trunk", "vif", vif.id, "trunk", message, hint, other=("network", net.name, "type"))
         if vif.addresses:
             yield from _addresses(p, vif)
+
+
+def _moving(p: Proposal) -> Faults:
+    """A VIF stays on its network while it migrates: its destination would be prepared for another one."""
+    for vif in p.changed("vifs").values():
+        old = p.before.vifs.get(vif.id)
+        if old is not None and old.incoming is not None and vif.incoming is not None and old.network != vif.network:
+            message = f"VIF {vif.id} is migrating to host {vif.incoming}, so it stays on network {old.network}"
+            yield Fault("migrating", "vif", vif.id, "network", message, "finish or abort the migration first")
 
 
 def _placed(p: Proposal, vif: Vif, net: Network) -> Faults:
@@ -581,5 +592,5 @@ def _some(names: list[str]) -> str:
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals),
     *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
-    *(_subnets, _remotes, _futile, _crowded, _vms, _vifs, _groups_of_vifs, _unique, _expectations),
+    *(_subnets, _remotes, _futile, _crowded, _vms, _vifs, _moving, _groups_of_vifs, _unique, _expectations),
 )

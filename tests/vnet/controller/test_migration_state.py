@@ -67,6 +67,28 @@ def test_a_dead_sender_is_named_and_not_waited_for() -> None:
     assert (status.phase, status.not_waited) == (Phase.PREPARED, ("xen3",))
 
 
+def test_a_destination_that_cannot_take_it_any_more_is_not_prepared() -> None:
+    """The toolstack would let the guest switch into nothing."""
+    view = prepared(start())
+    prod = view.state.networks["prod"]
+    states = {
+        "host xen2 is not in the pool": {"hosts": {n: h for n, h in view.state.hosts.items() if n != "xen2"}},
+        "host xen2 lacks uplink trunk0, which network prod needs": {
+            "hosts": {**view.state.hosts, "xen2": replace(view.state.hosts["xen2"], uplinks=())}
+        },
+        "network prod is not on host xen2": {
+            "networks": {**view.state.networks, "prod": replace(prod, hosts=frozenset({"xen1"}))}
+        },
+        "network prod does not exist": {"networks": {n: v for n, v in view.state.networks.items() if n != "prod"}},
+    }
+    for text, tables in states.items():
+        without = PoolView.of(replace(view.state, **tables), view.live)  # type: ignore[arg-type]
+        status = migration_state.unit_migration(without, unit(without))
+        assert (status.phase, text in status.waiting) == (Phase.PREPARING, True), status
+        with pytest.raises(Conflict, match=text):
+            migration_state.switch(without, unit(without), NOW)
+
+
 def test_the_whole_way_and_every_call_repeated() -> None:
     view = prepared(start())
     assert migration_state.prepare(view, unit(view), "xen2") == ()

@@ -9,6 +9,7 @@ import pytest
 from tests.vnet.plan.pools import BASE, apply, plugged, with_toolstack_vif
 from vnet.objects import (
     Binding,
+    BindingState,
     Direction,
     Host,
     Network,
@@ -106,6 +107,42 @@ def test_a_network_cannot_leave_a_host_under_the_toolstack() -> None:
     state = with_toolstack_vif(apply(without("web2:")), replace(VIF, host="xen2"))
     text = without("web2:").replace("tenant-a: {type: vxlan}", "tenant-a: {type: vxlan, hosts: [xen1]}")
     assert "network tenant-a cannot leave host xen2: the toolstack's VIF 9a-uuid there" in refusal(text, state)
+
+
+def migrating() -> tuple[str, PoolState]:
+    """web1, the document's, is prepared to move from xen1 to xen2, where nothing else is."""
+    text = without("web2:", "fw1:")
+    state = plugged(apply(text))
+    vifs = {id: replace(vif, host="xen1", incoming="xen2") for id, vif in state.vifs.items()}
+    held = {
+        (id, "xen2"): Binding(id, "xen2", vif.network, vif.mac, 2, BindingState.HELD, ready=True)
+        for id, vif in vifs.items()
+    }
+    return text, replace(state, vifs=vifs, bindings={**state.bindings, **held})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  xen2: {", "  xen3: {", "host xen2 is not in the document, and cannot go"),
+        ("  xen1: {", "  xen3: {", "host xen1 is not in the document, and cannot go"),
+        ("{type: vxlan}", "{type: vxlan, hosts: [xen1]}", "network tenant-a cannot leave host xen2: VIF web1/0 there"),
+        ("{type: vxlan}", "{type: vxlan, hosts: [xen2]}", "network tenant-a cannot leave host xen1: VIF web1/0 there"),
+        ("tag: 120, uplink: bond0", "tag: 120, uplink: bond0, hosts: [xen1]", "network prod cannot leave host xen2"),
+        (", uplinks: {bond0: {members: [eth1]}}", "", "network prod may be on host xen2, which has no uplink bond0"),
+        ("xen2: {address: 10.99.0.2, ", "xen2: {", "host xen2 has no 'address'"),
+        ("{network: tenant-a}", "{network: spare}", "VIF web1/0 is migrating to host xen2, so it stays on network"),
+    ],
+    ids=lambda text: text if "{" not in text else "",
+)
+def test_a_document_cannot_take_an_end_of_a_migration_away(old: str, new: str, message: str) -> None:
+    text, state = migrating()
+    assert apply(text, state) == state
+    assert old in text
+    moved = text.replace(old, new)
+    if "xen1" in old or "[xen2]" in new:  # the document starts the VM elsewhere, which is no fault
+        moved = moved.replace("host: xen1", "host: xen2")
+    assert message in refusal(moved, state)
 
 
 def test_a_trunk_keeps_its_network_untagged() -> None:
