@@ -1,4 +1,4 @@
-"""Fixtures of tests that speak to a real controller: the controller, its clients and connections to its pool database."""
+"""Fixtures for the tests of several directories: a real controller with its clients and database, and a lab in which a VIF moves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from ovsctl.ovsdb import Client
+from tests.labs import SharedLab
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import opened
+from tests.vnet.packets.moves import three_hosts
 from vnet.client import AsyncClient
 from vnet.db.database import PoolDatabase
 
@@ -17,6 +19,13 @@ from vnet.db.database import PoolDatabase
 def running(ovs: None) -> Iterator[Controller]:
     with controller() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def shared_lab(netns: None) -> Iterator[SharedLab]:
+    made = SharedLab(three_hosts)
+    yield made
+    made.down()
 
 
 @pytest.fixture

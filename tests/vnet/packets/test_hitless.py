@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from ovsctl.ovsdb import Client, Delete, Insert, Update
-from tests.labs import new_name
+from tests.labs import SharedLab, new_name
+from tests.vnet.flowing import go_on
 from tests.vnet.packets.pools import NETWORKS, every_type
 from vnet.db.rows import to_columns
 from vnet.lab import Driver, Lab
 from vnet.objects import BondMode, Host, Network, NetworkType, PoolState, Uplink, Vif, Vm
-
-pytestmark = pytest.mark.usefixtures("netns")
 
 WATCHED = ("vlan", "vx", "gre")
 BOND = Uplink("trunk0", ("eth1", "eth2", "eth3"), BondMode.ACTIVE_BACKUP)
@@ -111,39 +110,39 @@ async def members_come_and_go(lab: Lab, client: Client) -> None:
         assert set(re.findall(r"(?m)^member (\S+):", shown)) == set(uplink.members)
 
 
-@contextlib.asynccontextmanager
-async def running() -> AsyncIterator[tuple[Lab, Client]]:
-    def up() -> Lab:
-        lab = Lab.up(pool(), name=new_name(), driver=Driver.NETNS, daemons=True)
-        try:
-            for guest in lab.spec.guests:
-                if guest.host is not None:
-                    lab.start(guest.name)
-            lab.daemons.settle()
-        except BaseException:
-            lab.down()
-            raise
-        return lab
+def built() -> Lab:
+    lab = Lab.up(pool(), name=new_name(), driver=Driver.NETNS, daemons=True)
+    try:
+        lab.start_all()
+    except BaseException:
+        lab.down()
+        raise
+    return lab
 
-    with await asyncio.to_thread(up) as lab:
-        async with Client([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
-            yield lab, client
+
+@pytest.fixture(scope="module")
+def shared(netns: None) -> Iterator[SharedLab]:
+    """Each change ends as it began, so all are made in one lab."""
+    made = SharedLab(built)
+    yield made
+    made.down()
 
 
 @pytest.mark.parametrize(
     "change",
     [vifs_come_and_go, networks_come_and_go, hosts_come_and_go, mtu_changes, uplinks_come_and_go, members_come_and_go],
 )
-async def test_others_lose_nothing(change: Change) -> None:
-    async with running() as (lab, client):
-        pairs = [(f"{n}-{a}0/0", f"{n}-{b}0/0") for n in WATCHED for a, b in ((1, 2), (2, 1))]
-        pairs += [("vlan-10/0", "vlan-30/0"), ("vlan-30/0", "vlan-10/0")]
-        with contextlib.ExitStack() as stack:
-            streams = {pair: stack.enter_context(lab.stream(*pair, period_ms=2)) for pair in pairs}
-            await asyncio.sleep(0.2)
-            await change(lab, client)
-            await asyncio.sleep(0.2)
-        for (source, target), stream in streams.items():
+async def test_others_lose_nothing(shared: SharedLab, change: Change) -> None:
+    pairs = [(f"{n}-{a}0/0", f"{n}-{b}0/0") for n in WATCHED for a, b in ((1, 2), (2, 1))]
+    pairs += [("vlan-10/0", "vlan-30/0"), ("vlan-30/0", "vlan-10/0")]
+    with shared.lent() as lab:
+        async with Client([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
+            with contextlib.ExitStack() as stack:
+                streams = {pair: (stack.enter_context(lab.stream(*pair, period_ms=2)), pair[1]) for pair in pairs}
+                await asyncio.to_thread(go_on, streams)
+                await change(lab, client)
+                await asyncio.to_thread(go_on, streams)
+        for pair, (stream, target) in streams.items():
             got = stream.report.at(target)
-            assert (got.lost, got.duplicated) == (0, 0), (source, target, got.lost_numbers, len(stream.report.sent))
+            assert (got.lost, got.duplicated) == (0, 0), (pair, got.lost_numbers, len(stream.report.sent))
             assert set(stream.report.received) == {target}

@@ -17,9 +17,11 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from ovsctl.ovsdb import Delete
+from tests.labs import SharedLab
 from tests.polling import until
 from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
-from tests.vnet.packets.test_migration import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
+from tests.vnet.packets.moves import PEERS, VIF, A, B, C, Moves, moves, udp
+from tests.vnet.packets.pools import HOSTS
 from vnet.client import Client, Conflict, Unit
 from vnet.client.local import call_agent
 from vnet.db.view import HOST_DOWN_AFTER_S
@@ -79,8 +81,8 @@ async def silent_on(pool: Moves, host: str, back: str) -> None:
 
 
 @pytest.mark.parametrize("network", ["vx", "vlan"])
-async def test_calls_repeated_and_out_of_order_do_no_harm(network: str) -> None:
-    async with moves(network) as pool:
+async def test_calls_repeated_and_out_of_order_do_no_harm(shared_lab: SharedLab, network: str) -> None:
+    async with moves(shared_lab, network) as pool:
         toolstack = Toolstack(pool.lab)
         assert (await toolstack.abort()).phase == (await toolstack.finish()).phase == "none"
         for too_early in (toolstack.switch, toolstack.activate):
@@ -113,8 +115,10 @@ async def test_calls_repeated_and_out_of_order_do_no_harm(network: str) -> None:
 
 @pytest.mark.parametrize("network", ["vx", "vlan"])
 @pytest.mark.parametrize("switched", [False, True], ids=["held", "receiving"])
-async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(switched: bool, network: str) -> None:
-    async with moves(network) as pool:
+async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(
+    shared_lab: SharedLab, switched: bool, network: str
+) -> None:
+    async with moves(shared_lab, network) as pool:
         toolstack = Toolstack(pool.lab)
         await toolstack.prepared(pool)
         if switched:
@@ -134,8 +138,10 @@ async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(swi
 
 @pytest.mark.parametrize("network", ["vx", "vlan"])
 @pytest.mark.parametrize("active", [True, False], ids=["active", "prepared"])
-async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool, network: str) -> None:
-    async with moves(network) as pool:
+async def test_a_source_host_that_dies_is_finished_past_by_force(
+    shared_lab: SharedLab, active: bool, network: str
+) -> None:
+    async with moves(shared_lab, network) as pool:
         toolstack = Toolstack(pool.lab)
         await toolstack.prepared(pool)
         if active:
@@ -166,8 +172,10 @@ async def test_a_source_host_that_dies_is_finished_past_by_force(active: bool, n
     [ProcessFault(Part.AGENT, How.STOPPED, C), ProcessFault(Part.VSWITCHD, How.KILLED, C), Cut(C, "database")],
     ids=str,
 )
-async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_named(fault: Fault) -> None:
-    async with moves("vx") as pool:
+async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_named(
+    shared_lab: SharedLab, fault: Fault
+) -> None:
+    async with moves(shared_lab, "vx") as pool:
         toolstack = Toolstack(pool.lab)
         await asyncio.to_thread(fault.break_, pool.lab)
         try:
@@ -189,8 +197,8 @@ async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_nam
 
 
 @pytest.mark.parametrize("network", ["vx", "vlan"])
-async def test_the_controller_may_die_between_any_two_calls(network: str) -> None:
-    async with moves(network) as pool:
+async def test_the_controller_may_die_between_any_two_calls(shared_lab: SharedLab, network: str) -> None:
+    async with moves(shared_lab, network) as pool:
         toolstack = Toolstack(pool.lab)
 
         async def another_controller() -> None:
@@ -217,8 +225,8 @@ async def test_the_controller_may_die_between_any_two_calls(network: str) -> Non
 
 @pytest.mark.parametrize("announce", [True, False], ids=["announced", "told"])
 @pytest.mark.parametrize("network", ["vx", "vlan"])
-async def test_activation_needs_no_database(network: str, announce: bool) -> None:
-    async with moves(network) as pool:
+async def test_activation_needs_no_database(shared_lab: SharedLab, network: str, announce: bool) -> None:
+    async with moves(shared_lab, network) as pool:
         await pool.prepare()
         database = ProcessFault(Part.DATABASE, How.STOPPED)
         database.break_(pool.lab)
@@ -264,9 +272,9 @@ RARP = Ether(rarp(VIF.mac) + b"the guest's")
     ids=["RARP", "ARP request", "ARP reply", "unsolicited NA"],
 )
 async def test_each_announcement_opens_the_port_and_is_delivered_once_without_a_database(
-    announcement: Packet, network: str, addresses: tuple[str, ...]
+    shared_lab: SharedLab, announcement: Packet, network: str, addresses: tuple[str, ...]
 ) -> None:
-    async with moves(network, addresses) as pool:
+    async with moves(shared_lab, network, addresses) as pool:
         await pool.prepare()
         await pool.run(B, False)
         assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == []
@@ -306,9 +314,11 @@ class Nic:
 
 
 @pytest.mark.parametrize("network", ["vlan", "native"])
-async def test_the_physical_switch_sees_the_mac_on_one_port_and_hears_of_the_move(network: str) -> None:
+async def test_the_physical_switch_sees_the_mac_on_one_port_and_hears_of_the_move(
+    shared_lab: SharedLab, network: str
+) -> None:
     """A guest that announces nothing: the agent does, to the physical switch too."""
-    async with moves(network) as pool:
+    async with moves(shared_lab, network) as pool:
         nic = Nic(pool.lab, B)
         await pool.prepare()
         await pool.run(B, False)

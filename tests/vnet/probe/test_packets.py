@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
-from tests.labs import new_name
+from tests.labs import SharedLab, new_name
 from tests.polling import until, wait_until
+from tests.vnet.packets.moves import A, B, C, moves
 from tests.vnet.packets.pools import every_type, vm_of
-from tests.vnet.packets.test_migration import A, B, C, moves
 from vnet.cli import main
 from vnet.cli.exits import Exit
 from vnet.client import Client
@@ -247,10 +247,10 @@ def foreign_flow(lab: Lab, host: str, flow: str) -> Iterator[None]:
 @pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("network", ["vx", "vlan"])
 async def test_a_vif_that_moves_is_sent_to_and_gets_nothing(
-    network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_lab: SharedLab, network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Held, the destination's port is shut, so a packet is caught where the VIF runs; receiving, in both places."""
-    async with moves(network) as pool:
+    async with moves(shared_lab, network) as pool:
         lab, caught_at = pool.lab, {"held": {A}, "receiving": {A, B}}
         monkeypatch.setenv("VNET_CONTROLLER", lab.daemons.env["VNET_CONTROLLER"])
         await pool.prepare()
