@@ -43,12 +43,12 @@ demo: root install  ## a three-host pool on this machine: reach, migrate, repair
 	@$(BIN)/vnet lab demo topologies/quickstart.vnet.yaml
 
 test: root install  ## the whole suite, on real Open vSwitch
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 UNIT_MARKS := not ovs and not netns
 
 unit: install  ## the tests that need no root and start no daemon: under a minute
-	@$(BIN)/python -m pytest -n 2 -m "$(UNIT_MARKS)"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "$(UNIT_MARKS)"
 
 chaos: install  ## faults at random for long: ROUNDS=200 SEED=7, of which the seed is picked if none is given
 	@$(BIN)/python -m tests.chaos "$${ROUNDS:-200}" $${SEED:+"$$SEED"}
