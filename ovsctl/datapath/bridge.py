@@ -110,7 +110,11 @@ class EmulatedBridge(Ofproto):
 
     def restore(self, before: Learned) -> None:
         """Return to a snapshot, which is used up."""
-        self.tracker, self.meters = before.tracker, before.meters
+        self.tracker = before.tracker
+        # The flows, and the meters with them, may have been loaded since the snapshot.
+        self.meters = {
+            number: before.meters.get(number) or TokenBucketMeter(meter.meter) for number, meter in self.meters.items()
+        }
         self.punted = deque(before.punted, PACKET_INS_MAX)
         self.restore_learned(before.macs, before.flows)
 

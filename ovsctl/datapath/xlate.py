@@ -358,7 +358,8 @@ class Translation:
         self.output(self._read(key_subfield(action.source)) & 0xFFFF)
 
     def _output_trunc(self, action: OutputTrunc) -> None:
-        self.output(action.port, action.max_len)
+        if action.port != Port.CONTROLLER:
+            self.output(action.port, action.max_len)
 
     def _normal(self) -> None:
         """Forward as a learning switch whose ports carry all VLANs."""
@@ -504,9 +505,14 @@ class Translation:
         self.ops, self.notes, self.asked = ops + self.ops, notes, asked
 
     def _clone(self, action: Clone) -> None:
-        """A copy takes the action set with it, and executes it at its own end."""
+        """A copy takes the action set with it, and executes it at its own end.
+
+        Only where the translation cannot undo what is inside is it a copy in the datapath as well: else a meter that drops it
+        drops the packet (clone_xlate_actions).
+        """
         acts = list(self.action_set)
-        self._aside(action.actions, to_the_end=True)
+        copied = any(isinstance(inner, IRREVERSIBLE) for inner in action.actions)
+        self._aside(action.actions, to_the_end=True, op=CLONE if copied else BUCKET)
         self.action_set = acts
 
     def _aside(
@@ -686,6 +692,7 @@ def in_set_order(actions: Sequence[Action]) -> list[Action]:
     return [*last(PopVlan), *last(PushVlan), *last(DecTtl), *fields, *last(SetQueue), *final] if final else []
 
 
+IRREVERSIBLE = (Ct, OutputTrunc)  # reversible_actions() of Open vSwitch says no; a meter cannot stand in a clone
 _FINAL = (GroupAction, Output, OutputReg, Controller, Resubmit, Ct)
 
 

@@ -120,18 +120,19 @@ def ofs_nbits(bits: Subfield) -> int:
 
 @dataclass(frozen=True, slots=True)
 class OutputTrunc(Action):
-    """Send the first `max_len` bytes (at least 14) to `port`."""
+    """Send the first `max_len` bytes (at least 14) to `port`. With Port.CONTROLLER nothing is sent: Open vSwitch takes a clone with
+    such an action inside to the datapath, as a copy of the packet, whatever else is in it (ofproto-dpif-xlate.c)."""
 
     port: int
     max_len: int
 
     def __post_init__(self) -> None:
-        if self.port not in (Port.LOCAL, Port.IN_PORT):
+        if self.port not in (Port.LOCAL, Port.IN_PORT, Port.CONTROLLER):
             check_range("output", "port", self.port, 0, 0xFEFF)
         check_range("output", "max_len", self.max_len, 14, 0xFFFFFFFF)
 
     def encode(self) -> bytes:
-        return _TRUNC.pack(0xFFFF, 16, NICIRA_ID, 39, self.port, self.max_len)
+        return _TRUNC.pack(0xFFFF, 16, NICIRA_ID, 39, self.port & 0xFFFF, self.max_len)
 
 
 # OFPR_*, as `controller(reason=...)` names them.

@@ -268,18 +268,17 @@ class OpenFlowClient:
 
     async def flush_zones(self, zones: Iterable[int]) -> None:
         """Forget the connections that are tracked in these zones (16 bits each). Returns when the switch has done it."""
-        await self.begin_flush(zones)
+        await self.begin([msg.FlushZone(zone) for zone in zones])
 
-    def begin_flush(self, zones: Iterable[int]) -> Awaitable[None]:
-        """Like `flush_zones`, sent before this returns; what is sent next the switch does afterwards. To be awaited for its end."""
-        mods = [msg.FlushZone(zone) for zone in zones]
+    def begin(self, mods: Sequence[Sendable]) -> Awaitable[None]:
+        """Like `send_flow_mods`, sent before this returns; what is sent next the switch does afterwards. To be awaited for its end."""
         connection = self._connected()
         batch = self._session.open_batch(mods)
         done, barrier = connection.prepare(msg.BarrierRequest())
         connection.write(b"".join(mod_chunks(batch)) + barrier)
-        return self._flushed(batch, done)
+        return self._begun(batch, done)
 
-    async def _flushed(self, batch: Batch, done: asyncio.Future[Any]) -> None:
+    async def _begun(self, batch: Batch, done: asyncio.Future[Any]) -> None:
         try:
             await wait(done, self.timeout_s)
         finally:

@@ -25,6 +25,7 @@ def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
         "Host": Monitor(columns=("name", "address", "owner")),
         "Uplink": Monitor(where=(("host", "==", me),)),
         "Vif": Monitor(where=vif_condition(me, ports)),
+        "QosClass": Monitor(),  # a few rows, of which no condition need follow
         "Network": Monitor(where=False),
         "SecurityGroup": Monitor(where=False),
         "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),

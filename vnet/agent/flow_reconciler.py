@@ -1,7 +1,7 @@
 """The flows of ours on a bridge: kept as desired over reconnects, restarts and changes by others.
 
-One rule: only flows with our cookie mark are ours. Changes go in as one bundle; on a new connection the switch's flows are
-read back and only the difference is sent. A switch that has none gets them the most urgent first. A zone of the connection
+One rule: only flows with our cookie mark are ours, and meters with numbers of ours. Changes go in as one bundle, with new meters
+before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A switch that has none gets them the most urgent first. A zone of the connection
 tracker is emptied before it is used anew: a VIF inherits no connections from the one that had its port before.
 """
 
@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Output, Port
+from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Meter, Output, Port
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
 from ovsctl.openflow.flow import FULL_COOKIE
-from ovsctl.openflow.messages import FlowEvent, FlowUpdate, PacketIn, PortReason, PortStatus
+from ovsctl.openflow.messages import FlowEvent, FlowUpdate, FlushZone, MeterMod, PacketIn, PortReason, PortStatus
 from ovsctl.openflow.session import Sendable
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
     LEARNED_PRIORITY,
+    OURS,
     REG_PORT,
     Category,
     Change,
+    FlowKey,
+    Key,
     Table,
     cookie,
+    key_of,
     zones_of,
 )
-
-FlowKey = tuple[int, int, Match]  # table, priority, match
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +52,8 @@ LEARNED = cookie(Category.LEARNED, "")
 
 def no_longer_gated(changes: Sequence[Change]) -> list[FlowKey]:
     """The flows that the switch learned for ports that no longer ask GATE: the next VIF on such a port starts closed."""
-    gated = {_port(f) for c in changes for f in c.old if f.table == Table.GATED and REG_PORT in f.match}
-    still = {_port(f) for c in changes for f in c.new if f.table == Table.GATED and REG_PORT in f.match}
+    gated = {_port(f) for c in changes for f in _flows(c.old) if f.table == Table.GATED and REG_PORT in f.match}
+    still = {_port(f) for c in changes for f in _flows(c.new) if f.table == Table.GATED and REG_PORT in f.match}
     return [(Table.GATE, LEARNED_PRIORITY, Match(reg2=(ofport, 0xFFFF))) for ofport in sorted(gated - still)]
 
 
@@ -72,6 +74,10 @@ def most_urgent_first(mods: Sequence[FlowMod]) -> Iterator[Sequence[FlowMod]]:
 
 def _leads_away(flow: Flow) -> bool:
     return flow.table == Table.LOOKUP and bool(flow.actions) and isinstance(flow.actions[-1], Output)
+
+
+def _flows(entries: Iterable[Flow | Meter]) -> Iterator[Flow]:
+    return (entry for entry in entries if isinstance(entry, Flow))
 
 
 def _category(flow: Flow) -> int:
@@ -110,7 +116,7 @@ class BridgeFlows:
         self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
         self.connected = False  # and compared
-        self._reconciler: Final[Reconciler[FlowKey, FlowMod]] = Reconciler(
+        self._reconciler: Final[Reconciler[Key, FlowMod | Meter]] = Reconciler(
             self, revisions, partial(revisions.holds, bridge)
         )
         self._observer: Final = observer
@@ -118,52 +124,60 @@ class BridgeFlows:
         self._refused = False  # by the switch, on the last connection
         self._urgent = True  # all that is pending is of ports that are new
         self._new_zones: set[int] = set()  # which pending flows are the first to use
+        self._meters: set[int] = set()  # of ours, that the switch has
         self._foreign: dict[FlowKey, Flow] | None = {}  # changed by others; None: too many for the switch to say which
         revisions.holds(bridge, 0)
 
     @property
-    def desired(self) -> dict[FlowKey, FlowMod]:
-        """The desired flows, each as the message that adds it."""
+    def desired(self) -> dict[Key, FlowMod | Meter]:
+        """The desired flows, each as the message that adds it, and the desired meters."""
         return self._reconciler.desired
 
     def want(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
         """Takes sources' changes into the desired flows. urgent: they are for a new port, whose first packet is on its way."""
-        removed: dict[FlowKey, Flow] = {}
-        added: dict[FlowKey, Flow] = {}
+        removed: dict[Key, Flow | Meter] = {}
+        added: dict[Key, Flow | Meter] = {}
         for change in changes:
-            removed |= {flow.key: flow for flow in change.old}
-            added |= {flow.key: flow for flow in change.new}
-        delta: dict[FlowKey, FlowMod | None] = {key: None for key in removed if key not in added}
-        for key, flow in added.items():
-            mod = FlowMod.add(flow)
+            removed |= {key_of(entry): entry for entry in change.old}
+            added |= {key_of(entry): entry for entry in change.new}
+        delta: dict[Key, FlowMod | Meter | None] = {key: None for key in removed if key not in added}
+        for key, entry in added.items():
+            mod = FlowMod.add(entry) if isinstance(entry, Flow) else entry
             if self.desired.get(key) != mod:
                 delta[key] = mod
         delta |= dict.fromkeys(no_longer_gated(changes))
-        self._new_zones |= zones_of(added.values()) - zones_of(removed.values())
+        self._new_zones |= zones_of(_flows(added.values())) - zones_of(_flows(removed.values()))
         self._urgent = (self._urgent or not self._reconciler.pending) and urgent
         self._urgent = self._urgent and all(change.source.category in OF_A_PORT for change in changes)
         self._reconciler.want(delta)
 
     # The verbs of the reconciler
 
-    async def change(self, changes: Mapping[FlowKey, FlowMod | None]) -> None:
-        """Sends modifications as one bundle; urgent ones in one round trip."""
+    async def change(self, changes: Mapping[Key, FlowMod | Meter | None]) -> None:
+        """Sends modifications of flows as one bundle; urgent ones in one round trip."""
         if self._client is None or not self.connected:
             if self.desired:
                 raise Retry
             return
         zones, self._new_zones = self._new_zones, set()
         urgent, self._urgent = self._urgent, True
-        mods = [mod if mod is not None else _deletion(key) for key, mod in changes.items()]
+        mods = [
+            mod if isinstance(mod, FlowMod) else _deletion(key)
+            for key, mod in changes.items()
+            if isinstance(key, tuple)
+        ]
+        meters = [meter for meter in changes.values() if isinstance(meter, Meter)]
+        obsolete = {key for key, mod in changes.items() if isinstance(key, int) and mod is None}
         try:
-            await self._send(self._client, mods, zones, urgent)
+            await self._send(self._client, mods, zones, urgent, meters)
+            await self._delete_meters(self._client, obsolete)
         except OpenFlowError as error:
             if urgent and isinstance(error, ModError):
                 await self._silence(self._client, mods)
             await self._give_up(self._client, error)
             raise Retry from error
 
-    async def prune(self, desired: Callable[[], Mapping[FlowKey, FlowMod]]) -> None:
+    async def prune(self, desired: Callable[[], Mapping[Key, FlowMod | Meter]]) -> None:
         """Reads the switch's flows back and sends the difference."""
         client = self._client
         if client is None:
@@ -172,14 +186,20 @@ class BridgeFlows:
             desired()
             return
         try:
+            found = {meter.meter_id: meter for meter in await client.meters() if meter.meter_id in OURS}
             actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
             self._new_zones.clear()
-            wanted = list(desired().values())
+            self._meters = set(found)
+            both = list(desired().values())
+            wanted = [mod for mod in both if isinstance(mod, FlowMod)]
+            meters = [meter for meter in both if isinstance(meter, Meter) and found.get(meter.meter_id) != meter]
             if actual:
-                await self._send_difference(client, wanted, [entry.flow for entry in actual])
+                await self._send_difference(client, wanted, [entry.flow for entry in actual], meters)
             else:  # ovs-vswitchd has just started, and packets wait
                 for bundle in most_urgent_first(wanted):
-                    await self._send(client, bundle, zones_of(mod.flow for mod in bundle))
+                    await self._send(client, bundle, zones_of(mod.flow for mod in bundle), meters=meters)
+                    meters = []
+            await self._delete_meters(client, found.keys() - self.desired.keys())
         except OpenFlowError as error:
             await self._give_up(client, error)
             raise Retry from error
@@ -187,28 +207,45 @@ class BridgeFlows:
             self.connected = True
             self._observer.connection_changed(self.bridge)
 
-    async def _send_difference(self, client: OpenFlowClient, wanted: Sequence[FlowMod], found: Sequence[Flow]) -> None:
+    async def _send_difference(
+        self, client: OpenFlowClient, wanted: Sequence[FlowMod], found: Sequence[Flow], meters: Sequence[Meter]
+    ) -> None:
         kept = [flow for flow in found if not (flow.cookie == LEARNED and self._observer.is_wanted(flow))]
         mods = FlowTable.diff(FlowTable(mod.flow for mod in wanted), FlowTable(kept))
-        await self._send(client, mods, zones_of(mod.flow for mod in wanted) - zones_of(found))
+        await self._send(client, mods, zones_of(mod.flow for mod in wanted) - zones_of(found), meters=meters)
         if self._foreign is None:
             self._foreign = {}
             self._drifted(sum(mod.flow.cookie != LEARNED for mod in mods))
 
     async def _send(
-        self, client: OpenFlowClient, mods: Sequence[Sendable], zones: Set[int] = frozenset(), urgent: bool = False
+        self,
+        client: OpenFlowClient,
+        mods: Sequence[Sendable],
+        zones: Set[int] = frozenset(),
+        urgent: bool = False,
+        meters: Sequence[Meter] = (),
     ) -> None:
-        self.messages += len(mods)
-        # The switch does one after the other, so the flows need not wait for the answer about zones.
-        flushed = client.begin_flush(sorted(zones)) if zones else None
+        self.messages += len(mods) + len(meters)
+        first: list[Sendable] = [FlushZone(zone) for zone in sorted(zones)]
+        first += [MeterMod.modify(m) if m.meter_id in self._meters else MeterMod.add(m) for m in meters]
+        # The switch does one after the other, so the flows need not wait for the answer about zones and meters.
+        begun = client.begin(first) if first else None
         try:
             if len(mods) == 1:
                 await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
             else:
                 await client.bundle(mods, at_once=urgent)
         finally:
-            if flushed is not None:
-                await flushed
+            if begun is not None:
+                await begun
+        self._meters.update(meter.meter_id for meter in meters)
+
+    async def _delete_meters(self, client: OpenFlowClient, meters: Set[int]) -> None:
+        """Deletes meters that no flow uses any more."""
+        mods = [MeterMod.delete(meter) for meter in sorted(meters & self._meters)]
+        self.messages += len(mods)
+        self._meters -= meters
+        await client.send_flow_mods(mods)
 
     async def _silence(self, client: OpenFlowClient, mods: Sequence[FlowMod]) -> None:
         """Deletes the flows of the VIFs whose urgent flows were refused: the switch applied the rest, and no port may be open

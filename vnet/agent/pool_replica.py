@@ -14,7 +14,19 @@ from ovsctl.ovsdb import Change, Replica, Row, Uuid, Where, by_uuid
 from vnet.compile import Compiler
 from vnet.db.rows import from_row
 from vnet.db.writes import by_key
-from vnet.objects import Binding, BindingState, Host, InvalidValue, Network, Owner, Pool, SecurityGroup, Uplink, Vif
+from vnet.objects import (
+    Binding,
+    BindingState,
+    Host,
+    InvalidValue,
+    Network,
+    Owner,
+    Pool,
+    QosClass,
+    SecurityGroup,
+    Uplink,
+    Vif,
+)
 
 # The columns of a binding that peers need. The others are for the controller: were they monitored, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
@@ -33,7 +45,7 @@ BINDING_COLUMNS = (
     "ofport",
 )
 UNMONITORED = {"ready": False, "acked": frozenset(), "since": 0}
-TABLES = ("Pool", "Host", "Uplink", "Network", "SecurityGroup", "Vif", "Binding")
+TABLES = ("Pool", "Host", "Uplink", "QosClass", "Network", "SecurityGroup", "Vif", "Binding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,8 @@ class PoolReplica:
                 self._host(old, new)
             case "Uplink":
                 self._uplink(old, new)
+            case "QosClass":
+                self._qos(old, new)
             case "Network":
                 self._network(old, new)
             case "SecurityGroup":
@@ -225,6 +239,12 @@ class PoolReplica:
                 self.compiler.inputs.drop_network(old["name"])
         else:
             self.compiler.inputs.set_network(from_row(Network, new))
+
+    def _qos(self, old: Row | None, new: Row | None) -> None:
+        if new is not None:
+            self.compiler.inputs.set_qos(from_row(QosClass, new))
+        elif old is not None:
+            self.compiler.inputs.drop_qos(old["name"])
 
     def _group(self, old: Row | None, new: Row | None) -> None:
         if new is None:

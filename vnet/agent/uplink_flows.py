@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from ovsctl.appctl import Appctl, AppctlError, control_socket
+from ovsctl.openflow import FlowMod
 from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
 from vnet.agent.local_ports import Tables, read_ports
 from vnet.agent.reconciler import Revisions
@@ -64,7 +65,7 @@ class UplinkFlows:
         for uplink_, ports in self._ports.items():
             bridge = self._bridges[uplink_.name][0]
             flows = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
-            held = tuple(mod.flow for mod in bridge.desired.values())
+            held = tuple(mod.flow for mod in bridge.desired.values() if isinstance(mod, FlowMod))
             bridge.want([Change(Source(Category.NETWORK, uplink_.name), held, flows)])
 
     def _follow(self, names: set[str]) -> None:

@@ -185,6 +185,56 @@ class HostChange(ObjectStruct, frozen=True, kw_only=True):
     uplinks: list[Uplink] | UnsetType | None = UNSET
 
 
+class QosClass(AnswerStruct, frozen=True, kw_only=True):
+    """Rate limits: of each VIF that names it, or with `aggregate` of all VIFs together of a network that names it."""
+
+    name: str
+    from_vm: str | None
+    to_vm: str | None
+    burst: str | None
+    packets: str | None
+    dscp: int | None
+    aggregate: bool
+    owner: str
+
+
+class QosClassSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A QoS class as a toolstack makes it. None leaves a field out."""
+
+    from_vm: Annotated[
+        str | None,
+        Meta(
+            description="What the VM may send. What is above is dropped. XenServer's `qos_algorithm_params:kbps=100` is `100kib/s`."
+        ),
+    ] = None
+    to_vm: Annotated[str | None, Meta(description="What the VM may be sent.")] = None
+    burst: Annotated[
+        str | None,
+        Meta(description="How much may pass at once, each way. Left out: what the rate gives in half a second."),
+    ] = None
+    packets: Annotated[str | None, Meta(description="Packets per second, each way.")] = None
+    dscp: Annotated[
+        int | None, Meta(description="What IP packets from the VM are marked with (RFC 2474); their ECN bits stay.")
+    ] = None
+    aggregate: Annotated[
+        bool | None,
+        Meta(
+            description="Whether it limits all VIFs of a network together. The rate is split evenly over the hosts with VIFs of the network."
+        ),
+    ] = None
+
+
+class QosClassChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a QoS class that change; the others stay as they are. None gives a field its default."""
+
+    from_vm: str | UnsetType | None = UNSET
+    to_vm: str | UnsetType | None = UNSET
+    burst: str | UnsetType | None = UNSET
+    packets: str | UnsetType | None = UNSET
+    dscp: int | UnsetType | None = UNSET
+    aggregate: bool | UnsetType | None = UNSET
+
+
 class Network(AnswerStruct, frozen=True, kw_only=True):
     """A layer 2 network."""
 
@@ -197,6 +247,7 @@ class Network(AnswerStruct, frozen=True, kw_only=True):
     tag: int | Literal["untagged"] | None
     uplink: str | None
     hosts: list[str]
+    qos: str | None
     owner: str
     vifs: int = 0
 
@@ -226,6 +277,9 @@ class NetworkSpec(ObjectStruct, frozen=True, kw_only=True):
     ] = None
     uplink: Annotated[str | None, Meta(description="The uplink it is on, one that each of its hosts has.")] = None
     hosts: Annotated[list[str] | None, Meta(description="The hosts it may be on. Left out: every host.")] = None
+    qos: Annotated[str | None, Meta(description="The QoS class, an aggregate, that limits all its VIFs together.")] = (
+        None
+    )
 
 
 class NetworkChange(ObjectStruct, frozen=True, kw_only=True):
@@ -238,6 +292,7 @@ class NetworkChange(ObjectStruct, frozen=True, kw_only=True):
     tag: int | Literal["untagged"] | UnsetType | None = UNSET
     uplink: str | UnsetType | None = UNSET
     hosts: list[str] | UnsetType | None = UNSET
+    qos: str | UnsetType | None = UNSET
 
 
 class Subnet(AnswerStruct, frozen=True, kw_only=True):
@@ -345,6 +400,7 @@ class Vif(AnswerStruct, frozen=True, kw_only=True):
     epoch: int
     owner: str
     security_groups: list[str]
+    qos: str | None
     awaited: bool
     place: Place
     migration: Migration | None = None
@@ -381,6 +437,7 @@ class VifSpec(ObjectStruct, frozen=True, kw_only=True):
             description="The security groups whose rules it obeys, all of them together. In none, it is not filtered. A trunk VIF is in none."
         ),
     ] = None
+    qos: Annotated[str | None, Meta(description="The QoS class that limits its rates.")] = None
     awaited: Annotated[
         bool | None, Meta(description="Whether all hosts program it on `host` before its port is there.")
     ] = None
@@ -406,6 +463,7 @@ class VifChange(ObjectStruct, frozen=True, kw_only=True):
     trunk: list[int] | Literal["all"] | UnsetType | None = UNSET
     host: str | UnsetType | None = UNSET
     security_groups: list[str] | UnsetType | None = UNSET
+    qos: str | UnsetType | None = UNSET
     awaited: bool | UnsetType | None = UNSET
 
 
@@ -455,6 +513,7 @@ class ExpectationChange(ObjectStruct, frozen=True, kw_only=True):
 
 RESOURCES = {
     "host": Resource("host", "hosts", "host", "name", Host, HostSpec, HostChange),
+    "qos-class": Resource("qos-class", "qos", "QoS class", "name", QosClass, QosClassSpec, QosClassChange),
     "network": Resource("network", "networks", "network", "name", Network, NetworkSpec, NetworkChange),
     "subnet": Resource("subnet", "subnets", "subnet", "name", Subnet, SubnetSpec, SubnetChange),
     "security-group": Resource(

@@ -18,6 +18,7 @@ from vnet.api import FILTERS
 from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, shape_of
 from vnet.grammar.kinds import Choice, Kind, ListOf, NotYet
 from vnet.objects.proposal import CONFIGURED
+from vnet.util.suggest import plural
 
 ROOT = Path(__file__).parents[1]
 API, CLIENT = ROOT / "api/__init__.py", ROOT / "client/__init__.py"
@@ -179,7 +180,7 @@ def _changed(found: Attr, spelling: Spelling) -> str:
 
 _CALLS = '''
     async def {many}(self{filters}) -> list[api.{name}]:
-        """All {text}s{filtered}."""
+        """All {texts}{filtered}."""
         return await self._do(reading(list[api.{name}], "{plural}"{chosen}))
 
     async def {word}(self, {key}: str) -> api.{name}:
@@ -221,6 +222,7 @@ def _calls(declared: type[Declared]) -> str:
         many=noun.plural.replace("-", "_"),
         plural=noun.plural,
         text=noun.text,
+        texts=plural(noun.text),
         title=declared.TITLE,
         key=noun.key,
         put=put,

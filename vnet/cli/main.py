@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "network": ("vnet.cli.nouns:network", "Networks: list, make, change, delete."),
     "subnet": ("vnet.cli.nouns:subnet", "Subnets: list, make, change, delete."),
     "security-group": ("vnet.cli.nouns:security_group", "Security groups: list, make, change, delete."),
+    "qos-class": ("vnet.cli.nouns:qos_class", "QoS classes, rate limits: list, make, change, delete."),
     "vm": ("vnet.cli.vm:vm", "VMs: list, make, change, delete, migrate with all their VIFs."),
     "vif": ("vnet.cli.vif:vif", "VIFs: list, make, change, delete, plug, migrate."),
     "expectation": ("vnet.cli.nouns:expectation", "Expectations: list, make, change, delete."),

@@ -15,6 +15,7 @@ from vnet.cli.columns import columns_of
 from vnet.cli.options import with_connection
 from vnet.cli.output import dump, emit, output_option, plain, say
 from vnet.cli.remote import connected
+from vnet.util.suggest import plural
 
 if TYPE_CHECKING:
     from vnet.cli.fields import OptionField
@@ -42,7 +43,7 @@ class NounGroup(click.Group):
     """The commands of a noun, each made when it is called: options take their time. Other commands may be added."""
 
     def __init__(self, resource: Resource) -> None:
-        super().__init__(resource.word, help=f"List, make, change and delete {resource.text}s.")
+        super().__init__(resource.word, help=f"List, make, change and delete {plural(resource.text)}.")
         self._resource = resource
         self._makers = {"list": list_command, "get": _get, "create": _create, "set": _set, "delete": _delete}
 
@@ -68,7 +69,7 @@ def list_command(resource: Resource, name: str = "list") -> click.Command:
     for found in reversed(resource.filters):
         choices = click.Choice(found.choices) if found.choices else None
         run = click.option(f"--{found.name}", type=choices, metavar=None if choices else "NAME", help=found.doc)(run)
-    return click.command(name, help=f"List {resource.text}s.")(run)
+    return click.command(name, help=f"List {plural(resource.text)}.")(run)
 
 
 def _get(resource: Resource) -> click.Command:

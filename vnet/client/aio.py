@@ -107,6 +107,30 @@ class AsyncClient:
         """Remove a host; nothing to do if there is none. dry_run: without doing it."""
         return await self._do(sending("DELETE", api.Plan, None, "hosts", name, dry_run=dry_run))
 
+    async def qos(self) -> list[api.QosClass]:
+        """All QoS classes."""
+        return await self._do(reading(list[api.QosClass], "qos"))
+
+    async def qos_class(self, name: str) -> api.QosClass:
+        """One QoS class. Raises NotFound."""
+        return await self._do(reading(api.QosClass, "qos", name))
+
+    async def put_qos_class(self, name: str, spec: api.QosClassSpec) -> api.QosClass:
+        """Make a QoS class. The same again changes nothing; another one of that name is a Conflict."""
+        return await self._do(sending("PUT", api.QosClass, spec, "qos", name))
+
+    async def plan_qos_class(self, name: str, spec: api.QosClassSpec) -> api.Plan:
+        """The changes that `put_qos_class` would make, and their disruption."""
+        return await self._do(sending("PUT", api.Plan, spec, "qos", name, dry_run=True))
+
+    async def change_qos_class(self, name: str, change: api.QosClassChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a QoS class in place; the changes and their disruption. dry_run: without doing it."""
+        return await self._do(sending("PATCH", api.Plan, change, "qos", name, dry_run=dry_run))
+
+    async def delete_qos_class(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a QoS class; nothing to do if there is none. dry_run: without doing it."""
+        return await self._do(sending("DELETE", api.Plan, None, "qos", name, dry_run=dry_run))
+
     async def networks(self) -> list[api.Network]:
         """All networks."""
         return await self._do(reading(list[api.Network], "networks"))

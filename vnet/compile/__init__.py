@@ -1,7 +1,8 @@
 """From the rows of a pool to the rows and flows that one host's Open vSwitch should hold. Pure: reads a HostView and returns values."""
 
-from vnet.compile.compiler import Change, Compiler, compile_flows, flat
+from vnet.compile.compiler import Change, Compiler, compile_flows, flat, meters_of
 from vnet.compile.features import FEATURES, Feature, Source
+from vnet.compile.flows import FlowKey, Key, key_of
 from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
 from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
@@ -17,6 +18,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
+from vnet.compile.rates import OF_VIF, OURS, Limit
 from vnet.compile.security import zones_of
 from vnet.compile.uplink import UplinkPorts, uplink_flows
 from vnet.compile.view import HostView, Role
@@ -30,15 +32,20 @@ __all__ = [
     "FEATURES",
     "HOPS",
     "LEARNED_PRIORITY",
+    "OF_VIF",
+    "OURS",
     "PIPELINE",
     "REG_PORT",
     "Category",
     "Change",
     "Compiler",
     "Feature",
+    "FlowKey",
     "From",
     "HostInputs",
     "HostView",
+    "Key",
+    "Limit",
     "LocalNetwork",
     "Note",
     "Role",
@@ -53,8 +60,10 @@ __all__ = [
     "cookie",
     "flat",
     "gate_flow",
+    "key_of",
     "mark",
     "marked_fields",
+    "meters_of",
     "ovs_rows",
     "read_note",
     "refusal",

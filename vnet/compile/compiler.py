@@ -10,23 +10,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ovsctl.openflow import Flow
+from ovsctl.openflow import Flow, Meter
 from vnet.compile.dependencies import Dependencies
 from vnet.compile.features import FEATURES, Feature, Source
-from vnet.compile.flows import Flows
+from vnet.compile.flows import Entries
 from vnet.compile.inputs import EVERYTHING, HostInputs, Input, InputKey
 from vnet.compile.view import HostView
 
 
 class Change(NamedTuple):
-    """One source's flows before and after."""
+    """One source's flows and meters before and after."""
 
     source: Source
-    old: Flows
-    new: Flows
+    old: Entries
+    new: Entries
 
 
-def compile_flows(view: HostView, features: Sequence[Feature] = FEATURES) -> dict[Source, Flows]:
+def compile_flows(view: HostView, features: Sequence[Feature] = FEATURES) -> dict[Source, Entries]:
     """The flows of every source, compiled at once, in order of their sources. Sources without flows are left out."""
     found = sorted({source: feature for feature in features for source in _sources(view, feature)}.items())
     compiled = {source: feature.flows(view, source.name, source.network) for source, feature in found}
@@ -46,7 +46,7 @@ class Compiler:
     def __init__(self, me: str, features: Sequence[Feature] = FEATURES) -> None:
         self.inputs = HostInputs(me)
         self.view = HostView(self.inputs)
-        self.flows: dict[Source, Flows] = {}
+        self.flows: dict[Source, Entries] = {}
         self.recomputed = 0
         self.full: Counter[str] = Counter()
         self._features = {feature.category: feature for feature in features}
@@ -102,6 +102,11 @@ class Compiler:
         return Change(source, old, new)
 
 
-def flat(compiled: dict[Source, Flows]) -> list[Flow]:
+def flat(compiled: dict[Source, Entries]) -> list[Flow]:
     """The flows of all sources together."""
-    return [flow for flows in compiled.values() for flow in flows]
+    return [entry for entries in compiled.values() for entry in entries if isinstance(entry, Flow)]
+
+
+def meters_of(compiled: dict[Source, Entries]) -> list[Meter]:
+    """The meters of all sources together."""
+    return [entry for entries in compiled.values() for entry in entries if isinstance(entry, Meter)]

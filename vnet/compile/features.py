@@ -1,6 +1,6 @@
 """The features of the pipeline, each with its tables, its sources of flows and its cookie category.
 
-One rule: a feature's builder returns the flows of one source and reads nothing but its HostView.
+One rule: a feature's builder returns the flows and meters of one source and reads nothing but its HostView.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vnet.compile.flows import Flows
+from vnet.compile.flows import Entries, Flows
 from vnet.compile.inputs import Input
 from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
 from vnet.compile.pipeline import Category, Table
 from vnet.compile.probe import probe_flows
+from vnet.compile.rates import base_rate_flows, network_rate_flows, rate_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows
 from vnet.compile.view import HostView
 from vnet.compile.vif import vif_flows
@@ -31,33 +32,62 @@ class Source(NamedTuple):
 class Feature:
     """A concern of the pipeline.
 
-    of: the inputs of which each value has a source of this feature. tables: the tables that its flows are in.
+    of: the inputs of which each value has a source of this feature. tables: the tables that its flows are in. flows: builds a
+    source's flows and meters. origin: a source in words, with {} for the object's name.
     """
 
     category: Category
+    origin: str
     of: tuple[Input, ...]
     tables: frozenset[Table]
-    flows: Callable[[HostView, str, str], Flows]
+    flows: Callable[[HostView, str, str], Entries]
 
 
 def _base(view: HostView, _: str, __: str) -> Flows:
-    return (*base_flows(), *policy_flows())
+    return (*base_flows(), *policy_flows(), *base_rate_flows())
 
 
 T = Table
 FEATURES = (
-    Feature(Category.BASE, (Input.HOST,), frozenset(Table), _base),
-    Feature(Category.NETWORK, (Input.NETWORK,), frozenset({T.CLASSIFY}), network_flows),
-    Feature(Category.FLOOD, (Input.NETWORK,), frozenset({T.FLOOD, T.UNKNOWN}), flood_flows),
+    Feature(Category.BASE, "every network", (Input.HOST,), frozenset(Table), _base),
+    Feature(Category.NETWORK, "network {}", (Input.NETWORK,), frozenset({T.CLASSIFY}), network_flows),
+    Feature(Category.FLOOD, "members of network {}", (Input.NETWORK,), frozenset({T.FLOOD, T.UNKNOWN}), flood_flows),
     Feature(
         Category.VIF,
+        "VIF {}",
         (Input.VIF,),
         frozenset({T.CLASSIFY, T.ADMIT, T.GUARD, T.EGRESS_STATE, T.GATED, T.INGRESS_STATE, T.DELIVER, T.GATE}),
         vif_flows,
     ),
-    Feature(Category.LOOKUP, (Input.BINDINGS, Input.VIF), frozenset({T.GUARD, T.LOOKUP, T.HELD}), lookup_flows),
-    Feature(Category.TRUNK, (Input.UPLINK,), frozenset({T.CLASSIFY, T.FLOOD, T.UNKNOWN}), trunk_flows),
-    Feature(Category.GROUP, (Input.GROUP,), frozenset({T.EGRESS_RULES, T.INGRESS_RULES}), group_flows),
-    Feature(Category.PEER, (Input.PEER,), frozenset({T.EGRESS_PEER, T.INGRESS_PEER}), peer_flows),
-    Feature(Category.PROBE, (Input.PROBE,), frozenset({T.CLASSIFY, T.DELIVER}), probe_flows),
+    Feature(
+        Category.LOOKUP,
+        "location of VIF {}",
+        (Input.BINDINGS, Input.VIF),
+        frozenset({T.GUARD, T.LOOKUP, T.HELD}),
+        lookup_flows,
+    ),
+    Feature(
+        Category.TRUNK, "trunks on uplink {}", (Input.UPLINK,), frozenset({T.CLASSIFY, T.FLOOD, T.UNKNOWN}), trunk_flows
+    ),
+    Feature(
+        Category.GROUP, "security group {}", (Input.GROUP,), frozenset({T.EGRESS_RULES, T.INGRESS_RULES}), group_flows
+    ),
+    Feature(
+        Category.PEER,
+        "security groups of VIF {}",
+        (Input.PEER,),
+        frozenset({T.EGRESS_PEER, T.INGRESS_PEER}),
+        peer_flows,
+    ),
+    Feature(
+        Category.RATE, "QoS class of VIF {}", (Input.VIF,), frozenset({T.FROM_RATE, T.TO_RATE, T.TO_METER}), rate_flows
+    ),
+    Feature(
+        Category.NETWORK_RATE,
+        "QoS class of network {}",
+        (Input.NETWORK,),
+        frozenset({T.FROM_RATE, T.TO_RATE, T.TO_METER}),
+        network_rate_flows,
+    ),
+    Feature(Category.PROBE, "probe {}", (Input.PROBE,), frozenset({T.CLASSIFY, T.DELIVER}), probe_flows),
 )

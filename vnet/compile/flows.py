@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ovsctl.openflow import Action, Flow
+from ovsctl.openflow import Action, Flow, Match, Meter
 from ovsctl.openflow import actions as act
 from ovsctl.openflow.fields import MatchValue
 from vnet.compile.pipeline import Table
 
 Actions = tuple[Action, ...]
 Flows = tuple[Flow, ...]
+Entries = tuple[Flow | Meter, ...]
+FlowKey = tuple[int, int, Match]  # table, priority, match
+Key = FlowKey | int  # a meter's is its number
 Fields = dict[str, MatchValue]
 
 ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
@@ -17,3 +20,8 @@ ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 
 def goto(table: Table) -> Action:
     return act.Resubmit(table=table)
+
+
+def key_of(entry: Flow | Meter) -> Key:
+    """The key of an entry, by which a switch tells it from others."""
+    return entry.key if isinstance(entry, Flow) else entry.meter_id

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from vnet.compile.pipeline import TAG_BITS, VLAN_SEGMENT
-from vnet.objects import Binding, Host, Network, Pool, PoolState, SecurityGroup, Vif, Way
+from vnet.objects import Binding, Host, Network, Pool, PoolState, QosClass, SecurityGroup, Vif, Way
 from vnet.objects.devices import patch_device
 from vnet.objects.limits import MAX_REMOTE_GROUPS
 
@@ -35,7 +35,8 @@ class Input(IntEnum):
     TRUNKS = 11  # of a network: those of them that are trunks
     MEMBERS = 12  # of a network: the hosts with bindings, and those with unlocked VIFs
     PEER_BITS = 13  # of a network: the groups that rules for VIFs here name, each with its bit
-    EVERYTHING = 14  # all of it: what reads this is compiled again at any change
+    QOS = 14  # of a QoS class: its limits
+    EVERYTHING = 15  # all of it: what reads this is compiled again at any change
 
 
 InputKey = tuple[Input, str, str]
@@ -66,6 +67,8 @@ class LocalNetwork:
     segment: int | None
     tunnel: int | None
     patch: int | None
+    number: int
+    qos: str | None
 
 
 @dataclass(slots=True)
@@ -126,6 +129,7 @@ class HostInputs:
         self.networks: dict[str, Network] = {}
         self.vifs: dict[str, Vif] = {}
         self.groups: dict[str, SecurityGroup] = {}
+        self.qos: dict[str, QosClass] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
         self.probes: dict[str, tuple[bytes, ...]] = {}  # a probe's id to the marked frames to watch for
@@ -148,6 +152,7 @@ class HostInputs:
         inputs, index = cls(me), index or StateIndex(state)
         inputs.pool = state.pool
         inputs.hosts = dict(state.hosts)
+        inputs.qos = dict(state.qos)
         inputs.devices = dict(devices)
         inputs.refresh_uplinks()
         here = index.wanted[me] | {state.vifs[vif].network for vif in ports if vif in state.vifs}
@@ -305,7 +310,9 @@ class HostInputs:
         else:
             segment = uplink.base | (row.tag or 0) if uplink is not None else None
         patch = uplink.patch if uplink is not None else None
-        new = LocalNetwork(name, row.carrier.way, row.key, row.tag, row.uplink, segment, tunnel, patch)
+        new = LocalNetwork(
+            name, row.carrier.way, row.key, row.tag, row.uplink, segment, tunnel, patch, row.number, row.qos
+        )
         if new != old:
             self.local_networks[name] = new
             self._note(Input.NETWORK, name)
@@ -446,6 +453,18 @@ class HostInputs:
             self._note(Input.PEER_BITS, network)
             for vif in index.bindings:
                 self._note(Input.PEER, vif, network)
+
+    # QoS classes
+
+    def set_qos(self, qos: QosClass) -> None:
+        self.revision += 1
+        self.qos[qos.name] = qos
+        self._note(Input.QOS, qos.name)
+
+    def drop_qos(self, name: str) -> None:
+        self.revision += 1
+        self.qos.pop(name, None)
+        self._note(Input.QOS, name)
 
     # Probes
 

@@ -46,7 +46,7 @@ def base_flows() -> Flows:
         return Flow(table=table, priority=priority, cookie=mark, match=match, actions=actions)
 
     return (
-        *(flow(table, 0, Match()) for table in Table if table is not Table.LOOKUP),
+        *(flow(table, 0, Match()) for table in Table if table not in (Table.FROM_RATE, Table.LOOKUP, Table.TO_RATE)),
         flow(Table.GUARD, 300, Match(eth_dst=RESERVED)),
         flow(Table.GUARD, 300, Match(eth_src=MULTICAST)),
         flow(Table.GUARD, 50, Match(reg0=From.TUNNEL), goto(Table.LOOKUP)),
@@ -98,7 +98,7 @@ def to_vif(view: HostView, ofport: int, vif: Vif) -> Actions:
     port = act.SetField(REG_PORT, ofport)
     if view.role(vif) is Role.INCOMING:
         return (port, *ASK_GATE, goto(Table.GATED))
-    return (port, goto(enter(TO_VIF, vif)))
+    return (port, goto(enter(TO_VIF, vif, limited=view.limited(vif))))
 
 
 ASK_GATE: Actions = (act.SetField(REG_OPEN, 0), goto(Table.GATE))  # about the port in REG_PORT

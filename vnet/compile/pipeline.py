@@ -26,6 +26,7 @@ class Table(IntEnum):
     EGRESS_PEER = 24
     EGRESS_RULES = 26
     EGRESS_VERDICT = 28
+    FROM_RATE = 40
     LOOKUP = 50
     HELD = 55
     UNKNOWN = 58
@@ -36,7 +37,9 @@ class Table(IntEnum):
     INGRESS_PEER = 74
     INGRESS_RULES = 76
     INGRESS_VERDICT = 78
-    DELIVER = 80
+    TO_RATE = 80
+    TO_METER = 82
+    DELIVER = 84
     GATE = 90
 
 
@@ -51,23 +54,25 @@ class Stage:
 
 Path = tuple[Table, ...]
 # The stages that a frame passes, in order: from a VIF until its destination is looked up, and from there to a VIF's port.
-FROM_VIF: Path = (Table.GUARD, Table.EGRESS, Table.LOOKUP)
-TO_VIF: Path = (Table.INGRESS, Table.DELIVER)
-# Which VIFs a stage is for; a stage that is not here is for every VIF.
-TAKES: dict[Table, Callable[[Vif], bool]] = {
-    Table.EGRESS: lambda vif: bool(vif.groups),
-    Table.INGRESS: lambda vif: bool(vif.groups),
+FROM_VIF: Path = (Table.GUARD, Table.EGRESS, Table.FROM_RATE, Table.LOOKUP)
+TO_VIF: Path = (Table.INGRESS, Table.TO_RATE, Table.DELIVER)
+# Which VIFs a stage is for, by the VIF and whether QoS classes limit it; a stage that is not here is for every VIF.
+TAKES: dict[Table, Callable[[Vif, bool], bool]] = {
+    Table.EGRESS: lambda vif, _: bool(vif.groups),
+    Table.INGRESS: lambda vif, _: bool(vif.groups),
+    Table.FROM_RATE: lambda _, limited: limited,
+    Table.TO_RATE: lambda _, limited: limited,
 }
 
 
-def enter(path: Path, vif: Vif) -> Table:
+def enter(path: Path, vif: Vif, *, limited: bool) -> Table:
     """The first stage of a path that is for a VIF."""
-    return next(table for table in path if table not in TAKES or TAKES[table](vif))
+    return next(table for table in path if table not in TAKES or TAKES[table](vif, limited))
 
 
-def onward(table: Table, vif: Vif) -> Table:
+def onward(table: Table, vif: Vif, *, limited: bool) -> Table:
     """The stage after `table` on a VIF's path."""
-    return enter(_after(table), vif)
+    return enter(_after(table), vif, limited=limited)
 
 
 def following(table: Table) -> Table:
@@ -139,6 +144,11 @@ PIPELINE: dict[Table, Stage] = {
         _VERDICT,
         frozenset({following(Table.EGRESS)}),
     ),
+    Table.FROM_RATE: Stage(
+        "what QoS classes let a VIF send, by meters, and the DSCP that it is marked with",
+        frozenset({"in_port", "metadata", "eth_type"}),
+        frozenset({following(Table.FROM_RATE)}),
+    ),
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
         _L2,
@@ -188,6 +198,16 @@ PIPELINE: dict[Table, Stage] = {
         "what the groups' rules come to: drop wins over allow, allow over the default",
         _VERDICT,
         frozenset({following(Table.INGRESS)}),
+    ),
+    Table.TO_RATE: Stage(
+        "whether QoS classes limit what a VIF is sent: if so, a copy for it alone goes to its meters",
+        frozenset({"reg2", "metadata"}),
+        frozenset({Table.TO_METER, following(Table.TO_RATE)}),
+    ),
+    Table.TO_METER: Stage(
+        "what QoS classes let a VIF be sent, by meters",
+        frozenset({"reg2", "metadata"}),
+        frozenset({following(Table.TO_RATE)}),
     ),
     Table.DELIVER: Stage(
         "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata"}), frozenset()
@@ -263,6 +283,8 @@ class Category(IntEnum):
     GROUP = 7
     PEER = 8
     PROBE = 9  # only while a probe runs
+    RATE = 10
+    NETWORK_RATE = 11
 
 
 def cookie(category: Category, name: str) -> int:

@@ -20,6 +20,7 @@ from vnet.objects import (
     Network,
     Pool,
     PoolState,
+    QosClass,
     SecurityGroup,
     Vif,
 )
@@ -218,6 +219,21 @@ class HostView:
             group is not None and all(rule.group is None or rule.group in bits for rule in group.rules)
             for group in groups
         )
+
+    # QoS classes
+
+    def qos(self, name: str) -> QosClass | None:
+        """A QoS class; None where it is not known."""
+        self._read(Input.QOS, name)
+        return self._inputs.qos.get(name)
+
+    def limited(self, vif: Vif) -> bool:
+        """Whether a QoS class limits what a VIF sends or is sent: its own, or that of a network that it is on."""
+        network = self.network(vif.network)
+        if network is None or network.qos is not None or vif.qos is not None:
+            return network is not None
+        tagged = self.uplink_networks(network.uplink) if vif.trunk is not None and network.uplink is not None else ()
+        return any(carried.qos is not None for carried in tagged)
 
     # Probes
 

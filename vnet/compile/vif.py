@@ -68,7 +68,7 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
         return ()
     mark = cookie(Category.VIF, vif.id)
     entries = _entries(vif, segment)
-    guard = guard_flows(vif, ofport, mark)
+    guard = guard_flows(vif, ofport, mark, onward(Table.GUARD, vif, limited=view.limited(vif)))
     judge = judge_flows(view, vif, ofport, mark) if vif.groups else ()
     deliver = [
         _flow(mark, Table.DELIVER, 100, {"reg2": ofport, **match}, actions)
@@ -86,7 +86,7 @@ def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Action
 
 def _entries(vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
     """How frames enter from the port: untagged ones on the VIF's network, a trunk's tagged ones on the tag's segment."""
-    first = enter(FROM_VIF, vif)
+    first = FROM_VIF[0]
     entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, first))]
     if vif.trunk is None:
         return entries
@@ -117,13 +117,13 @@ def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actio
 ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops
 
 
-def guard_flows(vif: Vif, ofport: int, mark: int) -> list[Flow]:
-    """The frames that a VIF may send.
+def guard_flows(vif: Vif, ofport: int, mark: int, after: Table) -> list[Flow]:
+    """The frames that a VIF may send, on to the table `after`.
 
     unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, what DHCP and duplicate address
     detection need before there is one, and RARP. locked without addresses: anything as its MAC. The rest dies in this table.
     """
-    passes: Actions = (goto(onward(Table.GUARD, vif)),)
+    passes: Actions = (goto(after),)
     return [
         _flow(
             mark,
@@ -211,7 +211,7 @@ def _gated(
     opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *entries[0][1])
     flows += [_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match}, opening) for match in announcements(vif)]
     is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
-    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(enter(TO_VIF, vif)),)))
+    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(enter(TO_VIF, vif, limited=view.limited(vif))),)))
     if view.state(vif) is BindingState.RECEIVING:
         flows.append(gate_flow(vif, ofport, BindingState.RECEIVING))
     return tuple(flows)

@@ -22,6 +22,7 @@ from vnet.objects import Vif
 from vnet.objects.proposal import CONFIGURED
 from vnet.plan import decide
 from vnet.plan.decide import Admission, NotThere
+from vnet.util.suggest import plural
 
 DRY_RUN = {"dry-run": "Say what would change and what that disrupts, and change nothing: true or false."}
 
@@ -66,7 +67,9 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
         return await _removed(declared, call)
 
     same = "becomes as the body says" if noun.replaced else "must be the same"
-    yield Route("GET", many, f"All {noun.text}s.", list.__class_getitem__(types.answer), list_, query=query, tag=tag)
+    yield Route(
+        "GET", many, f"All {plural(noun.text)}.", list.__class_getitem__(types.answer), list_, query=query, tag=tag
+    )
     if types.new is not None:
         body = partial(read_object, declared, words=_words(declared), partial=False)
         text = f"Make {title}; one that is there {same}."

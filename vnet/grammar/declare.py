@@ -16,7 +16,7 @@ from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, NotYet, Refused
 from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, entry_of, is_null
 from vnet.grammar.noun import Noun
 from vnet.grammar.source import Source
-from vnet.util.suggest import listing
+from vnet.util.suggest import listing, plural
 
 D = TypeVar("D", bound="Declared")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -468,20 +468,20 @@ def _variant(
     variant, broken = str(chosen.value), False
     spelled = {word: item[1] for word, item in shape.words.items() if not isinstance(item, Shape)}
     has = [word for word, spelling in spelled.items() if not spelling.only or variant in spelling.only]
-    plural = declared.TITLE.split(" ", 1)[1] + "s"
+    kind = plural(declared.TITLE.split(" ", 1)[1])
     for key, _ in node.entries:
         spelling = spelled.get(key.text)
         if spelling is not None and spelling.only and variant not in spelling.only:
             broken = True
-            hint = f"{' and '.join(spelling.only)} {plural} have it; {variant} ones have {', '.join(has)}"
-            source.add("wrong-variant", f"{variant} {plural} have no '{key.text}'", key, hint)
+            hint = f"{' and '.join(spelling.only)} {kind} have it; {variant} ones have {', '.join(has)}"
+            source.add("wrong-variant", f"{variant} {kind} have no '{key.text}'", key, hint)
     for word in has:
         spelling = spelled[word]
         if partial or not (spelling.needed and spelling.only):
             continue
         if word not in present:
             hint = f"'{word}' is {spelling.kind.expected}"
-            source.add("missing-key", f"{variant} {plural} need '{word}'", node, hint)
+            source.add("missing-key", f"{variant} {kind} need '{word}'", node, hint)
         item = shape.words[word]
         broken = broken or (not isinstance(item, Shape) and item[0].name not in values)
     return broken

@@ -13,6 +13,7 @@ from vnet.objects.host import Host, Uplink
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
 from vnet.objects.network import Network
 from vnet.objects.pool import Pool
+from vnet.objects.qos import QosClass
 from vnet.objects.security import Direction, Rule, SecurityGroup, Verdict
 from vnet.objects.state import PoolState
 from vnet.objects.subnet import Subnet
@@ -41,6 +42,7 @@ __all__ = [
     "PoolState",
     "PortRange",
     "Protocol",
+    "QosClass",
     "Reach",
     "Rule",
     "SecurityGroup",

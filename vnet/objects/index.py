@@ -12,7 +12,7 @@ Names = dict[str, None]  # a set in order
 
 
 class VifIndex:
-    """The ids of VIFs by MAC, by address on their network, by network, VM and security group."""
+    """The ids of VIFs by MAC, by address on their network, by network, VM and security group and QoS class."""
 
     def __init__(self, vifs: Iterable[Vif] = ()) -> None:
         self.by_mac: dict[str, Names] = {}
@@ -20,6 +20,7 @@ class VifIndex:
         self.by_network: dict[str, Names] = {}
         self.by_vm: dict[str, Names] = {}
         self.by_group: dict[str, Names] = {}
+        self.by_qos: dict[str, Names] = {}
         # Per subnet, as allocation names it, an address (as a number) below which VIFs have every usable one.
         self.cursors: dict[tuple[str, str, str | None], int] = {}
         for vif in vifs:
@@ -46,6 +47,8 @@ class VifIndex:
             yield self.by_address, (vif.network, address)  # type: ignore[misc]
         for group in vif.groups:
             yield self.by_group, group  # type: ignore[misc]
+        if vif.qos is not None:
+            yield self.by_qos, vif.qos  # type: ignore[misc]
         if vif.vm is not None:
             yield self.by_vm, vif.vm  # type: ignore[misc]
 

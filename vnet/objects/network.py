@@ -12,7 +12,7 @@ from vnet.grammar.noun import Noun
 from vnet.objects.carriers import CARRIERS, Carrier, Encapsulation, NetworkType, Way, types_with
 from vnet.objects.enums import Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged, some
-from vnet.objects.words import HOST_REF, MTU, NAME_KIND, NUMBER, OWNER, UPLINK_NAME, TagOrUntagged
+from vnet.objects.words import HOST_REF, MTU, NAME_KIND, NUMBER, OWNER, QOS_REF, UPLINK_NAME, TagOrUntagged
 
 
 def _cuts(reason: str) -> Callable[[Usage, str, Network, Network], Cost]:
@@ -138,6 +138,13 @@ class Network(Declared):
         default=frozenset(),
         change=_hosts,
     )
+    qos: str | None = attr(
+        QOS_REF,
+        "The QoS class, an aggregate, that limits all its VIFs together.",
+        default=None,
+        also=("rate", "rate-limit", "bandwidth", "qos-class"),
+        change=(Disruption.FLOWS, "what is above the rates is dropped"),
+    )
     owner: Owner = attr(
         OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME
     )
@@ -170,6 +177,8 @@ class Network(Declared):
         elif self.key is not None:
             words.append(f"{self.carrier.key_word} {self.key}")
         words.append(f"mtu {self.mtu}")
+        if self.qos is not None:
+            words.append(f"qos {self.qos}")
         if self.hosts:
             words.append(f"on {', '.join(sorted(self.hosts))}")
         return " ".join(words)

@@ -15,6 +15,7 @@ from vnet.objects.expectation import Expectation
 from vnet.objects.host import Host
 from vnet.objects.index import Overlay, VifIndex
 from vnet.objects.network import Network
+from vnet.objects.qos import QosClass
 from vnet.objects.security import SecurityGroup
 from vnet.objects.state import PoolState
 from vnet.objects.subnet import Range, Subnet
@@ -22,7 +23,7 @@ from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
 
 # Every sort of object that people configure, each after those that it refers to.
-CONFIGURED: tuple[type[Declared], ...] = (Host, Network, Subnet, SecurityGroup, Vm, Vif, Expectation)
+CONFIGURED: tuple[type[Declared], ...] = (Host, QosClass, Network, Subnet, SecurityGroup, Vm, Vif, Expectation)
 Ref = tuple[str, str, str]  # the noun's word, the object's name, the field
 
 
@@ -139,6 +140,9 @@ class Proposal:
 
     def vifs_in(self, group: str) -> Iterator[Vif]:
         return self._vifs("by_group", group)
+
+    def vifs_limited_by(self, qos: str) -> Iterator[Vif]:
+        return self._vifs("by_qos", qos)
 
     def vifs_of(self, vm: str) -> Iterator[Vif]:
         return self._vifs("by_vm", vm)

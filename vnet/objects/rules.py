@@ -40,7 +40,7 @@ def faults(proposal: Proposal) -> Faults:
 def missing(noun: str, name: str, field: str, refers: tuple[str, str], among: Collection[str], **more: Any) -> Fault:
     """A reference to an object that is not there."""
     kind, target = refers
-    text = {"security-group": "security group", "vm": "VM", "vif": "VIF"}.get(kind, kind)
+    text = {"security-group": "security group", "vm": "VM", "vif": "VIF", "qos-class": "QoS class"}.get(kind, kind)
     code = "unknown-security-group" if kind == "security-group" else f"unknown-{kind}"
     return Fault(code, noun, name, field, f"unknown {text} '{target}'", refers=refers, among=among, **more)
 
@@ -86,6 +86,10 @@ def _removals(p: Proposal) -> Faults:
         users = [f"VIF {vif.id}" for vif in p.vifs_in(name)]
         users += [f"a rule of security group {g.name}" for g in p.after.groups.values() if name in g.remotes()]
         yield from _in_use(p, "security-group", name, users)
+    for name in p.removed("qos"):
+        users = [f"VIF {vif.id}" for vif in p.vifs_limited_by(name)]
+        users += [f"network {net.name}" for net in p.after.networks.values() if net.qos == name]
+        yield from _in_use(p, "qos-class", name, users)
     for name in p.removed("vms"):
         yield from _in_use(p, "vm", name, [f"VIF {vif.id}" for vif in p.vifs_of(name)])
     if gone := set(p.removed("hosts")):
@@ -116,7 +120,7 @@ def _removed_hosts(p: Proposal, gone: set[str]) -> Faults:
 def _in_use(p: Proposal, noun: str, name: str, users: list[str]) -> Faults:
     if not users:
         return
-    text = {"security-group": "security group", "vm": "VM"}.get(noun, noun)
+    text = {"security-group": "security group", "vm": "VM", "qos-class": "QoS class"}.get(noun, noun)
     if p.actor is Owner.DOCUMENT:
         message = f"{text} {name} is not in the document, and cannot go: the toolstack still has {listing(users)} there"
         yield Fault("in-use", noun, name, "", message, "delete or move those first, or put it back into the document")
@@ -406,6 +410,35 @@ def _crowded(p: Proposal) -> Faults:
             yield Fault("too-many", "network", network, "", message, hint)
 
 
+# --- QoS classes -----------------------------------------------------------------------------------
+
+
+def _qos(p: Proposal) -> Faults:
+    """A network names an aggregate, a VIF another class."""
+    limited: list[tuple[str, Network | Vif]] = [("network", net) for net in p.changed("networks").values()]
+    limited += [("vif", vif) for vif in p.changed("vifs").values()]
+    if changed := p.changed("qos"):
+        limited += [("network", net) for net in p.after.networks.values() if net.qos in changed]
+        limited += [("vif", vif) for name in changed for vif in p.vifs_limited_by(name)]
+    seen: set[tuple[str, str]] = set()
+    for noun, value in limited:
+        if value.qos is None or (noun, value.name) in seen:
+            continue
+        seen.add((noun, value.name))
+        found = p.after.qos.get(value.qos)
+        if found is None:
+            yield missing(noun, value.name, "qos", ("qos-class", value.qos), p.after.qos)
+        elif found.aggregate is not (noun == "network"):
+            aggregate: Ref = ("qos-class", found.name, "aggregate")
+            if found.aggregate:
+                message = f"QoS class {found.name} is an aggregate, for networks: VIF {value.name} cannot have it"
+                hint = "the network of the VIF may name it; for each VIF a class without 'aggregate'"
+            else:
+                message = f"QoS class {found.name} is for VIFs one by one: network {value.name} cannot have it"
+                hint = "a class with 'aggregate: true' limits all VIFs of a network together"
+            yield Fault("wrong-qos", noun, value.name, "qos", message, hint, other=aggregate)
+
+
 # --- VMs and VIFs ----------------------------------------------------------------------------------
 
 
@@ -592,5 +625,5 @@ def _some(names: list[str]) -> str:
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals),
     *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
-    *(_subnets, _remotes, _futile, _crowded, _vms, _vifs, _moving, _groups_of_vifs, _unique, _expectations),
+    *(_subnets, _qos, _remotes, _futile, _crowded, _vms, _vifs, _moving, _groups_of_vifs, _unique, _expectations),
 )

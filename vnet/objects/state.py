@@ -10,6 +10,7 @@ from vnet.objects.expectation import Expectation
 from vnet.objects.host import Host
 from vnet.objects.network import Network
 from vnet.objects.pool import Pool
+from vnet.objects.qos import QosClass
 from vnet.objects.security import SecurityGroup
 from vnet.objects.subnet import Subnet
 from vnet.objects.vif import Vif
@@ -32,6 +33,7 @@ class PoolState:
     bindings: Mapping[tuple[str, str], Binding] = field(default_factory=dict)
     agents: Mapping[str, AgentStatus] = field(default_factory=dict)
     groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
+    qos: Mapping[str, QosClass] = field(default_factory=dict)
     expectations: Mapping[str, Expectation] = field(default_factory=dict)
 
     def location(self, vif: str) -> Location:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
-from vnet.grammar.kinds import Boolean, Integer, ListOf, NotYet, choice
+from vnet.grammar.kinds import Boolean, Integer, ListOf, choice
 from vnet.grammar.noun import Noun
 from vnet.objects.enums import LockingMode, Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, some
@@ -21,6 +21,7 @@ from vnet.objects.words import (
     MAC_KIND,
     NETWORK_REF,
     OWNER,
+    QOS_REF,
     VIF_ID_KIND,
     VM_REF,
     TrunkTags,
@@ -65,6 +66,10 @@ def _groups(old: Vif, new: Vif) -> Cost:
     if not new.groups:
         return Disruption.FLOWS, "it is not filtered any more"
     return Disruption.VIF, "connections that its groups do not allow are cut"
+
+
+def _limits(qos: str | None) -> str:
+    return f"what is above the rates of {qos} is dropped" if qos is not None else "its rates are not limited any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,13 @@ class Vif(Declared):
         change=_while_plugged(_groups),
         peers=True,
     )
+    qos: str | None = attr(
+        QOS_REF,
+        "The QoS class that limits its rates.",
+        default=None,
+        also=("rate", "rate-limit", "bandwidth", "qos-class"),
+        change=_while_plugged(lambda _, new: (Disruption.FLOWS, _limits(new.qos))),
+    )
     awaited: bool = attr(
         Boolean(),
         "Whether all hosts program it on `host` before its port is there.",
@@ -160,7 +172,6 @@ class Vif(Declared):
         set_by=SetBy.TOOLSTACK,
         change=_PORT_STAYS,
     )
-    UNSUPPORTED: ClassVar[Mapping[str, NotYet]] = {"qos": NotYet("rates come with QoS")}
 
     def flaws(self) -> Iterator[Flaw]:
         if self.groups and self.trunk is not None:
@@ -179,7 +190,8 @@ class Vif(Declared):
         """A few words for a plan."""
         trunk = f" trunk {TrunkTags().plain(self.trunk)}" if self.trunk is not None else ""
         groups = f" in {', '.join(self.groups)}" if self.groups else ""
-        return " ".join([f"{self.network} {self.mac}", *self.addresses]) + trunk + groups
+        qos = f" qos {self.qos}" if self.qos is not None else ""
+        return " ".join([f"{self.network} {self.mac}", *self.addresses]) + trunk + groups + qos
 
     def cost_of_new(self, usage: Usage, name: str) -> Cost:
         return NOTHING

@@ -230,6 +230,7 @@ UPLINK_NAME = Scalar(
 DEVICE = Scalar("a NIC", {**_pattern(NAME.pattern), "maxLength": DEVICE_NAME_MAX}, _device)
 VIF_ID_KIND = Scalar("a VIF id", _pattern(VIF_ID.pattern), _vif_id)
 VIF_REF = replace(VIF_ID_KIND, refers="vif")
+QOS_REF = Scalar("the name of a QoS class", _pattern(NAME.pattern), _name, refers="qos-class")
 MAC_KIND = Scalar("a MAC address", _pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"), _mac)
 ADDRESS = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _address)
 VTEP = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _vtep)

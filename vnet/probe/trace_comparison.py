@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from ovsctl.datapath import Emitted, Passed, Tunnel
-from vnet.compile import Source, Table
+from vnet.compile import Source, Table, flat
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.probe.ofproto_trace_parser import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
 from vnet.sim.fabric import Arrival, Fabric
@@ -216,7 +216,9 @@ class HostComparison:
         return f"priority {look.priority} of a flow that is not ours{match}"
 
     def _sources(self) -> dict[int, Source]:
-        return {flow.cookie: source for source, flows in self.host.compiled.items() for flow in flows[:1]}
+        return {
+            flow.cookie: source for source, found in self.host.compiled.items() for flow in flat({source: found})[:1]
+        }
 
 
 def _request(host: str, arrival: Arrival, vif: str, device: str, tracked: tuple[str, ...]) -> TraceRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vnet.compile import Category, Source
+from vnet.compile import FEATURES, Category, Source
 from vnet.compile.security import rule_cookie
 from vnet.objects import Rule
 from vnet.sim.fabric import Fabric
@@ -12,18 +12,8 @@ from vnet.sim.fabric import Fabric
 if TYPE_CHECKING:
     from vnet.topology import Document, Place
 
-_ORIGIN = {
-    Category.BASE: "every network",
-    Category.NETWORK: "network {}",
-    Category.FLOOD: "members of network {}",
-    Category.VIF: "VIF {}",
-    Category.LOOKUP: "location of VIF {}",
-    Category.TRUNK: "trunks on uplink {}",
-    Category.GROUP: "security group {}",
-    Category.PEER: "security groups of VIF {}",
-    Category.PROBE: "probe {}",
-}
-_OF_A_VIF = (Category.VIF, Category.LOOKUP, Category.PEER)
+_ORIGIN = {feature.category: feature.origin for feature in FEATURES}
+_OF_A_VIF = (Category.VIF, Category.LOOKUP, Category.PEER, Category.RATE)
 
 
 def describe(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
@@ -56,7 +46,7 @@ def position_of(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
 
 
 def _place(document: Document, pool: Fabric, source: Source, cookie: int) -> Place | None:
-    if source.category in (Category.NETWORK, Category.FLOOD):
+    if source.category in (Category.NETWORK, Category.FLOOD, Category.NETWORK_RATE):
         return document.place("network", source.name)
     if source.category in _OF_A_VIF:
         return document.place("vif", source.name)

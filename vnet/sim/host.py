@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as ReservedPort
-from vnet.compile import HostInputs, HostView, Role, Source, StateIndex, compile_flows, flat, ovs_rows
+from vnet.compile import HostInputs, HostView, Role, Source, StateIndex, compile_flows, flat, meters_of, ovs_rows
 from vnet.compile import Switch as BridgeNames
+from vnet.compile.flows import Entries
 from vnet.objects import PoolState, Uplink
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.objects.devices import patch_device
@@ -53,7 +54,7 @@ class SimHost:
         self._device_at: dict[int, str] = {}
         self._view = HostView(HostInputs(name))
         self._due: tuple[PoolState, StateIndex] | None = None
-        self._compiled: dict[Source, tuple[Flow, ...]] | None = None
+        self._compiled: dict[Source, Entries] | None = None
         self._sources: dict[object, Source] | None = None
 
     @property
@@ -105,7 +106,7 @@ class SimHost:
         self.ports.pop(vif, None)
 
     @property
-    def compiled(self) -> dict[Source, tuple[Flow, ...]]:
+    def compiled(self) -> dict[Source, Entries]:
         """The flows of br-int by their sources."""
         if self._compiled is None:
             self._compiled = compile_flows(self.view)
@@ -118,10 +119,14 @@ class SimHost:
         self.vif_at = {number: vif for vif, number in self.ports.items()}
         row = state.hosts.get(self.name)
         self._set_uplinks({uplink.name: uplink for uplink in row.uplinks} if row else {})
-        self._bridge.replace_flows(lambda: flat(self.compiled))
+        self._bridge.replace_flows(self._flows)
         if self._bridge.learned:
             self._look()
             self._forget_learned()
+
+    def _flows(self) -> list[Flow]:
+        self._bridge.replace_meters(meters_of(self.compiled))
+        return flat(self.compiled)
 
     def _look(self) -> None:
         """Compute what `program` put off: the ports, and the view that the flows are compiled from."""
@@ -180,5 +185,5 @@ class SimHost:
     def source_of(self, flow: Flow) -> Source | None:
         """The source that a flow was compiled from; None for a learned flow."""
         if self._sources is None:
-            self._sources = {f.key: source for source, flows in self.compiled.items() for f in flows}
+            self._sources = {f.key: source for source, found in self.compiled.items() for f in flat({source: found})}
         return self._sources.get(flow.key)

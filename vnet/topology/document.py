@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vnet.grammar.declare import Declared, Shape, Stated, attrs_of, cache, extra_word, read, shape_of
-from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, NotYet, Refused, Scalar, entries
+from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, Refused, Scalar, entries
 from vnet.grammar.nodes import List, Map, Node, clip, describe, entry_of, is_null, place_of
 from vnet.grammar.problems import Place, Problem
 from vnet.grammar.source import Source
@@ -18,10 +18,10 @@ from vnet.objects import Expectation, Pool, PoolState, Vif, Vm
 from vnet.objects.limits import MAX_VIFS_OF_VM
 from vnet.objects.proposal import CONFIGURED, Fault
 from vnet.objects.words import GROUP_NAME, NAME_KIND
+from vnet.util.suggest import plural
 
 API_VERSION = "vnet/v1"
 SECTIONS = tuple(declared for declared in CONFIGURED if not declared.NOUN.parent)  # each a key of the document
-UNSUPPORTED = {"qos": NotYet("rates come with QoS")}
 
 
 def _api_version(text: str) -> str:
@@ -50,7 +50,7 @@ class Section(Kind[Inputs]):
     @property
     def expected(self) -> str:  # type: ignore[override]
         noun = self.declared.NOUN
-        return f"a {'list' if noun.listed else 'map'} of {noun.plural.replace('-', ' ')}"
+        return f"a {'list' if noun.listed else 'map'} of {plural(noun.text)}"
 
     @property
     def name(self) -> Scalar[str]:
@@ -106,7 +106,7 @@ class Children(Kind[tuple[Stated | None, ...]]):
 
     @property
     def expected(self) -> str:  # type: ignore[override]
-        return f"a list of {self.declared.NOUN.text}s"
+        return f"a list of {plural(self.declared.NOUN.text)}"
 
     def read(self, node: Node, source: Source) -> tuple[Stated | None, ...] | Failed:
         if is_null(node):
@@ -156,7 +156,6 @@ def root_shape() -> Shape:
         words[noun.plural] = extra_word(noun.plural, Section(declared), noun.doc, noun.also)
         if noun.word == "host":
             words["underlay"] = pool.words["underlay"]
-    words.update((word, extra_word(word, kind, "Not supported yet.")) for word, kind in UNSUPPORTED.items())
     return Shape(pool.title, pool.doc, words)
 
 

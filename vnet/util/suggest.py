@@ -55,3 +55,8 @@ def listing(names: Collection[str]) -> str:
     shown = sorted(names)[:LISTED_MAX]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def plural(text: str) -> str:
+    """The plural of a noun in sentences."""
+    return text + ("es" if text.endswith("s") else "s")

@@ -157,7 +157,7 @@ async def test_flows_and_rows_changed_by_hand_are_put_back_and_others_are_left_a
         host.switch.ofctl("add-flow", "br-int", "cookie=0x99,table=200,priority=7,actions=drop")
         host.switch.server.vsctl("add-port", "br-int", "foreign", "--", "set", "interface", "foreign", "type=internal")
         before = host.flows()
-        host.switch.ofctl("del-flows", "br-int", "table=80")
+        host.switch.ofctl("del-flows", "br-int", "table=84")
         host.switch.ofctl("add-flow", "br-int", "cookie=0x766e000000000001,table=0,priority=9,actions=drop")
         await until(lambda: host.flows() == before, "flows put back")
         host.switch.server.vsctl("del-port", "br-int", "vnet-vxlan")

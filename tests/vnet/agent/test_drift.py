@@ -101,13 +101,13 @@ async def test_flows_that_somebody_else_deletes_are_one_drift_event() -> None:
         host.add_port("p1", "vm1/0")
         await pool.wait_ready("vm1/0", "xen1")
         before = host.flows()
-        host.switch.ofctl("del-flows", "br-int", "table=80")
+        host.switch.ofctl("del-flows", "br-int", "table=84")
         await until(lambda: host.flows() == before, "flows put back")
 
         async def drifts() -> list[tuple[str, str, str]]:
             return [event for event in await events(pool) if event[0] == "drift"]
 
-        deleted = sum("table=80" in flow for flow in before)
+        deleted = sum("table=84" in flow for flow in before)
         assert await until(drifts, "an event") == [
             ("drift", "xen1", f"{deleted} flows of br-int differed and were put back")
         ]

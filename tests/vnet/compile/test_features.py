@@ -46,7 +46,7 @@ def made_up(read: str) -> Feature:
         }[read]()
         return (Flow(Match(), (), Table.GATE, 1, hash(str(found)) & 0xFFFF),)
 
-    return Feature(Category.PROBE, (Input.HOST,), frozenset({Table.GATE}), flows)
+    return Feature(Category.PROBE, "made up", (Input.HOST,), frozenset({Table.GATE}), flows)
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,19 @@ def test_a_change_compiles_only_what_read_it() -> None:
 
 def test_a_path_skips_the_stages_that_are_not_for_a_vif() -> None:
     grouped = Vif("web/0", "tenant", "0a:00:00:00:00:01", groups=("web",))
-    for vif, policy in ((WEB, False), (grouped, True)):
-        assert enter(TO_VIF, vif) is (Table.INGRESS if policy else Table.DELIVER)
-        assert enter(FROM_VIF, vif) is Table.GUARD
-        assert onward(Table.GUARD, vif) is (Table.EGRESS if policy else Table.LOOKUP)
-    assert (following(Table.EGRESS), following(Table.INGRESS)) == (Table.LOOKUP, Table.DELIVER)
+    for limited, sent, delivered in ((False, Table.LOOKUP, Table.DELIVER), (True, Table.FROM_RATE, Table.TO_RATE)):
+        for vif, policy in ((WEB, False), (grouped, True)):
+            assert enter(TO_VIF, vif, limited=limited) is (Table.INGRESS if policy else delivered)
+            assert enter(FROM_VIF, vif, limited=limited) is Table.GUARD
+            assert onward(Table.GUARD, vif, limited=limited) is (Table.EGRESS if policy else sent)
+    # Flows after policy are of no VIF: whether there is a limit shows in the stage itself.
+    assert (following(Table.EGRESS), following(Table.INGRESS)) == (Table.FROM_RATE, Table.TO_RATE)
     resubmits = {
         action.table
         for flows in compiler_of(*FEATURES).flows.values()
         for flow in flows
+        if isinstance(flow, Flow)
         for action in flow.actions
         if isinstance(action, Resubmit) and flow.table == Table.EGRESS_VERDICT
     }
-    assert resubmits == {Table.LOOKUP}
+    assert resubmits == {Table.FROM_RATE}

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsctl.openflow import Clone, Ct, Flow, Resubmit
+from ovsctl.openflow import Clone, Ct, Flow, Meter, MeterAction, Resubmit
 from tests.examples import examples
-from vnet.compile import FEATURES, PIPELINE, Category, Change, Compiler, Table, compile_flows, flat, mark
+from vnet.compile import (
+    FEATURES,
+    OURS,
+    PIPELINE,
+    Category,
+    Change,
+    Compiler,
+    Key,
+    Table,
+    compile_flows,
+    flat,
+    key_of,
+    mark,
+    meters_of,
+)
 from vnet.compile.pipeline import MARKS, WATCHES
 from vnet.objects import (
     Binding,
@@ -21,6 +36,7 @@ from vnet.objects import (
     NetworkType,
     PortRange,
     Protocol,
+    QosClass,
     Rule,
     SecurityGroup,
     Trunk,
@@ -34,11 +50,11 @@ ME = HOSTS[0]
 UPLINKS = ((), (Uplink("a", ("eth1",)),), (Uplink("a", ("eth1",)), Uplink("b", ("eth2",))))
 NETWORKS = (
     Network("vx", NetworkType.VXLAN, 1, 1450, key=10),
-    Network("vx", NetworkType.VXLAN, 1, 1450, key=11),
+    Network("vx", NetworkType.VXLAN, 1, 1450, key=11, qos="all"),
     Network("gre", NetworkType.GRE, 2, 1458, key=10),
     Network("lab", NetworkType.INTERNAL, 3, 1500),
     Network("v120", NetworkType.VLAN, 4, 1500, key=20, tag=120, uplink="a"),
-    Network("v10", NetworkType.VLAN, 5, 1500, key=21, tag=10, uplink="a"),
+    Network("v10", NetworkType.VLAN, 5, 1500, key=21, tag=10, uplink="a", qos="all"),
     Network("unt", NetworkType.VLAN, 6, 1500, key=22, tag=0, uplink="a"),
     Network("untb", NetworkType.VLAN, 7, 1500, key=23, tag=0, uplink="b"),
 )
@@ -93,7 +109,18 @@ def vifs(draw: st.DrawFn) -> Vif:
         trunk=trunk,
         incoming=draw(st.sampled_from((None, *HOSTS))),
         groups=() if trunk is not None else draw(members),
+        qos=draw(st.sampled_from((None, "each"))),
     )
+
+
+classes = st.builds(
+    QosClass,
+    st.just("each"),
+    from_vm=st.sampled_from((None, 10**6, 10**8)),
+    to_vm=st.sampled_from((None, 10**7)),
+    packets=st.sampled_from((None, 500)),
+    dscp=st.sampled_from((10, 46)),
+) | st.builds(QosClass, st.just("all"), from_vm=st.sampled_from((10**6, 10**8)), aggregate=st.just(True))
 
 
 @st.composite
@@ -127,6 +154,8 @@ changes = st.one_of(
     st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),
     st.tuples(st.just("set_group"), groups()),
     st.tuples(st.just("drop_group"), st.sampled_from(GROUPS)),
+    st.tuples(st.just("set_qos"), classes),
+    st.tuples(st.just("drop_qos"), st.sampled_from(("each", "all"))),
     st.tuples(st.just("set_probe"), st.just("one"), st.sampled_from(((), FRAMES[:1]))),  # marks are unique
     st.tuples(st.just("set_probe"), st.just("two"), st.sampled_from(((), FRAMES[1:], FRAMES[1:] + MORE))),
     st.tuples(st.just("compile")),
@@ -144,23 +173,23 @@ def act(compiler: Compiler, name: str, *arguments: object) -> Sequence[Change]:
 @given(st.lists(changes, max_size=40))
 def test_incremental_equals_full(sequence: list[tuple[object, ...]]) -> None:
     compiler = Compiler(ME)
-    followed: dict[tuple[int, int, object], Flow] = {}
+    followed: dict[Key, Flow | Meter] = {}
     for name, *arguments in [*sequence, ("compile",)]:
         found = act(compiler, str(name), *arguments)
         for change in found:
-            for flow in change.old:
-                followed.pop(flow.key, None)
+            for entry in change.old:
+                followed.pop(key_of(entry), None)
         for change in found:
-            followed |= {flow.key: flow for flow in change.new}
+            followed |= {key_of(entry): entry for entry in change.new}
     full = compile_flows(compiler.view)
     assert compiler.flows == full
-    for source, flows in full.items():
-        assert _unique(flows), source
-    assert set(followed.values()) >= set(flat(full)) or not _unique(flat(full))
+    for source, entries in full.items():
+        assert _unique(entries), source
+    assert set(followed.values()) >= {*flat(full), *meters_of(full)} or not _unique(flat(full))
 
 
-def _unique(flows: Sequence[Flow]) -> bool:
-    return len({flow.key for flow in flows}) == len(flows)
+def _unique(entries: Sequence[Flow | Meter]) -> bool:
+    return len({key_of(entry) for entry in entries}) == len(entries)
 
 
 @examples(200)
@@ -170,14 +199,19 @@ def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
     for name, *arguments in sequence:
         act(compiler, str(name), *arguments)
     tables = {feature.category: feature.tables for feature in FEATURES}
-    for source, flow in ((source, flow) for source, found in compile_flows(compiler.view).items() for flow in found):
+    full = compile_flows(compiler.view)
+    meters = {meter.meter_id for meter in meters_of(full)}
+    assert meters <= set(OURS)
+    for source, flow in ((of, flow) for of, found in full.items() for flow in flat({of: found})):
         assert flow.table in tables[source.category], flow
         stage = PIPELINE[Table(flow.table)]
         watches = flow.cookie >> 40 & 0xFF == Category.PROBE
         assert not watches or flow.table in WATCHES
         assert {part.field.name for part in flow.match} <= (MARKS if watches else stage.matches), flow
-        for action in flow.actions:
-            assert not isinstance(action, Clone)
+        for action in (
+            part for whole in flow.actions for part in (whole.actions if isinstance(whole, Clone) else (whole,))
+        ):
+            assert not isinstance(action, MeterAction) or action.meter in meters
             if isinstance(action, Resubmit):
                 assert Table(action.table) in stage.next, flow
                 assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY, flow
@@ -213,9 +247,11 @@ def test_a_plug_costs_the_same_however_many_vifs_its_network_has() -> None:
 def test_every_category_but_the_learned_has_a_source() -> None:
     compiler = Compiler(ME)
     compiler.inputs.set_host(Host(ME, None, UPLINKS[1]))
-    compiler.inputs.set_network(NETWORKS[6])
+    compiler.inputs.set_network(replace(NETWORKS[6], qos="all"))
+    compiler.inputs.set_qos(QosClass("all", from_vm=10**6, aggregate=True))
+    compiler.inputs.set_qos(QosClass("each", to_vm=10**6))
     compiler.inputs.set_device("int-a", 1)
-    compiler.inputs.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,))))
+    compiler.inputs.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,)), qos="each"))
     compiler.inputs.set_port("vm1/0", 2)
     compiler.inputs.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
     compiler.inputs.set_probe("one", FRAMES)

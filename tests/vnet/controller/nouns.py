@@ -83,6 +83,17 @@ SAMPLES = (
         ("--rule", "name=http direction=ingress protocol=tcp ports=80,443-445"),
         ("--egress", "drop", "--no-rule"),
     ),
+    Sample(
+        "qos-class",
+        "silver",
+        {"from_vm": "100mbit", "to_vm": "819.2kbit", "packets": "20kpps"},
+        {"from_vm": "10mbit"},
+        "from_vm",
+        {"from_vm": "50mbit", "packets": None},
+        "flows",
+        ("--from-vm", "100mbit", "--to-vm", "100kib/s", "--packets", "20kpps"),
+        ("--from-vm", "50mbit", "--no-packets"),
+    ),
     Sample("vm", "app", {"host": "xen1"}, {"host": "xen2"}, "host", {"host": None}, "none", ("--host", "xen1"), ("--no-host",)),
     Sample(
         "vif",

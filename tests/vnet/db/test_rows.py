@@ -19,7 +19,7 @@ from vnet.db.rows import SCHEMA_TEXT, from_row, to_columns
 from vnet.db.tables import TABLES
 from vnet.grammar.declare import Declared, InvalidValue
 from vnet.grammar.kinds import Refused
-from vnet.objects import Binding, Expectation, Host, Network, Protocol, Reach
+from vnet.objects import Binding, Expectation, Host, Network, Protocol, QosClass, Reach
 from vnet.objects.words import ADDRESS, MAC_KIND
 
 SCHEMA = Schema.parse(SCHEMA_TEXT)
@@ -30,6 +30,8 @@ EXPECTATIONS = (
 VALUES = [
     *(value for value, _ in values_of(STATE)),
     *EXPECTATIONS,
+    QosClass("silver", 10**8, 819_200, packets=20_000, dscp=10),
+    QosClass("all", from_vm=10**9, burst=10**7, aggregate=True),
     Probe("p", "xen1", 5, "00" * 14, vif="web1/0"),
 ]
 

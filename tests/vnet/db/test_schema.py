@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ovsctl.ovsdb import Schema, Select
+from ovsctl.ovsdb.schema import Table
 from tests.vnet.controller.databases import opened, pool_server
 from vnet.db import schema
 from vnet.db.probes import Probe
@@ -103,10 +104,7 @@ async def test_a_database_of_the_release_is_converted_with_rows_in_every_table()
     rows = [*values_of(STATE), (event, {}), (probe, {}), (watch, {}), (schema.Leadership("t"), {})]
     with pool_server(OLD) as server:
         assert {table_name(value) for value, _ in rows} == set(OLD["tables"])
-        operations = [
-            {"op": "insert", "table": table_name(value), "row": old.table(table_name(value)).encode_row({**to_columns(value), **more})}
-            for value, more in rows
-        ]  # fmt: skip
+        operations = [old_row(old.table(table_name(value)), {**to_columns(value), **more}) for value, more in rows]
         answer = json.loads(server.client("transact", json.dumps(["Vnet", *operations])))
         assert all("uuid" in item for item in answer), answer
         async with opened(server.remote, filled=False, convert=True) as pool:
@@ -115,6 +113,15 @@ async def test_a_database_of_the_release_is_converted_with_rows_in_every_table()
             assert list(pool.mirror.events.values()) == [event]
             found = await pool.transact(*(Select(name, (), ()) for name in ("Probe", "Watch", "Leader")))
             assert [len(selected) for selected in found] == [1, 1, 1]
+
+
+def old_row(table: Table, columns: dict[str, Any]) -> dict[str, Any]:
+    """The insertion of a row in a database that does not have every column yet."""
+    return {
+        "op": "insert",
+        "table": table.name,
+        "row": table.encode_row({c: columns[c] for c in columns if c in table.columns}),
+    }
 
 
 def table_name(value: Declared) -> str:

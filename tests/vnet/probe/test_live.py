@@ -189,7 +189,7 @@ def test_a_flow_that_was_taken_away(lab: Lab, state: PoolState, vnet: Run) -> No
 
     ends = party(pool, pool.vif("web1/0")), party(pool, pool.vif("db1/0"))
     with signalled(lab, "xen2"):
-        lab.ovs("xen2").ofctl("del-flows", "br-int", f"cookie={cookie(Category.VIF, 'db1/0'):#x}/-1,table=80")
+        lab.ovs("xen2").ofctl("del-flows", "br-int", f"cookie={cookie(Category.VIF, 'db1/0'):#x}/-1,table=84")
         found = heard(pool, ask, *ends)
     assert (found.reached, found.twin_reached, found.agrees) == (False, True, False)
     (said,) = found.differences

@@ -86,4 +86,8 @@ def test_every_word_of_the_schema_is_one_the_oracle_knows() -> None:
     schema = json.loads(schema_text())
     assert valid({"apiVersion": "vnet/v1", "pool": "lab"}, schema, schema)
     assert not valid({"apiVersion": "vnet/v1"}, schema, schema)
-    assert not valid({"apiVersion": "vnet/v1", "pool": "lab", "qos": {}}, schema, schema)
+    assert not valid(
+        {"apiVersion": "vnet/v1", "pool": "lab", "subnets": {"a": {"network": "n", "cidr": "10.0.0.0/8", "dhcp": {}}}},
+        schema,
+        schema,
+    )
