@@ -21,7 +21,7 @@ from vnet.controller.errors import Refused
 from vnet.db.changes import Insert
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared
-from vnet.objects import Host, Network, Owner, Pool, PoolState, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects import Host, Network, Owner, Pool, PoolState, QosClass, SecurityGroup, Subnet, Vif, Vm
 from vnet.objects.expectation import Expectation
 from vnet.plan import decide
 from vnet.topology import TopologyErrors, load
@@ -41,6 +41,8 @@ def objects_of(text: str) -> Iterator[tuple[type[Declared], str, dict[str, Any]]
     for name, host in (document.get("hosts") or {}).items():
         uplinks = [{"name": uplink, **(words or {})} for uplink, words in ((host or {}).get("uplinks") or {}).items()]
         yield Host, name, {**(host or {}), "uplinks": uplinks}
+    for name, qos in (document.get("qos") or {}).items():
+        yield QosClass, name, qos or {}
     for name, network in (document.get("networks") or {}).items():
         yield Network, name, network or {}
     for name, subnet in (document.get("subnets") or {}).items():

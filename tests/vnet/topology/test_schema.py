@@ -48,12 +48,13 @@ def test_examples_in_the_reference_load() -> None:
 
 
 class Words(yaml.SafeLoader):
-    """YAML as an editor reads it: YAML 1.2's integers and null, every other scalar a string."""
+    """YAML as an editor reads it: YAML 1.2's integers, booleans and null, every other scalar a string."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's own way
 
 
 Words.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?(0|[1-9][0-9]*)$"), list("-0123456789"))
+Words.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), ["t", "f"])
 Words.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|)$"), ["~", "n", ""])
 
 
