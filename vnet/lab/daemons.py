@@ -12,7 +12,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,14 +23,15 @@ from vnet.db.database import PoolDatabase
 from vnet.db.view import PoolView
 from vnet.db.writes import configuration_write
 from vnet.lab.errors import LabError, LabUnsupported
-from vnet.lab.names import CONTROLLER_ADDRESS, MARK, POOL_PORT, host_netns, underlay_netns
+from vnet.lab.names import CONTROLLER_ADDRESS, MARK, NETNS_DIR, POOL_PORT, host_netns, underlay_netns
 from vnet.lab.packet_bridge_client import ROOT
+from vnet.lab.preload import Preloaded
 from vnet.lab.processes import alive, run, start, start_time, stop, wait_until
 from vnet.lab.spec import Driver, Spec
 from vnet.lab.switchd import Switchd, tool_path
 from vnet.objects import PoolState
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0  # only names a failure
 CONTROLLER = "controller"
 R = TypeVar("R")
 
@@ -58,6 +60,7 @@ class Daemons:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self._preloaded: Preloaded | None = None
 
     @property
     def dir(self) -> Path:
@@ -100,9 +103,22 @@ class Daemons:
             return 0
         return pid if alive(pid) and start_time(pid) == started else 0
 
+    @contextmanager
+    def preloaded(self) -> Iterator[None]:
+        """Inside, daemons are forked by one process that has loaded their code; outside, each loads its own, as hosts' do."""
+        with Preloaded(self.env, self.spec.dir / "preload.log") as made:
+            self._preloaded = made
+            try:
+                yield
+            finally:
+                self._preloaded = None
+
     def _start(self, name: str, netns: str | None, args: list[str]) -> int:
-        command = [sys.executable, "-m", "vnet.cli.main", *args]
-        pid = start(command, log=self.log(name), env=self.env, netns=netns)
+        if self._preloaded is not None:
+            pid = self._preloaded.start(args, log=self.log(name), netns=NETNS_DIR / netns if netns else None)
+        else:
+            command = [sys.executable, "-m", "vnet.cli.main", *args]
+            pid = start(command, log=self.log(name), env=self.env, netns=netns)
         self._record(name).write_text(json.dumps([pid, start_time(pid)]))
         return pid
 

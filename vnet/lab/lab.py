@@ -83,7 +83,8 @@ class Lab(LabPackets):
         if taken:
             raise LabExists(f"network namespace {taken[0]!r} is taken: choose another lab name with --name")
         spec.write()
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        preloaded = self.daemons.preloaded() if spec.daemons else contextlib.nullcontext()
+        with preloaded, ThreadPoolExecutor(max_workers=8) as pool:
             wires = pool.submit(start_wires, spec.dir)
             self.driver.namespaces()
             wires.result()

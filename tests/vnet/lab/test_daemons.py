@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -42,6 +43,16 @@ def flowing(lab: Lab, during: Callable[[], object]) -> int:
     got = stream.report.at("vm2/0")
     assert got.duplicated == 0
     return got.lost
+
+
+def test_each_daemon_is_a_process_of_its_own_on_its_host(lab: Lab) -> None:
+    daemons = {host: lab.daemons.pid(host) for host in ("xen1", "xen2", "xen3")}
+    for host, pid in daemons.items():
+        assert (os.getsid(pid), os.readlink(f"/proc/{pid}/cwd")) == (pid, "/")
+        switch = lab.ovs(host).pid("ovs-vswitchd")
+        assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{switch}/ns/net")
+        assert f'"host": "{host}"' in lab.daemons.log(host).read_text()
+    assert lab.spec.driver is Driver.DUMMY or len({os.readlink(f"/proc/{pid}/ns/net") for pid in daemons.values()}) == 3
 
 
 def test_frames_reach_the_others_once(lab: Lab) -> None:
