@@ -14,7 +14,7 @@ from pathlib import Path
 from vnet.lab.errors import CommandFailed, LabError
 from vnet.lab.names import MARK, NETNS_DIR
 
-COMMAND_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 90.0
 START_TIMEOUT_S = 60.0  # only names a failure: a process that ends at start is an error at once
 STOP_TIMEOUT_S = 30.0  # the kernel takes some 20 ms for each tap that a process leaves behind
 TAIL_BYTES = 2000

@@ -117,10 +117,10 @@ class Switchd:
             stop([pid], sig)
 
     def vsctl(self, *args: str) -> str:
-        return run(["ovs-vsctl", f"--db={self.db}", "--timeout=20", *args], env=self.env)
+        return run(["ovs-vsctl", f"--db={self.db}", "--timeout=60", *args], env=self.env)
 
     def appctl(self, *args: str) -> str:
-        return run(["ovs-appctl", "--timeout=20", *args], env=self.env)
+        return run(["ovs-appctl", "--timeout=60", *args], env=self.env)
 
     def ofctl(self, *args: str) -> str:
-        return run(["ovs-ofctl", "--timeout=20", "-O", "OpenFlow15", *args], env=self.env)
+        return run(["ovs-ofctl", "--timeout=60", "-O", "OpenFlow15", *args], env=self.env)
