@@ -43,7 +43,8 @@ from vnet.compile.pipeline import (
     following,
 )
 from vnet.compile.view import HostView
-from vnet.objects import Binding, Direction, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects import Binding, Direction, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects.values import port_masks
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
 # How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does.
@@ -53,7 +54,6 @@ DHCP_PORTS = {ETH_IPV4: (68, 67), ETH_IPV6: (546, 547)}  # client's and server's
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
 REFUSED, PICKED_UP = 1, 2  # bits of ct_mark
 SYN = 2  # bit of tcp_flags
-PORTS = 1 << 16
 
 DROPS, ALLOWS, DEFAULT = 300, 200, 100  # priorities of a group's rules: drop wins over allow
 
@@ -251,7 +251,7 @@ def _rule(bits: Mapping[str, int], rule: Rule, own: Fields, mark: int) -> Iterat
 
 
 def rule_matches(rule: Rule, side: Side) -> Iterator[Fields]:
-    """The fields that a rule matches besides the VIF's and the peer's group: for each IP version, each block of ports."""
+    """The fields that a rule matches besides the VIF's and the peer's group: for each IP version, each masked match of ports."""
     for eth_type, ip in ((ETH_IPV4, side.ip), (ETH_IPV6, side.ipv6)):
         match: dict[str, MatchValue] = {"eth_type": eth_type}
         if rule.cidr is not None:
@@ -268,22 +268,8 @@ def rule_matches(rule: Rule, side: Side) -> Iterator[Fields]:
         else:
             tcp = rule.protocol is Protocol.TCP
             field = "tcp_dst" if tcp else "udp_dst"
-            for ports in _blocks(rule.ports):
+            for ports in port_masks(rule.ports) or (None,):
                 yield match | {"nw_proto": TCP if tcp else UDP} | ({field: ports} if ports else {})
-
-
-def _blocks(ports: tuple[PortRange, ...]) -> Iterator[tuple[int, int] | None]:
-    """Port ranges as (value, mask): the largest aligned blocks that they are made of. None for all ports."""
-    if not ports:
-        yield None
-    for span in ports:
-        first = span.first
-        while first <= span.last:
-            size = first & -first or PORTS
-            while size > span.last - first + 1:
-                size >>= 1
-            yield first, (PORTS - size) & (PORTS - 1)
-            first += size
 
 
 def zones_of(flows: Iterable[Flow]) -> set[int]:

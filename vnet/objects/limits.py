@@ -23,6 +23,8 @@ MAX_VIFS_OF_VM = 256
 MAX_MEMBERS = 16  # of a bond
 MAX_RULES = 1000  # of a security group
 MAX_GROUPS_OF_VIF = 32
+# Masked matches of ports (a rule without ports has one): of a rule, a group, and all groups of a VIF together. Each is two flows.
+MAX_MATCHES_OF_RULE, MAX_MATCHES_OF_GROUP, MAX_MATCHES_OF_VIF = 1024, 4096, 8192
 # The groups that rules on one network may name: packets carry one bit for each while they are looked at.
 MAX_REMOTE_GROUPS = 128
 DEFAULT_UNDERLAY_MTU = 1500

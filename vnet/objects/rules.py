@@ -16,7 +16,15 @@ from vnet.objects.carriers import Encapsulation, Way
 from vnet.objects.enums import Owner
 from vnet.objects.expectation import OUTSIDE
 from vnet.objects.host import Host
-from vnet.objects.limits import ANY, MAX_REMOTE_GROUPS, MIN_IPV6_MTU, MIN_MTU
+from vnet.objects.limits import (
+    ANY,
+    MAX_MATCHES_OF_GROUP,
+    MAX_MATCHES_OF_RULE,
+    MAX_MATCHES_OF_VIF,
+    MAX_REMOTE_GROUPS,
+    MIN_IPV6_MTU,
+    MIN_MTU,
+)
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import CONFIGURED, Fault, Proposal, Ref
@@ -392,6 +400,36 @@ def _futile(p: Proposal) -> Faults:
                 yield Fault("wrong-address", "security-group", group.name, "rules", message, path=(rule.name, "remote"))
 
 
+def _large(p: Proposal) -> Faults:
+    """Rules, groups and the groups of a VIF come to a bounded number of flows."""
+    changed = p.changed("groups")
+    sizes: dict[str, int] = {}
+
+    def size(name: str) -> int:
+        if name not in sizes:
+            group = p.after.groups.get(name)
+            sizes[name] = sum(rule.matches_of_ports for rule in group.rules) if group is not None else 0
+        return sizes[name]
+
+    hint = "write ports as ranges, or leave them out; neighbouring and evenly spaced ones take few matches"
+    for group in changed.values():
+        for rule in group.rules:
+            if (count := rule.matches_of_ports) > MAX_MATCHES_OF_RULE:
+                message = f"the ports of rule {rule.name} take {count} matches: at most {MAX_MATCHES_OF_RULE}"
+                path = (rule.name, "ports")
+                yield Fault("too-many", "security-group", group.name, "rules", message, hint, path)
+        if size(group.name) > MAX_MATCHES_OF_GROUP:
+            message = f"the rules of security group {group.name} take {size(group.name)} matches: at most {MAX_MATCHES_OF_GROUP}"
+            yield Fault("too-many", "security-group", group.name, "rules", message, hint)
+    seen: set[tuple[str, ...]] = set()
+    for vif in (*p.changed("vifs").values(), *(vif for name in changed for vif in p.vifs_in(name))):
+        count = sum(map(size, vif.groups)) if vif.groups not in seen else 0
+        seen.add(vif.groups)
+        if count > MAX_MATCHES_OF_VIF:
+            message = f"the security groups of VIF {vif.id} take {count} matches: at most {MAX_MATCHES_OF_VIF}"
+            yield Fault("too-many", "vif", vif.id, "groups", message, hint)
+
+
 def _crowded(p: Proposal) -> Faults:
     """The rules of all VIFs on one network name few enough groups."""
     if "groups" not in p.changes and not any(vif.groups for vif in p.changed("vifs").values()):
@@ -625,5 +663,6 @@ def _some(names: list[str]) -> str:
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals),
     *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
-    *(_subnets, _qos, _remotes, _futile, _crowded, _vms, _vifs, _moving, _groups_of_vifs, _unique, _expectations),
+    *(_subnets, _qos, _remotes, _futile, _large, _crowded),
+    *(_vms, _vifs, _moving, _groups_of_vifs, _unique, _expectations),
 )

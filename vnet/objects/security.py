@@ -21,7 +21,7 @@ from vnet.grammar.noun import Noun
 from vnet.objects.enums import Owner, Protocol
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged
 from vnet.objects.limits import ANY, MAX_RULES
-from vnet.objects.values import PortRange
+from vnet.objects.values import PortRange, port_masks
 from vnet.objects.words import GROUP_NAME, GROUP_REF, NAME_KIND, NUMBER, OWNER, REMOTE, PortRanges, RuleProtocol
 
 
@@ -103,6 +103,11 @@ class Rule(Declared):
         if self.ports and self.protocol not in (Protocol.TCP, Protocol.UDP):
             message = "'ports' without 'protocol: tcp' or 'udp'"
             yield Flaw("rule", "ports", message, "add the protocol", relies_on=("protocol",))
+
+    @property
+    def matches_of_ports(self) -> int:
+        """How many masked matches it takes per IP version."""
+        return len(port_masks(self.ports)) or 1
 
     @property
     def cidr(self) -> str | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vnet.grammar.declare import InvalidValue
 from vnet.objects.limits import MAX_PORT, MAX_TAG
+
+_PORTS = MAX_PORT + 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,6 +38,29 @@ class PortRange:
             else:
                 kept.append(span)
         return tuple(kept)
+
+
+@lru_cache(maxsize=1024)
+def port_masks(ports: tuple[PortRange, ...]) -> tuple[tuple[int, int], ...]:
+    """The ports as masked matches, value and mask, no port in two of them: aligned blocks, then pairs that differ in one bit.
+
+    All odd ports are one match. A single range of ports takes at most 30.
+    """
+    found: set[tuple[int, int]] = set()
+    for span in ports:
+        first = span.first
+        while first <= span.last:
+            size = first & -first or _PORTS
+            while size > span.last - first + 1:
+                size >>= 1
+            found.add((first, _PORTS - size))
+            first += size
+    for bit in (1 << place for place in range(16)):
+        for value, mask in [match for match in found if match[1] & bit and not match[0] & bit]:
+            if (value | bit, mask) in found:
+                found -= {(value, mask), (value | bit, mask)}
+                found.add((value, mask & ~bit))
+    return tuple(sorted((value, mask & MAX_PORT) for value, mask in found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tests.vnet.topology.test_refused import CASES, LINE
 from tests.vnet.topology.test_schema import Words
 from vnet.controller.admission import admitted, check_name, read_object, words_without_name
 from vnet.controller.errors import Refused
-from vnet.db.changes import Insert
+from vnet.db.changes import Insert, Update
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared
 from vnet.objects import Host, Network, Owner, Pool, PoolState, QosClass, SecurityGroup, Subnet, Vif, Vm
@@ -84,7 +84,7 @@ def made(state: PoolState, declared: type[Declared], name: str, body: dict[str, 
     check_name(declared, name, read)
     decision = admitted(read, name, lambda: decide.make(view, declared, name, read.stated))
     for change in decision.changes:
-        assert isinstance(change, Insert)
+        assert isinstance(change, (Insert, Update))
         noun = change.new.NOUN
         table = {**getattr(state, noun.state), getattr(change.new, noun.key): change.new}
         state = replace(state, **{noun.state: table})
@@ -99,6 +99,13 @@ def test_a_refused_document_is_refused_as_calls_with_the_same_code(case: Any) ->
     with pytest.raises(TopologyErrors) as caught:
         load(text.encode(), "pool.vnet.yaml")
     assert codes_of_calls(text) == {problem.code for problem in caught.value.problems}
+
+
+def with_matches(*counts: int) -> dict[str, Any]:
+    """A group with a rule of so many ports for each count. Ports with an even number of bits set do not share a match."""
+    apart = [port for port in range(4096) if port.bit_count() % 2 == 0]
+    tcp = {"direction": "ingress", "protocol": "tcp"}
+    return {"rules": [{"name": f"r{at}", **tcp, "ports": apart[:count]} for at, count in enumerate(counts)]}
 
 
 BASE: dict[str, Any] = {
@@ -191,6 +198,8 @@ REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "wbe"}]}, "unknown-security-group"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "10.0.0.1"}]}, "wrong-address"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress"}] * 2}, "twice"),
+    (SecurityGroup, with_matches(1025), "too-many"),
+    (SecurityGroup, with_matches(1024, 1024, 1024, 1024, 1), "too-many"),
     *((Vif, {"network": "dmz", "addresses": [address]}, "wrong-address") for address in NO_INTERFACE),
     (Vif, {"network": "tenant", "addresses": ["10.1.0.9"]}, "address-taken"),
     (Vif, {"network": "tenant", "addresses": ["10.1.0.1"]}, "address-taken"),
@@ -267,6 +276,28 @@ def test_a_refused_call_is_refused_in_a_document_with_the_same_code(
 def test_both_doors_take_rules_of_addresses_that_packets_have(body: dict[str, Any]) -> None:
     assert "new" in made(base(), SecurityGroup, "new", body).groups
     assert "new" in load(as_document(SecurityGroup, body).encode(), "pool.vnet.yaml").state.groups
+
+
+def test_the_groups_of_a_vif_take_a_bounded_number_of_matches() -> None:
+    """Each of the groups is small enough; three of them are not, whether the VIF changes or a group does."""
+    large, vif = with_matches(1024, 1024, 1000), {"network": "dmz", "security_groups": ["a", "b", "c"]}
+    state = base()
+    for name, rules in (("a", large), ("b", large), ("c", {})):
+        state = made(state, SecurityGroup, name, rules)
+    full = made(state, SecurityGroup, "c", large)
+    for refuse in (
+        lambda: made(full, Vif, "new/0", vif),
+        lambda: made(made(state, Vif, "new/0", vif), SecurityGroup, "c", large),
+    ):
+        with pytest.raises(Refused) as refused:
+            refuse()
+        assert refused.value.code == "too-many"
+    document = json.loads(json.dumps(BASE))
+    document["security-groups"] |= dict.fromkeys("abc", large)
+    document["vms"]["new"] = {"vifs": [{"network": "dmz", "security-groups": ["a", "b", "c"]}]}
+    with pytest.raises(TopologyErrors) as caught:
+        load(_flow(document).encode(), "pool.vnet.yaml")
+    assert {problem.code for problem in caught.value.problems} == {"too-many"}
 
 
 def test_both_doors_take_any_spelling_of_an_address_and_keep_one() -> None:
