@@ -38,6 +38,7 @@ from ovsctl.datapath.xlate import (
 )
 from ovsctl.openflow import Controller, Flow, Group, Meter
 from ovsctl.openflow.fields import CT_STATE_BITS
+from ovsctl.openflow.messages import FragmentHandling
 
 CACHE_MAX = 65536  # translations; a flood of ever new packets must not fill the memory
 PACKET_INS_MAX = 1024
@@ -88,6 +89,7 @@ class EmulatedBridge(Ofproto):
         groups: Iterable[Group] = (),
         meters: Iterable[Meter] = (),
         name: str = "br0",
+        fragments: FragmentHandling = FragmentHandling.NORMAL,
     ) -> None:
         self.tracker = Tracker()
         self.punted: deque[PuntedFrame] = deque(maxlen=PACKET_INS_MAX)
@@ -95,7 +97,7 @@ class EmulatedBridge(Ofproto):
         self._cached = 0
         self._extracted: tuple[bytes, int] = (b"", 0)
         self._now_us = 0
-        super().__init__(flows, ports=ports, groups=groups, meters=meters, name=name)
+        super().__init__(flows, ports=ports, groups=groups, meters=meters, name=name, fragments=fragments)
 
     def changed(self) -> None:
         """Empty the cache."""

@@ -12,6 +12,7 @@ from ovsctl.datapath.classifier import FlowTables
 from ovsctl.datapath.meters import TokenBucketMeter
 from ovsctl.openflow import Bucket, Flow, Group, Meter
 from ovsctl.openflow.fields import Port as ReservedPort
+from ovsctl.openflow.messages import FragmentHandling
 
 MAC_TABLE_MAX = 8192  # Open vSwitch's default mac-table-size
 
@@ -37,8 +38,10 @@ class Ofproto:
         groups: Iterable[Group] = (),
         meters: Iterable[Meter] = (),
         name: str = "br0",
+        fragments: FragmentHandling = FragmentHandling.NORMAL,
     ) -> None:
         self.name = name
+        self.fragments = fragments
         self.ports: dict[int, EmulatedPort] = dict(ports or {})
         self.groups = {group.group_id: group for group in groups}
         self.meters = {meter.meter_id: TokenBucketMeter(meter) for meter in meters}

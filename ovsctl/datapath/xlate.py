@@ -57,6 +57,7 @@ from ovsctl.openflow import (
 )
 from ovsctl.openflow.errors import InvalidValueError
 from ovsctl.openflow.fields import format_value
+from ovsctl.openflow.messages import FragmentHandling
 
 MAX_DEPTH = 64  # ofproto-dpif-xlate.c: resubmits to the same or an earlier table
 MAX_RESUBMITS = 64 * 64
@@ -260,8 +261,8 @@ class Translation:
         if len(self.stack) >= MAX_STACK:
             raise _Abandoned("the stack is over 64 kB")
         key = self.key
-        if key & at.NW_FRAG.mask:
-            key &= ~at.PORTS_MASK  # transport ports of a fragment are not looked at (frags=normal)
+        if key & at.NW_FRAG.mask and self.switch.fragments is FragmentHandling.NORMAL:
+            key &= ~at.PORTS_MASK
         if in_port is not None:
             key = key & ~at.IN_PORT.mask | in_port << at.IN_PORT.shift
         if swap:

@@ -41,7 +41,7 @@ class OpenFlowClient:
     """One OpenFlow 1.5 connection: `async with OpenFlowClient("unix:/run/openvswitch/br-int.mgmt") as of:`.
 
     `remote` is `unix:PATH`, `tcp:HOST[:PORT]` or `ssl:HOST[:PORT]` (with `ssl`). `timeout_s` bounds each
-    request. After `probe_s` seconds of silence an echo is asked for, after as long again the connection is
+    request. `fragments` is the bridge's handling of fragments from then on; None leaves it. After `probe_s` seconds of silence an echo is asked for, after as long again the connection is
     given up; None turns that off. Every method may raise ConnectionLost, RequestTimeout and PeerError.
     """
 
@@ -53,6 +53,7 @@ class OpenFlowClient:
         timeout_s: float = 30.0,
         probe_s: float | None = 15.0,
         max_reply_bytes: int = 1 << 30,
+        fragments: msg.FragmentHandling | None = None,
     ) -> None:
         self.remote = remote
         self.timeout_s = timeout_s
@@ -68,7 +69,7 @@ class OpenFlowClient:
         self._monitor_id = 0
         self._monitors: dict[int, Callable[[msg.FlowUpdate], None]] = {}
         self._features: msg.FeaturesReply | None = None
-        self._fragments = 0
+        self._fragments: int | None = fragments
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -84,7 +85,10 @@ class OpenFlowClient:
         self._connection = await open_connection(self.remote, make, self._ssl, self.timeout_s)
         self._features = await self._call(msg.FeaturesRequest())
         config: msg.ConfigReply = await self._call(msg.GetConfigRequest())
-        self._fragments = config.flags
+        if self._fragments is None:
+            self._fragments = config.flags
+        elif self._fragments != config.flags:
+            self._connection.write(self._session.send(msg.SetConfig(self._fragments, config.miss_send_len)))
         if self._handlers:
             self._configure_async()
             await self.barrier()
@@ -428,7 +432,7 @@ class OpenFlowClient:
         if msg.AsyncKind.PACKET_IN in kinds:
             # A connection to the management socket gets no packets while its miss_send_len is 0. The flags of the
             # same message are the whole bridge's handling of fragments: they stay as they were.
-            connection.write(self._session.send(msg.SetConfig(self._fragments, _WHOLE_PACKET)))
+            connection.write(self._session.send(msg.SetConfig(self._fragments or 0, _WHOLE_PACKET)))
             connection.write(self._session.send(msg.SetPacketInFormat()))
         connection.write(self._session.send(msg.SetAsync(msg.AsyncConfig.of(*kinds))))
 

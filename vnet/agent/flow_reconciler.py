@@ -18,7 +18,16 @@ from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Meter, Outp
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
 from ovsctl.openflow.flow import FULL_COOKIE
-from ovsctl.openflow.messages import FlowEvent, FlowUpdate, FlushZone, MeterMod, PacketIn, PortReason, PortStatus
+from ovsctl.openflow.messages import (
+    FlowEvent,
+    FlowUpdate,
+    FlushZone,
+    FragmentHandling,
+    MeterMod,
+    PacketIn,
+    PortReason,
+    PortStatus,
+)
 from ovsctl.openflow.session import Sendable
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import (
@@ -296,7 +305,7 @@ class BridgeFlows:
     async def _serve(self) -> None:
         lost = asyncio.Event()
         statuses: list[PortStatus] = []
-        client = OpenFlowClient(self.remote)
+        client = OpenFlowClient(self.remote, fragments=FragmentHandling.NX_MATCH)
         client.on_packet_in(self._observer.packet_in)
         stop = client.on_port_status(statuses.append)
         client.on_disconnect(lambda _: lost.set())

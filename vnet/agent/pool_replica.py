@@ -14,6 +14,7 @@ from ovsctl.ovsdb import Change, Replica, Row, Uuid, Where, by_uuid
 from vnet.compile import Compiler
 from vnet.db.rows import from_row
 from vnet.db.writes import by_key
+from vnet.grammar.declare import attrs_of
 from vnet.objects import (
     Binding,
     BindingState,
@@ -31,20 +32,8 @@ from vnet.objects import (
 # The columns of a binding that peers need. The others are for the controller: were they monitored, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
 # every agent at every heartbeat of any.
-BINDING_COLUMNS = (
-    "vif",
-    "host",
-    "network",
-    "mac",
-    "epoch",
-    "state",
-    "addresses",
-    "unlocked",
-    "groups",
-    "moved",
-    "ofport",
-)
 UNMONITORED = {"ready": False, "acked": frozenset(), "since": 0}
+BINDING_COLUMNS = tuple(name for name in attrs_of(Binding) if name not in UNMONITORED)
 TABLES = ("Pool", "Host", "Uplink", "QosClass", "Network", "SecurityGroup", "Vif", "Binding")
 
 

@@ -394,6 +394,8 @@ class Vif(AnswerStruct, frozen=True, kw_only=True):
     index: int
     addresses: list[str]
     locking_mode: str
+    router: bool
+    dhcp_server: bool
     trunk: list[int] | Literal["all"] | None
     host: str | None
     incoming: str | None
@@ -423,6 +425,13 @@ class VifSpec(ObjectStruct, frozen=True, kw_only=True):
     ] = None
     locking_mode: Annotated[
         Literal["locked", "unlocked", "disabled"] | None, Meta(description="Instead of `defaults.vif.locking-mode`.")
+    ] = None
+    router: Annotated[
+        bool | None, Meta(description="Whether it may send router advertisements and redirects although it is locked.")
+    ] = None
+    dhcp_server: Annotated[
+        bool | None,
+        Meta(description="Whether it may answer DHCP clients: although it is locked, and VIFs in security groups."),
     ] = None
     trunk: Annotated[
         list[int] | Literal["all"] | None,
@@ -460,6 +469,8 @@ class VifChange(ObjectStruct, frozen=True, kw_only=True):
     index: int | UnsetType = UNSET
     addresses: list[str] | UnsetType = UNSET
     locking_mode: Literal["locked", "unlocked", "disabled"] | UnsetType = UNSET
+    router: bool | UnsetType | None = UNSET
+    dhcp_server: bool | UnsetType | None = UNSET
     trunk: list[int] | Literal["all"] | UnsetType | None = UNSET
     host: str | UnsetType | None = UNSET
     security_groups: list[str] | UnsetType | None = UNSET

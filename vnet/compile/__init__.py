@@ -3,6 +3,7 @@
 from vnet.compile.compiler import Change, Compiler, compile_flows, flat, meters_of
 from vnet.compile.features import FEATURES, Feature, Source
 from vnet.compile.flows import FlowKey, Key, key_of
+from vnet.compile.guard import Privilege, privilege_for
 from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
 from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
@@ -48,6 +49,7 @@ __all__ = [
     "Limit",
     "LocalNetwork",
     "Note",
+    "Privilege",
     "Role",
     "Source",
     "Stage",
@@ -65,6 +67,7 @@ __all__ = [
     "marked_fields",
     "meters_of",
     "ovs_rows",
+    "privilege_for",
     "read_note",
     "refusal",
     "to_uplink",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vnet.compile.flows import Entries, Flows
+from vnet.compile.guard import service_flows
 from vnet.compile.inputs import Input
 from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
 from vnet.compile.pipeline import Category, Table
@@ -44,7 +45,7 @@ class Feature:
 
 
 def _base(view: HostView, _: str, __: str) -> Flows:
-    return (*base_flows(), *policy_flows(), *base_rate_flows())
+    return (*base_flows(), *service_flows(), *policy_flows(), *base_rate_flows())
 
 
 T = Table
@@ -56,7 +57,9 @@ FEATURES = (
         Category.VIF,
         "VIF {}",
         (Input.VIF,),
-        frozenset({T.CLASSIFY, T.ADMIT, T.GUARD, T.EGRESS_STATE, T.GATED, T.INGRESS_STATE, T.DELIVER, T.GATE}),
+        frozenset(
+            {T.CLASSIFY, T.ADMIT, T.SERVICES, T.GUARD, T.EGRESS_STATE, T.GATED, T.INGRESS_STATE, T.DELIVER, T.GATE}
+        ),
         vif_flows,
     ),
     Feature(

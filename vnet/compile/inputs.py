@@ -480,7 +480,9 @@ class HostInputs:
 
 def _programs_the_same(old: Binding, new: Binding) -> bool:
     """Whether two bindings differ at most in what does not change flows."""
-    return old is new or (
-        (old.host, old.mac, old.epoch, old.state, old.unlocked, old.moved, old.groups, old.addresses)
-        == (new.host, new.mac, new.epoch, new.state, new.unlocked, new.moved, new.groups, new.addresses)
-    )
+    return old is new or _programmed(old) == _programmed(new)
+
+
+def _programmed(b: Binding) -> tuple[object, ...]:
+    """The fields of a binding that flows depend on."""
+    return b.host, b.mac, b.epoch, b.state, b.unlocked, b.moved, b.groups, b.addresses, b.dhcp_server

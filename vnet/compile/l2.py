@@ -32,6 +32,8 @@ MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-201
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
 TAGGED = 0x1000  # vlan_tci: a tag is present
 EXACT_TAG = 0x1FFF
+# Tables that a frame passes where no flow has anything against it; their features have the flow that says so.
+PASSED = (Table.SERVICES, Table.FROM_RATE, Table.LOOKUP, Table.TO_RATE)
 Segment = tuple[int, int | None]  # value and mask of metadata, None for exactly the value
 LocalPorts = list[tuple[int, Vif]]  # ofports of VIFs here
 TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
@@ -46,7 +48,7 @@ def base_flows() -> Flows:
         return Flow(table=table, priority=priority, cookie=mark, match=match, actions=actions)
 
     return (
-        *(flow(table, 0, Match()) for table in Table if table not in (Table.FROM_RATE, Table.LOOKUP, Table.TO_RATE)),
+        *(flow(table, 0, Match()) for table in Table if table not in PASSED),
         flow(Table.GUARD, 300, Match(eth_dst=RESERVED)),
         flow(Table.GUARD, 300, Match(eth_src=MULTICAST)),
         flow(Table.GUARD, 50, Match(reg0=From.TUNNEL), goto(Table.LOOKUP)),

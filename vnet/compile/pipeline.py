@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from hashlib import blake2b
 
-from vnet.objects import Vif
+from vnet.objects import LockingMode, Vif
 
 
 class Table(IntEnum):
@@ -20,6 +20,7 @@ class Table(IntEnum):
 
     CLASSIFY = 0
     ADMIT = 5
+    SERVICES = 8
     GUARD = 10
     EGRESS = 20
     EGRESS_STATE = 22
@@ -54,10 +55,11 @@ class Stage:
 
 Path = tuple[Table, ...]
 # The stages that a frame passes, in order: from a VIF until its destination is looked up, and from there to a VIF's port.
-FROM_VIF: Path = (Table.GUARD, Table.EGRESS, Table.FROM_RATE, Table.LOOKUP)
+FROM_VIF: Path = (Table.SERVICES, Table.GUARD, Table.EGRESS, Table.FROM_RATE, Table.LOOKUP)
 TO_VIF: Path = (Table.INGRESS, Table.TO_RATE, Table.DELIVER)
 # Which VIFs a stage is for, by the VIF and whether QoS classes limit it; a stage that is not here is for every VIF.
 TAKES: dict[Table, Callable[[Vif, bool], bool]] = {
+    Table.SERVICES: lambda vif, _: vif.locking_mode is LockingMode.LOCKED,
     Table.EGRESS: lambda vif, _: bool(vif.groups),
     Table.INGRESS: lambda vif, _: bool(vif.groups),
     Table.FROM_RATE: lambda _, limited: limited,
@@ -113,6 +115,11 @@ PIPELINE: dict[Table, Stage] = {
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",
         _PORT | _ANNOUNCE | {"reg5", "eth_src", "eth_dst"},
         _entries(FROM_VIF),
+    ),
+    Table.SERVICES: Stage(
+        "what a locked VIF sends only as a router or a DHCP server: advertisements, redirects, answers to DHCP clients",
+        frozenset({"in_port", "eth_type", "nw_proto", "ip_frag", "icmp_type", "icmpv6_type", "udp_src", "udp_dst"}),
+        frozenset({following(Table.SERVICES)}),
     ),
     Table.GUARD: Stage(
         "what a VIF may say it is: MAC, ARP, ND and IP source by locking mode; tunnelled frames of a VIF that moved away",

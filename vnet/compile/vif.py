@@ -1,4 +1,4 @@
-"""Flows of a VIF's own port: how frames enter and leave by it, and which ones the VIF may send, by locking mode.
+"""Flows of a VIF's own port: how frames enter and leave by it.
 
 One rule: the port of a migration's destination is opened inside the switch, by the guest's announcement.
 """
@@ -11,16 +11,15 @@ from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import (
     ETH_ARP,
-    ETH_IPV4,
     ETH_IPV6,
     ETH_RARP,
     ICMPV6,
-    UDP,
     Actions,
     Fields,
     Flows,
     goto,
 )
+from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, guard_flows
 from vnet.compile.l2 import (
     ASK_GATE,
     EXACT_TAG,
@@ -46,13 +45,12 @@ from vnet.compile.pipeline import (
     enter,
     onward,
 )
-from vnet.compile.security import judge_flows, link_local
+from vnet.compile.security import judge_flows
 from vnet.compile.view import HostView, Role
 from vnet.objects import BindingState, LockingMode, Vif
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
-NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, MULTICAST_REPORT = 135, 136, 143  # RFC 4861 §4.3, §4.4; RFC 3810 §5.2
 # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
 ANNOUNCEMENT = b"vnet:announce"
 LEARNED_PRIORITY = 200  # of the flow in GATE that an announcement makes, above the agent's own
@@ -86,7 +84,7 @@ def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Action
 
 def _entries(vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
     """How frames enter from the port: untagged ones on the VIF's network, a trunk's tagged ones on the tag's segment."""
-    first = FROM_VIF[0]
+    first = enter(FROM_VIF, vif, limited=False)  # no limit is met before the source guard
     entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, first))]
     if vif.trunk is None:
         return entries
@@ -112,65 +110,6 @@ def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actio
         # Segment 0 of the uplink is the untagged one: without its own flow above it would get a tag of 0.
         deliveries += [({"metadata": (segment, ANY_TAG)}, (*segment_to_tag(), out, act.PopVlan()))]
     return deliveries
-
-
-ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops
-
-
-def guard_flows(vif: Vif, ofport: int, mark: int, after: Table) -> list[Flow]:
-    """The frames that a VIF may send, on to the table `after`.
-
-    unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, what DHCP and duplicate address
-    detection need before there is one, and RARP. locked without addresses: anything as its MAC. The rest dies in this table.
-    """
-    passes: Actions = (goto(after),)
-    return [
-        _flow(
-            mark,
-            Table.GUARD,
-            priority,
-            {"in_port": ofport, **match},
-            () if priority == REFUSE else passes,
-        )
-        for priority, match in _rules(vif)
-    ]
-
-
-def _rules(vif: Vif) -> list[tuple[int, Fields]]:
-    if vif.locking_mode is LockingMode.UNLOCKED:
-        return [(ALLOW, {})]
-    own: Fields = {"eth_src": vif.mac}
-    arp, ipv6 = own | {"eth_type": ETH_ARP}, own | {"eth_type": ETH_IPV6}
-    if not vif.addresses:
-        return [(ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": vif.mac})]
-    v4 = [a for a in vif.addresses if ip_address(a).version == 4]
-    v6 = [a for a in vif.addresses if ip_address(a).version == 6]
-    rules: list[tuple[int, Fields]] = [(ALLOW, own | {"eth_type": ETH_RARP})]
-    for address in v4:
-        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": address}))
-        rules.append((ALLOW, own | {"eth_type": ETH_IPV4, "ip_src": address}))
-    if v4:
-        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": "0.0.0.0"}))  # a probe, RFC 5227 §1.1
-        dhcp: Fields = {"nw_proto": UDP, "ip_src": "0.0.0.0", "ip_dst": "255.255.255.255", "udp_src": 68, "udp_dst": 67}
-        rules.append((ALLOW, own | {"eth_type": ETH_IPV4} | dhcp))  # RFC 2131 §4.1
-    if v6:
-        rules += _ipv6_rules(ipv6, [*v6, link_local(vif.mac)])
-    return rules
-
-
-def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
-    """As its own addresses, advertisements only for them; from :: only duplicate address detection (RFC 4862 §5.4.2)."""
-    icmp = ipv6 | {"nw_proto": ICMPV6}
-    advertise = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}
-    rules: list[tuple[int, Fields]] = [
-        (ALLOW, icmp | {"icmpv6_type": NEIGHBOUR_SOLICITATION, "ipv6_src": "::"}),
-        (ALLOW, icmp | {"icmpv6_type": MULTICAST_REPORT, "ipv6_src": "::"}),  # RFC 3810 §5.2.13
-        (REFUSE, advertise),
-    ]
-    for source in addresses:
-        rules.append((ALLOW, ipv6 | {"ipv6_src": source}))
-        rules += [(EXCEPT, advertise | {"ipv6_src": source, "nd_target": target}) for target in addresses]
-    return rules
 
 
 def announcements(vif: Vif) -> list[Fields]:

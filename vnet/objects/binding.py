@@ -65,6 +65,7 @@ class Binding(Declared):
     )
     since: int = attr(COUNT, "Milliseconds since 1970, of the last change of state.", default=0, set_by=SetBy.RUNTIME)
     groups: tuple[str, ...] = _published("groups")
+    dhcp_server: bool = _published("dhcp_server")
     moved: bool = attr(Boolean(), "Whether it came by a migration of late.", default=False, set_by=SetBy.RUNTIME)
     ofport: int = attr(
         Integer("an OpenFlow port number", 0, MAX_RESERVED_OFPORT),

@@ -54,6 +54,18 @@ def _locking_mode(old: Vif, new: Vif) -> Cost:
     return Disruption.FLOWS, "nothing that passed is dropped"
 
 
+def _router(_: Vif, new: Vif) -> Cost:
+    if new.router:
+        return Disruption.FLOWS, "it may send router advertisements and redirects"
+    return Disruption.VIF, "its router advertisements and redirects are dropped"
+
+
+def _dhcp_server(_: Vif, new: Vif) -> Cost:
+    if new.dhcp_server:
+        return Disruption.FLOWS, "it may answer DHCP clients"
+    return Disruption.VIF, "its answers to DHCP clients are dropped"
+
+
 def _trunk(old: Vif, new: Vif) -> Cost:
     if old.trunk is None or new.trunk is None:
         lost = old.trunk is not None
@@ -125,6 +137,20 @@ class Vif(Declared):
         default=LockingMode.LOCKED,
         allocated=True,
         change=_while_plugged(_locking_mode),
+    )
+    router: bool = attr(
+        Boolean(),
+        "Whether it may send router advertisements and redirects although it is locked.",
+        default=False,
+        change=_while_plugged(_router),
+    )
+    dhcp_server: bool = attr(
+        Boolean(),
+        "Whether it may answer DHCP clients: although it is locked, and VIFs in security groups.",
+        default=False,
+        also=("dhcp",),
+        change=_while_plugged(_dhcp_server),
+        peers=True,
     )
     trunk: Trunk | None = attr(
         TrunkTags(),

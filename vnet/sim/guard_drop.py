@@ -12,11 +12,16 @@ from ovsctl.datapath.flow_key import key_field
 from ovsctl.openflow import Flow
 from ovsctl.openflow.fields import Field, Needs, format_value
 from ovsctl.openflow.match import FieldMatch
-from vnet.compile import Table
+from vnet.compile import Privilege, Table, privilege_for
 
 TAGGED, VLAN_ID = 0x1000, 0xFFF  # bits of vlan_tci
-GUARDS = (Table.CLASSIFY, Table.ADMIT, Table.GUARD)
-_PROTOCOL = {"eth_type": "Ethernet type", "nw_proto": "IP protocol", "icmpv6_type": "ICMPv6 type"}
+GUARDS = (Table.CLASSIFY, Table.ADMIT, Table.SERVICES, Table.GUARD)
+_PROTOCOL = {
+    "eth_type": "Ethernet type",
+    "nw_proto": "IP protocol",
+    "icmp_type": "ICMP type",
+    "icmpv6_type": "ICMPv6 type",
+}
 _FIELDS = {
     "eth_src": "source MAC",
     "arp_sha": "ARP sender MAC",
@@ -27,6 +32,7 @@ _FIELDS = {
     "vlan_tci": "VLAN tag",
     "udp_src": "UDP source port",
     "udp_dst": "UDP destination port",
+    "ip_frag": "fragment",
     **_PROTOCOL,
 }
 
@@ -36,6 +42,8 @@ def wrong_fields(flows: Iterable[Flow], table: int, dropping: Flow | None, key: 
 
     key: the frame's in the table. dropping: the flow that dropped it, None for a miss. Empty where no field is to blame.
     """
+    if table == Table.SERVICES and dropping is not None:
+        return _missing_privilege(dropping)
     priority = dropping.priority if dropping is not None else -1
     ranked: dict[tuple[int, ...], list[list[FieldMatch]]] = {}
     for flow in flows:
@@ -45,6 +53,14 @@ def wrong_fields(flows: Iterable[Flow], table: int, dropping: Flow | None, key: 
         rank = (sum(entry.field.name in _PROTOCOL for entry in wrong), len(wrong))
         ranked.setdefault(rank, []).append(wrong)
     return "; ".join(_differences(ranked[min(ranked)], key)) if ranked else ""
+
+
+def _missing_privilege(dropping: Flow) -> str:
+    """As "ICMPv6 type 134 is for VIFs with router: true"."""
+    *_, last = (entry for entry in dropping.match.entries if entry.field.name != "eth_type")
+    privilege = privilege_for(dropping)
+    allowed = "unlocked VIFs" if privilege is Privilege.NOBODY else f"VIFs with {privilege.value}: true"
+    return f"{_FIELDS[last.field.name]} {_text(last.field, last.value, last.mask)} is for {allowed}"
 
 
 def _wrong(flow: Flow, key: int) -> list[FieldMatch]:

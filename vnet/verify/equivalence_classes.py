@@ -226,7 +226,8 @@ class _Facts:
         runs = self.pool.runs_on(vif)
         current = location.current
         bound = current is not None and (
-            current.unlocked, current.host == runs, current.moved, current.groups, current.addresses == vif.addresses
+            current.unlocked, current.host == runs, current.moved, current.groups, current.dhcp_server,
+            current.addresses == vif.addresses
         )  # fmt: skip
         twins = self._same_mac[self.domain_of.get(vif.network), vif.mac]
         alone: Content = ()
@@ -234,7 +235,8 @@ class _Facts:
             named = sorted(twins, key=lambda twin: twin.id)
             alone = (vif.id, *named, *(b for twin in named for b in sorted(self._bindings[twin.id], key=_place)))
         rest = self._answers.number((
-            self._networks.get(vif.network), self._hosts.get(runs or ""), vif.locking_mode, families, vif.trunk,
+            self._networks.get(vif.network), self._hosts.get(runs or ""), vif.locking_mode, vif.router, vif.dhcp_server,
+            families, vif.trunk,
             bound, runs is not None, vif.id in self.pool.paused, alone,
         ))  # fmt: skip
         return _Key(vif.network, rest, vif.groups, self._within(vif))

@@ -177,12 +177,22 @@ class GetConfigRequest:
         return b""
 
 
+class FragmentHandling(IntEnum):
+    """The handling of IP fragments by a whole bridge (ovs-ofctl(8), set-frags).
+
+    NORMAL: flows see no transport fields of any fragment. NX_MATCH: flows see those of first fragments.
+    """
+
+    NORMAL = 0
+    NX_MATCH = 3
+
+
 @dataclass(frozen=True, slots=True)
 class SetConfig:
-    """Fragment handling (0 is normal) and how many bytes of a packet the switch sends on a table miss."""
+    """Fragment handling and how many bytes of a packet the switch sends on a table miss."""
 
     TYPE: ClassVar[int] = MessageType.SET_CONFIG
-    flags: int = 0
+    flags: int = FragmentHandling.NORMAL
     miss_send_len: int = 128
 
     def encode(self) -> bytes:

@@ -14,6 +14,7 @@ from ovsctl.appctl import call_sync
 from ovsctl.openflow import Flow, FlowMod, Group, Meter
 from ovsctl.openflow.action_text import format_actions
 from ovsctl.openflow.client import OpenFlowClient
+from ovsctl.openflow.messages import FragmentHandling
 from ovsctl.openflow.text import format_flow
 from tests.polling import wait_until
 from tests.servers import Vswitchd, run, vswitchd
@@ -64,8 +65,10 @@ class RealBridge:
         meters: Iterable[Meter] = (),
         *,
         keep_connections: bool = False,
+        fragments: FragmentHandling = FragmentHandling.NORMAL,
     ) -> None:
         """Install these flows, groups and meters, and no others."""
+        self.switchd.ofctl("set-frags", BRIDGE, fragments.name.lower().replace("_", "-"))
         directory = self.switchd.server.dir
         installed = list(flows)
         texts = map(format_flow, installed)

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from ovsctl.datapath import EmulatedBridge, EmulatedPort, UnsupportedFlowError
+from ovsctl.openflow.messages import FragmentHandling
 from tests.ovsctl.datapath import generate
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 
@@ -44,9 +45,10 @@ def test_random_flows_and_packets(bridge: RealBridge, seed: int) -> None:
     rng = Random(seed)
     groups = generate.groups(rng, 2)
     flows = generate.flows(rng, rng.randint(5, 40), 2)
-    bridge.set(flows, groups)
+    fragments = FragmentHandling.NX_MATCH if seed % 2 else FragmentHandling.NORMAL
+    bridge.set(flows, groups, fragments=fragments)
     ports = {**{n: EmulatedPort(f"p{n}") for n in generate.PORTS}, LOCAL: EmulatedPort("LOCAL")}
-    switch = EmulatedBridge(flows, groups=groups, ports=ports)
+    switch = EmulatedBridge(flows, groups=groups, ports=ports, fragments=fragments)
     for _ in range(8):
         frame, port = generate.packet(rng), rng.choice(generate.PORTS)
         real = sorted(bridge.send(port, frame))

@@ -30,6 +30,7 @@ from ovsctl.openflow.messages import (
     FlowEvent,
     FlowRemoved,
     FlowUpdate,
+    FragmentHandling,
     GroupMod,
     Hello,
     MessageType,
@@ -371,6 +372,16 @@ async def test_packets_come_with_their_fields_and_userdata(of: OpenFlowClient, b
 async def test_asking_for_packets_leaves_the_handling_of_fragments(br: Bridge) -> None:
     br.ofctl("set-frags", "nx-match")
     async with OpenFlowClient(br.remote) as of:
+        of.packet_ins()
+        await of.barrier()
+    assert br.ofctl("get-frags").strip() == "nx-match"
+    br.ofctl("set-frags", "normal")
+
+
+async def test_a_client_sets_the_handling_of_fragments(br: Bridge) -> None:
+    async with OpenFlowClient(br.remote, fragments=FragmentHandling.NX_MATCH) as of:
+        await of.barrier()
+        assert br.ofctl("get-frags").strip() == "nx-match"
         of.packet_ins()
         await of.barrier()
     assert br.ofctl("get-frags").strip() == "nx-match"

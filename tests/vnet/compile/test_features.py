@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ovsctl.openflow import Flow, Match, Resubmit
@@ -9,7 +11,7 @@ from vnet.compile import FEATURES, Category, Compiler, Feature, HostView, Table
 from vnet.compile.flows import Flows
 from vnet.compile.inputs import Input
 from vnet.compile.pipeline import FROM_VIF, TO_VIF, enter, following, onward
-from vnet.objects import Binding, Host, Network, NetworkType, SecurityGroup, Vif
+from vnet.objects import Binding, Host, LockingMode, Network, NetworkType, SecurityGroup, Vif
 
 ME = "xen1"
 TENANT = Network("tenant", NetworkType.VXLAN, 1, 1450, key=10)
@@ -107,10 +109,11 @@ def test_a_path_skips_the_stages_that_are_not_for_a_vif() -> None:
     for limited, sent, delivered in ((False, Table.LOOKUP, Table.DELIVER), (True, Table.FROM_RATE, Table.TO_RATE)):
         for vif, policy in ((WEB, False), (grouped, True)):
             assert enter(TO_VIF, vif, limited=limited) is (Table.INGRESS if policy else delivered)
-            assert enter(FROM_VIF, vif, limited=limited) is Table.GUARD
+            assert enter(FROM_VIF, vif, limited=limited) is Table.SERVICES
             assert onward(Table.GUARD, vif, limited=limited) is (Table.EGRESS if policy else sent)
     # Flows after policy are of no VIF: whether there is a limit shows in the stage itself.
     assert (following(Table.EGRESS), following(Table.INGRESS)) == (Table.FROM_RATE, Table.TO_RATE)
+    assert enter(FROM_VIF, replace(WEB, locking_mode=LockingMode.UNLOCKED), limited=False) is Table.GUARD
     resubmits = {
         action.table
         for flows in compiler_of(*FEATURES).flows.values()

@@ -11,6 +11,7 @@ import pytest
 
 from ovsctl.datapath import EmulatedBridge, EmulatedPort, Passed
 from ovsctl.openflow import Flow
+from ovsctl.openflow.messages import FragmentHandling
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from tests.vnet.sim.pools import talk, two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
@@ -30,7 +31,8 @@ def compiled(pool: SimPool, host: str) -> tuple[list[Flow], EmulatedBridge]:
     """A host's flows, and a switch with them whose tunnels are plain ports."""
     known = pool.hosts[host]
     flows = flat(known.compiled)
-    return flows, EmulatedBridge(flows, ports={n: EmulatedPort(port.name) for n, port in known.bridge.ports.items()})
+    ports = {n: EmulatedPort(port.name) for n, port in known.bridge.ports.items()}
+    return flows, EmulatedBridge(flows, ports=ports, fragments=FragmentHandling.NX_MATCH)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def test_compiled_flows_in_every_state_of_a_migration(host_bridge: RealBridge, s
         if state == "active":
             pool.activate("db1")
     flows, switch = compiled(pool, "xen1")
-    host_bridge.set(flows)
+    host_bridge.set(flows, fragments=FragmentHandling.NX_MATCH)
     announcing = pool.hosts["xen1"].ports.get("db1/1")
     if announcing is not None and announcing in host_bridge.ports:
         frames.append((announcing, rarp(pool.vif("db1/1").mac)))
@@ -99,7 +101,7 @@ def test_compiled_flows_in_every_state_of_a_migration(host_bridge: RealBridge, s
 
 def test_trace_names_the_flows_that_ofproto_trace_names(host_bridge: RealBridge, pool: SimPool) -> None:
     flows, switch = compiled(pool, "xen1")
-    host_bridge.set(flows)
+    host_bridge.set(flows, fragments=FragmentHandling.NX_MATCH)
     for port, frame in frames_from(pool):
         text = host_bridge.appctl("ofproto/trace", "br0", f"in_port={port}", frame.hex())
         theirs = [
@@ -150,7 +152,7 @@ def test_policy_in_random_pools(policy_bridge: RealBridge, seed: int) -> None:
     for _ in range(3):
         flows, switch = compiled(pool, "h0")
         switch.tracker = pool.hosts["h0"].bridge.tracker
-        policy_bridge.set(flows, keep_connections=True)
+        policy_bridge.set(flows, keep_connections=True, fragments=FragmentHandling.NX_MATCH)
         for _ in range(5):
             for port, frame in conversation(pool, rng):
                 real = sorted(policy_bridge.send(port, frame))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.sim.pools import talk, two_hosts
+from vnet.objects import Protocol
 from vnet.sim.packets import BROADCAST, End, ethernet, mac_bytes, resolve
 from vnet.sim.trace import trace_packet
 
@@ -40,6 +41,31 @@ FRAMES = {
         f"source MAC {OTHER_MAC} is not {WEB.mac}; IPv4 source 10.1.0.99 is not {V4}",
     ),
 }
+
+
+def message(icmp_type: int) -> bytes:
+    """An ICMPv6 message from the VIF's own address."""
+    frame = resolve(TALK6)[0]
+    return frame[:54] + bytes((icmp_type,)) + frame[55:]
+
+
+SERVICES = {
+    "router": (message(134), "SERVICES: ICMPv6 type 134 is for VIFs with router: true"),
+    "DHCP server": (
+        replace(TALK, protocol=Protocol.UDP, source_port=67, port=9).frame(),
+        "SERVICES: UDP source port 67 is for VIFs with dhcp-server: true",
+    ),
+    "headers": (
+        TALK6.frame()[:20] + b"\x87" + TALK6.frame()[21:],
+        "SERVICES: IP protocol 135 is for unlocked VIFs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_missing_privilege(name: str) -> None:
+    frame, reason = SERVICES[name]
+    assert reason in trace_packet(POOL, "web1/0", frame).verdict
 
 
 @pytest.mark.parametrize("name", FRAMES)

@@ -180,6 +180,8 @@ def test_arp_and_dhcp_pass_whatever_the_groups_say() -> None:
     )  # fmt: skip
     assert "any/0" in run.send("web/0", discover).to
     assert "db/0" not in run.send("web/0", discover).to
+    server = replace(run.state.vifs["any/0"], dhcp_server=True)
+    run.update(replace(run.state, vifs={**run.state.vifs, "any/0": server}))
     assert gets(run, "any", "web", UDP(sport=67, dport=68))
     assert not gets(run, "any", "web", UDP(sport=67, dport=69))
 

@@ -1,0 +1,182 @@
+"""Flows of the source guard: the frames that a VIF may send, by its locking mode.
+
+One rule: a locked VIF is a host. It speaks as its own MAC and addresses (GUARD), and neither as a router nor as a DHCP server
+unless it is declared as one (SERVICES). A frame whose headers Open vSwitch cannot read to the end counts as forbidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from ipaddress import ip_address
+
+from ovsctl.openflow import Flow, Match
+from ovsctl.openflow.fields import MatchValue
+from vnet.compile.flows import (
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_IPV6,
+    ETH_RARP,
+    ICMP,
+    ICMPV6,
+    IGMP,
+    UDP,
+    Actions,
+    Fields,
+    goto,
+)
+from vnet.compile.pipeline import Category, Table, cookie, following
+from vnet.compile.security import link_local
+from vnet.objects import LockingMode, Vif
+
+# ICMPv6 types
+ECHO = (128, 129)  # RFC 4443 §4
+LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT_2 = 131, 132, 143  # RFC 2710 §3, RFC 3810 §5.2
+ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 133, 135, 136  # RFC 4861 §4
+ROUTERS_V6 = (
+    134,
+    137,
+    151,
+    153,
+)  # advertisement, redirect (RFC 4861 §4.2, §4.5), multicast router discovery (RFC 4286)
+ROUTERS_V4 = (5, 9)  # ICMP types: redirect (RFC 792), router advertisement (RFC 1256)
+# Protocols after which Open vSwitch reads no further: 0 is a chain of headers that is cut short, the others are extension
+# headers that it does not know (RFC 7045 §4: mobility, HIP, shim6, experiments). Any message may follow (RFC 7113 §3).
+UNDETERMINED = (0, 135, 139, 140, 253, 254)
+FIRST, WHOLE = "first", "no"  # values of ip_frag
+
+LINK_LOCAL = ("fe80::", "ffc0::")  # RFC 4291 §2.5.6
+MULTICAST_V4 = ("224.0.0.0", "240.0.0.0")  # RFC 5771
+
+
+class Privilege(Enum):
+    """The declaration that lets a locked VIF send a message; of some there is none."""
+
+    ROUTER = "router"
+    DHCP_SERVER = "dhcp-server"
+    NOBODY = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Restricted:
+    """Messages that a locked VIF sends with a privilege only."""
+
+    match: Fields
+    privilege: Privilege
+
+
+def _restricted() -> Iterator[Restricted]:
+    icmp: Fields = {"eth_type": ETH_IPV4, "nw_proto": ICMP}
+    icmp6: Fields = {"eth_type": ETH_IPV6, "nw_proto": ICMPV6}
+    for number in ROUTERS_V4:
+        yield Restricted(icmp | {"icmp_type": number}, Privilege.ROUTER)
+    for number in ROUTERS_V6:
+        yield Restricted(icmp6 | {"icmpv6_type": number, "ip_frag": WHOLE}, Privilege.ROUTER)
+    # A server's message is known by its port, and a client takes one from any port (RFC 2131 §4.1, RFC 8415 §7.2).
+    for eth_type, client, server in ((ETH_IPV4, 68, 67), (ETH_IPV6, 546, 547)):
+        udp: Fields = {"eth_type": eth_type, "nw_proto": UDP}
+        yield Restricted(udp | {"udp_src": server}, Privilege.DHCP_SERVER)
+        yield Restricted(udp | {"udp_dst": client}, Privilege.DHCP_SERVER)
+        # Port 0 is that of a first fragment whose ports are not seen.
+        yield Restricted(udp | {"ip_frag": FIRST, "udp_src": 0}, Privilege.NOBODY)
+    for protocol in UNDETERMINED:
+        yield Restricted({"eth_type": ETH_IPV6, "nw_proto": protocol}, Privilege.NOBODY)
+    # Neighbour discovery is never fragmented (RFC 6980), and errors are too short to be. Pings may be.
+    yield Restricted(icmp6 | {"ip_frag": FIRST}, Privilege.NOBODY)
+
+
+RESTRICTED = tuple(_restricted())
+
+
+def privilege_for(dropping: Flow) -> Privilege:
+    """The privilege that a flow of SERVICES found missing."""
+    return next(r.privilege for r in RESTRICTED if Match(**r.match) == dropping.match)
+
+
+DROPPED, PRIVILEGED = 100, 120  # priorities in SERVICES
+
+
+@cache
+def service_flows() -> tuple[Flow, ...]:
+    """The part of SERVICES that is of no VIF."""
+    mark = cookie(Category.BASE, "")
+    goes_on: Actions = (goto(following(Table.SERVICES)),)
+    whole_pings: Fields = {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "ip_frag": FIRST}
+    return (
+        *(_flow(mark, Table.SERVICES, DROPPED, restricted.match, ()) for restricted in RESTRICTED),
+        *(_flow(mark, Table.SERVICES, PRIVILEGED, whole_pings | {"icmpv6_type": number}, goes_on) for number in ECHO),
+        _flow(mark, Table.SERVICES, 0, {}, goes_on),
+    )
+
+
+def guard_flows(vif: Vif, ofport: int, mark: int, after: Table) -> list[Flow]:
+    """The flows by which a VIF's frames pass SERVICES and GUARD, on to the table `after`. The rest of them is dropped there.
+
+    unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, the messages that DHCP, duplicate
+    address detection and multicast need before there is one, and RARP. locked without addresses: anything as its MAC.
+    """
+    held = {Privilege.ROUTER: vif.router, Privilege.DHCP_SERVER: vif.dhcp_server, Privilege.NOBODY: False}
+    goes_on: Actions = (goto(following(Table.SERVICES)),)
+    services = [
+        _flow(mark, Table.SERVICES, PRIVILEGED, {"in_port": ofport, **restricted.match}, goes_on)
+        for restricted in (RESTRICTED if vif.locking_mode is LockingMode.LOCKED else ())
+        if held[restricted.privilege]
+    ]
+    passes: Actions = (goto(after),)
+    return services + [
+        _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else passes)
+        for priority, match in _rules(vif)
+    ]
+
+
+def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
+    return Flow(table=table, priority=priority, cookie=mark, match=Match(**match), actions=actions)
+
+
+ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops
+
+
+def _rules(vif: Vif) -> list[tuple[int, Fields]]:
+    if vif.locking_mode is LockingMode.UNLOCKED:
+        return [(ALLOW, {})]
+    own: Fields = {"eth_src": vif.mac}
+    arp, ipv4, ipv6 = (own | {"eth_type": eth_type} for eth_type in (ETH_ARP, ETH_IPV4, ETH_IPV6))
+    if not vif.addresses:
+        return [(ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": vif.mac})]
+    v4 = [a for a in vif.addresses if ip_address(a).version == 4]
+    v6 = [a for a in vif.addresses if ip_address(a).version == 6]
+    rules: list[tuple[int, Fields]] = [(ALLOW, own | {"eth_type": ETH_RARP})]
+    for address in v4:
+        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": address}))
+        rules.append((ALLOW, ipv4 | {"ip_src": address}))
+    if v4:
+        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": "0.0.0.0"}))  # a probe, RFC 5227 §1.1
+        nobody = ipv4 | {"ip_src": "0.0.0.0"}
+        dhcp: Fields = {"nw_proto": UDP, "ip_dst": "255.255.255.255", "udp_src": 68, "udp_dst": 67}
+        rules.append((ALLOW, nobody | dhcp))  # RFC 2131 §4.1
+        rules.append((ALLOW, nobody | {"nw_proto": IGMP, "ip_dst": MULTICAST_V4}))  # RFC 3376 §4.2.13
+    if v6:
+        rules += _ipv6_rules(ipv6, [*v6, link_local(vif.mac)])
+    return rules
+
+
+def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
+    """As its own addresses, advertisements only for them. From :: a guest without an address looks for one."""
+    icmp = ipv6 | {"nw_proto": ICMPV6}
+    advertise, nobody = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}, icmp | {"ipv6_src": "::"}
+    rules: list[tuple[int, Fields]] = [
+        (ALLOW, nobody | {"icmpv6_type": number})
+        # RFC 4861 §4.1, RFC 3590 §4, RFC 3810 §5.2.13
+        for number in (ROUTER_SOLICITATION, LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT_2)
+    ]
+    # Duplicate address detection (RFC 4862 §5.4.2) for another's address would keep that from its owner.
+    detect = nobody | {"icmpv6_type": NEIGHBOUR_SOLICITATION}
+    targets: list[MatchValue] = [*addresses[:-1], LINK_LOCAL]
+    rules += [(ALLOW, detect | {"nd_target": target}) for target in targets]
+    rules.append((REFUSE, advertise))
+    for source in addresses:
+        rules.append((ALLOW, ipv6 | {"ipv6_src": source}))
+        rules += [(EXCEPT, advertise | {"ipv6_src": source, "nd_target": target}) for target in addresses]
+    return rules
