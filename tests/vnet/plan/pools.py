@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from hypothesis import strategies as st
 
 from vnet.objects import Binding, Owner, PoolState, Vif
 from vnet.plan import desired_state
-from vnet.topology import TopologyErrors, load
+from vnet.topology import Document, TopologyErrors, load
 
 BASE = """\
 apiVersion: vnet/v1
@@ -31,9 +32,14 @@ vms:
 """
 
 
+@lru_cache(maxsize=8)  # an example of a property applies a document several times
+def loaded(text: str) -> Document:
+    return load(text.encode(), "lab.vnet.yaml")
+
+
 def apply(text: str, current: PoolState | None = None) -> PoolState:
     """The pool after a document."""
-    return desired_state(load(text.encode(), "lab.vnet.yaml"), current or PoolState())
+    return desired_state(loaded(text), current or PoolState())
 
 
 def plugged(state: PoolState) -> PoolState:
@@ -109,7 +115,7 @@ def documents(draw: st.DrawFn) -> str:
     for section in draw(st.permutations(list(lines))):
         text += "\n".join([f"{section}:", *draw(st.permutations(lines[section]))]) + "\n"
     try:
-        load(text.encode(), "drawn")
+        loaded(text)
     except TopologyErrors as errors:
         raise AssertionError(f"the strategy drew what is no document:\n{errors}") from errors
     return text
