@@ -16,7 +16,7 @@ from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows
 from vnet.compile.pipeline import Category, Table
 from vnet.compile.probe import probe_flows
 from vnet.compile.rates import base_rate_flows, network_rate_flows, rate_flows
-from vnet.compile.security import group_flows, peer_flows, policy_flows
+from vnet.compile.security import group_flows, peer_flows, policy_flows, server_flows
 from vnet.compile.view import HostView
 from vnet.compile.vif import vif_flows
 
@@ -48,6 +48,10 @@ def _base(view: HostView, _: str, __: str) -> Flows:
     return (*base_flows(), *service_flows(), *policy_flows(), *base_rate_flows())
 
 
+def _location(view: HostView, vif: str, network: str) -> Flows:
+    return (*lookup_flows(view, vif, network), *server_flows(view, vif, network))
+
+
 T = Table
 FEATURES = (
     Feature(Category.BASE, "every network", (Input.HOST,), frozenset(Table), _base),
@@ -66,8 +70,8 @@ FEATURES = (
         Category.LOOKUP,
         "location of VIF {}",
         (Input.BINDINGS, Input.VIF),
-        frozenset({T.GUARD, T.LOOKUP, T.HELD}),
-        lookup_flows,
+        frozenset({T.GUARD, T.LOOKUP, T.HELD, T.INGRESS}),
+        _location,
     ),
     Feature(
         Category.TRUNK, "trunks on uplink {}", (Input.UPLINK,), frozenset({T.CLASSIFY, T.FLOOD, T.UNKNOWN}), trunk_flows

@@ -23,6 +23,7 @@ class Table(IntEnum):
     SERVICES = 8
     GUARD = 10
     EGRESS = 20
+    EGRESS_NEIGHBOUR = 21
     EGRESS_STATE = 22
     EGRESS_PEER = 24
     EGRESS_RULES = 26
@@ -34,6 +35,7 @@ class Table(IntEnum):
     FLOOD = 60
     GATED = 65
     INGRESS = 70
+    INGRESS_NEIGHBOUR = 71
     INGRESS_STATE = 72
     INGRESS_PEER = 74
     INGRESS_RULES = 76
@@ -100,7 +102,8 @@ _GUARD = _ANNOUNCE | {
     "in_port", "arp_sha", "ip_src", "ip_dst", "ipv6_src", "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
 }  # fmt: skip
 
-_TRACK = frozenset({"eth_type", "nw_proto", "icmpv6_type", "udp_src", "udp_dst"})
+_TRACK = frozenset({"eth_type", "nw_proto", "ip_frag", "icmpv6_type", "udp_src", "udp_dst"})
+_NEIGHBOUR = frozenset({"eth_type", "nw_proto", "icmpv6_type", "nw_ttl", "ipv6_dst"})
 _RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
 _VERDICT = frozenset({"reg4", "ct_state", "ct_mark", "eth_type", "nw_proto", "tcp_flags"})
 _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
@@ -128,8 +131,13 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.EGRESS: Stage(
         "what a VIF in security groups sends, through the connection tracker; ARP, ND and DHCP pass",
-        _TRACK,
-        frozenset({Table.EGRESS_STATE, following(Table.EGRESS)}),
+        _TRACK | {"eth_dst", "ip_dst", "ipv6_dst"},
+        frozenset({Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, following(Table.EGRESS)}),
+    ),
+    Table.EGRESS_NEIGHBOUR: Stage(
+        "neighbour discovery and MLD, with the hop limit that they have on their own link",
+        _NEIGHBOUR,
+        frozenset({following(Table.EGRESS)}),
     ),
     Table.EGRESS_STATE: Stage(
         "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
@@ -183,8 +191,13 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.INGRESS: Stage(
         "what a VIF in security groups is sent, through the connection tracker; ARP, ND and DHCP pass",
-        _TRACK,
-        frozenset({Table.INGRESS_STATE, following(Table.INGRESS)}),
+        _TRACK | {"reg0", "metadata", "eth_src"},
+        frozenset({Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, following(Table.INGRESS)}),
+    ),
+    Table.INGRESS_NEIGHBOUR: Stage(
+        "neighbour discovery and MLD, with the hop limit that they have on their own link",
+        _NEIGHBOUR,
+        frozenset({following(Table.INGRESS)}),
     ),
     Table.INGRESS_STATE: Stage(
         "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",

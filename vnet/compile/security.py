@@ -38,6 +38,7 @@ from vnet.compile.pipeline import (
     REG_VERDICT,
     Category,
     Finding,
+    From,
     Table,
     cookie,
     following,
@@ -47,9 +48,16 @@ from vnet.objects import Binding, Direction, Protocol, Rule, SecurityGroup, Verd
 from vnet.objects.values import port_masks
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
-# How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does.
-NEIGHBOUR_TYPES = (130, 131, 132, 133, 134, 135, 136, 143)  # MLD (RFC 2710, RFC 3810) and ND (RFC 4861 §4)
-DHCP_PORTS = {ETH_IPV4: (68, 67), ETH_IPV6: (546, 547)}  # client's and server's (RFC 2131 §4.1, RFC 8415 §7.2)
+# How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does, and only as those protocols need it.
+# The types of ICMPv6 messages, with the hop limit that they have as long as no router has sent them on.
+ON_LINK: Fields = {"nw_ttl": 255}  # RFC 4861 §6.1, §7.1
+LISTENERS: Fields = {"nw_ttl": 1, "ipv6_dst": ("ff00::", "ff00::")}  # RFC 2710 §3, RFC 3810 §5
+NEIGHBOURS = {**dict.fromkeys((133, 134, 135, 136), ON_LINK), **dict.fromkeys((130, 131, 132, 143), LISTENERS)}
+DHCP: dict[int, tuple[int, int]] = {ETH_IPV4: (68, 67), ETH_IPV6: (546, 547)}  # client's and server's port
+DHCP_SERVERS: dict[int, Fields] = {  # where a client sends to: RFC 2131 §4.1, RFC 8415 §7.1
+    ETH_IPV4: {"eth_dst": "ff:ff:ff:ff:ff:ff", "ip_dst": "255.255.255.255"},
+    ETH_IPV6: {"eth_dst": "33:33:00:01:00:02", "ipv6_dst": "ff02::1:2"},
+}
 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
 REFUSED, PICKED_UP = 1, 2  # bits of ct_mark
@@ -64,6 +72,7 @@ class Side:
 
     direction: Direction
     track: Table
+    neighbour: Table
     state: Table
     peer: Table
     rules: Table
@@ -81,11 +90,13 @@ class Side:
 
 
 EGRESS = Side(
-    Direction.EGRESS, Table.EGRESS, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT,
+    Direction.EGRESS, Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES,
+    Table.EGRESS_VERDICT,
     "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
 )  # fmt: skip
 INGRESS = Side(
-    Direction.INGRESS, Table.INGRESS, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT,
+    Direction.INGRESS, Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES,
+    Table.INGRESS_VERDICT,
     "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
 SIDES = (EGRESS, INGRESS)
@@ -112,21 +123,47 @@ def policy_flows() -> Flows:
 
 
 def _track(mark: int, side: Side) -> Iterator[Flow]:
-    """Through the connection tracker, in the VIF's own zone; neighbour discovery and DHCP pass untracked."""
+    """Through the connection tracker, in the VIF's own zone; messages that find neighbours and addresses pass untracked."""
     onward, to_state = side.onward, goto(side.state)
     for eth_type in (ETH_ARP, ETH_RARP):
         yield _flow(mark, side.track, 200, {"eth_type": eth_type}, onward)
-    for icmp in NEIGHBOUR_TYPES:
-        yield _flow(mark, side.track, 200, {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": icmp}, onward)
-    for eth_type, (client, server) in DHCP_PORTS.items():
-        source, target = (client, server) if side is EGRESS else (server, client)
-        match: Fields = {"eth_type": eth_type, "nw_proto": UDP, "udp_src": source, "udp_dst": target}
+    for number, link_only in NEIGHBOURS.items():
+        # A table of its own matches the hop limit: here it would give each hop limit of any IPv6 packet a megaflow.
+        message: Fields = {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": number}
+        yield _flow(mark, side.track, 200, message | {"ip_frag": "no"}, goto(side.neighbour))
+        yield _flow(mark, side.neighbour, 100, message | link_only, onward)
+    for eth_type in DHCP:
+        match = _asking(eth_type) if side is EGRESS else _answering(eth_type) | {"reg0": From.UPLINK}
         yield _flow(mark, side.track, 200, match, onward)
     for eth_type, protocols in TRACKED.items():
         for protocol in protocols:
             track = Ct(table=side.state, zone=side.zone)
             yield _flow(mark, side.track, 100, {"eth_type": eth_type, "nw_proto": protocol}, track)
     yield _flow(mark, side.track, 50, {}, to_state)
+
+
+def _asking(eth_type: int) -> Fields:
+    """The messages of a DHCP client to whoever serves. What it sends to a server's own address is for its groups to judge: a lease
+    that they let nobody renew is rebound by one of these (RFC 2131 §4.4.5, RFC 8415 §18.2.5)."""
+    client, server = DHCP[eth_type]
+    return {"eth_type": eth_type, "nw_proto": UDP, "udp_src": client, "udp_dst": server, **DHCP_SERVERS[eth_type]}
+
+
+def _answering(eth_type: int) -> Fields:
+    """The messages of a DHCP server to a client."""
+    client, server = DHCP[eth_type]
+    return {"eth_type": eth_type, "nw_proto": UDP, "udp_src": server, "udp_dst": client}
+
+
+def server_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
+    """The answers of a VIF that is a DHCP server: they pass into VIFs in groups, as those of the physical network do."""
+    network, place = view.network(network_name), view.location(network_name, vif_id)
+    found = place.current or place.incoming
+    if network is None or network.segment is None or found is None or not found.dhcp_server:
+        return ()
+    own: Fields = {"metadata": network.segment, "eth_src": found.mac}
+    mark = cookie(Category.LOOKUP, vif_id)
+    return tuple(_flow(mark, INGRESS.track, 200, own | _answering(eth_type), INGRESS.onward) for eth_type in DHCP)
 
 
 def _by_state(mark: int, side: Side) -> Iterator[Flow]:

@@ -26,6 +26,7 @@ from vnet.objects import (
     Vm,
 )
 from vnet.sim import SimPool
+from vnet.sim.bindings import settled
 
 IN, OUT, ALLOW, DROP = Direction.INGRESS, Direction.EGRESS, Verdict.ALLOW, Verdict.DROP
 HOSTS = {name: Host(name, f"10.99.0.{n}") for n, name in enumerate(("xen1", "xen2"), 1)}
@@ -181,7 +182,8 @@ def test_arp_and_dhcp_pass_whatever_the_groups_say() -> None:
     assert "any/0" in run.send("web/0", discover).to
     assert "db/0" not in run.send("web/0", discover).to
     server = replace(run.state.vifs["any/0"], dhcp_server=True)
-    run.update(replace(run.state, vifs={**run.state.vifs, "any/0": server}))
+    assert not gets(run, "any", "web", UDP(sport=67, dport=68))
+    run.update(settled(replace(run.state, vifs={**run.state.vifs, "any/0": server})))
     assert gets(run, "any", "web", UDP(sport=67, dport=68))
     assert not gets(run, "any", "web", UDP(sport=67, dport=69))
 
