@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from ovsctl import vswitch
-from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Select, Update
+from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Select, Update, Uuid
 from vnet.agent import nic_guard
 from vnet.agent.local_ports import LocalPort
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
@@ -78,11 +78,12 @@ class OvsConfig:
 
     def changed(self, batch: tuple[Change, ...]) -> None:
         """Rows changed in the switch's database: looks again if any of ours did."""
-        if any(self._concerns_us(change) for change in batch):
+        deleted = {change.uuid for change in batch if change.new is None}
+        if any(self._concerns_us(change, deleted) for change in batch):
             self._rows.again([ALL])
 
-    def _concerns_us(self, change: Change) -> bool:
-        if change.table not in ("Bridge", "Port", "Interface") or _more_ports(change):
+    def _concerns_us(self, change: Change, deleted: Set[Uuid]) -> bool:
+        if change.table not in ("Bridge", "Port", "Interface") or _only_ports(change, deleted):
             return False
         ours = self._switch.bridge
         return any(row is not None and (OWNER.owns(row) or row["name"] == ours) for row in (change.old, change.new))
@@ -162,9 +163,9 @@ class OvsConfig:
             self._on_change()
 
 
-def _more_ports(change: Change) -> bool:
-    """Whether all that changed of a bridge are ports that came. They are VIFs': ours have rows that changed too."""
+def _only_ports(change: Change, deleted: Set[Uuid]) -> bool:
+    """Whether all that changed of a bridge are ports that came or were deleted. They are VIFs': ours have rows that changed too."""
     old, new = change.old, change.new
-    if change.table != "Bridge" or old is None or new is None or not old["ports"] < new["ports"]:
+    if change.table != "Bridge" or old is None or new is None or not old["ports"] - new["ports"] <= deleted:
         return False
     return {**old.as_dict(), "ports": new["ports"]} == new.as_dict()

@@ -12,9 +12,12 @@ from dataclasses import astuple, dataclass, replace
 
 import pytest
 
-from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Select, Update
+from ovsctl import vswitch
+from ovsctl.openflow.client import OpenFlowClient
+from ovsctl.ovsdb import Client, Delete, Insert, Mutate, Operation, Select, Update
 from tests.polling import until
 from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of
+from vnet.agent import transactions
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
 
@@ -194,9 +197,41 @@ async def test_a_plug_of_a_vif_in_groups_costs_others_what_any_plug_does() -> No
     assert (here.rows_read, here.full, here.conditions_set) == (3, 0, 0)
 
 
+async def test_an_unplug_is_a_transaction_and_a_bundle_and_plans_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, object, object]] = []
+
+    def count(owner: object, name: str) -> None:
+        called = getattr(owner, name)
+
+        def counted(*args: object, **more: object) -> object:
+            calls.append((name, args[0], args[1]))
+            return called(*args, **more)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    async with pool(2, 0) as made:
+        here, peer = made.hosts["xen2"], made.hosts["xen1"]
+        await made.insert(vif("stays", 9, "shared", host="xen2"))
+        here.add_port("stays", "stays/0")
+        await made.wait_ready("stays/0", "xen2")
+        await settled(made)
+        sent = peer.agent.flows.messages
+        binding = here.agent.pool.mine["b/0"]
+        released = transactions.release(binding, here.agent.pool.locate(binding))
+        for owner, name in ((vswitch, "plan"), (Client, "send"), (OpenFlowClient, "bundle")):
+            count(owner, name)
+        here.switch.server.vsctl("del-port", "br-int", "b")
+        await until(lambda: peer.agent.flows.messages > sent, "the peer's flow went")
+        await until(lambda: "b/0" not in here.agent.pool.mine, "the binding went")
+        assert peer.agent.flows.messages - sent == 1
+        assert [name for name, _, changes in calls if name != "send" and changes != []] == ["bundle"]
+        sends = [operation for name, client, operation in calls if name == "send" and client is here.agent.pool_client]
+        assert [it for it in sends if not (isinstance(it, Update) and it.table == "Agent")] == [released]  # a heartbeat
+
+
 async def test_what_one_agent_reports_is_not_sent_to_the_others() -> None:
     async with pool(2, 0) as made:
-        reports = [
+        reports: list[Operation] = [
             Update("Agent", (("host", "==", "xen1"),), {"heartbeat": 1, "problems": {"vif a/0": "tired"}}),
             Update("Binding", (("host", "==", "xen1"),), {"ready": True, "since": 7}),
             Mutate("Binding", (("host", "==", "xen1"),), (("acked", "insert", frozenset({"xen2"})),)),

@@ -111,3 +111,16 @@ async def test_flows_that_somebody_else_deletes_are_one_drift_event() -> None:
         assert await until(drifts, "an event") == [
             ("drift", "xen1", f"{deleted} flows of br-int differed and were put back")
         ]
+
+
+async def test_a_port_of_ours_that_somebody_else_moves_to_another_bridge_is_put_back() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1, host="xen1"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        server = pool.hosts["xen1"].switch.server
+        (ours,) = [port for port in server.vsctl("list-ports", "br-int").split() if port != "p1"]
+        server.vsctl("add-br", "br-other")
+        (uuid,) = server.vsctl("--bare", "--columns=_uuid", "find", "Port", f"name={ours}").split()
+        server.vsctl("remove", "Bridge", "br-int", "ports", uuid, "--", "add", "Bridge", "br-other", "ports", uuid)
+        await until(lambda: ours in server.vsctl("list-ports", "br-int").split(), "the port is back")
