@@ -24,6 +24,7 @@ from ovsctl.openflow.messages import (
     FlushZone,
     FragmentHandling,
     MeterMod,
+    MeterStats,
     PacketIn,
     PortReason,
     PortStatus,
@@ -384,6 +385,14 @@ class BridgeFlows:
             await self._client.packet_out(frame, in_port=ofport, actions=actions)
             return True
         return False
+
+    async def metered(self) -> list[tuple[Meter, MeterStats]]:
+        """The desired meters that the switch has, each with what has come to it and what it dropped."""
+        if self._client is None:
+            return []
+        stats = {found.meter_id: found for found in await self._client.meter_stats()}
+        meters = (meter for meter in self.desired.values() if isinstance(meter, Meter))
+        return [(meter, stats[meter.meter_id]) for meter in meters if meter.meter_id in stats]
 
     async def counted(self, object_cookie: int, mask: int) -> list[tuple[Flow, int, int]]:
         """The switch's flows with these cookie bits, each with its packets and bytes."""

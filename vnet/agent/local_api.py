@@ -15,11 +15,23 @@ from typing import Any, Final
 import msgspec
 
 from ovsctl.openflow import format_flow
+from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, OvsdbError, Row, by_uuid
 from vnet.agent.agent import Agent
 from vnet.agent.local_ports import IFACE_ID, read_ports, vif_of
 from vnet.agent.ovs_config_reconciler import OWNER
-from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, COOKIE_OBJECT_MASK, PIPELINE, Category, Table, cookie
+from vnet.compile import (
+    COOKIE_MARK,
+    COOKIE_MARK_MASK,
+    COOKIE_OBJECT_MASK,
+    OF_NETWORK,
+    OF_VIF,
+    PIPELINE,
+    Category,
+    Limit,
+    Table,
+    cookie,
+)
 from vnet.objects import BindingState
 from vnet.objects.limits import DEVICE_NAME_MAX, VIF_ID
 
@@ -53,6 +65,7 @@ class LocalSocket:
             "switch": self._switch,
             "activate": self._activate,
             "flows": self._flows,
+            "rates": self._rates,
             "status": self._status,
         }
 
@@ -89,7 +102,7 @@ class LocalSocket:
             return {"error": {"code": "invalid", "message": f"not a request: {error}"}}
         except Refused as error:
             return {"error": {"code": error.code, "message": str(error)}}
-        except OvsdbError as error:
+        except (OpenFlowError, OvsdbError) as error:
             return {"error": {"code": "failed", "message": f"Open vSwitch: {error}"}}
 
     async def _plug(self, params: dict[str, str]) -> object:
@@ -202,6 +215,31 @@ class LocalSocket:
             }
             for flow, packets, size in sorted(found, key=lambda item: (item[0].table, -item[0].priority))
         ]
+
+    async def _rates(self, params: dict[str, str]) -> object:
+        """The meters of VIFs and networks here, with what has come to each and what it dropped."""
+        view = self._agent.compiler.view
+        owners = {OF_VIF | ofport << 2: f"vif {vif}" for vif, ofport in view.ports.items()}
+        owners |= {OF_NETWORK | network.number << 2: f"network {name}" for name, network in view.networks.items()}
+        wanted = f"vif {_vif(params)}" if "vif" in params else None
+        found = []
+        for meter, stats in await self._agent.flows.metered():
+            limit, owner, dropped = Limit(meter.meter_id & 3), owners.get(meter.meter_id & ~3, ""), stats.bands[0]
+            if owner and wanted in (None, owner):
+                found.append(
+                    {
+                        "of": owner,
+                        "direction": "to-vm" if limit in (Limit.TO_VM, Limit.PACKETS_TO_VM) else "from-vm",
+                        "limit": meter.bands[0].rate,
+                        "unit": "packets/s" if meter.packets else "kbit/s",
+                        "burst": meter.bands[0].burst,
+                        "packets": stats.n_packets,
+                        "bytes": stats.n_bytes,
+                        "dropped_packets": dropped.n_packets,
+                        "dropped_bytes": dropped.n_bytes,
+                    }
+                )
+        return sorted(found, key=lambda row: (row["of"], row["direction"], row["unit"]))
 
     async def _status(self, params: dict[str, str]) -> object:
         agent = self._agent

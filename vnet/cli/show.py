@@ -28,6 +28,16 @@ EVENTS: list[Column] = [
     ("VIF", lambda e: e.vif),
     ("TEXT", lambda e: e.text),
 ]
+RATES: list[Column] = [
+    ("OF", lambda r: r["of"]),
+    ("DIRECTION", lambda r: r["direction"]),
+    ("LIMIT", lambda r: f"{r['limit']} {r['unit']}"),
+    ("BURST", lambda r: f"{r['burst']} {r['unit'].removesuffix('/s')}"),
+    ("PACKETS", lambda r: str(r["packets"])),
+    ("BYTES", lambda r: str(r["bytes"])),
+    ("DROPPED", lambda r: str(r["dropped_packets"])),
+    ("DROPPED BYTES", lambda r: str(r["dropped_bytes"])),
+]
 FLOWS: list[Column] = [
     ("TABLE", lambda f: f"{f['number']} {f['table']}"),
     ("PACKETS", lambda f: str(f["packets"])),
@@ -107,6 +117,22 @@ def flows(vif: str | None, socket: str, output: str) -> None:
             echo(f": {text}")
     echo()
     print_table(found, FLOWS)
+
+
+@show.command()
+@click.option("--vif", metavar="ID", help="Only those of this VIF.")
+@socket_option
+@output_option
+def rates(vif: str | None, socket: str, output: str) -> None:
+    """This host's rate limits, with how much has come to each and how much it dropped."""
+    from vnet.client.local import call_agent  # noqa: PLC0415 - loads an HTTP library
+
+    with failures():
+        found = call_agent("rates", {"vif": vif} if vif is not None else {}, socket)
+    if output != "table":
+        dump(found, output)
+    else:
+        print_table(found, RATES)
 
 
 @click.command()

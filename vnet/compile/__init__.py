@@ -19,7 +19,7 @@ from vnet.compile.pipeline import (
     cookie,
 )
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
-from vnet.compile.rates import OF_VIF, OURS, Limit
+from vnet.compile.rates import OF_NETWORK, OF_VIF, OURS, Limit
 from vnet.compile.security import zones_of
 from vnet.compile.uplink import UplinkPorts, uplink_flows
 from vnet.compile.view import HostView, Role
@@ -33,6 +33,7 @@ __all__ = [
     "FEATURES",
     "HOPS",
     "LEARNED_PRIORITY",
+    "OF_NETWORK",
     "OF_VIF",
     "OURS",
     "PIPELINE",
