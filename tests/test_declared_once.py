@@ -84,7 +84,7 @@ NOUN: Edits = {
     "vnet/objects/gadget.py": (("", GADGET),),
     "vnet/objects/proposal.py": (
         ("from vnet.objects.host import", "from vnet.objects.gadget import Gadget\nfrom vnet.objects.host import"),
-        ("(Host, Network, Subnet, ", "(Host, Network, Subnet, Gadget, "),
+        ("(Host, QosClass, Network, Subnet, ", "(Host, QosClass, Network, Subnet, Gadget, "),
     ),
     "vnet/objects/state.py": (
         ("from vnet.objects.host import", "from vnet.objects.gadget import Gadget\nfrom vnet.objects.host import"),
