@@ -77,12 +77,11 @@ def random_state(rng: Random) -> PoolState:
             f"v{n}/0",
             network.name,
             f"0a:00:00:00:00:{n + 1:02x}",
-            f"v{n}",
-            0,
-            addresses,
-            mode,
-            trunk,
-            host,
+            vm=f"v{n}",
+            addresses=addresses,
+            locking_mode=mode,
+            trunk=trunk,
+            host=host,
             groups=member,
         )
     return PoolState(Pool("p", 1600), hosts, networks, {}, vms, vifs, groups=groups)
