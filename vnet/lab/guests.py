@@ -83,12 +83,9 @@ class LabGuests(LabHosts):
     def plug(self, vm: str, host: str, *, ofports: Mapping[str, int] = MappingProxyType({})) -> None:
         """Give the host a port for each of the VM's VIFs, in br-int and with its iface-id, as a toolstack would. `ofports`: what
         those of awaited VIFs ask for, by VIF id."""
-        self._plug(self.spec.guest(vm).vifs, host, ofports)
-
-    def _plug(self, vifs: Sequence[Vif], host: str, ofports: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Give the host a port for each of these VIFs, all in one transaction of its switch's database."""
+        guest, ovs = self.spec.guest(vm), self.ovs(host)
         args: list[str] = []
-        for vif in vifs:
+        for vif in guest.vifs:
             device = self.spec.device(vif)
             columns = {f"external_ids:iface-id={vif.id}": None, **self.driver.plug(vif, host)}
             if vif.id in ofports:
@@ -98,8 +95,8 @@ class LabGuests(LabHosts):
             args += ["--", "set", "interface", device, *settings]
         if not args:
             return
-        self.ovs(host).vsctl("wait-until", "bridge", INTEGRATION_BRIDGE, *args)
-        for vif in vifs:
+        ovs.vsctl("wait-until", "bridge", INTEGRATION_BRIDGE, *args)
+        for vif in guest.vifs:
             self.driver.plugged(vif, host)
 
     def unplug(self, vm: str, host: str) -> None:
@@ -127,14 +124,12 @@ class LabGuests(LabHosts):
 
     def start_all(self) -> None:
         """Start every VM that has a host; with daemons, wait until all are ready, and let the guests be heard."""
-        running = {guest.name: guest.host for guest in self.spec.guests if guest.host is not None}
-        for host in dict.fromkeys(running.values()):
-            self._plug([vif for guest in self.spec.guests if guest.host == host for vif in guest.vifs], host)
-        for vm, host in running.items():
-            self.run(vm, host)
+        vms = [guest.name for guest in self.spec.guests if guest.host is not None]
+        for vm in vms:
+            self.start(vm)
         if self.spec.daemons:
-            self.wait_ready(*running)
-            self.introduce(*running)
+            self.wait_ready(*vms)
+            self.introduce(*vms)
 
     def introduce(self, *vms: str) -> None:
         """Let these running guests send a frame each, as systems do at boot, so that the physical switches know their MACs.

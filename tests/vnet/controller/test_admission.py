@@ -133,7 +133,12 @@ def test_a_difference_is_spelled_as_a_call_spells_it(body: dict[str, Any], field
     [
         (b'{"type": "gre", "key": 3, "key": 4}', "duplicate-key", "key", "stands twice"),
         (b'{"type": "gre", "kei": 3}', "unknown-key", "kei", "did you mean 'key'?"),
-        (b'{"type": "gre", "colour": 3}', "unknown-key", "colour", "there is: hosts, key, mtu, tag, type, uplink, vni"),
+        (
+            b'{"type": "gre", "colour": 3}',
+            "unknown-key",
+            "colour",
+            "there is: hosts, key, mtu, qos, tag, type, uplink, vni",
+        ),
         (b'{"type": "private"}', "wrong-value", "type", "internal, vlan, vxlan, gre, geneve"),
         (b'{"type": "gre", "key": "3"}', "wrong-type", "key", 'found the string "3"; leave out the quotes'),
         (b"", "missing-key", "", "a network needs 'type'"),
