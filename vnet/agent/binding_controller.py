@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, Select, TransactError
+from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, Select, TransactError, Where
 from vnet.agent import transactions
 from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide
 from vnet.agent.local_ports import LocalPorts
@@ -175,25 +175,29 @@ class Bindings:
                 self._release(mine)
 
     def _release(self, mine: Binding) -> None:
-        view = self._pool.compiler.view
-        superseded = mine in view.location(mine.network, mine.vif).superseded
+        superseded = self._is_superseded(mine)
         self._pool.clear_overlay(mine.vif)
         if superseded:
             if self._is_free("release", mine.vif):
-                self._start("release", mine.vif, self._stop_relaying)
+                self._start("release", mine.vif, self._stop_relaying, mine, self._pool.locate(mine))
         else:  # a port that is gone needs no flows to be silent
             self._status.release(mine, silent=mine.vif not in self.ports.vifs)
 
-    async def _stop_relaying(self, vif_id: str) -> None:
+    async def _stop_relaying(self, vif_id: str, mine: Binding, row: Where) -> None:
         """Gives up the binding of a VIF that runs elsewhere by now. This host stops relaying first: once the binding is gone the
         destination takes nothing from a relay any more."""
-        mine = self._pool.mine.get(vif_id)
         await asyncio.sleep(RELAY_S)
-        if mine is not None and self._pool.mine.get(vif_id) == mine:
-            self._pool.compiler.inputs.drop_binding(mine.network, vif_id, mine.host)
-            await self._shell.programmed()
-            await asyncio.sleep(CACHES_S)
-            self._status.release(mine, silent=True)
+        if self._pool.mine.get(vif_id) != mine or self._pool.locate(mine) != row or not self._is_superseded(mine):
+            self._pool.touch([vif_id])  # another binding by now, which may have been superseded in the meantime
+            self._shell.wake()
+            return
+        self._pool.compiler.inputs.drop_binding(mine.network, vif_id, mine.host)
+        await self._shell.programmed()
+        await asyncio.sleep(CACHES_S)
+        self._status.release(mine, silent=True)
+
+    def _is_superseded(self, binding: Binding) -> bool:
+        return binding in self._pool.compiler.view.location(binding.network, binding.vif).superseded
 
     def _binding(self, vif: Vif, state: BindingState) -> Binding:
         return Binding(

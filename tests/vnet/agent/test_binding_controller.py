@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
-from ovsctl.ovsdb import Client
+import pytest
+
+from ovsctl.ovsdb import Change, Client, Row
 from tests.vnet.agent.pool import TENANT, vif
+from vnet.agent import binding_controller
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.local_ports import LocalPort, LocalPorts
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.compile import Compiler
-from vnet.objects import AgentStatus, Host
+from vnet.db.rows import to_columns
+from vnet.objects import AgentStatus, Binding, Host
+from vnet.objects.binding import published
 
 
 class Shell:
@@ -57,3 +63,47 @@ def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     assert pool.overlay["vm1/0"].host == "xen2"
     (claim,) = shell.jobs
     claim.close()
+
+
+def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VIF of the same id may have moved away again by then, or may run here; no row changes any more."""
+    monkeypatch.setattr(binding_controller, "RELAY_S", 0)
+    pool, shell, client = PoolReplica(Compiler("xen1"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
+    status = StatusWriter(pool, client, Revisions(), AgentStatus("xen1"), dict, lambda: True, lambda: 0)
+    bindings = Bindings(pool, client, status, shell, lambda: 0)
+    pool.compiler.inputs.set_network(TENANT)
+    pool.named = ConditionNames(networks=frozenset({"tenant"}))
+    pool.compiler.inputs.set_vif(vif(1, host="xen2"))
+    pool.fold([inserted(binding("xen1", epoch=1)), inserted(binding("xen2", epoch=2))])
+
+    bindings.decide({("tenant", "vm1/0")})
+    (stop,) = shell.jobs
+    pool.fold([deleted(binding("xen1", epoch=1)), inserted(binding("xen1", epoch=1), "made anew")])
+    pool.touched.clear()
+    asyncio.run(stop)
+    assert not status.statements.pending  # the row that was to go is not there any more
+
+    assert pool.touched == {("tenant", "vm1/0")}
+    bindings.decide(pool.touched)
+    asyncio.run(shell.jobs[1])
+    assert set(status.statements.pending) == {("release", "vm1/0")}
+
+
+def binding(host: str, epoch: int) -> Binding:
+    return Binding(vif="vm1/0", host=host, epoch=epoch, **published(vif(1)))
+
+
+class FakeRow(dict[str, Any]):
+    """A row of table Binding, as ovsctl has it."""
+
+    def __init__(self, value: Binding, uuid: str) -> None:
+        super().__init__(to_columns(value))
+        self.uuid = uuid
+
+
+def inserted(value: Binding, uuid: str = "") -> Change:
+    return Change("Binding", uuid or value.host, None, cast(Row, FakeRow(value, uuid or value.host)))
+
+
+def deleted(value: Binding) -> Change:
+    return Change("Binding", value.host, cast(Row, FakeRow(value, value.host)), None)
