@@ -276,6 +276,12 @@ class Wires:
         self.records = []
         self.next_send()
 
+    def do_settle(self, request: Request) -> None:
+        """The send under way ends once nothing came for `settle_s`, however long it meant to collect."""
+        if self.pending is not None:
+            self.pending.settle_s = float(request["settle_s"])
+            self.pending.quiet_at = time.monotonic() + self.pending.settle_s
+
     def do_guest(self, request: Request) -> None:
         """Make the guest's end of a VIF: a tap, or nothing where the driver has no guests."""
         wire = self.wires.setdefault(request["vif"], Wire())
@@ -426,6 +432,7 @@ class Wires:
         return {
             "pid": os.getpid(),
             "vifs": vifs,
+            "collecting": self.pending is not None and self.pending.frames is None,
             "written": {name: nic.written for (_, name), nic in self.nics.items()},
         }
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +23,12 @@ from vnet.cli.exits import Exit
 from vnet.client import Client
 from vnet.compile import Category, cookie, marked_fields
 from vnet.lab import Driver, Lab
-from vnet.lab.deliveries import Deliveries
+from vnet.lab.packet_bridge_client import WiresClient
 from vnet.objects import InvalidValue
 
 Run = Callable[..., tuple[int, str]]
 WATCHES_FOR_S = 2.0  # after a probe's end
+COLLECT_S = 600.0  # longer than any capture: the end of its block ends it
 PROBES = f"cookie={cookie(Category.PROBE, '') & ~((1 << 40) - 1):#x}/{0xFFFFFF << 40:#x}"
 
 
@@ -58,21 +58,20 @@ def vnet(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 @contextmanager
-def captured(lab: Lab, source: str, for_s: float) -> Iterator[list[bytes]]:
-    """All that any guest or station gets inside, and for `for_s` from its start; with what `source` says to all of its network."""
+def captured(lab: Lab, source: str) -> Iterator[list[bytes]]:
+    """All that any guest or station gets inside; with a frame that `source` sends to all of its network."""
     got: list[bytes] = []
-    vif = lab.vif(source)
+    vif, settle_s = lab.vif(source), lab.settled_after_s()
     canary = bytes(
         Ether(src=vif.mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=vif.mac, psrc=vif.addresses[0], pdst="10.0.0.9")
     )
-    found: list[Deliveries] = []
-    thread = threading.Thread(target=lambda: found.append(lab.send(source, canary, settle_s=for_s, limit_s=for_s)))
-    began = time.monotonic()
-    thread.start()
-    yield got
-    assert time.monotonic() < began + for_s
-    thread.join()
-    got += [item.frame for item in found[0]]
+    with ThreadPoolExecutor() as pool, closing(WiresClient(lab.spec.dir)) as wires:
+        found = pool.submit(lab.send, source, canary, settle_s=COLLECT_S, limit_s=COLLECT_S)
+        wait_until(lambda: wires.call("status")["collecting"], "the capture begins")
+        yield got
+        assert wires.call("status")["collecting"]
+        wires.call("settle", settle_s=settle_s)
+        got += [item.frame for item in found.result()]
     assert canary in got  # what reaches guests is seen
 
 
@@ -107,7 +106,7 @@ def test_packets_go_all_the_way_and_no_guest_gets_one(lab: Lab, vnet: Run) -> No
         (vm_of("vlan", "xen1", 0), vm_of("vlan", "xen2", 0), "--tcp", "80"), (vm_of("native", "xen2", 0), "some", "--icmp"),
         (vm_of("lab", "xen1", 0), vm_of("lab", "xen1", 1), "--udp", "1"), (vm_of("vy", "xen1", 0), "free", "--icmp"),
     ]  # fmt: skip
-    with captured(lab, f"{vm_of('vx', 'xen1', 1)}/0", 20) as got:
+    with captured(lab, f"{vm_of('vx', 'xen1', 1)}/0") as got:
         for source, target, *how in asked:
             code, out = vnet("trace", source, target, *how, "--live", "-o", "json")
             assert code == Exit.OK, vnet("trace", source, target, *how, "--live", "--full")[1]
@@ -126,7 +125,7 @@ def test_streams_between_guests_lose_nothing_meanwhile(lab: Lab, vnet: Run) -> N
     one, two, three = (f"{vm_of('vx', host, 1)}/0" for host in ("xen1", "xen2", "xen3"))
     pairs = (one, two), (two, one), (three, one)
     # The dummy driver's wires carry some hundred frames a second on a busy machine.
-    period_ms = 1.0 if lab.spec.driver is Driver.NETNS else 10.0
+    period_ms = 2.0 if lab.spec.driver is Driver.NETNS else 10.0
     with ExitStack() as running:
         streams = [running.enter_context(lab.stream(*pair, period_ms=period_ms)) for pair in pairs]
         for _ in range(3):
@@ -175,7 +174,7 @@ def test_a_packet_that_somebody_else_might_give_to_a_guest_is_not_sent(lab: Lab,
     source, target = vm_of("vx", "xen1", 1), vm_of("vx", "xen2", 1)
     port = lab.ovs("xen1").vsctl("get", "interface", lab.spec.device(lab.vif(f"{vm_of('vx', 'xen1', 0)}/0")), "ofport")
     with (
-        captured(lab, f"{source}/0", 4.0) as got,
+        captured(lab, f"{source}/0") as got,
         foreign_flow(lab, "xen1", f"table=50,priority=60000,ip,actions=output:{port.strip()}"),
     ):
         code, out = vnet("trace", source, target, "--udp", "53", "--live")
@@ -258,7 +257,7 @@ async def test_a_vif_that_moves_is_sent_to_and_gets_nothing(
             if state == "receiving":
                 await pool.state(B, "receiving")
                 await until(lambda: any("table=90" in f and "priority=100" in f for f in pool.flows(B)), "open")
-            with captured(lab, f"on-{A}/0", 8.0) as got:
+            with captured(lab, f"on-{A}/0") as got:
                 for source in (f"on-{A}", f"on-{B}", f"on-{C}"):
                     capsys.readouterr()
                     code = await asyncio.to_thread(main.run, ["trace", source, "moving", "--live", "-o", "json"])
