@@ -56,7 +56,13 @@ T = Table
 FEATURES = (
     Feature(Category.BASE, "every network", (Input.HOST,), frozenset(Table), _base),
     Feature(Category.NETWORK, "network {}", (Input.NETWORK,), frozenset({T.CLASSIFY}), network_flows),
-    Feature(Category.FLOOD, "members of network {}", (Input.NETWORK,), frozenset({T.FLOOD, T.UNKNOWN}), flood_flows),
+    Feature(
+        Category.FLOOD,
+        "members of network {}",
+        (Input.NETWORK,),
+        frozenset({T.FLOOD, T.FLOOD_PART, T.UNKNOWN}),
+        flood_flows,
+    ),
     Feature(
         Category.VIF,
         "VIF {}",
@@ -74,7 +80,11 @@ FEATURES = (
         _location,
     ),
     Feature(
-        Category.TRUNK, "trunks on uplink {}", (Input.UPLINK,), frozenset({T.CLASSIFY, T.FLOOD, T.UNKNOWN}), trunk_flows
+        Category.TRUNK,
+        "trunks on uplink {}",
+        (Input.UPLINK,),
+        frozenset({T.CLASSIFY, T.FLOOD, T.FLOOD_PART, T.UNKNOWN}),
+        trunk_flows,
     ),
     Feature(
         Category.GROUP, "security group {}", (Input.GROUP,), frozenset({T.EGRESS_RULES, T.INGRESS_RULES}), group_flows

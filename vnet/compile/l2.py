@@ -17,6 +17,7 @@ from vnet.compile.pipeline import (
     OPEN_IN,
     REG_FROM,
     REG_OPEN,
+    REG_PART,
     REG_PORT,
     TO_VIF,
     Category,
@@ -131,9 +132,7 @@ def flood_flows(view: HostView, name: str, _: str) -> Flows:
     here = view.here(name)
     if network.uplink is not None and network.tag:
         here += [(ofport, vif) for ofport, vif in view.trunks(network.uplink) if carries(vif.trunk, network.tag)]
-    everyone, suspects = deliver_all(view, here), deliver_all(view, unlocked(here))
-    away, away_unknown = _away(view, network)
-    return segment_flood(cookie(Category.FLOOD, name), (network.segment, None), everyone, suspects, away, away_unknown)
+    return segment_flood(view, cookie(Category.FLOOD, name), (network.segment, None), here, *_away(view, network))
 
 
 def unlocked(vifs: LocalPorts) -> LocalPorts:
@@ -158,27 +157,48 @@ def _away(view: HostView, network: LocalNetwork) -> tuple[Actions, Actions]:
     )
 
 
+# A flow fits one OpenFlow message of 64 KiB, and a VIF takes 32 bytes of it, so VIFs of a crowded network are delivered to in
+# parts. A part is a stretch of ofports: it stays the same when other VIFs come and go.
+PART = 256
+UNKNOWN_PARTS = 1 << 16
+
+
 def segment_flood(
-    mark: int,
-    segment: Segment,
-    everyone: Actions,
-    suspects: Actions,
-    away: Actions,
-    away_unknown: Actions,
+    view: HostView, mark: int, segment: Segment, here: LocalPorts, away: Actions, away_unknown: Actions
 ) -> Flows:
-    """The four flows of a segment: flood and unknown, each from a VIF and from elsewhere.
+    """The flows of a segment: flood and unknown, each from a VIF and from elsewhere, and the parts of many VIFs.
 
     A segment that is masked stands for all tags nobody named, so it yields to those that are exact.
     """
-    value, mask = segment
-    metadata = value if mask is None else (value, mask)
-    low = 100 if mask is None else 80
-    flows = []
-    for table, local, remote in ((Table.FLOOD, everyone, away), (Table.UNKNOWN, suspects, away_unknown)):
+    metadata = _metadata(segment)
+    low = 100 if segment[1] is None else 80
+    flows: list[Flow] = []
+    for table, vifs, remote, first in (
+        (Table.FLOOD, here, away, 0),
+        (Table.UNKNOWN, unlocked(here), away_unknown, UNKNOWN_PARTS),
+    ):
+        parts = _parts(vifs, first) if len(vifs) > PART else {}
+        local = (
+            deliver_all(view, vifs)
+            if not parts
+            else tuple(action for part in parts for action in (act.SetField(REG_PART, part), goto(Table.FLOOD_PART)))
+        )
+        for part, members in parts.items():
+            match = Match(metadata=metadata, reg6=part)
+            actions = deliver_all(view, members)
+            flows.append(Flow(table=Table.FLOOD_PART, priority=low, cookie=mark, match=match, actions=actions))
         match = Match(metadata=metadata, reg0=From.VIF)
         flows.append(Flow(table=table, priority=low + 10, cookie=mark, match=match, actions=local + remote))
         flows.append(Flow(table=table, priority=low, cookie=mark, match=Match(metadata=metadata), actions=local))
     return tuple(flows)
+
+
+def _parts(vifs: LocalPorts, first: int) -> dict[int, LocalPorts]:
+    """VIFs by the part that they are in, in order."""
+    parts: dict[int, LocalPorts] = {}
+    for ofport, vif in sorted(vifs, key=lambda item: item[0]):
+        parts.setdefault(first + ofport // PART, []).append((ofport, vif))
+    return parts
 
 
 def carries(trunk: Trunk | None, tag: int) -> bool:
@@ -198,18 +218,15 @@ def trunk_flows(view: HostView, name: str, _: str) -> Flows:
         here = [(ofport, vif) for ofport, vif in trunks if carries(vif.trunk, tag)]
         out = to_uplink(patch, tag)
         flows.append(from_uplink(patch, tag, base | tag, mark))
-        flows += _trunk_flood(view, mark, (base | tag, None), here, out)
+        flows += segment_flood(view, mark, (base | tag, None), here, out, out)
     every = [(ofport, vif) for ofport, vif in trunks if vif.trunk and not vif.trunk.tags]
     if every:
         match = Match(in_port=patch, vlan_tci=(TAGGED, TAGGED))
         actions = (*tag_to_segment(base), act.SetField(REG_FROM, From.UPLINK), goto(Table.LOOKUP))
         flows.append(Flow(table=Table.CLASSIFY, priority=90, cookie=mark, match=match, actions=actions))
-        flows += _trunk_flood(view, mark, (base, ANY_TAG), every, (*segment_to_tag(), act.Output(patch), act.PopVlan()))
+        any_tag = (*segment_to_tag(), act.Output(patch), act.PopVlan())
+        flows += segment_flood(view, mark, (base, ANY_TAG), every, any_tag, any_tag)
     return tuple(flows)
-
-
-def _trunk_flood(view: HostView, mark: int, segment: Segment, here: LocalPorts, out: Actions) -> Flows:
-    return segment_flood(mark, segment, deliver_all(view, here), deliver_all(view, unlocked(here)), out, out)
 
 
 def tag_to_segment(base: int) -> Actions:

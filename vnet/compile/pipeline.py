@@ -33,6 +33,7 @@ class Table(IntEnum):
     HELD = 55
     UNKNOWN = 58
     FLOOD = 60
+    FLOOD_PART = 62
     GATED = 65
     INGRESS = 70
     INGRESS_NEIGHBOUR = 71
@@ -177,11 +178,16 @@ PIPELINE: dict[Table, Stage] = {
     Table.UNKNOWN: Stage(
         "unknown unicast: to unlocked VIFs and to the physical network, which could own the address; nowhere else",
         _L2,
-        _TO_VIF,
+        _TO_VIF | {Table.FLOOD_PART},
     ),
     Table.FLOOD: Stage(
         "broadcast and multicast: every local VIF, one copy per remote host with members or one to the uplink",
         _L2,
+        _TO_VIF | {Table.FLOOD_PART},
+    ),
+    Table.FLOOD_PART: Stage(
+        "one part of the local VIFs that a flooded frame goes to, of a network with many here",
+        frozenset({"metadata", "reg6"}),
         _TO_VIF,
     ),
     Table.GATED: Stage(
@@ -262,6 +268,7 @@ REG_PORT = "reg2"  # ofport of the VIF a frame is for, or that GATE is asked abo
 REG_GROUP = "reg3"  # number of the security group whose rules are asked
 REG_VERDICT = "reg4"  # their answers, as Finding
 REG_OPEN = "reg5"  # the answer of GATE
+REG_PART = "reg6"  # the part of the VIFs here that FLOOD_PART delivers to
 REG_PEER = "xxreg2"  # the groups that the other side is in, a bit each (HostView.peer_bits)
 REG_SEEN = "reg15"  # 1 once the agent was told that a probe's frame came in
 OPEN_IN, OPEN_OUT = 1, 2
