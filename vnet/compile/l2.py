@@ -31,6 +31,7 @@ from vnet.objects import Location, LockingMode, Trunk, Vif, Way
 
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
+FORBIDDEN = (Match(eth_dst=RESERVED), Match(eth_src=MULTICAST))  # frames that no VIF may send
 TAGGED = 0x1000  # vlan_tci: a tag is present
 EXACT_TAG = 0x1FFF
 # Tables that a frame passes where no flow has anything against it; their features have the flow that says so.
@@ -50,8 +51,7 @@ def base_flows() -> Flows:
 
     return (
         *(flow(table, 0, Match()) for table in Table if table not in PASSED),
-        flow(Table.GUARD, 300, Match(eth_dst=RESERVED)),
-        flow(Table.GUARD, 300, Match(eth_src=MULTICAST)),
+        *(flow(table, 300, match) for table in (Table.ADMIT, Table.GUARD) for match in FORBIDDEN),
         flow(Table.GUARD, 50, Match(reg0=From.TUNNEL), goto(Table.LOOKUP)),
         flow(Table.LOOKUP, 50, Match(eth_dst=MULTICAST), goto(Table.FLOOD)),
         flow(Table.LOOKUP, 0, Match(), goto(Table.UNKNOWN)),

@@ -98,10 +98,14 @@ def _entries(path: Path) -> frozenset[Table]:
 
 _L2 = frozenset({"metadata", "reg0", "eth_src", "eth_dst"})
 _PORT = frozenset({"in_port", "vlan_tci"})
-_ANNOUNCE = frozenset({"eth_type", "arp_spa", "arp_tpa", "nw_proto", "icmpv6_type", "ipv6_dst", "nd_target"})
-_GUARD = _ANNOUNCE | {
-    "in_port", "arp_sha", "ip_src", "ip_dst", "ipv6_src", "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
-}  # fmt: skip
+_ANNOUNCE = frozenset({
+    "eth_type", "arp_sha", "arp_spa", "arp_tpa", "nw_proto", "nw_ttl", "ip_frag", "icmpv6_type", "ipv6_src", "ipv6_dst",
+    "nd_target",
+})  # fmt: skip
+_GUARD = frozenset({
+    "in_port", "eth_type", "arp_sha", "arp_spa", "nw_proto", "icmpv6_type", "ip_src", "ip_dst", "ipv6_src", "nd_target",
+    "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
+})  # fmt: skip
 
 _TRACK = frozenset({"eth_type", "nw_proto", "ip_frag", "icmpv6_type", "udp_src", "udp_dst"})
 _NEIGHBOUR = frozenset({"eth_type", "nw_proto", "icmpv6_type", "nw_ttl", "ipv6_dst"})

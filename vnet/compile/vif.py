@@ -45,7 +45,7 @@ from vnet.compile.pipeline import (
     enter,
     onward,
 )
-from vnet.compile.security import judge_flows
+from vnet.compile.security import judge_flows, link_local
 from vnet.compile.view import HostView, Role
 from vnet.objects import BindingState, LockingMode, Vif
 
@@ -115,23 +115,31 @@ def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actio
 def announcements(vif: Vif) -> list[Fields]:
     """The frames by which a guest makes itself known at its new host: RARP, gratuitous ARP, an unsolicited advertisement.
 
+    Only frames that the source guard and the VIF's groups let pass: the announcement that opens the port is delivered.
     Where its addresses are not known, any ARP to everyone counts: a gratuitous request, as Linux and Xen's guests send it, has
     its own address as the target (RFC 5227 §3), and no flow can compare two fields.
     """
-    own: Fields = {"vlan_tci": 0} if vif.locking_mode is LockingMode.UNLOCKED else {"vlan_tci": 0, "eth_src": vif.mac}
+    locked = vif.locking_mode is LockingMode.LOCKED
+    own: Fields = {"vlan_tci": 0, "eth_src": vif.mac} if locked else {"vlan_tci": 0}
+    arp = own | {"eth_type": ETH_ARP} | ({"arp_sha": vif.mac} if locked else {})
     found: list[Fields] = [own | {"eth_type": ETH_RARP}]
     v4 = [a for a in vif.addresses if ip_address(a).version == 4]
-    found += [own | {"eth_type": ETH_ARP, "arp_spa": a, "arp_tpa": a} for a in v4]
-    if not v4:
-        found.append(own | {"eth_type": ETH_ARP, "eth_dst": BROADCAST})
-    advertise: Fields = {
+    v6 = [a for a in vif.addresses if ip_address(a).version == 6]
+    found += [arp | {"arp_spa": a, "arp_tpa": a} for a in v4]
+    if not v4 and not (locked and v6):
+        found.append(arp | {"eth_dst": BROADCAST})
+    advertise = own | {
         "eth_type": ETH_IPV6,
         "nw_proto": ICMPV6,
+        "ip_frag": "no",
         "icmpv6_type": NEIGHBOUR_ADVERTISEMENT,
         "ipv6_dst": ALL_NODES,
+        "nw_ttl": 255,  # RFC 4861 §7.1.2
     }
-    found.append(own | advertise)
-    return found
+    if not locked or not vif.addresses:
+        return [*found, advertise]
+    mine = [*v6, link_local(vif.mac)] if v6 else []
+    return found + [advertise | {"ipv6_src": source, "nd_target": target} for source in mine for target in mine]
 
 
 def _gated(

@@ -26,12 +26,14 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrRouting,
     fragment6,
 )
-from scapy.layers.l2 import LLC, SNAP, Dot3, Ether
+from scapy.layers.l2 import ARP, LLC, SNAP, Dot3, Ether
 from scapy.packet import Packet, Raw
 
 from tests.labs import new_name
+from tests.vnet.packets.arrivals import arrived
 from vnet.compile.security import link_local
 from vnet.lab import Driver, Lab
+from vnet.lab.guests import rarp
 from vnet.objects import PoolState, Vif
 from vnet.plan import desired_state
 from vnet.sim import SimPool
@@ -312,3 +314,52 @@ def test_udp_in_fragments_passes_whole(pool: PoolUnderTest) -> None:
     packet = IP(src=v4(me), dst=v4(peer), id=9) / UDP(dport=53) / Raw(bytes(3000))
     for part in packet.fragment(1280):
         assert receivers(pool, "guest", Ether(src=me.mac, dst=peer.mac) / part) == ["far/0"]
+
+
+def na(me: Vif, target: str, *, src: str | None = None, **more: int) -> Packet:
+    return ip6(me, src=src, **more) / ICMPv6ND_NA(tgt=target, R=0)
+
+
+def arp(me: Vif, address: str, mac: str | None = None, to: str = "ff:ff:ff:ff:ff:ff") -> Packet:
+    return Ether(src=me.mac, dst=to) / ARP(hwsrc=mac or me.mac, psrc=address, pdst=address)
+
+
+OPENS: dict[str, Build] = {
+    "RARP": lambda me, _: Ether(rarp(me.mac)),
+    "gratuitous ARP": lambda me, _: arp(me, v4(me)),
+    "advertisement": lambda me, _: na(me, v6(me)),
+    "advertisement of the link-local address": lambda me, _: na(me, link_local(me.mac), src=v6(me)),
+}
+# Announcements that the guard drops, by sender.
+FORGERIES: dict[str, dict[str, Build]] = {
+    "guest": {
+        "ARP with another's MAC": lambda me, peer: arp(me, v4(me), peer.mac),
+        "ARP for another": lambda me, peer: arp(me, v4(peer)),
+        "advertisement for another": lambda me, peer: na(me, v6(peer)),
+        "advertisement from another": lambda me, peer: na(me, v6(me), src=v6(peer)),
+        "advertisement that crossed a router": lambda me, _: na(me, v6(me), hlim=254),
+        "ARP to a bridge": lambda me, _: arp(me, v4(me), to="01:80:c2:00:00:00"),
+        "fragment of an advertisement": lambda me, _: ip6(me) / IPv6ExtHdrFragment(m=1, id=7) / ICMPv6ND_NA(tgt=v6(me)),
+        "RARP from another's MAC": lambda me, peer: Ether(rarp(peer.mac)),
+    },
+    "bare": {
+        "ARP with another's MAC": lambda me, peer: arp(me, v4(me), peer.mac),
+        "RARP from another's MAC": lambda me, peer: Ether(rarp(peer.mac)),
+        "advertisement from another's MAC": lambda _, peer: na(peer, v6(peer)),
+    },
+    "free": {"RARP from a group": lambda *_: Ether(rarp("01:00:5e:00:00:01"))},
+}
+
+
+@pytest.mark.parametrize("opening", OPENS)
+@pytest.mark.parametrize("sender", FORGERIES)
+def test_a_held_port_is_opened_by_its_own_announcement_only(pool: PoolUnderTest, sender: str, opening: str) -> None:
+    me, peer = pool.vif(f"{sender}/0"), pool.vif("far/0")
+    ping = HOST["ping"](me, peer)
+    with arrived(pool, sender, "xen2"):
+        for name, build in FORGERIES[sender].items():
+            assert receivers(pool, sender, build(me, peer)) == [], name
+            assert receivers(pool, sender, ping) == [], name
+        announcement = OPENS[opening](me, peer)
+        assert receivers(pool, sender, announcement) == everyone(announcement, sender, "far")
+        assert receivers(pool, sender, ping) == ["far/0"]
