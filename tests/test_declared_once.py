@@ -82,12 +82,9 @@ RULE = """def _gadgets(p: Proposal) -> Faults:
 RULES: """
 NOUN: Edits = {
     "vnet/objects/gadget.py": (("", GADGET),),
-    "vnet/objects/proposal.py": (
-        ("from vnet.objects.host import", "from vnet.objects.gadget import Gadget\nfrom vnet.objects.host import"),
-        ("(Host, QosClass, Network, Subnet, ", "(Host, QosClass, Network, Subnet, Gadget, "),
-    ),
     "vnet/objects/state.py": (
         ("from vnet.objects.host import", "from vnet.objects.gadget import Gadget\nfrom vnet.objects.host import"),
+        ("(Host, QosClass, Network, Subnet, ", "(Host, QosClass, Network, Subnet, Gadget, "),
         ("    vms: Map", "    gadgets: Mapping[str, Gadget] = field(default_factory=dict)\n    vms: Map"),
     ),
     "vnet/objects/rules.py": (

@@ -36,8 +36,8 @@ from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
 from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
-from vnet.db.view import SWITCH
 from vnet.objects import AgentStatus, BindingState
+from vnet.objects.binding import SWITCH
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from ovsctl.ovsdb import Change, Replica, Row, Uuid, Where, by_uuid
 from vnet.compile import Compiler
-from vnet.db.rows import from_row
-from vnet.db.writes import by_key
+from vnet.db.rows import by_key, from_row
 from vnet.grammar.declare import attrs_of
 from vnet.objects import (
     Binding,

@@ -17,7 +17,7 @@ from typing import Any
 from vnet.api import FILTERS
 from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, shape_of
 from vnet.grammar.kinds import Choice, Kind, ListOf, NotYet
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 from vnet.util.suggest import plural
 
 ROOT = Path(__file__).parents[1]

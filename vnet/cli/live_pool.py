@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct, json, structs
 
 from vnet.grammar.declare import Declared, attrs_of, json_word, unchecked
+from vnet.grammar.json_tree import json_tree
 from vnet.grammar.kinds import FAILED, Failed
-from vnet.grammar.nodes import List, entry_of, is_null, json_tree
+from vnet.grammar.nodes import List, entry_of, is_null
 from vnet.grammar.source import Source
 from vnet.objects import Binding, LockingMode, PoolState
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 from vnet.topology import Document, desired_state, load
 
 if TYPE_CHECKING:

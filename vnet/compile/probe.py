@@ -16,6 +16,7 @@ from vnet.compile.flows import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, U
 from vnet.compile.pipeline import REG_SEEN, Category, Table, cookie
 from vnet.compile.view import HostView
 from vnet.objects import InvalidValue, Network, Vif, Way
+from vnet.util.mac import mac_bytes
 
 WATCH_PRIORITY = 65_534  # above anybody else's
 
@@ -78,7 +79,7 @@ def probe_flows(view: HostView, probe: str, _: str) -> Flows:
 
 def refusal(network: Network, vif: Vif, frame: bytes) -> str | None:
     """Why a frame must not be sent as a VIF's; None if it may. Its mark is not looked at."""
-    if frame[6:12] != bytes.fromhex(vif.mac.replace(":", "")):
+    if frame[6:12] != mac_bytes(vif.mac):
         return "its source is not the VIF's own MAC, so switches would learn that MAC in the wrong place"
     if network.carrier.way is Way.UPLINK and frame[0] & 1:
         return "stations outside would get a broadcast on a VLAN network too"

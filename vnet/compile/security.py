@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import ip_address, ip_network
-
-from netaddr import EUI
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from ovsctl.openflow import Action, Ct, Flow, Match
 from ovsctl.openflow import actions as act
@@ -46,6 +44,7 @@ from vnet.compile.pipeline import (
 from vnet.compile.view import HostView
 from vnet.objects import Binding, Direction, Protocol, Rule, SecurityGroup, Verdict, Vif
 from vnet.objects.values import port_masks
+from vnet.util.mac import mac_bytes
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
 # How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does, and only as those protocols need it.
@@ -248,7 +247,8 @@ def _addresses(peer: Binding, side: Side) -> Iterator[Fields]:
 
 def link_local(mac: str) -> str:
     """The address that IPv6 derives from a MAC (RFC 4291 appendix A)."""
-    return str(EUI(mac).ipv6_link_local())
+    octets = mac_bytes(mac)
+    return str(IPv6Address(bytes((0xFE, 0x80, *bytes(6), octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))))
 
 
 def group_flows(view: HostView, name: str, network_name: str) -> Flows:

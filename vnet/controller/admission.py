@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from vnet import api
 from vnet.controller.errors import Conflict, Invalid, NotFound, Refused
 from vnet.grammar.declare import Declared, Shape, Stated, attrs_of, json_word, read, shape_of
+from vnet.grammar.json_tree import json_tree
 from vnet.grammar.kinds import Refused as NotOfKind
-from vnet.grammar.nodes import json_tree
 from vnet.grammar.problems import Problem
 from vnet.grammar.source import Source
 from vnet.objects.proposal import Fault

@@ -8,7 +8,7 @@ from typing import Any
 from vnet.db.changes import Delete, Insert, RowChange, Update
 from vnet.grammar.declare import Declared, attrs_of
 from vnet.objects import Binding, Event, Vif
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 
 
 def events_of(changes: Iterable[RowChange], now_ms: int) -> list[Event]:

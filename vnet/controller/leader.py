@@ -17,8 +17,9 @@ from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import PoolError
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.rows import to_columns
-from vnet.db.view import HOST_DOWN_AFTER_S, SWITCH, PoolView
+from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.objects import Event
+from vnet.objects.binding import SWITCH
 from vnet.util.logs import about
 
 LOCK = "vnet_leader"

@@ -19,7 +19,7 @@ from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, Stated, shape_of
 from vnet.grammar.source import Source
 from vnet.objects import Vif
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 from vnet.plan import decide
 from vnet.plan.decide import Admission, NotThere
 from vnet.util.suggest import plural

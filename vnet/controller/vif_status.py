@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from vnet.db.view import SWITCH, PoolView
+from vnet.db.view import PoolView
 from vnet.objects import Binding, Location, Vif
+from vnet.objects.binding import SWITCH
 from vnet.objects.rules import place_fault
 
 

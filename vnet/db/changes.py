@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vnet.grammar.declare import Declared, SetBy, attrs_of
+from vnet.grammar.declare import Declared, SetBy, attrs_of, configured
 from vnet.objects import Pool, PoolState
-from vnet.objects.proposal import CONFIGURED, configured
+from vnet.objects.state import CONFIGURED
 
 # Fields of the pool that each write raises, never part of a change.
 COUNTERS = tuple(name for name, found in attrs_of(Pool).items() if found.set_by is SetBy.RUNTIME)

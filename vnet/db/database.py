@@ -18,10 +18,10 @@ from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, T
 from vnet.db.errors import PoolUnreachable, SchemaMismatch
 from vnet.db.mirror import Delta, PoolMirror
 from vnet.db.probes import Probe
-from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, to_columns
+from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, by_key, to_columns
 from vnet.db.tables import TABLES
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
-from vnet.db.writes import Write, by_key
+from vnet.db.writes import Write
 from vnet.objects import Event
 
 T = TypeVar("T")

@@ -12,10 +12,9 @@ from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
 from ovsctl.ovsdb import Where, by_uuid
-from vnet.db.rows import TABLE_OF, from_row, key_of
+from vnet.db.rows import TABLE_OF, by_key, from_row, key_of
 from vnet.db.tables import TABLES, Table
 from vnet.db.view import PoolView
-from vnet.db.writes import by_key
 from vnet.grammar.declare import Declared
 from vnet.objects import AgentStatus, Binding, Event, Pool, PoolState, Vif
 from vnet.objects.index import VifIndex

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from ovsctl.ovsdb import Where
 from vnet.db.tables import TABLES, Table, table_of
 from vnet.grammar.declare import Declared, InvalidValue, cache
 from vnet.grammar.kinds import Refused
 from vnet.grammar.nodes import clip
 
 SCHEMA_NAME = "Vnet"
-SCHEMA_TEXT = files("vnet.db").joinpath("vnet.ovsschema").read_text()
+SCHEMA_TEXT = Path(__file__).with_name("vnet.ovsschema").read_text()
 
 TABLE_OF: Mapping[type, str] = {table.declared: name for name, table in TABLES.items()}
 
@@ -72,3 +73,8 @@ def key_of(value: Declared) -> Key:
     """The columns that name an object's row, with their contents. Empty for the one row of Pool."""
     table = table_of(type(value))
     return tuple(zip(table.key, table.key_of(value), strict=True))
+
+
+def by_key(value: Declared) -> Where:
+    """The row of a value, by its key. ovsdb-server looks at every row of the table for that."""
+    return tuple((column, "==", part) for column, part in key_of(value))

@@ -14,7 +14,7 @@ from typing import Any
 from vnet.grammar.declare import Attr, Declared, Derived, Named, attrs_of, cache
 from vnet.grammar.kinds import STRING, Boolean, Choice, Column
 from vnet.objects import AgentStatus, Binding, Event, Pool
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 
 RUNTIME: tuple[type[Declared], ...] = (Binding, AgentStatus, Event)  # agents and controllers write them
 STORED: tuple[type[Declared], ...] = (Pool, *CONFIGURED, *RUNTIME)  # everything that a pool's state is made of

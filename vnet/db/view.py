@@ -13,7 +13,6 @@ from vnet.objects.index import VifIndex
 
 # Agents write their heartbeat every 5 s; three in a row missing is no accident.
 HOST_DOWN_AFTER_S = 15.0
-SWITCH = "ovs-vswitchd"  # the object of an agent's problem that its switch is away
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from ovsctl.ovsdb import Update as UpdateOp
 from ovsctl.ovsdb.errors import ConstraintViolation
 from vnet.db.changes import COUNTERS, Delete, Insert, RowChange, Update
 from vnet.db.errors import WriteConflict
-from vnet.db.rows import TABLE_OF, key_of, to_columns
+from vnet.db.rows import TABLE_OF, by_key, key_of, to_columns
 from vnet.db.tables import RUNTIME, Cell, Table, table_of
 from vnet.grammar.declare import Declared
 from vnet.objects import Binding, Pool
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 
 Locate = Callable[[Declared], Where]
 
@@ -62,11 +62,6 @@ class Write:
         if isinstance(error, ConstraintViolation):
             return WriteConflict("exists", f"another one has it already: {error.details}", error.table or "")
         return None
-
-
-def by_key(value: Declared) -> Where:
-    """The row of a value, by its key. ovsdb-server looks at every row of the table for that."""
-    return tuple((column, "==", part) for column, part in key_of(value))
 
 
 def configuration_write(

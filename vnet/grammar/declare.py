@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Enum
 from functools import cache as _cache
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, NotYet, Refused, entries
 from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, entry_of, is_null
 from vnet.grammar.noun import Noun
-from vnet.grammar.source import Source
 from vnet.util.suggest import listing, plural
+
+if TYPE_CHECKING:
+    from vnet.grammar.source import Source
 
 D = TypeVar("D", bound="Declared")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,7 +39,7 @@ class SetBy(Enum):
     RUNTIME = "runtime"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Spelling:
     """A word for a field. only: the variants that have it; needed: those variants need it; also: words that people try instead.
 
@@ -53,7 +55,7 @@ class Spelling:
     at: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Attr:
     """A declared field. optional: its value may be None. allocated: left out, it is kept or allocated.
 
@@ -94,7 +96,7 @@ class Attr:
         return self.kind.check if len(self.spellings) == 1 else _any_of(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Derived:
     """A column that follows from an object's fields, for the database to look through."""
 
@@ -222,6 +224,11 @@ def _rest(spelling: Spelling) -> tuple[Any, ...]:
     return s.kind, s.doc, s.only, s.needed, s.also, s.at
 
 
+def configured(declared: type[Declared]) -> list[str]:
+    """The fields that a document or a toolstack decides, allocated ones included."""
+    return [name for name, found in attrs_of(declared).items() if found.set_by is not SetBy.RUNTIME or found.allocated]
+
+
 @cache
 def _checks(declared: type[Declared]) -> tuple[tuple[str, Callable[[Any], None], bool], ...]:
     return tuple(
@@ -314,7 +321,7 @@ def _names(item: Node, word: str | int) -> bool:
     return isinstance(text, Text) and text.text.casefold() == str(word).casefold()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """A map of the grammar: its words, each a field's spelling or a map inside."""
 
@@ -499,7 +506,7 @@ def made_of(stated: Stated, values: Mapping[str, Any], source: Source) -> Any:
 # --- objects inside objects ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StructOf(Kind[D]):
     """A map that is an object with no place of its own in the pool, as a rule of a security group."""
 
@@ -528,7 +535,7 @@ class StructOf(Kind[D]):
         return {"$ref": f"#/$defs/{self.declared.__name__}"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Named(Kind[tuple[D, ...]]):
     """Objects by name inside another one: a map from names in a document, a list of maps with a `name` in JSON.
 

@@ -10,10 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, is_null
-from vnet.grammar.source import Source
+
+if TYPE_CHECKING:
+    from vnet.grammar.source import Source
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -47,7 +49,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Column:
     """A kind's column in OVSDB (RFC 7047 §3.2). key, value: base types; value None for no map.
 
@@ -102,7 +104,7 @@ class Kind(ABC, Generic[T]):
         return FAILED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scalar(Kind[T]):
     """One word. `parse` takes the text as written and raises Refused; a value of the kind is one that it leaves as it is."""
 
@@ -131,7 +133,7 @@ class Scalar(Kind[T]):
         return dict(self.json)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Integer(Kind[int]):
     """A whole number within bounds, both included. A quoted number is a string, and refused.
 
@@ -179,13 +181,12 @@ class Integer(Kind[int]):
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
-@dataclass(frozen=True, slots=True)
 class Boolean(Kind[bool]):
     """true or false, as YAML 1.2 and JSON write them."""
 
-    expected: str = "true or false"
-    column: Column = Column("boolean")
-    python: str = "bool"
+    expected = "true or false"
+    column = Column("boolean")
+    python = "bool"
 
     def read(self, node: Node, source: Source) -> bool | Failed:
         words = {"true": True, "false": False}
@@ -201,7 +202,7 @@ class Boolean(Kind[bool]):
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice(Kind[E]):
     """One of an enum's words. `instead`: the hint for words that people bring from elsewhere."""
 
@@ -248,7 +249,7 @@ def choice(noun: str, members: type[E], instead: Mapping[str, str] | None = None
     return Choice(f"{noun}: {', '.join(str(member.value) for member in members)}", members, instead or {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ListOf(Kind[tuple[T, ...]]):
     """A list. A wrong item leaves the others readable; the list of those is returned.
 
@@ -349,7 +350,7 @@ class ListOf(Kind[tuple[T, ...]]):
         return schema
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class NotYet(Kind[None]):
     """A key of the grammar that is refused until its feature is there: never accepted and ignored."""
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NoReturn
 
-from vnet.grammar.nodes import Node, place_of
+from vnet.grammar.nodes import Node, Text
 from vnet.grammar.problems import Place, Problem, TopologyErrors, split_lines
 from vnet.util.suggest import LISTED_MAX, listing, nearest
 
 # Names compared for suggestions in one document, so that a broken big one is still answered soon.
 NEAREST_BUDGET = 30_000
 MAX_PROBLEMS = 10_000  # found before reading stops: by then it is a document of something else
+
+
+def place_of(node: Node) -> Place:
+    """Where a node starts; a scalar's length, 1 for a list or a map."""
+    return Place(node.line + 1, node.column + 1, node.length if isinstance(node, Text) else 1)
 
 
 class Source:

@@ -18,6 +18,7 @@ from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Driver, Guest
 from vnet.lab.switchd import tool_path
 from vnet.objects import BindingState, Vif
+from vnet.util.mac import mac_bytes
 
 INTEGRATION_BRIDGE = "br-int"
 
@@ -204,6 +205,6 @@ def _is_ready(view: PoolView, vif: str, host: str) -> bool:
 
 def rarp(mac: str) -> bytes:
     """The announcement of a MAC that QEMU sends when a guest resumes (RFC 903; ethertype 0x8035), padded to 60 bytes."""
-    own = bytes.fromhex(mac.replace(":", ""))
+    own = mac_bytes(mac)
     body = b"\x00\x01\x08\x00\x06\x04\x00\x03" + own + b"\0" * 4 + own + b"\0" * 4
     return (b"\xff" * 6 + own + b"\x80\x35" + body).ljust(60, b"\0")

@@ -95,6 +95,9 @@ class _Problems(Scalar[Mapping[str, str]]):
         return
 
 
+SWITCH = "ovs-vswitchd"  # the object of an agent's problem that its switch is away
+
+
 @dataclass(frozen=True, slots=True)
 class AgentStatus(Declared):
     """The last report of a host's agent. heartbeat and started: milliseconds since 1970.

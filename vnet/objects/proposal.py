@@ -8,22 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from vnet.grammar.declare import Declared, SetBy, attrs_of
 from vnet.objects.carriers import NetworkType, Way
 from vnet.objects.enums import Owner
-from vnet.objects.expectation import Expectation
 from vnet.objects.host import Host
 from vnet.objects.index import Overlay, VifIndex
 from vnet.objects.network import Network
-from vnet.objects.qos import QosClass
-from vnet.objects.security import SecurityGroup
-from vnet.objects.state import PoolState
-from vnet.objects.subnet import Range, Subnet
+from vnet.objects.state import CONFIGURED, PoolState
+from vnet.objects.subnet import Range
 from vnet.objects.vif import Vif
-from vnet.objects.vm import Vm
 
-# Every sort of object that people configure, each after those that it refers to.
-CONFIGURED: tuple[type[Declared], ...] = (Host, QosClass, Network, Subnet, SecurityGroup, Vm, Vif, Expectation)
 Ref = tuple[str, str, str]  # the noun's word, the object's name, the field
 
 
@@ -51,11 +44,6 @@ class Fault:
 
 
 Changes = Mapping[str, Mapping[str, Any]]  # PoolState's mapping, name: the object after, None for one that goes
-
-
-def configured(declared: type[Declared]) -> list[str]:
-    """The fields that a document or a toolstack decides, allocated ones included."""
-    return [name for name, found in attrs_of(declared).items() if found.set_by is not SetBy.RUNTIME or found.allocated]
 
 
 class Proposal:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
 from vnet.grammar.kinds import FAILED, Boolean, Column, Failed, Integer, JsonSchema, Kind, Refused
 from vnet.grammar.nodes import Node, Text, clip, is_null
 from vnet.grammar.noun import Noun
-from vnet.grammar.source import Source
 from vnet.objects.enums import Owner
 from vnet.objects.impact import FLOWS, NOTHING, Cost, Disruption, Usage
 from vnet.objects.words import NAME_KIND, OWNER
+
+if TYPE_CHECKING:
+    from vnet.grammar.source import Source
 
 KBIT = 1_000  # a meter counts in these (OpenFlow 1.5.1 §7.3.4.5)
 KIB = 8 * 1_024  # XenServer's kilobyte: xenopsd multiplies `kbps` by 1,024
@@ -34,7 +36,7 @@ _BYTES = {"gb": 8 * KBIT**3, "mb": 8 * KBIT**2, "kb": 8 * KBIT}
 _BITS = {"gbit": KBIT**3, "mbit": KBIT**2, "kbit": KBIT}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Quantity(Kind[int]):
     """A number with a unit. units: the size of each, those that a value is written in first, largest to smallest.
 

@@ -17,10 +17,10 @@ from vnet.objects.index import VifIndex
 from vnet.objects.mtu import default_mtu, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.pool import Pool
-from vnet.objects.proposal import CONFIGURED, Fault, Proposal
+from vnet.objects.proposal import Fault, Proposal
 from vnet.objects.rules import range_of
 from vnet.objects.security import SecurityGroup
-from vnet.objects.state import PoolState
+from vnet.objects.state import CONFIGURED, PoolState
 from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
 

@@ -27,9 +27,9 @@ from vnet.objects.limits import (
 )
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
-from vnet.objects.proposal import CONFIGURED, Fault, Proposal, Ref
+from vnet.objects.proposal import Fault, Proposal, Ref
 from vnet.objects.security import Direction, Verdict
-from vnet.objects.state import PoolState
+from vnet.objects.state import CONFIGURED, PoolState
 from vnet.objects.subnet import Range
 from vnet.objects.vif import Vif
 from vnet.objects.words import is_never

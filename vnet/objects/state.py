@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vnet.grammar.declare import Declared
 from vnet.objects.binding import AgentStatus, Binding, Location
 from vnet.objects.expectation import Expectation
 from vnet.objects.host import Host
@@ -15,6 +16,9 @@ from vnet.objects.security import SecurityGroup
 from vnet.objects.subnet import Subnet
 from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
+
+# Every sort of object that people configure, each after those that it refers to.
+CONFIGURED: tuple[type[Declared], ...] = (Host, QosClass, Network, Subnet, SecurityGroup, Vm, Vif, Expectation)
 
 
 @dataclass(frozen=True, slots=True)

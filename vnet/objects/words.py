@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vnet.grammar.kinds import FAILED, Column, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar, choice
 from vnet.grammar.nodes import List, Node, Text, clip
-from vnet.grammar.source import Source
 from vnet.objects.devices import RESERVED_DEVICES
 from vnet.objects.enums import Owner, Protocol
 from vnet.objects.limits import (
@@ -27,6 +26,9 @@ from vnet.objects.limits import (
     VIF_ID,
 )
 from vnet.objects.values import PortRange, Trunk
+
+if TYPE_CHECKING:
+    from vnet.grammar.source import Source
 
 _USUAL_MAC = re.compile("[0-9a-f][02468ace]:" + ":".join(["[0-9a-f]{2}"] * 5))
 _LOOSE_MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}")
@@ -265,14 +267,13 @@ def text_kind(what: str, most: int) -> Scalar[str]:
     return Scalar(what, {"type": "string", "minLength": 1, "maxLength": most}, parse)
 
 
-@dataclass(frozen=True, slots=True)
 class TagOrUntagged(Kind[int]):
     """A VLAN network's tag; 0 is `untagged`, so that the number 0 is never written."""
 
-    expected: str = f"a VLAN tag, 1..{MAX_TAG}, or 'untagged'"
+    expected = f"a VLAN tag, 1..{MAX_TAG}, or 'untagged'"
 
-    column: Column = Column({"type": "integer", "minInteger": 0, "maxInteger": MAX_TAG})
-    python: str = 'int | Literal["untagged"]'
+    column = Column({"type": "integer", "minInteger": 0, "maxInteger": MAX_TAG})
+    python = 'int | Literal["untagged"]'
 
     def check(self, value: int) -> None:
         if not isinstance(value, int) or not 0 <= value <= MAX_TAG:
@@ -302,19 +303,18 @@ def _trunk_of(words: frozenset[str]) -> Trunk | None:
     return Trunk() if "all" in words else Trunk(tuple(sorted(map(int, words))))
 
 
-@dataclass(frozen=True, slots=True)
 class TrunkTags(Kind[Trunk]):
     """The tags that a trunk VIF carries. None is stored as an empty set, all tags as {"all"}."""
 
-    expected: str = f"'all', or a list of VLAN tags, 1..{MAX_TAG}"
+    expected = f"'all', or a list of VLAN tags, 1..{MAX_TAG}"
 
-    column: Column = Column(
+    column = Column(
         "string",
         many=True,
         encode=lambda trunk: frozenset() if trunk is None else frozenset(map(str, trunk.tags)) or frozenset({"all"}),
         decode=_trunk_of,
     )
-    python: str = 'list[int] | Literal["all"]'
+    python = 'list[int] | Literal["all"]'
 
     def read(self, node: Node, source: Source) -> Trunk | Failed:
         if isinstance(node, Text) and node.text == "all":
@@ -340,12 +340,11 @@ _NAMED = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 _NUMBERED = {"igmp": 2, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "vrrp": 112, "sctp": 132}
 
 
-@dataclass(frozen=True, slots=True)
 class RuleProtocol(Kind[Protocol | int]):
     """An IP protocol: its word where it has one here, else its number."""
 
-    expected: str = "a protocol: tcp, udp, icmp, or its number, 0..255"
-    python: str = 'Literal["tcp", "udp", "icmp"] | int'
+    expected = "a protocol: tcp, udp, icmp, or its number, 0..255"
+    python = 'Literal["tcp", "udp", "icmp"] | int'
 
     def check(self, value: Protocol | int) -> None:
         if isinstance(value, Protocol):
@@ -389,11 +388,10 @@ class RuleProtocol(Kind[Protocol | int]):
 _SPAN = re.compile(r"([0-9]{1,9})(\s*-\s*|:|\.\.|,|\s+)([0-9]{1,9})")
 
 
-@dataclass(frozen=True, slots=True)
 class PortOrRange(Kind[PortRange]):
     """One port, or FIRST-LAST."""
 
-    expected: str = f"a port, 0..{MAX_PORT}, or a range as 443-445"
+    expected = f"a port, 0..{MAX_PORT}, or a range as 443-445"
 
     def read(self, node: Node, source: Source) -> PortRange | Failed:
         found = _SPAN.fullmatch(node.text) if isinstance(node, Text) else None
@@ -422,12 +420,11 @@ class PortOrRange(Kind[PortRange]):
 _PORTS = ListOf(PortOrRange(), "a list of ports and ranges", empty="leave 'ports' out for all", unique=False)
 
 
-@dataclass(frozen=True, slots=True)
 class PortRanges(Kind[tuple[PortRange, ...]]):
     """Ports as the model has them: in order, and as few ranges as can be."""
 
-    expected: str = "a list of ports, 0..65535, and ranges as 443-445"
-    python: str = "list[int | str]"
+    expected = "a list of ports, 0..65535, and ranges as 443-445"
+    python = "list[int | str]"
 
     def check(self, value: tuple[PortRange, ...]) -> None:
         if PortRange.merged(value) != value:

@@ -15,9 +15,10 @@ from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, Stated, attrs_of
 from vnet.objects import Owner, Vif, Vm
 from vnet.objects.impact import Usage
-from vnet.objects.proposal import CONFIGURED, Fault, Proposal
+from vnet.objects.proposal import Fault, Proposal
 from vnet.objects.resolve import Resolver, new_vm
 from vnet.objects.rules import faults
+from vnet.objects.state import CONFIGURED
 from vnet.plan.pool import PoolPlan, plan_proposal
 from vnet.util.suggest import nearest
 

@@ -9,7 +9,7 @@ from yaml.cyaml import CSafeDumper
 
 from vnet.grammar.declare import attrs_of, plain
 from vnet.objects import Owner, PoolState, Rule, SecurityGroup, Vif, Vm
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 from vnet.objects.words import is_range
 from vnet.topology import API_VERSION
 

@@ -15,7 +15,8 @@ from vnet.grammar.declare import Declared, SetBy, attrs_of
 from vnet.objects import Owner, Pool, PoolState, Uplink
 from vnet.objects.impact import Disruption, Usage, cost_of_field
 from vnet.objects.index import VifIndex
-from vnet.objects.proposal import CONFIGURED, Proposal
+from vnet.objects.proposal import Proposal
+from vnet.objects.state import CONFIGURED
 
 
 class Action(Enum):

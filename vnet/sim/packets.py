@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from vnet.objects import Protocol
 from vnet.sim.errors import PacketError
+from vnet.util.mac import mac_bytes
 
 SYN, RST, ACK = 2, 4, 16
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
@@ -83,10 +84,6 @@ class Talk:
         head += seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + (5 << 12 | flags).to_bytes(2, "big") + b"\xff\xff"
         total = checksum(_pseudo(src, dst, 6, 20 + len(payload)) + head + b"\0\0\0\0" + payload)
         return head + total.to_bytes(2, "big") + b"\0\0" + payload
-
-
-def mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def ethernet(dst: str, src: str, eth_type: int, body: bytes) -> bytes:

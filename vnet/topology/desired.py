@@ -15,9 +15,10 @@ from vnet.grammar.declare import Declared, Stated, attrs_of, unchecked
 from vnet.grammar.source import Source
 from vnet.objects import Host, Owner, Pool, PoolState, Vm
 from vnet.objects.index import VifIndex
-from vnet.objects.proposal import CONFIGURED, Proposal
+from vnet.objects.proposal import Proposal
 from vnet.objects.resolve import Resolver
 from vnet.objects.rules import faults
+from vnet.objects.state import CONFIGURED
 from vnet.topology.document import Document, read_document
 from vnet.topology.yaml_tree import decode, parse
 from vnet.util.gc_pause import collector_held

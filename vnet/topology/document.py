@@ -11,12 +11,13 @@ from typing import Any
 
 from vnet.grammar.declare import Declared, Shape, Stated, attrs_of, cache, extra_word, read, shape_of
 from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, Refused, Scalar, entries
-from vnet.grammar.nodes import List, Map, Node, clip, describe, entry_of, is_null, place_of
+from vnet.grammar.nodes import List, Map, Node, clip, describe, entry_of, is_null
 from vnet.grammar.problems import Place, Problem
-from vnet.grammar.source import Source
+from vnet.grammar.source import Source, place_of
 from vnet.objects import Expectation, Pool, PoolState, Vif, Vm
 from vnet.objects.limits import MAX_VIFS_OF_VM
-from vnet.objects.proposal import CONFIGURED, Fault
+from vnet.objects.proposal import Fault
+from vnet.objects.state import CONFIGURED
 from vnet.objects.words import GROUP_NAME, NAME_KIND
 from vnet.util.suggest import plural
 

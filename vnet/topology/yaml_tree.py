@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # libyaml's own events, without the loader's types
 
-from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, is_null, place_of
+from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, is_null
 from vnet.grammar.problems import Place, split_lines
-from vnet.grammar.source import Source
+from vnet.grammar.source import Source, place_of
 from vnet.util.suggest import listing, nearest
 
 MAX_BYTES = 8 * 2**20

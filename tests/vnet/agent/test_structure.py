@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,30 @@ from tests.vnet.agent.pool import TENANT, pool_of, vif
 AGENT = Path(next(iter(vnet.agent.__path__)))
 MAX_ATTRIBUTES = 60
 MAX_CALLS = 8
+# The modules that an agent loads beside its own and compile's: values and rows. It reads no document and writes no configuration.
+SHARED = {
+    "vnet.db": {"probes", "rows", "tables", "watches"},
+    "vnet.grammar": {"declare", "kinds", "nodes", "noun"},
+    "vnet.objects": {
+        *(
+            "binding",
+            "carriers",
+            "devices",
+            "enums",
+            "expectation",
+            "host",
+            "impact",
+            "limits",
+            "mtu",
+            "network",
+            "pool",
+        ),
+        *("qos", "security", "state", "subnet", "values", "vif", "vm", "words"),
+    },
+    "vnet.util": {"logs", "mac", "printable", "suggest"},
+}
+LIBRARIES = {"msgspec", "typing_extensions"}  # msgspec loads the second
+LIST_MODULES = "import sys; before = {*sys.modules}; import vnet.agent.agent; print(*{*sys.modules} - before)"
 
 
 def mutable_attributes(source: str) -> Iterator[str]:
@@ -42,6 +67,17 @@ def mutable_attributes(source: str) -> Iterator[str]:
 def test_the_agent_has_few_mutable_attributes() -> None:
     found = [name for path in sorted(AGENT.glob("*.py")) for name in mutable_attributes(path.read_text())]
     assert len(found) <= MAX_ATTRIBUTES, found
+
+
+def test_an_agent_loads_few_modules() -> None:
+    """Many hosts start and run one, so its time to start and its memory count."""
+    listed = subprocess.run([sys.executable, "-c", LIST_MODULES], capture_output=True, text=True, check=True).stdout
+    loaded = listed.split()
+    allowed = {f"{package}.{name}" for package, names in SHARED.items() for name in names} | {"vnet", *SHARED}
+    ours = {name for name in loaded if name.split(".")[0] == "vnet"}
+    assert {name for name in ours if not name.startswith(("vnet.agent", "vnet.compile"))} == allowed
+    others = {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"vnet", "ovsctl"}
+    assert others == LIBRARIES
 
 
 @pytest.mark.usefixtures("ovs")

@@ -9,7 +9,7 @@ from vnet import api
 from vnet.api.generate import generated
 from vnet.grammar.declare import plain
 from vnet.objects import Network, NetworkType
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 
 
 def test_checked_in_code_is_generated_anew_without_a_difference() -> None:

@@ -11,8 +11,9 @@ from vnet.controller.event_log import Entry, Feed
 from vnet.controller.leader import host_events, old_events, orphans
 from vnet.db.changes import Delete, Insert, Update
 from vnet.db.mirror import Delta
-from vnet.db.view import SWITCH, PoolView
+from vnet.db.view import PoolView
 from vnet.objects import Event
+from vnet.objects.binding import SWITCH
 
 
 def event(time: int, **more: str) -> Event:

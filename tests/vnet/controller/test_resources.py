@@ -17,7 +17,7 @@ from tests.vnet.controller.nouns import HTTP, SAMPLES, Sample
 from vnet import api
 from vnet.client import AsyncClient, Client, Conflict, Invalid, NotFound
 from vnet.db.database import PoolDatabase
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 
 every_noun = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.noun)
 

@@ -8,8 +8,9 @@ import pytest
 
 from tests.vnet.controller.pools import bound, pool, vif
 from vnet.controller.vif_status import Presence, whereabouts
-from vnet.db.view import SWITCH, PoolView
+from vnet.db.view import PoolView
 from vnet.objects import Binding, Network, NetworkType, Vif
+from vnet.objects.binding import SWITCH
 
 FREE = vif("web1/0", 1)
 PINNED = vif("web1/0", 1, host="xen1")

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from ovsctl.ovsdb import by_uuid
 from vnet.db.mirror import PoolMirror
-from vnet.db.rows import TABLE_OF, to_columns
+from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import PoolView
-from vnet.db.writes import by_key
 from vnet.objects import (
     AgentStatus,
     Binding,

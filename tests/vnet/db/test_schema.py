@@ -39,7 +39,7 @@ from vnet.objects import (
     Vif,
     Vm,
 )
-from vnet.objects.proposal import CONFIGURED
+from vnet.objects.state import CONFIGURED
 
 OLD_TEXT = files("tests.vnet.db").joinpath("vnet-1.6.0.ovsschema").read_text()  # as in v0.1.0
 OLD: dict[str, Any] = json.loads(OLD_TEXT)
