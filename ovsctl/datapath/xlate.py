@@ -261,13 +261,20 @@ class Translation:
         if len(self.stack) >= MAX_STACK:
             raise _Abandoned("the stack is over 64 kB")
         key = self.key
+        swapped: tuple[tuple[KeyField, KeyField], ...] = ()
+        if swap:
+            self._see(_CT_PROTO.mask)
+            if not _CT_PROTO.get(key) or at.ETH_TYPE.get(key) not in IP_TYPES:
+                self._note(f"resubmit to table {table} skipped: the packet has no connection")
+                return
+            swapped = _ORIGINAL_V4 if at.ETH_TYPE.get(key) == IP_TYPES[0] else _ORIGINAL_V6
+            key = _exchanged(key, swapped)
         if key & at.NW_FRAG.mask and self.switch.fragments is FragmentHandling.NORMAL:
-            key &= ~at.PORTS_MASK
+            key &= ~at.PORTS_MASK  # transport ports of a fragment are not looked at
         if in_port is not None:
             key = key & ~at.IN_PORT.mask | in_port << at.IN_PORT.shift
-        if swap:
-            key = self._original_tuple(key)
         flow, seen = self.switch.tables.lookup(table, key)
+        seen = _exchanged(seen, swapped)
         self._see(seen & ~at.IN_PORT.mask if in_port is not None else seen)
         self._note("", table=table, flow=flow, key=key)
         if flow is None:
@@ -282,15 +289,6 @@ class Translation:
         self.nesting -= 1
         self.depth -= deeper
         self.table, self.cookie = before
-
-    def _original_tuple(self, key: int) -> int:
-        """The key with the connection's original tuple in place of the packet's own."""
-        pairs = ((at.NW_SRC, "ct_nw_src"), (at.NW_DST, "ct_nw_dst"), (at.IPV6_SRC, "ct_ipv6_src"),
-                 (at.IPV6_DST, "ct_ipv6_dst"), (at.TP_SRC, "ct_tp_src"), (at.TP_DST, "ct_tp_dst"))  # fmt: skip
-        for place_, name in pairs:
-            key = key & ~place_.mask | self._read(at.SLOTS[name]) << place_.shift
-        self._see(at.HEADERS)
-        return key
 
     # Actions
 
@@ -703,6 +701,23 @@ def _common(tags: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) 
     while same < min(len(tags), len(others)) and tags[-1 - same] == others[-1 - same]:
         same += 1
     return same
+
+
+# The fields that change places with those of the connection's first packet (tuple_swap).
+_CT_PROTO = at.SLOTS["ct_nw_proto"]
+_PORTS = (
+    (at.NW_PROTO, _CT_PROTO), (at.TP_SRC, at.SLOTS["ct_tp_src"]), (at.TP_DST, at.SLOTS["ct_tp_dst"]),
+)  # fmt: skip
+_ORIGINAL_V4 = (*_PORTS, (at.NW_SRC, at.SLOTS["ct_nw_src"]), (at.NW_DST, at.SLOTS["ct_nw_dst"]))
+_ORIGINAL_V6 = (*_PORTS, (at.IPV6_SRC, at.SLOTS["ct_ipv6_src"]), (at.IPV6_DST, at.SLOTS["ct_ipv6_dst"]))
+
+
+def _exchanged(key: int, pairs: Sequence[tuple[KeyField, KeyField]]) -> int:
+    """A key or a mask with the bits of these pairs of fields exchanged."""
+    for left, right in pairs:
+        a, b = key >> left.shift & left.full, key >> right.shift & right.full
+        key = key & ~(left.mask | right.mask) | a << right.shift | b << left.shift
+    return key
 
 
 _STOP = object()

@@ -14,6 +14,7 @@ from typing import Final
 from ovsctl.appctl import Appctl, AppctlError, control_socket
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
 from vnet.compile import HostView
+from vnet.compile.flows import ETH_IPV4, ETH_IPV6, TCP, UDP
 from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe
 from vnet.db.rows import from_row
 from vnet.objects import InvalidValue
@@ -90,7 +91,10 @@ class Prober:
             switch = Appctl(control_socket(self._rundir), TRACE_TIMEOUT_S, MAX_TRACE_BYTES)
             tracked = (word for state in probe.tracked.split() for word in ("--ct-next", state.replace("+", ",")))
             frame = bytes.fromhex(probe.frame)
-            text = await switch.ofproto_trace(self._bridge, metadata(probe, ofport), *tracked, packet=frame)
+            match = metadata(probe, ofport)
+            if "rpl" in probe.tracked:
+                match += answered(frame)
+            text = await switch.ofproto_trace(self._bridge, match, *tracked, packet=frame)
         except AppctlError as error:
             return Answer(problem=f"Open vSwitch of host {view.me}: {error.reason}")
         if len(text) > MAX_TEXT_BYTES:
@@ -106,3 +110,27 @@ def metadata(probe: Probe, ofport: int) -> str:
         return f"in_port={ofport}"
     names = ("tun_src", "tun_dst") if ip_address(probe.tun_src).version == 4 else ("tun_ipv6_src", "tun_ipv6_dst")
     return f"in_port={ofport},tun_id={probe.tun_id},{names[0]}={probe.tun_src},{names[1]}={probe.tun_dst}"
+
+
+def answered(frame: bytes) -> str:
+    """The first packet of a connection as its tracker keeps it, by a packet that answers: fields of a match for ofproto/trace.
+
+    ofproto/trace asks no tracker and keeps the fields that it is given. Empty for a packet with extension headers.
+    """
+    at = 12
+    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    eth_type, at = int.from_bytes(frame[at : at + 2], "big"), at + 2
+    if eth_type == ETH_IPV4:
+        version, field, size, proto, addresses = "ip", "ct_nw", 4, frame[at + 9], at + 12
+        ports = at + (frame[at] & 15) * 4
+    elif eth_type == ETH_IPV6:
+        version, field, size, proto, addresses, ports = "ipv6", "ct_ipv6", 16, frame[at + 6], at + 8, at + 40
+    else:
+        return ""
+    src, dst = (ip_address(frame[start : start + size]) for start in (addresses, addresses + size))
+    first = f",ct_state=trk|est,{version},{field}_src={dst},{field}_dst={src},ct_nw_proto={proto}"
+    if proto not in (TCP, UDP):
+        return first
+    source_port, port = (int.from_bytes(frame[start : start + 2], "big") for start in (ports, ports + 2))
+    return f"{first},ct_tp_src={port},ct_tp_dst={source_port}"

@@ -22,6 +22,11 @@ def goto(table: Table) -> Action:
     return act.Resubmit(table=table)
 
 
+def ask_as_begun(table: Table) -> Action:
+    """Asks a table about the first packet of a packet's connection (ovs-actions(7), resubmit with ct)."""
+    return act.Resubmit(table=table, ct=True)
+
+
 def key_of(entry: Flow | Meter) -> Key:
     """The key of an entry, by which a switch tells it from others."""
     return entry.key if isinstance(entry, Flow) else entry.meter_id

@@ -2,7 +2,7 @@
 
 One rule: flows name no table of another concern as the next one. They ask `onward` and `enter`, so a stage is put between two
 others by a line in FROM_VIF or TO_VIF. docs/pipeline.md has a section per table and a test holds the two together. A packet
-never goes back to an earlier table, so it cannot loop inside a switch.
+never goes back to an earlier table, so it cannot loop inside a switch; the tables from GATE on only answer who asks them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Table(IntEnum):
     EGRESS_NEIGHBOUR = 21
     EGRESS_STATE = 22
     EGRESS_PEER = 24
-    EGRESS_RULES = 26
     EGRESS_VERDICT = 28
     FROM_RATE = 40
     LOOKUP = 50
@@ -39,12 +38,13 @@ class Table(IntEnum):
     INGRESS_NEIGHBOUR = 71
     INGRESS_STATE = 72
     INGRESS_PEER = 74
-    INGRESS_RULES = 76
     INGRESS_VERDICT = 78
     TO_RATE = 80
     TO_METER = 82
     DELIVER = 84
     GATE = 90
+    EGRESS_RULES = 92
+    INGRESS_RULES = 94
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +145,13 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({following(Table.EGRESS)}),
     ),
     Table.EGRESS_STATE: Stage(
-        "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
-        frozenset({"in_port", "ct_state", "ct_mark"}),
-        frozenset({Table.EGRESS_PEER, Table.EGRESS_RULES, Table.EGRESS_VERDICT, following(Table.EGRESS)}),
+        "puts a packet to the VIF's groups, by the first packet of its connection",
+        frozenset({"in_port", "ct_state"}),
+        frozenset({Table.EGRESS_PEER, Table.EGRESS_RULES, Table.INGRESS_RULES, Table.EGRESS_VERDICT}),
     ),
     Table.EGRESS_PEER: Stage(
         "which groups the receiver is in, of those that rules here name",
         frozenset({"metadata", "eth_dst", "eth_type", "ip_dst", "ipv6_dst"}),
-        frozenset(),
-    ),
-    Table.EGRESS_RULES: Stage(
-        "the egress rules of one group: allow, drop, or what the group says by default",
-        _RULES | {"ip_dst", "ipv6_dst"},
         frozenset(),
     ),
     Table.EGRESS_VERDICT: Stage(
@@ -210,18 +205,13 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({following(Table.INGRESS)}),
     ),
     Table.INGRESS_STATE: Stage(
-        "answers pass; what goes the way its connection began, or begins one, is put to the VIF's groups",
-        frozenset({"reg2", "ct_state", "ct_mark"}),
-        frozenset({Table.INGRESS_PEER, Table.INGRESS_RULES, Table.INGRESS_VERDICT, following(Table.INGRESS)}),
+        "puts a packet to the VIF's groups, by the first packet of its connection",
+        frozenset({"reg2", "ct_state"}),
+        frozenset({Table.INGRESS_PEER, Table.EGRESS_RULES, Table.INGRESS_RULES, Table.INGRESS_VERDICT}),
     ),
     Table.INGRESS_PEER: Stage(
         "which groups the sender is in, of those that rules here name",
         frozenset({"metadata", "eth_src", "eth_type", "ip_src", "ipv6_src"}),
-        frozenset(),
-    ),
-    Table.INGRESS_RULES: Stage(
-        "the ingress rules of one group: allow, drop, or what the group says by default",
-        _RULES | {"ip_src", "ipv6_src"},
         frozenset(),
     ),
     Table.INGRESS_VERDICT: Stage(
@@ -245,6 +235,16 @@ PIPELINE: dict[Table, Stage] = {
     Table.GATE: Stage(
         "whether a moving VIF's port is open: opened by its announcement in the switch itself, or by its agent",
         frozenset({"reg2"}),
+        frozenset(),
+    ),
+    Table.EGRESS_RULES: Stage(
+        "the egress rules of one group: allow, drop, or what the group says by default",
+        _RULES | {"ip_dst", "ipv6_dst"},
+        frozenset(),
+    ),
+    Table.INGRESS_RULES: Stage(
+        "the ingress rules of one group: allow, drop, or what the group says by default",
+        _RULES | {"ip_src", "ipv6_src"},
         frozenset(),
     ),
 }

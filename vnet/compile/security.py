@@ -1,8 +1,8 @@
 """Flows of policy: packets that VIFs in security groups may send (egress) and receive (ingress), always on the VIF's own host.
 
 Both directions have the same five tables (docs/pipeline.md): the connection tracker, the connection's state, the peer's groups,
-the rules of each of the VIF's groups, and the verdict of all of them. Rules judge packets that go the way their connection
-began; answers pass. A connection that is no longer allowed is marked as refused, so its answers end as well.
+the rules of each of the VIF's groups, and the verdict of all of them. One rule: a packet, whichever way it goes, is judged by the
+first packet of its connection, so an answer passes as long as that may still begin one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vnet.compile.flows import (
     Actions,
     Fields,
     Flows,
+    ask_as_begun,
     goto,
 )
 from vnet.compile.pipeline import (
@@ -59,7 +60,7 @@ DHCP_SERVERS: dict[int, Fields] = {  # where a client sends to: RFC 2131 §4.1, 
 }
 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
-REFUSED, PICKED_UP = 1, 2  # bits of ct_mark
+PICKED_UP = 2  # bit of ct_mark
 SYN = 2  # bit of tcp_flags
 
 DROPS, ALLOWS, DEFAULT = 300, 200, 100  # priorities of a group's rules: drop wins over allow
@@ -166,11 +167,8 @@ def server_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
 
 
 def _by_state(mark: int, side: Side) -> Iterator[Flow]:
-    """Answers, and errors about packets of the VIF, pass; a packet that fits no connection and can begin none does not."""
+    """Drops a packet that fits no connection and can begin none."""
     yield _flow(mark, side.state, 300, _ct(IS_TRACKED | INVALID))
-    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | RELATED), side.onward)
-    yield _flow(mark, side.state, 200, _ct(IS_TRACKED | REPLY) | {"ct_mark": (0, REFUSED)}, side.onward)
-    yield _flow(mark, side.state, 150, _ct(IS_TRACKED | REPLY))
 
 
 def _commit(mark: int | None = None, mask: int = 0) -> Action:
@@ -191,12 +189,9 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
 
     new, known = _ct(IS_TRACKED | NEW), _ct(IS_TRACKED | ESTABLISHED)
     for priority, refusing in ((500, Finding.DROP), (200, Finding.DEFAULT_DROP)):
-        yield from flow(priority + 10, refusing, known, _commit(REFUSED, REFUSED))
         yield _flow(mark, side.verdict, priority, {REG_VERDICT: (refusing, refusing)})
     for priority, allowing in ((400, Finding.ALLOW), (100, None)):
-        yield from flow(priority + 20, allowing, new, _commit(), onward)
-        again = known | {"ct_mark": (REFUSED, REFUSED)}
-        yield from flow(priority + 10, allowing, again, _commit(0, REFUSED), onward)
+        yield from flow(priority + 10, allowing, new, _commit(), onward)
         yield from flow(priority, allowing, {}, onward)
     yield from flow(320, None, known | {"ct_mark": (PICKED_UP, PICKED_UP)}, onward)
     begun: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
@@ -207,17 +202,30 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
 
 
 def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
-    """Asks the rules of each of a VIF's groups about the packets that it sends and receives."""
+    """Asks the rules of each of a VIF's groups about the packets that it sends and receives.
+
+    The tracker knows the first packet of a connection: the rules of its direction are asked about that. A packet that goes the
+    same way has that one's own headers, unless it is an error about an answer.
+    """
     binding = view.binding(vif.network, vif.id, view.me)
     first = Finding.PICK_UP if binding is not None and binding.moved else 0
-    flows = []
-    for side in SIDES:
+    numbers = [row.number for name in vif.groups if (row := view.group(name, vif.network)) is not None]
+
+    def flow(side: Side, priority: int, match: Fields, asked: Action) -> Flow:
         actions: list[Action] = [act.SetField(REG_VERDICT, first), act.SetField(REG_PEER, 0), goto(side.peer)]
-        for group in vif.groups:
-            if (row := view.group(group, vif.network)) is not None:
-                actions += [act.SetField(REG_GROUP, row.number), goto(side.rules)]
-        flows.append(_flow(mark, side.state, 100, {side.port: ofport}, *actions, goto(side.verdict)))
-    return flows
+        for number in numbers:
+            actions += [act.SetField(REG_GROUP, number), asked]
+        return _flow(mark, side.state, priority, {side.port: ofport, **match}, *actions, goto(side.verdict))
+
+    return [
+        made
+        for side, other in (SIDES, SIDES[::-1])
+        for made in (
+            flow(side, 200, _ct(IS_TRACKED | REPLY), ask_as_begun(other.rules)),
+            flow(side, 150, _ct(IS_TRACKED | RELATED), ask_as_begun(side.rules)),
+            flow(side, 100, {}, goto(side.rules)),
+        )
+    ]
 
 
 def peer_flows(view: HostView, vif_id: str, network_name: str) -> Flows:

@@ -1,0 +1,103 @@
+"""Connections of VIFs in security groups while a document changes rules and groups. On every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+
+from tests.labs import new_name
+from tests.polling import wait_until
+from tests.vnet.packets.test_guard import ENGINES
+from vnet.client import Client
+from vnet.lab import Driver, Lab
+from vnet.objects import PoolState, Protocol
+from vnet.plan import desired_state
+from vnet.sim import SimPool
+from vnet.sim.packets import End, Part, Talk
+from vnet.testing import PoolUnderTest
+from vnet.topology import load
+
+UDP, ICMP = Protocol.UDP, Protocol.ICMP
+SERVICE = "[{name: service, direction: ingress, protocol: udp, ports: [53]}, {name: ping, direction: ingress, protocol: icmp}]"
+DOCUMENT = """
+apiVersion: vnet/v1
+pool: revoked
+hosts:
+  xen1: {{address: 10.99.0.1, uplinks: {{trunk0: {{members: [eth1]}}}}}}
+  xen2: {{address: 10.99.0.2, uplinks: {{trunk0: {{members: [eth1]}}}}}}
+networks:
+  lan: {{type: vxlan}}
+security-groups:
+  web: {{default: {{ingress: drop}}, rules: {rules}}}
+  shut: {{default: {{ingress: drop, egress: drop}}}}
+  quarantine:
+    rules: [{{name: in, direction: ingress, action: drop}}, {{name: out, direction: egress, action: drop}}]
+vms:
+  srv: {{host: xen1, vifs: [{{network: lan, addresses: [10.1.0.1, "fd00:1::1"], security-groups: [{groups}]}}]}}
+  near: {{host: xen1, vifs: [{{network: lan, addresses: [10.1.0.2, "fd00:1::2"]}}]}}
+  far: {{host: xen2, vifs: [{{network: lan, addresses: [10.1.0.3, "fd00:1::3"]}}]}}
+"""
+_source_ports = count(49152)
+
+
+def document(rules: str = SERVICE, groups: str = "web") -> bytes:
+    return DOCUMENT.format(rules=rules, groups=groups).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """A pool and the call that applies a document to it and returns once the hosts have followed."""
+
+    pool: PoolUnderTest
+    apply: Callable[[bytes], object]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def changing(request: pytest.FixtureRequest) -> Iterator[Changing]:
+    state = desired_state(load(document(), "revoked.vnet.yaml"), PoolState())
+    if request.param == "sim":
+        twin = SimPool.of(state)
+        yield Changing(twin, lambda text: twin.update(desired_state(load(text, "revoked.vnet.yaml"), twin.state)))
+        return
+    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
+        lab.start_all()
+        lab.wait_ready()
+        lab.daemons.settle()
+        with Client(f"unix:{lab.daemons.controller_socket}") as client:
+            yield Changing(lab, client.apply)
+
+
+def passes(pool: PoolUnderTest, source: str, target: str, frame: bytes) -> bool:
+    """Whether a frame of a VIF reaches another one as it is."""
+    return any(item.to == f"{target}/0" and item.frame == frame for item in pool.send(f"{source}/0", frame))
+
+
+@pytest.mark.parametrize("peer", ["near", "far"])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [UDP, ICMP])
+def test_what_is_forbidden_ends_for_a_server_that_goes_on_alone(
+    changing: Changing, protocol: Protocol, version: int, peer: str
+) -> None:
+    pool = changing.pool
+    server, client = pool.vif("srv/0"), pool.vif(f"{peer}/0")
+    place = 0 if version == 4 else 1
+    ends = End(client.mac, client.addresses[place]), End(server.mac, server.addresses[place])
+    talk = Talk(*ends, protocol, 53 if protocol is UDP else 0, next(_source_ports))
+    there, back = talk.frame(), talk.frame(Part.ANSWER)
+    assert passes(pool, peer, "srv", there)
+    assert passes(pool, "srv", peer, back)
+    try:
+        for forbidding in (document(rules="[]"), document(groups="shut"), document(groups="quarantine, web")):
+            changing.apply(forbidding)
+            # ovs-vswitchd has new flows before its datapath's cache follows them.
+            wait_until(lambda: not passes(pool, "srv", peer, back), "answers that end")
+            assert not passes(pool, "srv", peer, back)
+            assert not passes(pool, peer, "srv", there)
+            assert not passes(pool, "srv", peer, back)
+            changing.apply(document())
+            wait_until(lambda: passes(pool, "srv", peer, back), "answers that go on")
+    finally:
+        changing.apply(document())

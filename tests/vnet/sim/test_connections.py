@@ -1,0 +1,136 @@
+"""Connections through security groups while rules and groups change: the verdict at each moment, on the twin and on a real switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from scapy.layers.inet import ICMP as ICMP4
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
+from scapy.layers.l2 import Ether
+
+from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
+from tests.vnet.sim.both import PORTS, Both
+from tests.vnet.sim.test_policy import DROP, IN, OUT, group, ports
+from vnet.objects import Protocol, Rule, SecurityGroup, Verdict
+from vnet.sim.packets import Part, Talk
+
+ALLOW = Verdict.ALLOW
+UDP, TCP, ICMP = Protocol.UDP, Protocol.TCP, Protocol.ICMP
+SHUT = group("shut", egress=DROP)
+QUARANTINE = group(
+    "quarantine", Rule("in", IN, DROP), Rule("out", OUT, DROP), ingress=ALLOW
+)  # which drops whatever else allows
+
+
+@pytest.fixture(scope="module")
+def bridge(ovs: None) -> Iterator[RealBridge]:
+    with real_bridge(PORTS) as running:
+        yield running
+
+
+def service(protocol: Protocol) -> Rule:
+    return Rule("service", IN, protocol=protocol, ports=() if protocol is ICMP else ports(80))
+
+
+def begin(both: Both, talk: Talk) -> None:
+    """Begins a conversation of cli with srv, and answers."""
+    assert both.passes("cli", talk.frame())
+    assert both.passes("srv", talk.frame(Part.ANSWER))
+    if talk.protocol is TCP:
+        assert both.passes("cli", talk.frame(Part.CONFIRM))
+
+
+def later(talk: Talk) -> tuple[bytes, bytes]:
+    """What the client and the server of an established conversation send."""
+    if talk.protocol is not TCP:
+        return talk.frame(), talk.frame(Part.ANSWER)
+    back = Talk(talk.target, talk.source, TCP, talk.source_port, talk.port)
+    answer = bytearray(back.frame(Part.CONFIRM))
+    at = 14 + (20 if ":" not in talk.source.address else 40)
+    answer[at + 4 : at + 12] = (301).to_bytes(4, "big") + (101).to_bytes(4, "big")
+    return talk.frame(Part.CONFIRM), bytes(answer)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [UDP, TCP, ICMP])
+@pytest.mark.parametrize("change", ["revoked", "shut", "quarantined"])
+def test_what_is_forbidden_ends_at_once_in_both_directions(
+    bridge: RealBridge, change: str, protocol: Protocol, version: int
+) -> None:
+    """Whoever sends next: the answers of a server whose client is silent end as well, and go on once allowed again."""
+    both = Both(bridge, group("web", service(protocol)), SHUT, QUARANTINE, srv=("web",))
+    talk = both.talk("cli", "srv", protocol, 0 if protocol is ICMP else 80, version)
+    begin(both, talk)
+    there, back = later(talk)
+    assert both.passes("srv", back)
+    changes: dict[str, tuple[tuple[SecurityGroup, ...], tuple[str, ...]]] = {
+        "revoked": ((group("web"),), ("web",)),
+        "shut": ((), ("shut",)),
+        "quarantined": ((), ("quarantine", "web")),
+    }
+    groups, member = changes[change]
+    both.change(*groups, srv=member)
+    for _ in range(2):
+        assert not both.passes("srv", back)
+    assert not both.passes("cli", there)
+    assert not both.passes("srv", back)
+    both.change(group("web", service(protocol)), srv=("web",))
+    assert both.passes("srv", back)
+    assert both.passes("cli", there)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+def test_what_a_vif_began_ends_when_it_may_begin_it_no_longer(
+    bridge: RealBridge, protocol: Protocol, version: int
+) -> None:
+    out = Rule("out", OUT, protocol=protocol, ports=ports(80), remote="10.0.0.0/24" if version == 4 else "fd00::/64")
+    both = Both(bridge, group("client", out, egress=DROP), cli=("client",))
+    talk = both.talk("cli", "srv", protocol, 80, version)
+    begin(both, talk)
+    there, back = later(talk)
+    both.change(group("client", Rule("out", OUT, protocol=protocol, ports=ports(81)), egress=DROP))
+    assert not both.passes("srv", back)
+    assert not both.passes("cli", there)
+
+
+def test_a_member_that_leaves_its_group_is_forbidden_at_once(bridge: RealBridge) -> None:
+    """The rule names the other side's group."""
+    both = Both(bridge, group("web", Rule("ops", IN, remote="ops")), group("ops"), srv=("web",), cli=("ops",))
+    talk = both.talk("cli", "srv", UDP, 80)
+    begin(both, talk)
+    both.change(cli=())
+    assert not both.passes("srv", talk.frame(Part.ANSWER))
+    assert not both.passes("cli", talk.frame())
+
+
+def test_megaflows_of_answers_are_bounded_by_rules(bridge: RealBridge) -> None:
+    both = Both(bridge, group("web", service(TCP), Rule("dns", IN, protocol=UDP, ports=ports(53))), srv=("web",))
+    port = both.pool.hosts["h0"].ports["srv/0"]
+    talks = [replace(both.talk("cli", "srv", UDP, 53), source_port=20000 + n) for n in range(40)]
+    for talk in talks:
+        begin(both, talk)
+    bridge.appctl("revalidator/purge")
+    for talk in talks:
+        bridge.appctl("netdev-dummy/receive", f"p{port}", talk.frame(Part.ANSWER).hex())
+    megaflows = [line for line in bridge.appctl("dpctl/dump-flows").splitlines() if "eth_type(0x0800)" in line]
+    assert len(megaflows) == 2, "one to the tracker, one after it"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_errors_about_a_connection_pass_as_long_as_it_may_begin(bridge: RealBridge, version: int) -> None:
+    both = Both(bridge, group("web", service(UDP), egress=DROP), srv=("web",))
+    talk = both.talk("cli", "srv", UDP, 80, version)
+    begin(both, talk)
+    quoted = Ether(talk.frame())[IP if version == 4 else IPv6]
+    head = Ether(src=talk.target.mac, dst=talk.source.mac)
+    if version == 4:
+        error = head / IP(src=talk.target.address, dst=talk.source.address) / ICMP4(type=3, code=3) / quoted
+    else:
+        error = head / IPv6(src=talk.target.address, dst=talk.source.address) / ICMPv6DestUnreach(code=4) / quoted
+    assert both.passes("srv", bytes(error))
+    both.change(group("web", egress=DROP))
+    assert not both.passes("srv", bytes(error))
