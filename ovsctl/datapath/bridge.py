@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ovsctl.datapath import flow_key as at
 from ovsctl.datapath.commit_headers import write_headers
 from ovsctl.datapath.conntrack import Tracker
-from ovsctl.datapath.flow_extract import check_frame, extract
+from ovsctl.datapath.flow_extract import FRAG_LATER, check_frame, extract
 from ovsctl.datapath.meters import TokenBucketMeter
 from ovsctl.datapath.ofproto import EmulatedPort, Ofproto
 from ovsctl.datapath.xlate import (
@@ -43,6 +43,7 @@ from ovsctl.openflow.messages import FragmentHandling
 CACHE_MAX = 65536  # translations; a flood of ever new packets must not fill the memory
 PACKET_INS_MAX = 1024
 RECIRCULATIONS_MAX = 64
+_CT_PORTS = at.SLOTS["ct_tp_src"].mask | at.SLOTS["ct_tp_dst"].mask
 
 
 class Emitted(NamedTuple):
@@ -156,7 +157,7 @@ class EmulatedBridge(Ofproto):
                 for mask, results in known:
                     ops = results.get(key & mask)
                     if ops is not None:
-                        self._execute(ops, key, frame, emitted, rounds, None)
+                        self._execute(ops, start, frame, emitted, rounds, None)
                         return
         version = self.version
         translation = Translation(self, key, notes)
@@ -165,7 +166,7 @@ class EmulatedBridge(Ofproto):
         if version == self.version:
             # A packet that changed the tables on its way was translated with some of both.
             self._remember(start.identity, key, translation.seen, ops)
-        self._execute(ops, key, frame, emitted, rounds, notes)
+        self._execute(ops, start, frame, emitted, rounds, notes)
 
     def _remember(self, identity: object, key: int, seen: int, ops: tuple[Op, ...]) -> None:
         if self._cached >= CACHE_MAX:
@@ -182,14 +183,14 @@ class EmulatedBridge(Ofproto):
     def _execute(
         self,
         ops: tuple[Op, ...],
-        key: int,
+        start: Resume,
         frame: bytes,
         emitted: list[Emitted],
         rounds: int,
         notes: list[Passed] | None,
     ) -> bool:
-        """Run operations on a frame. False if a meter dropped it: nothing after that is done."""
-        for op in ops:
+        """Run operations on a frame that started at `start`. False if a meter dropped it: nothing after that is done."""
+        for place, op in enumerate(ops):
             do = op[0]
             if do == OUTPUT:
                 most = op[3]
@@ -199,12 +200,17 @@ class EmulatedBridge(Ofproto):
             elif do == VLAN:
                 frame = _retag(frame, op[1], op[2])
             elif do == CLONE:
-                self._execute(op[1], key, frame, emitted, rounds, notes)
+                self._execute(op[1], start, frame, emitted, rounds, notes)
             elif do == BUCKET:
-                if not self._execute(op[1], key, frame, emitted, rounds, notes):
+                if not self._execute(op[1], start, frame, emitted, rounds, notes):
                     return False
             elif do == TRACK:
-                frame = self._track(op[1], frame, emitted, rounds, notes)
+                frames = self._track(op[1], start, frame, emitted, rounds, notes)
+                if len(frames) != 1:  # a fragment waits for the others, or the last one brings them along
+                    for part in frames:
+                        self._execute(ops[place + 1 :], start, part, emitted, rounds, notes)
+                    return True
+                frame = frames[0]
             elif do == LEARN:
                 self.learn(op[1], op[2])
             elif do == LEARN_MAC:
@@ -229,17 +235,29 @@ class EmulatedBridge(Ofproto):
         return self._extracted[1]
 
     def _track(
-        self, tracking: Tracking, frame: bytes, emitted: list[Emitted], rounds: int, notes: list[Passed] | None
-    ) -> bytes:
-        frame, fields = self.tracker.track(frame, self._key(frame), tracking.action, tracking.zone)
+        self,
+        tracking: Tracking,
+        start: Resume,
+        frame: bytes,
+        emitted: list[Emitted],
+        rounds: int,
+        notes: list[Passed] | None,
+    ) -> list[bytes]:
+        """The frames that go on; a copy of each resumes where the action says."""
+        tracked = self.tracker.track(frame, self._key(frame), tracking.action, tracking.zone, start, self._now_us)
         resume = tracking.resume
+        if notes is not None and not tracked:
+            notes.append(Passed(0, "tracked: waits for the other fragments of its packet"))
         if resume is not None and rounds < RECIRCULATIONS_MAX:
-            if notes is not None:
-                state = _state(fields)
-                notes.append(Passed(0, f"tracked: {state}", tracked=state))
-            key = self._key(frame) | resume.carried | fields
-            self._pass(resume, key, frame, emitted, rounds + 1, notes)
-        return frame
+            for going, fields in tracked:
+                if notes is not None:
+                    state = _state(fields)
+                    notes.append(Passed(0, f"tracked: {state}", tracked=state))
+                key = self._key(going) | resume.carried | fields
+                if at.NW_FRAG.get(key) & FRAG_LATER:
+                    key &= ~_CT_PORTS  # miniflow_extract keeps them for packets with a transport header only
+                self._pass(resume, key, going, emitted, rounds + 1, notes)
+        return [going for going, _ in tracked]
 
 
 def tunnel_bits(tunnel: Tunnel) -> int:

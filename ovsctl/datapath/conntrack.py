@@ -1,7 +1,7 @@
 """The connection tracker: zones, states, marks and NAT.
 
 It is reduced: a connection is new until a packet comes back, and lasts until it is flushed. TCP flags are checked, sequence
-numbers are not; connections do not time out.
+numbers and checksums are not; connections do not time out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ovsctl.datapath import flow_key as at
 from ovsctl.datapath.commit_headers import write_headers
 from ovsctl.datapath.errors import UnsupportedFlowError
-from ovsctl.datapath.flow_extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, ipv6_payload
+from ovsctl.datapath.flow_extract import ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, extract, ipv6_payload
+from ovsctl.datapath.reassembly import InvalidFragment, Reassembly
 from ovsctl.openflow import Ct, Nat, SetField
 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, TRACKED, SNAT, DNAT = (1 << n for n in range(8))
@@ -61,6 +62,7 @@ class Tracker:
 
     def __init__(self) -> None:
         self.connections: dict[tuple[int, Tuple5], ConntrackEntry] = {}  # by both of its tuples
+        self.fragments = Reassembly()
 
     def copy(self) -> Tracker:
         """An independent tracker with the same entries."""
@@ -72,6 +74,7 @@ class Tracker:
                     conn.original, conn.answer, conn.nat, conn.replied, conn.mark, conn.label
                 )
             other.connections[where] = copies[id(conn)]
+        other.fragments = self.fragments.copy()
         return other
 
     def flush(self, zone: int | None = None) -> None:
@@ -79,8 +82,35 @@ class Tracker:
         for key in [key for key in self.connections if zone is None or key[0] == zone]:
             del self.connections[key]
 
-    def track(self, frame: bytes, key: int, action: Ct, zone: int) -> tuple[bytes, int]:
-        """The frame, translated by NAT, and its connection fields as key bits. key: the frame's own."""
+    def track(
+        self, frame: bytes, key: int, action: Ct, zone: int, came_by: object = None, now_us: int = 0
+    ) -> list[tuple[bytes, int]]:
+        """The frames that go on, translated by NAT, each with its connection fields as key bits. key: the frame's own.
+
+        A fragment goes on with the last one of its packet. came_by: the way on which the frame came to the tracker.
+        """
+        if not at.NW_FRAG.get(key):
+            batch = [self._track(frame, key, action, zone)]
+        else:
+            batch = self._track_fragment(frame, key, action, zone, came_by, now_us)
+        return self.fragments.released(batch, _fields(INVALID, 0), now_us)
+
+    def _track_fragment(
+        self, frame: bytes, key: int, action: Ct, zone: int, came_by: object, now_us: int
+    ) -> list[tuple[bytes, int]]:
+        try:
+            complete = self.fragments.take(frame, key, zone, came_by, now_us)
+        except InvalidFragment:
+            return [(frame, _fields(TRACKED | INVALID, zone))]
+        if complete is None:
+            return []
+        if action.nat is not None:
+            raise UnsupportedFlowError("nat of fragments")
+        packet, parts = complete
+        _, fields = self._track(packet, extract(packet, 0), action, zone)
+        return [(part, fields) for part in parts]
+
+    def _track(self, frame: bytes, key: int, action: Ct, zone: int) -> tuple[bytes, int]:
         found = _tuple_of(frame, key)
         if found is None or not _well_formed(key, found):
             return frame, _fields(TRACKED | INVALID, zone)
@@ -209,8 +239,6 @@ def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:
     eth_type, proto = at.ETH_TYPE.get(key), at.NW_PROTO.get(key)
     if eth_type not in (IPV4, IPV6) or not proto:
         return None
-    if at.NW_FRAG.get(key):
-        raise UnsupportedFlowError("ct of a fragment: fragments are not reassembled")
     ipv6 = eth_type == IPV6
     src, dst = (at.IPV6_SRC, at.IPV6_DST) if ipv6 else (at.NW_SRC, at.NW_DST)
     sport, dport, echo_type = at.TP_SRC.get(key), at.TP_DST.get(key), 0
@@ -222,7 +250,7 @@ def _tuple_of(frame: bytes, key: int) -> Tuple5 | None:
         elif sport not in ERRORS[proto]:
             return None
     elif proto not in (TCP, UDP, SCTP):
-        return None
+        sport = dport = 0  # other protocols have connections by their addresses alone (conntrack-other.c)
     return Tuple5(ipv6, proto, src.get(key), dst.get(key), sport, dport, echo_type)
 
 

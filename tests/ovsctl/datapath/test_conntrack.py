@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 
 import pytest
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import GRE, Ether
+from scapy.packet import Raw
 
 from ovsctl.datapath import EmulatedBridge, EmulatedPort, UnsupportedFlowError
 from ovsctl.openflow import Ct, Flow, Match, Nat, Output, Resubmit, SetField
+from ovsctl.openflow.messages import FragmentHandling
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from vnet.objects import Protocol
 from vnet.sim.packets import End, Part, Talk, checksum
@@ -84,6 +90,13 @@ def test_connections_are_opened_from_inside_only(bridge: RealBridge, case: str) 
     assert got[6] == [] or got[6][0][0] == 3
 
 
+def test_other_protocols_have_connections_by_address(bridge: RealBridge) -> None:
+    there = bytes(Ether(src=A.mac, dst=B.mac) / IP(src=A.address, dst=B.address) / GRE() / Raw(bytes(40)))
+    back = bytes(Ether(src=B.mac, dst=A.mac) / IP(src=B.address, dst=A.address) / GRE() / Raw(bytes(50)))
+    got = compare(bridge, firewall(), [(OUTSIDE, back), (INSIDE, there), (OUTSIDE, back)])
+    assert got == [[], [(OUTSIDE, there)], [(INSIDE, back)]]
+
+
 @pytest.mark.parametrize("case", ["tcp", "udp", "icmp"])
 def test_source_nat(bridge: RealBridge, case: str) -> None:
     flows = firewall(nat=Nat("src", "192.168.9.1"), back=Nat())
@@ -133,8 +146,104 @@ def test_registers_and_metadata_survive_the_tracker(bridge: RealBridge) -> None:
     assert [port for port, _ in compare(bridge, flows, [(1, Talk(A, B, Protocol.UDP, 53).frame())])[0]] == [2, 3]
 
 
-def test_fragments_are_refused_by_name() -> None:
-    frame = bytearray(Talk(A, B, Protocol.UDP, 53).frame())
-    frame[20] |= 0x20
-    with pytest.raises(UnsupportedFlowError, match="fragment"):
-        switch(firewall()).receive(bytes(frame), 1)
+# ---- fragments ----
+
+
+_packet_numbers = count(1)
+
+
+def fragments(end: End, other: End, size: int, mtu: int = 1448, port: int = 53) -> list[bytes]:
+    """A UDP datagram in fragments, as a kernel sends it."""
+    number = next(_packet_numbers)
+    udp = UDP(sport=49152, dport=port) / Raw(bytes(n & 0xFF for n in range(size)))
+    if ":" in end.address:
+        whole = IPv6(src=end.address, dst=other.address) / IPv6ExtHdrFragment(id=number) / udp
+        parts = fragment6(whole, mtu)
+    else:
+        parts = fragment(IP(src=end.address, dst=other.address, id=number) / udp, mtu - 20)
+    return [bytes(Ether(src=end.mac, dst=other.mac) / part) for part in parts]
+
+
+# Only port 53 is let through, by what the tracker knows of the connection's first packet. That is not known of later
+# fragments: they meet their first one in the tracker again.
+BY_FIRST_PACKET = [
+    flow
+    for eth_type in (0x0800, 0x86DD)
+    for flow in (
+        Flow(Match(eth_type=eth_type, ct_state="-trk"), (Ct(table=1, zone=5),), 0, 10),
+        Flow(Match(eth_type=eth_type, ct_state="+trk-inv"), (Resubmit(table=2, ct=True),), 1, 10),
+        Flow(
+            Match(eth_type=eth_type, ct_state="+trk-inv", ip_frag="later"), (Ct(commit=True, zone=5, table=3),), 1, 20
+        ),
+        Flow(Match(eth_type=eth_type, ct_state="+inv"), (Output(3),), 1, 5),
+        Flow(Match(eth_type=eth_type, nw_proto=17, udp_dst=53), (Ct(commit=True, zone=5, table=3),), 2, 10),
+        Flow(Match(eth_type=eth_type, ct_state="+trk-inv"), (Output(2),), 3, 10),
+    )
+]
+ENDS = {"IPv4": (A, B), "IPv6": (A6, B6)}
+
+
+@pytest.fixture
+def fresh(ovs: None) -> Iterator[RealBridge]:
+    """A bridge in which no fragments wait."""
+    with real_bridge((1, 2, 3)) as running:
+        yield running
+
+
+def both(bridge: RealBridge) -> EmulatedBridge:
+    """The two switches with flows that judge by port, both of which show the ports of first fragments."""
+    bridge.set(BY_FIRST_PACKET, fragments=FragmentHandling.NX_MATCH)
+    ports = {n: EmulatedPort(f"p{n}") for n in (1, 2, 3)}
+    return EmulatedBridge(BY_FIRST_PACKET, ports=ports, fragments=FragmentHandling.NX_MATCH)
+
+
+def alike(bridge: RealBridge, ours: EmulatedBridge, frames: list[bytes], now_us: int = 0) -> list[tuple[int, bytes]]:
+    sent = []
+    for frame in frames:
+        got = [(out.port, out.frame) for out in ours.receive(frame, 1, now_us=now_us)]
+        assert sorted(got) == sorted(bridge.send(1, frame))
+        sent += got
+    return sent
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_fragments_go_on_together(fresh: RealBridge, ends: tuple[End, End], order: tuple[int, ...]) -> None:
+    parts = fragments(*ends, 3000)
+    ours = both(fresh)
+    assert alike(fresh, ours, [parts[n] for n in order]) == [(2, part) for part in parts]
+    assert alike(fresh, ours, fragments(*ends, 3000, port=54)) == []
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_a_packet_with_a_hole_waits(fresh: RealBridge, ends: tuple[End, End]) -> None:
+    for missing in ((1, 2), (0, 2), (0, 1), (1,), (0,), (2,)):
+        some = [part for n, part in enumerate(fragments(*ends, 3000)) if n not in missing]
+        ours = both(fresh)
+        assert alike(fresh, ours, some) == []
+        fresh.appctl("time/warp", "16000", "1000")
+        whole = Talk(*ends, Protocol.UDP, 53).frame()
+        # They have expired: they go where the next packet goes, but as invalid.
+        assert alike(fresh, ours, [whole] * 2, now_us=16_000_000) == [
+            (2, whole),
+            *((3, part) for part in some),
+            (2, whole),
+        ]
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_what_overlaps_or_is_too_small_is_invalid(fresh: RealBridge, ends: tuple[End, End]) -> None:
+    first, middle, last = fragments(*ends, 3000)
+    assert alike(fresh, both(fresh), [first, first, middle, last])[0] == (3, first)
+    small = fragments(*ends, 3000, mtu=1000)
+    assert alike(fresh, both(fresh), small) == [(3, part) for part in small[:-1]]
+
+
+def test_fragments_with_nat_are_refused_by_name() -> None:
+    flows = [Flow(Match(eth_type=0x0800), (Ct(commit=True, zone=1, nat=Nat("src", "192.168.9.1"), table=1),), 0, 10)]
+    ours = switch(flows)
+    *parts, last = fragments(A, B, 3000)
+    for part in parts:
+        ours.receive(part, 1)
+    with pytest.raises(UnsupportedFlowError, match="fragments"):
+        ours.receive(last, 1)
