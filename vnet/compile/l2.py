@@ -19,6 +19,7 @@ from vnet.compile.pipeline import (
     REG_OPEN,
     REG_PART,
     REG_PORT,
+    REG_PRIORITY,
     TO_VIF,
     Category,
     From,
@@ -34,11 +35,16 @@ RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a br
 FORBIDDEN = (Match(eth_dst=RESERVED), Match(eth_src=MULTICAST))  # frames that no VIF may send
 TAGGED = 0x1000  # vlan_tci: a tag is present
 EXACT_TAG = 0x1FFF
+NO_VLAN = (0, 0x0FFF)  # untagged, or a priority tag
+# Ethernet types of a tag behind the first one, which is the only one that Open vSwitch reads.
+TAG_TYPES = (0x8100, 0x88A8)
 # Tables that a frame passes where no flow has anything against it; their features have the flow that says so.
 PASSED = (Table.SERVICES, Table.FROM_RATE, Table.LOOKUP, Table.TO_RATE)
 Segment = tuple[int, int | None]  # value and mask of metadata, None for exactly the value
 LocalPorts = list[tuple[int, Vif]]  # ofports of VIFs here
 TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
+PRIORITY_OF_FRAME, PRIORITY_KEPT = "vlan_tci[13..15]", f"{REG_PRIORITY}[0..2]"
+STACKED_DROP = 110  # priority in DELIVER, between the flows of VIFs that take no tags and those of trunks
 
 
 @cache
@@ -52,6 +58,8 @@ def base_flows() -> Flows:
     return (
         *(flow(table, 0, Match()) for table in Table if table not in PASSED),
         *(flow(table, 300, match) for table in (Table.ADMIT, Table.GUARD) for match in FORBIDDEN),
+        *(flow(Table.CLASSIFY, 200, Match(vlan_tci=NO_VLAN, eth_type=tag)) for tag in TAG_TYPES),
+        *(flow(Table.DELIVER, STACKED_DROP, Match(eth_type=tag)) for tag in TAG_TYPES),
         flow(Table.GUARD, 50, Match(reg0=From.TUNNEL), goto(Table.LOOKUP)),
         flow(Table.LOOKUP, 50, Match(eth_dst=MULTICAST), goto(Table.FLOOD)),
         flow(Table.LOOKUP, 0, Match(), goto(Table.UNKNOWN)),
@@ -75,25 +83,27 @@ def network_flows(view: HostView, name: str, _: str) -> Flows:
         flows.append(Flow(table=Table.CLASSIFY, priority=100, cookie=mark, match=match,
                           actions=classified(From.TUNNEL, network.segment, Table.GUARD)))  # fmt: skip
     if network.patch is not None:
-        flows.append(from_uplink(network.patch, network.tag or 0, network.segment, mark))
+        flows += from_uplink(network.patch, network.tag or 0, network.segment, mark)
     return tuple(flows)
 
 
-def from_uplink(ofport: int, tag: int, segment: int, mark: int) -> Flow:
-    """A frame of one VLAN, or with tag 0 an untagged one, as the physical network hands it in."""
-    vlan = (TAGGED | tag, EXACT_TAG) if tag else 0
-    pop: Actions = (act.PopVlan(),) if tag else ()
-    actions = (*pop, *classified(From.UPLINK, segment, Table.LOOKUP))
-    return Flow(
-        table=Table.CLASSIFY, priority=100, cookie=mark, match=Match(in_port=ofport, vlan_tci=vlan), actions=actions
-    )
+def from_uplink(ofport: int, tag: int, segment: int, mark: int) -> Flows:
+    """Frames of one VLAN, or with tag 0 untagged ones, as the physical network hands them in."""
+
+    def flow(vlan: int | tuple[int, int], *first: Action) -> Flow:
+        actions = (*first, *classified(From.UPLINK, segment, Table.LOOKUP))
+        match = Match(in_port=ofport, vlan_tci=vlan)
+        return Flow(table=Table.CLASSIFY, priority=100, cookie=mark, match=match, actions=actions)
+
+    tagged = flow((TAGGED | tag, EXACT_TAG), *untag())
+    return (tagged,) if tag else (flow(0), tagged)
 
 
 def to_uplink(ofport: int, tag: int) -> Actions:
     """Out to the physical network, tagged; the frame is left as it was."""
     if not tag:
         return (act.Output(ofport),)
-    return (act.PushVlan(), act.SetField("vlan_vid", TAGGED | tag), act.Output(ofport), act.PopVlan())
+    return (*tag_with(tag), act.Output(ofport), act.PopVlan())
 
 
 def to_vif(view: HostView, ofport: int, vif: Vif) -> Actions:
@@ -131,7 +141,7 @@ def flood_flows(view: HostView, name: str, _: str) -> Flows:
         return ()
     here = view.here(name)
     if network.uplink is not None and network.tag:
-        here += [(ofport, vif) for ofport, vif in view.trunks(network.uplink) if carries(vif.trunk, network.tag)]
+        here = [(ofport, vif) for ofport, vif in view.trunks(network.uplink) if carries(vif.trunk, network.tag)] + here
     return segment_flood(view, cookie(Category.FLOOD, name), (network.segment, None), here, *_away(view, network))
 
 
@@ -160,7 +170,7 @@ def _away(view: HostView, network: LocalNetwork) -> tuple[Actions, Actions]:
 # A flow fits one OpenFlow message of 64 KiB, and a VIF takes 32 bytes of it, so VIFs of a crowded network are delivered to in
 # parts. A part is a stretch of ofports: it stays the same when other VIFs come and go.
 PART = 256
-UNKNOWN_PARTS = 1 << 16
+ACCESS_PARTS, UNKNOWN_PARTS = 1 << 15, 1 << 16
 
 
 def segment_flood(
@@ -168,7 +178,8 @@ def segment_flood(
 ) -> Flows:
     """The flows of a segment: flood and unknown, each from a VIF and from elsewhere, and the parts of many VIFs.
 
-    A segment that is masked stands for all tags nobody named, so it yields to those that are exact.
+    A segment that is masked stands for all tags nobody named, so it yields to those that are exact. The uplink comes first, then
+    trunks: Open vSwitch does not see the DEI of a tag, and the tag keeps it only until a VIF gets the frame without the tag.
     """
     metadata = _metadata(segment)
     low = 100 if segment[1] is None else 80
@@ -188,7 +199,7 @@ def segment_flood(
             actions = deliver_all(view, members)
             flows.append(Flow(table=Table.FLOOD_PART, priority=low, cookie=mark, match=match, actions=actions))
         match = Match(metadata=metadata, reg0=From.VIF)
-        flows.append(Flow(table=table, priority=low + 10, cookie=mark, match=match, actions=local + remote))
+        flows.append(Flow(table=table, priority=low + 10, cookie=mark, match=match, actions=remote + local))
         flows.append(Flow(table=table, priority=low, cookie=mark, match=Match(metadata=metadata), actions=local))
     return tuple(flows)
 
@@ -196,8 +207,9 @@ def segment_flood(
 def _parts(vifs: LocalPorts, first: int) -> dict[int, LocalPorts]:
     """VIFs by the part that they are in, in order."""
     parts: dict[int, LocalPorts] = {}
-    for ofport, vif in sorted(vifs, key=lambda item: item[0]):
-        parts.setdefault(first + ofport // PART, []).append((ofport, vif))
+    for ofport, vif in vifs:
+        part = first + ofport // PART + (0 if vif.trunk is not None else ACCESS_PARTS)
+        parts.setdefault(part, []).append((ofport, vif))
     return parts
 
 
@@ -217,7 +229,7 @@ def trunk_flows(view: HostView, name: str, _: str) -> Flows:
     for tag in sorted({tag for _, vif in trunks if vif.trunk for tag in vif.trunk.tags} - named):
         here = [(ofport, vif) for ofport, vif in trunks if carries(vif.trunk, tag)]
         out = to_uplink(patch, tag)
-        flows.append(from_uplink(patch, tag, base | tag, mark))
+        flows += from_uplink(patch, tag, base | tag, mark)
         flows += segment_flood(view, mark, (base | tag, None), here, out, out)
     every = [(ofport, vif) for ofport, vif in trunks if vif.trunk and not vif.trunk.tags]
     if every:
@@ -231,12 +243,22 @@ def trunk_flows(view: HostView, name: str, _: str) -> Flows:
 
 def tag_to_segment(base: int) -> Actions:
     """Takes the tag off a frame and makes it the segment's low bits."""
-    return (act.SetField("metadata", base), act.Move(TAG_OF_FRAME, TAG_OF_SEGMENT), act.PopVlan())
+    return (act.SetField("metadata", base), act.Move(TAG_OF_FRAME, TAG_OF_SEGMENT), *untag())
 
 
 def segment_to_tag() -> Actions:
     """Puts the tag that the segment stands for on a frame."""
-    return (act.PushVlan(), act.Move(TAG_OF_SEGMENT, TAG_OF_FRAME))
+    return (act.PushVlan(), act.Move(TAG_OF_SEGMENT, TAG_OF_FRAME), act.Move(PRIORITY_KEPT, PRIORITY_OF_FRAME))
+
+
+def untag() -> Actions:
+    """Takes the tag off a frame and keeps its priority."""
+    return (act.Move(PRIORITY_OF_FRAME, PRIORITY_KEPT), act.PopVlan())
+
+
+def tag_with(tag: int) -> Actions:
+    """Puts a tag on a frame, with the priority of the one that it came with."""
+    return (act.PushVlan(), act.SetField("vlan_vid", TAGGED | tag), act.Move(PRIORITY_KEPT, PRIORITY_OF_FRAME))
 
 
 def segments_of(own: int, vif: Vif | None) -> list[Segment]:

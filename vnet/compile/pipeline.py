@@ -116,7 +116,7 @@ _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
 PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
-        _PORT | {"tun_id"},
+        _PORT | {"tun_id", "eth_type"},
         frozenset({Table.CLASSIFY, Table.ADMIT, Table.LOOKUP, Table.GATE}) | _entries(FROM_VIF),
     ),
     Table.ADMIT: Stage(
@@ -230,7 +230,7 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({following(Table.TO_RATE)}),
     ),
     Table.DELIVER: Stage(
-        "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata"}), frozenset()
+        "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata", "eth_type"}), frozenset()
     ),
     Table.GATE: Stage(
         "whether a moving VIF's port is open: opened by its announcement in the switch itself, or by its agent",
@@ -273,6 +273,7 @@ REG_GROUP = "reg3"  # number of the security group whose rules are asked
 REG_VERDICT = "reg4"  # their answers, as Finding
 REG_OPEN = "reg5"  # the answer of GATE
 REG_PART = "reg6"  # the part of the VIFs here that FLOOD_PART delivers to
+REG_PRIORITY = "reg7"  # bits 0..2: the priority (PCP) of the VLAN tag that a frame came with, 0 without one
 REG_PEER = "xxreg2"  # the groups that the other side is in, a bit each (HostView.peer_bits)
 REG_SEEN = "reg15"  # 1 once the agent was told that a probe's frame came in
 OPEN_IN, OPEN_OUT = 1, 2

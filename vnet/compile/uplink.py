@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import Flows
-from vnet.compile.l2 import EXACT_TAG, TAGGED
+from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED
 from vnet.compile.pipeline import Category, cookie
 from vnet.compile.view import HostView
 from vnet.objects import Network, Vif
@@ -55,7 +55,7 @@ def _moving(view: HostView, network: Network, vif: Vif) -> bool:
 
 def _tags(network: Network, vif: Vif) -> tuple[AnyTci, ...]:
     """The tags that the VIF's frames have on the wire."""
-    own = (TAGGED | network.tag, EXACT_TAG) if network.tag else 0
+    own = (TAGGED | network.tag, EXACT_TAG) if network.tag else NO_VLAN
     if vif.trunk is None:
         return (own,)
     if not vif.trunk.tags:

@@ -23,10 +23,13 @@ from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, guard_flows
 from vnet.compile.l2 import (
     ASK_GATE,
     EXACT_TAG,
+    STACKED_DROP,
     TAGGED,
     classified,
     segment_to_tag,
     tag_to_segment,
+    tag_with,
+    untag,
 )
 from vnet.compile.pipeline import (
     ANY_TAG,
@@ -69,7 +72,7 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
     guard = guard_flows(vif, ofport, mark, onward(Table.GUARD, vif, limited=view.limited(vif)))
     judge = judge_flows(view, vif, ofport, mark) if vif.groups else ()
     deliver = [
-        _flow(mark, Table.DELIVER, 100, {"reg2": ofport, **match}, actions)
+        _flow(mark, Table.DELIVER, 100 if vif.trunk is None else STACKED_DROP + 10, {"reg2": ofport, **match}, actions)
         for match, actions in _deliveries(vif, ofport, segment)
     ]
     if role is Role.INCOMING:
@@ -83,17 +86,15 @@ def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Action
 
 
 def _entries(vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
-    """How frames enter from the port: untagged ones on the VIF's network, a trunk's tagged ones on the tag's segment."""
+    """How frames enter from the port: untagged and priority-tagged ones on the VIF's network, a trunk's on the tag's segment."""
     first = enter(FROM_VIF, vif, limited=False)  # no limit is met before the source guard
     entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, first))]
-    if vif.trunk is None:
-        return entries
-    for tag in vif.trunk.tags:
-        actions = (act.PopVlan(), *classified(From.VIF, segment | tag, first))
-        entries.append(({"vlan_tci": (TAGGED | tag, EXACT_TAG)}, actions))
-    if not vif.trunk.tags:
+    if vif.trunk is not None and not vif.trunk.tags:
         actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), goto(first))
-        entries.append(({"vlan_tci": (TAGGED, TAGGED)}, actions))
+        return [*entries, ({"vlan_tci": (TAGGED, TAGGED)}, actions)]
+    for tag in (0, *(vif.trunk.tags if vif.trunk else ())):
+        actions = (*untag(), *classified(From.VIF, segment | tag, first))
+        entries.append(({"vlan_tci": (TAGGED | tag, EXACT_TAG)}, actions))
     return entries
 
 
@@ -104,8 +105,7 @@ def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actio
         return [({}, (out,))]
     deliveries: list[tuple[Fields, Actions]] = [({"metadata": segment}, (out,))]
     for tag in vif.trunk.tags:
-        tagged = (act.PushVlan(), act.SetField("vlan_vid", TAGGED | tag), out, act.PopVlan())
-        deliveries.append(({"metadata": segment | tag}, tagged))
+        deliveries.append(({"metadata": segment | tag}, (*tag_with(tag), out, act.PopVlan())))
     if not vif.trunk.tags:
         # Segment 0 of the uplink is the untagged one: without its own flow above it would get a tag of 0.
         deliveries += [({"metadata": (segment, ANY_TAG)}, (*segment_to_tag(), out, act.PopVlan()))]

@@ -47,7 +47,7 @@ class Cost:
         return Cost(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-FLOWS_OF_A_VIF = 11  # with one address
+FLOWS_OF_A_VIF = 12  # with one address; untagged and priority-tagged frames have a flow each
 
 
 def mac_of(number: int) -> str:
