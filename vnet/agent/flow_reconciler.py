@@ -1,8 +1,10 @@
 """The flows of ours on a bridge: kept as desired over reconnects, restarts and changes by others.
 
 One rule: only flows with our cookie mark are ours, and meters with numbers of ours. Changes go in as one bundle, with new meters
-before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A switch that has none gets them the most urgent first. A zone of the connection
-tracker is emptied before it is used anew: a VIF inherits no connections from the one that had its port before.
+before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A
+switch that has none gets them the most urgent first. A zone of the connection tracker is emptied before another VIF uses it,
+which inherits no connections from the one that had its port before, and before a VIF uses it that was away from it. It is not
+emptied because ovs-vswitchd or the agent is new: a kernel's tracker outlives them.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one 
 MAX_NAME = 15  # characters in an OpenFlow message: a name that fills it may be the beginning of a longer one
 OF_A_PORT = frozenset({Category.VIF, Category.LOOKUP, Category.FLOOD})
 LEARNED = cookie(Category.LEARNED, "")
+NOBODY = 0  # no VIF's cookie
 
 
 def no_longer_gated(changes: Sequence[Change]) -> list[FlowKey]:
@@ -133,7 +136,7 @@ class BridgeFlows:
         self._client: OpenFlowClient | None = None
         self._refused = False  # by the switch, on the last connection
         self._urgent = True  # all that is pending is of ports that are new
-        self._new_zones: set[int] = set()  # which pending flows are the first to use
+        self._zones: dict[int, int] = {}  # whose connections each zone of the tracker holds: the VIF's cookie
         self._meters: set[int] = set()  # of ours, that the switch has
         self._foreign: dict[FlowKey, Flow] | None = {}  # changed by others; None: too many for the switch to say which
         revisions.holds(bridge, 0)
@@ -156,7 +159,8 @@ class BridgeFlows:
             if self.desired.get(key) != mod:
                 delta[key] = mod
         delta |= dict.fromkeys(no_longer_gated(changes))
-        self._new_zones |= zones_of(_flows(added.values())) - zones_of(_flows(removed.values()))
+        left = zones_of(_flows(removed.values())).keys() - zones_of(_flows(added.values())).keys()
+        self._zones |= dict.fromkeys(left, NOBODY)
         self._urgent = (self._urgent or not self._reconciler.pending) and urgent
         self._urgent = self._urgent and all(change.source.category in OF_A_PORT for change in changes)
         self._reconciler.want(delta)
@@ -169,7 +173,6 @@ class BridgeFlows:
             if self.desired:
                 raise Retry
             return
-        zones, self._new_zones = self._new_zones, set()
         urgent, self._urgent = self._urgent, True
         mods = [
             mod if isinstance(mod, FlowMod) else _deletion(key)
@@ -179,7 +182,8 @@ class BridgeFlows:
         meters = [meter for meter in changes.values() if isinstance(meter, Meter)]
         obsolete = {key for key, mod in changes.items() if isinstance(key, int) and mod is None}
         try:
-            await self._send(self._client, mods, zones, urgent, meters)
+            owners = zones_of(mod.flow for mod in changes.values() if isinstance(mod, FlowMod))
+            await self._send(self._client, mods, owners, urgent, meters)
             await self._delete_meters(self._client, obsolete)
         except OpenFlowError as error:
             if urgent and isinstance(error, ModError):
@@ -198,7 +202,8 @@ class BridgeFlows:
         try:
             found = {meter.meter_id: meter for meter in await client.meters() if meter.meter_id in OURS}
             actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-            self._new_zones.clear()
+            # An agent that has just started knows no owners yet.
+            self._zones = zones_of(entry.flow for entry in actual) | self._zones
             self._meters = set(found)
             both = list(desired().values())
             wanted = [mod for mod in both if isinstance(mod, FlowMod)]
@@ -222,7 +227,7 @@ class BridgeFlows:
     ) -> None:
         kept = [flow for flow in found if not (flow.cookie == LEARNED and self._observer.is_wanted(flow))]
         mods = FlowTable.diff(FlowTable(mod.flow for mod in wanted), FlowTable(kept))
-        await self._send(client, mods, zones_of(mod.flow for mod in wanted) - zones_of(found), meters=meters)
+        await self._send(client, mods, zones_of(mod.flow for mod in wanted), meters=meters)
         if self._foreign is None:
             self._foreign = {}
             self._drifted(sum(mod.flow.cookie != LEARNED for mod in mods))
@@ -231,23 +236,30 @@ class BridgeFlows:
         self,
         client: OpenFlowClient,
         mods: Sequence[Sendable],
-        zones: Set[int] = frozenset(),
+        owners: Mapping[int, int],
         urgent: bool = False,
         meters: Sequence[Meter] = (),
     ) -> None:
+        """Sends modifications, after meters and the emptying of zones that have another owner now."""
         self.messages += len(mods) + len(meters)
-        first: list[Sendable] = [FlushZone(zone) for zone in sorted(zones)]
+        others = [zone for zone, owner in owners.items() if self._zones.get(zone) != owner]
+        first: list[Sendable] = [FlushZone(zone) for zone in sorted(others)]
         first += [MeterMod.modify(m) if m.meter_id in self._meters else MeterMod.add(m) for m in meters]
+        self._zones |= owners  # before any wait: a VIF may leave its zone meanwhile
         # The switch does one after the other, so the flows need not wait for the answer about zones and meters.
         begun = client.begin(first) if first else None
         try:
-            if len(mods) == 1:
-                await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
-            else:
-                await client.bundle(mods, at_once=urgent)
-        finally:
-            if begun is not None:
-                await begun
+            try:
+                if len(mods) == 1:
+                    await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
+                else:
+                    await client.bundle(mods, at_once=urgent)
+            finally:
+                if begun is not None:
+                    await begun
+        except OpenFlowError:
+            self._zones |= dict.fromkeys(others, NOBODY)
+            raise
         self._meters.update(meter.meter_id for meter in meters)
 
     async def _delete_meters(self, client: OpenFlowClient, meters: Set[int]) -> None:

@@ -317,8 +317,10 @@ def rule_matches(rule: Rule, side: Side) -> Iterator[Fields]:
                 yield match | {"nw_proto": TCP if tcp else UDP} | ({field: ports} if ports else {})
 
 
-def zones_of(flows: Iterable[Flow]) -> set[int]:
-    """The connection tracking zones that flows use: that of a VIF is the ofport of its port."""
+def zones_of(flows: Iterable[Flow]) -> dict[int, int]:
+    """The connection tracking zones that flows use, each with the cookie of its VIF. A VIF's zone is the ofport of its port."""
     return {
-        flow.match["in_port"].value for flow in flows if flow.table == Table.EGRESS_STATE and "in_port" in flow.match
+        flow.match["in_port"].value: flow.cookie
+        for flow in flows
+        if flow.table == Table.EGRESS_STATE and "in_port" in flow.match
     }

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from ovsctl.openflow import Flow, Match, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
@@ -154,6 +156,47 @@ async def test_flows_of_a_new_port_in_a_new_zone_leave_before_what_is_sent_next(
         asyncio.get_running_loop().call_soon(lambda: before.extend(written))
         await it.revisions.reached(revision)
     assert (len(before), before) == (2, written)  # the flush, and all of the bundle
+
+
+async def test_a_zone_is_emptied_for_another_vif_not_for_a_new_switch(br: Bridge) -> None:
+    """Flows that are gone on a new connection are those of an ovs-vswitchd that restarted; a kernel's tracker stays as it is."""
+    packet = UDP(sport=1, dport=2)
+    frame = bytes(
+        Ether(src="0a:00:00:00:00:01", dst="0a:00:00:00:00:02") / IP(src="10.0.0.1", dst="10.0.0.2") / packet
+    ).hex()
+    br.ofctl("add-flow", "priority=5,udp,actions=ct(commit,zone=1)")
+
+    def connections() -> int:
+        return br.switch.appctl("dpctl/dump-conntrack").count("zone=1")
+
+    async def connect() -> None:
+        br.receive("p1", frame)
+        await until(connections, "a connection")
+
+    def zoned(owner: int, out: int = 2) -> Flow:
+        return Flow(Match(in_port=1), (Output(out),), table=Table.EGRESS_STATE, cookie=owner)
+
+    async with running(br) as it:
+
+        async def change(old: Flow | None, new: Flow | None) -> None:
+            source = Source(Category.VIF)
+            revision = it.want(Change(source, (old,) if old else (), (new,) if new else ()))
+            await it.revisions.reached(revision)
+
+        await change(None, zoned(ONE))
+        await connect()
+        br.ofctl("del-flows", "table=22")
+        await it.flows._client.close()  # type: ignore[union-attr]
+        await until(lambda: "table=22" in br.ofctl("dump-flows"), "its flows")
+        assert connections(), "a switch that is new"
+        await change(zoned(ONE), zoned(ONE, 1))
+        assert connections(), "a VIF with other flows"
+        await change(zoned(ONE, 1), None)
+        await change(None, zoned(ONE))
+        assert not connections(), "a VIF that was away"
+        await connect()
+        await change(zoned(ONE), zoned(RULE))
+        assert not connections(), "another VIF"
 
 
 def away(number: int) -> Flow:

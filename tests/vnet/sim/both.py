@@ -49,9 +49,9 @@ class Both:
 
     def _program(self) -> None:
         flows = flat(self.pool.hosts["h0"].compiled)
-        for zone in zones_of(flows) - self._zones:  # as the agent empties them
+        for zone in zones_of(flows).keys() - self._zones:  # as the agent empties them
             self.bridge.appctl("dpctl/flush-conntrack", f"zone={zone}")
-        self._zones = zones_of(flows)
+        self._zones = set(zones_of(flows))
         self.bridge.set(flows, keep_connections=True)
 
     def change(self, *groups: SecurityGroup, **members: tuple[str, ...]) -> None:
