@@ -166,6 +166,7 @@ class Translation:
     depth: int = 0
     nesting: int = 0
     resubmits: int = -1  # to enter the first table is none
+    hashed: bool = False  # recirculated with the datapath's hash, in a translation of its own
     born_with: int = 0  # tags that the frame had
     taught: list[Op] = field(default_factory=list)  # the operations that learn
     untouched: int = 9  # the innermost tags that were never taken off the frame
@@ -584,13 +585,18 @@ class Translation:
             return
         if self.depth >= MAX_DEPTH:
             raise _Abandoned(f"over {MAX_DEPTH} groups within groups")
+        before = (self.depth, self.resubmits, self.hashed)
         self.depth += 1
+        if group.type is GroupType.SELECT and group.selection == "dp_hash" and not self.hashed:
+            self.depth, self.resubmits, self.hashed = 0, 0, True
         for index in self._buckets(group):
             self._note(f"group {group.group_id}: bucket {group.buckets[index].bucket_id}")
             self.nesting += 1
             self._aside(in_set_order(group.buckets[index].actions), op=BUCKET)
             self.nesting -= 1
-        self.depth -= 1
+        self.depth = before[0]
+        if self.hashed is not before[2]:
+            self.resubmits, self.hashed = before[1:]
 
     def _buckets(self, group: Group) -> list[int]:
         """The indices of the buckets that this packet takes."""

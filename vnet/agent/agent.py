@@ -35,7 +35,7 @@ from vnet.agent.rarp import rarp
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, Compiler, Role, Switch, gate_flow, to_uplink
+from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Switch, gate_flow, to_uplink
 from vnet.objects import AgentStatus, BindingState
 from vnet.objects.binding import SWITCH
 
@@ -78,7 +78,7 @@ class Agent:
         )
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
-        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions)
+        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, FLOOD_GROUPS)
         self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.revisions, self.spawn)
         self.rows: Final = OvsConfig(
             self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.revisions,

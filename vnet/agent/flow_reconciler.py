@@ -1,7 +1,7 @@
 """The flows of ours on a bridge: kept as desired over reconnects, restarts and changes by others.
 
-One rule: only flows with our cookie mark are ours, and meters with numbers of ours. Changes go in as one bundle, with new meters
-before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A
+One rule: only flows with our cookie mark are ours, and meters and groups with numbers of ours. Changes go in as one bundle, with
+new meters before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A
 switch that has none gets them the most urgent first. A zone of the connection tracker is emptied before another VIF uses it,
 which inherits no connections from the one that had its port before, and before a VIF uses it that was away from it. It is not
 emptied because ovs-vswitchd or the agent is new: a kernel's tracker outlives them.
@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Match, Meter, Output, Port
+from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Group, Match, Meter, Output, Port
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
 from ovsctl.openflow.flow import FULL_COOKIE
@@ -25,6 +25,7 @@ from ovsctl.openflow.messages import (
     FlowUpdate,
     FlushZone,
     FragmentHandling,
+    GroupMod,
     MeterMod,
     MeterStats,
     PacketIn,
@@ -121,9 +122,14 @@ class SwitchObserver(Protocol):
 
 
 class BridgeFlows:
-    """Keeps the flows of one bridge. ports: name to ofport, as the switch says on the connection that is open."""
+    """Keeps the flows of one bridge. ports: name to ofport, as the switch says on the connection that is open.
 
-    def __init__(self, bridge: str, rundir: str, observer: SwitchObserver, revisions: Revisions) -> None:
+    groups: those that flows may send frames to, each after the groups that its buckets name.
+    """
+
+    def __init__(
+        self, bridge: str, rundir: str, observer: SwitchObserver, revisions: Revisions, groups: Sequence[Group] = ()
+    ) -> None:
         self.bridge: Final = bridge
         self.remote: Final = f"unix:{rundir}/{bridge}.mgmt"
         self.ports: dict[str, int] = {}
@@ -133,6 +139,7 @@ class BridgeFlows:
             self, revisions, partial(revisions.holds, bridge)
         )
         self._observer: Final = observer
+        self._groups: Final = groups
         self._client: OpenFlowClient | None = None
         self._refused = False  # by the switch, on the last connection
         self._urgent = True  # all that is pending is of ports that are new
@@ -200,6 +207,8 @@ class BridgeFlows:
             desired()
             return
         try:
+            if self._groups and (missing := set(self._groups) - set(await client.groups())):
+                await client.bundle([GroupMod.add_or_modify(group) for group in self._groups if group in missing])
             found = {meter.meter_id: meter for meter in await client.meters() if meter.meter_id in OURS}
             actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
             # An agent that has just started knows no owners yet.

@@ -7,6 +7,7 @@ from vnet.compile.guard import Privilege, privilege_for
 from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
 from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
+from vnet.compile.parts import FLOOD_GROUPS
 from vnet.compile.pipeline import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -31,6 +32,7 @@ __all__ = [
     "COOKIE_MARK_MASK",
     "COOKIE_OBJECT_MASK",
     "FEATURES",
+    "FLOOD_GROUPS",
     "HOPS",
     "LEARNED_PRIORITY",
     "OF_NETWORK",

@@ -11,6 +11,7 @@ from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import Actions, Flows, goto
 from vnet.compile.inputs import LocalNetwork
+from vnet.compile.parts import LocalPorts, parts_of
 from vnet.compile.pipeline import (
     ANY_TAG,
     OPEN_BOTH,
@@ -41,7 +42,6 @@ TAG_TYPES = (0x8100, 0x88A8)
 # Tables that a frame passes where no flow has anything against it; their features have the flow that says so.
 PASSED = (Table.SERVICES, Table.FROM_RATE, Table.LOOKUP, Table.TO_RATE)
 Segment = tuple[int, int | None]  # value and mask of metadata, None for exactly the value
-LocalPorts = list[tuple[int, Vif]]  # ofports of VIFs here
 TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
 PRIORITY_OF_FRAME, PRIORITY_KEPT = "vlan_tci[13..15]", f"{REG_PRIORITY}[0..2]"
 STACKED_DROP = 110  # priority in DELIVER, between the flows of VIFs that take no tags and those of trunks
@@ -167,10 +167,7 @@ def _away(view: HostView, network: LocalNetwork) -> tuple[Actions, Actions]:
     )
 
 
-# A flow fits one OpenFlow message of 64 KiB, and a VIF takes 32 bytes of it, so VIFs of a crowded network are delivered to in
-# parts. A part is a stretch of ofports: it stays the same when other VIFs come and go.
-PART = 256
-ACCESS_PARTS, UNKNOWN_PARTS = 1 << 15, 1 << 16
+UNKNOWN_PARTS = 1 << 16  # parts of UNKNOWN have numbers from here, parts of FLOOD those below
 
 
 def segment_flood(
@@ -188,29 +185,21 @@ def segment_flood(
         (Table.FLOOD, here, away, 0),
         (Table.UNKNOWN, unlocked(here), away_unknown, UNKNOWN_PARTS),
     ):
-        parts = _parts(vifs, first) if len(vifs) > PART else {}
-        local = (
-            deliver_all(view, vifs)
-            if not parts
-            else tuple(action for part in parts for action in (act.SetField(REG_PART, part), goto(Table.FLOOD_PART)))
-        )
-        for part, members in parts.items():
-            match = Match(metadata=metadata, reg6=part)
-            actions = deliver_all(view, members)
-            flows.append(Flow(table=Table.FLOOD_PART, priority=low, cookie=mark, match=match, actions=actions))
+        parts = parts_of(view, vifs)
+        if parts is None:
+            local = deliver_all(view, vifs)
+        else:
+            numbers = [first + part for part in parts.members]
+            local = tuple(action for number in numbers for action in (act.SetField(REG_PART, number), parts.ask))
+            flows += [
+                Flow(table=Table.FLOOD_PART, priority=low, cookie=mark, match=Match(metadata=metadata, reg6=number),
+                     actions=deliver_all(view, members))
+                for number, members in zip(numbers, parts.members.values(), strict=True)
+            ]  # fmt: skip
         match = Match(metadata=metadata, reg0=From.VIF)
         flows.append(Flow(table=table, priority=low + 10, cookie=mark, match=match, actions=remote + local))
         flows.append(Flow(table=table, priority=low, cookie=mark, match=Match(metadata=metadata), actions=local))
     return tuple(flows)
-
-
-def _parts(vifs: LocalPorts, first: int) -> dict[int, LocalPorts]:
-    """VIFs by the part that they are in, in order."""
-    parts: dict[int, LocalPorts] = {}
-    for ofport, vif in vifs:
-        part = first + ofport // PART + (0 if vif.trunk is not None else ACCESS_PARTS)
-        parts.setdefault(part, []).append((ofport, vif))
-    return parts
 
 
 def carries(trunk: Trunk | None, tag: int) -> bool:

@@ -11,7 +11,18 @@ from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as ReservedPort
 from ovsctl.openflow.messages import FragmentHandling
-from vnet.compile import HostInputs, HostView, Role, Source, StateIndex, compile_flows, flat, meters_of, ovs_rows
+from vnet.compile import (
+    FLOOD_GROUPS,
+    HostInputs,
+    HostView,
+    Role,
+    Source,
+    StateIndex,
+    compile_flows,
+    flat,
+    meters_of,
+    ovs_rows,
+)
 from vnet.compile import Switch as BridgeNames
 from vnet.compile.flows import Entries
 from vnet.objects import PoolState, Uplink
@@ -49,7 +60,7 @@ class SimHost:
         self.bonds: dict[str, UplinkBond] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.vif_at: dict[int, str] = {}
-        self._bridge = EmulatedBridge(name=f"{name} br-int", fragments=FragmentHandling.NX_MATCH)
+        self._bridge = EmulatedBridge(groups=FLOOD_GROUPS, name=f"{name} br-int", fragments=FragmentHandling.NX_MATCH)
         self._uplinks: dict[str, EmulatedBridge] = {}
         self._devices: dict[str, int] = {}
         self._device_at: dict[int, str] = {}

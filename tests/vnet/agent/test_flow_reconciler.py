@@ -11,14 +11,15 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from ovsctl.openflow import Flow, Match, Output, SetField
+from ovsctl.openflow import Flow, GroupAction, Match, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
-from ovsctl.openflow.messages import PacketIn
+from ovsctl.openflow.messages import GroupMod, PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.polling import until
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.reconciler import Revisions
-from vnet.compile import Category, Change, Source, Table, cookie
+from vnet.compile import FLOOD_GROUPS, Category, Change, Source, Table, cookie
+from vnet.compile.parts import RECIRCULATED
 
 ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
 RULE = cookie(Category.GROUP, "web")
@@ -223,3 +224,18 @@ async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unica
         await until(lambda: len(seen) == len(ways) + 2, "the observer has heard of all")
     assert seen == [here.table, *[Table.LOOKUP] * len(ways), Table.UNKNOWN]
     assert it.flows.messages == len(ways) + 2
+
+
+async def test_groups_that_somebody_deletes_come_back_with_the_flows_that_named_them(br: Bridge) -> None:
+    to_parts = Flow(Match(in_port=1), (GroupAction(RECIRCULATED),), priority=1, cookie=ONE)
+    revisions, observer = Revisions(), Observer()
+    it = Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, revisions, FLOOD_GROUPS), revisions, observer)
+    it.want(*changed(to_parts))
+    task = asyncio.create_task(it.flows.run())
+    await until(lambda: revisions.flows == 1, "the flow")
+    async with OpenFlowClient(it.flows.remote) as client:
+        assert set(await client.groups()) == set(FLOOD_GROUPS)
+        await client.bundle([GroupMod.delete()])
+        await until(lambda: it.flows.connected and observer.events and cookies(br) == {ONE}, "the flow again")
+        assert set(await client.groups()) == set(FLOOD_GROUPS)
+    task.cancel()
