@@ -327,9 +327,10 @@ class Rule(ObjectStruct, frozen=True, kw_only=True):
     name: str
     direction: Literal["ingress", "egress"]
     action: Literal["allow", "drop"] = "allow"
-    protocol: Literal["tcp", "udp", "icmp"] | int | None = None
+    protocol: Literal["tcp", "udp", "icmp", "igmp", "gre", "esp", "ah", "ospf", "vrrp", "sctp"] | int | None = None
     ports: list[int | str] = []
-    remote: str = "any"
+    remote: str | list[str] = "any"
+    icmp: list[Literal["echo-request", "timestamp-request"]] = []
 
 
 class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ Key = FlowKey | int  # a meter's is its number
 Fields = dict[str, MatchValue]
 
 ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
-ICMP, IGMP, TCP, UDP, ICMPV6, SCTP = 1, 2, 6, 17, 58, 132
+ICMP, IGMP, TCP, UDP, ICMPV6 = 1, 2, 6, 17, 58
 
 
 def goto(table: Table) -> Action:

@@ -446,7 +446,7 @@ class HostInputs:
 
     def _refresh_peer_bits(self, network: str, index: NetworkIndex) -> None:
         known = [self.groups[name] for name in index.groups if name in self.groups]
-        named = {rule.group for group in known for rule in group.rules if rule.group is not None}
+        named = {name for group in known for name in group.remotes()}
         bits = {name: bit for bit, name in enumerate(sorted(named)[:MAX_REMOTE_GROUPS])}
         if bits != index.peer_bits:
             index.peer_bits = bits

@@ -14,7 +14,6 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from ovsctl.openflow import Action, Ct, Flow, Match
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import MatchValue
 from vnet.compile.flows import (
     ETH_ARP,
     ETH_IPV4,
@@ -22,7 +21,6 @@ from vnet.compile.flows import (
     ETH_RARP,
     ICMP,
     ICMPV6,
-    SCTP,
     TCP,
     UDP,
     Actions,
@@ -43,7 +41,8 @@ from vnet.compile.pipeline import (
     following,
 )
 from vnet.compile.view import HostView
-from vnet.objects import Binding, Direction, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects import Binding, Direction, IcmpType, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects.limits import SCTP
 from vnet.objects.values import port_masks
 from vnet.util.mac import mac_bytes
 
@@ -62,6 +61,16 @@ DHCP_SERVERS: dict[int, Fields] = {  # where a client sends to: RFC 2131 §4.1, 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
 PICKED_UP = 2  # bit of ct_mark
 SYN = 2  # bit of tcp_flags
+
+ICMP_TYPES = {
+    IcmpType.ECHO_REQUEST: {ETH_IPV4: 8, ETH_IPV6: 128},  # RFC 792, RFC 4443 §4.1
+    IcmpType.TIMESTAMP_REQUEST: {ETH_IPV4: 13},  # RFC 792; ICMPv6 has none
+}
+PORTED: dict[Protocol | int, tuple[int, str]] = {
+    Protocol.TCP: (TCP, "tcp_dst"),
+    Protocol.UDP: (UDP, "udp_dst"),
+    SCTP: (SCTP, "sctp_dst"),
+}
 
 DROPS, ALLOWS, DEFAULT = 300, 200, 100  # priorities of a group's rules: drop wins over allow
 
@@ -288,33 +297,41 @@ def _rule(bits: Mapping[str, int], rule: Rule, own: Fields, mark: int) -> Iterat
     side = EGRESS if rule.direction is Direction.EGRESS else INGRESS
     drops = rule.action is Verdict.DROP
     bit = Finding.DROP if drops else Finding.ALLOW
-    if rule.group is not None:
-        peer = 1 << bits[rule.group]
-        own = own | {REG_PEER: (peer, peer)}
-    for match in rule_matches(rule, side):
+    for match in _matches(bits, rule, side):
         yield _flow(mark, side.rules, DROPS if drops else ALLOWS, own | match, act.SetField(REG_VERDICT, (bit, bit)))
 
 
-def rule_matches(rule: Rule, side: Side) -> Iterator[Fields]:
-    """The fields that a rule matches besides the VIF's and the peer's group: for each IP version, each masked match of ports."""
+def _matches(bits: Mapping[str, int], rule: Rule, side: Side) -> Iterator[Fields]:
+    """The fields that a rule matches besides the VIF's own group: for each IP version, other side and message or ports."""
     for eth_type, ip in ((ETH_IPV4, side.ip), (ETH_IPV6, side.ipv6)):
-        match: dict[str, MatchValue] = {"eth_type": eth_type}
-        if rule.cidr is not None:
-            net = ip_network(rule.cidr)
-            if (net.version == 4) != (eth_type == ETH_IPV4):
-                continue
-            match[ip] = (str(net.network_address), str(net.netmask))
-        if isinstance(rule.protocol, int):
-            yield match | {"nw_proto": rule.protocol}
-        elif rule.protocol is Protocol.ICMP:
-            yield match | {"nw_proto": ICMP if eth_type == ETH_IPV4 else ICMPV6}
-        elif rule.protocol is None:
-            yield match
-        else:
-            tcp = rule.protocol is Protocol.TCP
-            field = "tcp_dst" if tcp else "udp_dst"
+        others: list[Fields] = [] if rule.remote else [{}]
+        for net in map(ip_network, rule.cidrs):
+            if (net.version == 4) == (eth_type == ETH_IPV4):
+                others.append({ip: (str(net.network_address), str(net.netmask))})
+        others += [{REG_PEER: (1 << bits[group], 1 << bits[group])} for group in rule.groups]
+        for other in others:
+            for message in _messages(rule, eth_type):
+                yield {"eth_type": eth_type, **other, **message}
+
+
+def _messages(rule: Rule, eth_type: int) -> Iterator[Fields]:
+    """The protocol of a rule in one IP version, with each masked match of its ports or each type of its messages."""
+    match rule.protocol:
+        case None:
+            yield {}
+        case Protocol.ICMP:
+            number, field = (ICMP, "icmp_type") if eth_type == ETH_IPV4 else (ICMPV6, "icmpv6_type")
+            if not rule.icmp:
+                yield {"nw_proto": number}
+            for kind in rule.icmp:
+                if eth_type in ICMP_TYPES[kind]:
+                    yield {"nw_proto": number, field: ICMP_TYPES[kind][eth_type]}
+        case int(number) if number not in PORTED:
+            yield {"nw_proto": number}
+        case protocol:
+            number, field = PORTED[protocol]
             for ports in port_masks(rule.ports) or (None,):
-                yield match | {"nw_proto": TCP if tcp else UDP} | ({field: ports} if ports else {})
+                yield {"nw_proto": number} if ports is None else {"nw_proto": number, field: ports}
 
 
 def zones_of(flows: Iterable[Flow]) -> dict[int, int]:

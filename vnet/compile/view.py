@@ -215,10 +215,7 @@ class HostView:
         """Whether all that decides about a VIF's packets is known; else it must stay silent."""
         bits = self.peer_bits(vif.network)
         groups = [self.group(name, vif.network) for name in vif.groups]
-        return all(
-            group is not None and all(rule.group is None or rule.group in bits for rule in group.rules)
-            for group in groups
-        )
+        return all(group is not None and bits.keys() >= group.remotes() for group in groups)
 
     # QoS classes
 

@@ -7,7 +7,7 @@ the same thing everywhere, and a reference can be written before its target is r
 from vnet.grammar.declare import InvalidValue
 from vnet.objects.binding import AgentStatus, Binding, Event, Location
 from vnet.objects.carriers import NetworkType, Way
-from vnet.objects.enums import BindingState, BondHash, BondMode, LacpTime, LockingMode, Owner, Protocol
+from vnet.objects.enums import BindingState, BondHash, BondMode, IcmpType, LacpTime, LockingMode, Owner, Protocol
 from vnet.objects.expectation import Expectation, Reach
 from vnet.objects.host import Host, Uplink
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
@@ -31,6 +31,7 @@ __all__ = [
     "Event",
     "Expectation",
     "Host",
+    "IcmpType",
     "InvalidValue",
     "LacpTime",
     "Location",

@@ -39,6 +39,13 @@ class Protocol(Enum):
     ICMP = "icmp"
 
 
+class IcmpType(Enum):
+    """The ICMP messages that begin a conversation in Open vSwitch's connection tracker. Answers and errors belong to one."""
+
+    ECHO_REQUEST = "echo-request"
+    TIMESTAMP_REQUEST = "timestamp-request"
+
+
 class Owner(Enum):
     """Who made an object: `apply` takes away what the document no longer has, and only that."""
 

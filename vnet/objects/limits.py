@@ -8,6 +8,7 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 VIF_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 ANY = "any"  # everybody, as the other side of a rule
+SCTP = 132  # the IP protocol (RFC 9260)
 
 # A bridge is named br-<uplink>, and a Linux device name has at most 15 bytes (IFNAMSIZ - 1).
 UPLINK_NAME_MAX = 12
@@ -22,8 +23,10 @@ MIN_RESERVED_OFPORT, MAX_RESERVED_OFPORT = 32768, 65279
 MAX_VIFS_OF_VM = 256
 MAX_MEMBERS = 16  # of a bond
 MAX_RULES = 1000  # of a security group
+MAX_REMOTES = 256  # of a rule
 MAX_GROUPS_OF_VIF = 32
-# Masked matches of ports (a rule without ports has one): of a rule, a group, and all groups of a VIF together. Each is two flows.
+# Masked matches of ports for each other side (a rule without either has one): of a rule, a group, and all groups of a VIF together.
+# One without a CIDR is two flows.
 MAX_MATCHES_OF_RULE, MAX_MATCHES_OF_GROUP, MAX_MATCHES_OF_VIF = 1024, 4096, 8192
 # The groups that rules on one network may name: packets carry one bit for each while they are looked at.
 MAX_REMOTE_GROUPS = 128

@@ -383,11 +383,14 @@ def _subnets(p: Proposal) -> Faults:
 def _remotes(p: Proposal) -> Faults:
     for group in p.changed("groups").values():
         for rule in group.rules:
-            if rule.group is None or rule.group in p.after.groups:
-                continue
-            hint = f"did you mean '{ANY}'?" if rule.group.casefold() in _EVERYBODY else ""
-            refers, path = ("security-group", rule.group), (rule.name, "remote")
-            yield missing("security-group", group.name, "rules", refers, (*p.after.groups, ANY), path=path, hint=hint)
+            for remote in rule.groups:
+                if remote in p.after.groups:
+                    continue
+                hint = f"did you mean '{ANY}'?" if remote.casefold() in _EVERYBODY else ""
+                refers, path = ("security-group", remote), (rule.name, "remote", remote)
+                yield missing(
+                    "security-group", group.name, "rules", refers, (*p.after.groups, ANY), path=path, hint=hint
+                )
 
 
 def _futile(p: Proposal) -> Faults:
@@ -395,9 +398,11 @@ def _futile(p: Proposal) -> Faults:
     for group in p.changed("groups").values():
         for rule in group.rules:
             ingress = rule.direction is Direction.INGRESS
-            if rule.action is Verdict.ALLOW and rule.cidr is not None and is_never(rule.cidr, source=ingress):
-                message = f"a network carries no packet {'from' if ingress else 'to'} an address of {rule.cidr}"
-                yield Fault("wrong-address", "security-group", group.name, "rules", message, path=(rule.name, "remote"))
+            for cidr in rule.cidrs if rule.action is Verdict.ALLOW else ():
+                if is_never(cidr, source=ingress):
+                    message = f"a network carries no packet {'from' if ingress else 'to'} an address of {cidr}"
+                    path = (rule.name, "remote", cidr)
+                    yield Fault("wrong-address", "security-group", group.name, "rules", message, path=path)
 
 
 def _large(p: Proposal) -> Faults:
@@ -408,14 +413,15 @@ def _large(p: Proposal) -> Faults:
     def size(name: str) -> int:
         if name not in sizes:
             group = p.after.groups.get(name)
-            sizes[name] = sum(rule.matches_of_ports for rule in group.rules) if group is not None else 0
+            sizes[name] = sum(rule.match_count for rule in group.rules) if group is not None else 0
         return sizes[name]
 
     hint = "write ports as ranges, or leave them out; neighbouring and evenly spaced ones take few matches"
     for group in changed.values():
         for rule in group.rules:
-            if (count := rule.matches_of_ports) > MAX_MATCHES_OF_RULE:
-                message = f"the ports of rule {rule.name} take {count} matches: at most {MAX_MATCHES_OF_RULE}"
+            if (count := rule.match_count) > MAX_MATCHES_OF_RULE:
+                of = "ports, for each other side," if len(rule.remote) > 1 else "ports"
+                message = f"the {of} of rule {rule.name} take {count} matches: at most {MAX_MATCHES_OF_RULE}"
                 path = (rule.name, "ports")
                 yield Fault("too-many", "security-group", group.name, "rules", message, hint, path)
         if size(group.name) > MAX_MATCHES_OF_GROUP:

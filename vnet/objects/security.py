@@ -18,11 +18,11 @@ import msgspec
 from vnet.grammar.declare import Declared, Derived, Flaw, InvalidValue, SetBy, StructOf, attr
 from vnet.grammar.kinds import Choice, Column, ListOf, choice
 from vnet.grammar.noun import Noun
-from vnet.objects.enums import Owner, Protocol
+from vnet.objects.enums import IcmpType, Owner, Protocol
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged
-from vnet.objects.limits import ANY, MAX_RULES
+from vnet.objects.limits import MAX_RULES, SCTP
 from vnet.objects.values import PortRange, port_masks
-from vnet.objects.words import GROUP_NAME, GROUP_REF, NAME_KIND, NUMBER, OWNER, REMOTE, PortRanges, RuleProtocol
+from vnet.objects.words import GROUP_NAME, GROUP_REF, NAME_KIND, NUMBER, OWNER, PortRanges, Remotes, RuleProtocol
 
 
 class Direction(Enum):
@@ -45,9 +45,26 @@ _VERDICT: Choice[Verdict] = choice(
 )
 
 
+_ICMP_TYPE: Choice[IcmpType] = choice(
+    "an ICMP message that begins a conversation",
+    IcmpType,
+    dict.fromkeys(("8", "128", "echo", "ping", "request"), "did you mean 'echo-request'?")
+    | dict.fromkeys(("13", "timestamp"), "did you mean 'timestamp-request'?")
+    | dict.fromkeys(("0", "129", "echo-reply", "14", "timestamp-reply"), "it passes with the request that it answers")
+    | dict.fromkeys(
+        (
+            *("1", "2", "3", "4", "11", "12", "destination-unreachable", "packet-too-big", "fragmentation-needed"),
+            *("time-exceeded", "parameter-problem", "unreachable"),
+        ),
+        "it is an error about a packet, and passes with the connection of that",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The beginning of an IP connection, from one end: what the other end is. port: of the side that answers, 0 without ports.
+    """The beginning of an IP connection, from one end: what the other end is. port: of the side that answers, 0 without ports; with
+    ICMP it is an echo request.
 
     peer_groups: the groups of the VIF on the own network whose address the peer's is; none for anybody else.
     """
@@ -85,39 +102,48 @@ class Rule(Declared):
     )
     ports: tuple[PortRange, ...] = attr(
         PortRanges(),
-        "With `protocol: tcp` or `udp`: ports of the side that answers. Left out: all.",
+        "With `protocol: tcp`, `udp` or `sctp`: ports of the side that answers. Left out: all.",
         default=(),
         also=("port", "dport", "dst-port", "destination-port", "port-range", "to-port", "dports"),
     )
-    remote: str = attr(
-        REMOTE,
-        "The other side: anybody, those with an address in a range, or the members of a group on the same network.",
-        default=ANY,
+    remote: tuple[str, ...] = attr(
+        Remotes(),
+        "The other side: anybody, those with an address in a range, or the members of a group on the same network; or a list of ranges and groups.",
+        default=(),
         also=(
             *("cidr", "source", "destination", "src", "dst", "from", "to", "peer", "address", "remote-ip"),
             *("remote-group", "group", "security-group", "remote-ip-prefix", "remote-cidr"),
         ),
     )
+    icmp: tuple[IcmpType, ...] = attr(
+        ListOf(_ICMP_TYPE, "a list of ICMP types", empty="leave 'icmp' out for all", ordered=True),
+        "With `protocol: icmp`: the messages that begin a conversation. Left out: all.",
+        default=(),
+        also=("icmp-type", "icmp-types", "icmpv6-type", "type"),
+    )
 
     def flaws(self) -> Iterator[Flaw]:
-        if self.ports and self.protocol not in (Protocol.TCP, Protocol.UDP):
-            message = "'ports' without 'protocol: tcp' or 'udp'"
+        if self.ports and self.protocol not in (Protocol.TCP, Protocol.UDP, SCTP):
+            message = "'ports' without 'protocol: tcp', 'udp' or 'sctp'"
             yield Flaw("rule", "ports", message, "add the protocol", relies_on=("protocol",))
+        if self.icmp and self.protocol is not Protocol.ICMP:
+            message = "'icmp' without 'protocol: icmp'"
+            yield Flaw("rule", "icmp", message, "add the protocol", relies_on=("protocol",))
 
     @property
-    def matches_of_ports(self) -> int:
+    def match_count(self) -> int:
         """How many masked matches it takes per IP version."""
-        return len(port_masks(self.ports)) or 1
+        return (len(port_masks(self.ports)) or len(self.icmp) or 1) * (len(self.remote) or 1)
 
     @property
-    def cidr(self) -> str | None:
-        """The other side, where it is a range of addresses."""
-        return self.remote if "/" in self.remote else None
+    def cidrs(self) -> tuple[str, ...]:
+        """The other sides that are ranges of addresses."""
+        return tuple(remote for remote in self.remote if "/" in remote)
 
     @property
-    def group(self) -> str | None:
-        """The other side, where it is a security group."""
-        return None if self.remote == ANY or "/" in self.remote else self.remote
+    def groups(self) -> tuple[str, ...]:
+        """The other sides that are security groups."""
+        return tuple(remote for remote in self.remote if "/" not in remote)
 
     def matches(self, direction: Direction, begun: Begun) -> bool:
         """Whether a VIF's connection in that direction is one that the rule is about."""
@@ -125,12 +151,11 @@ class Rule(Declared):
             return False
         if self.ports and not any(span.first <= begun.port <= span.last for span in self.ports):
             return False
-        if self.group is not None:
-            return self.group in begun.peer_groups
-        if self.cidr is None:
-            return True
-        net, address = ip_network(self.cidr), ip_address(begun.peer)
-        return net.version == address.version and address in net
+        if self.icmp and IcmpType.ECHO_REQUEST not in self.icmp:
+            return False
+        address = ip_address(begun.peer)
+        within = any(net.version == address.version and address in net for net in map(ip_network, self.cidrs))
+        return not self.remote or within or not begun.peer_groups.isdisjoint(self.groups)
 
 
 class _RuleText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -139,9 +164,11 @@ class _RuleText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     direction: Direction
     action: Verdict = Verdict.ALLOW
     protocol: Protocol | int | None = None
+    icmp: tuple[IcmpType, ...] = ()
     ports: tuple[tuple[int, int], ...] = ()
     cidr: str | None = None
     group: str | None = None
+    remotes: tuple[str, ...] = ()  # where they are several
 
 
 _RULE = msgspec.json.Decoder(_RuleText)
@@ -151,8 +178,9 @@ def _rule_of(name: str, text: str) -> Rule:
     try:
         row = _RULE.decode(text)
         ports = tuple(PortRange(*span) for span in row.ports)
-        rule = Rule(name, row.direction, row.action, row.protocol, ports, row.cidr or row.group or ANY)
-        if (rule.cidr, rule.group) != (row.cidr, row.group):
+        remote = row.remotes or tuple(one for one in (row.cidr, row.group) if one is not None)
+        rule = Rule(name, row.direction, row.action, row.protocol, ports, remote, row.icmp)
+        if not row.remotes and (rule.cidrs, rule.groups) != (_some(row.cidr), _some(row.group)):
             raise InvalidValue("remote", f"no such other side: cidr {row.cidr!r}, group {row.group!r}")
         return rule
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError, ValueError) as error:
@@ -161,8 +189,16 @@ def _rule_of(name: str, text: str) -> Rule:
 
 def _text_of(rule: Rule) -> str:
     ports = tuple((span.first, span.last) for span in rule.ports)
-    row = _RuleText(rule.direction, rule.action, rule.protocol, ports, rule.cidr, rule.group)
+    row = _RuleText(rule.direction, rule.action, rule.protocol, rule.icmp, ports)
+    if len(rule.remote) > 1:
+        row = msgspec.structs.replace(row, remotes=rule.remote)
+    elif rule.remote:
+        row = msgspec.structs.replace(row, **{"cidr" if rule.cidrs else "group": rule.remote[0]})
     return msgspec.json.encode(row).decode()
+
+
+def _some(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value,)
 
 
 class _Rules(ListOf[Rule]):
@@ -210,12 +246,14 @@ def _covers(wide: Rule, rule: Rule) -> bool:
         rule.ports and all(any(w.first <= r.first and r.last <= w.last for w in wide.ports) for r in rule.ports)
     ):
         return False
-    if wide.remote in (ANY, rule.remote):
-        return True
-    if wide.cidr is None or rule.cidr is None:
+    if wide.icmp and not (rule.icmp and set(rule.icmp) <= set(wide.icmp)):
         return False
-    outer, inner = ip_network(wide.cidr), ip_network(rule.cidr)
-    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
+    if not wide.remote:
+        return True
+    outer = tuple(map(ip_network, wide.cidrs))
+    inner = tuple(map(ip_network, rule.cidrs))
+    within = all(any(o.version == i.version and i.subnet_of(o) for o in outer) for i in inner)  # type: ignore[arg-type]  # of one version
+    return bool(rule.remote) and within and set(rule.groups) <= set(wide.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +321,7 @@ class SecurityGroup(Declared):
 
     def remotes(self) -> frozenset[str]:
         """The groups that its rules name."""
-        return frozenset(rule.group for rule in self.rules if rule.group is not None)
+        return frozenset(group for rule in self.rules for group in rule.groups)
 
     @property
     def summary(self) -> str:

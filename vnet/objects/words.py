@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vnet.grammar.kinds import FAILED, Column, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar, choice
 from vnet.grammar.nodes import List, Node, Text, clip
@@ -19,9 +19,11 @@ from vnet.objects.limits import (
     MAX_MTU,
     MAX_NUMBER,
     MAX_PORT,
+    MAX_REMOTES,
     MAX_TAG,
     MIN_MTU,
     NAME,
+    SCTP,
     UPLINK_NAME_MAX,
     VIF_ID,
 )
@@ -243,7 +245,7 @@ GROUP_NAME = Scalar(
     _group_name,
 )
 GROUP_REF = replace(GROUP_NAME, refers="security-group")
-REMOTE = Scalar(
+_REMOTE = Scalar(
     "'any', a CIDR, or the name of a security group",
     {"oneOf": [_pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), {"type": "string", "pattern": f"^(?!{_V4}$)({NAME.pattern})$"}]},
     _remote,
@@ -335,16 +337,53 @@ class TrunkTags(Kind[Trunk]):
         return {"oneOf": [{"const": "all"}, _TRUNK_TAGS.schema()]}
 
 
-# Numbers that have a name here, and names that have only a number here (IANA's protocol numbers).
+_ANYBODY = ListOf(
+    _REMOTE, "a list of CIDRs and security groups", empty="leave 'remote' out for any", ordered=True, most=MAX_REMOTES
+)
+
+
+class Remotes(Kind[tuple[str, ...]]):
+    """The other sides of a rule, in order; none is anybody. One is written without a list."""
+
+    expected = "'any', a CIDR, the name of a security group, or a list of CIDRs and groups"
+    python = "str | list[str]"
+
+    def check(self, value: tuple[str, ...]) -> None:
+        for remote in value:
+            _REMOTE.check(remote)
+        if ANY in value or tuple(sorted(set(value))) != value:
+            raise Refused("wrong-value", "other sides stand once each, in order, and anybody is none")
+
+    def plain(self, value: tuple[str, ...]) -> Any:
+        return list(value) if len(value) > 1 else value[0] if value else ANY
+
+    def read(self, node: Node, source: Source) -> tuple[str, ...] | Failed:
+        if not isinstance(node, List):
+            one = _REMOTE.read(node, source)
+            return one if isinstance(one, Failed) else () if one == ANY else (one,)
+        found = _ANYBODY.read(node, source)
+        if isinstance(found, Failed) or ANY not in found:
+            return cast("tuple[str, ...] | Failed", found)
+        at = next(item for item in node.items if isinstance(item, Text) and item.text == ANY)
+        source.add("wrong-value", "'any' beside others", at, "leave the others out, or 'any'")
+        return FAILED
+
+    def schema(self) -> JsonSchema:
+        return {"oneOf": [_REMOTE.schema(), _ANYBODY.schema()]}
+
+
 _NAMED = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
-_NUMBERED = {"igmp": 2, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "vrrp": 112, "sctp": 132}
+# Protocols that are numbers here, by their names in IANA's list of protocol numbers.
+_NUMBERED = {"igmp": 2, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "vrrp": 112, "sctp": SCTP}
+_NAMES = {number: name for name, number in _NUMBERED.items()}
+_PROTOCOLS = [*(protocol.value for protocol in Protocol), *_NUMBERED]
 
 
 class RuleProtocol(Kind[Protocol | int]):
-    """An IP protocol: its word where it has one here, else its number."""
+    """An IP protocol, by its name where it has one here, else by its number."""
 
-    expected = "a protocol: tcp, udp, icmp, or its number, 0..255"
-    python = 'Literal["tcp", "udp", "icmp"] | int'
+    expected = f"a protocol: {', '.join(_PROTOCOLS)}, or its number, 0..255"
+    python = f"Literal{_PROTOCOLS} | int".replace("'", '"')
 
     def check(self, value: Protocol | int) -> None:
         if isinstance(value, Protocol):
@@ -355,10 +394,10 @@ class RuleProtocol(Kind[Protocol | int]):
             raise Refused("wrong-value", f"protocol {value} is written by its name")
 
     def plain(self, value: Protocol | int) -> Any:
-        return value.value if isinstance(value, Protocol) else value
+        return value.value if isinstance(value, Protocol) else _NAMES.get(value, value)
 
     def read(self, node: Node, source: Source) -> Protocol | int | Failed:
-        words = {protocol.value: protocol for protocol in Protocol}
+        words: dict[str, Protocol | int] = {protocol.value: protocol for protocol in Protocol} | _NUMBERED
         if isinstance(node, Text) and node.text in words:
             return words[node.text]
         word = node.text.casefold() if isinstance(node, Text) else ""
@@ -370,9 +409,7 @@ class RuleProtocol(Kind[Protocol | int]):
                 return FAILED
             return number
         hint = ""
-        if word in _NUMBERED:
-            hint = f"it is number {_NUMBERED[word]}"
-        elif word in (ANY, "all", "*", "ip", "ipv4", "ipv6"):
+        if word in (ANY, "all", "*", "ip", "ipv4", "ipv6"):
             hint = "leave 'protocol' out for any"
         elif word.startswith(("icmp", "ipv6-icmp")):
             hint = "did you mean 'icmp'? it is ICMPv6 where packets are IPv6"
@@ -381,8 +418,7 @@ class RuleProtocol(Kind[Protocol | int]):
         return self.wrong(node, source, hint)
 
     def schema(self) -> JsonSchema:
-        words = [protocol.value for protocol in Protocol]
-        return {"oneOf": [{"enum": words}, {"type": "integer", "minimum": 0, "maximum": 255}]}
+        return {"oneOf": [{"enum": _PROTOCOLS}, {"type": "integer", "minimum": 0, "maximum": 255}]}
 
 
 _SPAN = re.compile(r"([0-9]{1,9})(\s*-\s*|:|\.\.|,|\s+)([0-9]{1,9})")

@@ -91,8 +91,8 @@ def _without_name(words: dict[str, Any]) -> dict[str, Any]:
 
 def _rule(rule: Rule) -> dict[str, Any]:
     words = plain(rule, document=True)
-    order = ("name", "direction", "protocol", "ports", "remote", "action")
-    shown = {**words, "remote": rule.remote, "action": rule.action.value}
+    order = ("name", "direction", "protocol", "icmp", "ports", "remote", "action")
+    shown = {**words, "remote": attrs_of(Rule)["remote"].kind.plain(rule.remote), "action": rule.action.value}
     return {key: shown[key] for key in order if key in shown}
 
 

@@ -87,7 +87,9 @@ _TAIL = (
   that rules no longer allow ends when they change.
 - ARP, neighbour discovery and DHCP always pass.
 - `remote: GROUP` is the members of the group on the VIF's own network, by the addresses that the pool knows of them, wherever they run.
+- `remote` may be a list of address ranges and groups, of both IP versions: one of them is enough (`[10.0.0.0/8, "fd00::/8", ops]`).
 - `ports` are lists of numbers and ranges (`[80, "443-445"]`); ranges that touch or overlap are one.
+- `icmp` names the messages that begin a conversation, as `[echo-request]`. Replies and errors pass with what they belong to.
 - The rules of all VIFs on one network may name {MAX_REMOTE_GROUPS} groups as `remote`.
 
 """

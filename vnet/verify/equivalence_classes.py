@@ -277,7 +277,7 @@ class _Facts:
         found = self._ranges.get(service)
         if found is None:
             rules = (rule for group in self.pool.state.groups.values() for rule in group.rules)
-            found = frozenset(rule.cidr for rule in rules if rule.cidr is not None and _concerns(rule, service))
+            found = frozenset(cidr for rule in rules if _concerns(rule, service) for cidr in rule.cidrs)
             self._ranges[service] = found
         return found
 
@@ -301,7 +301,7 @@ def _concerns(rule: Rule, service: Service) -> bool:
 
 
 def _cidrs(state: PoolState) -> list[tuple[str, IPv4Network | IPv6Network]]:
-    named = {rule.cidr for group in state.groups.values() for rule in group.rules if rule.cidr is not None}
+    named = {cidr for group in state.groups.values() for rule in group.rules for cidr in rule.cidrs}
     return [(cidr, ip_network(cidr)) for cidr in sorted(named)]
 
 

@@ -17,7 +17,7 @@ from vnet.objects import Binding, BindingState, Direction, Protocol, Rule, Secur
 pytestmark = pytest.mark.usefixtures("ovs")
 
 HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP)
-WEB = SecurityGroup("web", 1, rules=(Rule("from-db", Direction.INGRESS, remote="db"), HTTP))
+WEB = SecurityGroup("web", 1, rules=(Rule("from-db", Direction.INGRESS, remote=("db",)), HTTP))
 DB = SecurityGroup("db", 2)
 IDLE = SecurityGroup("idle", 3)
 

@@ -207,7 +207,7 @@ def crowded(count: int) -> PoolView:
     base = view().state
     groups = {
         f"g{n}": SecurityGroup(
-            f"g{n}", n + 1, rules=(Rule("r", Direction.INGRESS, remote=f"g{n}"),), owner=Owner.TOOLSTACK
+            f"g{n}", n + 1, rules=(Rule("r", Direction.INGRESS, remote=(f"g{n}",)),), owner=Owner.TOOLSTACK
         )
         for n in range(130)
     }

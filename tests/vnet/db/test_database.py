@@ -156,10 +156,10 @@ async def test_references_hold(pool: PoolDatabase) -> None:
 
 
 HTTP = Rule("http", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(80, 80), PortRange(443, 445)))
-MAIL = Rule("mail", Direction.EGRESS, Verdict.DROP, 132, remote="fd00::/8")
+MAIL = Rule("mail", Direction.EGRESS, Verdict.DROP, 132, remote=("fd00::/8",))
 WEB = SecurityGroup("web", 1, Verdict.DROP, Verdict.DROP, (HTTP, MAIL))
 DB = SecurityGroup(
-    "db", 2, rules=(Rule("peers", Direction.INGRESS, remote="db"), Rule("web", Direction.INGRESS, remote="web"))
+    "db", 2, rules=(Rule("peers", Direction.INGRESS, remote=("db",)), Rule("web", Direction.INGRESS, remote=("web",)))
 )
 
 
@@ -181,7 +181,9 @@ async def test_security_groups_are_read_back_and_referred_to(pool: PoolDatabase,
     error = await refused(pool, "in-use", Delete(WEB))
     assert error.message == "a security group still names security group web"
     alone = replace(DB, rules=DB.rules[:1])
-    await refused(pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, remote="y"),))))
+    await refused(
+        pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, remote=("y",)),)))
+    )
     await write(pool, Update(DB, alone), Delete(WEB))
     await write(pool, Delete(alone))  # that it names itself is in nobody's way
     assert pool.mirror.state.groups == {}

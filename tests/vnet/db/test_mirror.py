@@ -60,8 +60,8 @@ def mac(n: int) -> str:
 HOSTS = [Host(f"xen{n}", f"10.0.0.{n}") for n in range(3)]
 NETWORKS = [Network(f"net{n}", NetworkType.VXLAN, n + 1, 1450, key=n + 1) for n in range(3)]
 RULES = (
-    Rule("a", Direction.EGRESS, Verdict.DROP, Protocol.UDP, (PortRange(1, 9),), "10.0.0.0/8"),
-    Rule("b", Direction.INGRESS, remote="g1"),
+    Rule("a", Direction.EGRESS, Verdict.DROP, Protocol.UDP, (PortRange(1, 9),), ("10.0.0.0/8",)),
+    Rule("b", Direction.INGRESS, remote=("g1",)),
 )
 GROUPS = [
     SecurityGroup("g0", 1),

@@ -46,8 +46,8 @@ OLD: dict[str, Any] = json.loads(OLD_TEXT)
 
 UPLINKS = (Uplink("bulk", ("eth2",), mtu=9000), Uplink("trunk0", ("eth0", "eth1"), BondMode.LACP))
 RULES = (
-    Rule("peers", Direction.INGRESS, remote="web"),
-    Rule("ssh", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(22, 22),), remote="10.0.0.0/8"),
+    Rule("peers", Direction.INGRESS, remote=("web",)),
+    Rule("ssh", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(22, 22),), remote=("10.0.0.0/8",)),
 )
 STATE = PoolState(
     Pool("old", 9000, LockingMode.UNLOCKED, revision=7, generation=3),

@@ -21,7 +21,7 @@ A, B, C = HOSTS
 KINDS = ("vx", "vlan")
 PORT = 5000
 FROM_CLIENTS = Rule(
-    "from-clients", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(PORT, PORT),), remote="clients"
+    "from-clients", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(PORT, PORT),), remote=("clients",)
 )
 # Neither may begin anything but what one rule allows: after a move, only what was established before can go on.
 GROUPS = {

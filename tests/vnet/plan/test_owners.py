@@ -159,7 +159,7 @@ def test_a_group_that_the_toolstack_uses_cannot_go() -> None:
     assert state.groups["web"].number == 1
     said = "security group web is not in the document, and cannot go: the toolstack still has VIF 9a-uuid there"
     assert said in refusal(BASE, state)
-    peers = (Rule("peers", Direction.INGRESS, remote="web"),)
+    peers = (Rule("peers", Direction.INGRESS, remote=("web",)),)
     theirs = {**apply(BASE + WEB).groups, "theirs": SecurityGroup("theirs", 7, rules=peers, owner=THEIRS)}
     state = replace(apply(BASE + WEB), groups=theirs)
     assert "the toolstack still has a rule of security group theirs there" in refusal(BASE, state)

@@ -278,9 +278,9 @@ def test_a_policy_as_data_and_as_a_document() -> None:
     assert isinstance(changes, list)
     web = next(change["new"] for change in changes if change["name"] == "web")
     assert web["rules"] == [
-        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "action": "allow"},
-        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "action": "drop"},
-        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "action": "allow"},
+        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "icmp": [], "action": "allow"},
+        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "icmp": [], "action": "drop"},
+        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "icmp": [], "action": "allow"},
     ]  # fmt: skip
     exported = export_document(state)
     assert (

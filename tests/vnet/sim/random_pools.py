@@ -7,6 +7,7 @@ from random import Random
 from vnet.objects import (
     Direction,
     Host,
+    IcmpType,
     LockingMode,
     Network,
     NetworkType,
@@ -27,6 +28,8 @@ PORTS = (443, 53, 22)
 WHAT = (
     {},
     {"protocol": Protocol.ICMP},
+    {"protocol": Protocol.ICMP, "icmp": (IcmpType.ECHO_REQUEST,)},
+    {"protocol": Protocol.ICMP, "icmp": (IcmpType.TIMESTAMP_REQUEST,)},
     {"protocol": Protocol.TCP},
     {"protocol": Protocol.TCP, "ports": (PortRange(22, 443),)},
     {"protocol": Protocol.UDP, "ports": (PortRange(53, 53), PortRange(443, 443))},
@@ -42,7 +45,7 @@ def random_groups(rng: Random) -> dict[str, SecurityGroup]:
             Rule(
                 f"r{n}", rng.choice(list(Direction)), rng.choice((Verdict.ALLOW, Verdict.ALLOW, Verdict.DROP)),
                 **rng.choice(WHAT),
-                **rng.choice(({}, {"remote": rng.choice(names)}, {"remote": "10.0.0.0/30"}, {"remote": "fd00::/126"})),
+                remote=tuple(sorted(rng.sample([*names, "10.0.0.0/30", "fd00::/126"], rng.randint(0, 2)))),
             )
             for n in range(rng.randint(0, 4))
         )  # fmt: skip

@@ -132,7 +132,9 @@ def test_port_ranges_are_exact(first: int) -> None:
 
 
 def test_the_other_side_is_a_cidr() -> None:
-    run = pool(group("web", Rule("r", IN, remote="10.0.0.2/32"), Rule("s", IN, remote="fd00::4/128")), web=("web",))
+    run = pool(
+        group("web", Rule("r", IN, remote=("10.0.0.2/32",)), Rule("s", IN, remote=("fd00::4/128",))), web=("web",)
+    )
     assert reached(run, "db", "web", tcp=9)  # 10.0.0.2
     assert not reached(run, "any", "web", tcp=9)
     assert not reached(run, "ops", "web", tcp=9)
@@ -149,7 +151,7 @@ def gets6(pool: SimPool, source: str, target: str) -> bool:
 
 
 def test_the_other_side_is_a_group_wherever_its_members_are() -> None:
-    rules = (Rule("from-ops", IN, remote="ops"), Rule("to-db", OUT, remote="db"))
+    rules = (Rule("from-ops", IN, remote=("ops",)), Rule("to-db", OUT, remote=("db",)))
     run = pool(group("web", *rules, egress=DROP), group("ops", ingress=ALLOW), group("db", ingress=ALLOW),
                web=("web",), ops=("ops",), db=("db",))  # fmt: skip
     assert reached(run, "ops", "web", tcp=9)
@@ -160,7 +162,7 @@ def test_the_other_side_is_a_group_wherever_its_members_are() -> None:
 
 
 def test_what_a_member_forwards_for_others_is_not_the_members() -> None:
-    run = pool(group("web", Rule("from-ops", IN, remote="ops")), group("ops"), web=("web",), ops=("ops",))
+    run = pool(group("web", Rule("from-ops", IN, remote=("ops",))), group("ops"), web=("web",), ops=("ops",))
     ops = run.state.vifs["ops/0"]
     unlocked = replace(ops, locking_mode=type(ops.locking_mode).UNLOCKED)
     run.update(replace(run.state, vifs={**run.state.vifs, "ops/0": unlocked}))

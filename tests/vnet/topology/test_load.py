@@ -110,8 +110,8 @@ expectations:
         Verdict.ALLOW,
     )
     assert http.ports == (PortRange(80, 81), PortRange(443, 443), PortRange(8000, 8020))
-    assert (out.direction, out.protocol, out.remote, out.action) == (Direction.EGRESS, 132, "fd00::/8", Verdict.DROP)
-    assert (http.remote, peers.remote, peers.protocol, web.remotes()) == ("any", "web", None, {"web"})
+    assert (out.direction, out.protocol, out.remote, out.action) == (Direction.EGRESS, 132, ("fd00::/8",), Verdict.DROP)
+    assert (http.remote, peers.remote, peers.protocol, web.remotes()) == ((), ("web",), None, {"web"})
     empty = state.groups["empty"]
     assert (empty.ingress, empty.egress, empty.rules) == (Verdict.DROP, Verdict.ALLOW, ())
     expected = document.expectations[0]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.vnet.sim.test_policy import HOSTS, WHERE
 from vnet.objects import (
     Direction,
+    IcmpType,
     Network,
     NetworkType,
     Pool,
@@ -34,18 +35,16 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
     protocol = draw(st.sampled_from([None, Protocol.TCP, Protocol.UDP, Protocol.ICMP, 47]))
     ported = protocol in (Protocol.TCP, Protocol.UDP)
     spans = draw(st.sampled_from([(), ((80, 80),), ((81, 442),), ((1, 79), (443, 443)), ((79, 81),)])) if ported else ()
-    cidr, group = draw(
-        st.sampled_from(
-            [(None, None), ("10.0.0.0/31", None), ("10.0.0.2/31", None), *((None, group) for group in GROUPS)]
-        )
-    )
+    remote = draw(st.sets(st.sampled_from(["10.0.0.0/31", "10.0.0.2/31", *GROUPS]), max_size=2))
+    icmp = draw(st.sampled_from([(), *((kind,) for kind in IcmpType)])) if protocol is Protocol.ICMP else ()
     return Rule(
         name,
         draw(st.sampled_from(Direction)),
         draw(st.sampled_from(Verdict)),
         protocol,
         tuple(PortRange(*span) for span in spans),
-        cidr or group or "any",
+        tuple(sorted(remote)),
+        icmp,
     )
 
 

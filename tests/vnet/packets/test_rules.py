@@ -1,0 +1,92 @@
+"""What a rule may name besides ports: SCTP, other protocols, the messages of ICMP, several other sides. On every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet import GRE, ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.layers.l2 import Ether
+from scapy.layers.sctp import SCTP, SCTPChunkInit
+from scapy.packet import Packet
+
+from tests.labs import new_name
+from tests.vnet.packets.test_guard import ENGINES, receivers
+from vnet.lab import Driver, Lab
+from vnet.objects import PoolState, Vif
+from vnet.plan import desired_state
+from vnet.sim import SimPool
+from vnet.testing import PoolUnderTest
+from vnet.topology import load
+
+DOCUMENT = b"""
+apiVersion: vnet/v1
+pool: rules
+hosts:
+  xen1: {address: 10.99.0.1}
+  xen2: {address: 10.99.0.2}
+networks:
+  lan: {type: vxlan}
+security-groups:
+  ops: {default: {ingress: allow}}
+  web:
+    rules:
+      - {name: signalling, direction: ingress, protocol: sctp, ports: [2905], remote: [ops, 10.1.0.3/32, "fd00:1::3/128"]}
+      - {name: ping, direction: ingress, protocol: icmp, icmp: [echo-request], remote: [10.1.0.0/31, 10.1.0.2/31, "fd00:1::2/127"]}
+      - {name: tunnels, direction: ingress, protocol: gre, remote: [ops]}
+vms:
+  web: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.1, "fd00:1::1"], security-groups: [web]}]}
+  ops: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.2, "fd00:1::2"], security-groups: [ops]}]}
+  peer: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.3, "fd00:1::3"]}]}
+  other: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.4, "fd00:1::4"]}]}
+"""
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
+    state = desired_state(load(DOCUMENT, "rules.vnet.yaml"), PoolState())
+    if request.param == "sim":
+        yield SimPool.of(state)
+        return
+    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
+        lab.start_all()
+        lab.wait_ready()
+        lab.daemons.settle()
+        yield lab
+
+
+def four(me: Vif, peer: Vif) -> Packet:
+    return Ether(src=me.mac, dst=peer.mac) / IP(src=me.addresses[0], dst=peer.addresses[0])
+
+
+def six(me: Vif, peer: Vif) -> Packet:
+    return Ether(src=me.mac, dst=peer.mac) / IPv6(src=me.addresses[1], dst=peer.addresses[1])
+
+
+def init(port: int) -> Packet:
+    return SCTP(sport=40000, dport=port) / SCTPChunkInit(init_tag=7, a_rwnd=65535, n_out_streams=1, n_in_streams=1)
+
+
+CASES = {
+    "SCTP to its port": (four, init(2905), ["ops", "peer"]),
+    "SCTP to its port, IPv6": (six, init(2905), ["ops", "peer"]),
+    "SCTP to another port": (four, init(2906), []),
+    "TCP to SCTP's port": (four, TCP(dport=2905), []),
+    "echo request": (four, ICMP(type=8), ["ops", "peer"]),
+    "echo request, IPv6": (six, ICMPv6EchoRequest(), ["ops", "peer"]),
+    "timestamp request": (four, ICMP(type=13), []),
+    "echo reply": (four, ICMP(type=0), []),
+    "GRE": (four, GRE() / IP(), ["ops"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_rule_lets_in(pool: PoolUnderTest, case: str) -> None:
+    head, message, allowed = CASES[case]
+    web = pool.vif("web/0")
+    reached = [
+        name for name in ("ops", "peer", "other")
+        if receivers(pool, name, head(pool.vif(f"{name}/0"), web) / message)
+    ]  # fmt: skip
+    assert reached == allowed
