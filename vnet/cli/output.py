@@ -5,7 +5,6 @@ All that `vnet` prints passes `echo`, `print_table` or an error's `show`, which 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -78,6 +77,8 @@ def _names(struct: object) -> tuple[str, ...]:
 def dump(data: object, output: str) -> None:
     """Print plain data as JSON or YAML."""
     if output == "json":
+        import json  # noqa: PLC0415 - a table needs neither
+
         echo(json.dumps(data, indent=2))
         return
     import yaml  # noqa: PLC0415
