@@ -115,7 +115,10 @@ class ListFilter(msgspec.Struct, frozen=True):
 
 
 class Resource(msgspec.Struct, frozen=True):
-    """The words and the types of a noun's calls. new: the body of a POST, None where the caller always names the object."""
+    """The words and the types of a noun's calls. new: the body of a POST, None where the caller always names the object.
+
+    references: a filter of the list for each noun that its objects name.
+    """
 
     word: str
     plural: str
@@ -125,18 +128,17 @@ class Resource(msgspec.Struct, frozen=True):
     spec: Any
     change: Any
     new: Any = None
+    references: tuple[ListFilter, ...] = ()
 
     @property
     def filters(self) -> tuple[ListFilter, ...]:
-        return FILTERS.get(self.word, ())
+        return (*ANSWER_FILTERS.get(self.word, ()), *self.references)
 
 
-FILTERS = {
-    "subnet": (ListFilter("network", "Only of this network.", "network"),),
+# Filters by what an answer shows.
+ANSWER_FILTERS = {
     "vif": (
         ListFilter("host", "Only on this host, or wanted there and on no host.", "host"),
-        ListFilter("network", "Only of this network.", "network"),
-        ListFilter("vm", "Only of this VM.", "vm"),
         ListFilter("state", "Only in this state.", choices=("defined", "awaited", "claimed", "ready")),
     ),
 }
@@ -526,8 +528,29 @@ class ExpectationChange(ObjectStruct, frozen=True, kw_only=True):
 RESOURCES = {
     "host": Resource("host", "hosts", "host", "name", Host, HostSpec, HostChange),
     "qos-class": Resource("qos-class", "qos", "QoS class", "name", QosClass, QosClassSpec, QosClassChange),
-    "network": Resource("network", "networks", "network", "name", Network, NetworkSpec, NetworkChange),
-    "subnet": Resource("subnet", "subnets", "subnet", "name", Subnet, SubnetSpec, SubnetChange),
+    "network": Resource(
+        "network",
+        "networks",
+        "network",
+        "name",
+        Network,
+        NetworkSpec,
+        NetworkChange,
+        references=(
+            ListFilter("host", "Only networks that name this host.", "host"),
+            ListFilter("qos-class", "Only networks that name this QoS class.", "qos-class"),
+        ),
+    ),
+    "subnet": Resource(
+        "subnet",
+        "subnets",
+        "subnet",
+        "name",
+        Subnet,
+        SubnetSpec,
+        SubnetChange,
+        references=(ListFilter("network", "Only subnets that name this network.", "network"),),
+    ),
     "security-group": Resource(
         "security-group",
         "security-groups",
@@ -537,8 +560,32 @@ RESOURCES = {
         SecurityGroupSpec,
         SecurityGroupChange,
     ),
-    "vm": Resource("vm", "vms", "VM", "name", Vm, VmSpec, VmChange),
-    "vif": Resource("vif", "vifs", "VIF", "id", Vif, VifSpec, VifChange, NewVif),
+    "vm": Resource(
+        "vm",
+        "vms",
+        "VM",
+        "name",
+        Vm,
+        VmSpec,
+        VmChange,
+        references=(ListFilter("host", "Only VMs that name this host.", "host"),),
+    ),
+    "vif": Resource(
+        "vif",
+        "vifs",
+        "VIF",
+        "id",
+        Vif,
+        VifSpec,
+        VifChange,
+        new=NewVif,
+        references=(
+            ListFilter("network", "Only VIFs that name this network.", "network"),
+            ListFilter("vm", "Only VIFs that name this VM.", "vm"),
+            ListFilter("security-group", "Only VIFs that name this security group.", "security-group"),
+            ListFilter("qos-class", "Only VIFs that name this QoS class.", "qos-class"),
+        ),
+    ),
     "expectation": Resource(
         "expectation",
         "expectations",
@@ -547,7 +594,7 @@ RESOURCES = {
         Expectation,
         ExpectationSpec,
         ExpectationChange,
-        NewExpectation,
+        new=NewExpectation,
     ),
 }
 # --- generated: end

@@ -14,8 +14,8 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from vnet.api import FILTERS
-from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, shape_of
+from vnet.api import ANSWER_FILTERS, ListFilter
+from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, references_of, shape_of
 from vnet.grammar.kinds import Choice, Kind, ListOf, NotYet
 from vnet.objects.state import CONFIGURED
 from vnet.util.suggest import plural
@@ -105,9 +105,20 @@ def _struct_of_object(declared: type[Declared]) -> Iterator[str]:
 
 def _resource(declared: type[Declared]) -> str:
     noun, name = declared.NOUN, declared.__name__
-    new = f", New{name}" if _names_itself(declared) else ""
+    new = f", new=New{name}" if _names_itself(declared) else ""
+    filters = "".join(f"ListFilter({found.name!r}, {found.doc!r}, {found.refers!r}), " for found in _filters(declared))
+    references = f", references=({filters})" if filters else ""
     words = ", ".join(map(repr, (noun.word, noun.plural, noun.text, noun.key)))
-    return f"{noun.word!r}: Resource({words}, {name}, {name}Spec, {name}Change{new}),\n"
+    return f"{noun.word!r}: Resource({words}, {name}, {name}Spec, {name}Change{new}{references}),\n"
+
+
+def _filters(declared: type[Declared]) -> Iterator[ListFilter]:
+    """A filter for each noun that the objects name, but for those that are filtered by what answers show."""
+    nouns = {other.NOUN.word: other.NOUN for other in CONFIGURED}
+    others = {found.name for found in ANSWER_FILTERS.get(declared.NOUN.word, ())}
+    for word in dict.fromkeys(refers for _, refers in references_of(declared)):
+        if word not in others:
+            yield ListFilter(word, f"Only {plural(declared.NOUN.text)} that name this {nouns[word].text}.", word)
 
 
 def _names_itself(declared: type[Declared]) -> bool:
@@ -211,7 +222,8 @@ _CREATE = '''
 
 
 def _calls(declared: type[Declared]) -> str:
-    noun, filters = declared.NOUN, FILTERS.get(declared.NOUN.word, ())
+    noun = declared.NOUN
+    filters = [found.name.replace("-", "_") for found in (*ANSWER_FILTERS.get(noun.word, ()), *_filters(declared))]
     put = f"Make {declared.TITLE}. The same again changes nothing; another one of that {noun.key} is a Conflict."
     if noun.replaced:
         put = f"Make {declared.TITLE}, or make it what `spec` says."
@@ -227,8 +239,8 @@ def _calls(declared: type[Declared]) -> str:
         key=noun.key,
         put=put,
         filtered=" that the filters leave" if filters else "",
-        filters="".join([", *", *(f", {f.name}: str | None = None" for f in filters)]) if filters else "",
-        chosen="".join(f", {f.name}={f.name}" for f in filters),
+        filters="".join([", *", *(f", {word}: str | None = None" for word in filters)]) if filters else "",
+        chosen="".join(f", {word}={word}" for word in filters),
     )
 
 

@@ -131,9 +131,9 @@ class AsyncClient:
         """Remove a QoS class; nothing to do if there is none. dry_run: without doing it."""
         return await self._do(sending("DELETE", api.Plan, None, "qos", name, dry_run=dry_run))
 
-    async def networks(self) -> list[api.Network]:
-        """All networks."""
-        return await self._do(reading(list[api.Network], "networks"))
+    async def networks(self, *, host: str | None = None, qos_class: str | None = None) -> list[api.Network]:
+        """All networks that the filters leave."""
+        return await self._do(reading(list[api.Network], "networks", host=host, qos_class=qos_class))
 
     async def network(self, name: str) -> api.Network:
         """One network. Raises NotFound."""
@@ -205,9 +205,9 @@ class AsyncClient:
         """Remove a security group; nothing to do if there is none. dry_run: without doing it."""
         return await self._do(sending("DELETE", api.Plan, None, "security-groups", name, dry_run=dry_run))
 
-    async def vms(self) -> list[api.Vm]:
-        """All VMs."""
-        return await self._do(reading(list[api.Vm], "vms"))
+    async def vms(self, *, host: str | None = None) -> list[api.Vm]:
+        """All VMs that the filters leave."""
+        return await self._do(reading(list[api.Vm], "vms", host=host))
 
     async def vm(self, name: str) -> api.Vm:
         """One VM. Raises NotFound."""
@@ -230,10 +230,28 @@ class AsyncClient:
         return await self._do(sending("DELETE", api.Plan, None, "vms", name, dry_run=dry_run))
 
     async def vifs(
-        self, *, host: str | None = None, network: str | None = None, vm: str | None = None, state: str | None = None
+        self,
+        *,
+        host: str | None = None,
+        state: str | None = None,
+        network: str | None = None,
+        vm: str | None = None,
+        security_group: str | None = None,
+        qos_class: str | None = None,
     ) -> list[api.Vif]:
         """All VIFs that the filters leave."""
-        return await self._do(reading(list[api.Vif], "vifs", host=host, network=network, vm=vm, state=state))
+        return await self._do(
+            reading(
+                list[api.Vif],
+                "vifs",
+                host=host,
+                state=state,
+                network=network,
+                vm=vm,
+                security_group=security_group,
+                qos_class=qos_class,
+            )
+        )
 
     async def vif(self, id: str) -> api.Vif:
         """One VIF. Raises NotFound."""

@@ -81,8 +81,9 @@ def path(*parts: str) -> str:
 
 
 def reading(answer: type[T], *parts: str, **query: str | None) -> Call[T]:
-    """A GET. Of the query, parameters that are None are left out."""
-    return Call("GET", path(*parts), answer, {name: value for name, value in query.items() if value is not None})
+    """A GET. Of the query, parameters that are None are left out; their names have dashes for underscores."""
+    given = {name.replace("_", "-"): value for name, value in query.items() if value is not None}
+    return Call("GET", path(*parts), answer, given)
 
 
 def sending(

@@ -14,6 +14,7 @@ from vnet.grammar.kinds import Refused as NotOfKind
 from vnet.grammar.problems import Problem
 from vnet.grammar.source import Source
 from vnet.objects.proposal import Fault
+from vnet.objects.state import NOUNS
 from vnet.plan.decide import Admission, Inadmissible
 from vnet.util.suggest import nearest
 
@@ -129,5 +130,5 @@ def find(noun: str, name: str, among: Mapping[str, T]) -> T:
     if found is None:
         meant = nearest(name, among)
         hint = f"; did you mean {meant}?" if meant is not None else ""
-        raise NotFound(f"unknown-{noun}", f"there is no {noun.replace('-', ' ')} {name}{hint}", name)
+        raise NotFound(f"unknown-{noun}", f"there is no {NOUNS[noun].text} {name}{hint}", name)
     return found

@@ -16,10 +16,10 @@ from vnet.controller.endpoint import Call, Route, Written
 from vnet.controller.errors import Invalid, NotFound
 from vnet.controller.presenters import Presenter
 from vnet.db.view import PoolView
-from vnet.grammar.declare import Declared, Stated, shape_of
+from vnet.grammar.declare import Declared, Stated, names_in, references_of, shape_of
 from vnet.grammar.source import Source
 from vnet.objects import Vif
-from vnet.objects.state import CONFIGURED
+from vnet.objects.state import CONFIGURED, NOUNS
 from vnet.plan import decide
 from vnet.plan.decide import Admission, NotThere
 from vnet.util.suggest import plural
@@ -102,8 +102,9 @@ def _listed(declared: type[Declared], call: Call[None]) -> list[dict[str, Any]]:
     objects = getattr(presenter.view.state, noun.state)
     chosen = {filter_.name: text for filter_ in api.RESOURCES[noun.word].filters if (text := _filter(filter_, call))}
     late = {name: chosen.pop(name) for name in [*chosen] if (noun.word, name) in _OF_ANSWER}
+    named = [(field, chosen[refers]) for field, refers in references_of(declared) if refers in chosen]
     found = (objects[name] for name in sorted(objects))
-    shown = [presenter.show(each) for each in found if all(getattr(each, name) == chosen[name] for name in chosen)]
+    shown = [presenter.show(each) for each in found if all(name in names_in(each, field) for field, name in named)]
     return [each for each in shown if all(_OF_ANSWER[noun.word, name](each) == late[name] for name in late)]
 
 
@@ -133,9 +134,8 @@ def _filter(filter_: api.ListFilter, call: Call[None]) -> str | None:
 
 def named(call: Call[Any], noun: str, parameter: str, name: str) -> None:
     """Check the name in a query; raises Invalid for one that names nothing, with the nearest name."""
-    state = next(declared.NOUN.state for declared in CONFIGURED if declared.NOUN.word == noun)
     try:
-        find(noun, name, getattr(call.service.view().state, state))
+        find(noun, name, getattr(call.service.view().state, NOUNS[noun].state))
     except NotFound as missing:
         raise Invalid(missing.code, f"{parameter}: {missing.message}", parameter) from None
 

@@ -42,5 +42,5 @@ class PoolView:
 
     def vifs(self, vm: str) -> tuple[Vif, ...]:
         """A VM's VIFs, by index."""
-        found = [self.state.vifs[id] for id in self.index.by_vm.get(vm, ())]
+        found = [self.state.vifs[id] for id in self.index.by_reference.get(("vm", vm), ())]
         return tuple(sorted(found, key=lambda vif: (vif.index, vif.id)))

@@ -6,7 +6,7 @@ each belongs to some variants (a network's key is `vni` or `key`, as its type ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Enum
 from functools import cache as _cache
@@ -227,6 +227,22 @@ def _rest(spelling: Spelling) -> tuple[Any, ...]:
 def configured(declared: type[Declared]) -> list[str]:
     """The fields that a document or a toolstack decides, allocated ones included."""
     return [name for name, found in attrs_of(declared).items() if found.set_by is not SetBy.RUNTIME or found.allocated]
+
+
+@cache
+def references_of(declared: type[Declared], *, runtime: bool = False) -> tuple[tuple[str, str], ...]:
+    """The fields that name other objects, each with the word of their noun. runtime: those that the running pool sets as well."""
+    return tuple(
+        (name, found.kind.refers)
+        for name, found in attrs_of(declared).items()
+        if found.kind.refers and (runtime or found.set_by is not SetBy.RUNTIME)
+    )
+
+
+def names_in(value: Declared, field: str) -> Collection[str]:
+    """The names that a field of an object holds: none, one or several."""
+    content = getattr(value, field)
+    return () if content is None else (content,) if isinstance(content, str) else content
 
 
 @cache

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
+from vnet.grammar.declare import names_in, references_of
 from vnet.objects.vif import Vif
 
 T = TypeVar("T")
 Names = dict[str, None]  # a set in order
+_REFERENCES = tuple(field for field, _ in references_of(Vif, runtime=True))
 
 
 class VifIndex:
-    """The ids of VIFs by MAC, by address on their network, by network, VM and security group and QoS class."""
+    """The ids of VIFs by MAC, by address on their network, and by each field that names an object, with that name."""
 
     def __init__(self, vifs: Iterable[Vif] = ()) -> None:
         self.by_mac: dict[str, Names] = {}
         self.by_address: dict[tuple[str, str], Names] = {}
-        self.by_network: dict[str, Names] = {}
-        self.by_vm: dict[str, Names] = {}
-        self.by_group: dict[str, Names] = {}
-        self.by_qos: dict[str, Names] = {}
+        self.by_reference: dict[tuple[str, str], Names] = {}
         # Per subnet, as allocation names it, an address (as a number) below which VIFs have every usable one.
         self.cursors: dict[tuple[str, str, str | None], int] = {}
         for vif in vifs:
@@ -42,15 +41,11 @@ class VifIndex:
 
     def _keys(self, vif: Vif) -> Iterator[tuple[dict[object, Names], object]]:
         yield self.by_mac, vif.mac  # type: ignore[misc]  # each table has keys of its own type
-        yield self.by_network, vif.network  # type: ignore[misc]
         for address in vif.addresses:
             yield self.by_address, (vif.network, address)  # type: ignore[misc]
-        for group in vif.groups:
-            yield self.by_group, group  # type: ignore[misc]
-        if vif.qos is not None:
-            yield self.by_qos, vif.qos  # type: ignore[misc]
-        if vif.vm is not None:
-            yield self.by_vm, vif.vm  # type: ignore[misc]
+        for field in _REFERENCES:
+            for name in names_in(vif, field):
+                yield self.by_reference, (field, name)  # type: ignore[misc]
 
 
 class Overlay(Mapping[str, T], Generic[T]):

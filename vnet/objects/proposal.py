@@ -123,17 +123,9 @@ class Proposal:
     def vifs_with_address(self, network: str, address: str) -> Iterator[Vif]:
         return self._vifs("by_address", (network, address))
 
-    def vifs_on(self, network: str) -> Iterator[Vif]:
-        return self._vifs("by_network", network)
-
-    def vifs_in(self, group: str) -> Iterator[Vif]:
-        return self._vifs("by_group", group)
-
-    def vifs_limited_by(self, qos: str) -> Iterator[Vif]:
-        return self._vifs("by_qos", qos)
-
-    def vifs_of(self, vm: str) -> Iterator[Vif]:
-        return self._vifs("by_vm", vm)
+    def vifs_naming(self, field: str, name: str) -> Iterator[Vif]:
+        """The VIFs of the pool after whose field holds an object's name."""
+        return self._vifs("by_reference", (field, name))
 
     @cached_property
     def ranges(self) -> Mapping[str, list[Range]]:

@@ -202,7 +202,7 @@ class Resolver:
 
     def _index(self, vm: str | None) -> int:
         """The first place among the VM's VIFs that is free."""
-        taken = {self.before.vifs[id].index for id in self.index.by_vm.get(vm or "", ())}
+        taken = {self.before.vifs[id].index for id in self.index.by_reference.get(("vm", vm or ""), ())}
         return next(index for index in range(len(taken) + 1) if index not in taken)
 
     def _address(self, name: str, subnet: Any) -> list[str]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 from itertools import islice, pairwise
 from typing import Any
 
+from vnet.grammar.declare import Declared, names_in, references_of
+from vnet.grammar.noun import Noun
 from vnet.objects.carriers import Encapsulation, Way
 from vnet.objects.enums import Owner
 from vnet.objects.expectation import OUTSIDE
@@ -29,7 +31,7 @@ from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import Fault, Proposal, Ref
 from vnet.objects.security import Direction, Verdict
-from vnet.objects.state import CONFIGURED, PoolState
+from vnet.objects.state import CONFIGURED, NOUNS, PoolState
 from vnet.objects.subnet import Range
 from vnet.objects.vif import Vif
 from vnet.objects.words import is_never
@@ -47,10 +49,9 @@ def faults(proposal: Proposal) -> Faults:
 
 def missing(noun: str, name: str, field: str, refers: tuple[str, str], among: Collection[str], **more: Any) -> Fault:
     """A reference to an object that is not there."""
-    kind, target = refers
-    text = {"security-group": "security group", "vm": "VM", "vif": "VIF", "qos-class": "QoS class"}.get(kind, kind)
-    code = "unknown-security-group" if kind == "security-group" else f"unknown-{kind}"
-    return Fault(code, noun, name, field, f"unknown {text} '{target}'", refers=refers, among=among, **more)
+    word, target = refers
+    text = NOUNS[word].text if word in NOUNS else word
+    return Fault(f"unknown-{word}", noun, name, field, f"unknown {text} '{target}'", refers=refers, among=among, **more)
 
 
 # --- all objects -----------------------------------------------------------------------------------
@@ -86,55 +87,70 @@ def _owners(p: Proposal) -> Faults:
 
 def _removals(p: Proposal) -> Faults:
     """An object does not go while others name it."""
-    for name in p.removed("networks"):
-        users = [f"VIF {vif.id}" for vif in p.vifs_on(name)]
-        users += [f"subnet {r.subnet.name}" for r in p.ranges.get(name, ())]
-        yield from _in_use(p, "network", name, users)
-    for name in p.removed("groups"):
-        users = [f"VIF {vif.id}" for vif in p.vifs_in(name)]
-        users += [f"a rule of security group {g.name}" for g in p.after.groups.values() if name in g.remotes()]
-        yield from _in_use(p, "security-group", name, users)
-    for name in p.removed("qos"):
-        users = [f"VIF {vif.id}" for vif in p.vifs_limited_by(name)]
-        users += [f"network {net.name}" for net in p.after.networks.values() if net.qos == name]
-        yield from _in_use(p, "qos-class", name, users)
-    for name in p.removed("vms"):
-        yield from _in_use(p, "vm", name, [f"VIF {vif.id}" for vif in p.vifs_of(name)])
-    if gone := set(p.removed("hosts")):
-        yield from _removed_hosts(p, gone)
+    for declared in CONFIGURED:
+        noun = declared.NOUN
+        if gone := set(p.removed(noun.state)):
+            users = _users(p, noun.word, gone)
+            for name in sorted(users):
+                yield from _in_use(p, noun, name, sorted(set(users[name])))
 
 
-def _removed_hosts(p: Proposal, gone: set[str]) -> Faults:
+def _users(p: Proposal, noun: str, gone: set[str]) -> Mapping[str, list[str]]:
+    """The objects of the pool after that name objects of a noun, by those objects' names."""
     users: dict[str, list[str]] = defaultdict(list)
-    for vm in p.after.vms.values():
-        if vm.host in gone:
-            users[vm.host].append(f"VM {vm.name}")
-    for network in p.after.networks.values():
-        for host in network.hosts & gone:
-            users[host].append(f"network {network.name}")
-    for vif in p.after.vifs.values():
-        for wanted in (vif.host, vif.incoming):
-            if wanted in gone:
-                users[wanted].append(f"VIF {vif.id}")
-    # A document's VIFs run where they run; their host goes with its bindings.
-    for vif_id, host in p.before.bindings:
-        found = p.after.vifs.get(vif_id) if host in gone else None
-        if found is not None and (p.actor is Owner.TOOLSTACK or found.owner is Owner.TOOLSTACK):
-            users[host].append(f"VIF {vif_id}")
-    for name in sorted(users):
-        yield from _in_use(p, "host", name, sorted(set(users[name])))
+    for declared in reversed(CONFIGURED):
+        for field, refers in references_of(declared, runtime=True):
+            if refers != noun:
+                continue
+            for name, user in _naming(p, declared, field, gone):
+                users[name].append(f"{declared.NOUN.text} {getattr(user, declared.NOUN.key)}")
+    if noun == "security-group":
+        for group in p.after.groups.values():
+            for name in group.remotes() & gone:
+                users[name].append(f"a rule of security group {group.name}")
+    elif noun == "host":
+        # A document's VIFs run where they run; their host goes with its bindings.
+        for vif, host in p.before.bindings:
+            found = p.after.vifs.get(vif) if host in gone else None
+            if found is not None and (p.actor is Owner.TOOLSTACK or found.owner is Owner.TOOLSTACK):
+                users[host].append(f"VIF {vif}")
+    return users
 
 
-def _in_use(p: Proposal, noun: str, name: str, users: list[str]) -> Faults:
-    if not users:
+def _naming(p: Proposal, declared: type[Declared], field: str, names: set[str]) -> Iterator[tuple[str, Declared]]:
+    """The objects whose field holds one of these names, each with the name."""
+    if declared is Vif:
+        yield from ((name, vif) for name in sorted(names) for vif in p.vifs_naming(field, name))
         return
-    text = {"security-group": "security group", "vm": "VM", "qos-class": "QoS class"}.get(noun, noun)
+    for value in getattr(p.after, declared.NOUN.state).values():
+        yield from ((name, value) for name in names_in(value, field) if name in names)
+
+
+def _in_use(p: Proposal, noun: Noun, name: str, users: list[str]) -> Faults:
     if p.actor is Owner.DOCUMENT:
-        message = f"{text} {name} is not in the document, and cannot go: the toolstack still has {listing(users)} there"
-        yield Fault("in-use", noun, name, "", message, "delete or move those first, or put it back into the document")
+        message = (
+            f"{noun.text} {name} is not in the document, and cannot go: the toolstack still has {listing(users)} there"
+        )
+        yield Fault(
+            "in-use", noun.word, name, "", message, "delete or move those first, or put it back into the document"
+        )
     else:
-        message = f"{text} {name} cannot go: it still has {listing(users)}"
-        yield Fault("in-use", noun, name, "", message, "delete or move those first")
+        message = f"{noun.text} {name} cannot go: it still has {listing(users)}"
+        yield Fault("in-use", noun.word, name, "", message, "delete or move those first")
+
+
+def _references(p: Proposal) -> Faults:
+    """An object names objects that are there. The host of a VIF is judged with its network."""
+    for declared in CONFIGURED:
+        for field, refers in references_of(declared):
+            if (declared, field) == (Vif, "host"):
+                continue
+            among = getattr(p.after, NOUNS[refers].state)
+            for name, value in p.changed(declared.NOUN.state).items():
+                for target in names_in(value, field):
+                    if target not in among:
+                        path = () if isinstance(getattr(value, field), str) else (target,)
+                        yield missing(declared.NOUN.word, name, field, (refers, target), among, path=path)
 
 
 # --- hosts -----------------------------------------------------------------------------------------
@@ -189,12 +205,6 @@ def _networks(p: Proposal) -> list[Network]:
     if "hosts" in p.changes or "pool" in p.changes:
         return list(p.after.networks.values())
     return list(p.changed("networks").values())
-
-
-def _network_hosts(p: Proposal) -> Faults:
-    for network in p.changed("networks").values():
-        for name in sorted(network.hosts - p.after.hosts.keys()):
-            yield missing("network", network.name, "hosts", ("host", name), p.after.hosts, path=(name,))
 
 
 def _keys_and_tags(p: Proposal) -> Faults:
@@ -340,7 +350,7 @@ def _leaving_hosts(p: Proposal) -> Faults:
         if net.name not in p.before.networks:
             continue
         users: dict[str, list[str]] = defaultdict(list)
-        for vif in p.vifs_on(net.name):
+        for vif in p.vifs_naming("network", net.name):
             places = {host for host in (vif.host, vif.incoming) if host is not None}
             if vif.owner is Owner.DOCUMENT and p.actor is Owner.DOCUMENT:
                 # A document's own VIFs are judged where they are written, but both ends of a migration stay.
@@ -364,9 +374,6 @@ def _leaving_hosts(p: Proposal) -> Faults:
 
 def _subnets(p: Proposal) -> Faults:
     changed = p.changed("subnets")
-    for subnet in changed.values():
-        if subnet.network not in p.after.networks:
-            yield missing("subnet", subnet.name, "network", ("network", subnet.network), p.after.networks)
     for network in dict.fromkeys(subnet.network for subnet in changed.values()):
         for low, high in pairwise(p.ranges.get(network, ())):
             if low.version == high.version and high.first <= low.last:
@@ -428,7 +435,7 @@ def _large(p: Proposal) -> Faults:
             message = f"the rules of security group {group.name} take {size(group.name)} matches: at most {MAX_MATCHES_OF_GROUP}"
             yield Fault("too-many", "security-group", group.name, "rules", message, hint)
     seen: set[tuple[str, ...]] = set()
-    for vif in (*p.changed("vifs").values(), *(vif for name in changed for vif in p.vifs_in(name))):
+    for vif in (*p.changed("vifs").values(), *(vif for name in changed for vif in p.vifs_naming("groups", name))):
         count = sum(map(size, vif.groups)) if vif.groups not in seen else 0
         seen.add(vif.groups)
         if count > MAX_MATCHES_OF_VIF:
@@ -441,12 +448,12 @@ def _crowded(p: Proposal) -> Faults:
     if "groups" not in p.changes and not any(vif.groups for vif in p.changed("vifs").values()):
         return
     touched = {vif.network for vif in p.changed("vifs").values() if vif.groups}
-    touched |= {vif.network for name in p.changed("groups") for vif in p.vifs_in(name)}
+    touched |= {vif.network for name in p.changed("groups") for vif in p.vifs_naming("groups", name)}
     remotes = {name: group.remotes() for name, group in p.after.groups.items()}
     if sum(map(len, remotes.values())) <= MAX_REMOTE_GROUPS:
         return
     for network in sorted(touched):
-        names = {name for vif in p.vifs_on(network) for name in vif.groups}
+        names = {name for vif in p.vifs_naming("network", network) for name in vif.groups}
         count = len(frozenset().union(*(remotes.get(name, frozenset()) for name in names)))
         if count > MAX_REMOTE_GROUPS:
             message = f"the rules of VIFs on network {network} name {count} security groups as 'remote'"
@@ -463,16 +470,14 @@ def _qos(p: Proposal) -> Faults:
     limited += [("vif", vif) for vif in p.changed("vifs").values()]
     if changed := p.changed("qos"):
         limited += [("network", net) for net in p.after.networks.values() if net.qos in changed]
-        limited += [("vif", vif) for name in changed for vif in p.vifs_limited_by(name)]
+        limited += [("vif", vif) for name in changed for vif in p.vifs_naming("qos", name)]
     seen: set[tuple[str, str]] = set()
     for noun, value in limited:
         if value.qos is None or (noun, value.name) in seen:
             continue
         seen.add((noun, value.name))
         found = p.after.qos.get(value.qos)
-        if found is None:
-            yield missing(noun, value.name, "qos", ("qos-class", value.qos), p.after.qos)
-        elif found.aggregate is not (noun == "network"):
+        if found is not None and found.aggregate is not (noun == "network"):
             aggregate: Ref = ("qos-class", found.name, "aggregate")
             if found.aggregate:
                 message = f"QoS class {found.name} is an aggregate, for networks: VIF {value.name} cannot have it"
@@ -486,12 +491,6 @@ def _qos(p: Proposal) -> Faults:
 # --- VMs and VIFs ----------------------------------------------------------------------------------
 
 
-def _vms(p: Proposal) -> Faults:
-    for vm in p.changed("vms").values():
-        if vm.host is not None and vm.host not in p.after.hosts:
-            yield missing("vm", vm.name, "host", ("host", vm.host), p.after.hosts)
-
-
 def _touched_vifs(p: Proposal) -> Iterator[Vif]:
     """The VIFs that come or change, and those whose network, subnets or VM do."""
     changed = p.changed("vifs")
@@ -499,8 +498,8 @@ def _touched_vifs(p: Proposal) -> Iterator[Vif]:
     networks = {*p.changed("networks"), *(s.network for s in p.changed("subnets").values())}
     networks |= {p.before.subnets[name].network for name in p.removed("subnets") if name in p.before.subnets}
     seen = set(changed)
-    sources = [p.vifs_on(network) for network in sorted(networks)]
-    sources += [p.vifs_of(vm) for vm in p.changed("vms")]
+    sources = [p.vifs_naming("network", network) for network in sorted(networks)]
+    sources += [p.vifs_naming("vm", vm) for vm in p.changed("vms")]
     for source in sources:
         for vif in source:
             if vif.id not in seen:
@@ -512,8 +511,6 @@ def _vifs(p: Proposal) -> Faults:
     for vif in _touched_vifs(p):
         net = p.after.networks.get(vif.network)
         if net is None:
-            if vif.id in p.changed("vifs"):
-                yield missing("vif", vif.id, "network", ("network", vif.network), p.after.networks)
             continue
         yield from _placed(p, vif, net)
         if vif.trunk is not None and (net.carrier.way is not Way.UPLINK or net.tag):
@@ -553,13 +550,6 @@ def _placed(p: Proposal, vif: Vif, net: Network) -> Faults:
         message = f"VM {vm.name} is on host {vm.host}, and network {net.name} is not"
         hint = f"the network is on {', '.join(sorted(net.hosts)[:LISTED_MAX])}"
         yield Fault("not-on-host", "vif", vif.id, "network", message, hint, other=("network", net.name, "hosts"))
-
-
-def _groups_of_vifs(p: Proposal) -> Faults:
-    for vif in p.changed("vifs").values():
-        for name in vif.groups:
-            if name not in p.after.groups:
-                yield missing("vif", vif.id, "groups", ("security-group", name), p.after.groups, path=(name,))
 
 
 def _unique(p: Proposal) -> Faults:
@@ -667,8 +657,8 @@ def _some(names: list[str]) -> str:
 
 
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
-    *(_flaws, _owners, _removals),
-    *(_host_addresses, _network_hosts, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
+    *(_flaws, _owners, _removals, _references),
+    *(_host_addresses, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
     *(_subnets, _qos, _remotes, _futile, _large, _crowded),
-    *(_vms, _vifs, _moving, _groups_of_vifs, _unique, _expectations),
+    *(_vifs, _moving, _unique, _expectations),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vnet.grammar.declare import Declared
+from vnet.grammar.noun import Noun
 from vnet.objects.binding import AgentStatus, Binding, Location
 from vnet.objects.expectation import Expectation
 from vnet.objects.host import Host
@@ -19,6 +20,7 @@ from vnet.objects.vm import Vm
 
 # Every sort of object that people configure, each after those that it refers to.
 CONFIGURED: tuple[type[Declared], ...] = (Host, QosClass, Network, Subnet, SecurityGroup, Vm, Vif, Expectation)
+NOUNS: Mapping[str, Noun] = {declared.NOUN.word: declared.NOUN for declared in CONFIGURED}
 
 
 @dataclass(frozen=True, slots=True)

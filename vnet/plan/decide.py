@@ -18,7 +18,7 @@ from vnet.objects.impact import Usage
 from vnet.objects.proposal import Fault, Proposal
 from vnet.objects.resolve import Resolver, new_vm
 from vnet.objects.rules import faults
-from vnet.objects.state import CONFIGURED
+from vnet.objects.state import CONFIGURED, NOUNS
 from vnet.plan.pool import PoolPlan, plan_proposal
 from vnet.util.suggest import nearest
 
@@ -47,7 +47,7 @@ class NotThere(Exception):
         self.noun = noun
         self.name = name
         self.nearest = nearest(name, list(among))
-        super().__init__(f"there is no {noun} {name}")
+        super().__init__(f"there is no {NOUNS[noun].text} {name}")
 
 
 def make(view: PoolView, declared: type[Declared], name: str | None, stated: Stated) -> Admission:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vnet.compile import FEATURES, Category, Source
+from vnet.compile.inputs import Input
 from vnet.compile.security import rule_cookie
 from vnet.objects import Rule
 from vnet.sim.fabric import Fabric
@@ -12,8 +13,8 @@ from vnet.sim.fabric import Fabric
 if TYPE_CHECKING:
     from vnet.topology import Document, Place
 
-_ORIGIN = {feature.category: feature.origin for feature in FEATURES}
-_OF_A_VIF = (Category.VIF, Category.LOOKUP, Category.PEER, Category.RATE)
+_FEATURES = {feature.category: feature for feature in FEATURES}
+_OF_A_VIF = frozenset({Input.VIF, Input.BINDINGS, Input.PEER})
 
 
 def describe(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
@@ -21,11 +22,12 @@ def describe(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
     if source is None:
         return "learned by the switch from an announcement"
     name = source.name
+    feature = _FEATURES[source.category]
     vif = pool.state.vifs.get(name)
-    if vif is not None and source.category in _OF_A_VIF:
+    if vif is not None and _OF_A_VIF & {*feature.of}:
         name = pool.label(vif)
     rule = rule_of(pool, source, cookie)
-    return _ORIGIN[source.category].format(name) + (f", rule {rule.name}" if rule is not None else "")
+    return feature.origin.format(name) + (f", rule {rule.name}" if rule is not None else "")
 
 
 def rule_of(pool: Fabric, source: Source, cookie: int) -> Rule | None:
@@ -46,16 +48,17 @@ def position_of(pool: Fabric, source: Source | None, cookie: int = 0) -> str:
 
 
 def _place(document: Document, pool: Fabric, source: Source, cookie: int) -> Place | None:
-    if source.category in (Category.NETWORK, Category.FLOOD, Category.NETWORK_RATE):
+    of = {*_FEATURES[source.category].of}
+    if Input.NETWORK in of:
         return document.place("network", source.name)
-    if source.category in _OF_A_VIF:
+    if _OF_A_VIF & of:
         return document.place("vif", source.name)
     if source.category is Category.GROUP:
         rule = rule_of(pool, source, cookie)
         if rule is None:
             return document.place("security-group", source.name)
         return document.place("security-group", source.name, "rules", (rule.name,))
-    if source.category is Category.TRUNK:
+    if Input.UPLINK in of:
         having = [name for name, host in document.state.hosts.items() if host.uplink(source.name) is not None]
         return document.place("host", having[0], "uplinks", (source.name,)) if having else None
     return None

@@ -103,7 +103,7 @@ def test_misuse_names_the_option(capsys: Capture, args: tuple[str, ...], text: s
         (("show", "bindings", "--host", "xen"), Exit.INVALID_INPUT, "there is no host xen"),
         (("network", "set", "tenant", "--mtu", "1400"), Exit.CONFLICT, "change it in the document"),
         (("network", "create", "x", "--type", "vlan", "--tag", "120", "--uplink", "trunk0"), Exit.CONFLICT, "120"),
-        (("vif", "set", "nobody/0", "--no-trunk"), Exit.INVALID_INPUT, "there is no vif nobody/0"),
+        (("vif", "set", "nobody/0", "--no-trunk"), Exit.INVALID_INPUT, "there is no VIF nobody/0"),
     ],
 )
 def test_refusals_have_their_exit_codes(capsys: Capture, args: tuple[str, ...], code: Exit, text: str) -> None:

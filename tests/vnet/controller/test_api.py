@@ -86,7 +86,7 @@ async def test_an_allocated_mac_is_kept_and_is_nobodys_elses(client: AsyncClient
     await client.delete_vif("macs/2")
     assert (await client.put_vif("macs/2", VifSpec(network="tenant", vm="macs"))).mac == made[2].mac
     await client.delete_vm("macs")
-    with pytest.raises(Invalid, match="there is no vm macs"):
+    with pytest.raises(Invalid, match="there is no VM macs"):
         await client.vifs(vm="macs")
     assert not [vif for vif in await client.vifs() if vif.vm == "macs"]
 

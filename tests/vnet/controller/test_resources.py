@@ -152,6 +152,21 @@ async def test_the_objects_of_the_document_are_changed_there(
     assert (answer.status_code, answer.json()["code"]) == (409, "owned-by-document")
 
 
+async def test_lists_are_filtered_by_what_objects_name(client: AsyncClient) -> None:
+    await client.put_security_group("named", api.SecurityGroupSpec())
+    await client.put_qos_class("named", api.QosClassSpec(from_vm="1mbit"))
+    spec = api.VifSpec(network="lab", vm="filtered", security_groups=["named"], qos="named", addresses=[])
+    await client.put_vif("filtered/0", spec)
+    await client.put_vif("filtered/1", api.VifSpec(network="lab", vm="filtered", addresses=[]))
+    for filters in ({"security_group": "named"}, {"qos_class": "named"}, {"qos_class": "named", "network": "lab"}):
+        assert [each.id for each in await client.vifs(**filters)] == ["filtered/0"]
+    assert [each.id for each in await client.vifs(vm="filtered")] == ["filtered/0", "filtered/1"]
+    assert await client.vifs(qos_class="named", network="tenant") == []
+    await client.delete_vm("filtered")
+    await client.delete_security_group("named")
+    await client.delete_qos_class("named")
+
+
 async def test_a_vif_gets_an_address_from_the_subnets(client: AsyncClient) -> None:
     await client.put_subnet("pick", api.SubnetSpec(network="lab", cidr="10.20.0.0/24", gateway="10.20.0.1"))
     made = await client.put_vif("pick/0", api.VifSpec(network="lab", vm="pick"))
@@ -212,10 +227,11 @@ async def test_all_errors_of_a_body_at_once(raw: httpx.AsyncClient) -> None:
     [
         ("vifs?network=tennant", "unknown-network", "did you mean tenant?"),
         ("vifs?host=xen", "unknown-host", "there is no host xen"),
-        ("vifs?vm=nobody", "unknown-vm", "there is no vm nobody"),
+        ("vifs?vm=nobody", "unknown-vm", "there is no VM nobody"),
+        ("vifs?qos-class=gold", "unknown-qos-class", "there is no QoS class gold"),
         ("subnets?network=tennant", "unknown-network", "did you mean tenant?"),
         ("bindings?host=xen", "unknown-host", "there is no host xen"),
-        ("bindings?vif=nobody", "unknown-vif", "there is no vif nobody"),
+        ("bindings?vif=nobody", "unknown-vif", "there is no VIF nobody"),
     ],
 )
 async def test_an_unknown_name_in_a_filter(raw: httpx.AsyncClient, path: str, code: str, text: str) -> None:

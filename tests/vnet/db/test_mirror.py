@@ -129,7 +129,7 @@ def test_folding_equals_reading_it_all(transactions: list[list[tuple[str, Any]]]
         view, fresh = mirror.view(), PoolView.of(state)
         assert view.bindings_of == fresh.bindings_of
         assert {n: set(hosts) for n, hosts in view.members.items()} == fresh.members
-        for table in ("by_mac", "by_address", "by_network", "by_vm", "by_group"):
+        for table in ("by_mac", "by_address", "by_reference"):
             assert getattr(view.index, table) == getattr(fresh.index, table)
 
 
