@@ -53,6 +53,7 @@ def _location(view: HostView, vif: str, network: str) -> Flows:
 
 
 T = Table
+OWN_POLICY = frozenset({T.EGRESS_STATE, T.EGRESS_COMMITTED, T.INGRESS_STATE, T.INGRESS_COMMITTED})
 FEATURES = (
     Feature(Category.BASE, "every network", (Input.HOST,), frozenset(Table), _base),
     Feature(Category.NETWORK, "network {}", (Input.NETWORK,), frozenset({T.CLASSIFY}), network_flows),
@@ -67,9 +68,7 @@ FEATURES = (
         Category.VIF,
         "VIF {}",
         (Input.VIF,),
-        frozenset(
-            {T.CLASSIFY, T.ADMIT, T.SERVICES, T.GUARD, T.EGRESS_STATE, T.GATED, T.INGRESS_STATE, T.DELIVER, T.GATE}
-        ),
+        frozenset({T.CLASSIFY, T.ADMIT, T.SERVICES, T.GUARD, T.GATED, T.DELIVER, T.GATE}) | OWN_POLICY,
         vif_flows,
     ),
     Feature(

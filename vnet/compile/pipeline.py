@@ -27,6 +27,7 @@ class Table(IntEnum):
     EGRESS_STATE = 22
     EGRESS_PEER = 24
     EGRESS_VERDICT = 28
+    EGRESS_COMMITTED = 29
     FROM_RATE = 40
     LOOKUP = 50
     HELD = 55
@@ -39,6 +40,7 @@ class Table(IntEnum):
     INGRESS_STATE = 72
     INGRESS_PEER = 74
     INGRESS_VERDICT = 78
+    INGRESS_COMMITTED = 79
     TO_RATE = 80
     TO_METER = 82
     DELIVER = 84
@@ -110,7 +112,9 @@ _GUARD = frozenset({
 _TRACK = frozenset({"eth_type", "nw_proto", "ip_frag", "icmpv6_type", "udp_src", "udp_dst"})
 _NEIGHBOUR = frozenset({"eth_type", "nw_proto", "icmpv6_type", "nw_ttl", "ipv6_dst"})
 _RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
-_VERDICT = frozenset({"reg4", "ct_state", "ct_mark", "eth_type", "nw_proto", "tcp_flags"})
+_STATE = frozenset({"ct_state", "ct_zone", "eth_type", "ip_frag"})
+_VERDICT = frozenset({"reg4", "ct_state", "ct_mark", "eth_type", "nw_proto", "tcp_flags", "ip_frag"})
+_BY_RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES})
 _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
 
 PIPELINE: dict[Table, Stage] = {
@@ -146,8 +150,8 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.EGRESS_STATE: Stage(
         "puts a packet to the VIF's groups, by the first packet of its connection",
-        frozenset({"in_port", "ct_state"}),
-        frozenset({Table.EGRESS_PEER, Table.EGRESS_RULES, Table.INGRESS_RULES, Table.EGRESS_VERDICT}),
+        _STATE | {"in_port"},
+        _BY_RULES | {Table.EGRESS_PEER, Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED},
     ),
     Table.EGRESS_PEER: Stage(
         "which groups the receiver is in, of those that rules here name",
@@ -157,6 +161,11 @@ PIPELINE: dict[Table, Stage] = {
     Table.EGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over allow, allow over the default",
         _VERDICT,
+        frozenset({Table.EGRESS_COMMITTED, following(Table.EGRESS)}),
+    ),
+    Table.EGRESS_COMMITTED: Stage(
+        "what the tracker lets through, once it has entered the connection or has all fragments of a packet",
+        frozenset({"in_port", "ct_zone", "ct_state"}),
         frozenset({following(Table.EGRESS)}),
     ),
     Table.FROM_RATE: Stage(
@@ -206,8 +215,8 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.INGRESS_STATE: Stage(
         "puts a packet to the VIF's groups, by the first packet of its connection",
-        frozenset({"reg2", "ct_state"}),
-        frozenset({Table.INGRESS_PEER, Table.EGRESS_RULES, Table.INGRESS_RULES, Table.INGRESS_VERDICT}),
+        _STATE | {"reg2"},
+        _BY_RULES | {Table.INGRESS_PEER, Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED},
     ),
     Table.INGRESS_PEER: Stage(
         "which groups the sender is in, of those that rules here name",
@@ -217,6 +226,11 @@ PIPELINE: dict[Table, Stage] = {
     Table.INGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over allow, allow over the default",
         _VERDICT,
+        frozenset({Table.INGRESS_COMMITTED, following(Table.INGRESS)}),
+    ),
+    Table.INGRESS_COMMITTED: Stage(
+        "what the tracker lets through, once it has entered the connection or has all fragments of a packet",
+        frozenset({"reg2", "ct_zone", "ct_state"}),
         frozenset({following(Table.INGRESS)}),
     ),
     Table.TO_RATE: Stage(

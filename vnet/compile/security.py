@@ -1,7 +1,7 @@
 """Flows of policy: packets that VIFs in security groups may send (egress) and receive (ingress), always on the VIF's own host.
 
-Both directions have the same five tables (docs/pipeline.md): the connection tracker, the connection's state, the peer's groups,
-the rules of each of the VIF's groups, and the verdict of all of them. One rule: a packet, whichever way it goes, is judged by the
+Both directions have the same tables (docs/pipeline.md): the connection tracker, the connection's state, the peer's groups,
+the rules of each of the VIF's groups, the verdict of all of them, and what the tracker then lets through. One rule: a packet, whichever way it goes, is judged by the
 first packet of its connection, so an answer passes as long as that may still begin one.
 """
 
@@ -61,6 +61,9 @@ DHCP_SERVERS: dict[int, Fields] = {  # where a client sends to: RFC 2131 §4.1, 
 NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
 PICKED_UP = 2  # bit of ct_mark
 SYN = 2  # bit of tcp_flags
+WHOLE: Fields = {"ip_frag": "no"}
+FRAGMENT: Fields = {"ip_frag": "yes"}
+LATER: Fields = {"ip_frag": "later"}
 
 ICMP_TYPES = {
     IcmpType.ECHO_REQUEST: {ETH_IPV4: 8, ETH_IPV6: 128},  # RFC 792, RFC 4443 §4.1
@@ -86,6 +89,7 @@ class Side:
     peer: Table
     rules: Table
     verdict: Table
+    committed: Table
     port: str
     zone: str
     mac: str
@@ -100,12 +104,12 @@ class Side:
 
 EGRESS = Side(
     Direction.EGRESS, Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES,
-    Table.EGRESS_VERDICT,
+    Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED,
     "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
 )  # fmt: skip
 INGRESS = Side(
     Direction.INGRESS, Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES,
-    Table.INGRESS_VERDICT,
+    Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED,
     "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
 SIDES = (EGRESS, INGRESS)
@@ -132,21 +136,25 @@ def policy_flows() -> Flows:
 
 
 def _track(mark: int, side: Side) -> Iterator[Flow]:
-    """Through the connection tracker, in the VIF's own zone; messages that find neighbours and addresses pass untracked."""
+    """Through the connection tracker, in the VIF's own zone; messages that find neighbours and addresses pass untracked.
+
+    A later fragment of IPv6 does not say its protocol, so all fragments of IPv6 go there.
+    """
     onward, to_state = side.onward, goto(side.state)
     for eth_type in (ETH_ARP, ETH_RARP):
         yield _flow(mark, side.track, 200, {"eth_type": eth_type}, onward)
     for number, link_only in NEIGHBOURS.items():
         # A table of its own matches the hop limit: here it would give each hop limit of any IPv6 packet a megaflow.
         message: Fields = {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": number}
-        yield _flow(mark, side.track, 200, message | {"ip_frag": "no"}, goto(side.neighbour))
+        yield _flow(mark, side.track, 200, message | WHOLE, goto(side.neighbour))
         yield _flow(mark, side.neighbour, 100, message | link_only, onward)
     for eth_type in DHCP:
         match = _asking(eth_type) if side is EGRESS else _answering(eth_type) | {"reg0": From.UPLINK}
         yield _flow(mark, side.track, 200, match, onward)
+    track = Ct(table=side.state, zone=side.zone)
+    yield _flow(mark, side.track, 150, {"eth_type": ETH_IPV6, **FRAGMENT}, track)
     for eth_type, protocols in TRACKED.items():
         for protocol in protocols:
-            track = Ct(table=side.state, zone=side.zone)
             yield _flow(mark, side.track, 100, {"eth_type": eth_type, "nw_proto": protocol}, track)
     yield _flow(mark, side.track, 50, {}, to_state)
 
@@ -155,13 +163,14 @@ def _asking(eth_type: int) -> Fields:
     """The messages of a DHCP client to whoever serves. What it sends to a server's own address is for its groups to judge: a lease
     that they let nobody renew is rebound by one of these (RFC 2131 §4.4.5, RFC 8415 §18.2.5)."""
     client, server = DHCP[eth_type]
-    return {"eth_type": eth_type, "nw_proto": UDP, "udp_src": client, "udp_dst": server, **DHCP_SERVERS[eth_type]}
+    ports: Fields = {"eth_type": eth_type, "nw_proto": UDP, "udp_src": client, "udp_dst": server}
+    return ports | WHOLE | DHCP_SERVERS[eth_type]
 
 
 def _answering(eth_type: int) -> Fields:
     """The messages of a DHCP server to a client."""
     client, server = DHCP[eth_type]
-    return {"eth_type": eth_type, "nw_proto": UDP, "udp_src": server, "udp_dst": client}
+    return {"eth_type": eth_type, "nw_proto": UDP, "udp_src": server, "udp_dst": client, **WHOLE}
 
 
 def server_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
@@ -176,13 +185,19 @@ def server_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
 
 
 def _by_state(mark: int, side: Side) -> Iterator[Flow]:
-    """Drops a packet that fits no connection and can begin none."""
-    yield _flow(mark, side.state, 300, _ct(IS_TRACKED | INVALID))
+    """Drops a packet that fits no connection and can begin none. A later fragment waits in the tracker for its first one.
+
+    The tracker says invalid, and not tracked, of fragments whose packet was not complete in time.
+    """
+    yield _flow(mark, side.state, 300, _ct(INVALID))
+    for eth_type in TRACKED:
+        yield _flow(mark, side.state, 250, {"eth_type": eth_type, **_ct(IS_TRACKED), **LATER}, _commit(side))
 
 
-def _commit(mark: int | None = None, mask: int = 0) -> Action:
-    exec: Actions = () if mark is None else (act.SetField("ct_mark", (mark, mask)),)
-    return Ct(commit=True, zone="ct_zone", exec=exec)
+def _commit(side: Side, mark: int | None = None) -> Action:
+    """Enters a packet's connection in the tracker; a fragment waits there until all of its packet have come to this point."""
+    exec: Actions = () if mark is None else (act.SetField("ct_mark", (mark, mark)),)
+    return Ct(commit=True, zone="ct_zone", table=side.committed, exec=exec)
 
 
 def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
@@ -200,11 +215,14 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
     for priority, refusing in ((500, Finding.DROP), (200, Finding.DEFAULT_DROP)):
         yield _flow(mark, side.verdict, priority, {REG_VERDICT: (refusing, refusing)})
     for priority, allowing in ((400, Finding.ALLOW), (100, None)):
-        yield from flow(priority + 10, allowing, new, _commit(), onward)
+        yield from flow(priority + 20, allowing, new, _commit(side))
+        yield from flow(priority + 10, allowing, _ct(IS_TRACKED) | FRAGMENT, _commit(side))
         yield from flow(priority, allowing, {}, onward)
-    yield from flow(320, None, known | {"ct_mark": (PICKED_UP, PICKED_UP)}, onward)
+    picked_up = known | {"ct_mark": (PICKED_UP, PICKED_UP)}
+    yield from flow(325, None, picked_up | FRAGMENT, _commit(side))
+    yield from flow(320, None, picked_up, onward)
     begun: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
-    yield from flow(310, Finding.PICK_UP, new | begun, _commit(PICKED_UP, PICKED_UP), onward)
+    yield from flow(310, Finding.PICK_UP, new | begun, _commit(side, PICKED_UP))
 
 
 # A VIF, a peer, a rule
@@ -215,6 +233,8 @@ def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
 
     The tracker knows the first packet of a connection: the rules of its direction are asked about that. A packet that goes the
     same way has that one's own headers, unless it is an error about an answer.
+    A packet from the tracker must be of the VIF's own zone: together with one of this VIF the userspace datapath may release
+    fragments that waited in another zone.
     """
     binding = view.binding(vif.network, vif.id, view.me)
     first = Finding.PICK_UP if binding is not None and binding.moved else 0
@@ -226,13 +246,16 @@ def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
             actions += [act.SetField(REG_GROUP, number), asked]
         return _flow(mark, side.state, priority, {side.port: ofport, **match}, *actions, goto(side.verdict))
 
+    zone: Fields = {"ct_zone": ofport}
     return [
         made
         for side, other in (SIDES, SIDES[::-1])
         for made in (
-            flow(side, 200, _ct(IS_TRACKED | REPLY), ask_as_begun(other.rules)),
-            flow(side, 150, _ct(IS_TRACKED | RELATED), ask_as_begun(side.rules)),
-            flow(side, 100, {}, goto(side.rules)),
+            flow(side, 200, zone | _ct(IS_TRACKED | REPLY), ask_as_begun(other.rules)),
+            flow(side, 150, zone | _ct(IS_TRACKED | RELATED), ask_as_begun(side.rules)),
+            flow(side, 100, zone | _ct(IS_TRACKED), goto(side.rules)),
+            flow(side, 100, _ct(0, IS_TRACKED), goto(side.rules)),
+            _flow(mark, side.committed, 100, {side.port: ofport} | zone | _ct(IS_TRACKED, INVALID), side.onward),
         )
     ]
 

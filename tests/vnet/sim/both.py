@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ovsctl.openflow.messages import FragmentHandling
 from tests.ovsctl.datapath.real_bridge import SENTINEL, RealBridge
 from vnet.compile import flat, zones_of
 from vnet.objects import (
@@ -43,6 +44,7 @@ class Both:
             PoolState(Pool("p", 1600), hosts, networks, {}, vms, vifs, groups={group.name: group for group in groups})
         )
         self._zones: set[int] = set()
+        self.now_us = 0
         bridge.appctl("dpctl/flush-conntrack")
         self._program()
         bridge.send(PORTS[0], SENTINEL)  # what other tests have sent has arrived
@@ -52,7 +54,7 @@ class Both:
         for zone in zones_of(flows).keys() - self._zones:  # as the agent empties them
             self.bridge.appctl("dpctl/flush-conntrack", f"zone={zone}")
         self._zones = set(zones_of(flows))
-        self.bridge.set(flows, keep_connections=True)
+        self.bridge.set(flows, keep_connections=True, fragments=FragmentHandling.NX_MATCH)
 
     def change(self, *groups: SecurityGroup, **members: tuple[str, ...]) -> None:
         """Other rules for groups, other groups for VIFs."""
@@ -80,7 +82,7 @@ class Both:
         """The VIFs that a frame reaches, and what each gets. The twin and the switch agree."""
         host = self.pool.hosts["h0"]
         port = host.ports[f"{source}/0"]
-        ours = sorted((out.port, out.frame) for out in host.bridge.receive(frame, port))
+        ours = sorted((out.port, out.frame) for out in host.bridge.receive(frame, port, now_us=self.now_us))
         real = sorted(self.bridge.send(port, frame))
         assert ours == real, frame.hex()
         names = {number: vif[:-2] for vif, number in host.ports.items()}

@@ -1,0 +1,107 @@
+"""Packets in fragments between VIFs in security groups, on one host and between two. On every engine; by guests' own kernels in namespaces."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from itertools import count, permutations
+
+import pytest
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from tests.labs import new_name
+from tests.vnet.packets.test_guard import ENGINES
+from vnet.lab import Driver, Lab
+from vnet.objects import PoolState
+from vnet.plan import desired_state
+from vnet.sim import SimPool
+from vnet.testing import PoolUnderTest
+from vnet.topology import load
+
+DOCUMENT = b"""
+apiVersion: vnet/v1
+pool: fragments
+hosts:
+  xen1: {address: 10.99.0.1, uplinks: {trunk0: {members: [eth1]}}}
+  xen2: {address: 10.99.0.2, uplinks: {trunk0: {members: [eth1]}}}
+networks:
+  lan: {type: vxlan, mtu: 1450}
+security-groups:
+  dns:
+    default: {ingress: drop}
+    rules: [{name: dns, direction: ingress, protocol: udp, ports: [53]}, {name: ping, direction: ingress, protocol: icmp}]
+  open: {}
+vms:
+  srv: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.1, "fd00:1::1"], security-groups: [dns]}]}
+  near: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.2, "fd00:1::2"], security-groups: [open]}]}
+  far: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.3, "fd00:1::3"], security-groups: [open]}]}
+"""
+MTU = 1448
+PEERS, VERSIONS = ("near", "far"), (4, 6)
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
+    state = desired_state(load(DOCUMENT, "fragments.vnet.yaml"), PoolState())
+    if request.param == "sim":
+        yield SimPool.of(state)
+        return
+    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
+        lab.start_all()
+        lab.wait_ready()
+        lab.daemons.settle()
+        yield lab
+
+
+def datagram(pool: PoolUnderTest, peer: str, version: int, port: int) -> list[bytes]:
+    """A datagram of 3,000 bytes from a VIF to the server, as its kernel sends it."""
+    source, target = pool.vif(f"{peer}/0"), pool.vif("srv/0")
+    place = VERSIONS.index(version)
+    src, dst = source.addresses[place], target.addresses[place]
+    payload = UDP(sport=49152, dport=port) / Raw(bytes(3000))
+    if version == 4:
+        parts = fragment(IP(src=src, dst=dst, id=next(_numbers)) / payload, MTU - 20)
+    else:
+        whole = IPv6(bytes(IPv6(src=src, dst=dst) / payload))  # with the checksum of the whole packet
+        parts = fragment6(IPv6(src=src, dst=dst) / IPv6ExtHdrFragment(id=next(_numbers)) / whole.payload, MTU)
+    return [bytes(Ether(src=source.mac, dst=target.mac) / part) for part in parts]
+
+
+def arrived(pool: PoolUnderTest, peer: str, frames: list[bytes]) -> list[bytes]:
+    """The frames that the server gets."""
+    sent = set(frames)
+    return sorted(item.frame for item in pool.send(f"{peer}/0", frames) if item.to == "srv/0" and item.frame in sent)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("peer", PEERS)
+def test_an_allowed_packet_passes_whole_in_any_order(pool: PoolUnderTest, peer: str, version: int) -> None:
+    for order in permutations(range(3)):
+        parts = datagram(pool, peer, version, 53)
+        assert arrived(pool, peer, [parts[n] for n in order]) == sorted(parts)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("peer", PEERS)
+def test_nothing_of_another_packet_passes(pool: PoolUnderTest, peer: str, version: int) -> None:
+    assert arrived(pool, peer, datagram(pool, peer, version, 54)) == []
+    parts = datagram(pool, peer, version, 53)
+    for missing in range(3):
+        some = [part for n, part in enumerate(datagram(pool, peer, version, 53)) if n != missing]
+        assert arrived(pool, peer, some) == []
+    assert arrived(pool, peer, parts[:1] * 2) == []
+    assert arrived(pool, peer, parts[2:]) == []
+
+
+@pytest.mark.parametrize("pool", ENGINES[2:], indirect=True)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("peer", PEERS)
+def test_guests_ping_with_3000_bytes(pool: Lab, peer: str, version: int) -> None:
+    target = pool.vif("srv/0").addresses[VERSIONS.index(version)]
+    argv = pool.vm_argv(peer, ["ping", f"-{version}", "-c", "3", "-i", "0.2", "-W", "5", "-s", "3000", target])
+    done = subprocess.run(argv, env=pool.vm_env(), capture_output=True, text=True, timeout=60, check=False)
+    assert ", 0% packet loss" in done.stdout, done.stdout + done.stderr
