@@ -16,10 +16,11 @@ from ovsctl.ovsdb import Assert, Delete, Insert, Lock, NotOwner, Operation, Ovsd
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import PoolError
 from vnet.db.probes import FORGOTTEN_AFTER_MS
-from vnet.db.rows import to_columns
+from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.objects import Event
 from vnet.objects.binding import SWITCH
+from vnet.objects.retired import RetiredNumber
 from vnet.util.logs import about
 
 LOCK = "vnet_leader"
@@ -119,6 +120,10 @@ class Leader:
             yield Delete("Event", by_uuid(uuid))
         for vif, host in orphans(view):
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
+        used = view.state.still_used()
+        for key, number in view.state.retired.items():
+            if key not in used:
+                yield Delete(TABLE_OF[RetiredNumber], (*by_key(number), ("generation", "==", number.generation)))
         if self.duties % PROBES_EVERY == 0:
             for table in ("Probe", "Watch"):
                 yield Delete(table, (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))

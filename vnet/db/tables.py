@@ -14,9 +14,10 @@ from typing import Any
 from vnet.grammar.declare import Attr, Declared, Derived, Named, attrs_of, cache
 from vnet.grammar.kinds import STRING, Boolean, Choice, Column
 from vnet.objects import AgentStatus, Binding, Event, Pool
+from vnet.objects.retired import RetiredNumber
 from vnet.objects.state import CONFIGURED
 
-RUNTIME: tuple[type[Declared], ...] = (Binding, AgentStatus, Event)  # agents and controllers write them
+RUNTIME: tuple[type[Declared], ...] = (Binding, AgentStatus, Event, RetiredNumber)  # agents and controllers write them
 STORED: tuple[type[Declared], ...] = (Pool, *CONFIGURED, *RUNTIME)  # everything that a pool's state is made of
 REMEMBERED = 512  # contents of a column that are read only once while they are remembered
 

@@ -20,7 +20,8 @@ from vnet.db.errors import WriteConflict
 from vnet.db.rows import TABLE_OF, by_key, key_of, to_columns
 from vnet.db.tables import RUNTIME, Cell, Table, table_of
 from vnet.grammar.declare import Declared
-from vnet.objects import Binding, Pool
+from vnet.objects import Binding, Network, Pool
+from vnet.objects.retired import RetiredNumber, retired
 from vnet.objects.state import CONFIGURED
 
 Locate = Callable[[Declared], Where]
@@ -69,19 +70,31 @@ def configuration_write(
 ) -> Write:
     """A write of configuration: refused if its revision is no longer `pool`'s, and raises it by one.
 
-    `generation` is raised too by an apply, so that agents say when they have followed.
+    `generation` is raised too by an apply, so that agents say when they have followed, and where a network gives up a number.
     `pool` None: there is none yet, and the changes insert it. `locate`: how to find a value's row, see PoolMirror.locate.
     """
     created = next((c.new for c in changes if isinstance(c, Insert) and isinstance(c.new, Pool)), None)
     if pool is None and created is None:
         raise WriteConflict("no-pool", "the pool is empty: apply a document first")
     guard = _pool_is(pool)
-    steps = [guard, *_steps(changes, locate)]
+    given_up = list(_retired(changes, pool.generation + 1)) if pool is not None else []
+    generation = generation or bool(given_up)
+    steps = [guard, *_steps(changes, locate), *given_up]
     if pool is None:
         return Write(tuple(steps), revision=1, generation=1)
     raised = [("revision", "+=", 1), ("generation", "+=", 1)][: 2 if generation else 1]
     steps.append(Step(Mutate("Pool", (), raised)))
     return Write(tuple(steps), pool.revision + 1, pool.generation + 1 if generation else pool.generation)
+
+
+def _retired(changes: Sequence[RowChange], generation: int) -> Iterator[Step]:
+    """Remembers the numbers that networks give up."""
+    for change in changes:
+        if not isinstance(change, Insert) and isinstance(change.old, Network):
+            new = change.new if isinstance(change, Update) and isinstance(change.new, Network) else None
+            for number in retired(change.old, new, generation):
+                yield Step(DeleteOp(TABLE_OF[RetiredNumber], by_key(number)))
+                yield Step(InsertOp(TABLE_OF[RetiredNumber], to_columns(number)))
 
 
 def runtime_write(changes: Sequence[RowChange], *, locate: Locate = by_key) -> Write:

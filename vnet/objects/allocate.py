@@ -2,7 +2,8 @@
 
 One rule: the same pool state and object name give the same id; neither clock nor chance decides. An allocated id stays with its
 object, because callers ask only for an id that the object lacks. An id that an object gives up goes to no other object in the
-same step: hosts learn of a change one after the other, and a frame must not enter the wrong network in between.
+same step: hosts learn of a change one after the other, and a frame must not enter the wrong network in between. Nor does a tunnel
+key go to another network while a host may still use it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
 
-from vnet.objects.carriers import CARRIERS, Encapsulation, NetworkType
+from vnet.objects.carriers import CARRIERS, ENCAPSULATIONS, Encapsulation, NetworkType
 from vnet.objects.index import VifIndex
 from vnet.objects.limits import MAX_NUMBER
 from vnet.objects.state import PoolState
@@ -37,6 +38,10 @@ class Ids:
         for network in state.networks.values():
             if network.key is not None and (encapsulation := network.carrier.encapsulation) is not None:
                 self._keys.setdefault(encapsulation, set()).add(network.key)
+        numbers = state.still_used()
+        for encapsulation in ENCAPSULATIONS:
+            used = {number for medium, number in numbers if medium == encapsulation.name}
+            self._keys.setdefault(encapsulation, set()).update(used)
         self._macs: set[str] = set()
         self._addresses: dict[str, set[str]] = {}
         self._next: dict[tuple[str, str, str | None], int] = {}  # per subnet, the next address to look at

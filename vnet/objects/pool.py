@@ -17,7 +17,7 @@ from vnet.objects.words import COUNT, MTU, NAME_KIND
 
 @dataclass(frozen=True, slots=True)
 class Pool(Declared):
-    """The pool itself. Every configuration write raises `revision`; an apply also raises `generation`, which agents acknowledge."""
+    """The pool itself. Every configuration write raises `revision`; an apply also raises `generation`, which agents acknowledge, and so does a network that gives up a number."""
 
     NOUN: ClassVar[Noun] = Noun("pool", "pool", "pool", "Pool", "pool", key="", single=True)
     TITLE: ClassVar[str] = "a document"
@@ -50,7 +50,12 @@ class Pool(Declared):
         change=(Disruption.NONE, "VIFs whose mode follows are listed themselves"),
     )
     revision: int = attr(COUNT, "Raised by every write of configuration.", default=0, set_by=SetBy.RUNTIME)
-    generation: int = attr(COUNT, "Raised by every apply; agents acknowledge it.", default=0, set_by=SetBy.RUNTIME)
+    generation: int = attr(
+        COUNT,
+        "Raised by every apply, and where a network gives up a number; agents acknowledge it.",
+        default=0,
+        set_by=SetBy.RUNTIME,
+    )
 
     @property
     def summary(self) -> str:

@@ -30,6 +30,7 @@ from vnet.objects.limits import (
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import Fault, Proposal, Ref
+from vnet.objects.retired import wire_numbers
 from vnet.objects.security import Direction, Verdict
 from vnet.objects.state import CONFIGURED, NOUNS, PoolState
 from vnet.objects.subnet import Range
@@ -248,6 +249,31 @@ def _keys_and_tags(p: Proposal) -> Faults:
                     other=("network", other.name, "tag"),
                     clash=True,
                 )
+
+
+def _retired_numbers(p: Proposal) -> Faults:
+    """A network takes no number that was another one's as long as a host may still use it for that one."""
+    changed = p.changed("networks")
+    if not changed or p.before.pool is None:
+        return
+    generation = p.before.pool.generation
+    former = {key: (found.network, found.generation) for key, found in p.before.retired.items()}
+    former |= {key: (old.name, generation + 1) for old in p.before.networks.values() for key in wire_numbers(old)}
+    staying = {key for net in p.after.networks.values() if net.name not in changed for key in wire_numbers(net)}
+    for net in changed.values():
+        for medium, number in wire_numbers(net):
+            name, since = former.get((medium, number), (net.name, 0))
+            hosts = p.after.lagging(since) if name != net.name and (medium, number) not in staying else []
+            if hosts:
+                field = "tag" if net.uplink is not None and medium == f"uplink {net.uplink}" else "key"
+                number_text = f"tag {number} on {medium}" if field == "tag" else f"{medium} key {number}"
+                many = len(hosts) > 1
+                message = f"{number_text} was network {name}'s, and {'hosts' if many else 'host'} {_some(hosts)} may still use it"
+                hint = (
+                    "another number; or this one once those hosts have acknowledged that it is given up: `vnet status` says which "
+                    "do not report. A host that is gone for good can be removed from the pool"
+                )
+                yield Fault("number-still-used", "network", net.name, field, message, hint, clash=True)
 
 
 def _uplinks(p: Proposal) -> Faults:
@@ -658,7 +684,7 @@ def _some(names: list[str]) -> str:
 
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals, _references),
-    *(_host_addresses, _keys_and_tags, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
+    *(_host_addresses, _keys_and_tags, _retired_numbers, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
     *(_subnets, _qos, _remotes, _futile, _large, _crowded),
     *(_vifs, _moving, _unique, _expectations),
 )

@@ -13,6 +13,7 @@ from vnet.objects.host import Host
 from vnet.objects.network import Network
 from vnet.objects.pool import Pool
 from vnet.objects.qos import QosClass
+from vnet.objects.retired import RetiredNumber, WireNumber
 from vnet.objects.security import SecurityGroup
 from vnet.objects.subnet import Subnet
 from vnet.objects.vif import Vif
@@ -27,7 +28,8 @@ NOUNS: Mapping[str, Noun] = {declared.NOUN.word: declared.NOUN for declared in C
 class PoolState:
     """Everything in a pool. `pool` is None in a database where no document was ever applied.
 
-    bindings are keyed (VIF id, host); the other mappings by name, a VIF by its id, an agent by its host.
+    bindings are keyed (VIF id, host), retired numbers (medium, number); the other mappings by name, a VIF by its id, an agent by
+    its host.
     """
 
     pool: Pool | None = None
@@ -41,6 +43,7 @@ class PoolState:
     groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     qos: Mapping[str, QosClass] = field(default_factory=dict)
     expectations: Mapping[str, Expectation] = field(default_factory=dict)
+    retired: Mapping[WireNumber, RetiredNumber] = field(default_factory=dict)
 
     def location(self, vif: str) -> Location:
         """Where one VIF is. Costs one look per host of the pool at most, never one per binding."""
@@ -52,3 +55,12 @@ class PoolState:
         for binding in self.bindings.values():
             by_vif.setdefault(binding.vif, []).append(binding)
         return {vif: Location.of(bindings) for vif, bindings in by_vif.items()}
+
+    def lagging(self, generation: int) -> list[str]:
+        """The hosts whose agents have not acknowledged a generation yet."""
+        agents = ((host, self.agents.get(host)) for host in sorted(self.hosts))
+        return [host for host, agent in agents if agent is not None and agent.generation < generation]
+
+    def still_used(self) -> dict[WireNumber, RetiredNumber]:
+        """The numbers that networks have given up, and that some host may still use."""
+        return {key: number for key, number in self.retired.items() if self.lagging(number.generation)}

@@ -20,6 +20,7 @@ from vnet.db.tables import TABLES
 from vnet.grammar.declare import Declared, InvalidValue
 from vnet.grammar.kinds import Refused
 from vnet.objects import Binding, Expectation, Host, Network, Protocol, QosClass, Reach
+from vnet.objects.retired import RetiredNumber
 from vnet.objects.words import ADDRESS, MAC_KIND
 
 SCHEMA = Schema.parse(SCHEMA_TEXT)
@@ -32,6 +33,7 @@ VALUES = [
     *EXPECTATIONS,
     QosClass("silver", 10**8, 819_200, packets=20_000, dscp=10),
     QosClass("all", from_vm=10**9, burst=10**7, aggregate=True),
+    RetiredNumber("vxlan", 6000, "tenant", 7),
     Probe("p", "xen1", 5, "00" * 14, vif="web1/0"),
 ]
 

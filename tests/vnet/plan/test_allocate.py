@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vnet.plan.pools import BASE, apply
-from vnet.objects import NetworkType, PoolState, Subnet
+from vnet.objects import AgentStatus, Host, NetworkType, PoolState, Subnet
 from vnet.objects.allocate import Exhausted, Ids, in_order
 from vnet.objects.carriers import MAX_VNI
 from vnet.objects.index import VifIndex
+from vnet.objects.retired import RetiredNumber
 
 
 def ids_of(pool: str) -> Ids:
@@ -39,6 +40,19 @@ def test_keys_are_unique_in_their_space() -> None:
     assert ids.key(NetworkType.INTERNAL) is None
     ids.take_key(NetworkType.GENEVE, MAX_VNI - 1)
     assert ids.key(NetworkType.VLAN) == MAX_VNI - 2
+
+
+def test_a_key_is_not_allocated_while_a_host_may_still_use_it() -> None:
+    """Of the hosts, xen1 has acknowledged the pool without the key, xen2 has not; xen9 has no agent, so it forwards nothing."""
+    hosts = {name: Host(name, f"10.0.0.{n}") for n, name in enumerate(("xen1", "xen2", "xen9"), 1)}
+    given_up = {("vxlan", 5001): RetiredNumber("vxlan", 5001, "old", generation=7)}
+
+    def first_key(generation: int, network_type: NetworkType = NetworkType.VXLAN) -> int | None:
+        agents = {"xen1": AgentStatus("xen1", generation=7), "xen2": AgentStatus("xen2", generation=generation)}
+        return Ids("lab", PoolState(hosts=hosts, agents=agents, retired=given_up), VifIndex()).key(network_type)
+
+    assert (first_key(6), first_key(7)) == (5002, 5001)
+    assert first_key(6, NetworkType.GRE) == 5001, "another space"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Numbers on the wire that networks have given up: tunnel keys, and VLAN tags of uplinks.
+
+One rule: a number that some host may still use is no other network's. A host that is cut off forwards as it was last programmed
+(docs/adr/0012-numbers-that-networks-gave-up.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vnet.grammar.declare import Declared, SetBy, attr
+from vnet.grammar.noun import Noun
+from vnet.objects.network import Network
+from vnet.objects.words import COUNT, LINE
+
+WireNumber = tuple[str, int]  # the encapsulation or the uplink, and the key or the tag
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredNumber(Declared):
+    """A number that a network has given up. Hosts that have acknowledged `generation` use it no more."""
+
+    NOUN: ClassVar[Noun] = Noun(
+        "retired-number", "retired-numbers", "retired number", "RetiredNumber", "retired", key="medium", second="number"
+    )
+
+    medium: str = attr(LINE, "The encapsulation, or the uplink, that the number is of.", set_by=SetBy.RUNTIME)
+    number: int = attr(COUNT, "The tunnel key or VLAN tag.", set_by=SetBy.RUNTIME)
+    network: str = attr(LINE, "The network whose it was.", set_by=SetBy.RUNTIME)
+    generation: int = attr(COUNT, "The pool's generation without it.", set_by=SetBy.RUNTIME)
+
+
+def wire_numbers(network: Network) -> Iterator[WireNumber]:
+    """The numbers by which hosts and the physical network tell a network's frames apart."""
+    if (encapsulation := network.carrier.encapsulation) is not None and network.key is not None:
+        yield encapsulation.name, network.key
+    if network.uplink is not None and network.tag is not None:
+        yield f"uplink {network.uplink}", network.tag
+
+
+def retired(old: Network, new: Network | None, generation: int) -> Iterator[RetiredNumber]:
+    """The numbers that a network gives up as it changes, or without `new` as it goes."""
+    kept = set(wire_numbers(new)) if new is not None else set()
+    for medium, number in wire_numbers(old):
+        if (medium, number) not in kept:
+            yield RetiredNumber(medium, number, old.name, generation)
