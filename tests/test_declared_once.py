@@ -1,6 +1,7 @@
-"""A VIF setting and a noun, both made up, on a copy of the tree: all but a handful of files follow from the declaration.
+"""A VIF setting, a noun and a stage of the pipeline, all made up, on a copy of the tree: all but a handful of files follow.
 
-The copy's tests of every noun (REST, both clients, commands, events) take them as one more sample; DOORS tries document, row and export.
+The copy's tests of every noun (REST, both clients, commands, events) take the first two as one more sample; DOORS tries document, row and
+export. The copy's tests of compile take the stage, and TWIN sends a frame through it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GENERATORS = ("vnet.db.schema", "vnet.topology.reference", "vnet.api.generate")
 Edits = dict[str, tuple[tuple[str, str], ...]]
+ALONE = ("-p", "no:cacheprovider", "-p", "no:xdist")
+MOST_OF_STAGE = 4
 
 # The schema of a database that gets a column has a version of its own.
 VERSION = ('VERSION = "1.', 'VERSION = "2.')
@@ -101,6 +104,78 @@ NOUN: Edits = {
     ),
     "vnet/db/schema.py": (VERSION,),
 }
+
+STAMP = '''"""Frames of VIFs are counted, by VIF."""
+
+from vnet.compile.flows import Flows, goto
+from vnet.compile.pipeline import Category, Table, cookie, following
+from vnet.compile.view import HostView
+from ovsctl.openflow import Flow, Match
+
+ONWARD = (goto(following(Table.STAMP)),)
+
+
+def stamp_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
+    vif = view.vif(vif_id, network_name)
+    ofport = view.ofport(vif) if vif is not None else None
+    if ofport is None:
+        return ()
+    return (Flow(Match(in_port=ofport), ONWARD, Table.STAMP, 100, cookie(Category.STAMP, vif_id)),)
+
+'''
+STAMP_STAGE = """    Table.STAMP: Stage(
+        "how much a VIF sends, by counters",
+        frozenset({"in_port"}),
+        frozenset({following(Table.STAMP)}),
+        miss=following(Table.STAMP),
+    ),
+    Table.LOOKUP: Stage(
+"""
+STAMP_FEATURE = """    Feature(Category.STAMP, "counter of VIF {}", (Input.VIF,), frozenset({T.STAMP}), stamp_flows),
+    Feature(Category.PROBE, """
+STAMP_DOC = """- Next: STAMP
+
+## 42 STAMP
+
+How much a VIF sends, by counters.
+
+- Matches: `in_port`
+- Next: LOOKUP
+
+## 50 LOOKUP
+"""
+STAGE: Edits = {
+    "vnet/compile/stamp.py": (("", STAMP),),
+    "vnet/compile/pipeline.py": (
+        ("    FROM_RATE = 40\n", "    FROM_RATE = 40\n    STAMP = 42\n"),
+        ("Table.FROM_RATE, Table.LOOKUP)", "Table.FROM_RATE, Table.STAMP, Table.LOOKUP)"),
+        ("    Table.LOOKUP: Stage(\n", STAMP_STAGE),
+        ("\n\ndef cookie(", "    STAMP = 99\n\n\ndef cookie("),
+    ),
+    "vnet/compile/features.py": (
+        (
+            "from vnet.compile.view",
+            "from vnet.compile.stamp import stamp_flows\nfrom vnet.compile.view",
+        ),
+        ("    Feature(Category.PROBE, ", STAMP_FEATURE),
+    ),
+    "docs/pipeline.md": (
+        ("- Next: EGRESS, FROM_RATE, LOOKUP\n", "- Next: EGRESS, FROM_RATE, STAMP, LOOKUP\n"),
+        ("- Next: LOOKUP\n\n## 50 LOOKUP\n", STAMP_DOC),
+    ),
+}
+TWIN = """
+from tests.vnet.sim.pools import talk, two_hosts
+from vnet.sim.trace import trace_packet
+
+
+def test_a_frame_passes_the_stage():
+    pool = two_hosts()
+    leg = trace_packet(pool, "web1/0", talk(pool, "web1/0", "db1/0").frame())
+    passed = [(step.name, step.source) for hop in leg.hops for step in hop.steps]
+    assert ("STAMP", "counter of VIF web1/0") in passed
+    assert leg.to == ["db1/0"]
+"""
 
 # The samples that the copy's tests of every noun take.
 NOUNS = "tests/vnet/controller/nouns.py"
@@ -219,37 +294,52 @@ GENERATED = {
 def test_it_is_declared_once(
     ovs: None, tmp_path: Path, noun: str, edits: Edits, samples: tuple[tuple[str, str], ...], most: int, passed: int
 ) -> None:
-    copy = tmp_path / "copy"
+    copy = edited_copy(tmp_path, {**edits, NOUNS: samples})
+    for generator in GENERATORS:
+        run(copy, generator)
+    by_hand = changed(copy) - GENERATED - {NOUNS}
+    assert by_hand == edits.keys()
+    assert len(by_hand) <= most
+
+    (copy / "tests/vnet/test_made_up.py").write_text(DOORS)
+    tests = ("tests/vnet/controller/test_resources.py", "tests/vnet/cli/test_nouns.py", "tests/vnet/test_made_up.py")
+    chosen = f"(test_a_noun or test_the_document or another) and {noun}"
+    assert f"{passed} passed" in run(copy, "pytest", *ALONE, *tests, "-k", chosen)
+
+
+def test_a_stage_is_declared_once(tmp_path: Path) -> None:
+    copy = edited_copy(tmp_path, STAGE)
+    for generator in GENERATORS:
+        run(copy, generator)
+    assert changed(copy) == STAGE.keys()
+    assert len(STAGE) <= MOST_OF_STAGE
+    (copy / "tests/vnet/test_made_up.py").write_text(TWIN)
+    of_compile = ("test_pipeline_doc.py", "test_features.py")
+    tests = (*(f"tests/vnet/compile/{name}" for name in of_compile), "tests/vnet/test_made_up.py")
+    run(copy, "pytest", *ALONE, *tests, "-k", "not test_a_path_skips_the_stages")  # which names today's
+
+
+def edited_copy(directory: Path, edits: Edits) -> Path:
+    """A copy of the tree with each text replaced that stands in its file once."""
+    copy = directory / "copy"
     for package in ("vnet", "ovsctl", "docs", "tests"):
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
-    for name, replaced in {**edits, NOUNS: samples}.items():
+    for name, replaced in edits.items():
         path = copy / name
         text = path.read_text() if path.exists() else ""
         for old, new in replaced:
             assert text.count(old) == 1, (name, old)
             text = text.replace(old, new)
         path.write_text(text)
-    for generator in GENERATORS:
-        run(copy, generator)
-    changed = {
+    return copy
+
+
+def changed(copy: Path) -> set[str]:
+    """The files of a copy that the tree has not, or has otherwise."""
+    return {
         name for name in files(copy) if not (ROOT / name).exists() or not cmp(ROOT / name, copy / name, shallow=False)
     }
-    by_hand = changed - GENERATED - {NOUNS}
-    assert by_hand == edits.keys()
-    assert len(by_hand) <= most
-
-    (copy / "tests/vnet/test_made_up.py").write_text(DOORS)
-    tests = ("tests/vnet/controller/test_resources.py", "tests/vnet/cli/test_nouns.py", "tests/vnet/test_made_up.py")
-    chosen = (
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-k",
-        f"(test_a_noun or test_the_document or another) and {noun}",
-    )
-    assert f"{passed} passed" in run(copy, "pytest", *tests, *chosen)
 
 
 def files(copy: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from vnet.compile.inputs import Input
 from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
 from vnet.compile.pipeline import Category, Table
 from vnet.compile.probe import probe_flows
-from vnet.compile.rates import base_rate_flows, network_rate_flows, rate_flows
+from vnet.compile.rates import network_rate_flows, rate_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows, server_flows
 from vnet.compile.view import HostView
 from vnet.compile.vif import vif_flows
@@ -45,7 +45,7 @@ class Feature:
 
 
 def _base(view: HostView, _: str, __: str) -> Flows:
-    return (*base_flows(), *service_flows(), *policy_flows(), *base_rate_flows())
+    return (*base_flows(), *service_flows(), *policy_flows())
 
 
 def _location(view: HostView, vif: str, network: str) -> Flows:

@@ -107,7 +107,6 @@ def service_flows() -> tuple[Flow, ...]:
     return (
         *(_flow(mark, Table.SERVICES, DROPPED, restricted.match, ()) for restricted in RESTRICTED),
         *(_flow(mark, Table.SERVICES, PRIVILEGED, whole_pings | {"icmpv6_type": number}, goes_on) for number in ECHO),
-        _flow(mark, Table.SERVICES, 0, {}, goes_on),
     )
 
 

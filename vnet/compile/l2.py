@@ -16,6 +16,7 @@ from vnet.compile.pipeline import (
     ANY_TAG,
     OPEN_BOTH,
     OPEN_IN,
+    PIPELINE,
     REG_FROM,
     REG_OPEN,
     REG_PART,
@@ -24,6 +25,7 @@ from vnet.compile.pipeline import (
     TO_VIF,
     Category,
     From,
+    Stage,
     Table,
     cookie,
     enter,
@@ -39,8 +41,6 @@ EXACT_TAG = 0x1FFF
 NO_VLAN = (0, 0x0FFF)  # untagged, or a priority tag
 # Ethernet types of a tag behind the first one, which is the only one that Open vSwitch reads.
 TAG_TYPES = (0x8100, 0x88A8)
-# Tables that a frame passes where no flow has anything against it; their features have the flow that says so.
-PASSED = (Table.SERVICES, Table.FROM_RATE, Table.LOOKUP, Table.TO_RATE)
 Segment = tuple[int, int | None]  # value and mask of metadata, None for exactly the value
 TAG_OF_FRAME, TAG_OF_SEGMENT = "vlan_tci[0..11]", "metadata[0..11]"
 PRIORITY_OF_FRAME, PRIORITY_KEPT = "vlan_tci[13..15]", f"{REG_PRIORITY}[0..2]"
@@ -56,14 +56,17 @@ def base_flows() -> Flows:
         return Flow(table=table, priority=priority, cookie=mark, match=match, actions=actions)
 
     return (
-        *(flow(table, 0, Match()) for table in Table if table not in PASSED),
+        *(flow(table, 0, Match(), *_missed(stage)) for table, stage in PIPELINE.items()),
         *(flow(table, 300, match) for table in (Table.ADMIT, Table.GUARD) for match in FORBIDDEN),
         *(flow(Table.CLASSIFY, 200, Match(vlan_tci=NO_VLAN, eth_type=tag)) for tag in TAG_TYPES),
         *(flow(Table.DELIVER, STACKED_DROP, Match(eth_type=tag)) for tag in TAG_TYPES),
         flow(Table.GUARD, 50, Match(reg0=From.TUNNEL), goto(Table.LOOKUP)),
         flow(Table.LOOKUP, 50, Match(eth_dst=MULTICAST), goto(Table.FLOOD)),
-        flow(Table.LOOKUP, 0, Match(), goto(Table.UNKNOWN)),
     )
+
+
+def _missed(stage: Stage) -> Actions:
+    return (goto(stage.miss),) if stage.miss is not None else ()
 
 
 def classified(source: From, segment: int, table: Table) -> Actions:

@@ -51,11 +51,15 @@ class Table(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A table's purpose, the fields its flows may match, and the tables they may resubmit to."""
+    """A table's purpose, the fields its flows may match, and the tables they may resubmit to.
+
+    miss: the table after it for frames that no flow matches; None where they are dropped, and counted.
+    """
 
     does: str
     matches: frozenset[str]
     next: frozenset[Table]
+    miss: Table | None = None
 
 
 Path = tuple[Table, ...]
@@ -132,6 +136,7 @@ PIPELINE: dict[Table, Stage] = {
         "what a locked VIF sends only as a router or a DHCP server: advertisements, redirects, answers to DHCP clients",
         frozenset({"in_port", "eth_type", "nw_proto", "ip_frag", "icmp_type", "icmpv6_type", "udp_src", "udp_dst"}),
         frozenset({following(Table.SERVICES)}),
+        miss=following(Table.SERVICES),
     ),
     Table.GUARD: Stage(
         "what a VIF may say it is: MAC, ARP, ND and IP source by locking mode; tunnelled frames of a VIF that moved away",
@@ -172,11 +177,13 @@ PIPELINE: dict[Table, Stage] = {
         "what QoS classes let a VIF send, by meters, and the DSCP that it is marked with",
         frozenset({"in_port", "metadata", "eth_type"}),
         frozenset({following(Table.FROM_RATE)}),
+        miss=following(Table.FROM_RATE),
     ),
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
         _L2,
         frozenset({Table.HELD, Table.UNKNOWN, Table.FLOOD, Table.GATE}) | _entries(TO_VIF),
+        miss=Table.UNKNOWN,
     ),
     Table.HELD: Stage(
         "unicast from here to a VIF that is moving here: to its port once that is open, else to where it still runs",
@@ -237,6 +244,7 @@ PIPELINE: dict[Table, Stage] = {
         "whether QoS classes limit what a VIF is sent: if so, a copy for it alone goes to its meters",
         frozenset({"reg2", "metadata"}),
         frozenset({Table.TO_METER, following(Table.TO_RATE)}),
+        miss=following(Table.TO_RATE),
     ),
     Table.TO_METER: Stage(
         "what QoS classes let a VIF be sent, by meters",

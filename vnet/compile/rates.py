@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ovsctl.openflow import Action, Band, Flow, Match, Meter
 from ovsctl.openflow import actions as act
 from ovsctl.openflow.fields import Port
-from vnet.compile.flows import ETH_IPV4, ETH_IPV6, Actions, Entries, Fields, Flows, goto
+from vnet.compile.flows import ETH_IPV4, ETH_IPV6, Actions, Entries, Fields, goto
 from vnet.compile.inputs import LocalNetwork
 from vnet.compile.pipeline import Category, Table, cookie, following
 from vnet.compile.view import HostView, Role
@@ -81,13 +81,6 @@ def network_rate_flows(view: HostView, name: str, _: str) -> Entries:
         *_to_vm(mark, 50, match, _metered(shared.to_vm)),
     ]
     return (*shared.from_vm, *shared.to_vm, *flows)
-
-
-def base_rate_flows() -> Flows:
-    """Frames that no class limits go on."""
-    mark = cookie(Category.BASE, "")
-    tables = (Table.FROM_RATE, Table.TO_RATE)
-    return tuple(Flow(table=t, priority=0, cookie=mark, match=Match(), actions=(goto(following(t)),)) for t in tables)
 
 
 def _shares(view: HostView, vif: Vif, network: LocalNetwork) -> Iterator[tuple[int | None, Meters]]:
