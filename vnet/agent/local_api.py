@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,9 +22,11 @@ from vnet.agent.agent import Agent
 from vnet.agent.local_ports import IFACE_ID, read_ports, vif_of
 from vnet.agent.ovs_config_reconciler import OWNER
 from vnet.compile import (
+    COOKIE_CATEGORY_SHIFT,
     COOKIE_MARK,
     COOKIE_MARK_MASK,
     COOKIE_OBJECT_MASK,
+    DIRECTIONS,
     OF_NETWORK,
     OF_VIF,
     PIPELINE,
@@ -31,8 +34,9 @@ from vnet.compile import (
     Limit,
     Table,
     cookie,
+    rule_cookie,
 )
-from vnet.objects import BindingState
+from vnet.objects import BindingState, Direction, Rule, SecurityGroup, Verdict
 from vnet.objects.limits import DEVICE_NAME_MAX, VIF_ID
 
 MAX_LINE_BYTES = 64 * 1024
@@ -66,6 +70,7 @@ class LocalSocket:
             "activate": self._activate,
             "flows": self._flows,
             "rates": self._rates,
+            "rules": self._rules,
             "status": self._status,
         }
 
@@ -208,7 +213,7 @@ class LocalSocket:
                 "table": Table(flow.table).name.lower() if flow.table in PIPELINE else str(flow.table),
                 "number": flow.table,
                 "does": PIPELINE[Table(flow.table)].does if flow.table in PIPELINE else "",
-                "source": Category(flow.cookie >> 40 & 0xFF).name.lower(),
+                "source": Category(flow.cookie >> COOKIE_CATEGORY_SHIFT & 0xFF).name.lower(),
                 "flow": format_flow(flow),
                 "packets": packets,
                 "bytes": size,
@@ -241,6 +246,31 @@ class LocalSocket:
                 )
         return sorted(found, key=lambda row: (row["of"], row["direction"], row["unit"]))
 
+    async def _rules(self, params: dict[str, str]) -> object:
+        """The rules and defaults of the groups here, each with the packets that its flows have matched on this host."""
+        groups, wanted = self._agent.compiler.view.groups, params.get("group")
+        if wanted is not None and wanted not in groups:
+            raise Refused("missing", f"no VIF here is in security group {wanted!r}: there are {_names(groups)}")
+        counts: Counter[tuple[int, Direction]] = Counter()
+        sizes: Counter[tuple[int, Direction]] = Counter()
+        category = COOKIE_MARK | Category.GROUP << COOKIE_CATEGORY_SHIFT
+        for flow, packets, size in await self._agent.flows.counted(category, ~COOKIE_OBJECT_MASK & 2**64 - 1):
+            if (side := DIRECTIONS.get(flow.table)) is not None:
+                counts[flow.cookie, side] += packets
+                sizes[flow.cookie, side] += size
+        return [
+            {
+                "group": name,
+                "rule": rule.name if rule is not None else "",
+                "direction": direction.value,
+                "action": (rule.action if rule is not None else groups[name].default(direction)).value,
+                "packets": counts[mark, direction],
+                "bytes": sizes[mark, direction],
+            }
+            for name in sorted(groups if wanted is None else [wanted])
+            for rule, direction, mark in _judging(groups[name])
+        ]
+
     async def _status(self, params: dict[str, str]) -> object:
         agent = self._agent
         return {
@@ -262,6 +292,19 @@ class LocalSocket:
             },
             "problems": dict(agent.bindings.problems),
         }
+
+
+def _judging(group: SecurityGroup) -> Iterator[tuple[Rule | None, Direction, int]]:
+    """A group's rules, then for each direction its default where that drops, with the cookies of their flows."""
+    for rule in group.rules:
+        yield rule, rule.direction, rule_cookie(group, rule)
+    for direction in Direction:
+        if group.default(direction) is Verdict.DROP:
+            yield None, direction, rule_cookie(group)
+
+
+def _names(groups: Iterable[str]) -> str:
+    return ", ".join(sorted(groups)) or "none"
 
 
 def _vif(params: dict[str, str]) -> str:

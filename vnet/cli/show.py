@@ -38,6 +38,14 @@ RATES: list[Column] = [
     ("DROPPED", lambda r: str(r["dropped_packets"])),
     ("DROPPED BYTES", lambda r: str(r["dropped_bytes"])),
 ]
+RULES: list[Column] = [
+    ("GROUP", lambda r: r["group"]),
+    ("RULE", lambda r: r["rule"] or "(default)"),
+    ("DIRECTION", lambda r: r["direction"]),
+    ("ACTION", lambda r: r["action"]),
+    ("PACKETS", lambda r: str(r["packets"])),
+    ("BYTES", lambda r: str(r["bytes"])),
+]
 FLOWS: list[Column] = [
     ("TABLE", lambda f: f"{f['number']} {f['table']}"),
     ("PACKETS", lambda f: str(f["packets"])),
@@ -133,6 +141,22 @@ def rates(vif: str | None, socket: str, output: str) -> None:
         dump(found, output)
     else:
         print_table(found, RATES)
+
+
+@show.command()
+@click.option("--group", metavar="NAME", help="Only those of this security group.")
+@socket_option
+@output_option
+def rules(group: str | None, socket: str, output: str) -> None:
+    """The rules of security groups on this host, with the packets that each has matched here."""
+    from vnet.client.local import call_agent  # noqa: PLC0415 - loads an HTTP library
+
+    with failures():
+        found = call_agent("rules", {"group": group} if group is not None else {}, socket)
+    if output != "table":
+        dump(found, output)
+    else:
+        print_table(found, RULES)
 
 
 @click.command()

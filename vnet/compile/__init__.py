@@ -9,6 +9,7 @@ from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
 from vnet.compile.parts import FLOOD_GROUPS
 from vnet.compile.pipeline import (
+    COOKIE_CATEGORY_SHIFT,
     COOKIE_MARK,
     COOKIE_MARK_MASK,
     COOKIE_OBJECT_MASK,
@@ -21,16 +22,18 @@ from vnet.compile.pipeline import (
 )
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.rates import OF_NETWORK, OF_VIF, OURS, Limit
-from vnet.compile.security import zones_of
+from vnet.compile.security import DIRECTIONS, rule_cookie, zones_of
 from vnet.compile.uplink import UplinkPorts, uplink_flows
 from vnet.compile.view import HostView, Role
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
     "ANNOUNCEMENT",
+    "COOKIE_CATEGORY_SHIFT",
     "COOKIE_MARK",
     "COOKIE_MARK_MASK",
     "COOKIE_OBJECT_MASK",
+    "DIRECTIONS",
     "FEATURES",
     "FLOOD_GROUPS",
     "HOPS",
@@ -73,6 +76,7 @@ __all__ = [
     "privilege_for",
     "read_note",
     "refusal",
+    "rule_cookie",
     "to_uplink",
     "tunnels_in_use",
     "uplink_flows",

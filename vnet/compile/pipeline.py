@@ -321,7 +321,8 @@ ANY_TAG = ((1 << 64) - 1) ^ TAG_MASK
 # A cookie is 16 bits of our mark, 8 of category, 40 of the object's name hashed: flows without the mark are not ours.
 COOKIE_MARK = 0x766E << 48
 COOKIE_MARK_MASK = 0xFFFF << 48
-COOKIE_OBJECT_MASK = (1 << 40) - 1
+COOKIE_CATEGORY_SHIFT = 40
+COOKIE_OBJECT_MASK = (1 << COOKIE_CATEGORY_SHIFT) - 1
 
 
 class Category(IntEnum):
@@ -344,4 +345,4 @@ class Category(IntEnum):
 def cookie(category: Category, name: str) -> int:
     """The cookie of the flows of one source. name: of the network, VIF, uplink, group, rule or probe that it is of."""
     digest = blake2b(name.encode(), digest_size=5).digest() if name else b""
-    return COOKIE_MARK | category << 40 | int.from_bytes(digest, "big")
+    return COOKIE_MARK | category << COOKIE_CATEGORY_SHIFT | int.from_bytes(digest, "big")

@@ -113,6 +113,7 @@ INGRESS = Side(
     "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
 SIDES = (EGRESS, INGRESS)
+DIRECTIONS: Mapping[int, Direction] = {side.rules: side.direction for side in SIDES}  # by the table of rules
 
 
 def _flow(mark: int, table: Table, priority: int, match: Fields, *actions: Action) -> Flow:

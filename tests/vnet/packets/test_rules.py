@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from scapy.layers.inet import GRE, ICMP, IP, TCP
@@ -12,7 +13,9 @@ from scapy.layers.sctp import SCTP, SCTPChunkInit
 from scapy.packet import Packet
 
 from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.packets.test_guard import ENGINES, receivers
+from vnet.client.local import LocalRefused, call_agent
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState, Vif
 from vnet.plan import desired_state
@@ -90,3 +93,22 @@ def test_a_rule_lets_in(pool: PoolUnderTest, case: str) -> None:
         if receivers(pool, name, head(pool.vif(f"{name}/0"), web) / message)
     ]  # fmt: skip
     assert reached == allowed
+
+
+@pytest.mark.parametrize("pool", ENGINES[1:], indirect=True)  # the simulator has no agent to ask
+def test_a_host_counts_what_each_rule_has_matched(pool: Lab) -> None:
+    ask = partial(call_agent, "rules", {"group": "web"}, str(pool.daemons.agent_socket("xen1")))
+
+    def counts() -> dict[str, int]:
+        return {row["rule"]: row["packets"] for row in ask()}
+
+    web, before = pool.vif("web/0"), counts()
+    for sender, message in (("ops", init(2905)), ("other", init(2905)), ("other", TCP(dport=80))):
+        for _ in range(5):
+            pool.send(f"{sender}/0", four(pool.vif(f"{sender}/0"), web) / message)
+    wanted = {"signalling": 5, "ping": 0, "tunnels": 0, "": 10}
+    wait_until(
+        lambda: {name: count - before[name] for name, count in counts().items()} == wanted, "the switch has told"
+    )
+    with pytest.raises(LocalRefused, match="security group 'wbe': there are web"):
+        call_agent("rules", {"group": "wbe"}, str(pool.daemons.agent_socket("xen1")))
