@@ -36,7 +36,7 @@ SHARED = {
             "network",
             "pool",
         ),
-        *("qos", "security", "state", "subnet", "values", "vif", "vm", "words"),
+        *("qos", "retired", "security", "state", "subnet", "values", "vif", "vm", "words"),
     },
     "vnet.util": {"logs", "mac", "printable", "suggest"},
 }
