@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from socket import gethostname
 from typing import Any, Final
 
 from ovsctl.openflow import Flow
@@ -26,6 +27,7 @@ from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.conditions import Conditions, monitors
 from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
@@ -72,9 +74,18 @@ class Agent:
         self.compiler: Final = Compiler(options.host)
         self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
         self.revisions: Final = Revisions(self._more_is_true)
-        status = AgentStatus(options.host, started=now_ms(), heartbeat=now_ms(), version=options.version)
+        status = AgentStatus(
+            options.host, started=now_ms(), heartbeat=now_ms(), version=options.version, machine=gethostname()
+        )
+        self.claim: Final = HostClaim(self.pool_client, status, now_ms)
         self.reports: Final = StatusWriter(
-            self.pool, self.pool_client, self.revisions, status, self._problems, lambda: self.flows.connected, now_ms
+            self.pool,
+            self.pool_client,
+            self.revisions,
+            self.claim,
+            self._problems,
+            lambda: self.flows.connected,
+            now_ms,
         )
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
@@ -116,9 +127,10 @@ class Agent:
     # Life
 
     async def run(self) -> None:
-        """Runs until cancelled. Whatever is down is waited for; packets keep flowing meanwhile."""
+        """Runs until cancelled. Whatever is down is waited for; packets keep flowing meanwhile. Raises a group with DisplacedAgent."""
         async with self.ovs_client, self.pool_client, asyncio.TaskGroup() as self._group:
             self._ovs = await self.ovs_client.monitor(MONITORS)
+            await self.claim.begin(str(next(iter(self._ovs["Open_vSwitch"]), "")))
             self._ovs.subscribe(self._ovs_changed)
             self.ports_changed(self.flows.bridge, announced=False)
             self.pool.named = ConditionNames(vifs=frozenset(self.bindings.ports.vifs))
@@ -291,4 +303,11 @@ class Agent:
         """All that is wrong on this host, by object."""
         vifs = {f"vif {vif}": text for vif, text in self.bindings.problems.items()}
         switch = {} if self.flows.connected else {SWITCH: f"does not answer at {self.flows.remote}"}
-        return vifs | switch | self.rows.problems | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
+        rival = {"agent": problem} if (problem := self.claim.problem) else {}
+        return (
+            vifs
+            | rival
+            | switch
+            | self.rows.problems
+            | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
+        )

@@ -306,7 +306,9 @@ class Bindings:
     def _claim(self, decided: Binding) -> Awaitable[list[Any]]:
         known, mine = self._pool.compiler.view.vifs.get(decided.vif), self._pool.mine.get(decided.vif)
         vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
-        return self._client.send(*transactions.bind(decided, mine, vif, self._pool.locate(decided)))
+        return self._client.send(
+            *transactions.bind(decided, mine, vif, self._pool.locate(decided), self._status.claim.guard)
+        )
 
     def _remembers_move(self, vif_id: str) -> Binding | None:
         """This host's binding of a VIF that has moved here of late, as the database has it."""

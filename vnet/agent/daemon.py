@@ -11,6 +11,7 @@ import time
 from importlib.metadata import version
 
 from vnet.agent.agent import Agent, Options
+from vnet.agent.host_claim import DisplacedAgent
 from vnet.agent.local_api import LocalSocket
 from vnet.compile import Switch
 from vnet.util import logs
@@ -34,7 +35,6 @@ def main(
 
 
 async def _run(options: Options, socket: str) -> None:
-    agent = Agent(options, now_ms)
     me = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,10 +42,15 @@ async def _run(options: Options, socket: str) -> None:
     log.info("agent started")
     sd_notify("READY=1")
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(LocalSocket(agent, socket).run())
-            tasks.create_task(_keep(agent))
-            await agent.run()
+        while True:
+            agent = Agent(options, now_ms)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(LocalSocket(agent, socket).run())
+                    tasks.create_task(_keep(agent))
+                    await agent.run()
+            except* DisplacedAgent as displaced:
+                log.error("begins anew and stands by: %s", displaced.exceptions[0])
     except asyncio.CancelledError:
         log.info("agent stopped")
 

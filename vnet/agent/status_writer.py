@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid
+from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid, WaitTimedOut
 from vnet.agent import transactions
+from vnet.agent.host_claim import HostClaim
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import Role
@@ -55,7 +56,7 @@ class StatusWriter:
         pool: PoolReplica,
         client: Client,
         revisions: Revisions,
-        status: AgentStatus,
+        claim: HostClaim,
         problems: Callable[[], dict[str, str]],
         is_alive: Callable[[], bool],
         now_ms: Callable[[], int],
@@ -64,12 +65,12 @@ class StatusWriter:
         self._pool: Final = pool
         self._client: Final = client
         self._revisions: Final = revisions
-        self._status: Final = status
+        self.claim: Final = claim
         self._problems: Final = problems
         self._is_alive: Final = is_alive
         self._now_ms: Final = now_ms
         self._written: AgentStatus | None = None
-        self._row: Uuid | None = None  # of the agent's status
+        self._row: Uuid | None = None  # of the agent's status; None while the host must be claimed anew
 
     # Stated
 
@@ -146,27 +147,28 @@ class StatusWriter:
         """Makes the statements that are due, with the status if that changed."""
         made = {key: statement for key, statement in changes.items() if statement is not None}
         operations = [statement.operation for statement in made.values() if statement.operation is not None]
-        status, row = self._status_with(made.get(GENERATION)), self._row
+        if self._row is None:
+            self._row = await self.claim.take()
+        status = self._status_with(made.get(GENERATION))
         if status != self._written:
-            operations += transactions.status(status, row)
+            operations += transactions.status(status, self._row)
         try:
-            results = await self._client.transact(*operations) if operations else []
+            if operations:
+                await self._client.transact(*operations)
         except OvsdbError as error:
             log.info("statements not written yet: %s", error)
             self._written = self._row = None
             await asyncio.sleep(AGAIN_S if isinstance(error, OutcomeUnknown) else RETRY_S)
             await self._client.wait_connected()
             raise Retry(0) from error
-        if row is None:
-            self._row = results[-1]
-        self._written = status if self._row is not None else None
+        self._written = status
         desired = self.statements.desired
         self.statements.forget([key for key, it in made.items() if it.once and desired.get(key) is it])
 
     def _status_with(self, generation: Statement | None) -> AgentStatus:
-        known = (self._written or self._status).generation
+        known = (self._written or self.claim.status).generation
         reached = generation.subject if generation is not None and isinstance(generation.subject, int) else known
-        return replace(self._status, generation=reached, problems=self._problems())
+        return replace(self.claim.status, generation=reached, problems=self._problems())
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
         """Has everything stated again: the database may have lost any of it."""
@@ -180,11 +182,20 @@ class StatusWriter:
         """Says for ever that this host lives: not while its switch is away, since then it follows nothing and carries nothing."""
         while True:
             try:
-                if self._row is not None and self._is_alive():
-                    beat = transactions.some_status(self._row, {"heartbeat": self._now_ms()})
-                    if await self._client.transact(beat) == [0]:  # somebody removed the row
-                        self._written = self._row = None
+                if self._row is not None and self._is_alive() and not await self._beat(self._row):
+                    self._written = self._row = None
             except OvsdbError as error:
                 log.debug("no heartbeat: %s", error)
             self.statements.again()
             await asyncio.sleep(period_s)
+
+    async def _beat(self, row: Uuid) -> bool:
+        """Whether the row of this agent's status is there and its own."""
+        before = self.claim.rival
+        try:
+            found = await self.claim.beat(row)
+        except WaitTimedOut:
+            return False
+        if self.claim.rival and not before:
+            self.event("problem", self.claim.problem)
+        return found

@@ -14,8 +14,9 @@ from vnet.objects import AgentStatus, Binding, BindingState, Event
 from vnet.objects.binding import PUBLISHED
 
 
-def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> list[Operation]:
-    """Makes this host's binding the decided one. actual: the one in row `mine` of the database; vif: the VIF's row.
+def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours: Operation) -> list[Operation]:
+    """Makes this host's binding the decided one. actual: the one in row `mine` of the database; vif: the VIF's row; ours: the host's
+    claim, without which a new binding does not hold.
 
     A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
     """
@@ -25,6 +26,7 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where) -> l
             state["ready"] = False
         return [Update("Binding", _still(decided, mine), state)]
     take: list[Operation] = [
+        ours,
         Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
         Update("Vif", vif, {"epoch": decided.epoch}),
     ]
@@ -65,12 +67,27 @@ def _still(binding: Binding, row: Where) -> Where:
     return (*row, ("epoch", "==", binding.epoch))
 
 
-def status(new: AgentStatus, row: Uuid | None) -> list[Operation]:
-    """Writes the agent's status to its row, or without `row` to a new one, whose UUID is then the last result."""
-    columns = to_columns(new)
-    if row is not None:
-        return [Update("Agent", by_uuid(row), columns)]
-    return [Delete("Agent", (("host", "==", new.host),)), Insert("Agent", columns)]
+def is_ours(status: AgentStatus) -> Operation:
+    """Lets a transaction hold only while no agent of another switch is the host's."""
+    others = (("host", "==", status.host), ("switch", "!=", status.switch))
+    return Wait("Agent", others, ("host",), ())
+
+
+def take_host(status: AgentStatus, seen: tuple[Uuid, str, int] | None) -> list[Operation]:
+    """Makes an agent the host's: in the row whose UUID, switch and heartbeat were `seen`, if they are still that, or in a new one, whose UUID
+    is then the last result."""
+    columns = to_columns(status)
+    if seen is None:
+        return [Wait("Agent", (("host", "==", status.host),), ("host",), ()), Insert("Agent", columns)]
+    row, switch, heartbeat = seen
+    still = {"switch": switch} if switch in ("", status.switch) else {"switch": switch, "heartbeat": heartbeat}
+    return [Wait("Agent", by_uuid(row), tuple(still), (still,)), Update("Agent", by_uuid(row), columns)]
+
+
+def status(new: AgentStatus, row: Uuid) -> list[Operation]:
+    """Writes the agent's status, as long as the host is its own."""
+    columns = {name: content for name, content in to_columns(new).items() if name != "rival"}
+    return [is_ours(new), Update("Agent", by_uuid(row), columns)]
 
 
 def some_status(row: Uuid, columns: Mapping[str, object]) -> Operation:

@@ -137,12 +137,12 @@ class Daemons:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.controller_socket)) == 0
 
-    def start_agent(self, host: str, ovs: Switchd) -> None:
-        """Start a host's agent. It need not reach anything yet."""
+    def start_agent(self, host: str, ovs: Switchd, named: str | None = None) -> None:
+        """Start a host's agent, or on its machine one that is named as another host. It need not reach anything yet."""
         netns = host_netns(self.spec.name, host) if self.spec.driver is Driver.NETNS else None
         pool = f"tcp:{CONTROLLER_ADDRESS}:{POOL_PORT}" if netns else f"unix:{self.pool_socket}"
         switch = ["--ovs-rundir", str(ovs.dir), "--ovs-db", ovs.db, "--datapath-type", ovs.datapath_type]
-        own = ["--host", host, "--pool", pool, "--bridge", "br-int", "--socket", str(self.agent_socket(host))]
+        own = ["--host", named or host, "--pool", pool, "--bridge", "br-int", "--socket", str(self.agent_socket(host))]
         self._start(host, netns, ["agent", *own, *switch])
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> None:

@@ -102,7 +102,8 @@ SWITCH = "ovs-vswitchd"  # the object of an agent's problem that its switch is a
 class AgentStatus(Declared):
     """The last report of a host's agent. heartbeat and started: milliseconds since 1970.
 
-    generation: the highest of the pool's that it has programmed. problems: object ("vif web1/0") to what is wrong with it.
+    generation: the highest of the pool's that it has programmed. problems: object ("vif web1/0") to what is wrong with it. switch: the
+    UUID of the row in table Open_vSwitch, "" of an agent that does not write it. rival: another agent that was started as this host.
     """
 
     NOUN: ClassVar[Noun] = Noun("agent", "agents", "agent", "Agent", "agents", key="host")
@@ -119,6 +120,9 @@ class AgentStatus(Declared):
         default={},
         set_by=SetBy.RUNTIME,
     )
+    switch: str = attr(LINE, "The switch that it programs.", default="", set_by=SetBy.RUNTIME)
+    machine: str = attr(LINE, "The machine that it runs on.", default="", set_by=SetBy.RUNTIME)
+    rival: str = attr(LINE, "Another agent that stands by as this host.", default="", set_by=SetBy.RUNTIME)
 
 
 @dataclass(frozen=True, slots=True)

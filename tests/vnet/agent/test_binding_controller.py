@@ -12,6 +12,7 @@ from ovsctl.ovsdb import Change, Client, Row
 from tests.vnet.agent.pool import TENANT, vif
 from vnet.agent import binding_controller
 from vnet.agent.binding_controller import Bindings
+from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import LocalPort, LocalPorts
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
@@ -45,7 +46,9 @@ class Shell:
 def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     """Else a host that is new to a network takes each VIF that is plugged on it from the host that runs it."""
     pool, shell, client = PoolReplica(Compiler("xen2"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
-    status = StatusWriter(pool, client, Revisions(), AgentStatus("xen2"), dict, lambda: True, lambda: 0)
+    status = StatusWriter(
+        pool, client, Revisions(), HostClaim(client, AgentStatus("xen2"), lambda: 0), dict, lambda: True, lambda: 0
+    )
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.inputs.set_host(Host("xen2", "10.99.0.2"))
     bindings.see_ports(LocalPorts.of([LocalPort("p1", "vm1/0", 1, None, None, None)]))
@@ -69,7 +72,9 @@ def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(m
     """A VIF of the same id may have moved away again by then, or may run here; no row changes any more."""
     monkeypatch.setattr(binding_controller, "RELAY_S", 0)
     pool, shell, client = PoolReplica(Compiler("xen1"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
-    status = StatusWriter(pool, client, Revisions(), AgentStatus("xen1"), dict, lambda: True, lambda: 0)
+    status = StatusWriter(
+        pool, client, Revisions(), HostClaim(client, AgentStatus("xen1"), lambda: 0), dict, lambda: True, lambda: 0
+    )
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.inputs.set_network(TENANT)
     pool.named = ConditionNames(networks=frozenset({"tenant"}))

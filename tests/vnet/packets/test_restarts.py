@@ -74,6 +74,26 @@ def test_what_only_decides_costs_no_packet(lab: Lab, fault: ProcessFault) -> Non
     wait_converged(lab)
 
 
+def test_an_agent_that_is_started_as_another_host_costs_no_packet(lab: Lab) -> None:
+    """The machine of host xen3 gets the name of xen1: its agent stands by, and xen1's goes on."""
+    before = {host: flows_of(lab, host) for host in HOSTS}
+    with streams(lab) as running:
+        lab.daemons.kill(C)
+        lab.daemons.start_agent(C, lab.ovs(C), named=A)
+        lab.daemons.wait(lambda view: "agent" in view.state.agents[A].problems, "xen1's agent names it")
+        wait_sent(running, go_on(running))
+        lab.daemons.kill(C)
+        lab.daemons.start_agent(C, lab.ovs(C))
+        lab.daemons.settle()
+        wait_sent(running, go_on(running))
+    for (source, to), (stream, _) in running.items():
+        got = stream.report.at(to)
+        assert (got.lost, got.duplicated) == (0, 0), f"{source} to {to}"
+    assert {host: flows_of(lab, host) for host in HOSTS} == before
+    assert f"stands by: host {A} is that of" in lab.daemons.log(C).read_text()
+    wait_converged(lab)
+
+
 @pytest.mark.parametrize("how", How, ids=lambda how: how.value)
 def test_a_switch_that_restarts_forwards_again_as_before(lab: Lab, how: How) -> None:
     fault = ProcessFault(Part.VSWITCHD, how, B)
