@@ -69,11 +69,11 @@ def _flaws(p: Proposal) -> Faults:
 
 
 def _owners(p: Proposal) -> Faults:
-    """An object is changed by the side that made it."""
+    """An object is changed, and removed, by the side that made it."""
     for declared in CONFIGURED:
         noun = declared.NOUN
-        before = getattr(p.before, noun.state)
-        for name in p.changed(noun.state):
+        before, gone = getattr(p.before, noun.state), p.removed(noun.state)
+        for name in (*p.changed(noun.state), *gone):
             old = before.get(name)
             if old is None or old.owner is p.actor:
                 continue
@@ -83,7 +83,8 @@ def _owners(p: Proposal) -> Faults:
                 yield Fault("owned-by-toolstack", noun.word, name, "", message, hint)
             else:
                 message = f"{noun.text} {name} is the document's"
-                yield Fault("owned-by-document", noun.word, name, "", message, "change it in the document")
+                hint = "remove it from the document" if name in gone else "change it in the document"
+                yield Fault("owned-by-document", noun.word, name, "", message, hint)
 
 
 def _removals(p: Proposal) -> Faults:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.vnet.controller.pools import pool
@@ -187,10 +188,15 @@ def test_null_is_a_fields_default_and_leaves_an_allocated_one_out() -> None:
 @pytest.mark.parametrize(
     ("body", "code", "where", "text"),
     [
-        (b'{"to": "xen1", "to": "xen2"}', "duplicate-key", "to", "stands twice"),
-        (b'{"too": "xen1"}', "unknown-key", "too", "did you mean to?"),
-        (b'{"to": 3}', "body", "to", "Expected `str`"),
-        (b"{}", "body", "", "missing required field `to`"),
+        (b'{"to": "xen1", "to": "xen2"}', "duplicate-key", "to", "key 'to' stands twice"),
+        (b'{"too": "xen1"}', "unknown-key", "too", "too: unknown key 'too'; did you mean 'to'?"),
+        (b'{"colour": 1, "to": "xen1"}', "unknown-key", "colour", "there is: force, to"),
+        (b'{"to": 3}', "wrong-type", "to", "to: wanted a string, found '3'"),
+        (b'{"to": "xen1", "force": 1}', "wrong-type", "force", "wanted true or false, found '1'"),
+        (b'{"to": null}', "wrong-type", "to", "wanted a string, found nothing"),
+        (b"{}", "missing-key", "", "'to' is missing; it is a string"),
+        (b"", "missing-key", "", "'to' is missing"),
+        (b"[1]", "wrong-type", "", "wanted a map with force, to, found a list"),
         (b'{"to"', "json", "", "no JSON"),
         (b"\xff", "json", "", "no JSON"),
     ],
@@ -200,6 +206,66 @@ def test_a_call_that_is_not_as_its_type(body: bytes, code: str, where: str, text
         decode_body(body, api.PrepareCall)
     assert (caught.value.code, caught.value.where) == (code, where)
     assert text in caught.value.message
+    assert [problem.path for problem in caught.value.problems] == ([where] if code != "json" else [])
+
+
+def test_all_errors_of_a_call_at_once() -> None:
+    body = (
+        b'{"wait_s": "5", "probes": [{"host": "xen1", "frame": 1}, {"host": "xen1", "frame": "00", "tracked": ["a", 2],'
+        b' "tunnel": {"key": 1.5, "sourc": "10.0.0.1", "target": "10.0.0.2"}}, 7]}'
+    )
+    with pytest.raises(Invalid) as caught:
+        decode_body(body, api.ProbesCall)
+    assert [(problem.code, problem.path) for problem in caught.value.problems] == [
+        ("wrong-type", "wait_s"),
+        ("wrong-type", "probes[0].frame"),
+        ("wrong-type", "probes[1].tracked[1]"),
+        ("wrong-type", "probes[1].tunnel.key"),
+        ("unknown-key", "probes[1].tunnel.sourc"),
+        ("wrong-type", "probes[2]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        api.PlugCall(host="xen1", wait_s=2.5, awaited=True),
+        api.PrepareCall(to="xen2", force=True),
+        api.StepCall(),
+        api.MigrateCall(to="xen2", timeout_s=3),
+        api.EvacuateCall(to=None),
+        api.ProbesCall(
+            probes=[api.ProbeCall(host="xen1", frame="00", tunnel=api.TunnelCall(key=1, source="a", target="b"))]
+        ),
+        api.PacketsCall(packets=[api.PacketCall(frame="00", vif="v", round=2, after=0, expect=["w"])]),
+    ],
+    ids=lambda call: type(call).__name__,
+)
+def test_a_call_as_its_client_sends_it(call: api.CallStruct) -> None:
+    assert decode_body(msgspec.json.encode(call), type(call)) == call
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"1" * 5000, b"true", b'"1"', b"[1]"])
+def test_a_time_is_a_number(number: bytes) -> None:
+    with pytest.raises(Invalid, match="wait_s: wanted a number, found"):
+        decode_body(b'{"host": "xen1", "wait_s": ' + number + b"}", api.PlugCall)
+
+
+def test_each_call_has_a_test() -> None:
+    calls = {each.__name__ for each in api.CallStruct.__subclasses__()}
+    assert calls == {
+        *(
+            "PlugCall",
+            "PrepareCall",
+            "StepCall",
+            "MigrateCall",
+            "EvacuateCall",
+            "TunnelCall",
+            "ProbesCall",
+            "ProbeCall",
+        ),
+        *("PacketsCall", "PacketCall"),
+    }
 
 
 def crowded(count: int) -> PoolView:

@@ -152,6 +152,15 @@ async def test_the_objects_of_the_document_are_changed_there(
     assert (answer.status_code, answer.json()["code"]) == (409, "owned-by-document")
 
 
+@pytest.mark.parametrize("query", ["", "?dry-run=true"])
+@pytest.mark.parametrize("path", ["hosts/xen1", "networks/tenant"])
+async def test_the_objects_of_the_document_are_removed_there(raw: httpx.AsyncClient, path: str, query: str) -> None:
+    answer = await raw.delete(f"/v1/{path}{query}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "owned-by-document")
+    assert answer.json()["message"].endswith("is the document's; remove it from the document")
+    assert (await raw.get(f"/v1/{path}")).status_code == 200
+
+
 async def test_lists_are_filtered_by_what_objects_name(client: AsyncClient) -> None:
     await client.put_security_group("named", api.SecurityGroupSpec())
     await client.put_qos_class("named", api.QosClassSpec(from_vm="1mbit"))
