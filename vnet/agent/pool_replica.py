@@ -6,6 +6,7 @@ networks, the bindings on those, and the security groups they are in (conditions
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -27,6 +28,8 @@ from vnet.objects import (
     Uplink,
     Vif,
 )
+
+log = logging.getLogger("vnet.agent.pool")
 
 # The columns of a binding that peers need. The others are for the controller: were they monitored, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
@@ -81,7 +84,7 @@ class PoolReplica:
             self.fold(Change(table, uuid, None, row) for uuid, row in replica[table].items())
 
     def fold(self, batch: Iterable[Change]) -> None:
-        """Takes one transaction's changes. A row that no pool may hold is kept out, and remembered in `bad_rows`."""
+        """Takes one transaction's changes. A row that cannot be taken in is kept out, and remembered in `bad_rows`."""
         ordered = sorted(batch, key=lambda change: change.new is not None)
         for change in ordered:
             self.rows_read += 1
@@ -90,6 +93,11 @@ class PoolReplica:
                 self.bad_rows.pop(change.uuid, None)
             except InvalidValue as error:
                 self.bad_rows[str(change.uuid)] = f"{change.table}: {error}"
+            except (
+                Exception
+            ) as error:  # rows come from outside: a fault that nobody foresaw costs its row, and no other
+                log.exception("row %s of table %s", change.uuid, change.table)
+                self.bad_rows[str(change.uuid)] = f"{change.table}: {type(error).__name__}: {error}"
         for change in ordered:
             for row in (change.old, change.new):
                 if row is not None:

@@ -1,0 +1,46 @@
+"""Rows of the pool come from outside: one that cannot be taken in costs its object, and no other."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from ovsctl.ovsdb import Change, Uuid
+from vnet.agent.pool_replica import PoolReplica
+from vnet.compile import Compiler
+from vnet.db.rows import to_columns
+from vnet.objects import Network, NetworkType
+
+NETWORKS = [Network(name, NetworkType.VXLAN, number, 1450, key=number) for number, name in enumerate("abc", 1)]
+
+
+def inserted(*rows: dict[str, Any]) -> list[Change]:
+    return [Change("Network", Uuid(f"{at:08}-0000-0000-0000-000000000000"), None, row) for at, row in enumerate(rows)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text", "logged"),
+    [
+        ({"mtu": 1}, "Network: mtu: 1 is outside", 0),
+        ({"type": None}, "Network: type: a content that no network has", 0),
+        ({"mtu": KeyError}, "Network: KeyError: 'mtu'", 1),  # a column that is not there, which no reader expects
+    ],
+)
+def test_a_row_that_cannot_be_taken_in(
+    caplog: pytest.LogCaptureFixture, wrong: dict[str, Any], text: str, logged: int
+) -> None:
+    pool = PoolReplica(Compiler("xen1"), lambda _: None)
+    first, bad, last = map(to_columns, NETWORKS)
+    bad = {name: content for name, content in (bad | wrong).items() if content is not KeyError}
+    changes = inserted(first, bad, last)
+    with caplog.at_level(logging.ERROR):
+        pool.fold(changes)
+    assert pool.compiler.view.networks.keys() == {"a", "c"}
+    assert [found.startswith(text) for found in pool.bad_rows.values()] == [True], pool.bad_rows
+    assert len(caplog.records) == logged
+    mended = Change("Network", changes[1].uuid, changes[1].new, to_columns(NETWORKS[1]))  # type: ignore[arg-type]
+    pool.fold([mended])
+    assert not pool.bad_rows
+    assert pool.compiler.view.networks.keys() == {"a", "b", "c"}
