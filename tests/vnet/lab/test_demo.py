@@ -49,7 +49,9 @@ def test_demo_shows_a_pool_at_work(lab_name: str) -> None:
 )
 def test_interrupted_demo_leaves_nothing(lab_name: str, number: signal.Signals, seen: bytes) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command(lab_name), cwd=ROOT, env=environment, stdout=subprocess.PIPE) as demo:
+    # A shell that starts jobs in the background has them ignore SIGINT, and their children inherit that.
+    interruptible = ["env", "--default-signal=INT", *command(lab_name)]
+    with subprocess.Popen(interruptible, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as demo:
         assert demo.stdout is not None
         while seen not in demo.stdout.readline():
             assert demo.poll() is None
