@@ -30,17 +30,21 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.2
 # How long a host that a VIF has left goes on relaying to it: till switches that learn MACs have heard the announcements.
 RELAY_S = 1.0
-# How long a VIF that moved here may go on with TCP connections whose beginning this host's connection tracking has not seen.
+# How long a VIF that moved here, or joined its first group, may go on with TCP connections that this host's tracker did not see begin.
 PICKUP_S = 300.0
 RESERVED = MAX_RESERVED_OFPORT + 1 - MIN_RESERVED_OFPORT
 
 
 @dataclass(frozen=True, slots=True)
 class SentWrite:
-    """A transaction on its way. decided: the binding that it writes; None where it brings the copy of the VIF up to date."""
+    """A transaction on its way. decided: the binding that it writes; None where it brings the copy of the VIF up to date.
+
+    before: the database's binding that `decided` replaces.
+    """
 
     answer: Awaitable[list[Any]]
     decided: Binding | None = None
+    before: Binding | None = None
 
 
 class Bindings:
@@ -169,6 +173,9 @@ class Bindings:
                 self.set_state(vif.id, BindingState.ACTIVE, announced=False)
             case Act.BECOME if mine is not None:
                 self._pool.set_overlay(replace(mine, state=decision.state, since=self._now_ms()))
+            case Act.COPY if mine is not None and vif.groups and not mine.groups and not mine.moved:
+                # Nobody has tracked its connections: they are judged by the end that listens, as after a move.
+                self._pool.set_overlay(replace(copied(mine, vif), moved=True, since=self._now_ms()))
             case Act.COPY:
                 self._bring(vif.id)
             case Act.RELEASE if mine is not None:
@@ -283,7 +290,7 @@ class Bindings:
                 self._shell.wake()
             else:
                 if write.decided is not None:
-                    self._written(write.decided)
+                    self._written(write.decided, write.before)
                 else:
                     await asyncio.sleep(RETRY_S)  # by then the row that was written is here
             write = self._next_write(vif_id)
@@ -291,15 +298,17 @@ class Bindings:
     def _next_write(self, vif_id: str) -> SentWrite | None:
         """Sends what the database's binding of a VIF lacks; None if it lacks nothing."""
         if (decided := self._pool.overlay.get(vif_id)) is not None:
-            return SentWrite(self._claim(decided), decided)
+            return SentWrite(self._claim(decided), decided, self._pool.mine.get(vif_id))
         vif, mine = self._pool.compiler.view.vifs.get(vif_id), self._pool.mine.get(vif_id)
         if vif is None or mine is None or copied(mine, vif) == mine:
             return None
         return SentWrite(self._client.send(transactions.copy(copied(mine, vif), self._pool.locate(mine))))
 
-    def _written(self, decided: Binding) -> None:
+    def _written(self, decided: Binding, before: Binding | None) -> None:
         if self._pool.overlay.get(decided.vif) == decided:
             del self._pool.overlay[decided.vif]
+        if before is not None and (before.epoch, before.state) == (decided.epoch, decided.state):
+            return
         state = decided.state.value
         self._status.event(state, f"{state} on {decided.host}", decided)
 
@@ -311,12 +320,12 @@ class Bindings:
         )
 
     def _remembers_move(self, vif_id: str) -> Binding | None:
-        """This host's binding of a VIF that has moved here of late, as the database has it."""
+        """This host's binding of a VIF that has moved here or joined its first group of late, as the database has it."""
         mine = self._pool.mine.get(vif_id)
         return mine if mine is not None and mine.moved and not mine.state.moving else None
 
     async def _forget_move(self, vif_id: str) -> None:
-        """Takes back that a VIF has moved here of late, PICKUP_S after it became active: its connections are known by then.
+        """Takes back that a VIF has moved here or joined its first group of late, after PICKUP_S: its connections are known by then.
 
         When that was is asked of the database, so that a restart of this agent changes nothing.
         """

@@ -14,10 +14,11 @@ from typing import Final
 from ovsctl.appctl import Appctl, AppctlError, control_socket
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
 from vnet.compile import HostView
-from vnet.compile.flows import ETH_IPV4, ETH_IPV6, TCP, UDP
+from vnet.compile.flows import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
 from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe
 from vnet.db.rows import from_row
 from vnet.objects import InvalidValue
+from vnet.objects.limits import SCTP
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ MAX_WAITING = 256  # questions; more than these at once are not answered
 TRACE_TIMEOUT_S = 5.0
 MAX_TRACE_BYTES = 4 * 1024 * 1024
 SCHEMA_PERIOD_S = 5.0
+ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 
 
 class Prober:
@@ -130,7 +132,9 @@ def answered(frame: bytes) -> str:
         return ""
     src, dst = (ip_address(frame[start : start + size]) for start in (addresses, addresses + size))
     first = f",ct_state=trk|est,{version},{field}_src={dst},{field}_dst={src},ct_nw_proto={proto}"
-    if proto not in (TCP, UDP):
-        return first
-    source_port, port = (int.from_bytes(frame[start : start + 2], "big") for start in (ports, ports + 2))
-    return f"{first},ct_tp_src={port},ct_tp_dst={source_port}"
+    if proto in (TCP, UDP, SCTP):
+        source_port, port = (int.from_bytes(frame[start : start + 2], "big") for start in (ports, ports + 2))
+        return f"{first},ct_tp_src={port},ct_tp_dst={source_port}"
+    if proto in ECHO_REQUEST:
+        return f"{first},ct_tp_src={ECHO_REQUEST[proto]},ct_tp_dst=0"  # type and code
+    return first

@@ -21,7 +21,7 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours
     A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
     """
     if actual is not None and actual.epoch == decided.epoch:
-        state = {"state": decided.state.value, "since": decided.since}
+        state = {"state": decided.state.value, "since": decided.since, "moved": decided.moved}
         if decided.state is BindingState.AWAITED:
             state["ready"] = False
         return [Update("Binding", _still(decided, mine), state)]
@@ -43,7 +43,7 @@ def copy(binding: Binding, row: Where) -> Operation:
 
 
 def settle(binding: Binding, row: Where) -> Operation:
-    """The VIF's move to this host is over for its connections too."""
+    """The tracker knows the connections that it did not see begin."""
     return Update("Binding", _still(binding, row), {"moved": False})
 
 

@@ -47,6 +47,8 @@ class Table(IntEnum):
     GATE = 90
     EGRESS_RULES = 92
     INGRESS_RULES = 94
+    TURN = 96
+    LISTENER = 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,9 @@ _GUARD = frozenset({
 _TRACK = frozenset({"eth_type", "nw_proto", "ip_frag", "icmpv6_type", "udp_src", "udp_dst"})
 _NEIGHBOUR = frozenset({"eth_type", "nw_proto", "icmpv6_type", "nw_ttl", "ipv6_dst"})
 _RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
-_STATE = frozenset({"ct_state", "ct_zone", "eth_type", "ip_frag"})
-_VERDICT = frozenset({"reg4", "ct_state", "ct_mark", "eth_type", "nw_proto", "tcp_flags", "ip_frag"})
-_BY_RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES})
+_STATE = frozenset({"ct_state", "ct_zone", "eth_type", "ip_frag", "nw_proto", "tcp_flags"})
+_VERDICT = frozenset({"reg4", "ct_state", "eth_type", "ip_frag"})
+_BY_RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES, Table.TURN, Table.LISTENER})
 _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
 
 PIPELINE: dict[Table, Stage] = {
@@ -269,6 +271,16 @@ PIPELINE: dict[Table, Stage] = {
         _RULES | {"ip_src", "ipv6_src"},
         frozenset(),
     ),
+    Table.TURN: Stage(
+        "exchanges the two ends of a TCP segment, for the rules of the other direction, and exchanges them back",
+        frozenset({"eth_type", "nw_proto"}),
+        frozenset(),
+    ),
+    Table.LISTENER: Stage(
+        "which end of a TCP connection listens that the tracker did not see begin, by its ports",
+        frozenset({"eth_type", "nw_proto", "tcp_src", "tcp_dst"}),
+        frozenset(),
+    ),
 }
 
 # Flows that watch for a probe's marked frame (vnet/compile/probe.py) are in these tables, and match these fields besides.
@@ -303,12 +315,20 @@ OPEN_BOTH = OPEN_IN | OPEN_OUT
 
 
 class Finding(IntFlag):
-    """reg4: what the rules of all of a VIF's groups say of a packet. PICK_UP: the VIF has just moved here."""
+    """reg4: what the rules of all of a VIF's groups say of a packet.
+
+    TURNED_*: of a TCP segment whose connection the tracker did not see begin, what the rules of the other direction say of its
+    answer. MIDSTREAM: nobody knows which end listens, or the sender does; LISTENER_SENDS: the sender does.
+    """
 
     ALLOW = 1
     DROP = 2
     DEFAULT_DROP = 4
-    PICK_UP = 8
+    TURNED_ALLOW = 16
+    TURNED_DROP = 32
+    TURNED_DEFAULT_DROP = 64
+    MIDSTREAM = 128
+    LISTENER_SENDS = 256
 
 
 # A VLAN segment is 1 << 32 | uplink << 12 | tag, so that a trunk for all tags can move the tag in and out of it;

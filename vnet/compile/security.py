@@ -7,7 +7,7 @@ first packet of its connection, so an answer passes as long as that may still be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -58,12 +58,15 @@ DHCP_SERVERS: dict[int, Fields] = {  # where a client sends to: RFC 2131 §4.1, 
     ETH_IPV6: {"eth_dst": "33:33:00:01:00:02", "ipv6_dst": "ff02::1:2"},
 }
 
-NEW, ESTABLISHED, RELATED, REPLY, INVALID, IS_TRACKED = 1, 2, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
-PICKED_UP = 2  # bit of ct_mark
+NEW, RELATED, REPLY, INVALID, IS_TRACKED = 1, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
 SYN = 2  # bit of tcp_flags
 WHOLE: Fields = {"ip_frag": "no"}
 FRAGMENT: Fields = {"ip_frag": "yes"}
 LATER: Fields = {"ip_frag": "later"}
+MIDSTREAM: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
+# Ports of services: those that need privileges, then those below the ones that clients take (RFC 6335 §6; Linux begins at 32768).
+PRIVILEGED, SERVICE, CLIENT = (0, 0xFC00), (0, 0x8000), (0x8000, 0x8000)
+FOUND, TURNED = 7, 7 << 4  # bits of Finding: what rules say, and what those of the other direction say
 
 ICMP_TYPES = {
     IcmpType.ECHO_REQUEST: {ETH_IPV4: 8, ETH_IPV6: 128},  # RFC 792, RFC 4443 §4.1
@@ -131,9 +134,8 @@ def _ct(state: int, without: int = 0) -> Fields:
 def policy_flows() -> Flows:
     """The part of policy that is of no VIF and no rule."""
     mark = cookie(Category.BASE, "")
-    return tuple(
-        flow for side in SIDES for flow in (*_track(mark, side), *_by_state(mark, side), *_verdicts(mark, side))
-    )
+    sides = [flow for side in SIDES for flow in (*_track(mark, side), *_by_state(mark, side), *_verdicts(mark, side))]
+    return (*sides, *_turn(mark), *_listener(mark))
 
 
 def _track(mark: int, side: Side) -> Iterator[Flow]:
@@ -186,44 +188,70 @@ def server_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
 
 
 def _by_state(mark: int, side: Side) -> Iterator[Flow]:
-    """Drops a packet that fits no connection and can begin none. A later fragment waits in the tracker for its first one.
+    """Drops a packet that fits no connection and can begin none: one of TCP begins with SYN. A later fragment waits in the tracker
+    for its first one.
 
     The tracker says invalid, and not tracked, of fragments whose packet was not complete in time.
     """
     yield _flow(mark, side.state, 300, _ct(INVALID))
     for eth_type in TRACKED:
         yield _flow(mark, side.state, 250, {"eth_type": eth_type, **_ct(IS_TRACKED), **LATER}, _commit(side))
+        yield _flow(mark, side.state, 170, {"eth_type": eth_type, **_ct(IS_TRACKED | NEW), **MIDSTREAM})
 
 
-def _commit(side: Side, mark: int | None = None) -> Action:
+def _commit(side: Side) -> Action:
     """Enters a packet's connection in the tracker; a fragment waits there until all of its packet have come to this point."""
-    exec: Actions = () if mark is None else (act.SetField("ct_mark", (mark, mark)),)
-    return Ct(commit=True, zone="ct_zone", table=side.committed, exec=exec)
+    return Ct(commit=True, zone="ct_zone", table=side.committed)
 
 
 def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
-    """The verdict of all groups' rules: drop, then allow, then the groups' defaults where no rule matched."""
-    onward = side.onward
+    """The verdict of all groups' rules: drop, then allow, then the groups' defaults where no rule matched.
 
-    def flow(priority: int, bit: Finding | None, match: Fields, *actions: Action) -> Iterator[Flow]:
-        found: Fields = {} if bit is None else {REG_VERDICT: (bit, bit)}
-        # ct needs a match on IP (ovs-actions(7)).
-        types: list[Fields] = [{"eth_type": ip} for ip in TRACKED] if isinstance(actions[0], Ct) else [{}]
-        for eth_type in types:
-            yield _flow(mark, side.verdict, priority, found | eth_type | match, *actions)
+    A TCP segment from the end that listens is judged by what may be begun the other way, and by that alone. Where nobody knows
+    which end listens, both directions must allow it. Neither enters a connection, which would have its direction wrong.
+    """
 
-    new, known = _ct(IS_TRACKED | NEW), _ct(IS_TRACKED | ESTABLISHED)
-    for priority, refusing in ((500, Finding.DROP), (200, Finding.DEFAULT_DROP)):
-        yield _flow(mark, side.verdict, priority, {REG_VERDICT: (refusing, refusing)})
-    for priority, allowing in ((400, Finding.ALLOW), (100, None)):
-        yield from flow(priority + 20, allowing, new, _commit(side))
-        yield from flow(priority + 10, allowing, _ct(IS_TRACKED) | FRAGMENT, _commit(side))
-        yield from flow(priority, allowing, {}, onward)
-    picked_up = known | {"ct_mark": (PICKED_UP, PICKED_UP)}
-    yield from flow(325, None, picked_up | FRAGMENT, _commit(side))
-    yield from flow(320, None, picked_up, onward)
-    begun: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
-    yield from flow(310, Finding.PICK_UP, new | begun, _commit(side, PICKED_UP))
+    def flow(priority: int, match: Fields, *actions: Action) -> Flow:
+        return _flow(mark, side.verdict, priority, match, *actions)
+
+    def found(bits: int, without: int = 0) -> Fields:
+        return {REG_VERDICT: (bits, bits | without)} if bits else {}
+
+    yield flow(620, found(Finding.TURNED_DROP))
+    yield flow(610, found(Finding.TURNED_DEFAULT_DROP, without=Finding.TURNED_ALLOW))
+    yield flow(600, found(Finding.LISTENER_SENDS), side.onward)
+    yield flow(500, found(Finding.DROP))
+    yield flow(200, found(Finding.DEFAULT_DROP))
+    for priority, allowing in ((400, Finding.ALLOW), (100, 0)):
+        yield flow(priority + 30, found(allowing | Finding.MIDSTREAM), side.onward)
+        for eth_type in TRACKED:  # ct needs a match on IP (ovs-actions(7))
+            ip = found(allowing) | {"eth_type": eth_type}
+            yield flow(priority + 20, ip | _ct(IS_TRACKED | NEW), _commit(side))
+            yield flow(priority + 10, ip | _ct(IS_TRACKED) | FRAGMENT, _commit(side))
+        yield flow(priority, found(allowing), side.onward)
+
+
+def _turn(mark: int) -> Iterator[Flow]:
+    """Exchanges the two ends of a TCP segment: rules of the other direction match it as they match its answer."""
+    for eth_type, ends in ((ETH_IPV4, ("ip_src", "ip_dst")), (ETH_IPV6, ("ipv6_src", "ipv6_dst"))):
+        exchange = [action for pair in (ends, ("tcp_src", "tcp_dst")) for action in _exchange(*pair)]
+        yield _flow(mark, Table.TURN, 100, {"eth_type": eth_type, "nw_proto": TCP}, *exchange)
+
+
+def _exchange(left: str, right: str) -> Actions:
+    return act.Push(left), act.Push(right), act.Pop(left), act.Pop(right)
+
+
+def _listener(mark: int) -> Iterator[Flow]:
+    """Finds the end that listens. What goes there is judged as what begins a connection, so what was found of its answer is dropped."""
+    sends = act.SetField(REG_VERDICT, (Finding.LISTENER_SENDS, Finding.LISTENER_SENDS))
+    begins = act.SetField(REG_VERDICT, (0, TURNED | Finding.MIDSTREAM))
+    for eth_type in TRACKED:
+        tcp: Fields = {"eth_type": eth_type, "nw_proto": TCP}
+        yield _flow(mark, Table.LISTENER, 300, tcp | {"tcp_src": PRIVILEGED, "tcp_dst": PRIVILEGED})
+        for near, far, action in (("tcp_src", "tcp_dst", sends), ("tcp_dst", "tcp_src", begins)):
+            yield _flow(mark, Table.LISTENER, 200, tcp | {near: PRIVILEGED}, action)
+            yield _flow(mark, Table.LISTENER, 100, tcp | {near: SERVICE, far: CLIENT}, action)
 
 
 # A VIF, a peer, a rule
@@ -238,27 +266,43 @@ def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
     fragments that waited in another zone.
     """
     binding = view.binding(vif.network, vif.id, view.me)
-    first = Finding.PICK_UP if binding is not None and binding.moved else 0
     numbers = [row.number for name in vif.groups if (row := view.group(name, vif.network)) is not None]
-
-    def flow(side: Side, priority: int, match: Fields, asked: Action) -> Flow:
-        actions: list[Action] = [act.SetField(REG_VERDICT, first), act.SetField(REG_PEER, 0), goto(side.peer)]
-        for number in numbers:
-            actions += [act.SetField(REG_GROUP, number), asked]
-        return _flow(mark, side.state, priority, {side.port: ofport, **match}, *actions, goto(side.verdict))
-
     zone: Fields = {"ct_zone": ofport}
-    return [
-        made
-        for side, other in (SIDES, SIDES[::-1])
-        for made in (
-            flow(side, 200, zone | _ct(IS_TRACKED | REPLY), ask_as_begun(other.rules)),
-            flow(side, 150, zone | _ct(IS_TRACKED | RELATED), ask_as_begun(side.rules)),
-            flow(side, 100, zone | _ct(IS_TRACKED), goto(side.rules)),
-            flow(side, 100, _ct(0, IS_TRACKED), goto(side.rules)),
-            _flow(mark, side.committed, 100, {side.port: ofport} | zone | _ct(IS_TRACKED, INVALID), side.onward),
-        )
-    ]
+    flows = []
+    for side, other in (SIDES, SIDES[::-1]):
+        own: Fields = {side.port: ofport}
+        begin = (act.SetField(REG_VERDICT, 0), act.SetField(REG_PEER, 0), goto(side.peer))
+        verdict = goto(side.verdict)
+        for priority, match, asked in (
+            (200, zone | _ct(IS_TRACKED | REPLY), ask_as_begun(other.rules)),
+            (150, zone | _ct(IS_TRACKED | RELATED), ask_as_begun(side.rules)),
+            (100, zone | _ct(IS_TRACKED), goto(side.rules)),
+            (100, _ct(0, IS_TRACKED), goto(side.rules)),
+        ):
+            flows.append(_flow(mark, side.state, priority, own | match, *begin, *_ask(asked, numbers), verdict))
+        if binding is not None and binding.moved:
+            asks = (*begin, *_ask_midstream(side, other, numbers), verdict)
+            for eth_type in TRACKED:
+                match = own | zone | _ct(IS_TRACKED | NEW) | {"eth_type": eth_type} | MIDSTREAM | WHOLE
+                flows.append(_flow(mark, side.state, 180, match, *asks))
+        flows.append(_flow(mark, side.committed, 100, own | zone | _ct(IS_TRACKED, INVALID), side.onward))
+    return flows
+
+
+def _ask(asked: Action, groups: Sequence[int]) -> Actions:
+    return tuple(action for number in groups for action in (act.SetField(REG_GROUP, number), asked))
+
+
+def _ask_midstream(side: Side, other: Side, groups: Sequence[int]) -> Actions:
+    """Asks about a TCP segment whose connection the tracker did not see begin: the rules of both directions, and which end listens."""
+    return (
+        act.SetField(REG_VERDICT, Finding.MIDSTREAM),
+        goto(Table.TURN), *_ask(goto(other.rules), groups), goto(Table.TURN),
+        act.Move(f"{REG_VERDICT}[0..2]", f"{REG_VERDICT}[4..6]"),
+        act.SetField(REG_VERDICT, (0, FOUND)),
+        goto(Table.LISTENER),
+        *_ask(goto(side.rules), groups),
+    )  # fmt: skip
 
 
 def peer_flows(view: HostView, vif_id: str, network_name: str) -> Flows:

@@ -37,8 +37,8 @@ class Binding(Declared):
 
     epoch orders a VIF's bindings: of the active ones the highest is where it runs; a higher one that is not active yet is a
     migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
-    this binding. since: milliseconds since 1970, of the last change of state. moved: it came here by a migration of late, so
-    this host's connection tracking has not seen its TCP connections begin. ofport: the number that its port is to ask for,
+    this binding. since: milliseconds since 1970, of the last change of state. moved: it came here by a migration of late, or has
+    just joined its first group, so this host's connection tracking has not seen its TCP connections begin. ofport: the number that its port is to ask for,
     under which it is programmed while it is awaited; 0 for none.
     """
 
@@ -66,7 +66,12 @@ class Binding(Declared):
     since: int = attr(COUNT, "Milliseconds since 1970, of the last change of state.", default=0, set_by=SetBy.RUNTIME)
     groups: tuple[str, ...] = _published("groups")
     dhcp_server: bool = _published("dhcp_server")
-    moved: bool = attr(Boolean(), "Whether it came by a migration of late.", default=False, set_by=SetBy.RUNTIME)
+    moved: bool = attr(
+        Boolean(),
+        "Whether it came by a migration, or joined its first group, of late.",
+        default=False,
+        set_by=SetBy.RUNTIME,
+    )
     ofport: int = attr(
         Integer("an OpenFlow port number", 0, MAX_RESERVED_OFPORT),
         "The number that its port is to ask for; 0 for none.",

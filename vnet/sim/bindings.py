@@ -24,6 +24,20 @@ def bound(state: PoolState) -> PoolState:
     return replace(state, bindings={**state.bindings, **added}) if added else state
 
 
+def joined(before: PoolState, after: PoolState) -> PoolState:
+    """The state after agents have noted which VIFs joined their first group: nobody tracked their connections."""
+    bindings = {
+        key: replace(binding, moved=True)
+        for key, binding in after.bindings.items()
+        if key in before.bindings
+        and (old := before.vifs.get(binding.vif)) is not None
+        and not old.groups
+        and (new := after.vifs.get(binding.vif)) is not None
+        and new.groups
+    }
+    return replace(after, bindings={**after.bindings, **bindings}) if bindings else after
+
+
 def settled(state: PoolState) -> PoolState:
     """The state after all agents have copied the settings of their VIFs into the bindings."""
     bindings = {

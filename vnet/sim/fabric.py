@@ -18,7 +18,7 @@ from ovsctl.datapath.flow_extract import VLAN_TYPES
 from vnet.compile import StateIndex
 from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
-from vnet.sim.bindings import bound, ports_by_host
+from vnet.sim.bindings import bound, joined, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
 from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
@@ -88,7 +88,7 @@ class Fabric:
     def update(self, state: PoolState) -> None:
         """Change the pool to another state. Plugged ports, guests, and what bridges learned stay."""
         self.configured = state
-        self.state = bound(state) if self._claim else state
+        self.state = joined(self.state, bound(state)) if self._claim else state
         for name in self.hosts.keys() - state.hosts.keys():
             del self.hosts[name]
         for name in sorted(state.hosts.keys() - self.hosts.keys()):

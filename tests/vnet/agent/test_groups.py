@@ -192,3 +192,34 @@ async def test_a_vif_that_joins_a_group_is_never_silent_till_its_rules_come() ->
         await pool.update("Vif", ("id", "vm1/0"), groups=frozenset({"web", "nobody"}))
         await until(lambda: "vm1/0" in agent.bindings.problems, "a group that does not exist is told")
         assert [change.source.name for change in silent] == ["vm1/0"], "by the group that does not exist, not before"
+
+
+async def test_a_vif_that_joins_its_first_group_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its TCP connections began untracked, as those of a VIF that moved did. Another group later changes nothing."""
+    monkeypatch.setattr("vnet.agent.binding_controller.PICKUP_S", 0.4)
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        await pool.insert(WEB)
+        await pool.insert(replace(WEB, name="db", number=2))
+        await pool.insert(vif(1, host="xen1"))
+        host = pool.hosts["xen1"]
+        host.add_port("p1", "vm1/0")
+        ready = await pool.wait_ready("vm1/0", "xen1")
+        seen: list[bool] = []
+
+        async def joined(groups: tuple[str, ...]) -> Binding:
+            await pool.update("Vif", ("id", "vm1/0"), groups=frozenset(groups))
+
+            async def copied() -> Binding | None:
+                now = await binding(pool, "vm1/0", "xen1")
+                seen.append(now.moved)
+                return now if now.groups == groups and not now.moved else None
+
+            return await until(copied, "copied, and forgotten")
+
+        after = await joined(("web",))
+        assert any(seen)
+        assert after == replace(ready, groups=("web",), since=after.since, acked=after.acked)
+        assert after.since > ready.since
+        seen.clear()
+        assert (await joined(("db", "web"))).since == after.since
+        assert not any(seen)

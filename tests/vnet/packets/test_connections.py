@@ -101,3 +101,50 @@ def test_what_is_forbidden_ends_for_a_server_that_goes_on_alone(
             wait_until(lambda: passes(pool, "srv", peer, back), "answers that go on")
     finally:
         changing.apply(document())
+
+
+def segments(pool: PoolUnderTest, peer: str, port: int) -> tuple[bytes, bytes]:
+    """What a client and the server send on a TCP connection that no tracker saw begin."""
+    server, client = pool.vif("srv/0"), pool.vif(f"{peer}/0")
+    ends = End(client.mac, client.addresses[0]), End(server.mac, server.addresses[0])
+    talk = Talk(*ends, Protocol.TCP, port, next(_source_ports))
+    return talk.frame(Part.CONFIRM), Talk(*ends[::-1], Protocol.TCP, talk.source_port, port).frame(Part.CONFIRM)
+
+
+@pytest.mark.parametrize("peer", ["near", "far"])
+def test_a_live_connection_into_a_vif_ends_when_it_joins_a_group_that_forbids_it(changing: Changing, peer: str) -> None:
+    """Whoever sends next. One that the group allows goes on."""
+    pool = changing.pool
+    there, back = segments(pool, peer, 8000)
+    allowed, answer = segments(pool, peer, 80)
+    try:
+        changing.apply(document(groups=""))
+        wait_until(lambda: passes(pool, "srv", peer, back), "a VIF in no group")
+        assert passes(pool, peer, "srv", there)
+        changing.apply(document(rules="[{name: web, direction: ingress, protocol: tcp, ports: [80]}]"))
+        wait_until(lambda: not passes(pool, "srv", peer, back), "the end of what is forbidden")
+        for _ in range(2):
+            assert not passes(pool, "srv", peer, back)
+            assert not passes(pool, peer, "srv", there)
+        assert passes(pool, "srv", peer, answer)
+        assert passes(pool, peer, "srv", allowed)
+        assert passes(pool, "srv", peer, answer)
+    finally:
+        changing.apply(document())
+
+
+def test_a_revoked_rule_ends_a_connection_of_which_a_server_that_moved_spoke_first(changing: Changing) -> None:
+    pool = changing.pool
+    there, back = segments(pool, "far", 80)
+    try:
+        changing.apply(document(rules="[{name: web, direction: ingress, protocol: tcp, ports: [80]}]"))
+        pool.migrate("srv", "xen2")
+        wait_until(lambda: passes(pool, "srv", "far", back), "the server goes on")
+        changing.apply(document(rules="[]"))
+        wait_until(lambda: not passes(pool, "srv", "far", back), "the end of what is revoked")
+        for _ in range(2):
+            assert not passes(pool, "srv", "far", back)
+            assert not passes(pool, "far", "srv", there)
+    finally:
+        changing.apply(document())
+        pool.migrate("srv", "xen1")

@@ -87,7 +87,7 @@ def test_what_is_forbidden_ends_at_once_in_both_directions(
 def test_what_a_vif_began_ends_when_it_may_begin_it_no_longer(
     bridge: RealBridge, protocol: Protocol, version: int
 ) -> None:
-    out = Rule("out", OUT, protocol=protocol, ports=ports(80), remote="10.0.0.0/24" if version == 4 else "fd00::/64")
+    out = Rule("out", OUT, protocol=protocol, ports=ports(80), remote=("10.0.0.0/24" if version == 4 else "fd00::/64",))
     both = Both(bridge, group("client", out, egress=DROP), cli=("client",))
     talk = both.talk("cli", "srv", protocol, 80, version)
     begin(both, talk)
@@ -99,7 +99,7 @@ def test_what_a_vif_began_ends_when_it_may_begin_it_no_longer(
 
 def test_a_member_that_leaves_its_group_is_forbidden_at_once(bridge: RealBridge) -> None:
     """The rule names the other side's group."""
-    both = Both(bridge, group("web", Rule("ops", IN, remote="ops")), group("ops"), srv=("web",), cli=("ops",))
+    both = Both(bridge, group("web", Rule("ops", IN, remote=("ops",))), group("ops"), srv=("web",), cli=("ops",))
     talk = both.talk("cli", "srv", UDP, 80)
     begin(both, talk)
     both.change(cli=())
@@ -134,3 +134,82 @@ def test_errors_about_a_connection_pass_as_long_as_it_may_begin(bridge: RealBrid
     assert both.passes("srv", bytes(error))
     both.change(group("web", egress=DROP))
     assert not both.passes("srv", bytes(error))
+
+
+def segments(both: Both, port: int, version: int, source_port: int = 49152) -> tuple[bytes, bytes]:
+    """What a client and the server of srv's send on a TCP connection that nobody saw begin."""
+    return later(replace(both.talk("cli", "srv", TCP, port, version), source_port=source_port))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_live_connection_into_a_vif_that_joins_its_first_group(bridge: RealBridge, version: int) -> None:
+    """It ends at once if it is forbidden, and goes on if it is allowed. Some time later a connection begins with SYN."""
+    both = Both(bridge, group("web", service(TCP)), group("shut"))
+    there, back = segments(both, 80, version)
+    assert both.passes("cli", there)
+    assert both.passes("srv", back)
+    both.change(srv=("shut",))
+    for _ in range(2):
+        assert not both.passes("srv", back)
+        assert not both.passes("cli", there)
+    both.change(srv=("web",))
+    assert both.passes("srv", back)
+    both.set_moved("srv", False)
+    for _ in range(2):
+        assert not both.passes("srv", back)
+        assert not both.passes("cli", there)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_after_a_move_who_listens_decides(bridge: RealBridge, version: int, first: str) -> None:
+    """The direction in which a connection began is told by its ports, whoever sends first."""
+    both = Both(bridge, group("web", service(TCP)), srv=("web",))
+    both.set_moved("srv", True)
+    there, back = segments(both, 80, version)
+    for sender, frame in (("cli", there), ("srv", back))[:: 1 if first == "client" else -1]:
+        assert both.passes(sender, frame)
+    for port in (81, 8080):
+        for sender, frame in zip(("srv", "cli"), segments(both, port, version)[::-1], strict=True):
+            assert not both.passes(sender, frame)
+    both.change(group("web"))  # revoked, and the server goes on
+    for _ in range(2):
+        assert not both.passes("srv", back)
+        assert not both.passes("cli", there)
+    both.change(group("web", service(TCP)))
+    assert both.passes("cli", there)
+    both.set_moved("srv", False)
+    assert both.passes("srv", back)
+    assert both.passes("cli", there)
+
+
+@pytest.mark.parametrize("ports_of", [(80, 5000), (8080, 49152), (1, 2000)])
+def test_a_client_goes_on_after_its_move_and_nobody_else_gets_in(bridge: RealBridge, ports_of: tuple[int, int]) -> None:
+    """The VIF that moved is the client; it lets nothing in. A segment that looks like an answer answers what it may begin."""
+    both = Both(
+        bridge, group("web", Rule("out", OUT, protocol=TCP, ports=ports(ports_of[0])), egress=DROP), cli=("web",)
+    )
+    both.set_moved("cli", True)
+    there, back = segments(both, ports_of[0], 4, ports_of[1])
+    for _ in range(2):
+        assert both.passes("srv", back)
+        assert both.passes("cli", there)
+    for sender, frame in zip(("srv", "cli"), segments(both, 90, 4, ports_of[1])[::-1], strict=True):
+        assert not both.passes(sender, frame)
+    back_in = replace(both.talk("srv", "cli", TCP, 22), source_port=60000)
+    assert not both.passes("srv", later(back_in)[0])
+
+
+def test_where_nobody_knows_who_listens_both_directions_must_allow(bridge: RealBridge) -> None:
+    both = Both(bridge, group("in", service(TCP), Rule("high", IN, protocol=TCP, ports=ports(5000)), egress=DROP),
+                group("both", Rule("high", IN, protocol=TCP, ports=ports(5000))), srv=("in",))  # fmt: skip
+    both.set_moved("srv", True)
+    there, back = segments(both, 5000, 4, 6000)
+    assert not both.passes("cli", there)
+    assert not both.passes("srv", back)
+    both.change(srv=("both",))
+    assert both.passes("cli", there)
+    assert both.passes("srv", back)
+    both.change(srv=("in",))
+    assert not both.passes("cli", there)
+    assert not both.passes("srv", back)
