@@ -21,6 +21,7 @@ from functools import partial
 from socket import gethostname
 from typing import Any, Final
 
+from ovsctl.appctl import AppctlError
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
@@ -37,8 +38,17 @@ from vnet.agent.rarp import rarp
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Switch, gate_flow, to_uplink
-from vnet.objects import AgentStatus, BindingState
+from vnet.compile import (
+    ANNOUNCEMENT,
+    FLOOD_GROUPS,
+    Compiler,
+    Role,
+    Switch,
+    announced_tags,
+    announcements_out,
+    gate_flow,
+)
+from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import SWITCH
 
 log = logging.getLogger(__name__)
@@ -283,15 +293,26 @@ class Agent:
         vif = view.vifs.get(vif_id)
         if not announced and vif is not None and view.role(vif) is Role.ACTIVE:
             await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id])
-        for pause_s in ANNOUNCE_AGAIN_S:
+        untold = vif is not None and vif.trunk is not None  # on its tags, whatever the guest has said
+        for pause_s in (0.0, *ANNOUNCE_AGAIN_S) if untold else ANNOUNCE_AGAIN_S:
             await asyncio.sleep(pause_s)
             vif = view.vifs.get(vif_id)
             network = view.network(vif.network) if vif else None
             if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
                 return
-            if network.patch is not None:
-                out = to_uplink(network.patch, network.tag or 0)
-                await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], out)
+            if network.patch is not None and network.uplink is not None:
+                learned = await self._learned(network.uplink, vif)
+                for out in announcements_out(network.patch, announced_tags(view, network, vif, learned)):
+                    await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], out)
+
+    async def _learned(self, uplink: str, vif: Vif) -> set[int]:
+        """The tags of a trunk for all tags on which this host has heard the VIF."""
+        if vif.trunk is None or vif.trunk.tags:
+            return set()
+        try:
+            return await self.uplinks.learned(uplink, vif.mac)
+        except AppctlError:
+            return set()  # the tags that are in use besides are not known
 
     def _more_is_true(self) -> None:
         self.reports.statements.again()

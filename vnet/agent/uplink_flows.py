@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Pauses between telling a bridge that a MAC has left: it learns it again from flows that it counted till then.
 UNLEARN_AFTER_S = (0.0, 0.02, 0.1, 0.4, 0.6)
+Gone = tuple[str, str, frozenset[int]]  # a VIF that has left this host: its uplink, MAC and tags
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
@@ -47,7 +48,7 @@ class UplinkFlows:
         self._spawn: Final = spawn
         self._bridges: dict[str, tuple[BridgeFlows, asyncio.Task[None]]] = {}  # by uplink
         self._ports: dict[Uplink, UplinkPorts | None] = {}
-        self._gone: set[tuple[str, int, str]] = set()  # uplink, tag and MAC of each VIF that has left this host
+        self._gone: set[Gone] = set()
 
     def ports_changed(self) -> None:
         """The switch's ports may be others by now."""
@@ -60,8 +61,8 @@ class UplinkFlows:
             self._ports = {uplink: uplink_ports(tables, uplink) for uplink in uplinks}
         self._follow({uplink.name for uplink in uplinks})
         before, self._gone = self._gone, self._view.gone()
-        for uplink, tag, mac in self._gone - before:
-            self._spawn(self._unlearn(uplink, tag, mac))
+        for gone in self._gone - before:
+            self._spawn(self._unlearn(gone))
         for uplink_, ports in self._ports.items():
             bridge = self._bridges[uplink_.name][0]
             flows = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
@@ -77,18 +78,26 @@ class UplinkFlows:
             bridge = BridgeFlows(uplink_bridge(name), self._rundir, self._observer, self._revisions)
             self._bridges[name] = bridge, self._spawn(bridge.run())
 
-    async def _unlearn(self, uplink: str, tag: int, mac: str) -> None:
+    async def learned(self, uplink: str, mac: str) -> set[int]:
+        """The VLANs on which an uplink's bridge has heard a MAC of late, 0 for untagged frames. Raises AppctlError."""
+        table = await Appctl(control_socket(self._rundir)).call("fdb/show", uplink_bridge(uplink))
+        entries = (line.split() for line in table.splitlines()[1:])  # port, VLAN, MAC, age
+        return {int(entry[1]) for entry in entries if entry[2] == mac}
+
+    async def _unlearn(self, gone: Gone) -> None:
         """Has an uplink's bridge forget where a MAC was: a bond that is balanced by MAC takes what comes back in as its own
         for a loop, and drops it till the entry is five minutes old (ovs-vswitchd.conf.db(5), balance-slb)."""
-        bridge, vlan = uplink_bridge(uplink), str(tag)
+        uplink, mac, tags = gone
+        bridge = uplink_bridge(uplink)
         for pause_s in UNLEARN_AFTER_S:
             await asyncio.sleep(pause_s)
-            if (uplink, tag, mac) not in self._gone:
+            if gone not in self._gone:
                 return
             try:
                 switch = Appctl(control_socket(self._rundir))
-                # Only what was set by hand can be taken away by hand, so it is set first, where it is.
-                await switch.call("fdb/add", bridge, uplink_patch(uplink), vlan, mac)
-                await switch.call("fdb/del", bridge, vlan, mac)
+                for tag in sorted(tags & await self.learned(uplink, mac)):
+                    # Only what was set by hand can be taken away by hand, so it is set first, where it is.
+                    await switch.call("fdb/add", bridge, uplink_patch(uplink), str(tag), mac)
+                    await switch.call("fdb/del", bridge, str(tag), mac)
             except AppctlError as error:
                 log.info("%s was not told that %s has left: %s", bridge, mac, error)

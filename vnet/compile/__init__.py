@@ -5,7 +5,6 @@ from vnet.compile.features import FEATURES, Feature, Source
 from vnet.compile.flows import FlowKey, Key, key_of
 from vnet.compile.guard import Privilege, privilege_for
 from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
-from vnet.compile.l2 import to_uplink
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
 from vnet.compile.parts import FLOOD_GROUPS
 from vnet.compile.pipeline import (
@@ -23,7 +22,7 @@ from vnet.compile.pipeline import (
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.rates import OF_NETWORK, OF_VIF, OURS, Limit
 from vnet.compile.security import DIRECTIONS, rule_cookie, zones_of
-from vnet.compile.uplink import UplinkPorts, uplink_flows
+from vnet.compile.uplink import UplinkPorts, announced_tags, announcements_out, uplink_flows
 from vnet.compile.view import HostView, Role
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
@@ -63,6 +62,8 @@ __all__ = [
     "Switch",
     "Table",
     "UplinkPorts",
+    "announced_tags",
+    "announcements_out",
     "bare",
     "compile_flows",
     "cookie",
@@ -77,7 +78,6 @@ __all__ = [
     "read_note",
     "refusal",
     "rule_cookie",
-    "to_uplink",
     "tunnels_in_use",
     "uplink_flows",
     "vif_mtus",

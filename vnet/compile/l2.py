@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 
 from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
-from vnet.compile.flows import Actions, Flows, goto
+from vnet.compile.flows import Actions, Fields, Flows, goto
 from vnet.compile.inputs import LocalNetwork
 from vnet.compile.parts import LocalPorts, parts_of
 from vnet.compile.pipeline import (
@@ -85,6 +85,10 @@ def network_flows(view: HostView, name: str, _: str) -> Flows:
         match = Match(in_port=network.tunnel, tun_id=network.key)
         flows.append(Flow(table=Table.CLASSIFY, priority=100, cookie=mark, match=match,
                           actions=classified(From.TUNNEL, network.segment, Table.GUARD)))  # fmt: skip
+        if network.tag == 0:  # a relay of a trunk VIF's frames
+            match = Match(in_port=network.tunnel, tun_id=network.key, vlan_tci=(TAGGED, TAGGED))
+            relayed = (*tag_to_segment(network.segment), act.SetField(REG_FROM, From.TUNNEL), goto(Table.GUARD))
+            flows.append(Flow(table=Table.CLASSIFY, priority=110, cookie=mark, match=match, actions=relayed))
     if network.patch is not None:
         flows += from_uplink(network.patch, network.tag or 0, network.segment, mark)
     return tuple(flows)
@@ -253,13 +257,25 @@ def tag_with(tag: int) -> Actions:
     return (act.PushVlan(), act.SetField("vlan_vid", TAGGED | tag), act.Move(PRIORITY_KEPT, PRIORITY_OF_FRAME))
 
 
-def segments_of(own: int, vif: Vif | None) -> list[Segment]:
-    """The segments that a VIF's MAC may be looked up on: its network's own, and its trunk's tags."""
+def carried_segments(own: int, vif: Vif | None) -> list[tuple[Segment, Actions]]:
+    """The segments that a VIF's frames may be on, each with the actions that put its tag on a frame: its network's own, and its
+    trunk's tags."""
+    segments: list[tuple[Segment, Actions]] = [((own, None), ())]
     if vif is None or vif.trunk is None:
-        return [(own, None)]
+        return segments
     if not vif.trunk.tags:
-        return [(own, ANY_TAG)]
-    return [(own, None), *((own | tag, None) for tag in vif.trunk.tags)]
+        return [*segments, ((own, ANY_TAG), segment_to_tag())]
+    return segments + [((own | tag, None), tag_with(tag)) for tag in vif.trunk.tags]
+
+
+def _rank(priority: int, segment: Segment) -> int:
+    """A segment that stands for all tags yields to those that are exact."""
+    return priority if segment[1] is None else priority - 5
+
+
+def _tagged(tag: Actions, out: Actions) -> Actions:
+    """`out` with a tag on the frame, which is afterwards as it was; nothing where there is no way out."""
+    return (*tag, *out, act.PopVlan()) if tag and out else out
 
 
 def lookup_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
@@ -274,7 +290,7 @@ def lookup_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
     if vif is not None and ofport is not None and role in (Role.ACTIVE, Role.INCOMING):
         to = (_to_local if role is Role.ACTIVE else _to_incoming)(view, network, network.segment, ofport, vif, place)
     else:
-        to = _to_remote(view, network, network.segment, vif_id, place)
+        to = _to_remote(view, network, network.segment, vif_id, vif, place)
     return (*to, *_from_superseded(view, network, network.segment, vif_id, place))
 
 
@@ -290,17 +306,16 @@ def _to_local(view: HostView, network: LocalNetwork, segment: int, ofport: int, 
     """The VIF runs here. While it moves away, its destination gets a copy of what this host's VIFs send it, and on a VLAN
     network of what the physical switches still bring here."""
     deliver = to_vif(view, ofport, vif)
-    flows = [
-        _flow(vif.id, Table.LOOKUP, 100, Match(metadata=_metadata(own), eth_dst=vif.mac), deliver)
-        for own in segments_of(segment, vif)
-    ]
+    flows = []
     moving = place.incoming
     copy = to_host(view, network, moving.host) if moving else ()
-    if copy:
-        senders = (From.VIF, From.UPLINK) if network.way is Way.UPLINK else (From.VIF,)
-        for source in senders:
-            match = Match(metadata=segment, eth_dst=vif.mac, reg0=source)
-            flows.append(_flow(vif.id, Table.LOOKUP, 110, match, deliver + copy))
+    senders = (From.VIF, From.UPLINK) if network.way is Way.UPLINK else (From.VIF,)
+    for own, tag in carried_segments(segment, vif):
+        mine: Fields = {"metadata": _metadata(own), "eth_dst": vif.mac}
+        flows.append(_flow(vif.id, Table.LOOKUP, _rank(100, own), Match(**mine), deliver))
+        for source in senders if copy else ():
+            match = Match(reg0=source, **mine)
+            flows.append(_flow(vif.id, Table.LOOKUP, _rank(110, own), match, deliver + _tagged(tag, copy)))
     return tuple(flows)
 
 
@@ -313,15 +328,17 @@ def _to_incoming(view: HostView, network: LocalNetwork, segment: int, ofport: in
     ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
     current = place.current
     if network.way is Way.UPLINK:
-        elsewhere = () if network.patch is None else to_uplink(network.patch, network.tag or 0)
+        elsewhere = () if network.patch is None else to_uplink(network.patch, network.tag or 0)  # of a trunk: 0
         relayed = current is not None and bool(to_host(view, network, current.host))
     else:
         elsewhere = to_host(view, network, current.host) if current else ()
         relayed = False
     flows = []
-    for own in segments_of(segment, vif):
+    for own, tag in carried_segments(segment, vif):
         match = Match(metadata=_metadata(own), eth_dst=vif.mac)
-        flows.append(_flow(vif.id, Table.LOOKUP, 100, match, (*ask, goto(Table.HELD))))
+        flows.append(_flow(vif.id, Table.LOOKUP, _rank(100, own), match, (*ask, goto(Table.HELD))))
+        match = Match(metadata=_metadata(own), reg0=From.VIF, reg2=ofport)
+        flows.append(_flow(vif.id, Table.HELD, _rank(50, own), match, _tagged(tag, elsewhere)))
     deliver: Actions = (goto(Table.GATED),)
     open_for_uplink = OPEN_BOTH if relayed else OPEN_IN
 
@@ -331,27 +348,31 @@ def _to_incoming(view: HostView, network: LocalNetwork, segment: int, ofport: in
     flows.append(held(100, deliver, reg0=From.VIF, reg5=(OPEN_IN, OPEN_IN)))
     flows.append(held(100, deliver, reg0=From.TUNNEL))
     flows.append(held(100, deliver, reg0=From.UPLINK, reg5=(open_for_uplink, open_for_uplink)))
-    flows.append(held(50, elsewhere, reg0=From.VIF))
     return tuple(flows)
 
 
-def _to_remote(view: HostView, network: LocalNetwork, segment: int, vif: str, place: Location) -> Flows:
+def _to_remote(
+    view: HostView, network: LocalNetwork, segment: int, vif_id: str, vif: Vif | None, place: Location
+) -> Flows:
     """The VIF is on other hosts: where it runs and, while it moves, where it goes."""
-    flows: list[Flow] = []
     targets = [b for b in (place.current, place.incoming) if b is not None and b.host != view.me]
-    if not targets:
+    out = tuple(action for binding in targets for action in to_host(view, network, binding.host))
+    if not out:
         return ()
     mac = targets[0].mac
     if network.way is Way.TUNNEL:
-        out = tuple(action for binding in targets for action in to_host(view, network, binding.host))
-        if out:
-            match = Match(metadata=segment, eth_dst=mac, reg0=From.VIF)
-            flows.append(_flow(vif, Table.LOOKUP, 100, match, out))
-    elif any(binding.host == view.me for binding in place.superseded) and place.current is not None:
-        # The VIF ran here, so the physical switches may still send to this host, and this host's own uplink bridge may
-        # still take the VIF's MAC for a local one: until the binding is released everything goes through the relay.
-        relay = to_host(view, network, place.current.host)
-        flows += [_flow(vif, Table.LOOKUP, 100, Match(metadata=segment, eth_dst=mac), relay)] if relay else []
+        match = Match(metadata=segment, eth_dst=mac, reg0=From.VIF)
+        return (_flow(vif_id, Table.LOOKUP, 100, match, out),)
+    if place.current is None or all(binding.host != view.me for binding in place.superseded):
+        return ()
+    # The VIF ran here, so the physical switches may still send to this host, and this host's own uplink bridge may still take
+    # the VIF's MAC for a local one: until the binding is released everything goes through the relay. A host that the VIF left
+    # before sends by its own relay; what it sent here is late, and its copy is where the VIF is by now.
+    flows = []
+    for own, tag in carried_segments(segment, vif):
+        mine: Fields = {"metadata": _metadata(own), "eth_dst": mac}
+        flows.append(_flow(vif_id, Table.LOOKUP, _rank(100, own), Match(**mine), _tagged(tag, out)))
+        flows.append(_flow(vif_id, Table.LOOKUP, _rank(110, own), Match(reg0=From.TUNNEL, **mine), ()))
     return tuple(flows)
 
 

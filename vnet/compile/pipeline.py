@@ -189,7 +189,7 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.HELD: Stage(
         "unicast from here to a VIF that is moving here: to its port once that is open, else to where it still runs",
-        frozenset({"reg0", "reg2", "reg5"}),
+        frozenset({"metadata", "reg0", "reg2", "reg5"}),
         frozenset({Table.GATED}),
     ),
     Table.UNKNOWN: Stage(

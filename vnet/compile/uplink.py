@@ -7,14 +7,16 @@ bridge that believes the MAC to be where a frame came from drops the frame (docs
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
-from vnet.compile.flows import Flows
-from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED
+from vnet.compile.flows import Actions, Flows
+from vnet.compile.inputs import LocalNetwork
+from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED, to_uplink
 from vnet.compile.pipeline import Category, cookie
-from vnet.compile.view import HostView
+from vnet.compile.view import ALL_TAGS, HostView, carried_tags
 from vnet.objects import Network, Vif
 
 AnyTci = int | tuple[int, int]
@@ -55,9 +57,30 @@ def _moving(view: HostView, network: Network, vif: Vif) -> bool:
 
 def _tags(network: Network, vif: Vif) -> tuple[AnyTci, ...]:
     """The tags that the VIF's frames have on the wire."""
-    own = (TAGGED | network.tag, EXACT_TAG) if network.tag else NO_VLAN
-    if vif.trunk is None:
-        return (own,)
-    if not vif.trunk.tags:
-        return (own, (TAGGED, TAGGED))
-    return (own, *((TAGGED | tag, EXACT_TAG) for tag in sorted(vif.trunk.tags)))
+    tags = carried_tags(network, vif)
+    if tags == ALL_TAGS:
+        return (NO_VLAN, (TAGGED, TAGGED))
+    return tuple((TAGGED | tag, EXACT_TAG) if tag else NO_VLAN for tag in sorted(tags))
+
+
+def announced_tags(view: HostView, network: LocalNetwork, vif: Vif, learned: Iterable[int]) -> list[int]:
+    """The tags on which a VIF that moved here is announced to the physical network: all that it carries. Of a trunk for all tags
+    those that are in use: of networks and of other trunks here, and `learned`, on which this host has heard the VIF before."""
+    own = {network.tag or 0}
+    if vif.trunk is None or network.uplink is None:
+        return sorted(own)
+    if vif.trunk.tags:
+        return sorted(own | {*vif.trunk.tags})
+    used = {other.tag or 0 for other in view.uplink_networks(network.uplink)}
+    named = {tag for _, other in view.trunks(network.uplink) if other.trunk for tag in other.trunk.tags}
+    return sorted(own | used | named | set(learned))
+
+
+ANNOUNCED_AT_ONCE = 256  # tags: so many fit one OpenFlow message, and one packet's actions in the switch
+
+
+def announcements_out(patch: int, tags: Sequence[int]) -> Iterator[Actions]:
+    """How a frame leaves by an uplink on each of these tags, in as few messages as it takes."""
+    for first in range(0, len(tags), ANNOUNCED_AT_ONCE):
+        some = tags[first : first + ANNOUNCED_AT_ONCE]
+        yield tuple(action for tag in some for action in to_uplink(patch, tag))

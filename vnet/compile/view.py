@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Self
 
 from vnet.compile.inputs import EVERYTHING, HostInputs, Input, InputKey, LocalNetwork, LocalUplink, StateIndex
+from vnet.compile.pipeline import TAG_MASK
 from vnet.objects import (
     Binding,
     BindingState,
@@ -288,12 +289,22 @@ class HostView:
         index = self._all().index(network)
         return [index.vifs[vif] for vif in sorted(index.unsettled & index.vifs.keys())]
 
-    def gone(self) -> set[tuple[str, int, str]]:
-        """Uplink, tag and MAC of each VIF of a VLAN network that has left this host and of which it still has a binding."""
+    def gone(self) -> set[tuple[str, str, frozenset[int]]]:
+        """Uplink, MAC and tags of each VIF of a VLAN network that has left this host and of which it still has a binding."""
         return {
-            (network.uplink, network.tag or 0, vif.mac)
+            (network.uplink, vif.mac, carried_tags(network, vif))
             for network in self.networks.values()
             if network.uplink is not None
             for vif in self.unsettled(network.name)
             if any(old.host == self.me for old in self.location(network.name, vif.id).superseded)
         }
+
+
+ALL_TAGS = frozenset(range(TAG_MASK))  # 0xfff is reserved, 802.1Q-2018 table 9-2
+
+
+def carried_tags(network: Network, vif: Vif) -> frozenset[int]:
+    """The VLAN IDs that the frames of a VIF of a VLAN network have on the wire, 0 where they are untagged."""
+    if vif.trunk is None:
+        return frozenset((network.tag or 0,))
+    return frozenset((0, *vif.trunk.tags)) if vif.trunk.tags else ALL_TAGS

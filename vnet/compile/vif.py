@@ -120,7 +120,7 @@ def announcements(vif: Vif) -> list[Fields]:
     its own address as the target (RFC 5227 §3), and no flow can compare two fields.
     """
     locked = vif.locking_mode is LockingMode.LOCKED
-    own: Fields = {"vlan_tci": 0, "eth_src": vif.mac} if locked else {"vlan_tci": 0}
+    own: Fields = {"eth_src": vif.mac} if locked else {}
     arp = own | {"eth_type": ETH_ARP} | ({"arp_sha": vif.mac} if locked else {})
     found: list[Fields] = [own | {"eth_type": ETH_RARP}]
     v4 = [a for a in vif.addresses if ip_address(a).version == 4]
@@ -155,8 +155,9 @@ def _gated(
     for match, actions in entries:
         opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}
         flows.append(_flow(mark, Table.ADMIT, 200, opened, actions))
-    opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *entries[0][1])
-    flows += [_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match}, opening) for match in announcements(vif)]
+        opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *actions)
+        for announcement in announcements(vif):
+            flows.append(_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match, **announcement}, opening))
     is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
     flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(enter(TO_VIF, vif, limited=view.limited(vif))),)))
     if view.state(vif) is BindingState.RECEIVING:

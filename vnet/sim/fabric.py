@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, Passed, Tunnel
 from ovsctl.datapath.flow_extract import VLAN_TYPES
-from vnet.compile import StateIndex
+from vnet.compile import StateIndex, announced_tags
 from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.sim.bindings import bound, joined, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
 from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
+from vnet.sim.packets import rarp
 from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 
 if TYPE_CHECKING:
@@ -238,6 +239,18 @@ class Fabric:
         if vif.id in self.paused:
             raise GuestPaused(self.label(vif))
         return Arrival(host.bridge, host.ports[vif.id], frame, ((), self.label(vif)))
+
+    def _announce(self, vif: Vif, host: SimHost) -> None:
+        """Send a RARP for a VIF to the physical network, on each tag that it carries."""
+        network = host.view.network(vif.network)
+        if network is None or network.uplink is None or network.patch is None:
+            return
+        bridge, frame = host.uplinks[network.uplink], rarp(vif.mac)
+        mac = int(vif.mac.replace(":", ""), 16)
+        learned = [vlan for vlan, known in bridge.macs if known == mac]
+        self._items, self._lost = [], []
+        for tag in announced_tags(host.view, network, vif, learned):
+            self._carry(Arrival(bridge, PATCH, _tagged(frame, tag) if tag else frame, ((), self.label(vif))))
 
     def forward(self, arrival: Arrival, notes: list[Passed] | None = None) -> list[Emitted]:
         """The frames that a bridge sends for an arrival; a running capture records all of them."""

@@ -154,8 +154,11 @@ class SimPool(Fabric):
         self._set_incoming(vm, BindingState.RECEIVING)
 
     def activate(self, vm: str) -> None:
-        """The ports on the destination are active."""
+        """The ports on the destination are active. Its agent announces the VIFs to the physical network."""
         self._set_incoming(vm, BindingState.ACTIVE)
+        for vif in self._vifs_of(vm):
+            if vif.incoming is not None:
+                self._announce(vif, self.host(vif.incoming))
 
     def _set_incoming(self, vm: str, new: BindingState) -> None:
         bindings = dict(self.state.bindings)
