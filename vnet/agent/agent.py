@@ -27,6 +27,7 @@ from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.conditions import Conditions, monitors
+from vnet.agent.connection_limits import ConnectionLimits
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
@@ -106,6 +107,7 @@ class Agent:
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
         )  # fmt: skip
         self.prober: Final = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
+        self.limits: Final = ConnectionLimits(self.compiler.view, options.ovs_rundir, options.switch, self.wake)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
@@ -155,6 +157,7 @@ class Agent:
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
                 self.conditions.run(self._replica), self.prober.run(), self.watcher.run(started=watches),
+                self.limits.run(),
             ):  # fmt: skip
                 self.spawn(job)
             await self._turns()
@@ -322,7 +325,7 @@ class Agent:
 
     def _problems(self) -> dict[str, str]:
         """All that is wrong on this host, by object."""
-        vifs = {f"vif {vif}": text for vif, text in self.bindings.problems.items()}
+        vifs = {f"vif {vif}": text for vif, text in (self.limits.problems | self.bindings.problems).items()}
         switch = {} if self.flows.connected else {SWITCH: f"does not answer at {self.flows.remote}"}
         rival = {"agent": problem} if (problem := self.claim.problem) else {}
         return (

@@ -290,7 +290,7 @@ class LocalSocket:
             "vifs": {
                 vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.vifs.items()
             },
-            "problems": dict(agent.bindings.problems),
+            "problems": agent.limits.problems | agent.bindings.problems,
         }
 
 

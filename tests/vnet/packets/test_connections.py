@@ -11,6 +11,7 @@ import pytest
 from tests.labs import new_name
 from tests.polling import wait_until
 from tests.vnet.packets.test_guard import ENGINES
+from vnet.agent.connection_limits import MAX_CONNECTIONS
 from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState, Protocol
@@ -148,3 +149,15 @@ def test_a_revoked_rule_ends_a_connection_of_which_a_server_that_moved_spoke_fir
     finally:
         changing.apply(document())
         pool.migrate("srv", "xen1")
+
+
+@pytest.mark.parametrize("changing", ENGINES[1:], indirect=True)
+def test_the_datapath_limits_the_connections_of_a_vif_in_groups(changing: Changing) -> None:
+    lab = changing.pool
+    assert isinstance(lab, Lab)
+
+    def limits() -> list[str]:
+        text = lab.ovs("xen1").appctl("dpctl/ct-get-limits")
+        return [line for line in text.splitlines() if f"limit={MAX_CONNECTIONS}," in line]
+
+    wait_until(lambda: len(limits()) == 1, "the limit of the only VIF in a group")
