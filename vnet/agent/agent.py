@@ -190,8 +190,8 @@ class Agent:
             asyncio.get_running_loop().call_later(FAILED_TURN_S, self.wake)
 
     def _turn(self) -> None:
-        """Decides about all that changed. A claim leaves before the flows are compiled, except that the flows of a new port go
-        first: the switch will soon be done with the port."""
+        """Decides about all that changed. A claim leaves before the flows are compiled, and so does the release of a port that is gone. The
+        flows of a new port go before claims: the switch will soon be done with the port."""
         self.revisions.newest += 1
         urgent, self._urgent = self._urgent, False
         touched, self.pool.touched = self.pool.touched, set()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, Select, TransactError, Where
+from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, OvsdbError, Select, TransactError, Where
 from vnet.agent import transactions
 from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide
 from vnet.agent.local_ports import LocalPorts
@@ -187,8 +187,21 @@ class Bindings:
         if superseded:
             if self._is_free("release", mine.vif):
                 self._start("release", mine.vif, self._stop_relaying, mine, self._pool.locate(mine))
-        else:  # a port that is gone needs no flows to be silent
+        elif mine.vif not in self.ports.vifs and self._is_free("release", mine.vif):
+            # A port that is gone needs no flows to be silent: its release leaves before they are compiled.
+            given_up = transactions.release(mine, self._pool.locate(mine))
+            sent = self._client.send(self._status.claim.guard, given_up)
+            self._start("release", mine.vif, self._give_up, mine, sent)
+        else:
             self._status.release(mine, silent=mine.vif not in self.ports.vifs)
+
+    async def _give_up(self, vif_id: str, mine: Binding, sent: Awaitable[list[Any]]) -> None:
+        """Has a release that was sent stated again if it was not accepted."""
+        try:
+            await sent
+        except OvsdbError as error:
+            log.info("binding not released: %s", error, extra=about(vif=vif_id))
+            self._status.release(mine, silent=True)
 
     async def _stop_relaying(self, vif_id: str, mine: Binding, row: Where) -> None:
         """Gives up the binding of a VIF that runs elsewhere by now. This host stops relaying first: once the binding is gone the

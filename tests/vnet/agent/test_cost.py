@@ -198,13 +198,13 @@ async def test_a_plug_of_a_vif_in_groups_costs_others_what_any_plug_does() -> No
 
 
 async def test_an_unplug_is_a_transaction_and_a_bundle_and_plans_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, object, object]] = []
+    calls: list[tuple[str, object, tuple[object, ...]]] = []
 
     def count(owner: object, name: str) -> None:
         called = getattr(owner, name)
 
         def counted(*args: object, **more: object) -> object:
-            calls.append((name, args[0], args[1]))
+            calls.append((name, args[0], args[1:]))
             return called(*args, **more)
 
         monkeypatch.setattr(owner, name, counted)
@@ -224,9 +224,14 @@ async def test_an_unplug_is_a_transaction_and_a_bundle_and_plans_no_rows(monkeyp
         await until(lambda: peer.agent.flows.messages > sent, "the peer's flow went")
         await until(lambda: "b/0" not in here.agent.pool.mine, "the binding went")
         assert peer.agent.flows.messages - sent == 1
-        assert [name for name, _, changes in calls if name != "send" and changes != []] == ["bundle"]
-        sends = [operation for name, client, operation in calls if name == "send" and client is here.agent.pool_client]
-        assert [it for it in sends if not (isinstance(it, Update) and it.table == "Agent")] == [released]  # a heartbeat
+        calls = [call for call in calls if call[2] != ([],)]
+        assert [name for name, *_ in calls if name != "send"] == ["bundle"]
+        sends = [sent for name, client, sent in calls if name == "send" and client is here.agent.pool_client]
+        heartbeats = [sent for sent in sends if isinstance(sent[-1], Update) and sent[-1].table == "Agent"]
+        guarded = (here.agent.reports.claim.guard, released)
+        assert [sent for sent in sends if sent not in heartbeats] == [guarded]
+        order = [name for name, _, sent in calls if sent == guarded or name == "bundle"]
+        assert order == ["send", "bundle"], "the release leaves before the flows are compiled"
 
 
 async def test_what_one_agent_reports_is_not_sent_to_the_others() -> None:
