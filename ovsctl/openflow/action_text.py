@@ -19,12 +19,12 @@ _SPACE = ", \t\r\n"
 _MAX_DEPTH = 16
 
 
-def number(text: str, what: str) -> int:
+def number(text: str, subject: str) -> int:
     """A decimal, 0x hexadecimal or 0 octal number; TextError for anything else."""
     try:
         return int(text, 8 if text[:1] == "0" and text.isdecimal() else 0)
     except ValueError:
-        raise TextError(text, f"{what} is not a number") from None
+        raise TextError(text, f"{subject} is not a number") from None
 
 
 def pairs(text: str) -> Iterator[tuple[str, str, str]]:

@@ -190,9 +190,9 @@ class Controller(Action):
         return nicira(37, properties)
 
 
-def _property(kind: int, value: bytes) -> bytes:
+def _property(number: int, value: bytes) -> bytes:
     length = len(value) + 4
-    return kind.to_bytes(2, "big") + length.to_bytes(2, "big") + value + _PADS[length & 7]
+    return number.to_bytes(2, "big") + length.to_bytes(2, "big") + value + _PADS[length & 7]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,21 +207,21 @@ class SetField(Action):
     value: int
     mask: int
 
-    def __init__(self, where: AnySubfield, value: MatchValue) -> None:
-        if type(where) is str and (f := FIELDS.get(where)) is not None:
+    def __init__(self, bits: AnySubfield, value: MatchValue) -> None:
+        if type(bits) is str and (f := FIELDS.get(bits)) is not None:
             if type(value) is int and 0 <= value <= f.limit:
                 number, mask = value, f.full
             else:
                 number, mask = parse_value(f, value)
         else:
-            bits = subfield(where)
-            f = bits.field
-            if bits.whole:
+            part = subfield(bits)
+            f = part.field
+            if part.whole:
                 number, mask = parse_value(f, value)
             elif isinstance(value, int):
-                number, mask = bits.place(value), bits.mask
+                number, mask = part.place(value), part.mask
             else:
-                raise ActionError("set_field", f"{value!r} is not a number for {bits}")
+                raise ActionError("set_field", f"{value!r} is not a number for {part}")
         if f.order in _SPECIAL or mask != f.full:
             number, mask = _check_set(f, number, mask)
         _set(self, "field", f)

@@ -111,7 +111,7 @@ class OpenFlowClient:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -290,7 +290,7 @@ class OpenFlowClient:
         if batch.refused:
             raise ModError(batch.errors, batch.refused)
 
-    # -- being told --------------------------------------------------------------------------------------
+    # -- callbacks --------------------------------------------------------------------------------------
 
     def on_packet_in(self, callback: Callable[[msg.PacketIn], None]) -> Remove:
         """Call back with each packet sent to us, as soon as it is read. Returns a function that ends it."""
@@ -378,8 +378,8 @@ class OpenFlowClient:
         self._bundle_id += 1
         bundle_id = self._bundle_id
 
-        def control(kind: msg.BundleControlType) -> tuple[asyncio.Future[Any], bytes]:
-            return connection.prepare(msg.BundleControl(bundle_id, kind, flags))
+        def control(step: msg.BundleControlType) -> tuple[asyncio.Future[Any], bytes]:
+            return connection.prepare(msg.BundleControl(bundle_id, step, flags))
 
         opened, unsent = control(msg.BundleControlType.OPEN_REQUEST)
         try:
@@ -417,8 +417,8 @@ class OpenFlowClient:
         if batch.refused:
             raise BundleError(batch.errors, batch.refused)
 
-    def _subscribe(self, kind: type[T], callback: Callable[[T], None]) -> Remove:
-        handlers = self._handlers.setdefault(kind, [])
+    def _subscribe(self, message: type[T], callback: Callable[[T], None]) -> Remove:
+        handlers = self._handlers.setdefault(message, [])
         handlers.append(callback)
         if self.connected and len(handlers) == 1:
             self._configure_async()

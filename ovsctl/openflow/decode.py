@@ -63,22 +63,22 @@ def decode_instructions(data: bytes) -> tuple[Action, ...]:
     return tuple(found)
 
 
-def _decode_instruction(kind: int, body: bytes) -> tuple[int, tuple[Action, ...]]:
-    if kind == _APPLY:
+def _decode_instruction(number: int, body: bytes) -> tuple[int, tuple[Action, ...]]:
+    if number == _APPLY:
         return 0, decode_actions(body[4:])
-    if kind == _CLEAR and len(body) == 4:
+    if number == _CLEAR and len(body) == 4:
         return 1, (act.ClearActions(),)
-    if kind == _WRITE:
+    if number == _WRITE:
         actions = decode_actions(body[4:])
         return 2, (act.WriteActions(*actions),) if actions else ()
-    if kind == _METADATA and len(body) == 20:
+    if number == _METADATA and len(body) == 20:
         value, mask = struct.unpack(">4xQQ", body)
         return 3, (act.WriteMetadata(value & mask, mask),)
-    if kind == _GOTO and len(body) == 4:
+    if number == _GOTO and len(body) == 4:
         if body[0] == 255:
             raise DecodeError("goto_table", "255 is no table")
         return 4, (act.GotoTable(body[0]),)
-    raise DecodeError("instructions", f"type {kind} with {len(body) + 4} bytes is not one that ovsctl supports")
+    raise DecodeError("instructions", f"type {number} with {len(body) + 4} bytes is not one that ovsctl supports")
 
 
 def _decode_action(raw: bytes, depth: int) -> Action:

@@ -51,9 +51,9 @@ class TextError(InvalidValueError):
 class DecodeError(OpenFlowError):
     """The peer's bytes are not OpenFlow 1.5, or use a part of it that ovsctl does not support."""
 
-    def __init__(self, what: str, problem: str) -> None:
-        super().__init__(f"{what}: {problem}")
-        self.what = what
+    def __init__(self, subject: str, problem: str) -> None:
+        super().__init__(f"{subject}: {problem}")
+        self.subject = subject
         self.problem = problem
 
 

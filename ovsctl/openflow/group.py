@@ -207,20 +207,20 @@ def decode_group_descs(data: bytes) -> Iterator[Group]:
         at += size
 
 
-def _decode_group(what: str, data: bytes, kind: int, group_id: int, buckets_length: int) -> Group:
-    if kind > GroupType.FF or buckets_length > len(data):
-        raise DecodeError(what, f"type {kind}, {buckets_length} bytes of buckets where {len(data)} are left")
+def _decode_group(subject: str, data: bytes, group_type: int, group_id: int, buckets_length: int) -> Group:
+    if group_type > GroupType.FF or buckets_length > len(data):
+        raise DecodeError(subject, f"type {group_type}, {buckets_length} bytes of buckets where {len(data)} are left")
     buckets = tuple(_decode_buckets(data[:buckets_length]))
     selection, param = "", 0
     fields: tuple[Field, ...] = ()
     for number, value in _properties(data[buckets_length:]):
         if number != _EXPERIMENTER:
-            raise DecodeError(what, f"property {number} is not one that ovsctl supports")
+            raise DecodeError(subject, f"property {number} is not one that ovsctl supports")
         selection, param, fields = _decode_selection(value)
     try:
-        return Group(group_id, GroupType(kind), buckets, selection, param, tuple(f.name for f in fields))
+        return Group(group_id, GroupType(group_type), buckets, selection, param, tuple(f.name for f in fields))
     except InvalidValueError as error:
-        raise DecodeError(what, str(error)) from error
+        raise DecodeError(subject, str(error)) from error
 
 
 def _properties(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -395,9 +395,9 @@ def _frame(entries: list[FieldMatch]) -> bytes:
     return b"%b%b%b" % (_MATCH_HEADER.pack(1, length), oxm, _PADS[length & 7])
 
 
-def matching(where: Subfield | Field | str, value: FieldValue) -> FieldMatch:
+def matching(part: Subfield | Field | str, value: FieldValue) -> FieldMatch:
     """That a sub-field is `value`: `matching(RegField(0, 21, 22), 2)`, `matching("reg0[5]", 1)`."""
-    bits = subfield(where)
+    bits = subfield(part)
     if bits.whole:
         return FieldMatch(bits.field.order, bits.field, *parse_value(bits.field, value), b"")
     return FieldMatch(bits.field.order, bits.field, bits.place(parse_value(bits.field, value)[0]), bits.mask, b"")

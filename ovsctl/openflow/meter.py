@@ -114,7 +114,7 @@ def decode_meter_descs(data: bytes) -> Iterator[Meter]:
         at += length
 
 
-def _decode_meter(what: str, data: bytes, flags: int, meter_id: int) -> Meter:
+def _decode_meter(subject: str, data: bytes, flags: int, meter_id: int) -> Meter:
     bands = []
     try:
         for at in range(0, len(data), _BAND.size):
@@ -128,7 +128,7 @@ def _decode_meter(what: str, data: bytes, flags: int, meter_id: int) -> Meter:
                 )
             )
             if length != _BAND.size:
-                raise DecodeError(what, f"a band of {length} bytes")
+                raise DecodeError(subject, f"a band of {length} bytes")
         return Meter(meter_id, tuple(bands), packets=bool(flags & _PKTPS), stats=bool(flags & _STATS))
     except (InvalidValueError, ValueError, struct.error) as error:
-        raise DecodeError(what, str(error)) from error
+        raise DecodeError(subject, str(error)) from error

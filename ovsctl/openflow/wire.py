@@ -79,18 +79,18 @@ class Reader:
     def remaining(self) -> int:
         return self.end - self.position
 
-    def unpack(self, record: Struct, what: str) -> tuple[Any, ...]:
-        """The fields of `record` at the cursor; `what` names it in the error."""
+    def unpack(self, record: Struct, subject: str) -> tuple[Any, ...]:
+        """The fields of `record` at the cursor; `subject` names it in the error."""
         start = self.position
         if self.end - start < record.size:
-            raise DecodeError(what, f"needs {record.size} bytes, {self.end - start} left at byte {start}")
+            raise DecodeError(subject, f"needs {record.size} bytes, {self.end - start} left at byte {start}")
         self.position = start + record.size
         return record.unpack_from(self.data, start)
 
-    def take(self, length: int, what: str) -> bytes:
+    def take(self, length: int, subject: str) -> bytes:
         """The next `length` bytes."""
         if not 0 <= length <= self.remaining:
-            raise DecodeError(what, f"needs {length} bytes, {self.remaining} left at byte {self.position}")
+            raise DecodeError(subject, f"needs {length} bytes, {self.remaining} left at byte {self.position}")
         start = self.position
         self.position = start + length
         return self.data[start : self.position]
@@ -103,35 +103,35 @@ class Reader:
         """All bytes left."""
         return self.take(self.remaining, "rest")
 
-    def sub(self, length: int, minimum: int, what: str) -> Reader:
+    def sub(self, length: int, minimum: int, subject: str) -> Reader:
         """A reader of the next `length` bytes, which must be at least `minimum`."""
         if length < minimum or length > self.remaining:
-            raise DecodeError(what, f"claims {length} bytes, {self.remaining} left at byte {self.position}")
+            raise DecodeError(subject, f"claims {length} bytes, {self.remaining} left at byte {self.position}")
         start = self.position
         self.position = start + length
         return Reader(self.data, start, self.position)
 
-    def entries(self, length_at: int, minimum: int, what: str) -> Iterator[Reader]:
+    def entries(self, length_at: int, minimum: int, subject: str) -> Iterator[Reader]:
         """Readers of consecutive entries whose own 16-bit length is `length_at` bytes into each."""
         while self.remaining:
             if self.remaining < minimum:
-                raise DecodeError(what, f"cut short, {self.remaining} bytes left at byte {self.position}")
+                raise DecodeError(subject, f"cut short, {self.remaining} bytes left at byte {self.position}")
             at = self.position + length_at
-            yield self.sub(int.from_bytes(self.data[at : at + 2], "big"), minimum, what)
+            yield self.sub(int.from_bytes(self.data[at : at + 2], "big"), minimum, subject)
 
-    def properties(self, what: str) -> Iterator[tuple[int, Reader]]:
+    def properties(self, subject: str) -> Iterator[tuple[int, Reader]]:
         """(type, payload) of consecutive type-length-value properties, each padded to eight bytes."""
         while self.remaining:
             start = self.position
-            kind, length = self.unpack(_PROPERTY, what)
+            kind, length = self.unpack(_PROPERTY, subject)
             self.position = start
-            payload = self.sub(length, _PROPERTY.size, what)
+            payload = self.sub(length, _PROPERTY.size, subject)
             payload.position += _PROPERTY.size
             self.skip_pad8(length)
             yield kind, payload
 
 
-def encode_property(kind: int, payload: bytes) -> bytes:
+def encode_property(number: int, payload: bytes) -> bytes:
     """One type-length-value property with its padding."""
     length = _PROPERTY.size + len(payload)
-    return _PROPERTY.pack(kind, length) + payload + bytes(pad8(length))
+    return _PROPERTY.pack(number, length) + payload + bytes(pad8(length))

@@ -9,13 +9,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def call_each(callbacks: Iterable[Callable[[T], object]], value: T, what: str) -> None:
+def call_each(callbacks: Iterable[Callable[[T], object]], value: T, subject: str) -> None:
     """Call every callback; what one raises goes to the event loop's exception handler."""
     for callback in tuple(callbacks):
         try:
             callback(value)
         except Exception as error:
-            report(error, f"{what} raised")
+            report(error, f"{subject} raised")
 
 
 def report(error: Exception, message: str) -> None:

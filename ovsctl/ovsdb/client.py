@@ -401,7 +401,7 @@ class Client:
             case "update3":
                 monitor, last_id, updates = _params(event, _UPDATE3)
                 if monitor == SERVER_DATABASE:
-                    met.told(last_id, updates)
+                    met.update(last_id, updates)
                     self._check_server(met)
                 elif isinstance(monitor, int) and monitor in self._replicas:
                     self._replicas[monitor].fold_update(last_id, updates)

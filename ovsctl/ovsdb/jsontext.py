@@ -13,11 +13,11 @@ T = TypeVar("T")
 JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def decode_json(decoder: msgspec.json.Decoder[T], text: bytes | bytearray | msgspec.Raw, what: str) -> T:
-    """The decoded text; raises DecodeError, which begins with `what` it should have been."""
+def decode_json(decoder: msgspec.json.Decoder[T], text: bytes | bytearray | msgspec.Raw, subject: str) -> T:
+    """The decoded text; raises DecodeError, which begins with its subject."""
     try:
         return decoder.decode(text)
     except RecursionError:
-        raise DecodeError(f"{what}: nested too deeply") from None
+        raise DecodeError(f"{subject}: nested too deeply") from None
     except JSON_ERRORS as error:
-        raise DecodeError(f"{what}: {error}") from None
+        raise DecodeError(f"{subject}: {error}") from None

@@ -179,7 +179,7 @@ class RowCodec:
         self._puts = {name: self.row_type.__dict__[field].__set__ for name, field in self._names.items()}
         self._fixes = {name: fix for name, c in self.columns.items() if (fix := _fix_of(c.type)) is not None}
 
-    def _define(self, kind: str, base: Any, defaults: Mapping[str, Any]) -> Any:
+    def _define(self, suffix: str, base: Any, defaults: Mapping[str, Any]) -> Any:
         fields: list[tuple[str, Any, Any]] = []
         for name, column in self.columns.items():
             wire = _wire_type(column.type)
@@ -189,7 +189,7 @@ class RowCodec:
         namespace = {"_fields": MappingProxyType(self._names), "_table": self.table.name}
         frozen = base is Row
         return msgspec.defstruct(
-            f"{self.table.name}{kind}", fields, bases=(base,), namespace=namespace, gc=False, frozen=frozen
+            f"{self.table.name}{suffix}", fields, bases=(base,), namespace=namespace, gc=False, frozen=frozen
         )
 
     def fresh(self, updates: Mapping[Uuid, Any]) -> dict[Uuid, Row]:

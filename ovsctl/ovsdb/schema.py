@@ -384,8 +384,8 @@ def _check_references(all_tables: Iterable[Table], known: Mapping[str, Table]) -
         for column in table.columns.values():
             for base in (column.type.key, column.type.value):
                 target = base.ref_table if base is not None else None
-                where = f"{table.name}.{column.name}"
-                _require(target is None or target in known, f"{where} refers to table {target!r}")
+                path = f"{table.name}.{column.name}"
+                _require(target is None or target in known, f"{path} refers to table {target!r}")
 
 
 def _table(name: str, json: _TableJson, all_root: bool) -> Table:
@@ -399,31 +399,31 @@ def _table(name: str, json: _TableJson, all_root: bool) -> Table:
 
 
 def _column(table: str, name: str, json: _ColumnJson) -> Column:
-    where = f"{table}.{name}"
-    _require(is_id(name) and not name.startswith("_"), f"column name {where!r}")
-    return Column(name, _type(where, json.type), json.ephemeral, json.mutable)
+    path = f"{table}.{name}"
+    _require(is_id(name) and not name.startswith("_"), f"column name {path!r}")
+    return Column(name, _type(path, json.type), json.ephemeral, json.mutable)
 
 
-def _type(where: str, json: str | _TypeJson) -> ColumnType:
+def _type(path: str, json: str | _TypeJson) -> ColumnType:
     if isinstance(json, str):
-        return ColumnType(_base(where, json))
+        return ColumnType(_base(path, json))
     maximum = None if json.max == "unlimited" else json.max
-    _require(json.min in (0, 1), f"{where} min {json.min}")
-    _require(maximum is None or (isinstance(maximum, int) and maximum >= max(json.min, 1)), f"{where} max")
-    value = None if json.value is None else _base(where, json.value)
-    return ColumnType(_base(where, json.key), value, json.min, maximum)  # type: ignore[arg-type]
+    _require(json.min in (0, 1), f"{path} min {json.min}")
+    _require(maximum is None or (isinstance(maximum, int) and maximum >= max(json.min, 1)), f"{path} max")
+    value = None if json.value is None else _base(path, json.value)
+    return ColumnType(_base(path, json.key), value, json.min, maximum)  # type: ignore[arg-type]
 
 
-def _base(where: str, json: str | _BaseJson) -> BaseType:
+def _base(path: str, json: str | _BaseJson) -> BaseType:
     if isinstance(json, str):
         try:
             return BaseType(AtomType(json))
         except ValueError:
-            raise DecodeError(f"schema: {where}: no atomic type {json!r}") from None
+            raise DecodeError(f"schema: {path}: no atomic type {json!r}") from None
     real = json.type is AtomType.REAL
     base = BaseType(
         json.type,
-        _enum(where, json),
+        _enum(path, json),
         json.minReal if real else json.minInteger,
         json.maxReal if real else json.maxInteger,
         json.minLength or 0,
@@ -432,24 +432,24 @@ def _base(where: str, json: str | _BaseJson) -> BaseType:
         json.refType,
     )
     for least, most in ((base.minimum, base.maximum), (base.min_length, base.max_length)):
-        _require(least is None or most is None or least <= most, f"{where} range {least} to {most}")
+        _require(least is None or most is None or least <= most, f"{path} range {least} to {most}")
     return base
 
 
-def _enum(where: str, json: _BaseJson) -> frozenset[Atom] | None:
+def _enum(path: str, json: _BaseJson) -> frozenset[Atom] | None:
     if json.enum is None:
         return None
     try:
         atoms = ColumnType(BaseType(json.type), None, 1, None).decode(json.enum)
     except DecodeError as error:
-        raise DecodeError(f"schema: {where} enum: {error}") from None
-    _require(bool(atoms), f"{where} empty enum")
+        raise DecodeError(f"schema: {path} enum: {error}") from None
+    _require(bool(atoms), f"{path} empty enum")
     return atoms  # type: ignore[return-value]  # max None decodes to a frozenset
 
 
-def _require(condition: bool, what: str) -> None:
+def _require(condition: bool, subject: str) -> None:
     if not condition:
-        raise DecodeError(f"schema: invalid {what}")
+        raise DecodeError(f"schema: invalid {subject}")
 
 
 def _shown(json: Json) -> str:

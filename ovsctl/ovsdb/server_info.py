@@ -11,8 +11,8 @@ from .values import Uuid
 SERVER_DATABASE = "_Server"
 
 
-def _optional(kind: AtomType) -> ColumnType:
-    return ColumnType(BaseType(kind), None, 0, 1)
+def _optional(atom: AtomType) -> ColumnType:
+    return ColumnType(BaseType(atom), None, 0, 1)
 
 
 # Not `index`: it changes with every transaction of anybody, and each client would be told each time.

@@ -53,7 +53,7 @@ class Met:
         self.remote = remote
         self._wanted = wanted
         self._replica = Replica(SERVER_SCHEMA, SERVER_MONITORS)
-        self._told = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def connect(self) -> None:
         """Connect and learn what the server is; raises OSError, OvsdbError."""
@@ -71,14 +71,14 @@ class Met:
         return wanted.connection(lambda _, event: wanted.heard(self, event), lambda _: self._ended())
 
     def _ended(self) -> None:
-        self._told.set()
+        self._changed.set()
         self._wanted.lost(self)
 
-    def told(self, last_id: str, updates: msgspec.Raw) -> None:
-        """The server says something new of itself."""
+    def update(self, last_id: str, updates: msgspec.Raw) -> None:
+        """Fold a change of the server's own database, `_Server`."""
         self._replica.fold_update(last_id, updates)
         self._read()
-        self._told.set()
+        self._changed.set()
 
     def _read(self) -> None:
         self.info = server_info(self._replica, self.remote.text, self._wanted.database)
@@ -92,8 +92,8 @@ class Met:
         """Return when it will do, with its schema known; raises OvsdbError. `unfit` hears why it does not do yet."""
         while (reason := self.unfit) is not None:
             unfit(reason)
-            self._told.clear()
-            await self._told.wait()
+            self._changed.clear()
+            await self._changed.wait()
             if self.connection.error is not None:
                 raise self.connection.error
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):

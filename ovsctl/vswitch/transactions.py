@@ -129,14 +129,14 @@ def _operations(change: Change, resolve: _Resolver) -> Iterator[Operation]:
             assert_never(change)
 
 
-def _update(change: UpdateRow, where: Any, resolve: _Resolver) -> Iterator[Operation]:
+def _update(change: UpdateRow, row: Any, resolve: _Resolver) -> Iterator[Operation]:
     table = change.row.id.table
     if change.columns:
-        yield Update(table, where, {column.column: _value(column.new, resolve) for column in change.columns})
+        yield Update(table, row, {column.column: _value(column.new, resolve) for column in change.columns})
     replaced = frozenset((*change.delete_ids, *(key for key, _ in change.set_ids)))
     if replaced:  # inserting a pair leaves one with the same key as it is (RFC 7047 §5.1), so that goes first
         ids = [("external_ids", "delete", replaced), ("external_ids", "insert", dict(change.set_ids))]
-        yield Mutate(table, where, ids)
+        yield Mutate(table, row, ids)
 
 
 def _member(parent: Ref, column: str, mutator: str, member: str | NamedUuid, resolve: _Resolver) -> Operation:

@@ -359,23 +359,23 @@ def tunnel_port(name: str, type: str, *, remote_ip: str = "flow", key: str = "fl
     return Port(name, (Interface(name, type=type, options={"remote_ip": remote_ip, "key": key, **options}),))
 
 
-def _check_name(kind: str, name: str) -> None:
+def _check_name(noun: str, name: str) -> None:
     # ovs-vswitchd refuses '/' in a bridge's name, since it makes files named after it.
     if not name or "/" in name or not name.isprintable() or " " in name:
-        raise ValueError(f"{kind} name {name!r}: want one or more printable characters without space or '/'")
+        raise ValueError(f"{noun} name {name!r}: want one or more printable characters without space or '/'")
 
 
-def _check_range(what: str, number: int | None, low: int, high: int) -> None:
+def _check_range(subject: str, number: int | None, low: int, high: int) -> None:
     if number is not None and not low <= number <= high:
-        raise ValueError(f"{what}: {number} is not in {low}..{high}")
+        raise ValueError(f"{subject}: {number} is not in {low}..{high}")
 
 
-def _check_unique(what: str, names: Iterable[str]) -> None:
+def _check_unique(subject: str, names: Iterable[str]) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise ValueError(f"{what}: named twice: {', '.join(twice)}")
+        raise ValueError(f"{subject}: named twice: {', '.join(twice)}")
 
 
-def _check_targets(kind: str, targets: Iterable[str]) -> None:
+def _check_targets(noun: str, targets: Iterable[str]) -> None:
     if not list(targets) or not all(targets):
-        raise ValueError(f"{kind}: needs a target, such as tcp:192.0.2.1:6653")
+        raise ValueError(f"{noun}: needs a target, such as tcp:192.0.2.1:6653")

@@ -1,4 +1,4 @@
-"""`vnet check` and `vnet matrix`: what a document's pool would let through, before there is one."""
+"""`vnet check` and `vnet matrix`: reachability in a document's pool, before there is one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PORT = click.IntRange(1, 65535)
 @click.option("--full", is_flag=True, help="Every step also of ARP and of other packets that only help.")
 @output_option
 def check(file: str, live: bool, wait_s: float, full: bool, output: str) -> int:
-    """Hold the expectations of FILE against the pool that FILE says, or that runs. Exits with 3, and the trace, if one fails."""
+    """Hold the expectations of FILE against FILE's pool on its twin, or against the running pool. Exits with 3, and the trace, if one fails."""
     from vnet.verify.expectations import check as check_all  # noqa: PLC0415 - help need not pay for it
 
     document = document_of(file)
@@ -77,15 +77,17 @@ def _live(document: Document, wait_s: float) -> list[Result]:
 @click.option("--tcp", type=PORT, metavar="PORT", help="By this TCP port; without either, by ping.")
 @click.option("--udp", type=PORT, metavar="PORT", help="By this UDP port.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "svg", "html"]), default="table", show_default=True)
-@click.option("--since", "old", metavar="OLD", help="Only what became reachable or unreachable since this document.")
+@click.option(
+    "--since", "old", metavar="OLD", help="Only pairs that became reachable or unreachable since this document."
+)
 def matrix(file: str, tcp: int | None, udp: int | None, output: str, old: str | None) -> None:
-    """Who reaches whom in the pool that FILE says, by classes of equal VIFs."""
+    """Reachability in the pool of FILE, by classes of equal VIFs."""
     from vnet.verify import picture  # noqa: PLC0415
     from vnet.verify.reachability import Reachability  # noqa: PLC0415
 
     if old is not None:
         if tcp is not None or udp is not None:
-            raise click.UsageError("--since tells of every port: leave --tcp and --udp out")
+            raise click.UsageError("--since compares every port: leave --tcp and --udp out")
         _differences(file, old, output)
         return
 
@@ -108,17 +110,17 @@ def _differences(file: str, old: str, output: str) -> None:
     from vnet.verify.differential_reachability import differences  # noqa: PLC0415
 
     if output not in ("table", "json"):
-        raise click.UsageError("--since is told as a table or as JSON")
+        raise click.UsageError("--since prints a table or JSON")
     with refusals():
         before = desired_state(document_of(old), PoolState())
-        # What the new document leaves out, such as MACs, is kept from the old one, as an apply would.
-        told = differences(before, desired_state(document_of(file), before))
+        # Fields that the new document leaves out, such as MACs, are kept from the old one, as an apply would.
+        found = differences(before, desired_state(document_of(file), before))
     if output == "table":
-        for line in sorted(map(str, told)):
+        for line in sorted(map(str, found)):
             echo(line, fg="green" if line.startswith("+") else "red")
         return
     rows = [
         {"gained": d.gained, "sources": list(d.sources), "targets": list(d.targets), "what": list(d.services)}
-        for d in told
+        for d in found
     ]
     dump({"differences": rows}, output)

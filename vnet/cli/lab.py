@@ -81,7 +81,7 @@ def lab() -> None:
 
 @lab.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", metavar="LAB", help="What to call it; the pool's name if left out.")
+@click.option("--name", metavar="LAB", help="The lab's name; the pool's name if left out.")
 @click.option("--driver", type=click.Choice(["netns", "dummy"]), default="netns", show_default=True)
 @reports_errors
 def up(file: Path, name: str | None, driver: str) -> None:
@@ -106,7 +106,7 @@ def up(file: Path, name: str | None, driver: str) -> None:
 @click.option("--all", "every", is_flag=True, help="All labs of this user.")
 @reports_errors
 def down(name: str | None, every: bool) -> None:
-    """Remove a lab: processes, namespaces, devices, files. Also what a crash left of one."""
+    """Remove a lab: processes, namespaces, devices, files. Also the remains of one that crashed."""
     from vnet.lab import labs, remove  # noqa: PLC0415
 
     if every and name is not None:
@@ -196,7 +196,7 @@ def migrate(name: str | None, vm: str, host: str, pause_ms: int) -> None:
 @click.option("--name", metavar="LAB", default="demo", show_default=True)
 @reports_errors
 def demo(file: Path, name: str) -> int:
-    """Show a pool at work: start document FILE, who reaches whom, a migration, a repair; then take it down."""
+    """Show a pool at work: start document FILE, measure reachability, migrate a VM, repair a host; then take it down."""
     from vnet.lab.demo import run_demo  # noqa: PLC0415
 
     document, pool = document_of(file)

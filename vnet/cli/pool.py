@@ -26,7 +26,7 @@ def pool() -> None:
     """Run the pool database as a cluster (docs/cluster.md)."""
 
 
-def _where(function: F) -> F:
+def _server_options(function: F) -> F:
     """Where the server's files are, and where else it listens for clients."""
     for option in (
         click.option("--listen", multiple=True, metavar="PREMOTE", help="For clients, also: ptcp:6640:10.0.0.1."),
@@ -75,7 +75,7 @@ def _failures() -> Iterator[None]:
     metavar="MS",
     help="How long followers miss the leader before they elect another.",
 )
-@_where
+@_server_options
 def create_cluster(
     address: str, election_timer: int, run_dir: Path, state_dir: Path, listen: tuple[str, ...]
 ) -> None:  # fmt: skip
@@ -90,7 +90,7 @@ def create_cluster(
 @pool.command()
 @_address
 @click.option("--to", "others", multiple=True, required=True, metavar="tcp:IP:PORT", help="A server of the cluster.")
-@_where
+@_server_options
 def join(address: str, others: tuple[str, ...], run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
     """Make this host a server of a cluster, which holds the whole pool."""
     from vnet.controller import cluster  # noqa: PLC0415
@@ -101,7 +101,7 @@ def join(address: str, others: tuple[str, ...], run_dir: Path, state_dir: Path, 
 
 
 @pool.command()
-@_where
+@_server_options
 def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
     """Start this host's server of a cluster again, as after a boot."""
     with _failures():
@@ -113,7 +113,7 @@ def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
 
 
 @pool.command()
-@_where
+@_server_options
 @output_option
 def status(run_dir: Path, state_dir: Path, listen: tuple[str, ...], output: str) -> None:
     """The servers of the cluster, as this host's server knows them."""

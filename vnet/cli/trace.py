@@ -34,12 +34,12 @@ PORT = click.IntRange(1, 65535)
     "--packet", metavar="TEXT", help="Send this packet, written as for scapy: \"Ether()/IP(dst='10.0.0.1')\"."
 )
 @click.option("--pcap", metavar="FILE:N", help="Send packet N (from 1) of a capture.")
-@click.option("--file", "file", metavar="DOC", help="In the pool that this document says, not in the one that runs.")
+@click.option("--file", "file", metavar="DOC", help="In the pool of this document, not in the running one.")
 @click.option("--plan", "plan", metavar="DOC", help="In the pool as it would be once this document was applied.")
 @click.option(
     "--live",
     is_flag=True,
-    help="Ask every switch on the way and send real packets, which no guest gets; say where they disagree.",
+    help="Ask every switch on the way and send real packets, which no guest gets; print where they disagree.",
 )
 @click.option(
     "--wait", "wait_s", type=float, default=5.0, show_default=True, help="Seconds a host has to answer --live."
@@ -69,7 +69,7 @@ def trace(
     if (file is not None) + (plan is not None) + live > 1:
         raise click.UsageError("one of --file, --plan and --live")
     if target is None and packet is None and pcap is None:
-        raise click.UsageError("say TO, or which packet with --packet or --pcap")
+        raise click.UsageError("name TO, or give a packet with --packet or --pcap")
     question = _Question(source, target, *protocol_of(tcp, udp), packet, pcap)
     if live:
         return _live(question, wait_s, full, output)
@@ -109,7 +109,7 @@ def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is asked: a conversation, or with `text` or `pcap` one packet."""
+    """A question to the pool: a conversation, or with `text` or `pcap` one packet."""
 
     source: str
     target: str | None

@@ -327,7 +327,7 @@ class HostInputs:
             new: tuple[Binding, ...] = (binding,)
         else:
             others = (other for other in old if other.host != binding.host)
-            new = tuple(sorted((*others, binding), key=lambda one: one.host))
+            new = tuple(sorted((*others, binding), key=lambda found: found.host))
         self._replace_bindings(index, binding, old, new)
 
     def drop_binding(self, network: str, vif: str, host: str) -> None:

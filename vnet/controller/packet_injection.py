@@ -40,7 +40,7 @@ async def send(call: Call[api.PacketsCall]) -> api.Packets:
     _check(watch, packets)
     silent = [reason.text for host in watch.hosts if (reason := host_problem(view, host)) is not None]
     if silent:
-        return _told(watch, packets, silent)
+        return _answer(watch, packets, silent)
     wait_s = min(max(call.body.wait_s, 0.0), MAX_WAIT_S)
     try:
         try:
@@ -51,7 +51,7 @@ async def send(call: Call[api.PacketsCall]) -> api.Packets:
             await watch.close()
     except PoolUnreachable as error:
         raise Unavailable("database-unreachable", str(error)) from None
-    return _told(watch, packets, problems)
+    return _answer(watch, packets, problems)
 
 
 def watchers(view: PoolView, networks: Collection[Network]) -> set[str]:
@@ -171,7 +171,7 @@ def _all_seen(watch: _Watch, packets: Sequence[api.PacketCall], due: Iterable[in
     return all(n in watch.refused or set(packets[n].expect) <= watch.reached(n) for n in due)
 
 
-def _told(watch: _Watch, packets: Sequence[api.PacketCall], problems: list[str]) -> api.Packets:
+def _answer(watch: _Watch, packets: Sequence[api.PacketCall], problems: list[str]) -> api.Packets:
     found = [_packet(watch, number) for number in range(len(packets))]
     left_off = sum(report.left_off for report in watch.reports.values())
     return api.Packets(packets=found, hosts=watch.hosts, problems=problems, left_off=left_off)

@@ -1,4 +1,4 @@
-"""Pools on one machine: hosts with real Open vSwitch, their network, their VMs, and what came out when something was sent.
+"""Pools on one machine: hosts with real Open vSwitch, their network, their VMs, and the deliveries of each frame that is sent.
 
 A name of this package loads its module when it is first used: the packet bridge, which each lab starts, needs none of them.
 """

@@ -1,4 +1,4 @@
-"""What all parts of a lab stand on: its spec, its driver, its wires, its daemons."""
+"""The base of all parts of a lab: its spec, its driver, its packet bridge, its daemons."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class LabBase:
         )
 
     def _respec(self, spec: Spec) -> None:
-        """Write down what the lab is from now on."""
+        """Write the spec to the lab's directory, where later commands read it."""
         self.spec = self.driver.spec = self.daemons.spec = spec
         spec.write()

@@ -50,7 +50,7 @@ class LabConversation:
 
     @property
     def trace(self) -> Trace:
-        """The legs, without hops: a lab sees only who receives a packet."""
+        """The legs, without hops: a lab sees only the receivers of a packet."""
         title = title_of(self.source, self.target, self.protocol, self.port)
         if not self.packets:
             return Trace(f"{title}: they have no IP version in common", (), False)

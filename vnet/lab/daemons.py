@@ -76,7 +76,7 @@ class Daemons:
 
     @property
     def env(self) -> dict[str, str]:
-        """What `vnet` commands need to reach this lab's controller, and the mark."""
+        """The environment by which `vnet` commands reach this lab's controller, with the lab's mark."""
         return {
             "VNET_CONTROLLER": f"unix:{self.controller_socket}",
             "PYTHONPATH": str(ROOT),
@@ -175,7 +175,7 @@ class Daemons:
         call_async(work)
 
     def settle(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Wait until every live agent has programmed all that the database says now.
+        """Wait until every live agent has programmed the present contents of the database.
 
         It raises the pool's generation, as an apply without changes does: an agent acknowledges that only after all before it.
         """
@@ -194,8 +194,8 @@ class Daemons:
         if late := call_async(work):
             raise LabError(f"not within {timeout_s:.0f} s: agents of {', '.join(late)} have not programmed everything")
 
-    def wait(self, condition: Callable[[PoolView], bool], what: str, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Return once the pool database shows the condition. Raises LabError that names `what` after `timeout_s`."""
+    def wait(self, condition: Callable[[PoolView], bool], expected: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return once the pool database shows the condition. Raises LabError after `timeout_s`. expected: the condition in words."""
 
         async def work() -> bool:
             database = PoolDatabase([f"unix:{self.pool_socket}"])
@@ -206,7 +206,7 @@ class Daemons:
                 await database.close()
 
         if not call_async(work):
-            raise LabError(f"not within {timeout_s:.0f} s: {what}")
+            raise LabError(f"not within {timeout_s:.0f} s: {expected}")
 
 
 def _generation(view: PoolView) -> int:

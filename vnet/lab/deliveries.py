@@ -1,4 +1,4 @@
-"""What came out when something was sent: the same value as the simulator's, so that one test runs on either."""
+"""The deliveries of a frame: the same value as the simulator's, so that one test runs on either."""
 
 from vnet.sim.deliveries import Deliveries, Delivery, Station, frames_of
 

@@ -1,4 +1,4 @@
-"""`make demo`: a pool at work, as a person would look at it. What it says was measured with packets."""
+"""`make demo`: a pool at work, as a person would look at it. Its figures are measured with packets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _show(document: Document, pool: PoolState, file: Path, name: str, say: Say) 
     return good
 
 
-# -- what there is
+# -- hosts, networks, VMs
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -103,13 +103,13 @@ def _number(tag: int | None, key: int | None) -> str:
     return "-" if key is None else str(key)
 
 
-# -- who reaches whom
+# -- reachability
 
 
 def _show_matrix(lab: Lab, say: Say) -> bool:
     matrix, should = measure(lab), expected(lab)
     wrong = [pair for pair in should if matrix.reaches(pair) != should[pair] or matrix.reached[pair] is Reached.DOUBLED]
-    say(f"Who reaches whom: a frame from every VIF to every other ({len(should)} frames; ● arrived once, · did not)")
+    say(f"Reachability: a frame from every VIF to every other ({len(should)} frames; ● arrived once, · did not)")
     for line in _grid(matrix, set(wrong)):
         say(line)
     for source, to in wrong:
@@ -132,7 +132,7 @@ def _grid(matrix: Matrix, wrong: set[Pair]) -> Iterator[str]:
 def _show_expectations(lab: Lab, document: Document, say: Say) -> bool:
     if not document.expectations:
         return True
-    say("What the document expects, tried with packets")
+    say("Expectations of the document, tried with packets")
     results = check(lab, document)
     for result in results:
         say(f"  {'ok   ' if result.holds else 'WRONG'} {result.name}" + (f": {result.reason}" if result.reason else ""))
@@ -163,7 +163,7 @@ def _show_migration(lab: Lab, say: Say) -> bool:
 
 
 def cost(got: Received) -> str:
-    """What a stream lost, as a sentence."""
+    """The frames that a stream lost or doubled, as a sentence."""
     return f"{got.lost} lost, {got.duplicated} doubled, longest silence {got.worst_gap_ms:.1f} ms"
 
 
@@ -245,7 +245,7 @@ def _remove_stale(name: str, say: Say) -> None:
     pid, started = Spec.read(name).owner
     if pid == os.getpid() or (started and start_time(pid) == started):
         raise LabError(f"lab {name!r} is up: 'vnet lab down --name {name}', or choose another --name")
-    say(f"Removing what a killed demo left of lab {name}")
+    say(f"Removing lab {name}, which a killed demo left")
     remove(name)
 
 

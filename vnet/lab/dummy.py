@@ -92,7 +92,7 @@ class DummyDriver:
                 self.ovs(name).appctl("tnl/neigh/set", "br-phy", peer.address, host_mac(index))
 
     def revive(self, name: str) -> None:
-        """Give a host whose ovs-vswitchd was restarted what that kept in memory only."""
+        """Repeat the settings that an ovs-vswitchd keeps in memory only, for one that was restarted."""
         self._plug_cable(UNDERLAY, name, "lab-phy", self.ovs(name).dir / "lab-phy.sock")
         self._address(name)
         self.prime(name)

@@ -1,4 +1,4 @@
-"""The error tree of the lab. Each message says what to do.
+"""The error tree of the lab. Each message names a remedy.
 
 The errors that tests may meet on the simulator too are of its classes as well, so that one test runs on either.
 """
@@ -9,11 +9,11 @@ from vnet.sim.errors import GuestPaused, NotPlugged, UnknownName
 
 
 class LabError(Exception):
-    """Base of what a lab raises on purpose."""
+    """Base of the errors that a lab raises on purpose."""
 
 
 class LabUnsupported(LabError):
-    """This machine, user or driver cannot do it. The message says what to change."""
+    """This machine, user or driver cannot do it. The message names the change that is needed."""
 
 
 class LabExists(LabError):

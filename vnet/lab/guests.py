@@ -1,4 +1,4 @@
-"""A lab's VMs: where their guests run, and what runs in them."""
+"""A lab's VMs: the hosts that their guests run on, and the processes in them."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ class LabGuests(LabHosts):
         self._respec(self.spec.without_guest(vm))
 
     def plug(self, vm: str, host: str, *, ofports: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Give the host a port for each of the VM's VIFs, in br-int and with its iface-id, as a toolstack would. `ofports`: what
-        those of awaited VIFs ask for, by VIF id."""
+        """Give the host a port for each of the VM's VIFs, in br-int and with its iface-id, as a toolstack would. `ofports`: the
+        numbers that those of awaited VIFs ask for, by VIF id."""
         guest, ovs = self.spec.guest(vm), self.ovs(host)
         args: list[str] = []
         for vif in guest.vifs:
@@ -109,7 +109,7 @@ class LabGuests(LabHosts):
             self.wires.call("unplug", vif=vif.id, host=host)
 
     def run(self, vm: str, host: str | None, announce: bool = False, resume: bool = False) -> None:
-        """The guest runs on `host` from this moment (None: nowhere). With `announce` it says so, as QEMU does: a RARP per VIF.
+        """The guest runs on `host` from this moment (None: nowhere). With `announce` it announces itself as QEMU does: a RARP per VIF.
         With `resume` a pause ends in the same moment."""
         guest = self.spec.guest(vm)
         frames = {vif.id: base64.b64encode(rarp(vif.mac)).decode() for vif in guest.vifs} if announce else {}
@@ -119,7 +119,7 @@ class LabGuests(LabHosts):
         """Plug the VM into a host (its own, by default) and let the guest run."""
         where = host or self.spec.guest(vm).host
         if where is None:
-            raise LabError(f"VM {vm} has no host in the document: say where to start it")
+            raise LabError(f"VM {vm} has no host in the document: name the host to start it on")
         self.plug(vm, where)
         self.run(vm, where)
 
@@ -135,14 +135,14 @@ class LabGuests(LabHosts):
     def introduce(self, *vms: str) -> None:
         """Let these running guests send a frame each, as systems do at boot, so that the physical switches know their MACs.
 
-        Without it a switch floods what is sent to them, and a balance-slb bond then hands it on once per member.
+        Without it a switch floods frames to them, and a balance-slb bond then hands it on once per member.
         """
         for vm in vms:
             self.run(vm, self.location(vm), announce=True)
 
     def wait_ready(self, *vms: str, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait until every VIF of these VMs (all that run, if none is named) is ready where its guest runs, and
-        every host has programmed that. Needs daemons. Raises LabError that names what is not."""
+        every host has programmed that. Needs daemons. Raises LabError that names the VIFs that are not."""
         running = self.wires.call("status")["vifs"]
         wanted = [self.spec.guest(vm) for vm in vms] if vms else self.spec.guests
         expected = {
@@ -188,7 +188,7 @@ class LabGuests(LabHosts):
             self.unplug(vm, host)
 
     def pause(self, vm: str) -> None:
-        """The guest neither sends nor receives, and nothing announces it. What arrives waits in its host's port."""
+        """The guest neither sends nor receives, and nothing announces it. Frames to it wait in its host's port."""
         self._pause(vm, True)
 
     def resume(self, vm: str) -> None:

@@ -1,4 +1,4 @@
-"""A lab's hosts: what runs on them, and how they fail."""
+"""A lab's hosts: their processes and their faults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LabHosts(LabBase):
         return in_netns(self.host_netns(host), args)
 
     def host_sockets(self, host: str) -> dict[str, str]:
-        """The sockets of a host besides Open vSwitch's: what they are to where they are."""
+        """The sockets of a host besides Open vSwitch's: their paths by their names."""
         return {"agent": str(self.daemons.agent_socket(host))} if self.spec.daemons else {}
 
     def run_on_host(self, host: str, *args: str) -> str:
@@ -103,7 +103,7 @@ class LabHosts(LabBase):
         self.revive(host)
 
     def revive(self, host: str) -> None:
-        """Give a host whose ovs-vswitchd was restarted by someone what the lab had told it."""
+        """Repeat the lab's settings to an ovs-vswitchd that somebody restarted."""
         if isinstance(self.driver, dummy.DummyDriver):
             self.driver.revive(host)
         else:

@@ -49,7 +49,7 @@ class Lab(LabPackets):
         """Build the hosts, the underlay and the VMs of a pool; no VM is started. With `daemons` also its controller, with
         the pool in its database, and an agent on each host. `document` is the file it came from, for the status.
 
-        Raises LabUnsupported with what to do where the driver cannot work here, LabExists where the name is taken.
+        Raises LabUnsupported, with the remedy, where the driver cannot work here, LabExists where the name is taken.
         """
         (netns if driver is Driver.NETNS else dummy).check()
         if not NAME.fullmatch(name):
@@ -68,7 +68,7 @@ class Lab(LabPackets):
         try:
             lab._build(pool)
         except BaseException as error:
-            # What another lab owns must stay, so only what was written down as ours is taken away.
+            # Another lab's devices must stay, so only those that were written down as ours are taken away.
             if isinstance(error, LabExists):
                 shutil.rmtree(spec.dir)
             else:
@@ -109,7 +109,7 @@ class Lab(LabPackets):
     def connect(self, source: str, target: str, *, tcp: int | None = None, udp: int | None = None) -> Trace:
         """Play a conversation: ARP or ND, then a TCP handshake, a UDP exchange, or a ping, each packet as `send` does.
 
-        The trace tells for each packet who received it; `reached` is true if all of them arrived. A TCP connection is reset.
+        The trace names the receivers of each packet; `reached` is true if all of them arrived. A TCP connection is reset.
         """
         from vnet.lab.conversations import connect  # noqa: PLC0415 - loads the simulator
 
@@ -121,8 +121,8 @@ class Lab(LabPackets):
     def migrate(self, vm: str, to: str, *, pause_s: float = 0.0, announce: bool = True) -> None:
         """Migrate a running VM as a toolstack does, with the controller: prepare, plug, switch over, finish, unplug.
 
-        The switch-over is one instant; with `pause_s` the guest stands still that long before, and the destination keeps what
-        arrives meanwhile. Without `announce` the guest says nothing and the controller activates it. Raises ClientError, LabError.
+        The switch-over is one instant; with `pause_s` the guest stands still that long before, and the destination keeps the
+        frames that arrive meanwhile. Without `announce` the guest is silent and the controller activates it. Raises ClientError, LabError.
         """
         from vnet.lab.toolstack import migrate  # noqa: PLC0415 - loads an HTTP library
 

@@ -28,13 +28,13 @@ R = TypeVar("R")
 
 
 def in_thread(function: Callable[[], R]) -> R:
-    """The result of `function`, or what it raises, called by a thread of its own."""
+    """The result of `function`, or its exception, called by a thread of its own."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(function).result()
 
 
 def within(netns: str, function: Callable[[], R]) -> R:
-    """The result of `function`, or what it raises, called by a thread of its own inside the namespace.
+    """The result of `function`, or its exception, called by a thread of its own inside the namespace.
 
     Raises LabError where there is no such namespace."""
 
@@ -66,7 +66,7 @@ def create(netns: str, settings: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _mounting() -> Iterator[None]:
-    """Where no namespace was ever named the directory becomes a mount: two at once would hide what the other made."""
+    """Where no namespace was ever named the directory becomes a mount: two at once would hide each other's names."""
     NETNS_DIR.mkdir(exist_ok=True)
     directory = os.open(NETNS_DIR, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -158,7 +158,7 @@ def change(netns: str, work: Callable[[Links], R]) -> R:
 
 
 def no_checksum_offload(netns: str) -> None:
-    """Have every device of a namespace fill in the checksums that it sends, where it can be told."""
+    """Have every device of a namespace fill in the checksums that it sends, where its driver has the setting."""
     from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool  # noqa: PLC0415 - see above
 
     def body() -> None:

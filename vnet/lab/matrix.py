@@ -1,4 +1,4 @@
-"""Who reaches whom, measured: one frame from every VIF to every other, and where each came out."""
+"""Reachability, measured: one frame from every VIF to every other, and its receivers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[str, str]
 
 
 class Reached(Enum):
-    """What became of a frame from one VIF to another."""
+    """The fate of a frame from one VIF to another."""
 
     NOT = "not"
     ONCE = "once"
@@ -27,7 +27,7 @@ class Reached(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """VIFs as 'web1/0', in order; what became of each pair's frame. strays: frames that came to somebody else, who got how many."""
+    """VIFs as 'web1/0', in order; the fate of each pair's frame. strays: how many frames others received, by receiver."""
 
     vifs: tuple[str, ...]
     reached: Mapping[Pair, Reached]
@@ -38,7 +38,7 @@ class Matrix:
 
 
 def measure(lab: Lab, vifs: Iterable[Vif] | None = None) -> Matrix:
-    """Send a frame between every two of these VIFs (all that run, if none are given) and see who gets it."""
+    """Send a frame between every two of these VIFs (all that run, if none are given) and record its receivers."""
     chosen = list(vifs) if vifs is not None else running_vifs(lab)
     names = [lab.label(vif) for vif in chosen]
     reached: dict[Pair, Reached] = {}
@@ -65,7 +65,7 @@ def running_vifs(lab: Lab) -> list[Vif]:
 
 
 def expected(lab: Lab) -> dict[Pair, bool]:
-    """Who should reach whom, by networks and security groups: the same network, and where that is internal the same host. A
+    """The reachability that networks and security groups give: within a network, and where that is internal the same host. A
     trunk VIF is reached, with a tagged frame, from the VLANs that it carries."""
     state = lab.wires.call("status")["vifs"]
     vifs = running_vifs(lab)
@@ -89,7 +89,7 @@ def _share(lab: Lab, a: Vif, b: Vif, same_host: bool) -> bool:
 
 
 def _may(lab: Lab, a: Vif, b: Vif) -> bool:
-    """Whether the security groups of both let through what `measure` sends."""
+    """Whether the security groups of both let through the frames of `measure`."""
     ends = ip_ends(a, b)
     for vif, peer, direction in ((a, b, Direction.EGRESS), (b, a, Direction.INGRESS)):
         known = frozenset(peer.groups) if peer.network == vif.network else frozenset()

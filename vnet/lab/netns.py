@@ -42,7 +42,7 @@ GUEST_IPV6 = {"accept_dad": "0", "accept_ra": "0", "router_solicitations": "0", 
 
 
 def check() -> None:
-    """Raises LabUnsupported, with what to do, where this driver cannot work."""
+    """Raises LabUnsupported, with the remedy, where this driver cannot work."""
     if os.geteuid() != 0:
         raise LabUnsupported("network namespaces need root: run it with sudo, or take '--driver dummy'")
     if shutil.which("nsenter") is None:
@@ -76,7 +76,7 @@ def is_lacp(plugged: Iterable[tuple[Host, Uplink]]) -> bool:
 
 
 def _routed(ovs: Switchd, prefix: str) -> bool:
-    """Gives Open vSwitch the route of its tunnels. It refuses till it has heard from the kernel of the VTEP's address."""
+    """Gives Open vSwitch the route of its tunnels. It refuses until the kernel has reported the VTEP's address to it."""
     try:
         ovs.appctl("ovs/route/add", prefix, "br-phy")
     except CommandFailed:
@@ -203,7 +203,7 @@ class NetnsDriver:
             ),
         )
         links.change(netns, lambda own: self._vtep(own, host))
-        # Frames through the userspace datapath must carry their checksums: it does not fill in what a veth leaves out.
+        # Frames through the userspace datapath must carry their checksums: it does not fill in those that a veth leaves out.
         links.no_checksum_offload(netns)
 
     def _vtep(self, own: Links, host: Host) -> None:

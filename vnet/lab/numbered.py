@@ -37,8 +37,8 @@ class Stream:
         balance = 0xFFFF - (words & 0xFFFF) - (words >> 16)
         return self.head + STREAM_TAIL.pack(self.number, seq, balance) + self.rest
 
-    def note(self, who: str, seq: int) -> None:
-        seqs, times = self.received.setdefault(who, (array("q"), array("q")))
+    def note(self, endpoint: str, seq: int) -> None:
+        seqs, times = self.received.setdefault(endpoint, (array("q"), array("q")))
         if len(seqs) < MAX_STREAM_FRAMES:
             seqs.append(seq)
             times.append(time.monotonic_ns())

@@ -1,11 +1,11 @@
-"""The wires of a lab: one process that moves frames between guests and the ports that hosts have for them.
+"""The packet bridge of a lab: one process that moves frames between guests and the ports that hosts have for them.
 
 One rule: a guest is connected to at most one host, and changing that is one step between two frames.
 
 A VIF has a guest end (a tap in the VM's namespace; none on the dummy driver) and one port on each host that has plugged it
 (a tap in the host's namespace, or a dummy port's unix stream). Only the port on the host where the guest runs is read: on any
 other, and while the guest is paused, frames wait in the port's own queue as they do for QEMU. During a `send` the guests are
-silent, so that what is recorded is what was sent. On the dummy driver this process is also the physical network.
+silent, so that all recorded frames come from that send. On the dummy driver this process is also the physical network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
 
 Request = dict[str, Any]
 
-# Of the time in which nothing came after a send: for so long nothing came before, so what comes is the send's.
+# The share of a send's quiet time that must be quiet before it too, so that later frames are the send's.
 DRAIN_SHARE = 0.2
 DRAIN_LIMIT_S = 1.0
 MAX_RECORDS = 200_000
@@ -53,7 +53,7 @@ class Wire:
 
 @dataclass
 class Pending:
-    """A `send` under way. frames: those to send once what was under way before has come; None while the answer collects."""
+    """A `send` under way. frames: those to send once earlier frames have arrived; None while the answer collects."""
 
     client: Client
     out: Sink
@@ -153,25 +153,25 @@ class Wires:
 
         return sink
 
-    def record(self, who: str, frame: bytes) -> None:
+    def record(self, endpoint: str, frame: bytes) -> None:
         if self.pending is not None:
             early = self.pending.frames is not None
             self.pending.quiet_at = time.monotonic() + self.pending.settle_s * (DRAIN_SHARE if early else 1)
             if early:
                 return
         if len(self.records) < MAX_RECORDS:
-            self.records.append((time.monotonic_ns(), who, frame))
+            self.records.append((time.monotonic_ns(), endpoint, frame))
         else:
             self.lost_records += 1
 
-    def note(self, who: str, frame: bytes) -> bool:
+    def note(self, endpoint: str, frame: bytes) -> bool:
         """Whether the frame is a stream's, and so for us and not for the guest."""
         at = frame.find(STREAM_MAGIC)
         if at < 0 or len(frame) < (tail := at + len(STREAM_MAGIC)) + STREAM_TAIL.size:
             return False
         number, seq, _ = STREAM_TAIL.unpack_from(frame, tail)
         if number in self.streams:
-            self.streams[number].note(who, seq)
+            self.streams[number].note(endpoint, seq)
         return True
 
     # -- requests
@@ -179,9 +179,9 @@ class Wires:
     def accept(self) -> None:
         connection, _ = self.listener.accept()
         client = Client(connection)
-        self.selector.register(connection, selectors.EVENT_READ, lambda: self.hear(client))
+        self.selector.register(connection, selectors.EVENT_READ, lambda: self.read_requests(client))
 
-    def hear(self, client: Client) -> None:
+    def read_requests(self, client: Client) -> None:
         try:
             data = client.socket.recv(1 << 16)
         except OSError:
@@ -197,7 +197,7 @@ class Wires:
     def hang_up(self, client: Client) -> None:
         self.selector.unregister(client.socket)
         client.socket.close()
-        self.queue = deque((who, request) for who, request in self.queue if who is not client)
+        self.queue = deque((waiting, request) for waiting, request in self.queue if waiting is not client)
         if self.pending is not None and self.pending.client is client:
             self.finish(answer=False)
 
@@ -245,19 +245,19 @@ class Wires:
         for frame in frames:
             pending.out(frame)
 
-    def way_out(self, who: str) -> Sink:
+    def way_out(self, endpoint: str) -> Sink:
         """How a frame leaves a VIF's guest or a station. Raises ValueError if it has no way."""
-        if who in self.wires:
-            port = self.wires[who].port
+        if endpoint in self.wires:
+            port = self.wires[endpoint].port
             if port is None:
-                raise ValueError(f"{who} is {'paused' if self.wires[who].paused else 'not plugged'}")
+                raise ValueError(f"{endpoint} is {'paused' if self.wires[endpoint].paused else 'not plugged'}")
             return port.write
-        if who in self.stations:
-            return self.stations[who].write
-        if who in self.switches_of_stations:
-            switch = self.switches_of_stations[who]
-            return lambda frame: switch.receive(who, frame)
-        raise ValueError(f"no VIF or station {who!r}")
+        if endpoint in self.stations:
+            return self.stations[endpoint].write
+        if endpoint in self.switches_of_stations:
+            switch = self.switches_of_stations[endpoint]
+            return lambda frame: switch.receive(endpoint, frame)
+        raise ValueError(f"no VIF or station {endpoint!r}")
 
     @property
     def switches_of_stations(self) -> dict[str, Switch]:
@@ -271,7 +271,7 @@ class Wires:
             return
         client, self.pending, self.recording = self.pending.client, None, False
         if answer:
-            got = [[at, who, base64.b64encode(frame).decode()] for at, who, frame in self.records]
+            got = [[at, endpoint, base64.b64encode(frame).decode()] for at, endpoint, frame in self.records]
             self.answer(client, {"result": {"records": got, "lost": self.lost_records}})
         self.records = []
         self.next_send()
@@ -331,7 +331,7 @@ class Wires:
             self.way_out(vif)(base64.b64decode(frame))
 
     def drain(self, vif: str, wire: Wire) -> None:
-        """Hand the guest what its port has for it already: it came before what happens now."""
+        """Hand the guest the frames that wait in its port: they arrived before the change that follows."""
         if wire.port is not None:
             sink = self.to_guest(vif, wire)
             with contextlib.suppress(OSError):
@@ -348,12 +348,12 @@ class Wires:
         """Open a station: a tap that is a port of a physical switch, or a port of our own."""
         name = request["name"]
         if "switch" in request:
-            self.switches[request["switch"]].ports[name] = lambda frame: self.heard(name, frame)
+            self.switches[request["switch"]].ports[name] = lambda frame: self.station_sent(name, frame)
         elif name not in self.stations:
             self.stations[name] = Tap(request["netns"], request["device"])
-            self.listen(self.stations[name], lambda frame: self.heard(name, frame))
+            self.listen(self.stations[name], lambda frame: self.station_sent(name, frame))
 
-    def heard(self, station: str, frame: bytes) -> None:
+    def station_sent(self, station: str, frame: bytes) -> None:
         if not (self.streams and self.note(station, frame)) and self.recording:
             self.record(station, frame)
 
@@ -380,7 +380,7 @@ class Wires:
         self.selector.register(stream.timer, selectors.EVENT_READ, due)
 
     def do_stop_sending(self, request: Request) -> None:
-        """End a stream's sending; what is under way is still counted."""
+        """End a stream's sending; frames that are under way are still counted."""
         stream = self.streams[int(request["number"])]
         if stream.timer >= 0:
             self.selector.unregister(stream.timer)
@@ -394,7 +394,7 @@ class Wires:
         return {"sent": len(stream.sent), "received": received}
 
     def do_stream_result(self, request: Request) -> dict[str, Any]:
-        """What a stream sent and who got what; with `end` it is forgotten."""
+        """The frames that a stream sent, and those that each receiver got; with `end` the stream is forgotten."""
         number = int(request["number"])
         stream = self.streams[number]
         if request["end"]:
@@ -404,7 +404,7 @@ class Wires:
         def text(values: array[int]) -> str:
             return base64.b64encode(values.tobytes()).decode()
 
-        received = {who: [text(seqs), text(times)] for who, (seqs, times) in stream.received.items()}
+        received = {endpoint: [text(seqs), text(times)] for endpoint, (seqs, times) in stream.received.items()}
         return {"sent": text(stream.sent), "received": received}
 
     def do_switch(self, request: Request) -> None:

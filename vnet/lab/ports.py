@@ -1,4 +1,4 @@
-"""What the wires connect: taps, dummy ports' streams, and the physical switches of the dummy driver."""
+"""The ports that the packet bridge connects: taps, dummy ports' streams, and the physical switches of the dummy driver."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ Port = Tap | StreamPort
 
 
 class Switch:
-    """A physical switch of the dummy driver: learns per VLAN, passes tags as they are, drops what is longer than its MTU."""
+    """A physical switch of the dummy driver: learns per VLAN, passes tags as they are, drops frames that are longer than its MTU."""
 
     def __init__(self, mtu: int) -> None:
         self.mtu = mtu

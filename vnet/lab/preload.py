@@ -1,6 +1,6 @@
-"""The first daemons of a lab, forked by one process that has loaded their code: to load it is most of what a start costs.
+"""The first daemons of a lab, forked by one process that has loaded their code: loading it takes most of a start's time.
 
-One rule: but for its command line a forked daemon is what an executed one is: namespace, session and log are its own.
+One rule: a forked daemon differs from an executed one in its command line only: namespace, session and log are its own.
 """
 
 from __future__ import annotations

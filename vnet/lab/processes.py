@@ -21,7 +21,7 @@ TAIL_BYTES = 2000
 
 
 def run(args: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
-    """A command's standard output. Raises CommandFailed with what it said."""
+    """A command's standard output. Raises CommandFailed with its standard error."""
     try:
         done = subprocess.run(
             args,
@@ -73,7 +73,7 @@ def start(
     return process.pid
 
 
-def wait_until(ready: Callable[[], bool], what: str, *, pid: int = 0, log: Path | None = None) -> None:
+def wait_until(ready: Callable[[], bool], expected: str, *, pid: int = 0, log: Path | None = None) -> None:
     """Return once `ready()`. Raises LabError with the last line of `log` if process `pid` ends or time runs out first."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not ready():
@@ -83,7 +83,7 @@ def wait_until(ready: Callable[[], bool], what: str, *, pid: int = 0, log: Path 
             if log is not None and log.exists():
                 tail = ": " + log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip().rpartition("\n")[2]
             raise LabError(
-                f"{what} {'ended at start' if ended else f'is not there after {START_TIMEOUT_S:.0f} s'}{tail}"
+                f"{expected} {'ended at start' if ended else f'is not there after {START_TIMEOUT_S:.0f} s'}{tail}"
             )
         time.sleep(0.005)
 
@@ -156,7 +156,7 @@ def stop(pids: Iterable[int], sig: int = signal.SIGKILL, timeout_s: float = STOP
 
 @contextlib.contextmanager
 def ignoring_interrupts() -> Iterator[None]:
-    """Inside, a (second) Ctrl-C does not stop what must be done. Only a main thread can be interrupted."""
+    """Inside, a (second) Ctrl-C does not stop the work inside. Only a main thread can be interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -151,7 +151,7 @@ class Spec:
                 raise LabError(f"{file} is too big to be a lab's")
             return msgspec.json.decode(file.read_bytes(), type=cls)
         except FileNotFoundError:
-            raise NoSuchLab(f"no lab {name!r} is up; 'vnet lab list' shows what is") from None
+            raise NoSuchLab(f"no lab {name!r} is up; 'vnet lab list' shows those that are") from None
         except msgspec.MsgspecError as error:
             raise LabError(f"{file} is damaged ({error}); 'vnet lab down --all' removes it") from error
 

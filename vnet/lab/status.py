@@ -1,4 +1,4 @@
-"""What is in a lab that is up, for people and for programs that want to join in."""
+"""The contents of a lab that is up, for people and for programs that want to join in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of numbered frames: what was lost, doubled or late while something happened.
+"""Streams of numbered frames: those that were lost, doubled or late.
 
 with lab.stream("web1/0", "db1/0") as stream:
     lab.move("db1", "xen3")
@@ -28,7 +28,7 @@ _numbers = itertools.count(time.monotonic_ns() & 0xFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one receiver got of a stream. Times in ms; a gap is the time between two arrivals, ends of the stream excluded."""
+    """The frames of a stream that one receiver got. Times in ms; a gap is the time between two arrivals, ends of the stream excluded."""
 
     frames: int
     lost: int
@@ -42,7 +42,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """What a stream sent (times in monotonic ns, by number) and who got how much of it."""
+    """The frames that a stream sent (times in monotonic ns, by number), and those that each receiver got."""
 
     sent: tuple[int, ...] = field(repr=False)
     received: Mapping[str, Received]
@@ -133,7 +133,7 @@ class RunningStream:
         )
 
     def so_far(self) -> StreamReport:
-        """The report up to now; the stream goes on. What is under way counts as lost."""
+        """The report up to now; the stream goes on. Frames that are under way count as lost."""
         return self._fetch(end=False)
 
     def stop(self) -> StreamReport:
@@ -182,9 +182,9 @@ def ip_ends(source: Vif, to: Vif) -> tuple[str, str] | None:
 
 
 def packet_between(source: Vif, to: Vif, port: int = UDP_PORT) -> Any:
-    """A scapy packet from one VIF to another, UDP over what addresses both have, else of an experimental ethertype.
+    """A scapy packet from one VIF to another, UDP over a family that both have addresses of, else of an experimental ethertype.
 
-    port: what it comes from.
+    port: its source port.
     """
     from scapy.layers.inet import IP, UDP  # noqa: PLC0415 - half a second that not every lab needs
     from scapy.layers.inet6 import IPv6  # noqa: PLC0415

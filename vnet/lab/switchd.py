@@ -22,7 +22,7 @@ REAL_TIME = {"ovs-vswitchd": 1}  # as a datapath in a kernel, it forwards whatev
 
 
 def require() -> None:
-    """Raises LabUnsupported with what to install where Open vSwitch is missing."""
+    """Raises LabUnsupported, with the package to install, where Open vSwitch is missing."""
     missing = [name for name in NEEDED if shutil.which(name, path=tool_path()) is None]
     if missing or not SCHEMA.exists():
         raise LabUnsupported(
@@ -46,7 +46,7 @@ class Switchd:
 
     @property
     def env(self) -> dict[str, str]:
-        """What makes ovs-vsctl, ovs-ofctl and ovs-appctl reach this instance, and what marks its processes."""
+        """The environment by which ovs-vsctl, ovs-ofctl and ovs-appctl reach this instance, with the mark of its processes."""
         names = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")
         return {**{name: str(self.dir) for name in names}, MARK: str(self.lab_dir), "PATH": tool_path()}
 

@@ -1,4 +1,4 @@
-"""What a toolstack does when it migrates a VM: it drives the controller, plugs the ports and switches the guest over."""
+"""A toolstack that migrates a VM: it drives the controller, plugs the ports and switches the guest over."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool)
 
 
 def _wait_phase(client: Client, unit: Unit, phase: str) -> None:
-    """Wait until a migration is in this phase. Raises LabError with what is missing."""
+    """Wait until a migration is in this phase. Raises LabError with the unmet conditions."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while (migration := client.migration(unit)).phase != phase:
         if time.monotonic() > deadline:

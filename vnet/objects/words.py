@@ -258,15 +258,15 @@ LINE = Scalar("a text", {"type": "string"}, str)
 TAG_NUMBER = Integer(f"a VLAN tag, 1..{MAX_TAG}", 1, MAX_TAG)
 
 
-def text_kind(what: str, most: int) -> Scalar[str]:
+def text_kind(noun: str, most: int) -> Scalar[str]:
     """Free text on one line, of at most so many characters."""
 
     def parse(text: str) -> str:
         if not text.strip() or len(text) > most or not text.isprintable():
-            raise Refused("wrong-text", f"wanted {what}: one line of at most {most} characters")
+            raise Refused("wrong-text", f"wanted {noun}: one line of at most {most} characters")
         return text
 
-    return Scalar(what, {"type": "string", "minLength": 1, "maxLength": most}, parse)
+    return Scalar(noun, {"type": "string", "minLength": 1, "maxLength": most}, parse)
 
 
 class TagOrUntagged(Kind[int]):

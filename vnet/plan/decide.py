@@ -117,9 +117,9 @@ def _differing(declared: type[Declared], name: str, before: Any, stated: Stated)
             yield Fault(f"{noun.word}-exists", noun.word, name, field, message)
 
 
-def _spelled(kind: Any, value: Any) -> str:
+def _spelled(of: Any, value: Any) -> str:
     """A value as a call would spell it."""
-    shown = None if value is None else kind.plain(value)
+    shown = None if value is None else of.plain(value)
     if isinstance(shown, list):
         return (
             ", ".join(str(item.get("name", item)) if isinstance(item, dict) else str(item) for item in shown) or "none"

@@ -38,22 +38,22 @@ def declared_types(shape: Shape) -> list[type[Declared]]:
     return found
 
 
-def _inside(kind: Kind[object]) -> Iterator[type[Declared]]:
-    declared = declared_of(kind)
+def _inside(value: Kind[object]) -> Iterator[type[Declared]]:
+    declared = declared_of(value)
     if declared is not None:
         yield declared
         yield from declared_types(shape_in_document(declared))
 
 
-def declared_of(kind: Kind[object]) -> type[Declared] | None:
+def declared_of(value: Kind[object]) -> type[Declared] | None:
     """The objects that a value holds, if it holds any."""
-    match kind:
+    match value:
         case Section() | Children() | StructOf():
-            return kind.declared
+            return value.declared
         case Named():
-            return kind.item.declared
+            return value.item.declared
         case ListOf():
-            return declared_of(kind.item)
+            return declared_of(value.item)
         case _:
             return None
 

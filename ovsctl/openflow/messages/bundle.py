@@ -44,16 +44,16 @@ class BundleControl:
 
     TYPE: ClassVar[int] = MessageType.BUNDLE_CONTROL
     bundle_id: int
-    kind: int
+    step: int
     flags: BundleFlags = ATOMIC_ORDERED
 
     def encode(self) -> bytes:
-        return _CONTROL.pack(self.bundle_id, self.kind, self.flags)
+        return _CONTROL.pack(self.bundle_id, self.step, self.flags)
 
     @classmethod
     def decode(cls, reader: Reader) -> Self:
-        bundle_id, kind, flags = reader.unpack(_CONTROL, "bundle control")
-        return cls(bundle_id, kind, BundleFlags(flags))
+        bundle_id, step, flags = reader.unpack(_CONTROL, "bundle control")
+        return cls(bundle_id, step, BundleFlags(flags))
 
 
 def bundle_add_head(bundle_id: int, flags: int, message_type: int, xid: int, length: int) -> bytes:

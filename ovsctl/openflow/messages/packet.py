@@ -100,8 +100,8 @@ class PacketIn:
         )
 
 
-def _number(found: dict[int, Reader], kind: int, record: Struct, default: Any) -> Any:
-    return found[kind].unpack(record, "packet-in property")[0] if kind in found else default
+def _number(found: dict[int, Reader], number: int, record: Struct, default: Any) -> Any:
+    return found[number].unpack(record, "packet-in property")[0] if number in found else default
 
 
 def _metadata(oxm: bytes) -> Match:

@@ -24,10 +24,10 @@ class Counters:
     n_bytes: int
 
 
-def _counters(reader: Reader, what: str) -> tuple[Counters, ...]:
+def _counters(reader: Reader, subject: str) -> tuple[Counters, ...]:
     found = []
     while reader.remaining:
-        found.append(Counters(*reader.unpack(_COUNTERS, what)))
+        found.append(Counters(*reader.unpack(_COUNTERS, subject)))
     return tuple(found)
 
 

@@ -100,7 +100,7 @@ def test_empty_write_actions_are_none() -> None:
 def refused(what: str, decode: Callable[[], object], message: str) -> None:
     with pytest.raises(DecodeError, match=message) as caught:
         decode()
-    assert caught.value.what
+    assert caught.value.subject
 
 
 ACTIONS = [
