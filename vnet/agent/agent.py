@@ -35,7 +35,7 @@ from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
-from vnet.agent.rarp import rarp
+from vnet.agent.rarp import gratuitous_arp, rarp
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
@@ -57,7 +57,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 # The delay of a turn that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
-ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)  # within the time that the source relays, see binding_controller.RELAY_S
+# Pauses between announcements to the physical network. The first are within the time that the source relays (binding_controller.RELAY_S);
+# the last are after other hosts' bridges have learned from all flows that they counted before the move.
+ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4, 1.0, 2.0)
 FAILED_TURN_S = 1.0
 
 
@@ -306,7 +308,8 @@ class Agent:
             if network.patch is not None and network.uplink is not None:
                 learned = await self._learned(network.uplink, vif)
                 for out in announcements_out(network.patch, announced_tags(view, network, vif, learned)):
-                    await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id], out)
+                    for frame in (rarp(vif.mac), gratuitous_arp(vif.mac)):
+                        await self.flows.send_packet(frame, view.ports[vif_id], out)
 
     async def _learned(self, uplink: str, vif: Vif) -> set[int]:
         """The tags of a trunk for all tags on which this host has heard the VIF."""

@@ -1,8 +1,9 @@
 """Flows of an uplink's bridge. It switches by MAC without any of ours; it has some only while a VIF moves from or to this host.
 
-One rule: a frame that the physical network brings for such a VIF goes to br-int, wherever the bridge believes the VIF's MAC to
-be. Two hosts send as that MAC within milliseconds, and Open vSwitch learns MACs from flow statistics too, some milliseconds late: a
-bridge that believes the MAC to be where a frame came from drops the frame (docs/adr/0004-relay-after-the-move.md).
+One rule: a frame that the physical network brings for such a VIF goes to br-int, wherever the bridge believes the VIF's MAC to be,
+and so does one from a VIF that leaves to a VIF here. Two hosts send as that MAC within milliseconds, and Open vSwitch learns MACs from
+flow statistics too, some milliseconds late: a bridge that believes the MAC to be where a frame came from drops the frame
+(docs/adr/0004-relay-after-the-move.md).
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ovsctl.openflow import Flow, Match
+from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
+from ovsctl.openflow.fields import Port
 from vnet.compile.flows import Actions, Flows
 from vnet.compile.inputs import LocalNetwork
 from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED, to_uplink
 from vnet.compile.pipeline import Category, cookie
 from vnet.compile.view import ALL_TAGS, HostView, carried_tags
-from vnet.objects import Network, Vif
+from vnet.objects import BondMode, Network, Vif
 
 AnyTci = int | tuple[int, int]
+TO_LOCAL = 1  # the bridge's table that asks whether a frame is for a VIF here
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +35,62 @@ class UplinkPorts:
 
 def uplink_flows(view: HostView, uplink: str, ports: UplinkPorts) -> Flows:
     """The flows of one uplink's bridge, for the VIFs that are moving from or to this host."""
-    return tuple(
-        Flow(
-            table=0,
-            priority=100,
-            cookie=cookie(Category.LOOKUP, vif.id),
-            match=Match(in_port=nic, vlan_tci=tci, eth_dst=vif.mac),
-            actions=(act.Output(ports.patch),),
-        )
+    row = view.host.uplink(uplink) if view.host is not None else None
+    moving = [
+        (network, vif)
         for network in view.networks.values()
         if network.uplink == uplink
         for vif in view.unsettled(network.name)
         if _moving(view, network, vif)
+    ]
+    to_moving = [
+        _flow(vif, 0, 100, Match(in_port=nic, vlan_tci=tci, eth_dst=vif.mac), act.Output(ports.patch))
+        for network, vif in moving
         for nic in ports.nics
         for tci in _tags(network, vif)
-    )
+    ]
+    leaving = [(network, vif) for network, vif in moving if not _comes(view, network, vif)]
+    if not leaving or row is None or row.mode is not BondMode.BALANCE_SLB:
+        return tuple(to_moving)
+    return (*to_moving, *_from_leaving(view, uplink, ports, moving, leaving))
+
+
+def _from_leaving(
+    view: HostView,
+    uplink: str,
+    ports: UplinkPorts,
+    moving: list[tuple[Network, Vif]],
+    leaving: list[tuple[Network, Vif]],
+) -> Iterator[Flow]:
+    """Unicast from a VIF that leaves to one that is here. A bond that is balanced by MAC takes a frame for its own, come back by another
+    member, if it believes the MAC to be here (bond_check_admissibility, ofproto/bond.c). No such frame is this host's own: br-int
+    hands what a VIF here sends to another one here to nobody else. Everything else stays for the bond to judge."""
+    for network, vif in leaving:
+        for nic in ports.nics:
+            for tci in _tags(network, vif):
+                yield _flow(
+                    vif, 0, 110, Match(in_port=nic, vlan_tci=tci, eth_src=vif.mac), act.Resubmit(table=TO_LOCAL)
+                )
+    local = {(network.name, vif.id): (network, vif) for network, vif in moving}
+    for network in view.networks.values():
+        if network.uplink == uplink:
+            local |= {(network.name, vif.id): (network, vif) for _, vif in view.here(network.name)}
+    for network, vif in local.values():
+        for tci in _tags(network, vif):
+            yield _flow(vif, TO_LOCAL, 100, Match(vlan_tci=tci, eth_dst=vif.mac), act.Output(ports.patch))
+    normal = act.Output(Port.NORMAL)
+    yield Flow(table=TO_LOCAL, priority=0, cookie=cookie(Category.NETWORK, uplink), match=Match(), actions=(normal,))
+
+
+def _flow(vif: Vif, table: int, priority: int, match: Match, action: Action) -> Flow:
+    return Flow(table=table, priority=priority, cookie=cookie(Category.LOOKUP, vif.id), match=match, actions=(action,))
+
+
+def _comes(view: HostView, network: Network, vif: Vif) -> bool:
+    """Whether a VIF that moves comes to this host, or has just come."""
+    place = view.location(network.name, vif.id)
+    found = place.incoming or place.current
+    return found is not None and found.host == view.me
 
 
 def _moving(view: HostView, network: Network, vif: Vif) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Ether
 
 from tests.labs import new_name
 from tests.polling import wait_until
-from vnet.client import Client
+from tests.vnet.flowing import go_on, wait_sent
+from vnet.client import Client, Unit
 from vnet.lab import Driver, Lab
 from vnet.objects import (
     BondHash,
@@ -96,3 +99,45 @@ def test_a_vif_that_left_is_heard_where_it_was_through_a_bond_balanced_by_mac() 
         for to in ("xen2", "xen1"):
             lab.migrate("vm1", to)
             wait_until(lambda: "stays/0" in lab.send("vm1/0", frame).to, f"vm1 on {to} is heard")
+
+
+@pytest.mark.parametrize("how", ["heard", "frozen", "cut off"])
+def test_a_vif_that_leaves_a_bond_balanced_by_mac_loses_at_most_one_frame(how: str) -> None:
+    """A VM moves under streams to and from one that stays on its old host, whose agent hears nothing of it from then on. It is heard
+    there all the while, and hears."""
+    pool = bonded(Uplink("bond0", NICS, BondMode.BALANCE_SLB))
+    stays = Vif("stays/0", "vlan", "0a:00:00:00:00:09", vm="stays", host="xen1", addresses=("10.1.0.9",))
+    pool = replace(pool, vms=pool.vms | {"stays": Vm("stays", "xen1")}, vifs={**pool.vifs, "stays/0": stays})
+    unit = Unit.of_vm("vm1")
+    request = Ether(src=VIFS["vm1/0"].mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op="who-has", hwsrc=VIFS["vm1/0"].mac, psrc="10.1.0.1", pdst="10.1.0.9"
+    )
+    with Lab.up(pool, name=new_name(), driver=Driver.NETNS, daemons=True) as lab, ExitStack() as stack:
+        lab.start_all()
+        lab.daemons.settle()
+        client = stack.enter_context(Client(f"unix:{lab.daemons.controller_socket}"))
+        running = {to: (stack.enter_context(lab.stream(source, to)), to)
+                   for source, to in (("vm1/0", "stays/0"), ("stays/0", "vm1/0"))}  # fmt: skip
+        go_on(running)
+        client.prepare(unit, "xen2")
+        lab.plug("vm1", "xen2")
+        wait_until(lambda: client.migration(unit).phase == "prepared", "prepared")
+        if how == "frozen":
+            lab.daemons.signal("xen1", signal.SIGSTOP)
+        elif how == "cut off":
+            lab.cut("xen1", "database")
+        lab.run("vm1", "xen2", announce=True)
+        wait_until(lambda: client.migration(unit).phase == "active", "active")
+        wait_sent(running, go_on(running))
+        wait_until(lambda: "stays/0" in lab.send("vm1/0", request).to, "its broadcast is heard")
+        if how == "frozen":
+            lab.daemons.signal("xen1", signal.SIGCONT)
+        elif how == "cut off":
+            lab.heal("xen1", "database")
+        client.finish(unit)
+        lab.unplug("vm1", "xen1")
+        wait_sent(running, go_on(running))
+    got = running["stays/0"][0].report.at("stays/0")
+    assert got.lost <= 1  # as with one NIC
+    assert got.duplicated == 0
+    assert running["vm1/0"][0].report.at("vm1/0").duplicated == 0
