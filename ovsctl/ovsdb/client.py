@@ -11,6 +11,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -70,7 +71,9 @@ class Client:
     Connects on `async with`, and again by itself whenever it is lost. With `leader_only` only the
     cluster's leader will do. `shuffle` tries the remotes in random order, so that many clients
     spread over the servers. `connect_timeout_s` None waits for a first connection without end.
-    `patience` is for those who repeat what ended with OutcomeUnknown.
+    `patience` is for those who repeat what ended with OutcomeUnknown. `check` looks at each server before
+    it is taken up: it is called with a function that does a transaction there, and raises an OvsdbError
+    if the server will not do; it is left then, and the next one is tried.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Client:
         patience: Patience | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         rng: random.Random | None = None,
+        check: Callable[[Callable[..., Awaitable[list[Any]]]], Awaitable[None]] | None = None,
     ) -> None:
         texts = [remotes] if isinstance(remotes, str) else list(remotes)
         if not texts:
@@ -101,7 +105,7 @@ class Client:
             raise BadRemote("an ssl: remote needs the key and certificates: give tls")
         self._connect_timeout_s = connect_timeout_s
         self._probe_interval_s, self._max_message_bytes = probe_interval_s, max_message_bytes
-        self._backoff_s, self._patience = backoff_s, patience
+        self._backoff_s, self._patience, self._check = backoff_s, patience, check
         self._wanted_server = Wanted(
             database, leader_only, context, backoff_s, self._new_connection, self._heard, self._lost
         )
@@ -136,6 +140,11 @@ class Client:
         except BaseException:
             await self.close()
             raise
+
+    def leave(self, reason: str) -> None:
+        """Disconnect from the server in use, and look for one as after a loss."""
+        if self._met is not None:
+            self._met.close(reason)
 
     async def close(self) -> None:
         """Disconnect and end all replicas' streams."""
@@ -343,6 +352,8 @@ class Client:
 
     async def _take_up(self, met: Met) -> None:
         """Make the server the one in use, after all replicas are in step with it."""
+        if self._check is not None:
+            await self._check(partial(_transact_on, met.connection, self.database, met.schema))
         changed = self._schema is not None and met.schema != self._schema
         self._schema, self._met = met.schema, met
         for number, replica in tuple(self._replicas.items()):
@@ -486,6 +497,12 @@ class Client:
             await self.wait_connected()
             await replica.wait_synced()
         return self._connection
+
+
+async def _transact_on(connection: Connection, database: str, schema: Schema, *operations: Operation) -> list[Any]:
+    params = [database, *(operation.encode(schema) for operation in operations)]
+    results: list[Any] = await connection.call("transact", params, lambda raw: _results(schema, operations, raw))
+    return results
 
 
 class _Failed:

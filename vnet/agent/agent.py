@@ -34,6 +34,7 @@ from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
+from vnet.agent.pool_identity import POOL, PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.rarp import gratuitous_arp, rarp
 from vnet.agent.reconciler import Revisions
@@ -80,26 +81,23 @@ class Agent:
 
     def __init__(self, options: Options, now_ms: Callable[[], int]) -> None:
         self.options: Final = options
-        self.pool_client: Final = Client(
-            list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience()
-        )
         self.ovs_client: Final = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
-        self.compiler: Final = Compiler(options.host)
-        self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
-        self.revisions: Final = Revisions(self._more_is_true)
         status = AgentStatus(
             options.host, started=now_ms(), heartbeat=now_ms(), version=options.version, machine=gethostname()
         )
+        self.identity: Final = PoolIdentity(self.ovs_client, status, now_ms)
+        self.pool_client: Final = Client(
+            list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience(),
+            check=self.identity.check,
+        )  # fmt: skip
+        self.compiler: Final = Compiler(options.host)
+        self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
+        self.revisions: Final = Revisions(self._more_is_true)
         self.claim: Final = HostClaim(self.pool_client, status, now_ms)
         self.reports: Final = StatusWriter(
-            self.pool,
-            self.pool_client,
-            self.revisions,
-            self.claim,
-            self._problems,
-            lambda: self.flows.connected,
-            now_ms,
-        )
+            self.pool, self.pool_client, self.revisions, self.claim, self.identity, lambda: self.problems,
+            lambda: self.flows.connected, now_ms,
+        )  # fmt: skip
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
         self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, FLOOD_GROUPS)
@@ -114,7 +112,7 @@ class Agent:
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
         self._urgent = False  # the next turn is for a port that is new in the switch
-        self._work = asyncio.Event()
+        self._work: Final = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -150,6 +148,8 @@ class Agent:
             self.pool.named = ConditionNames(vifs=frozenset(self.bindings.ports.vifs))
             self._replica = await self.pool_client.monitor(monitors(self.me, self.pool.named.vifs))
             self._replica.subscribe(self._pool_changed)
+            self.pool_client.on_connection_change(self._pool_connected)
+            await self.identity.keep()
             self.pool.start(self._replica)
             while await self.conditions.follow(self._replica):
                 pass
@@ -180,7 +180,8 @@ class Agent:
         while True:
             await self._work.wait()
             self._work.clear()
-            self._attempt(self._turn)
+            if self.complete or self.compiler.view.pool is not None:  # an empty database is no desired state
+                self._attempt(self._turn)
 
     def _attempt(self, step: Callable[..., None], *args: object) -> None:
         """Runs a step of a turn; after a failure everything is decided on again."""
@@ -216,8 +217,23 @@ class Agent:
     # Observed
 
     def _pool_changed(self, batch: tuple[Change, ...]) -> None:
+        """Folds a transaction in, unless it makes the database one that this host may not follow: then it is left, and looked at again
+        before it is used. What a database that was looked at just now differs in comes before the client is connected."""
+        doubtful = self.pool_client.connected and self.identity.doubts(batch)
+        if doubtful or self.identity.holds:
+            self.identity.hold(batch)
+            if doubtful:
+                self.pool_client.leave("the pool's row is not the one it was")
+            return
+        if self.identity.joins(batch):
+            self.spawn(self.identity.keep())
         self.pool.fold(batch)
         self.wake()
+
+    def _pool_connected(self, connected: bool) -> None:
+        if connected and self.identity.holds:
+            self.pool.fold(self.identity.let_go())
+            self.wake()
 
     def _answered(self) -> None:
         self.bindings.see_answers()
@@ -326,15 +342,19 @@ class Agent:
     def event(self, topic: str, text: str) -> None:
         self.reports.event(topic, text)
 
-    def _problems(self) -> dict[str, str]:
+    @property
+    def problems(self) -> dict[str, str]:
         """All that is wrong on this host, by object."""
         vifs = {f"vif {vif}": text for vif, text in (self.limits.problems | self.bindings.problems).items()}
-        switch = {} if self.flows.connected else {SWITCH: f"does not answer at {self.flows.remote}"}
+        away = self._ovs is not None and not self.flows.connected
+        switch = {SWITCH: f"does not answer at {self.flows.remote}"} if away else {}
         rival = {"agent": problem} if (problem := self.claim.problem) else {}
+        pool = {POOL: f"the pool database {self.identity.objection}"} if self.identity.objection else {}
         return (
             vifs
             | rival
             | switch
+            | pool
             | self.rows.problems
             | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
         )

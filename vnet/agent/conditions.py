@@ -21,7 +21,7 @@ Condition = tuple[tuple[str, str, Any], ...] | bool
 def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
     """The rows to replicate before anything is known but the host's name and the VIFs of its ports."""
     return {
-        "Pool": Monitor(columns=("name", "underlay_mtu", "locking_mode", "generation")),
+        "Pool": Monitor(columns=("name", "underlay_mtu", "locking_mode", "id", "generation")),
         "Host": Monitor(columns=("name", "address", "owner")),
         "Uplink": Monitor(where=(("host", "==", me),)),
         "Vif": Monitor(where=vif_condition(me, ports)),

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ovsctl.ovsdb import Client, Operation, OvsdbError, Select, Uuid, WaitTimedOut, by_uuid
+from ovsctl.ovsdb import Client, Operation, OvsdbError, Row, Select, Uuid, WaitTimedOut, by_uuid
 from vnet.agent import transactions
+from vnet.agent.pool_identity import AS_FOLLOWED
 from vnet.objects import AgentStatus, Event
 from vnet.util.logs import about
 
@@ -157,9 +158,10 @@ class HostClaim:
             else ""
         )
 
-    async def beat(self, row: Uuid) -> bool:
-        """Reports that this host lives, and reads whether another agent wants to be it. False if the row is gone."""
+    async def beat(self, row: Uuid) -> tuple[bool, list[Row]]:
+        """Reports that this host lives, and reads whether another agent wants to be it. False if the row is gone; and the pool's row."""
         beat = transactions.some_status(row, {"heartbeat": self._now_ms()})
-        _, count, rows = await self._client.transact(self.guard, beat, Select("Agent", by_uuid(row), ("rival",)))
+        rival = Select("Agent", by_uuid(row), ("rival",))
+        _, count, rows, pool = await self._client.transact(self.guard, beat, rival, AS_FOLLOWED)
         self._state = self._state.heard(rows[0]["rival"] if rows else "")
-        return bool(count)
+        return bool(count), pool

@@ -72,6 +72,7 @@ class LocalSocket:
             "rates": self._rates,
             "rules": self._rules,
             "status": self._status,
+            "leave": self._leave,
         }
 
     async def run(self) -> None:
@@ -271,11 +272,16 @@ class LocalSocket:
             for rule, direction, mark in _judging(groups[name])
         ]
 
+    async def _leave(self, params: dict[str, str]) -> object:
+        """This host belongs to no pool any more: the agent follows the database that it is pointed at."""
+        return {"pool": await self._agent.identity.leave()}
+
     async def _status(self, params: dict[str, str]) -> object:
-        agent = self._agent
+        agent, followed = self._agent, self._agent.identity.followed
         return {
             "host": agent.me,
             "complete": agent.complete,
+            "followed": {"pool": followed.id, "revision": followed.revision} if followed is not None else None,
             "switch": agent.flows.connected,
             "pool": agent.pool_client.connected,
             "flows": len(agent.flows.desired),
@@ -290,7 +296,7 @@ class LocalSocket:
             "vifs": {
                 vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.vifs.items()
             },
-            "problems": agent.limits.problems | agent.bindings.problems,
+            "problems": agent.problems,
         }
 
 

@@ -208,7 +208,7 @@ class PoolReplica:
         if new is None:
             self.compiler.inputs.set_pool(None)
             return
-        columns = _columns(new, "name", "underlay_mtu", "locking_mode", "generation")
+        columns = _columns(new, "name", "underlay_mtu", "locking_mode", "id", "generation")
         self.compiler.inputs.set_pool(from_row(Pool, {**columns, "revision": 0}))
 
     def _host(self, old: Row | None, new: Row | None) -> None:

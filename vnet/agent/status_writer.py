@@ -14,6 +14,7 @@ from typing import Final
 from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid, WaitTimedOut
 from vnet.agent import transactions
 from vnet.agent.host_claim import HostClaim
+from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import Role
@@ -57,6 +58,7 @@ class StatusWriter:
         client: Client,
         revisions: Revisions,
         claim: HostClaim,
+        identity: PoolIdentity,
         problems: Callable[[], dict[str, str]],
         is_alive: Callable[[], bool],
         now_ms: Callable[[], int],
@@ -66,6 +68,7 @@ class StatusWriter:
         self._client: Final = client
         self._revisions: Final = revisions
         self.claim: Final = claim
+        self._identity: Final = identity
         self._problems: Final = problems
         self._is_alive: Final = is_alive
         self._now_ms: Final = now_ms
@@ -193,9 +196,13 @@ class StatusWriter:
         """Whether the row of this agent's status is there and its own."""
         before = self.claim.rival
         try:
-            found = await self.claim.beat(row)
+            found, pool = await self.claim.beat(row)
         except WaitTimedOut:
             return False
+        if self._identity.seen(pool):
+            await self._identity.keep()
+        else:
+            self._client.leave("the pool is not the one that this host follows")
         if self.claim.rival and not before:
             self.event("problem", self.claim.problem)
         return found

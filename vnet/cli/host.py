@@ -6,12 +6,33 @@ import click
 
 from vnet.cli.nouns import noun_group
 from vnet.cli.output import Column, emit, output_option, progress, say
-from vnet.cli.remote import connected
+from vnet.cli.remote import connected, failures, socket_option
 
 MOVED: list[Column] = [("MOVED", lambda item: item[0]), ("TO", lambda item: item[1])]
 
 
 host = noun_group("host")
+
+
+@host.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@socket_option
+def leave(yes: bool, socket: str) -> None:
+    """Have this host belong to no pool: its agent then follows the pool database it is pointed at, whatever that says.
+
+    Run it on the host, when the database was restored from an older state, or is another pool's on purpose.
+    """
+    from vnet.client.local import call_agent  # noqa: PLC0415 - loads an HTTP library
+
+    if not yes:
+        click.confirm(
+            "Its flows and rows become what that database says, and are taken away if it is empty. Go on?",
+            abort=True,
+            err=True,
+        )
+    with failures():
+        left = call_agent("leave", {}, socket)["pool"]
+    say(f"left pool {left}" if left else "this host belonged to no pool")
 
 
 @host.command()

@@ -12,12 +12,25 @@ import logging
 from collections.abc import Iterator, Mapping
 from uuid import uuid4
 
-from ovsctl.ovsdb import Assert, Delete, Insert, Lock, NotOwner, Operation, OvsdbError, Wait, WaitTimedOut, by_uuid
+from ovsctl.ovsdb import (
+    Assert,
+    Delete,
+    Insert,
+    Lock,
+    NotOwner,
+    Operation,
+    OvsdbError,
+    Update,
+    Wait,
+    WaitTimedOut,
+    by_uuid,
+)
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import PoolError
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
+from vnet.db.writes import new_pool_id
 from vnet.objects import Event
 from vnet.objects.binding import SWITCH
 from vnet.objects.retired import RetiredNumber
@@ -120,6 +133,8 @@ class Leader:
             yield Delete("Event", by_uuid(uuid))
         for vif, host in orphans(view):
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
+        if view.state.pool is not None and not view.state.pool.id:  # made by a version that gave none
+            yield Update("Pool", (("id", "==", ""),), {"id": new_pool_id()})
         used = view.state.still_used()
         for key, number in view.state.retired.items():
             if key not in used:

@@ -10,8 +10,8 @@ from vnet.grammar.declare import Declared, SetBy, attrs_of, configured
 from vnet.objects import Pool, PoolState
 from vnet.objects.state import CONFIGURED
 
-# Fields of the pool that each write raises, never part of a change.
-COUNTERS = tuple(name for name, found in attrs_of(Pool).items() if found.set_by is SetBy.RUNTIME)
+# Fields of the pool that writes set by themselves, never part of a change: its id once, its counters each time.
+OWN_FIELDS = tuple(name for name, found in attrs_of(Pool).items() if found.set_by is SetBy.RUNTIME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import LINE
 
-VERSION = "1.9.0"
+VERSION = "1.10.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from ovsctl.ovsdb import Delete as DeleteOp
 from ovsctl.ovsdb import Insert as InsertOp
 from ovsctl.ovsdb import Mutate, Operation, TransactError, Wait, Where
 from ovsctl.ovsdb import Update as UpdateOp
 from ovsctl.ovsdb.errors import ConstraintViolation
-from vnet.db.changes import COUNTERS, Delete, Insert, RowChange, Update
+from vnet.db.changes import OWN_FIELDS, Delete, Insert, RowChange, Update
 from vnet.db.errors import WriteConflict
 from vnet.db.rows import TABLE_OF, by_key, key_of, to_columns
 from vnet.db.tables import RUNTIME, Cell, Table, table_of
@@ -139,7 +140,7 @@ def _difference(change: Update) -> tuple[dict[str, object], dict[str, object]]:
     if key_of(change.old) != key_of(change.new):
         raise ValueError(f"an update cannot rename {_named(change.old)}")
     old, new = to_columns(change.old), to_columns(change.new)
-    left = COUNTERS if isinstance(change.new, Pool) else ()
+    left = OWN_FIELDS if isinstance(change.new, Pool) else ()
     names = [name for name in new if old[name] != new[name] and name not in left]
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
@@ -163,7 +164,7 @@ def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
 def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
     match change:
         case Insert(new=new):
-            first = dict.fromkeys(COUNTERS, 1) if isinstance(new, Pool) else {}
+            first = {"id": new_pool_id(), "revision": 1, "generation": 1} if isinstance(new, Pool) else {}
             yield InsertOp(TABLE_OF[type(new)], {**to_columns(new), **first})
             yield from _parts(None, new)
         case Update(old=old, new=new):
@@ -175,6 +176,11 @@ def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
             yield DeleteOp(TABLE_OF[type(old)], locate(old))
             for table, column in _following(type(old)):
                 yield DeleteOp(table, tuple((column, "==", content) for _, content in key_of(old)))
+
+
+def new_pool_id() -> str:
+    """An id that no other pool has."""
+    return uuid4().hex
 
 
 def _following(declared: type[Declared]) -> Iterator[tuple[str, str]]:

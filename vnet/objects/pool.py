@@ -12,7 +12,7 @@ from vnet.grammar.noun import Noun
 from vnet.objects.enums import LockingMode
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage
 from vnet.objects.limits import DEFAULT_UNDERLAY_MTU
-from vnet.objects.words import COUNT, MTU, NAME_KIND
+from vnet.objects.words import COUNT, LINE, MTU, NAME_KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Pool(Declared):
         at=("defaults", "vif"),
         change=(Disruption.NONE, "VIFs whose mode follows are listed themselves"),
     )
+    id: str = attr(LINE, "Tells it from other pools of its name. Given once.", default="", set_by=SetBy.RUNTIME)
     revision: int = attr(COUNT, "Raised by every write of configuration.", default=0, set_by=SetBy.RUNTIME)
     generation: int = attr(
         COUNT,

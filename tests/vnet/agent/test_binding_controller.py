@@ -14,6 +14,7 @@ from vnet.agent import binding_controller
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import LocalPort, LocalPorts
+from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
@@ -46,9 +47,7 @@ class Shell:
 def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     """Else a host that is new to a network takes each VIF that is plugged on it from the host that runs it."""
     pool, shell, client = PoolReplica(Compiler("xen2"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
-    status = StatusWriter(
-        pool, client, Revisions(), HostClaim(client, AgentStatus("xen2"), lambda: 0), dict, lambda: True, lambda: 0
-    )
+    status = writer(pool, client)
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.inputs.set_host(Host("xen2", "10.99.0.2"))
     bindings.see_ports(LocalPorts.of([LocalPort("p1", "vm1/0", 1, None, None, None)]))
@@ -72,9 +71,7 @@ def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(m
     """A VIF of the same id may have moved away again by then, or may run here; no row changes any more."""
     monkeypatch.setattr(binding_controller, "RELAY_S", 0)
     pool, shell, client = PoolReplica(Compiler("xen1"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
-    status = StatusWriter(
-        pool, client, Revisions(), HostClaim(client, AgentStatus("xen1"), lambda: 0), dict, lambda: True, lambda: 0
-    )
+    status = writer(pool, client)
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.inputs.set_network(TENANT)
     pool.named = ConditionNames(networks=frozenset({"tenant"}))
@@ -92,6 +89,12 @@ def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(m
     bindings.decide(pool.touched)
     asyncio.run(shell.jobs[1])
     assert set(status.statements.pending) == {("release", "vm1/0")}
+
+
+def writer(pool: PoolReplica, client: Client) -> StatusWriter:
+    status = AgentStatus(pool.me)
+    claim, identity = HostClaim(client, status, lambda: 0), PoolIdentity(client, status, lambda: 0)
+    return StatusWriter(pool, client, Revisions(), claim, identity, dict, lambda: True, lambda: 0)
 
 
 def binding(host: str, epoch: int) -> Binding:

@@ -238,7 +238,10 @@ async def test_an_empty_pool_takes_a_first_document_once() -> None:
                 configuration_write([Insert(Vm("a"))], None)
             first = configuration_write([Insert(Pool("lab", 1600))], None)
             await pool.write(first)
-            assert pool.mirror.state.pool == Pool("lab", 1600, revision=1, generation=1)
+            made = pool.mirror.state.pool
+            assert made is not None
+            assert len(made.id) == 32
+            assert made == Pool("lab", 1600, id=made.id, revision=1, generation=1)
             with pytest.raises(WriteConflict, match="the pool has changed"):
                 await pool.write(first)
 
