@@ -49,7 +49,6 @@ DEFINED_TWICE = frozenset(
         "Session",
         "Source",
         "Stage",
-        "Switch",
         "Table",
         "Tables",
         "Text",
@@ -58,7 +57,6 @@ DEFINED_TWICE = frozenset(
         "Unit",
         "Unreachable",
         "Update",
-        "_Answer",
     ]
 )
 

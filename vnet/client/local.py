@@ -27,7 +27,7 @@ class _Error(msgspec.Struct):
     message: str
 
 
-class _Answer(msgspec.Struct):
+class _AgentAnswer(msgspec.Struct):
     result: Any = None
     error: _Error | None = None
 
@@ -64,7 +64,7 @@ class LocalAgent:
         except OSError as error:
             raise self._unreachable(error) from None
         try:
-            answer = msgspec.json.decode(line, type=_Answer)
+            answer = msgspec.json.decode(line, type=_AgentAnswer)
         except msgspec.MsgspecError as error:
             raise BadAnswer(f"{self._path}: {error}") from None
         if answer.error is not None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from vnet.lab.numbered import MAX_STREAM_FRAMES, STREAM_MAGIC, STREAM_TAIL, Stream, start_timer
-from vnet.lab.ports import Port, Sink, StreamPort, Switch, Tap
+from vnet.lab.ports import PhysicalSwitch, Port, Sink, StreamPort, Tap
 
 Request = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Wire:
 class Pending:
     """A `send` under way. frames: those to send once earlier frames have arrived; None while the answer collects."""
 
-    client: Client
+    client: BridgeClient
     out: Sink
     frames: list[bytes] | None
     settle_s: float
@@ -65,7 +65,7 @@ class Pending:
 
 
 @dataclass
-class Client:
+class BridgeClient:
     socket: socket.socket
     left: bytes = b""
 
@@ -75,14 +75,14 @@ class Wires:
         self.selector = selectors.EpollSelector()
         self.wires: dict[str, Wire] = {}
         self.stations: dict[str, Port] = {}
-        self.switches: dict[str, Switch] = {}
+        self.switches: dict[str, PhysicalSwitch] = {}
         self.nics: dict[tuple[str, str], StreamPort] = {}
         self.records: list[tuple[int, str, bytes]] = []
         self.lost_records = 0
         self.recording = False
         self.streams: dict[int, Stream] = {}
         self.pending: Pending | None = None
-        self.queue: deque[tuple[Client, Request]] = deque()
+        self.queue: deque[tuple[BridgeClient, Request]] = deque()
         self.listener = socket.socket(socket.AF_UNIX)
         fresh = path.with_suffix(".new")
         self.listener.bind(str(fresh))
@@ -178,10 +178,10 @@ class Wires:
 
     def accept(self) -> None:
         connection, _ = self.listener.accept()
-        client = Client(connection)
+        client = BridgeClient(connection)
         self.selector.register(connection, selectors.EVENT_READ, lambda: self.read_requests(client))
 
-    def read_requests(self, client: Client) -> None:
+    def read_requests(self, client: BridgeClient) -> None:
         try:
             data = client.socket.recv(1 << 16)
         except OSError:
@@ -194,14 +194,14 @@ class Wires:
         for line in lines:
             self.serve(client, line)
 
-    def hang_up(self, client: Client) -> None:
+    def hang_up(self, client: BridgeClient) -> None:
         self.selector.unregister(client.socket)
         client.socket.close()
         self.queue = deque((waiting, request) for waiting, request in self.queue if waiting is not client)
         if self.pending is not None and self.pending.client is client:
             self.finish(answer=False)
 
-    def serve(self, client: Client, line: bytes) -> None:
+    def serve(self, client: BridgeClient, line: bytes) -> None:
         try:
             request = json.loads(line)
             if request["op"] == "send":
@@ -214,7 +214,7 @@ class Wires:
         else:
             self.answer(client, {"result": result})
 
-    def answer(self, client: Client, reply: dict[str, Any]) -> None:
+    def answer(self, client: BridgeClient, reply: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             client.socket.sendall(json.dumps(reply).encode() + b"\n")
 
@@ -260,7 +260,7 @@ class Wires:
         raise ValueError(f"no VIF or station {endpoint!r}")
 
     @property
-    def switches_of_stations(self) -> dict[str, Switch]:
+    def switches_of_stations(self) -> dict[str, PhysicalSwitch]:
         return {
             port: switch for switch in self.switches.values() for port in switch.ports if port.startswith("station")
         }
@@ -408,7 +408,7 @@ class Wires:
         return {"sent": text(stream.sent), "received": received}
 
     def do_switch(self, request: Request) -> None:
-        self.switches.setdefault(request["name"], Switch(request["mtu"]))
+        self.switches.setdefault(request["name"], PhysicalSwitch(request["mtu"]))
 
     def do_nic(self, request: Request) -> None:
         """Connect a dummy NIC to a switch of ours; again after its vswitchd was restarted."""

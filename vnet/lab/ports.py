@@ -133,7 +133,7 @@ class StreamPort:
 Port = Tap | StreamPort
 
 
-class Switch:
+class PhysicalSwitch:
     """A physical switch of the dummy driver: learns per VLAN, passes tags as they are, drops frames that are longer than its MTU."""
 
     def __init__(self, mtu: int) -> None:
