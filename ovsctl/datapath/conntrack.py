@@ -1,7 +1,7 @@
 """The connection tracker: zones, states, marks and NAT.
 
-It is reduced: a connection is new until a packet comes back, and lasts until it is flushed. TCP flags are checked, sequence
-numbers and checksums are not; connections do not time out.
+It is reduced: a connection is new until a packet comes back, or a TCP segment that is no SYN, and lasts until it is flushed. TCP
+flags are checked, sequence numbers and checksums are not; connections do not time out.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class Tracker:
             return self._first(frame, key, found, action, zone)
         forward = found == conn.original
         conn.replied = conn.replied or not forward
-        state = TRACKED | (ESTABLISHED if conn.replied else NEW) | (0 if forward else REPLY)
+        begins = not conn.replied and (found.proto != TCP or at.TCP_FLAGS.get(key) & (SYN | ACK) == SYN)
+        state = TRACKED | (NEW if begins else ESTABLISHED) | (0 if forward else REPLY)
         if action.commit:
             _set_marks(conn, action)
         if action.nat is not None and conn.nat is not None:
