@@ -47,6 +47,7 @@ ROUTERS_V4 = (5, 9)  # ICMP types: redirect (RFC 792), router advertisement (RFC
 UNDETERMINED = (0, 135, 139, 140, 253, 254)
 FIRST, WHOLE = "first", "no"  # values of ip_frag
 
+UNSPECIFIED = "::"
 LINK_LOCAL = ("fe80::", "ffc0::")  # RFC 4291 §2.5.6
 MULTICAST_V4 = ("224.0.0.0", "240.0.0.0")  # RFC 5771
 
@@ -90,12 +91,27 @@ def _restricted() -> Iterator[Restricted]:
 RESTRICTED = tuple(_restricted())
 
 
-def privilege_for(dropping: Flow) -> Privilege:
-    """The privilege that a flow of SERVICES found missing."""
-    return next(r.privilege for r in RESTRICTED if Match(**r.match) == dropping.match)
+def privilege_for(dropping: Flow) -> Privilege | None:
+    """The privilege that a flow of SERVICES found missing; None where it dropped for another reason."""
+    return next((r.privilege for r in RESTRICTED if Match(**r.match) == dropping.match), None)
 
 
-DROPPED, PRIVILEGED = 100, 120  # priorities in SERVICES
+DROPPED, PRIVILEGED, MALFORMED = 100, 120, 130  # priorities in SERVICES
+
+NO_ANNOUNCEMENT = 160  # priority in ADMIT, between announcements and ports that are open
+
+# The option by which a message of neighbour discovery teaches others a link-layer address (RFC 4861 §4.6.1).
+LINK_ADDRESSES = {NEIGHBOUR_SOLICITATION: "nd_sll", NEIGHBOUR_ADVERTISEMENT: "nd_tll"}
+
+
+def _discovery(number: int) -> Fields:
+    return {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": number}
+
+
+def link_addresses(mac: str, number: int) -> Iterator[Fields]:
+    """Solicitations or advertisements that teach no other link-layer address than `mac`."""
+    for address in (mac, "00:00:00:00:00:00"):  # zero: without the option
+        yield _discovery(number) | {"icmpv6_code": 0, "ip_frag": WHOLE, LINK_ADDRESSES[number]: address}
 
 
 @cache
@@ -107,6 +123,14 @@ def service_flows() -> tuple[Flow, ...]:
     return (
         *(_flow(mark, Table.SERVICES, DROPPED, restricted.match, ()) for restricted in RESTRICTED),
         *(_flow(mark, Table.SERVICES, PRIVILEGED, whole_pings | {"icmpv6_type": number}, goes_on) for number in ECHO),
+        # Which link-layer address they teach is the VIF's own flows' to allow. Open vSwitch gives no target where options are
+        # malformed, or there are two of one type.
+        *(_flow(mark, Table.SERVICES, DROPPED, _discovery(number), ()) for number in LINK_ADDRESSES),
+        *(
+            _flow(mark, table, priority, _discovery(number) | {"nd_target": UNSPECIFIED}, ())
+            for table, priority in ((Table.SERVICES, MALFORMED), (Table.ADMIT, NO_ANNOUNCEMENT))
+            for number in LINK_ADDRESSES
+        ),
     )
 
 
@@ -118,11 +142,12 @@ def guard_flows(vif: Vif, ofport: int, mark: int, after: Table) -> list[Flow]:
     """
     held = {Privilege.ROUTER: vif.router, Privilege.DHCP_SERVER: vif.dhcp_server, Privilege.NOBODY: False}
     goes_on: Actions = (goto(following(Table.SERVICES)),)
-    services = [
-        _flow(mark, Table.SERVICES, PRIVILEGED, {"in_port": ofport, **restricted.match}, goes_on)
-        for restricted in (RESTRICTED if vif.locking_mode is LockingMode.LOCKED else ())
-        if held[restricted.privilege]
-    ]
+    allowed: list[Fields] = []
+    if vif.locking_mode is LockingMode.LOCKED:
+        allowed += [restricted.match for restricted in RESTRICTED if held[restricted.privilege]]
+        if not vif.addresses or any(ip_address(address).version == 6 for address in vif.addresses):
+            allowed += [match for number in LINK_ADDRESSES for match in link_addresses(vif.mac, number)]
+    services = [_flow(mark, Table.SERVICES, PRIVILEGED, {"in_port": ofport, **match}, goes_on) for match in allowed]
     passes: Actions = (goto(after),)
     return services + [
         _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else passes)
@@ -164,7 +189,7 @@ def _rules(vif: Vif) -> list[tuple[int, Fields]]:
 def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
     """As its own addresses, advertisements only for them. From :: a guest without an address looks for one."""
     icmp = ipv6 | {"nw_proto": ICMPV6}
-    advertise, nobody = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}, icmp | {"ipv6_src": "::"}
+    advertise, nobody = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}, icmp | {"ipv6_src": UNSPECIFIED}
     rules: list[tuple[int, Fields]] = [
         (ALLOW, nobody | {"icmpv6_type": number})
         # RFC 4861 §4.1, RFC 3590 §4, RFC 3810 §5.2.13

@@ -108,7 +108,7 @@ _L2 = frozenset({"metadata", "reg0", "eth_src", "eth_dst"})
 _PORT = frozenset({"in_port", "vlan_tci"})
 _ANNOUNCE = frozenset({
     "eth_type", "arp_sha", "arp_spa", "arp_tpa", "nw_proto", "nw_ttl", "ip_frag", "icmpv6_type", "ipv6_src", "ipv6_dst",
-    "nd_target",
+    "nd_target", "nd_tll", "icmpv6_code",
 })  # fmt: skip
 _GUARD = frozenset({
     "in_port", "eth_type", "arp_sha", "arp_spa", "nw_proto", "icmpv6_type", "ip_src", "ip_dst", "ipv6_src", "nd_target",
@@ -136,7 +136,22 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.SERVICES: Stage(
         "what a locked VIF sends only as a router or a DHCP server: advertisements, redirects, answers to DHCP clients",
-        frozenset({"in_port", "eth_type", "nw_proto", "ip_frag", "icmp_type", "icmpv6_type", "udp_src", "udp_dst"}),
+        frozenset(
+            {
+                "in_port",
+                "eth_type",
+                "nw_proto",
+                "ip_frag",
+                "icmp_type",
+                "icmpv6_type",
+                "icmpv6_code",
+                "nd_target",
+                "nd_sll",
+                "nd_tll",
+                "udp_src",
+                "udp_dst",
+            }
+        ),
         frozenset({following(Table.SERVICES)}),
         miss=following(Table.SERVICES),
     ),

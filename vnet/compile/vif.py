@@ -19,7 +19,7 @@ from vnet.compile.flows import (
     Flows,
     goto,
 )
-from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, guard_flows
+from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, guard_flows, link_addresses
 from vnet.compile.l2 import (
     ASK_GATE,
     EXACT_TAG,
@@ -136,10 +136,15 @@ def announcements(vif: Vif) -> list[Fields]:
         "ipv6_dst": ALL_NODES,
         "nw_ttl": 255,  # RFC 4861 §7.1.2
     }
-    if not locked or not vif.addresses:
+    if not locked:
         return [*found, advertise]
+    teaching = [advertise | taught for taught in link_addresses(vif.mac, NEIGHBOUR_ADVERTISEMENT)]
+    if not vif.addresses:
+        return found + teaching
     mine = [*v6, link_local(vif.mac)] if v6 else []
-    return found + [advertise | {"ipv6_src": source, "nd_target": target} for source in mine for target in mine]
+    return found + [
+        taught | {"ipv6_src": source, "nd_target": target} for taught in teaching for source in mine for target in mine
+    ]
 
 
 def _gated(

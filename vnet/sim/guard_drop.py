@@ -29,6 +29,8 @@ _FIELDS = {
     "ip_src": "IPv4 source",
     "ipv6_src": "IPv6 source",
     "nd_target": "ND target",
+    "nd_sll": "ND source link-layer address",
+    "nd_tll": "ND target link-layer address",
     "vlan_tci": "VLAN tag",
     "udp_src": "UDP source port",
     "udp_dst": "UDP destination port",
@@ -42,8 +44,8 @@ def wrong_fields(flows: Iterable[Flow], table: int, dropping: Flow | None, key: 
 
     key: the frame's in the table. dropping: the flow that dropped it, None for a miss. Empty where no field is to blame.
     """
-    if table == Table.SERVICES and dropping is not None:
-        return _missing_privilege(dropping)
+    if table == Table.SERVICES and dropping is not None and (privilege := privilege_for(dropping)) is not None:
+        return _missing_privilege(dropping, privilege)
     priority = dropping.priority if dropping is not None else -1
     ranked: dict[tuple[int, ...], list[list[FieldMatch]]] = {}
     for flow in flows:
@@ -55,10 +57,9 @@ def wrong_fields(flows: Iterable[Flow], table: int, dropping: Flow | None, key: 
     return "; ".join(_differences(ranked[min(ranked)], key)) if ranked else ""
 
 
-def _missing_privilege(dropping: Flow) -> str:
+def _missing_privilege(dropping: Flow, privilege: Privilege) -> str:
     """As "ICMPv6 type 134 is for VIFs with router: true"."""
     *_, last = (entry for entry in dropping.match.entries if entry.field.name != "eth_type")
-    privilege = privilege_for(dropping)
     allowed = "unlocked VIFs" if privilege is Privilege.NOBODY else f"VIFs with {privilege.value}: true"
     return f"{_FIELDS[last.field.name]} {_text(last.field, last.value, last.mask)} is for {allowed}"
 

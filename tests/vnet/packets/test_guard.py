@@ -19,6 +19,8 @@ from scapy.layers.inet6 import (
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
     ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -212,6 +214,8 @@ HOST: dict[str, Build] = {
     "ping": lambda me, peer: ip6(me, v6(peer), to=peer.mac) / ICMPv6EchoRequest(),
     "ping behind destination options": lambda me, peer: ip6(me, v6(peer), to=peer.mac)
     / IPv6ExtHdrDestOpt() / ICMPv6EchoRequest(),
+    "own advertisement with its MAC": lambda me, _: na(me, link_local(me.mac)) / ICMPv6NDOptDstLLAddr(lladdr=me.mac),
+    "solicitation with its MAC": lambda me, peer: ns(me, peer) / ICMPv6NDOptSrcLLAddr(lladdr=me.mac),
     "own advertisement": lambda me, _: ip6(me) / ICMPv6ND_NA(tgt=link_local(me.mac), R=0),
     "DHCPv6 solicit": lambda me, _: ip6(me, "ff02::1:2", to="33:33:00:01:00:02", hlim=1)
     / UDP(sport=546, dport=547) / DHCP6_Solicit(),
@@ -230,6 +234,11 @@ HOST: dict[str, Build] = {
     "detection of a duplicate": lambda me, _: ip6(me, "ff02::1:ff00:1", src=UNSPECIFIED) / ICMPv6ND_NS(tgt=v6(me)),
 }  # fmt: skip
 FORGED: dict[str, Build] = {
+    "ARP of another's address": lambda me, peer: arp(me, v4(peer)),
+    "ARP of another's address in SNAP": in_snap(lambda me, peer: arp(me, v4(peer))),
+    "first fragment of 8 bytes of another's advertisement": lambda me, peer: fragments6(
+        ip6(me) / ICMPv6ND_NA(tgt=v6(peer)), 40 + 8 + 8
+    )[0],
     "advertisement of another's address": lambda me, peer: ip6(me) / ICMPv6ND_NA(tgt=v6(peer)),
     "advertisement of another's address in SNAP": in_snap(lambda me, peer: ip6(me) / ICMPv6ND_NA(tgt=v6(peer))),
     "detection of another's address": lambda me, peer: ip6(me, "ff02::1:ff00:1", src=UNSPECIFIED)
@@ -239,6 +248,26 @@ FORGED: dict[str, Build] = {
     "IGMP by unicast without an address": lambda me, peer: Ether(src=me.mac, dst=peer.mac)
     / IP(src="0.0.0.0", dst=v4(peer), proto=2) / Raw(bytes(8)),
 }  # fmt: skip
+
+
+# Messages that teach others another MAC, from anyone who is locked.
+POISON: dict[str, Build] = {
+    "ARP with another's MAC": lambda me, peer: arp(me, v4(me), peer.mac),
+    "ARP with another's MAC in SNAP": in_snap(lambda me, peer: arp(me, v4(me), peer.mac)),
+    "advertisement with another's MAC": lambda me, peer: na(me, v6(me)) / ICMPv6NDOptDstLLAddr(lladdr=peer.mac),
+    "advertisement with another's MAC in SNAP": in_snap(
+        lambda me, peer: na(me, v6(me)) / ICMPv6NDOptDstLLAddr(lladdr=peer.mac)
+    ),
+    "advertisement with its own MAC and another's": lambda me, peer: na(me, v6(me))
+    / ICMPv6NDOptDstLLAddr(lladdr=me.mac) / ICMPv6NDOptDstLLAddr(lladdr=peer.mac),
+    "solicitation with another's MAC": lambda me, peer: ns(me, peer) / ICMPv6NDOptSrcLLAddr(lladdr=peer.mac),
+    "solicitation with its own MAC and another's": lambda me, peer: ns(me, peer)
+    / ICMPv6NDOptSrcLLAddr(lladdr=me.mac) / ICMPv6NDOptSrcLLAddr(lladdr=peer.mac),
+}  # fmt: skip
+
+
+def ns(me: Vif, peer: Vif) -> Packet:
+    return ip6(me, "ff02::1:ff00:1", src=v6(me)) / ICMPv6ND_NS(tgt=v6(peer))
 
 
 def receivers(pool: PoolUnderTest, sender: str, frame: Packet) -> list[str]:
@@ -297,6 +326,13 @@ def test_a_locked_vif_with_addresses_speaks_for_no_other(pool: PoolUnderTest, na
     judged(pool, "free", FORGED[name], passes=True)
 
 
+@pytest.mark.parametrize("name", POISON)
+def test_a_locked_vif_teaches_no_other_mac(pool: PoolUnderTest, name: str) -> None:
+    for sender in LOCKED:
+        judged(pool, sender, POISON[name], passes=False)
+    judged(pool, "free", POISON[name], passes=True)
+
+
 @pytest.mark.parametrize("reply", [False, True], ids=["request", "reply"])
 def test_a_ping_in_fragments_passes_whole(pool: PoolUnderTest, reply: bool) -> None:
     me, peer = pool.vif("guest/0"), pool.vif("far/0")
@@ -328,6 +364,7 @@ OPENS: dict[str, Build] = {
     "RARP": lambda me, _: Ether(rarp(me.mac)),
     "gratuitous ARP": lambda me, _: arp(me, v4(me)),
     "advertisement": lambda me, _: na(me, v6(me)),
+    "advertisement with its MAC": lambda me, _: na(me, v6(me)) / ICMPv6NDOptDstLLAddr(lladdr=me.mac),
     "advertisement of the link-local address": lambda me, _: na(me, link_local(me.mac), src=v6(me)),
 }
 # Announcements that the guard drops, by sender.
@@ -338,6 +375,9 @@ FORGERIES: dict[str, dict[str, Build]] = {
         "advertisement for another": lambda me, peer: na(me, v6(peer)),
         "advertisement from another": lambda me, peer: na(me, v6(me), src=v6(peer)),
         "advertisement that crossed a router": lambda me, _: na(me, v6(me), hlim=254),
+        "advertisement that teaches another's MAC": lambda me, peer: (
+            na(me, v6(me)) / ICMPv6NDOptDstLLAddr(lladdr=peer.mac)
+        ),
         "ARP to a bridge": lambda me, _: arp(me, v4(me), to="01:80:c2:00:00:00"),
         "fragment of an advertisement": lambda me, _: ip6(me) / IPv6ExtHdrFragment(m=1, id=7) / ICMPv6ND_NA(tgt=v6(me)),
         "RARP from another's MAC": lambda me, peer: Ether(rarp(peer.mac)),
@@ -345,6 +385,12 @@ FORGERIES: dict[str, dict[str, Build]] = {
     "bare": {
         "ARP with another's MAC": lambda me, peer: arp(me, v4(me), peer.mac),
         "RARP from another's MAC": lambda me, peer: Ether(rarp(peer.mac)),
+        "advertisement that teaches another's MAC": lambda me, peer: (
+            na(me, v6(me)) / ICMPv6NDOptDstLLAddr(lladdr=peer.mac)
+        ),
+        "advertisement that teaches two MACs": lambda me, peer: (
+            na(me, v6(me)) / ICMPv6NDOptDstLLAddr(lladdr=me.mac) / ICMPv6NDOptDstLLAddr(lladdr=peer.mac)
+        ),
         "advertisement from another's MAC": lambda _, peer: na(peer, v6(peer)),
     },
     "free": {"RARP from a group": lambda *_: Ether(rarp("01:00:5e:00:00:01"))},
