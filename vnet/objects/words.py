@@ -77,8 +77,9 @@ def _mac(text: str) -> str:
     if not MAC.fullmatch(value):
         hint = "six hexadecimal pairs, as 0a:00:00:00:00:01"
         if _LOOSE_MAC.fullmatch(text):
-            digits = re.sub("[:.-]", "", value)
-            hint = "write " + ":".join(digits[at : at + 2] for at in range(0, 12, 2))
+            from netaddr import EUI, mac_unix_expanded  # noqa: PLC0415 - an agent reads rows, which have no such
+
+            hint = f"write {EUI(text, dialect=mac_unix_expanded)}"
         raise Refused("wrong-mac", f"'{clip(text)}' is no MAC address", hint)
     if int(value[1], 16) & 1:
         hint = "the first byte of a VIF's MAC is even (02, 06, 0a, 0e, ... for one you make up)"
