@@ -385,7 +385,8 @@ async def test_status_tells_what_is_not_as_desired(client: AsyncClient, pool: Po
     texts = [problem.text for problem in status.problems]
     assert "VIF s/0: host xen1: port tap1 has no ofport" in texts
     assert "host xen1: uplink trunk0: no NIC eth1" in texts
-    assert "host xen1 has programmed generation 0 of 1" in texts
+    assert pool.mirror.state.pool is not None
+    assert f"host xen1 has programmed generation 0 of {pool.mirror.state.pool.generation}" in texts
     assert "no agent of host xen3 has ever reported" in texts
     assert status.vifs["defined"] == 1
     await client.delete_vm("s")
