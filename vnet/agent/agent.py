@@ -50,7 +50,7 @@ from vnet.compile import (
     announcements_out,
     gate_flow,
 )
-from vnet.objects import AgentStatus, BindingState, Vif
+from vnet.objects import AgentStatus, BindingState, BondMode, Vif
 from vnet.objects.binding import SWITCH
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,10 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 # The delay of a turn that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
-# Pauses between announcements to the physical network. The first are within the time that the source relays (binding_controller.RELAY_S);
-# the last are after other hosts' bridges have learned from all flows that they counted before the move.
-ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4, 1.0, 2.0)
+# Pauses between announcements to the physical network, within the time that the source relays (binding_controller.RELAY_S); and those
+# before further ones where bonds are balanced by MAC: other hosts' have learned by then from all flows that they counted before the move.
+ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)
+ANNOUNCE_LATE_S = (1.0, 2.0)
 FAILED_TURN_S = 1.0
 
 
@@ -315,7 +316,9 @@ class Agent:
         if not announced and vif is not None and view.role(vif) is Role.ACTIVE:
             await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id])
         untold = vif is not None and vif.trunk is not None  # on its tags, whatever the guest has said
-        for pause_s in (0.0, *ANNOUNCE_AGAIN_S) if untold else ANNOUNCE_AGAIN_S:
+        known = view.network(vif.network) if vif is not None else None
+        by_mac = known is not None and self._is_balanced_by_mac(known.uplink)
+        for pause_s in (*([0.0] if untold else []), *ANNOUNCE_AGAIN_S, *(ANNOUNCE_LATE_S if by_mac else ())):
             await asyncio.sleep(pause_s)
             vif = view.vifs.get(vif_id)
             network = view.network(vif.network) if vif else None
@@ -324,8 +327,14 @@ class Agent:
             if network.patch is not None and network.uplink is not None:
                 learned = await self._learned(network.uplink, vif)
                 for out in announcements_out(network.patch, announced_tags(view, network, vif, learned)):
-                    for frame in (rarp(vif.mac), gratuitous_arp(vif.mac)):
+                    for frame in (rarp(vif.mac), *([gratuitous_arp(vif.mac)] if by_mac else [])):
                         await self.flows.send_packet(frame, view.ports[vif_id], out)
+
+    def _is_balanced_by_mac(self, uplink: str | None) -> bool:
+        """Whether an uplink is a bond that is balanced by MAC, here and so most likely on other hosts."""
+        host = self.compiler.view.host
+        row = host.uplink(uplink) if host is not None and uplink is not None else None
+        return row is not None and row.mode is BondMode.BALANCE_SLB
 
     async def _learned(self, uplink: str, vif: Vif) -> set[int]:
         """The tags of a trunk for all tags on which this host has heard the VIF."""

@@ -146,7 +146,7 @@ async def test_a_client_is_told_nothing_of_what_others_commit(
     cluster: OvsdbCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(Met, "told", lambda met, last_id, updates: told.append(bytes(updates).decode()))
+    monkeypatch.setattr(Met, "update", lambda met, last_id, updates: told.append(bytes(updates).decode()))
     async with client_of(cluster) as writer, client_of(cluster, leader_only=False) as idle:
         for number in range(5):
             await writer.transact(Insert("Other", {"name": str(number)}))

@@ -65,10 +65,12 @@ async def create(client: Client, new: Vif) -> None:
 async def test_agents_spread_over_the_servers(cluster: OvsdbCluster) -> None:
     with vswitchd() as switch:
         options = Options("xen1", tuple(cluster.remotes), switch.server.remote, str(switch.server.dir), Switch())
-        clients = [Agent(options, now_ms).pool_client for _ in range(20)]
+        agents = [Agent(options, now_ms) for _ in range(20)]
+        clients = [agent.pool_client for agent in agents]
         async with contextlib.AsyncExitStack() as stack:
-            for client in clients:
-                await stack.enter_async_context(client)
+            for agent in agents:  # which asks its switch first what pool the host belongs to
+                await stack.enter_async_context(agent.ovs_client)
+                await stack.enter_async_context(agent.pool_client)
             assert {client.server.remote for client in clients if client.server} == set(cluster.remotes)
 
 

@@ -44,7 +44,7 @@ def test_demo_shows_a_pool_at_work(lab_name: str) -> None:
 
 @pytest.mark.parametrize(
     ("seen", "number"),
-    [(b"Starting", signal.SIGINT), (b"Who reaches", signal.SIGTERM), (b"A live migration", signal.SIGINT)],
+    [(b"Starting", signal.SIGINT), (b"Reachability", signal.SIGTERM), (b"A live migration", signal.SIGINT)],
     ids=["starting", "measuring", "migrating"],
 )
 def test_interrupted_demo_leaves_nothing(lab_name: str, number: signal.Signals, seen: bytes) -> None:

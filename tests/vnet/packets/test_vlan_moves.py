@@ -70,8 +70,14 @@ def frame(source: str, to: str, *tags: int) -> Packet:
 
 
 def got(pool: PoolUnderTest, sender: str | Station, sent: Packet, to: str) -> list[bytes]:
-    """The frames that a VIF gets, but for RARPs: agents announce a VIF that has moved for half a second."""
-    return [f for f in pool.send(sender, bytes(sent)).at(f"{to}/0") if b"\x80\x35" not in f[12:18]]
+    """The frames that a VIF gets, but for those by which agents announce a VIF that has moved, for some seconds."""
+    return [item for item in pool.send(sender, bytes(sent)).at(f"{to}/0") if not is_announcement(item)]
+
+
+def is_announcement(found: bytes) -> bool:
+    """A RARP, or a gratuitous ARP about no address."""
+    packet = Ether(found)
+    return b"\x80\x35" in found[12:18] or (ARP in packet and packet[ARP].psrc == packet[ARP].pdst == "0.0.0.0")
 
 
 def expect(pool: PoolUnderTest, vm: str, *, reached: bool = True) -> None:
