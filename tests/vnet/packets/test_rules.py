@@ -106,9 +106,12 @@ def test_a_host_counts_what_each_rule_has_matched(pool: Lab) -> None:
     for sender, message in (("ops", init(2905)), ("other", init(2905)), ("other", TCP(dport=80))):
         for _ in range(5):
             pool.send(f"{sender}/0", four(pool.vif(f"{sender}/0"), web) / message)
-    wanted = {"signalling": 5, "ping": 0, "tunnels": 0, "": 10}
-    wait_until(
-        lambda: {name: count - before[name] for name, count in counts().items()} == wanted, "the switch has told"
-    )
+
+    def more(name: str) -> int:
+        return counts()[name] - before[name]
+
+    # What guests' kernels answer counts as well: that SCTP is not spoken here.
+    wait_until(lambda: more("signalling") >= 5 and more("") >= 10, "the switch has told")
+    assert (more("ping"), more("tunnels")) == (0, 0)
     with pytest.raises(LocalRefused, match="security group 'wbe': there are web"):
         call_agent("rules", {"group": "wbe"}, str(pool.daemons.agent_socket("xen1")))
