@@ -15,9 +15,9 @@ from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.sim import GuestPaused, NotPlugged, PacketError, SimPool, UnknownName
-from vnet.sim.packets import BROADCAST, ethernet
 from vnet.testing import PoolUnderTest
 from vnet.topology import load
+from vnet.util.frames import BROADCAST, ethernet
 
 DOCUMENT = b"""
 apiVersion: vnet/v1

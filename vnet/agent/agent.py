@@ -36,7 +36,6 @@ from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
 from vnet.agent.pool_identity import POOL, PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
-from vnet.agent.rarp import gratuitous_arp, rarp
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
@@ -52,6 +51,7 @@ from vnet.compile import (
 )
 from vnet.objects import AgentStatus, BindingState, BondMode, Vif
 from vnet.objects.binding import SWITCH
+from vnet.util.frames import gratuitous_arp, rarp
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from vnet.compile.flows import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, U
 from vnet.compile.pipeline import REG_SEEN, Category, Table, cookie
 from vnet.compile.view import HostView
 from vnet.objects import InvalidValue, Network, Vif, Way
-from vnet.util.mac import mac_bytes
+from vnet.util.frames import mac_bytes
 
 WATCH_PRIORITY = 65_534  # above anybody else's
 

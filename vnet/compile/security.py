@@ -44,7 +44,7 @@ from vnet.compile.view import HostView
 from vnet.objects import Binding, Direction, IcmpType, Protocol, Rule, SecurityGroup, Verdict, Vif
 from vnet.objects.limits import SCTP
 from vnet.objects.values import port_masks
-from vnet.util.mac import mac_bytes
+from vnet.util.frames import mac_bytes
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
 # How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does, and only as those protocols need it.

@@ -18,7 +18,7 @@ from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Driver, Guest
 from vnet.lab.switchd import tool_path
 from vnet.objects import BindingState, Vif
-from vnet.util.mac import mac_bytes
+from vnet.util.frames import rarp
 
 INTEGRATION_BRIDGE = "br-int"
 
@@ -201,10 +201,3 @@ class LabGuests(LabHosts):
 def _is_ready(view: PoolView, vif: str, host: str) -> bool:
     binding = view.bindings_of.get(vif, {}).get(host)
     return binding is not None and binding.ready and binding.state is BindingState.ACTIVE
-
-
-def rarp(mac: str) -> bytes:
-    """The announcement of a MAC that QEMU sends when a guest resumes (RFC 903; ethertype 0x8035), padded to 60 bytes."""
-    own = mac_bytes(mac)
-    body = b"\x00\x01\x08\x00\x06\x04\x00\x03" + own + b"\0" * 4 + own + b"\0" * 4
-    return (b"\xff" * 6 + own + b"\x80\x35" + body).ljust(60, b"\0")

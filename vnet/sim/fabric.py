@@ -22,8 +22,8 @@ from vnet.sim.bindings import bound, joined, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
 from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
-from vnet.sim.packets import rarp
 from vnet.sim.pcapng import CaptureDirection, PcapngWriter
+from vnet.util.frames import rarp
 
 if TYPE_CHECKING:
     from vnet.topology import Document

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from vnet.objects import Protocol
 from vnet.sim.errors import PacketError
-from vnet.util.mac import mac_bytes
+from vnet.util.frames import BROADCAST, ethernet, mac_bytes
 
 SYN, RST, ACK = 2, 4, 16
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
@@ -86,11 +86,6 @@ class Talk:
         return head + total.to_bytes(2, "big") + b"\0\0" + payload
 
 
-def ethernet(dst: str, src: str, eth_type: int, body: bytes) -> bytes:
-    """An Ethernet frame, padded to the 60 bytes that it has at least (without its checksum)."""
-    return (mac_bytes(dst) + mac_bytes(src) + eth_type.to_bytes(2, "big") + body).ljust(60, b"\0")
-
-
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     if len(data) % 2:
@@ -130,15 +125,6 @@ def icmpv6(src: IPv4Address | IPv6Address, dst: IPv4Address | IPv6Address, head:
     """An ICMPv6 message. head: type and code; rest: the bytes after its checksum."""
     total = checksum(_pseudo(src, dst, 58, 4 + len(rest)) + head + b"\0\0" + rest)
     return head + total.to_bytes(2, "big") + rest
-
-
-BROADCAST = "ff:ff:ff:ff:ff:ff"
-
-
-def rarp(mac: str) -> bytes:
-    """The announcement that QEMU sends when a guest resumes elsewhere (RFC 903)."""
-    own = mac_bytes(mac)
-    return ethernet(BROADCAST, mac, 0x8035, b"\0\x01\x08\0\x06\x04\0\x03" + own + b"\0" * 4 + own + b"\0" * 4)
 
 
 def resolve(talk: Talk) -> tuple[bytes, bytes]:

@@ -7,9 +7,9 @@ import pytest
 from ovsctl.ovsdb import Insert, Select
 from tests.polling import until
 from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
-from vnet.agent.rarp import rarp
 from vnet.db.rows import to_columns
 from vnet.objects import BindingState, Network, NetworkType, Uplink
+from vnet.util.frames import rarp
 
 pytestmark = pytest.mark.usefixtures("ovs")
 

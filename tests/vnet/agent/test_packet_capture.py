@@ -14,7 +14,8 @@ from vnet.agent import packet_capture
 from vnet.compile import Category, cookie, mark
 from vnet.db.watches import Marked, Report, Seen, columns_of, decode_report
 from vnet.objects import Network, NetworkType
-from vnet.sim.packets import BROADCAST, End, Talk, ethernet, rarp, resolve
+from vnet.sim.packets import End, Talk, resolve
+from vnet.util.frames import BROADCAST, ethernet, rarp
 
 VLAN = Network("prod", NetworkType.VLAN, 3, 1500, key=5003, tag=120, uplink="trunk0")
 

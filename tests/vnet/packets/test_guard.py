@@ -35,12 +35,12 @@ from tests.labs import new_name
 from tests.vnet.packets.arrivals import arrived
 from vnet.compile.security import link_local
 from vnet.lab import Driver, Lab
-from vnet.lab.guests import rarp
 from vnet.objects import PoolState, Vif
 from vnet.plan import desired_state
 from vnet.sim import SimPool
 from vnet.testing import PoolUnderTest
 from vnet.topology import load
+from vnet.util.frames import rarp
 
 DOCUMENT = b"""
 apiVersion: vnet/v1

@@ -20,8 +20,8 @@ from tests.vnet.packets.moves import KINDS, PEERS, VIF, A, B, C, Moves, moves, u
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Lab
-from vnet.lab.guests import rarp
 from vnet.lab.streams import RunningStream
+from vnet.util.frames import rarp
 
 pytestmark = pytest.mark.usefixtures("netns")
 

@@ -26,10 +26,10 @@ from vnet.client import Client, Conflict, Unit
 from vnet.client.local import call_agent
 from vnet.db.view import HOST_DOWN_AFTER_S
 from vnet.lab import Lab
-from vnet.lab.guests import rarp
 from vnet.lab.links import within
 from vnet.lab.names import underlay_netns
 from vnet.lab.netns import switch_port
+from vnet.util.frames import rarp
 
 pytestmark = pytest.mark.usefixtures("netns")
 UNIT = Unit.of_vm("moving")

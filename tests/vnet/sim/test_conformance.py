@@ -19,7 +19,8 @@ from vnet.compile import flat
 from vnet.objects import PoolState, Protocol, SecurityGroup
 from vnet.sim import SimPool
 from vnet.sim.conversation import party, plan
-from vnet.sim.packets import Part, rarp, resolve
+from vnet.sim.packets import Part, resolve
+from vnet.util.frames import rarp
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import pytest
 
 from tests.vnet.sim.pools import talk, two_hosts
 from vnet.objects import Protocol
-from vnet.sim.packets import BROADCAST, End, ethernet, mac_bytes, resolve
+from vnet.sim.packets import End, resolve
 from vnet.sim.trace import trace_packet
+from vnet.util.frames import BROADCAST, ethernet, mac_bytes
 
 POOL = two_hosts()
 WEB = POOL.vif("web1/0")

@@ -12,8 +12,9 @@ from vnet.lab import Driver, Lab
 from vnet.objects import PoolState, Protocol
 from vnet.plan import desired_state
 from vnet.sim import SimPool
-from vnet.sim.packets import BROADCAST, Part, ethernet, rarp, resolve
+from vnet.sim.packets import Part, resolve
 from vnet.topology import load
+from vnet.util.frames import BROADCAST, ethernet, rarp
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.vnet.sim.pools import TWO_HOSTS, talk, two_hosts
 
 TESTS = """
 import pytest
-from vnet.sim.packets import ethernet
+from vnet.util.frames import ethernet
 
 pytestmark = pytest.mark.vnet("two.vnet.yaml")
 UNKNOWN = "02:00:00:00:00:77"

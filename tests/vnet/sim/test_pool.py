@@ -12,7 +12,8 @@ from scapy.layers.l2 import Dot1Q, Ether
 from tests.vnet.sim.pools import talk, two_hosts
 from vnet.objects import Protocol
 from vnet.sim import NotPlugged, PacketError, SimError, SimPool, UnknownName
-from vnet.sim.packets import BROADCAST, Part, ethernet, resolve
+from vnet.sim.packets import Part, resolve
+from vnet.util.frames import BROADCAST, ethernet
 
 
 @pytest.fixture
