@@ -8,13 +8,12 @@ from itertools import count
 
 import pytest
 
-from tests.labs import new_name
 from tests.polling import wait_until
-from tests.vnet.packets.test_guard import ENGINES
+from tests.vnet.packets.engines import ENGINES, running
 from vnet.agent.connection_limits import MAX_CONNECTIONS
 from vnet.client import Client
-from vnet.lab import Driver, Lab
-from vnet.objects import PoolState, Protocol
+from vnet.lab import Lab
+from vnet.objects import Protocol
 from vnet.plan import desired_state
 from vnet.sim import SimPool
 from vnet.sim.packets import End, Part, Talk
@@ -58,17 +57,12 @@ class Changing:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def changing(request: pytest.FixtureRequest) -> Iterator[Changing]:
-    state = desired_state(load(document(), "revoked.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        twin = SimPool.of(state)
-        yield Changing(twin, lambda text: twin.update(desired_state(load(text, "revoked.vnet.yaml"), twin.state)))
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.wait_ready()
-        lab.daemons.settle()
-        with Client(f"unix:{lab.daemons.controller_socket}") as client:
-            yield Changing(lab, client.apply)
+    with running(request.param, document()) as pool:
+        if isinstance(pool, SimPool):
+            yield Changing(pool, lambda text: pool.update(desired_state(load(text, "test.vnet.yaml"), pool.state)))
+        elif isinstance(pool, Lab):
+            with Client(f"unix:{pool.daemons.controller_socket}") as client:
+                yield Changing(pool, client.apply)
 
 
 def passes(pool: PoolUnderTest, source: str, target: str, frame: bytes) -> bool:
@@ -121,9 +115,8 @@ def test_a_live_connection_into_a_vif_ends_when_it_joins_a_group_that_forbids_it
     try:
         changing.apply(document(groups=""))
         wait_until(lambda: passes(pool, "srv", peer, back), "a VIF in no group")
-        if isinstance(
-            pool, Lab
-        ):  # the agent writes what it tells peers of a VIF 0.2 s apart at most, and knows by that what the VIF joins
+        # An agent knows what a VIF joins by what it last told peers of it, which it writes 0.2 s apart at most.
+        if isinstance(pool, Lab):
             pool.daemons.wait(lambda view: not any(b.groups for b in view.state.bindings.values()), "in no group")
         assert passes(pool, peer, "srv", there)
         changing.apply(document(rules="[{name: web, direction: ingress, protocol: tcp, ports: [80]}]"))

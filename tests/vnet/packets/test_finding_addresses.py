@@ -11,14 +11,9 @@ from scapy.layers.inet6 import ICMPv6MLReport, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6N
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from tests.labs import new_name
-from tests.vnet.packets.test_guard import ALL_ROUTERS, ENGINES, SERVERS, Build, ip6, ra, receivers, v4, v6
-from vnet.lab import Driver, Lab
-from vnet.objects import PoolState
-from vnet.plan import desired_state
-from vnet.sim import SimPool
+from tests.vnet.packets.engines import ENGINES, receivers, running
+from tests.vnet.packets.test_guard import ALL_ROUTERS, SERVERS, Build, ip6, ra, v4, v6
 from vnet.testing import PoolUnderTest
-from vnet.topology import load
 
 DOCUMENT = b"""
 apiVersion: vnet/v1
@@ -46,15 +41,8 @@ BROADCAST, EVERYBODY = "ff:ff:ff:ff:ff:ff", "255.255.255.255"
 
 @pytest.fixture(scope="module", params=ENGINES)
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
-    state = desired_state(load(DOCUMENT, "shut.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        yield SimPool.of(state)
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.wait_ready()
-        lab.daemons.settle()
-        yield lab
+    with running(request.param, DOCUMENT) as made:
+        yield made
 
 
 def dhcp4(src: str, dst: str, mac: str) -> Build:

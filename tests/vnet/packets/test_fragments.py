@@ -12,14 +12,9 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from tests.labs import new_name
-from tests.vnet.packets.test_guard import ENGINES
-from vnet.lab import Driver, Lab
-from vnet.objects import PoolState
-from vnet.plan import desired_state
-from vnet.sim import SimPool
+from tests.vnet.packets.engines import ENGINES, running
+from vnet.lab import Lab
 from vnet.testing import PoolUnderTest
-from vnet.topology import load
 
 DOCUMENT = b"""
 apiVersion: vnet/v1
@@ -46,15 +41,8 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module", params=ENGINES)
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
-    state = desired_state(load(DOCUMENT, "fragments.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        yield SimPool.of(state)
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.wait_ready()
-        lab.daemons.settle()
-        yield lab
+    with running(request.param, DOCUMENT) as made:
+        yield made
 
 
 def datagram(pool: PoolUnderTest, peer: str, version: int, port: int) -> list[bytes]:

@@ -31,15 +31,11 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, LLC, SNAP, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from tests.labs import new_name
 from tests.vnet.packets.arrivals import arrived
+from tests.vnet.packets.engines import ENGINES, receivers, running
 from vnet.compile.security import link_local
-from vnet.lab import Driver, Lab
-from vnet.objects import PoolState, Vif
-from vnet.plan import desired_state
-from vnet.sim import SimPool
+from vnet.objects import Vif
 from vnet.testing import PoolUnderTest
-from vnet.topology import load
 from vnet.util.frames import rarp
 
 DOCUMENT = b"""
@@ -63,24 +59,12 @@ LOCKED, HOSTS = ("guest", "bare", "router", "dhcp"), ("guest", "bare", "dhcp")
 ALL_NODES, ALL_ROUTERS = "ff02::1", "ff02::2"
 GROUP_MAC = "33:33:00:00:00:01"
 UNSPECIFIED = "::"
-ENGINES = [
-    "sim",
-    pytest.param("dummy", marks=pytest.mark.ovs),
-    pytest.param("netns", marks=[pytest.mark.ovs, pytest.mark.netns]),
-]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
-    state = desired_state(load(DOCUMENT, "guarded.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        yield SimPool.of(state)
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.wait_ready()
-        lab.daemons.settle()
-        yield lab
+    with running(request.param, DOCUMENT) as made:
+        yield made
 
 
 Build = Callable[[Vif, Vif], Packet]  # a frame from one VIF, for another where it is unicast
@@ -268,12 +252,6 @@ POISON: dict[str, Build] = {
 
 def ns(me: Vif, peer: Vif) -> Packet:
     return ip6(me, "ff02::1:ff00:1", src=v6(me)) / ICMPv6ND_NS(tgt=v6(peer))
-
-
-def receivers(pool: PoolUnderTest, sender: str, frame: Packet) -> list[str]:
-    """Everyone who got this very frame, byte for byte."""
-    sent = bytes(frame)
-    return sorted(item.to for item in pool.send(f"{sender}/0", sent).items if item.frame == sent)
 
 
 def everyone(frame: Packet, sender: str, peer: str) -> list[str]:

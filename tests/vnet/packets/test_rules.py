@@ -12,16 +12,12 @@ from scapy.layers.l2 import Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 from scapy.packet import Packet
 
-from tests.labs import new_name
 from tests.polling import wait_until
-from tests.vnet.packets.test_guard import ENGINES, receivers
+from tests.vnet.packets.engines import ENGINES, receivers, running
 from vnet.client.local import LocalRefused, call_agent
-from vnet.lab import Driver, Lab
-from vnet.objects import PoolState, Vif
-from vnet.plan import desired_state
-from vnet.sim import SimPool
+from vnet.lab import Lab
+from vnet.objects import Vif
 from vnet.testing import PoolUnderTest
-from vnet.topology import load
 
 DOCUMENT = b"""
 apiVersion: vnet/v1
@@ -48,15 +44,8 @@ vms:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
-    state = desired_state(load(DOCUMENT, "rules.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        yield SimPool.of(state)
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.wait_ready()
-        lab.daemons.settle()
-        yield lab
+    with running(request.param, DOCUMENT) as made:
+        yield made
 
 
 def four(me: Vif, peer: Vif) -> Packet:

@@ -9,14 +9,12 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from tests.labs import new_name
-from vnet.lab import Driver, Lab
+from tests.vnet.packets.engines import ENGINES, running
+from vnet.lab import Lab
 from vnet.lab.netns import NetnsDriver
-from vnet.objects import PoolState, Vif
-from vnet.plan import desired_state
-from vnet.sim import SimPool, Station
+from vnet.objects import Vif
+from vnet.sim import Station
 from vnet.testing import PoolUnderTest
-from vnet.topology import load
 
 DOCUMENT = b"""
 apiVersion: vnet/v1
@@ -43,25 +41,13 @@ vms:
 TRUNKS = ["all", "far-all", "far-some", "some"]
 NATIVE, PROD = sorted([*TRUNKS, "plain"]), sorted([*TRUNKS, "far-web", "web"])
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-ENGINES = [
-    "sim",
-    pytest.param("dummy", marks=pytest.mark.ovs),
-    pytest.param("netns", marks=[pytest.mark.ovs, pytest.mark.netns]),
-]
 WITH_STATIONS = [ENGINES[0], ENGINES[2]]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
-    state = desired_state(load(DOCUMENT, "tags.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        yield SimPool.of(state)
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.wait_ready()
-        lab.daemons.settle()
-        yield lab
+    with running(request.param, DOCUMENT) as made:
+        yield made
 
 
 def marks(pool: PoolUnderTest) -> list[tuple[int, int]]:

@@ -9,14 +9,12 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from tests.labs import new_name
 from tests.vnet.packets.arrivals import Move, arrived, still
-from vnet.lab import Driver, Lab
-from vnet.objects import PoolState, Vif
-from vnet.plan import desired_state
+from tests.vnet.packets.engines import ENGINES, running
+from vnet.lab import Driver
+from vnet.objects import Vif
 from vnet.sim import SimPool, Station
 from vnet.testing import PoolUnderTest
-from vnet.topology import load
 
 DOCUMENT = b"""
 apiVersion: vnet/v1
@@ -43,23 +41,12 @@ vms:
   b3: {host: xen3, vifs: [{network: v101}]}
 """
 SENDERS = {0: ("n1", "n3"), 77: ("a1", "a2", "a3"), 101: ("b1", "b3")}  # VMs of each tag
-ENGINES = [
-    "sim",
-    pytest.param("dummy", marks=pytest.mark.ovs),
-    pytest.param("netns", marks=[pytest.mark.ovs, pytest.mark.netns]),
-]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def pool(request: pytest.FixtureRequest) -> Iterator[PoolUnderTest]:
-    state = desired_state(load(DOCUMENT, "moves.vnet.yaml"), PoolState())
-    if request.param == "sim":
-        yield SimPool.of(state)
-        return
-    with Lab.up(state, name=new_name(), driver=Driver(request.param), daemons=True) as lab:
-        lab.start_all()
-        lab.daemons.settle()
-        yield lab
+    with running(request.param, DOCUMENT) as made:
+        yield made
 
 
 def frame(source: str, to: str, *tags: int) -> Packet:

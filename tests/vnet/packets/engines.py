@@ -1,0 +1,43 @@
+"""A document's pool on each engine: the simulator, the lab without root, and the lab in namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from scapy.packet import Packet
+
+from tests.labs import new_name
+from vnet.lab import Driver, Lab
+from vnet.objects import PoolState
+from vnet.plan import desired_state
+from vnet.sim import SimPool
+from vnet.testing import PoolUnderTest
+from vnet.topology import load
+
+ENGINES = [
+    "sim",
+    pytest.param("dummy", marks=pytest.mark.ovs),
+    pytest.param("netns", marks=[pytest.mark.ovs, pytest.mark.netns]),
+]
+
+
+@contextmanager
+def running(engine: str, document: bytes) -> Iterator[PoolUnderTest]:
+    """The pool of a document, with all VMs started and everything programmed."""
+    state = desired_state(load(document, "test.vnet.yaml"), PoolState())
+    if engine == "sim":
+        yield SimPool.of(state)
+        return
+    with Lab.up(state, name=new_name(), driver=Driver(engine), daemons=True) as lab:
+        lab.start_all()
+        lab.wait_ready()
+        lab.daemons.settle()
+        yield lab
+
+
+def receivers(pool: PoolUnderTest, sender: str, frame: Packet) -> list[str]:
+    """Everyone who got this very frame, byte for byte."""
+    sent = bytes(frame)
+    return sorted(item.to for item in pool.send(f"{sender}/0", sent).items if item.frame == sent)
