@@ -29,7 +29,7 @@ from vnet.objects import (
     Vif,
 )
 
-log = logging.getLogger("vnet.agent.pool")
+log = logging.getLogger(__name__)
 
 # The columns of a binding that peers need. The others are for the controller: were they monitored, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
@@ -93,9 +93,7 @@ class PoolReplica:
                 self.bad_rows.pop(change.uuid, None)
             except InvalidValue as error:
                 self.bad_rows[str(change.uuid)] = f"{change.table}: {error}"
-            except (
-                Exception
-            ) as error:  # rows come from outside: a fault that nobody foresaw costs its row, and no other
+            except Exception as error:  # rows come from outside: a fault that nobody foresaw costs its row alone
                 log.exception("row %s of table %s", change.uuid, change.table)
                 self.bad_rows[str(change.uuid)] = f"{change.table}: {type(error).__name__}: {error}"
         for change in ordered:
