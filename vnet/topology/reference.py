@@ -85,7 +85,8 @@ _TAIL = (
   matches, it passes. Else each group's `default` is asked, and one that says `drop` wins.
 - Rules are about who **begins**: the replies to what they allow pass, and so do the errors (ICMP) that belong to it. A connection
   that rules no longer allow ends when they change.
-- ARP, neighbour discovery and DHCP always pass.
+- What finds neighbours and addresses passes whatever rules say, as far as those protocols need it: ARP, neighbour discovery and MLD on the link, a DHCP client's
+  messages to everyone, and the answers of servers.
 - `remote: GROUP` is the members of the group on the VIF's own network, by the addresses that the pool knows of them, wherever they run.
 - `remote` may be a list of address ranges and groups, of both IP versions: one of them is enough (`[10.0.0.0/8, "fd00::/8", ops]`).
 - `ports` are lists of numbers and ranges (`[80, "443-445"]`); ranges that touch or overlap are one.
