@@ -45,6 +45,7 @@ _BACKOFF_S = (0.05, 2.0)
 # With others to go to, silence for this long is asked about, and no answer for as long again has us look at them.
 _DOUBT_AFTER_S = 0.75
 _CANCEL_GRACE_S = 1.0
+_CHECK_TIMEOUT_S = 10.0
 
 
 class Patience:
@@ -501,8 +502,10 @@ class Client:
 
 async def _transact_on(connection: Connection, database: str, schema: Schema, *operations: Operation) -> list[Any]:
     params = [database, *(operation.encode(schema) for operation in operations)]
-    results: list[Any] = await connection.call("transact", params, lambda raw: _results(schema, operations, raw))
-    return results
+    call = connection.call("transact", params, lambda raw: _results(schema, operations, raw))
+    return await _outcome(
+        connection, call, _CHECK_TIMEOUT_S, None
+    )  # a cluster without a leader takes a write and does not answer
 
 
 class _Failed:

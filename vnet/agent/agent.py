@@ -34,7 +34,7 @@ from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
-from vnet.agent.pool_identity import POOL, PoolIdentity
+from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
@@ -50,7 +50,7 @@ from vnet.compile import (
     gate_flow,
 )
 from vnet.objects import AgentStatus, BindingState, BondMode, Vif
-from vnet.objects.binding import SWITCH
+from vnet.objects.binding import POOL, SWITCH
 from vnet.util.frames import gratuitous_arp, rarp
 
 log = logging.getLogger(__name__)

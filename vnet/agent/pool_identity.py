@@ -14,13 +14,13 @@ from typing import Any, Final
 from ovsctl.ovsdb import Change, Client, Mutate, Operation, OvsdbError, Select, Update, Uuid
 from vnet.agent import transactions
 from vnet.objects import AgentStatus, Event
+from vnet.objects.binding import POOL
 
 log = logging.getLogger(__name__)
 
 # In external_ids of the row of table Open_vSwitch, whose changes ovs-vswitchd does not look at.
 ID, REVISION = "vnet-pool", "vnet-pool-revision"
 REPORTED_EVERY_S = 60.0
-POOL = "pool"  # the object of the agent's problem
 AS_FOLLOWED = Select("Pool", (), ("id", "revision"))
 
 Transact = Callable[..., Awaitable[list[Any]]]
@@ -178,10 +178,8 @@ class PoolIdentity:
 
     async def _report(self, transact: Transact) -> None:
         """Says in the log, and in the database that is not followed, that it is not, now and then."""
-        text, now_ms = (
-            f"the pool database {self.objection}: it is not followed, and nothing changes here",
-            self._now_ms(),
-        )
+        now_ms = self._now_ms()
+        text = f"the pool database {self.objection}: it is not followed, and nothing changes here"
         before, when_ms = self._state.reported
         if text == before and now_ms - when_ms < REPORTED_EVERY_S * 1000:
             return
@@ -190,10 +188,10 @@ class PoolIdentity:
         problems, host = {POOL: text}, self._status.host
         ours = (("host", "==", host), ("switch", "==", self._state.switch))
         event = transactions.event(Event(now_ms, "problem", text, host))
-        with suppress(OvsdbError):
-            count, _ = await transact(Update("Agent", ours, {"problems": problems, "heartbeat": now_ms}), event)
+        with suppress(OvsdbError):  # no heartbeat: a host that does not follow the pool does not act for it
+            count, _ = await transact(Update("Agent", ours, {"problems": problems}), event)
             if not count:  # it fails where another switch is that host
-                status = replace(self._status, switch=self._state.switch, heartbeat=now_ms, problems=problems)
+                status = replace(self._status, switch=self._state.switch, heartbeat=0, problems=problems)
                 await transact(*transactions.take_host(status, None))
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 
 from vnet.db.view import PoolView
 from vnet.objects import Binding, Location, Vif
-from vnet.objects.binding import SWITCH
+from vnet.objects.binding import POOL, SWITCH
 from vnet.objects.rules import place_fault
 
 
@@ -71,6 +71,8 @@ def host_problem(view: PoolView, host: str) -> Reason | None:
         return None
     if (agent := view.state.agents.get(host)) is None:
         return Reason("no-agent", f"no agent of host {host} has ever reported", host)
+    if (text := agent.problems.get(POOL)) is not None:
+        return Reason("host-down", f"host {host}: {text}", host)
     if (text := agent.problems.get(SWITCH)) is not None:
         return Reason("host-down", f"host {host}: {SWITCH} {text}", host)
     return Reason("host-down", f"the agent of host {host} does not report", host)

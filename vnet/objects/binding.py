@@ -100,7 +100,8 @@ class _Problems(Scalar[Mapping[str, str]]):
         return
 
 
-SWITCH = "ovs-vswitchd"  # the object of an agent's problem that its switch is away
+# Objects of agents' problems: a switch that is away, and a pool database that the host does not follow.
+SWITCH, POOL = "ovs-vswitchd", "pool"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,6 +159,12 @@ def test_hosts_keep_what_they_have(lab: Lab, case: str, tmp_path: Path) -> None:
         with client(lab) as asked:
             events = [event for event in asked.events() if "not followed" in event.text]
             assert {event.host for event in events} == set(HOSTS)
+            if case == "older":
+                told = [problem.text for problem in asked.status().problems]
+                assert all(
+                    any(line.startswith(f"host {host}: the pool database is at") for line in told) for host in HOSTS
+                )
+                assert asked.status().live_hosts == 0
             if case == "empty":
                 asked.apply(OTHER_POOL, wait_s=0)
                 refused(lab, "and this host belongs to pool")
@@ -190,8 +198,11 @@ def test_a_host_that_leaves_its_pool_follows_what_it_is_pointed_at(lab: Lab) -> 
     with client(lab) as asked:
         asked.apply(OTHER_POOL, wait_s=0)
         for host in HOSTS:
-            left = call_agent("leave", {}, str(lab.daemons.agent_socket(host)))
-            assert left["pool"]
+            leave = ["host", "leave", "--yes", "--socket", str(lab.daemons.agent_socket(host))]
+            done = subprocess.run(
+                [sys.executable, "-m", "vnet.cli.main", *leave], capture_output=True, text=True, check=True
+            )
+            assert "left pool" in done.stdout + done.stderr
         for host in HOSTS:
             wait_until(lambda host=host: "pool" not in status(lab, host)["problems"], "it is followed")  # type: ignore[misc]
         wait_until(lambda: asked.status().live_hosts == 1, "the host that this pool has reports")
