@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from ovsctl.ovsdb import Batch, Client, Insert, Monitor, Mutate, NamedUuid, Select, Update
+from ovsctl.ovsdb import Batch, Client, ConnectFailed, Insert, Monitor, Mutate, NamedUuid, OvsdbError, Select, Update
 from tests.servers import OvsdbServer, ovsdb_server
 
 BRIDGE = (
@@ -60,3 +61,26 @@ async def test_replica_follows_and_reports_old_and_new(client: Client) -> None:
     assert (change.old["stp_enable"], change.old["external_ids"]) == (False, {"a": "b"})
     assert (change.new["stp_enable"], change.new["external_ids"]) == (True, {"c": "d"})
     assert replica["Bridge"][bridge] is change.new
+
+
+async def test_a_server_that_the_check_refuses_is_not_used(server: OvsdbServer) -> None:
+    """Nor is one that a client has left, until the check has looked at it again."""
+    refused = False
+
+    async def check(transact: Callable[..., Awaitable[list[Any]]]) -> None:
+        (rows,) = await transact(Select("Bridge"))
+        if refused or not rows:
+            raise OvsdbError("has no bridge")
+
+    with ovsdb_server() as other:
+        async with Client(server.remote, "Open_vSwitch") as client:
+            await client.transact(*BRIDGE)
+        async with Client([other.remote, server.remote], "Open_vSwitch", check=check) as client:
+            assert client.server is not None
+            assert client.server.remote == server.remote
+            refused = True
+            client.leave("another look")
+            with pytest.raises(ConnectFailed, match="has no bridge"):
+                await client.wait_connected(0.5)
+            refused = False
+            await client.wait_connected(10)
