@@ -21,10 +21,10 @@ from functools import partial
 from socket import gethostname
 from typing import Any, Final
 
-from ovsctl.appctl import AppctlError
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
+from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.conditions import Conditions, monitors
 from vnet.agent.connection_limits import ConnectionLimits
@@ -39,29 +39,15 @@ from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import (
-    ANNOUNCEMENT,
-    FLOOD_GROUPS,
-    Compiler,
-    Role,
-    Switch,
-    announced_tags,
-    announcements_out,
-    gate_flow,
-)
-from vnet.objects import AgentStatus, BindingState, BondMode, Vif
+from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Switch, gate_flow
+from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import POOL, SWITCH
-from vnet.util.frames import gratuitous_arp, rarp
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 # The delay of a turn that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
-# Pauses between announcements to the physical network, within the time that the source relays (binding_controller.RELAY_S); and those
-# before further ones where bonds are balanced by MAC: other hosts' have learned by then from all flows that they counted before the move.
-ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)
-ANNOUNCE_LATE_S = (1.0, 2.0)
 FAILED_TURN_S = 1.0
 
 
@@ -103,6 +89,7 @@ class Agent:
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
         self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, FLOOD_GROUPS)
         self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.revisions, self.spawn)
+        self.announcer: Final = Announcer(self.compiler.view, self.flows, self.uplinks, self.revisions)
         self.rows: Final = OvsConfig(
             self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.revisions,
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
@@ -160,7 +147,7 @@ class Agent:
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
                 self.conditions.run(self._replica), self.prober.run(), self.watcher.run(started=watches),
-                self.limits.run(),
+                self.limits.run(), self.announcer.run(),
             ):  # fmt: skip
                 self.spawn(job)
             await self._turns()
@@ -305,45 +292,14 @@ class Agent:
     # Announced and reported
 
     def arrived(self, vif: str, *, announced: bool) -> None:
-        self.spawn(self._announce(vif, announced=announced))
+        self.spawn(self._announce_move(vif, announced=announced))
 
-    async def _announce(self, vif_id: str, *, announced: bool) -> None:
-        """Announces a VIF that moved here, to the physical network some more times: the source's last frames may have taken the MAC
-        back (docs/adr/0004-relay-after-the-move.md)."""
+    async def _announce_move(self, vif: str, *, announced: bool) -> None:
         await self.programmed()
-        view = self.compiler.view
-        vif = view.vifs.get(vif_id)
-        if not announced and vif is not None and view.role(vif) is Role.ACTIVE:
-            await self.flows.send_packet(rarp(vif.mac), view.ports[vif_id])
-        untold = vif is not None and vif.trunk is not None  # on its tags, whatever the guest has said
-        known = view.network(vif.network) if vif is not None else None
-        by_mac = known is not None and self._is_balanced_by_mac(known.uplink)
-        for pause_s in (*([0.0] if untold else []), *ANNOUNCE_AGAIN_S, *(ANNOUNCE_LATE_S if by_mac else ())):
-            await asyncio.sleep(pause_s)
-            vif = view.vifs.get(vif_id)
-            network = view.network(vif.network) if vif else None
-            if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
-                return
-            if network.patch is not None and network.uplink is not None:
-                learned = await self._learned(network.uplink, vif)
-                for out in announcements_out(network.patch, announced_tags(view, network, vif, learned)):
-                    for frame in (rarp(vif.mac), *([gratuitous_arp(vif.mac)] if by_mac else [])):
-                        await self.flows.send_packet(frame, view.ports[vif_id], out)
+        await self.announcer.moved(vif, announced=announced)
 
-    def _is_balanced_by_mac(self, uplink: str | None) -> bool:
-        """Whether an uplink is a bond that is balanced by MAC, here and so most likely on other hosts."""
-        host = self.compiler.view.host
-        row = host.uplink(uplink) if host is not None and uplink is not None else None
-        return row is not None and row.mode is BondMode.BALANCE_SLB
-
-    async def _learned(self, uplink: str, vif: Vif) -> set[int]:
-        """The tags of a trunk for all tags on which this host has heard the VIF."""
-        if vif.trunk is None or vif.trunk.tags:
-            return set()
-        try:
-            return await self.uplinks.learned(uplink, vif.mac)
-        except AppctlError:
-            return set()  # the tags that are in use besides are not known
+    def took_up(self, vif: Vif, addresses: tuple[str, ...]) -> None:
+        self.announcer.took_up(vif, addresses)
 
     def _more_is_true(self) -> None:
         self.reports.statements.again()

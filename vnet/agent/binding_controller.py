@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, OvsdbError, Select, TransactError, Where
 from vnet.agent import transactions
-from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide
+from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide, taken_up
 from vnet.agent.local_ports import LocalPorts
 from vnet.agent.ovs_config_reconciler import CACHES_S
 from vnet.agent.pool_replica import PoolReplica
@@ -143,6 +143,8 @@ class Bindings:
         (self._departed.add if decision.departs else self._departed.discard)(vif.id)
         if problem := decision.problem or (port.problem if port else "") or self._unknown_group(vif):
             self.problems[vif.id] = problem
+        if addresses := taken_up(vif, mine, decision):
+            self._shell.took_up(vif, addresses)
         self._carry_out(vif, mine, decision)
         if self._remembers_move(vif.id) is not None and self._is_free("forget the move", vif.id):
             self._start("forget the move", vif.id, self._forget_move)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from vnet.objects import Binding, BindingState, Location, Network, Vif
+from vnet.objects import Binding, BindingState, Location, LockingMode, Network, Vif
 from vnet.objects.binding import published
 
 
@@ -111,6 +111,24 @@ def decide(
     if decision.act is Act.KEEP and mine is not None and copied(mine, vif) != mine:
         return replace(decision, act=Act.COPY)
     return decision
+
+
+def taken_up(vif: Vif, mine: Binding | None, decision: Decision) -> tuple[str, ...]:
+    """The addresses at which a VIF may be reached here by a decision about the host's own binding `mine`, and could not before.
+
+    Those of a VIF that is not locked are its guest's own affair. A VIF that moves keeps its MAC, so its neighbours know its addresses.
+    """
+    match decision.act:
+        case Act.CLAIM | Act.RENEW | Act.BECOME:
+            state = decision.state
+        case Act.COPY if mine is not None:
+            state = mine.state
+        case _:
+            return ()
+    if state is not BindingState.ACTIVE or vif.locking_mode is not LockingMode.LOCKED:
+        return ()
+    known = mine.addresses if mine is not None and mine.state is state and mine.mac == vif.mac else ()
+    return tuple(address for address in vif.addresses if address not in known)
 
 
 def situation(

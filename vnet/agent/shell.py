@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from vnet.objects import Vif
+
 
 class Shell(Protocol):
     """The agent's loop, for those that need another turn of it, or time."""
@@ -20,3 +22,6 @@ class Shell(Protocol):
 
     def arrived(self, vif: str, *, announced: bool) -> None:
         """A VIF has moved here. announced: the guest has told the network so."""
+
+    def took_up(self, vif: Vif, addresses: tuple[str, ...]) -> None:
+        """A VIF here may be reached at these addresses now, and could not before."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from socket import AF_INET6, inet_aton, inet_pton
+from struct import unpack
+
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 MINIMUM_FRAME_BYTES = 60  # without the FCS, 802.3 §3.2.7
 ARP_HEAD = b"\0\x01\x08\0\x06\x04"  # Ethernet and IPv4 (RFC 826)
 REQUEST, REVERSE_REQUEST = b"\0\x01", b"\0\x03"  # operations of RFC 826 and RFC 903
+
+NEIGHBOR_ADVERTISEMENT = b"\x88\0"  # type and code
+ROUTER, OVERRIDE = 0x80000000, 0x20000000  # flags
+TARGET_MAC = b"\x02\x01"  # the option, in its one unit of eight bytes
+IPV6_HEAD = b"\x60\0\0\0\0\x20\x3a\xff"  # 32 bytes of ICMPv6, hop limit 255
+ICMPV6 = b"\0\0\0\x20\0\0\0\x3a"  # the pseudo-header's length and next header (RFC 8200 §8.1)
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -25,7 +34,35 @@ def rarp(mac: str) -> bytes:
     return ethernet(BROADCAST, mac, 0x8035, ARP_HEAD + REVERSE_REQUEST + own + own)
 
 
-def gratuitous_arp(mac: str) -> bytes:
-    """A gratuitous ARP request from `mac`, about no address: hosts ignore it. Open vSwitch's bonds that are balanced by MAC learn from
-    no other frame that a MAC of theirs is elsewhere (is_gratuitous_arp, lib/flow.h)."""
-    return ethernet(BROADCAST, mac, 0x0806, ARP_HEAD + REQUEST + mac_bytes(mac) + bytes(14))
+def gratuitous_arp(mac: str, address: str = "0.0.0.0") -> bytes:
+    """An ARP announcement, which neighbours that know the address take the MAC from (RFC 5227 §1.1, §3).
+
+    One about no address is ignored by hosts. Open vSwitch's bonds that are balanced by MAC learn from no other frame that a MAC of theirs
+    is elsewhere (is_gratuitous_arp, lib/flow.h).
+    """
+    ip = inet_aton(address)
+    return ethernet(BROADCAST, mac, 0x0806, ARP_HEAD + REQUEST + mac_bytes(mac) + ip + bytes(6) + ip)
+
+
+def neighbor_advertisement(mac: str, address: str, *, router: bool) -> bytes:
+    """An unsolicited neighbor advertisement to all nodes that overrides what they know (RFC 4861 §4.4, §7.2.6).
+
+    router: that of a router must say so, else its neighbours take it from their default routers (§7.2.5).
+    """
+    source, nodes = inet_pton(AF_INET6, address), inet_pton(AF_INET6, "ff02::1")
+    flags = OVERRIDE | (ROUTER if router else 0)
+    body = flags.to_bytes(4, "big") + source + TARGET_MAC + mac_bytes(mac)
+    icmp = NEIGHBOR_ADVERTISEMENT + _checksum(source + nodes + ICMPV6 + NEIGHBOR_ADVERTISEMENT + bytes(2) + body) + body
+    return ethernet("33:33:00:00:00:01", mac, 0x86DD, IPV6_HEAD + source + nodes + icmp)
+
+
+def address_announcement(mac: str, address: str, *, router: bool = False) -> bytes:
+    """The frame by which neighbours take an address to be at `mac` from now on."""
+    return neighbor_advertisement(mac, address, router=router) if ":" in address else gratuitous_arp(mac, address)
+
+
+def _checksum(data: bytes) -> bytes:
+    """The checksum of the Internet over an even number of bytes (RFC 1071)."""
+    total: int = sum(unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")

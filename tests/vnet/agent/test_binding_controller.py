@@ -20,7 +20,7 @@ from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.compile import Compiler
 from vnet.db.rows import to_columns
-from vnet.objects import AgentStatus, Binding, Host
+from vnet.objects import AgentStatus, Binding, Host, Vif
 from vnet.objects.binding import published
 
 
@@ -41,6 +41,9 @@ class Shell:
         pass
 
     def arrived(self, vif: str, *, announced: bool) -> None:
+        pass
+
+    def took_up(self, vif: Vif, addresses: tuple[str, ...]) -> None:
         pass
 
 

@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from vnet.agent.binding_policy import TRANSITIONS, Act, Decision, Life, Situation, decide, life, situation
-from vnet.objects import Binding, BindingState, Location, Network, NetworkType, Vif
+from vnet.agent.binding_policy import TRANSITIONS, Act, Decision, Life, Situation, decide, life, situation, taken_up
+from vnet.objects import Binding, BindingState, Location, LockingMode, Network, NetworkType, Vif
+from vnet.objects.binding import published
 
 ME, OTHER, THIRD = "xen1", "xen2", "xen3"
 NETWORK = Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001)
@@ -95,3 +96,25 @@ def test_a_port_that_stays_silent_has_a_problem_unless_the_vif_moves_or_has_move
         runs_elsewhere = case.at.current is not None and case.at.current.host != ME
         if at_rest and case.plugged and case.mine is None:
             assert bool(case.decide().problem) is not (runs_elsewhere and case.decide().departs), case
+
+
+def test_an_address_is_taken_up_once() -> None:
+    """Neighbours are told of an address when it is at another MAC than before, or may be; never again while it stays."""
+    known = Vif("vm1/0", "tenant", "0a:00:00:00:00:01", addresses=("10.1.0.1", "fd00::1"))
+    more = replace(known, addresses=("10.1.0.1", "10.1.0.2"))
+    mine = Binding(host="xen1", vif="vm1/0", epoch=1, state=BindingState.ACTIVE, **published(known))
+    awaited = replace(mine, state=BindingState.AWAITED)
+    claim, copy, become = Decision(Act.CLAIM), Decision(Act.COPY), Decision(Act.BECOME)
+    assert taken_up(known, None, claim) == known.addresses
+    assert taken_up(known, awaited, become) == known.addresses
+    assert taken_up(more, mine, copy) == ("10.1.0.2",)
+    assert taken_up(replace(known, mac="0a:00:00:00:00:02"), mine, copy) == known.addresses
+    for vif, binding, decision in (
+        (known, mine, Decision()),
+        (known, None, Decision(Act.CLAIM, BindingState.HELD)),  # it moves here, and keeps its MAC
+        (known, replace(mine, state=BindingState.HELD), Decision(Act.ACTIVATE)),
+        (more, awaited, copy),
+        (known, mine, Decision(Act.RELEASE)),
+        (replace(known, locking_mode=LockingMode.UNLOCKED), None, claim),  # nobody knows what its guest uses
+    ):
+        assert taken_up(vif, binding, decision) == ()

@@ -1,0 +1,94 @@
+"""Announcements for guests that say nothing: of a VIF that moved here, and of the addresses that a VIF takes up here.
+
+One rule: a frame is sent once the switch holds the flows for it, from the VIF's own port and through the pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ovsctl.appctl import AppctlError
+from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.agent.reconciler import Revisions
+from vnet.agent.uplink_flows import UplinkFlows
+from vnet.compile import HostView, Role, announced_tags, announcements_out
+from vnet.objects import BondMode, Vif
+from vnet.util.frames import address_announcement, gratuitous_arp, rarp
+
+# Pauses between announcements to the physical network, within the time that the source relays (binding_controller.RELAY_S); and those
+# before further ones where bonds are balanced by MAC: other hosts' have learned by then from all flows that they counted before the move.
+ANNOUNCE_AGAIN_S = (0.02, 0.1, 0.4)
+ANNOUNCE_LATE_S = (1.0, 2.0)
+# Between the addresses of VIFs that start at once: each announcement is a broadcast to all VIFs of the network.
+PACE_S = 0.005
+
+
+class Announcer:
+    """Sends what tells the network where a VIF and its addresses are."""
+
+    def __init__(self, view: HostView, flows: BridgeFlows, uplinks: UplinkFlows, revisions: Revisions) -> None:
+        self._view: Final = view
+        self._flows: Final = flows
+        self._uplinks: Final = uplinks
+        self._revisions: Final = revisions
+        self._new: Final[dict[tuple[str, str], int]] = {}  # VIF and address: the revision that lets it send from there
+        self._work: Final = asyncio.Event()
+
+    def took_up(self, vif: Vif, addresses: tuple[str, ...]) -> None:
+        """A VIF here may be reached at these addresses from this turn on. Neighbours may remember another MAC for them."""
+        self._new.update({(vif.id, address): self._revisions.newest for address in addresses})
+        self._work.set()
+
+    async def run(self) -> None:
+        """Announces addresses, one after the other."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._new:
+                (vif_id, address), revision = next(iter(self._new.items()))
+                await self._revisions.reached(revision)
+                del self._new[vif_id, address]
+                vif = self._view.vifs.get(vif_id)
+                if vif is None or address not in vif.addresses or self._view.role(vif) is not Role.ACTIVE:
+                    continue
+                frame = address_announcement(vif.mac, address, router=vif.router)
+                await self._flows.send_packet(frame, self._view.ports[vif_id])
+                await asyncio.sleep(PACE_S)
+
+    async def moved(self, vif_id: str, *, announced: bool) -> None:
+        """Announces a VIF that moved here, to the physical network some more times: the source's last frames may have taken the MAC
+        back (docs/adr/0004-relay-after-the-move.md). announced: the guest has told the network so."""
+        view = self._view
+        vif = view.vifs.get(vif_id)
+        if not announced and vif is not None and view.role(vif) is Role.ACTIVE:
+            await self._flows.send_packet(rarp(vif.mac), view.ports[vif_id])
+        untold = vif is not None and vif.trunk is not None  # on its tags, whatever the guest has said
+        known = view.network(vif.network) if vif is not None else None
+        by_mac = known is not None and self._is_balanced_by_mac(known.uplink)
+        for pause_s in (*([0.0] if untold else []), *ANNOUNCE_AGAIN_S, *(ANNOUNCE_LATE_S if by_mac else ())):
+            await asyncio.sleep(pause_s)
+            vif = view.vifs.get(vif_id)
+            network = view.network(vif.network) if vif else None
+            if vif is None or network is None or view.role(vif) is not Role.ACTIVE:
+                return
+            if network.patch is not None and network.uplink is not None:
+                learned = await self._learned(network.uplink, vif)
+                for out in announcements_out(network.patch, announced_tags(view, network, vif, learned)):
+                    for frame in (rarp(vif.mac), *([gratuitous_arp(vif.mac)] if by_mac else [])):
+                        await self._flows.send_packet(frame, view.ports[vif_id], out)
+
+    def _is_balanced_by_mac(self, uplink: str | None) -> bool:
+        """Whether an uplink is a bond that is balanced by MAC, here and so most likely on other hosts."""
+        host = self._view.host
+        row = host.uplink(uplink) if host is not None and uplink is not None else None
+        return row is not None and row.mode is BondMode.BALANCE_SLB
+
+    async def _learned(self, uplink: str, vif: Vif) -> set[int]:
+        """The tags of a trunk for all tags on which this host has heard the VIF."""
+        if vif.trunk is None or vif.trunk.tags:
+            return set()
+        try:
+            return await self._uplinks.learned(uplink, vif.mac)
+        except AppctlError:
+            return set()  # the tags that are in use besides are not known
