@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -39,5 +39,12 @@ def running(engine: str, document: bytes) -> Iterator[PoolUnderTest]:
 
 def receivers(pool: PoolUnderTest, sender: str, frame: Packet) -> list[str]:
     """Everyone who got this very frame, byte for byte."""
-    sent = bytes(frame)
-    return sorted(item.to for item in pool.send(f"{sender}/0", sent).items if item.frame == sent)
+    (found,) = receivers_of_each(pool, sender, [frame])
+    return found
+
+
+def receivers_of_each(pool: PoolUnderTest, sender: str, frames: Sequence[Packet]) -> list[list[str]]:
+    """Everyone who got each of these frames, byte for byte: the frames leave one after another, and their copies are awaited once."""
+    sent = [bytes(frame) for frame in frames]
+    items = pool.send(f"{sender}/0", sent).items
+    return [sorted(item.to for item in items if item.frame == frame) for frame in sent]

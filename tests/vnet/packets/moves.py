@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -115,13 +115,20 @@ class Moves:
 
     def send(self, source: str, packet: Packet) -> list[str]:
         """Who got this very frame. Besides, agents announce a VIF that has moved to the physical switches."""
-        return sorted(item.to for item in self.lab.send(source, packet) if item.frame == bytes(packet))
+        (found,) = self.send_all(source, [packet])
+        return found
+
+    def send_all(self, source: str, packets: Sequence[Packet]) -> list[list[str]]:
+        """Who got each of these frames; their copies are awaited once."""
+        items = self.lab.send(source, packets).items
+        return [sorted(item.to for item in items if item.frame == bytes(packet)) for packet in packets]
 
     def reaches(self, host: str) -> None:
         """A peer on each host reaches the VIF, once, and is answered."""
         for peer in PEERS.values():
             assert self.send(peer.id, udp(peer, VIF.mac)) == [VIF.id]
-            assert self.send(VIF.id, udp(VIF, peer.mac)) == [peer.id]
+        answers = [udp(VIF, peer.mac) for peer in PEERS.values()]
+        assert self.send_all(VIF.id, answers) == [[peer.id] for peer in PEERS.values()]
 
 
 def udp(source: Vif, to: str) -> Packet:

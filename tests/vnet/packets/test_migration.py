@@ -31,8 +31,8 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 def silent(pool: Moves) -> None:
     """What a guest sends on the port it runs at, and that announces nothing, comes to nobody."""
     question = Ether(src=VIF.mac, dst=BROADCAST) / ARP(hwsrc=VIF.mac, psrc=VIF.addresses[0], pdst="10.200.0.1")
-    for packet in (question, udp(VIF, BROADCAST), *(udp(VIF, peer.mac) for peer in PEERS.values())):
-        assert pool.send(VIF.id, packet) == []
+    packets = [question, udp(VIF, BROADCAST), *(udp(VIF, peer.mac) for peer in PEERS.values())]
+    assert pool.send_all(VIF.id, packets) == [[]] * len(packets)
 
 
 @contextlib.contextmanager
