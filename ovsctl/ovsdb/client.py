@@ -101,14 +101,15 @@ class Client:
         self._remotes = [Remote.parse(text) for text in texts]
         if shuffle:
             (rng or random.Random()).shuffle(self._remotes)  # noqa: S311 - spreads load, hides nothing
-        context = tls.context() if isinstance(tls, Tls) else tls
-        if context is None and any(remote.secure for remote in self._remotes):
+        if isinstance(tls, Tls):
+            tls.context()  # raises now what would fail every connection
+        if tls is None and any(remote.secure for remote in self._remotes):
             raise BadRemote("an ssl: remote needs the key and certificates: give tls")
         self._connect_timeout_s = connect_timeout_s
         self._probe_interval_s, self._max_message_bytes = probe_interval_s, max_message_bytes
         self._backoff_s, self._patience, self._check = backoff_s, patience, check
         self._wanted_server = Wanted(
-            database, leader_only, context, backoff_s, self._new_connection, self._heard, self._lost
+            database, leader_only, tls, backoff_s, self._new_connection, self._heard, self._lost
         )
         self._connection: Connection | None = None
         self._schema: Schema | None = None

@@ -17,7 +17,7 @@ import msgspec
 from .callbacks import report
 from .connection import Connection
 from .errors import ConnectionLost, OvsdbError, RequestError
-from .remotes import Remote
+from .remotes import Remote, Tls
 from .replica import Replica
 from .schema import Schema
 from .server_info import SERVER_DATABASE, SERVER_MONITORS, SERVER_SCHEMA, ServerInfo, server_info, unfit
@@ -34,7 +34,7 @@ class Wanted:
 
     database: str
     leader_only: bool
-    tls: ssl.SSLContext | None
+    tls: Tls | ssl.SSLContext | None
     backoff_s: tuple[float, float]
     connection: Callable[[Callable[[Connection, Notification], None], Callable[[Connection], None]], Connection]
     heard: Callable[[Met, Notification], None]
@@ -57,7 +57,7 @@ class Met:
 
     async def connect(self) -> None:
         """Connect and learn what the server is; raises OSError, OvsdbError."""
-        self.connection = await self.remote.connect(self._new_connection, self._wanted.tls)
+        self.connection = await self.remote.connect(self._new_connection, _context(self._wanted.tls))
         params = [SERVER_DATABASE, SERVER_DATABASE, self._replica.encode_monitors(), ZERO_UUID]
         try:
             await self.connection.call("monitor_cond_since", params, self._replica.fold_initial)
@@ -104,6 +104,11 @@ class Met:
     def close(self, reason: str) -> None:
         if hasattr(self, "connection"):
             self.connection.close(ConnectionLost(reason))
+
+
+def _context(tls: Tls | ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Files are read for each connection, so that a renewed certificate is used from the next one on."""
+    return tls.context() if isinstance(tls, Tls) else tls
 
 
 async def find(remotes: Sequence[Remote], wanted: Wanted, unless: asyncio.Event | None = None) -> Met | None:

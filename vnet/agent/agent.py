@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
-from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica
+from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica, Tls
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.conditions import Conditions, monitors
@@ -53,7 +53,10 @@ FAILED_TURN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How an agent is run: its host, where the databases and the switch are, how the switch is to be set up."""
+    """How an agent is run: its host, where the databases and the switch are, how the switch is to be set up.
+
+    tls: the host's identity, for pool databases that are reached by ssl:.
+    """
 
     host: str
     pool: tuple[str, ...]
@@ -61,6 +64,7 @@ class Options:
     ovs_rundir: str
     switch: Switch
     version: str = ""
+    tls: Tls | None = None
 
 
 class Agent:
@@ -75,7 +79,7 @@ class Agent:
         self.identity: Final = PoolIdentity(self.ovs_client, status, now_ms)
         self.pool_client: Final = Client(
             list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience(),
-            check=self.identity.check,
+            check=self.identity.check, tls=options.tls,
         )  # fmt: skip
         self.compiler: Final = Compiler(options.host)
         self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 from vnet.agent.agent import Agent, Options
 from vnet.agent.host_claim import DisplacedAgent
@@ -16,6 +17,7 @@ from vnet.agent.local_api import LocalSocket
 from vnet.compile import Switch
 from vnet.util import logs
 from vnet.util.sd_notify import sd_notify
+from vnet.util.transport import HOST, check_cleartext, tls_for
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +25,28 @@ YOUNG_OBJECTS = 10_000  # that the collector waits for; Python's 700 come with e
 
 
 def main(
-    *, host: str, pool: tuple[str, ...], ovs_db: str, ovs_rundir: str, bridge: str, datapath_type: str, socket: str
+    *,
+    host: str,
+    pool: tuple[str, ...],
+    ovs_db: str,
+    ovs_rundir: str,
+    bridge: str,
+    datapath_type: str,
+    socket: str,
+    pki_dir: Path,
+    cleartext: bool,
 ) -> None:
-    """Runs the agent until SIGTERM or SIGINT. Flows and rows stay as they are: packets do not notice."""
+    """Runs the agent until SIGTERM or SIGINT. Flows and rows stay as they are: packets do not notice.
+
+    Raises TransportError where the pool database would be reached in cleartext, or the host has no certificate.
+    """
+    check_cleartext(pool, cleartext)
+    tls = tls_for(pool, pki_dir, HOST)
     logs.configure(host=host)
     if directory := os.path.dirname(socket):
         os.makedirs(directory, mode=0o750, exist_ok=True)
     gc.set_threshold(YOUNG_OBJECTS)
-    options = Options(host, pool, ovs_db, ovs_rundir, Switch(bridge, datapath_type), version("vnet"))
+    options = Options(host, pool, ovs_db, ovs_rundir, Switch(bridge, datapath_type), version("vnet"), tls)
     asyncio.run(_run(options, socket))
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import socket
 from importlib import import_module
+from pathlib import Path
 
 import click
+
+from vnet.cli.exits import CommandError, Exit
+from vnet.util.transport import TransportError
 
 
 @click.command()
@@ -24,12 +28,28 @@ import click
 @click.option("--bridge", default="br-int", show_default=True)
 @click.option("--datapath-type", default="", help="As in ovs-vswitchd.conf.db(5); empty for the kernel's.")
 @click.option("--socket", "socket_path", metavar="PATH", default="/run/vnet/agent.sock", show_default=True)
+@click.option(
+    "--pki-dir",
+    type=click.Path(path_type=Path),
+    default="/var/lib/vnet/pki",
+    show_default=True,
+    help="This host's certificate, for pool databases at ssl:.",
+)
+@click.option("--cleartext", is_flag=True, help="Allow a pool database at tcp: on another machine.")
 def agent(
-    host: str, pool: tuple[str, ...], ovs_db: str, ovs_rundir: str, bridge: str, datapath_type: str, socket_path: str
-) -> int:
+    host: str,
+    pool: tuple[str, ...],
+    ovs_db: str,
+    ovs_rundir: str,
+    bridge: str,
+    datapath_type: str,
+    socket_path: str,
+    pki_dir: Path,
+    cleartext: bool,
+) -> None:
     """Run the agent of this host."""
     daemon = import_module("vnet.agent.daemon")
-    return int(
+    try:
         daemon.main(
             host=host,
             pool=pool,
@@ -38,6 +58,8 @@ def agent(
             bridge=bridge,
             datapath_type=datapath_type,
             socket=socket_path,
+            pki_dir=pki_dir,
+            cleartext=cleartext,
         )
-        or 0
-    )
+    except TransportError as error:
+        raise CommandError(str(error), Exit.INVALID_INPUT) from None

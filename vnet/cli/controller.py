@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from vnet.cli.exits import CommandError, Exit
+from vnet.cli.pki import pki_dir_option
 from vnet.controller.daemon import Options, main
 from vnet.controller.errors import Invalid
 from vnet.db.errors import PoolUnreachable, SchemaMismatch
 from vnet.util import logs
+from vnet.util.transport import TransportError
 
 
 @click.command()
@@ -22,12 +24,14 @@ from vnet.util import logs
     "--state-dir", type=click.Path(path_type=Path), default="/var/lib/vnet", show_default=True, help="Our database."
 )
 @click.option(
-    "--pool-listen", multiple=True, metavar="PREMOTE", help="Where else our database listens: ptcp:6640:10.0.0.1."
+    "--pool-listen", multiple=True, metavar="PREMOTE", help="Where else our database listens: pssl:6640:10.0.0.1."
 )
 @click.option(
     "--listen", multiple=True, metavar="ADDRESS", help="unix:PATH or tcp:HOST:PORT.  [default: RUN_DIR/controller.sock]"
 )
 @click.option("--token-file", type=click.Path(path_type=Path), help="The bearer token for TCP.")
+@pki_dir_option
+@click.option("--cleartext", is_flag=True, help="Allow ptcp: and tcp: to and from other machines.")
 def controller(
     pool: tuple[str, ...],
     run_dir: Path,
@@ -35,13 +39,17 @@ def controller(
     pool_listen: tuple[str, ...],
     listen: tuple[str, ...],
     token_file: Path | None,
+    pki_dir: Path,
+    cleartext: bool,
 ) -> None:
     """Run the controller: the REST API on a pool database, its own unless --pool names one."""
     logs.configure()
     try:
-        main(Options(pool, run_dir, state_dir, pool_listen, listen, token_file))
+        main(Options(pool, run_dir, state_dir, pool_listen, listen, token_file, pki_dir, cleartext))
     except Invalid as error:
         raise CommandError(error.message, Exit.INVALID_INPUT) from None
+    except TransportError as error:
+        raise CommandError(str(error), Exit.INVALID_INPUT) from None
     except (PoolUnreachable, OSError) as error:
         raise CommandError(str(error), Exit.UNREACHABLE) from None
     except SchemaMismatch as error:

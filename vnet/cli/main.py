@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from vnet.cli.exits import CommandError, Exit, colour
 from vnet.cli.options import FORMATS, RootOptions, with_connection
 
-LOCAL = ("validate", "schema", "pool", "lab", "controller", "agent", "completion")  # call no controller
+LOCAL = ("validate", "schema", "pool", "pki", "lab", "controller", "agent", "completion")  # call no controller
 # Command: (module and attribute, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("vnet.cli.topology:validate", "Check a topology document; changes nothing."),
@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "vif": ("vnet.cli.vif:vif", "VIFs: list, make, change, delete, plug, migrate."),
     "expectation": ("vnet.cli.nouns:expectation", "Expectations: list, make, change, delete."),
     "pool": ("vnet.cli.pool:pool", "The pool database as a cluster of servers."),
+    "pki": ("vnet.cli.pki:pki", "The certificates of the pool: make, renew, list."),
     "lab": ("vnet.cli.lab:lab", "A pool on this machine, to try and to test with."),
     "controller": ("vnet.cli.controller:controller", "Run the controller."),
     "agent": ("vnet.cli.agent:agent", "Run a host's agent."),

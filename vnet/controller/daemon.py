@@ -9,28 +9,35 @@ import asyncio
 import logging
 import signal
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from ovsctl.ovsdb import Tls
 from vnet.controller.app import application
 from vnet.controller.embedded import EmbeddedDatabase
-from vnet.controller.errors import Invalid
+from vnet.controller.errors import Invalid, Refused
 from vnet.controller.leader import Leader
 from vnet.controller.service import Service
 from vnet.controller.sockets import Listen, Server, read_token
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable
 from vnet.util.sd_notify import sd_notify
+from vnet.util.transport import PKI_DIR, SERVER, check_cleartext, tls_for
 
 log = logging.getLogger("vnet.controller")
 
 RETRY_S = 1.0
 CONNECT_S = 2.0
+CERTIFICATES_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """pool: the pool database's remotes, none for one of our own. pool_listen: further sockets of our own database."""
+    """pool: the pool database's remotes, none for one of our own. pool_listen: further sockets of our own database.
+
+    cleartext: whether connections off loopback may do without TLS.
+    """
 
     pool: tuple[str, ...] = ()
     run_dir: Path = Path("/run/vnet")
@@ -38,10 +45,15 @@ class Options:
     pool_listen: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()
     token_file: Path | None = None
+    pki_dir: Path = PKI_DIR
+    cleartext: bool = False
 
 
 def main(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT. Raises Invalid, SchemaMismatch, PoolUnreachable, OSError if it cannot start."""
+    """Serve until SIGTERM or SIGINT.
+
+    Raises Invalid, TransportError, SchemaMismatch, PoolUnreachable, OSError if it cannot start.
+    """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     asyncio.run(_run(options))
 
@@ -51,30 +63,33 @@ async def _run(options: Options) -> None:
     token = read_token(options.token_file) if options.token_file is not None else None
     if token is None and any(listen.path is None for listen in listens):
         raise Invalid("token", "TCP needs --token-file: who can connect could do anything")
+    remotes = options.pool + options.pool_listen
+    check_cleartext(remotes, options.cleartext)
+    tls = tls_for(remotes, options.pki_dir, SERVER)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     options.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-    embedded = None if options.pool else EmbeddedDatabase(options.run_dir, options.state_dir, options.pool_listen)
+    embedded = None if options.pool else EmbeddedDatabase(options.run_dir, options.state_dir, options.pool_listen, tls)
     if embedded is not None and embedded.clustered:
         raise Invalid("pool", f"{embedded.database} is of a cluster: name its servers with --pool (docs/cluster.md)")
     if embedded is not None:
         started = await asyncio.to_thread(embedded.ensure)
         log.info("%s the pool database, process %s", "started" if started else "found", embedded.pid())
-    database = await _connected(options.pool or ((embedded.remote,) if embedded is not None else ()), stop)
+    database = await _connected(options.pool or ((embedded.remote,) if embedded is not None else ()), tls, stop)
     if database is None:
         return
     try:
-        await _serve(database, embedded, listens, token, stop)
+        await _serve(database, embedded, listens, token, options.pki_dir, stop)
     finally:
         await database.close()
     log.info("controller stopped")
 
 
-async def _connected(remotes: tuple[str, ...], stop: asyncio.Event) -> PoolDatabase | None:
+async def _connected(remotes: tuple[str, ...], tls: Tls | None, stop: asyncio.Event) -> PoolDatabase | None:
     """The database, once it answers; None if we are stopped before."""
     while not stop.is_set():
-        database = PoolDatabase(remotes, convert=True)
+        database = PoolDatabase(remotes, convert=True, tls=tls)
         try:
             await database.open(CONNECT_S)
         except PoolUnreachable as error:
@@ -90,13 +105,14 @@ async def _serve(
     embedded: EmbeddedDatabase | None,
     listens: list[Listen],
     token: bytes | None,
+    pki_dir: Path,
     stop: asyncio.Event,
 ) -> None:
     service = Service(database, version("vnet"))
     sockets = [(listen, listen.bind()) for listen in listens]
     servers = [(Server(application(service, token if listen.path is None else None)), made) for listen, made in sockets]
     jobs = [asyncio.create_task(server.serve([made])) for server, made in servers]
-    duties = [asyncio.create_task(Leader(database).run())]
+    duties = [asyncio.create_task(Leader(database).run()), asyncio.create_task(_keep_certificates(pki_dir))]
     if embedded is not None:
         duties.append(asyncio.create_task(_keep(embedded, database)))
     log.info("controller serves on %s", ", ".join(map(str, listens)))
@@ -132,6 +148,23 @@ async def _keep(embedded: EmbeddedDatabase, database: PoolDatabase) -> None:
         except PoolUnreachable as error:
             log.error("%s", error)
         await asyncio.sleep(RETRY_S)
+
+
+async def _keep_certificates(directory: Path) -> None:
+    """Without end: renew the server's certificate where the CA is, and log which certificates end within 30 days."""
+    from vnet.controller.pki import Authority, renew_server  # noqa: PLC0415 - loads a library that only a CA needs
+
+    while True:
+        if Authority(directory).present:
+            try:
+                if renew_server(directory, datetime.now(UTC)):
+                    log.info("renewed the server's certificate")
+                for found in Authority(directory).certificates(datetime.now(UTC)):
+                    if found.state != "valid":
+                        log.warning("the certificate of %s %s ends %s", found.use.value, found.name, found.ends)
+            except (OSError, ValueError, Refused) as error:
+                log.error("certificates in %s: %s", directory, error)
+        await asyncio.sleep(CERTIFICATES_S)
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovsctl.ovsdb import Tls
 from vnet.db.database import check_version
 from vnet.db.errors import PoolUnreachable
 from vnet.db.rows import SCHEMA_TEXT
@@ -26,11 +27,15 @@ CLUSTER_MAGIC = b"OVSDB CLUSTER"  # how the file of a clustered database begins,
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedDatabase:
-    """Where the database and its server are. `listen`: further remotes, as ptcp:6640:127.0.0.1."""
+    """Where the database and its server are.
+
+    listen: further remotes, as pssl:6640:10.0.0.1. tls: the server's identity, which pssl: and ssl: need.
+    """
 
     run_dir: Path
     state_dir: Path
     listen: tuple[str, ...] = ()
+    tls: Tls | None = None
 
     @property
     def database(self) -> Path:
@@ -144,6 +149,7 @@ class EmbeddedDatabase:
             "-vconsole:err",
             "-vsyslog:off",
             *remotes,
+            *self._tls_options(),
             str(self.database),
         )
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -151,6 +157,13 @@ class EmbeddedDatabase:
             if time.monotonic() > deadline:
                 raise PoolUnreachable(f"ovsdb-server does not listen on {self.socket}; see {self.log}")
             time.sleep(0.01)
+
+    def _tls_options(self) -> tuple[str, ...]:
+        """ovsdb-server reads these files again when they are replaced."""
+        if self.tls is None:
+            return ()
+        own, certificate, ca = self.tls.private_key, self.tls.certificate, self.tls.ca_certificate
+        return f"--private-key={own}", f"--certificate={certificate}", f"--ca-cert={ca}"
 
     def _add_remotes(self) -> None:
         for remote in self.listen:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, Operation, Schema, Select, Wait
+from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, Operation, Schema, Select, Tls, Wait
 from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError, WaitTimedOut
 from vnet.db.errors import PoolUnreachable, SchemaMismatch
 from vnet.db.mirror import Delta, PoolMirror
@@ -58,11 +58,14 @@ class PoolDatabase:
     With `leader_only`, only the leader of a cluster will do: locks hold there alone, and what it answers is the newest.
     """
 
-    def __init__(self, remotes: Sequence[str], *, leader_only: bool = True, convert: bool = False) -> None:
+    def __init__(
+        self, remotes: Sequence[str], *, leader_only: bool = True, convert: bool = False, tls: Tls | None = None
+    ) -> None:
         self.remotes = tuple(remotes)
         self.mirror = PoolMirror()
         self._leader_only = leader_only
         self._convert = convert
+        self._tls = tls
         self._client = self._new_client()
         self._listeners: list[Callable[[list[Delta]], None]] = []
         self._changed = asyncio.Event()  # set at the next change, and then replaced
@@ -166,7 +169,7 @@ class PoolDatabase:
                     await changed.wait()
 
     def _new_client(self) -> Client:
-        return Client(self.remotes, SCHEMA_NAME, leader_only=self._leader_only, connect_timeout_s=None)
+        return Client(self.remotes, SCHEMA_NAME, leader_only=self._leader_only, connect_timeout_s=None, tls=self._tls)
 
     async def _bring_up_to_date(self) -> None:
         if not self._convert:

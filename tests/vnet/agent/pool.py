@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ovsctl.ovsdb import Client, Insert, Select, Update
+from ovsctl.ovsdb import Client, Insert, Select, Tls, Update
+from tests.authorities import TestAuthority, tls_options
 from tests.polling import until
-from tests.servers import OvsdbServer, Vswitchd, ovsdb_server, vswitchd
+from tests.servers import OvsdbServer, Vswitchd, free_port, ovsdb_server, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
@@ -32,12 +33,18 @@ class HostUnderTest:
     name: str
     switch: Vswitchd
     remotes: list[str]
+    tls: Tls | None = None
     agent: Agent = field(init=False)
     task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         options = Options(
-            self.name, tuple(self.remotes), self.switch.server.remote, str(self.switch.server.dir), Switch()
+            self.name,
+            tuple(self.remotes),
+            self.switch.server.remote,
+            str(self.switch.server.dir),
+            Switch(),
+            tls=self.tls,
         )
         self.agent = Agent(options, now_ms)
         self.task = asyncio.get_running_loop().create_task(self.agent.run())
@@ -102,13 +109,21 @@ def _table(value: Any) -> str:
 
 
 @contextlib.asynccontextmanager
-async def pool_of(*names: str, networks: Iterable[Network] = ()) -> AsyncIterator[PoolUnderTest]:
-    """A pool of hosts with their agents running."""
+async def pool_of(
+    *names: str, networks: Iterable[Network] = (), authority: TestAuthority | None = None
+) -> AsyncIterator[PoolUnderTest]:
+    """A pool of hosts with their agents running; with an authority, they reach the pool database by TLS."""
+    port = free_port()
+    options = [*tls_options(authority.server()), f"--remote=pssl:{port}:127.0.0.1"] if authority is not None else []
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(ovsdb_server(SCHEMA))
+        server = stack.enter_context(ovsdb_server(SCHEMA, options=options))
         switches = {name: stack.enter_context(vswitchd()) for name in names}
         async with Client([server.remote], SCHEMA_NAME) as client:
-            hosts = {name: HostUnderTest(name, switch, [server.remote]) for name, switch in switches.items()}
+            remote = f"ssl:127.0.0.1:{port}" if authority is not None else server.remote
+            hosts = {
+                name: HostUnderTest(name, switch, [remote], authority.host(name) if authority is not None else None)
+                for name, switch in switches.items()
+            }
             pool = PoolUnderTest(server, client, hosts)
             await pool.insert(Pool("test"))
             await pool.insert(*(Host(name, f"10.99.0.{i}") for i, name in enumerate(names, 1)), *networks)

@@ -9,11 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.authorities import LIFE, TestAuthority, tls_options
 from tests.polling import wait_until
 from tests.servers import free_port, ovsdb_cluster, run, run_dir
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
@@ -94,6 +96,21 @@ def test_two_on_one_socket_or_on_a_file_that_is_no_socket() -> None:
         second.launch()
         assert second.process.wait(20) == Exit.UNREACHABLE
         assert made.socket.read_text() == "precious"
+
+
+def test_its_database_listens_by_tls_and_its_certificate_is_renewed_without_a_restart(tmp_path: Path) -> None:
+    authority = TestAuthority(tmp_path / "pki")
+    authority.server(LIFE - timedelta(days=29))
+    old = (tmp_path / "pki" / "server.pem").read_bytes()
+    port = free_port()
+    with controller("--pool-listen", f"pssl:{port}:127.0.0.1", "--pki-dir", str(tmp_path / "pki")) as made:
+        wait_until(lambda: (tmp_path / "pki" / "server.pem").read_bytes() != old, "a renewed certificate")
+        xen1 = authority.host("xen1")
+        listed = run("ovsdb-client", *tls_options(xen1), "list-dbs", f"ssl:127.0.0.1:{port}")
+        assert "Vnet" in listed.split()
+        with pytest.raises(subprocess.CalledProcessError):
+            run("ovsdb-client", "-t", "5", "list-dbs", f"tcp:127.0.0.1:{port}")
+        assert "renewed the server's certificate" in made.log.read_text()
 
 
 def test_tcp_only_with_the_token(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Certificate authorities for tests: a CA in a directory, the identities it issues, and servers that use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ovsctl.ovsdb import Tls
+from vnet.util.transport import CA, HOST, SERVER, identity_file
+
+LIFE = timedelta(days=365)
+
+
+@dataclass(frozen=True)
+class TestAuthority:
+    """A CA in a directory. `age` makes a certificate as if that long ago."""
+
+    __test__ = False
+    directory: Path
+
+    def server(self, age: timedelta = timedelta(0)) -> Tls:
+        from vnet.controller.pki import Authority, CertificateUse
+
+        made, now = Authority(self.directory), datetime.now(UTC) - age
+        made.create("test", now)
+        made.issue("server", CertificateUse.SERVER, self.directory, now, ("127.0.0.1",))
+        return self._files(self.directory, SERVER)
+
+    def host(self, name: str, age: timedelta = timedelta(0)) -> Tls:
+        from vnet.controller.pki import Authority, CertificateUse
+
+        to = self.directory / "hosts" / name
+        Authority(self.directory).issue(name, CertificateUse.HOST, to, datetime.now(UTC) - age)
+        return self._files(to, HOST)
+
+    @staticmethod
+    def _files(directory: Path, identity: str) -> Tls:
+        own = identity_file(directory, identity)
+        return Tls(own, own, directory / CA)
+
+
+def tls_options(tls: Tls) -> list[str]:
+    """The options that have an ovsdb-server use this identity."""
+    return [f"--private-key={tls.private_key}", f"--certificate={tls.certificate}", f"--ca-cert={tls.ca_certificate}"]

@@ -1,0 +1,52 @@
+"""Agents that reach the pool database by TLS: plugs, and renewal of every certificate while a VIF runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.authorities import LIFE, TestAuthority
+from tests.polling import until
+from tests.vnet.agent.pool import TENANT, pool_of, vif
+
+pytestmark = pytest.mark.usefixtures("ovs")
+
+
+async def test_plugs_go_on_through_renewals_and_change_no_flow(tmp_path: Path) -> None:
+    authority = TestAuthority(tmp_path)
+    async with pool_of("xen1", networks=[TENANT], authority=authority) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1), vif(2))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        before = host.flows()
+        lost: list[bool] = []
+        host.agent.pool_client.on_connection_change(lost.append)
+        authority.server()
+        authority.host("xen1")
+        pool.server.restart()  # every connection is made anew, with the new certificates
+        await until(lambda: lost == [False, True], "the agent's new connection")
+        assert host.flows() == before
+        host.add_port("p2", "vm2/0")
+        await pool.wait_ready("vm2/0", "xen1")
+
+
+async def test_an_agent_with_an_expired_certificate_keeps_its_flows_and_comes_back_with_a_new_one(
+    tmp_path: Path,
+) -> None:
+    authority = TestAuthority(tmp_path)
+    async with pool_of("xen1", networks=[TENANT], authority=authority) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1), vif(2))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        before = host.flows()
+        authority.host("xen1", LIFE + timedelta(hours=2))
+        pool.server.restart()
+        await until(lambda: "certificate verify failed" in pool.server.log.read_text(), "the refusal")
+        assert host.flows() == before
+        authority.host("xen1")
+        host.add_port("p2", "vm2/0")
+        await pool.wait_ready("vm2/0", "xen1")

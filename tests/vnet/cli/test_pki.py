@@ -1,0 +1,57 @@
+"""`vnet pki`, and the daemons' refusal of cleartext between machines."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from vnet.cli.exits import Exit
+from vnet.cli.main import run
+
+
+def vnet(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    code = run([str(arg) for arg in args])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_make_issue_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at = ("--pki-dir", tmp_path / "pki")
+    assert vnet(capsys, "pki", "issue", "xen1", "--to", tmp_path / "xen1", *at)[0] == Exit.CONFLICT
+    assert vnet(capsys, "pki", "make", "--pool", "p", "--address", "10.0.0.1", *at)[0] == Exit.OK
+    made = (tmp_path / "pki" / "server.pem").read_bytes()
+    assert vnet(capsys, "pki", "make", "--address", "10.0.0.1", *at)[0] == Exit.OK
+    assert (tmp_path / "pki" / "server.pem").read_bytes() == made
+    assert vnet(capsys, "pki", "issue", "xen1", "--to", tmp_path / "xen1", *at)[0] == Exit.OK
+    assert stat.S_IMODE((tmp_path / "xen1" / "host.pem").stat().st_mode) == 0o600
+    assert (tmp_path / "xen1" / "ca.pem").read_bytes() == (tmp_path / "pki" / "ca.pem").read_bytes()
+    code, out, _ = vnet(capsys, "pki", "status", "-o", "json", *at)
+    assert code == Exit.OK
+    assert {(row["name"], row["use"], row["state"]) for row in json.loads(out)} == {
+        ("vnet pool p", "authority", "valid"),
+        ("server", "server", "valid"),
+        ("xen1", "host", "valid"),
+    }
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("agent", "--pool", "tcp:10.0.0.1:6640"),
+        ("controller", "--pool", "tcp:10.0.0.1:6640"),
+        ("controller", "--pool-listen", "ptcp:6640"),
+    ],
+)
+def test_cleartext_between_machines_is_refused(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = vnet(capsys, *command, "--pki-dir", tmp_path)
+    assert (code, out) == (Exit.INVALID_INPUT, "")
+    assert "--cleartext" in err
+    secure = [word.replace("tcp:", "ssl:") for word in command]
+    code, out, err = vnet(capsys, *secure, "--pki-dir", tmp_path)
+    assert (code, out) == (Exit.INVALID_INPUT, "")
+    assert "vnet pki" in err

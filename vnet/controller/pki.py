@@ -1,0 +1,226 @@
+"""The pool's certificate authority (CA): the certificates of its servers and hosts, made and renewed.
+
+One rule: private keys are readable by their owner only, and a file is replaced in one step, so that whoever reads it gets a key with
+its certificate. The common name (CN) is the identity: a host's is its name in the pool.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from vnet.controller.errors import Conflict, Invalid
+from vnet.util.transport import CA, HOST, SERVER, identity_file
+
+CA_LIFE = timedelta(days=3650)
+LIFE = timedelta(days=365)
+NOTICE = timedelta(days=30)  # before its end a certificate is renewed, or its end announced
+EARLY = timedelta(hours=1)  # by how much a clock elsewhere may be behind ours
+PEM = serialization.Encoding.PEM
+
+
+class CertificateUse(Enum):
+    """The use of a certificate (RFC 5280 §4.2.1.12): a host's is no server's, so a host cannot pose as the pool database."""
+
+    AUTHORITY = "authority"
+    SERVER = "server"
+    HOST = "host"
+
+
+_USAGES = {
+    CertificateUse.SERVER: (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    CertificateUse.HOST: (ExtendedKeyUsageOID.CLIENT_AUTH,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEnd:
+    """A certificate and its end. state: valid, ends-soon within 30 days, or expired."""
+
+    name: str
+    use: CertificateUse
+    ends: datetime
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The CA in a directory: ca.key.pem with its key, ca.pem, issued/ with a copy of each certificate (no keys)."""
+
+    directory: Path
+
+    @property
+    def key_file(self) -> Path:
+        return self.directory / "ca.key.pem"
+
+    @property
+    def certificate_file(self) -> Path:
+        return self.directory / CA
+
+    @property
+    def present(self) -> bool:
+        return self.key_file.exists()
+
+    def create(self, pool: str, now: datetime) -> bool:
+        """Make the CA of a pool; False if there is one. Raises Conflict where another machine's CA is in the directory."""
+        if self.present:
+            return False
+        if self.certificate_file.exists():
+            raise Conflict("foreign-authority", f"{self.certificate_file} is of a CA whose key is on another machine")
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"vnet pool {pool}")
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        certificate = (
+            _builder(name, name, key.public_key(), now, now + CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        _replace(self.key_file, _key_pem(key), 0o600)
+        _replace(self.certificate_file, certificate.public_bytes(PEM), 0o644)
+        return True
+
+    def issue(
+        self, name: str, use: CertificateUse, to: Path, now: datetime, addresses: Iterable[str] = (), life: timedelta = LIFE
+    ) -> None:  # fmt: skip
+        """Write a new key with its certificate, and the CA's certificate, into the directory `to`.
+
+        addresses: those, and names, by which a server is reached. Raises Invalid, and Conflict where there is no CA.
+        """
+        if not name or len(name) > 64:  # ub-common-name, RFC 5280 appendix A.1
+            raise Invalid("name", f"{name!r}: the name in a certificate has 1 to 64 characters", "name")
+        authority, signer = self._load()
+        key = ec.generate_private_key(ec.SECP256R1())
+        ends = min(now + life, authority.not_valid_after_utc)
+        builder = (
+            _builder(_name(name), authority.subject, key.public_key(), now, ends)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(_USAGES[use]), critical=False)
+        )
+        if names := [_alternative(address) for address in addresses]:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(signer, hashes.SHA256()).public_bytes(PEM)
+        _replace(to / CA, self.certificate_file.read_bytes(), 0o644)
+        _replace(
+            identity_file(to, SERVER if use is CertificateUse.SERVER else HOST), _key_pem(key) + certificate, 0o600
+        )
+        _replace(self.directory / "issued" / f"{use.value}-{_file_name(name)}.pem", certificate, 0o644)
+
+    def certificates(self, now: datetime) -> tuple[CertificateEnd, ...]:
+        """The CA's own certificate, and the newest of each name, those that end first in front."""
+        files = [self.certificate_file, *(self.directory / "issued").glob("*.pem")]
+        return tuple(sorted((_end(path, now) for path in files if path.exists()), key=lambda found: found.ends))
+
+    def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        if not self.present:
+            raise Conflict("no-authority", f"{self.directory} has no CA: 'vnet pki make' makes one")
+        key = serialization.load_pem_private_key(self.key_file.read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise Invalid("authority", f"{self.key_file} is no key of an elliptic curve")
+        return _certificate(self.certificate_file), key
+
+
+def renew_server(directory: Path, now: datetime, life: timedelta = LIFE) -> bool:
+    """Renew the server's certificate beside the CA if it ends within 30 days, for the same name and addresses.
+
+    False where it does not, or where there is no CA or no certificate here. Raises OSError.
+    """
+    authority, path = Authority(directory), identity_file(directory, SERVER)
+    if not authority.present or not path.exists() or _end(path, now).ends - now > NOTICE:
+        return False
+    old = _certificate(path)
+    authority.issue(_common_name(old), CertificateUse.SERVER, directory, now, addresses_of(old), life)
+    return True
+
+
+def addresses_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The addresses and names of a server's certificate."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(name.value) for name in names)
+
+
+def server_addresses(directory: Path) -> tuple[str, ...] | None:
+    """Those of the server's certificate in a directory; None where there is none."""
+    path = identity_file(directory, SERVER)
+    return addresses_of(_certificate(path)) if path.exists() else None
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, ends: datetime
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    begins = min(now, ends) - EARLY
+    return builder.serial_number(x509.random_serial_number()).not_valid_before(begins).not_valid_after(ends)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def _alternative(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    pem: bytes = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(path.read_bytes())[0]
+
+
+def _end(path: Path, now: datetime) -> CertificateEnd:
+    certificate = _certificate(path)
+    ends = certificate.not_valid_after_utc
+    state = "expired" if ends <= now else "ends-soon" if ends - now <= NOTICE else "valid"
+    return CertificateEnd(_common_name(certificate), _use(certificate), ends, state)
+
+
+def _use(certificate: x509.Certificate) -> CertificateUse:
+    if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        return CertificateUse.AUTHORITY
+    usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    return CertificateUse.SERVER if ExtendedKeyUsageOID.SERVER_AUTH in usages else CertificateUse.HOST
+
+
+def _file_name(name: str) -> str:
+    """A name as part of a file's: whatever it is, it names a file of this directory, and no two names the same."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else f"%{ord(c):x}" for c in name)
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    """Have the file hold this content, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(new, mode)
+        os.replace(new, path)
+    except BaseException:
+        Path(new).unlink(missing_ok=True)
+        raise
