@@ -23,7 +23,7 @@ from vnet.controller.sockets import Listen, Server, read_token
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable
 from vnet.util.sd_notify import sd_notify
-from vnet.util.transport import PKI_DIR, SERVER, check_cleartext, tls_for
+from vnet.util.transport import CA, PKI_DIR, SERVER, check_cleartext, tls_for
 
 log = logging.getLogger("vnet.controller")
 
@@ -108,7 +108,7 @@ async def _serve(
     pki_dir: Path,
     stop: asyncio.Event,
 ) -> None:
-    service = Service(database, version("vnet"))
+    service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir))
     sockets = [(listen, listen.bind()) for listen in listens]
     servers = [(Server(application(service, token if listen.path is None else None)), made) for listen, made in sockets]
     jobs = [asyncio.create_task(server.serve([made])) for server, made in servers]
@@ -150,20 +150,27 @@ async def _keep(embedded: EmbeddedDatabase, database: PoolDatabase) -> None:
         await asyncio.sleep(RETRY_S)
 
 
+def _certificate_problems(directory: Path) -> tuple[str, ...]:
+    if not (directory / CA).exists():
+        return ()
+    from vnet.controller.pki import certificate_problems  # noqa: PLC0415 - as above
+
+    return certificate_problems(directory, datetime.now(UTC))
+
+
 async def _keep_certificates(directory: Path) -> None:
     """Without end: renew the server's certificate where the CA is, and log which certificates end within 30 days."""
-    from vnet.controller.pki import Authority, renew_server  # noqa: PLC0415 - loads a library that only a CA needs
+    from vnet.controller.pki import Authority, certificate_problems, renew_server  # noqa: PLC0415 - loads a library that TLS alone needs
 
     while True:
         if Authority(directory).present:
             try:
                 if renew_server(directory, datetime.now(UTC)):
                     log.info("renewed the server's certificate")
-                for found in Authority(directory).certificates(datetime.now(UTC)):
-                    if found.state != "valid":
-                        log.warning("the certificate of %s %s ends %s", found.use.value, found.name, found.ends)
             except (OSError, ValueError, Refused) as error:
                 log.error("certificates in %s: %s", directory, error)
+        for problem in certificate_problems(directory, datetime.now(UTC)):
+            log.warning("%s", problem)
         await asyncio.sleep(CERTIFICATES_S)
 
 

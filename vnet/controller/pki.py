@@ -53,6 +53,13 @@ class CertificateEnd:
     ends: datetime
     state: str
 
+    @property
+    def problem(self) -> str | None:
+        """The problem of one that is not valid for 30 days more."""
+        verb = {"valid": None, "ends-soon": "ends", "expired": "ended"}[self.state]
+        owner = "CA" if self.use is CertificateUse.AUTHORITY else f"{self.use.value} {self.name}"
+        return f"the certificate of {owner} {verb} {self.ends:%Y-%m-%d %H:%M} UTC" if verb is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
@@ -119,8 +126,14 @@ class Authority:
 
     def certificates(self, now: datetime) -> tuple[CertificateEnd, ...]:
         """The CA's own certificate, and the newest of each name, those that end first in front."""
-        files = [self.certificate_file, *(self.directory / "issued").glob("*.pem")]
-        return tuple(sorted((_end(path, now) for path in files if path.exists()), key=lambda found: found.ends))
+        return tuple(sorted((_end(path, now) for path in self.files), key=lambda found: found.ends))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of these certificates."""
+        return tuple(
+            path for path in (self.certificate_file, *(self.directory / "issued").glob("*.pem")) if path.exists()
+        )
 
     def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         if not self.present:
@@ -142,6 +155,16 @@ def renew_server(directory: Path, now: datetime, life: timedelta = LIFE) -> bool
     old = _certificate(path)
     authority.issue(_common_name(old), CertificateUse.SERVER, directory, now, addresses_of(old), life)
     return True
+
+
+def certificate_problems(directory: Path, now: datetime) -> tuple[str, ...]:
+    """The certificates that end within 30 days or have ended: the server's here, and all of the CA that is here."""
+    files = [identity_file(directory, SERVER), *Authority(directory).files]
+    try:
+        found = sorted({_end(path, now) for path in files if path.exists()}, key=lambda each: each.ends)
+    except (OSError, ValueError) as error:
+        return (f"certificates in {directory}: {error}",)
+    return tuple(each.problem for each in found if each.problem is not None)
 
 
 def addresses_of(certificate: x509.Certificate) -> tuple[str, ...]:

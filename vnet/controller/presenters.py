@@ -153,11 +153,14 @@ def show_event(id: str, event: Event) -> api.Event:
     )
 
 
-def show_status(view: PoolView, database: Iterable[str], version: str, invalid: Iterable[str] = ()) -> api.Status:
-    """The pool at a glance. invalid: the errors of rows that no pool may hold."""
+def show_status(
+    view: PoolView, database: Iterable[str], version: str, invalid: Iterable[str] = (), certificates: Iterable[str] = ()
+) -> api.Status:
+    """The pool at a glance. invalid: the errors of rows that no pool may hold. certificates: the problems of certificates."""
     state = view.state
     places = {presence.value: 0 for presence in Presence}
     reasons = [api.Reason(code="invalid-row", text=text) for text in invalid]
+    reasons += [api.Reason(code="certificate-ends", text=text) for text in certificates]
     reasons += _host_reasons(view)
     down = {reason.host for reason in reasons if reason.code in ("host-down", "no-agent")}
     for _, vif in sorted(state.vifs.items()):

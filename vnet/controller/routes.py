@@ -5,6 +5,7 @@ One rule: a handler gets decoded values, and returns values or raises Refused.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -29,8 +30,12 @@ async def get_pool(call: Call[None]) -> api.Pool:
 
 
 async def get_status(call: Call[None]) -> api.Status:
-    database = call.service.database
-    return show_status(call.service.view(), database.remotes, call.service.version, database.mirror.problems.values())
+    service = call.service
+    certificates = await asyncio.to_thread(service.certificate_problems)
+    database = service.database
+    return show_status(
+        service.view(), database.remotes, service.version, database.mirror.problems.values(), certificates
+    )
 
 
 # --- hosts and VIFs -------------------------------------------------------------------------------

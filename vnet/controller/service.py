@@ -58,11 +58,14 @@ class Unit:
 
 
 class Service:
-    """The pool, to read and to write."""
+    """The pool, to read and to write. certificate_problems: reads files and may be called in a thread."""
 
-    def __init__(self, database: PoolDatabase, version: str = "") -> None:
+    def __init__(
+        self, database: PoolDatabase, version: str = "", certificate_problems: Callable[[], tuple[str, ...]] = tuple
+    ) -> None:
         self.database = database
         self.version = version
+        self.certificate_problems = certificate_problems
         self.feed = Feed(database.mirror.events)
         database.subscribe(lambda deltas: self.feed.take(deltas, now_ms()))
         self.writing = asyncio.Lock()

@@ -80,6 +80,14 @@ def test_an_agent_loads_few_modules() -> None:
     assert others == LIBRARIES
 
 
+def test_an_agent_process_loads_no_cryptography() -> None:
+    """Certificates are made on the controller; an agent's TLS is Python's own."""
+    statement = "import sys; import vnet.cli.agent, vnet.cli.main, vnet.agent.daemon; print(*sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True).stdout
+    assert {"ssl", "vnet.agent.daemon"} <= {*listed.split()}
+    assert not [name for name in listed.split() if name.split(".")[0] == "cryptography"]
+
+
 @pytest.mark.usefixtures("ovs")
 async def test_a_port_becomes_flows_in_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followed over the three stages: from the switch's message to the call for a turn, from the turn to the reconciler's call for

@@ -98,6 +98,12 @@ def test_two_on_one_socket_or_on_a_file_that_is_no_socket() -> None:
         assert made.socket.read_text() == "precious"
 
 
+def problems(made: Controller) -> list[dict[str, str]]:
+    """Those about certificates in `vnet status`."""
+    shown = run(sys.executable, "-m", "vnet.cli.main", "--controller", made.address, "status", "-o", "json")
+    return [each for each in json.loads(shown)["problems"] if "certificate" in each["text"]]
+
+
 def test_its_database_listens_by_tls_and_its_certificate_is_renewed_without_a_restart(tmp_path: Path) -> None:
     authority = TestAuthority(tmp_path / "pki")
     authority.server(LIFE - timedelta(days=29))
@@ -111,6 +117,15 @@ def test_its_database_listens_by_tls_and_its_certificate_is_renewed_without_a_re
         with pytest.raises(subprocess.CalledProcessError):
             run("ovsdb-client", "-t", "5", "list-dbs", f"tcp:127.0.0.1:{port}")
         assert "renewed the server's certificate" in made.log.read_text()
+        assert problems(made) == []
+        authority.host("xen1", LIFE - timedelta(days=29))
+        authority.host("xen2", LIFE + timedelta(days=1))
+        (ended, ends) = problems(made)
+        assert ended["code"] == ends["code"] == "certificate-ends"
+        assert "host xen2 ended 20" in ended["text"]
+        assert "host xen1 ends 20" in ends["text"]
+        authority.host("xen2")
+        assert problems(made) == [ends]
 
 
 def test_tcp_only_with_the_token(tmp_path: Path) -> None:
