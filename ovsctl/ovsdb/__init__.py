@@ -54,7 +54,7 @@ from .operations import (
     Where,
     by_uuid,
 )
-from .remotes import Remote, Tls
+from .remotes import Remote, Tls, check_passive
 from .replica import Batch, Change, ChangeStream, Condition, Monitor, Replica, fold_batches
 from .rows import Row
 from .schema import AtomType, BaseType, Column, ColumnType, RefType, Schema, Table
@@ -140,6 +140,7 @@ __all__ = [
     "WaitTimedOut",
     "Where",
     "by_uuid",
+    "check_passive",
     "fold_batches",
     "is_uuid",
 ]

@@ -169,6 +169,11 @@ class Client:
         return self._connection is not None
 
     @property
+    def reasons(self) -> Mapping[str, str]:
+        """By remote, why it was not used when it was last tried."""
+        return dict(self._wanted_server.reasons)
+
+    @property
     def schema(self) -> Schema:
         """The server's schema, as of the last connection; raises NotConnected before the first."""
         if self._schema is None:

@@ -1,4 +1,4 @@
-"""Where servers are, and how to open a connection to one (ovsdb(7), "Active" connection methods)."""
+"""Where servers are and listen, and how to open a connection to one (ovsdb(7), "Connection Methods")."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,3 +71,19 @@ class Remote:
             return (await loop.create_unix_connection(factory, self.path))[1]
         used = context if self.secure else None
         return (await loop.create_connection(factory, self.host, self.port, ssl=used))[1]
+
+
+def check_passive(text: str) -> None:
+    """Raises BadRemote unless a server can listen so: punix:FILE, ptcp:PORT[:IP] or pssl:PORT[:IP] with IPv6 in brackets."""
+    method, _, rest = text.partition(":")
+    if method == "punix" and rest:
+        return
+    port, _, address = rest.partition(":")
+    if method not in ("ptcp", "pssl") or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise BadRemote(f"expected punix:FILE, ptcp:PORT:IP or pssl:PORT:IP, got {text!r}")
+    try:
+        version = ip_address(address.strip("[]")).version if address else 4
+    except ValueError:
+        raise BadRemote(f"expected an address of this machine after the port, got {text!r}") from None
+    if address and (version == 6) != address.startswith("["):
+        raise BadRemote(f"expected an IPv6 address in brackets, and no other, got {text!r}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from socket import gethostname
@@ -31,6 +32,7 @@ from vnet.agent.connection_limits import ConnectionLimits
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
+from vnet.agent.obstacles import AgentFacts
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
@@ -49,6 +51,7 @@ HEARTBEAT_S = 5.0
 # The delay of a turn that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
 FAILED_TURN_S = 1.0
+IDLE_S = 1.0  # between two passes of the loop of turns that nothing asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,11 @@ class Options:
 
 
 class Agent:
-    """One host's agent. `now_ms` is the clock: milliseconds since 1970."""
+    """One host's agent. `now_ms` is the clock: milliseconds since 1970. on_pass: called in each pass of the loop of turns."""
 
-    def __init__(self, options: Options, now_ms: Callable[[], int]) -> None:
+    def __init__(self, options: Options, now_ms: Callable[[], int], on_pass: Callable[[], None] = lambda: None) -> None:
         self.options: Final = options
+        self._on_pass: Final = on_pass
         self.ovs_client: Final = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
         status = AgentStatus(
             options.host, started=now_ms(), heartbeat=now_ms(), version=options.version, machine=gethostname()
@@ -170,7 +174,12 @@ class Agent:
 
     async def _turns(self) -> None:
         while True:
-            await self._work.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_S):
+                    await self._work.wait()
+            self._on_pass()
+            if not self._work.is_set():
+                continue
             self._work.clear()
             if self.complete or self.compiler.view.pool is not None:  # an empty database is no desired state
                 self._attempt(self._turn)
@@ -310,6 +319,21 @@ class Agent:
 
     def event(self, topic: str, text: str) -> None:
         self.reports.event(topic, text)
+
+    @property
+    def facts(self) -> AgentFacts:
+        """The state of this agent's connections and of what came over them."""
+        view = self.compiler.view
+        return AgentFacts(
+            self.me,
+            ovs=None if self.ovs_client.connected else self.ovs_client.reasons,
+            pool=None if self.pool_client.connected else self.pool_client.reasons,
+            objection=self.identity.objection,
+            holder=self.claim.holder,
+            hosts=view.hosts.keys() if view.pool is not None else None,
+            switch="" if self.flows.connected else self.flows.remote,
+            programmed=bool(self.revisions.flows and self.revisions.rows),
+        )
 
     @property
     def problems(self) -> dict[str, str]:

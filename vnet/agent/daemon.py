@@ -14,9 +14,10 @@ from pathlib import Path
 from vnet.agent.agent import Agent, Options
 from vnet.agent.host_claim import DisplacedAgent
 from vnet.agent.local_api import LocalSocket
+from vnet.agent.obstacles import obstacle
 from vnet.compile import Switch
 from vnet.util import logs
-from vnet.util.sd_notify import sd_notify
+from vnet.util.service_status import LOOK_S, ServiceStatus
 from vnet.util.transport import HOST, check_cleartext, tls_for
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def main(
 ) -> None:
     """Runs the agent until SIGTERM or SIGINT. Flows and rows stay as they are: packets do not notice.
 
-    Raises TransportError where the pool database would be reached in cleartext, or the host has no certificate.
+    Raises TransportError where the pool database would be reached in cleartext, or the host has no certificate; BadRemote;
+    OSError if it cannot listen on its socket.
     """
     check_cleartext(pool, cleartext)
     tls = tls_for(pool, pki_dir, HOST)
@@ -55,20 +57,33 @@ async def _run(options: Options, socket: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, me.cancel if me else loop.stop)
+    status = ServiceStatus()
+    agent = Agent(options, now_ms, status.alive)
     log.info("agent started")
-    sd_notify("READY=1")
     try:
         while True:
-            agent = Agent(options, now_ms)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(LocalSocket(agent, socket).run())
                     tasks.create_task(_keep(agent))
+                    tasks.create_task(_tell(agent, status))
                     await agent.run()
             except* DisplacedAgent as displaced:
                 log.error("begins anew and stands by: %s", displaced.exceptions[0])
+                agent = Agent(options, now_ms, status.alive)
+            except* OSError as failed:
+                raise failed.exceptions[0] from None
     except asyncio.CancelledError:
         log.info("agent stopped")
+
+
+async def _tell(agent: Agent, status: ServiceStatus) -> None:
+    """Has the service manager and the log know for ever whether the agent works, and what it waits for."""
+    while True:
+        status.show(obstacle(agent.facts), f"programs host {agent.me}, with {len(agent.bindings.ports.vifs)} VIFs here")
+        if not agent.complete:  # there are no turns yet, and so nothing else that is alive
+            status.alive()
+        await asyncio.sleep(LOOK_S)
 
 
 async def _keep(agent: Agent) -> None:

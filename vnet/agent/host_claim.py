@@ -46,10 +46,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class ClaimState:
-    """switch: that this agent programs. held: whether it has been the host's. note: the last that a rival wrote; quiet: heartbeats since."""
+    """switch: that this agent programs. held: whether it has been the host's. holder: the agent that is, while this one stands by.
+    note: the last that a rival wrote; quiet: heartbeats since."""
 
     switch: str = ""
     held: bool = False
+    holder: str = ""
     note: str = ""
     quiet: int = 0
 
@@ -79,6 +81,11 @@ class HostClaim:
     @property
     def rival(self) -> str:
         return self._state.rival
+
+    @property
+    def holder(self) -> str:
+        """The agent that is this host's while this one stands by; "" if it does not."""
+        return self._state.holder
 
     async def begin(self, switch: str) -> None:
         """Returns once the agent of this switch is the host's."""
@@ -132,12 +139,13 @@ class HostClaim:
             log.warning(text, extra=about(host=self.status.host))
             operations.insert(0, transactions.event(Event(self._now_ms(), "problem", text, self.status.host)))
         results = await self._client.transact(*operations)
-        self._state = replace(self._state, held=True)
+        self._state = replace(self._state, held=True, holder="")
         row: Uuid = results[-1] if holder is None else holder.row
         return row
 
     async def _stand_by(self, holder: Holder, looks: int) -> None:
         """Writes to the agent that is the host's, which reports it."""
+        self._state = replace(self._state, holder=str(holder))
         text = f"the agent of {self.me} stands by: host {self.status.host} is that of {holder}, whose agent reports"
         operations = [transactions.some_status(holder.row, {"rival": f"{self.me} ({looks})"})]
         if not looks:

@@ -5,7 +5,6 @@ One rule: a pool database that is empty, of another pool, or older than what thi
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,8 +14,6 @@ from ovsctl.ovsdb import Change, Client, Mutate, Operation, OvsdbError, Select, 
 from vnet.agent import transactions
 from vnet.objects import AgentStatus, Event
 from vnet.objects.binding import POOL
-
-log = logging.getLogger(__name__)
 
 # In external_ids of the row of table Open_vSwitch, whose changes ovs-vswitchd does not look at.
 ID, REVISION = "vnet-pool", "vnet-pool-revision"
@@ -93,7 +90,7 @@ class PoolIdentity:
     # Asked
 
     async def check(self, transact: Transact) -> None:
-        """Looks at a server before it is used. Raises NotFollowed, after telling so in its database and the log."""
+        """Looks at a server before it is used. Raises NotFollowed, after telling so in its database."""
         if self._state.known is None:
             self._state = await self._read()
         (rows,) = await transact(AS_FOLLOWED)
@@ -177,14 +174,13 @@ class PoolIdentity:
         return replace(self._state, switch=switch, known=known, kept=known)
 
     async def _report(self, transact: Transact) -> None:
-        """Says in the log, and in the database that is not followed, that it is not, now and then."""
+        """Says in the database that is not followed that it is not, now and then."""
         now_ms = self._now_ms()
         text = f"the pool database {self.objection}: it is not followed, and nothing changes here"
         before, when_ms = self._state.reported
         if text == before and now_ms - when_ms < REPORTED_EVERY_S * 1000:
             return
         self._state = replace(self._state, reported=(text, now_ms))
-        log.error("%s. If it is the right one, run `vnet host leave` on this host", text)
         problems, host = {POOL: text}, self._status.host
         ours = (("host", "==", host), ("switch", "==", self._state.switch))
         event = transactions.event(Event(now_ms, "problem", text, host))

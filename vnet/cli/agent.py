@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ovsctl.ovsdb import BadRemote
 from vnet.cli.exits import CommandError, Exit
 from vnet.util.transport import TransportError
 
@@ -63,3 +64,7 @@ def agent(
         )
     except TransportError as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from None
+    except BadRemote as error:
+        raise CommandError(f"--pool or --ovs-db: {error}", Exit.INVALID_INPUT) from None
+    except OSError as error:
+        raise CommandError(f"{socket_path}: {error}") from None

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from ovsctl.ovsdb import BadRemote
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.pki import pki_dir_option
 from vnet.controller.daemon import Options, main
 from vnet.controller.errors import Invalid
-from vnet.db.errors import PoolUnreachable, SchemaMismatch
+from vnet.db.errors import SchemaMismatch
 from vnet.util import logs
 from vnet.util.transport import TransportError
 
@@ -50,7 +51,9 @@ def controller(
         raise CommandError(error.message, Exit.INVALID_INPUT) from None
     except TransportError as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from None
-    except (PoolUnreachable, OSError) as error:
+    except BadRemote as error:
+        raise CommandError(f"--pool: {error}", Exit.INVALID_INPUT) from None
+    except OSError as error:
         raise CommandError(str(error), Exit.UNREACHABLE) from None
     except SchemaMismatch as error:
         raise CommandError(str(error)) from None

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from ovsctl.ovsdb import Tls
 from vnet.controller.app import application
@@ -23,6 +25,7 @@ from vnet.controller.sockets import Listen, Server, read_token
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable
 from vnet.util.sd_notify import sd_notify
+from vnet.util.service_status import LOOK_S, Obstacle, ServiceStatus
 from vnet.util.transport import CA, PKI_DIR, SERVER, check_cleartext, tls_for
 
 log = logging.getLogger("vnet.controller")
@@ -50,9 +53,9 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serves until SIGTERM or SIGINT. A pool database that is away is waited for.
 
-    Raises Invalid, TransportError, SchemaMismatch, PoolUnreachable, OSError if it cannot start.
+    Raises Invalid, TransportError, BadRemote, SchemaMismatch, OSError if it cannot start.
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     asyncio.run(_run(options))
@@ -73,29 +76,36 @@ async def _run(options: Options) -> None:
     embedded = None if options.pool else EmbeddedDatabase(options.run_dir, options.state_dir, options.pool_listen, tls)
     if embedded is not None and embedded.clustered:
         raise Invalid("pool", f"{embedded.database} is of a cluster: name its servers with --pool (docs/cluster.md)")
-    if embedded is not None:
-        started = await asyncio.to_thread(embedded.ensure)
-        log.info("%s the pool database, process %s", "started" if started else "found", embedded.pid())
-    database = await _connected(options.pool or ((embedded.remote,) if embedded is not None else ()), tls, stop)
+    status = ServiceStatus()
+    database = await _connected(options.pool, embedded, tls, status, stop)
     if database is None:
         return
     try:
-        await _serve(database, embedded, listens, token, options.pki_dir, stop)
+        await _serve(database, embedded, listens, token, options.pki_dir, status, stop)
     finally:
         await database.close()
     log.info("controller stopped")
 
 
-async def _connected(remotes: tuple[str, ...], tls: Tls | None, stop: asyncio.Event) -> PoolDatabase | None:
-    """The database, once it answers; None if we are stopped before."""
+async def _connected(
+    remotes: tuple[str, ...],
+    embedded: EmbeddedDatabase | None,
+    tls: Tls | None,
+    status: ServiceStatus,
+    stop: asyncio.Event,
+) -> PoolDatabase | None:
+    """The database, once it answers, also our own, which is started where it does not run; None if we are stopped before."""
     while not stop.is_set():
-        database = PoolDatabase(remotes, convert=True, tls=tls)
+        database = PoolDatabase((embedded.remote,) if embedded is not None else remotes, convert=True, tls=tls)
         try:
+            started = embedded is not None and await asyncio.to_thread(embedded.ensure)
             await database.open(CONNECT_S)
         except PoolUnreachable as error:
-            log.warning("%s; trying again", error)
+            status.show(Obstacle("pool database", str(error)))
             await _sleep(stop, RETRY_S)
         else:
+            if embedded is not None:
+                log.info("%s the pool database, process %s", "started" if started else "found", embedded.pid())
             return database
     return None
 
@@ -106,17 +116,27 @@ async def _serve(
     listens: list[Listen],
     token: bytes | None,
     pki_dir: Path,
+    status: ServiceStatus,
     stop: asyncio.Event,
 ) -> None:
     service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir))
     sockets = [(listen, listen.bind()) for listen in listens]
     servers = [(Server(application(service, token if listen.path is None else None)), made) for listen, made in sockets]
     jobs = [asyncio.create_task(server.serve([made])) for server, made in servers]
-    duties = [asyncio.create_task(Leader(database).run()), asyncio.create_task(_keep_certificates(pki_dir))]
-    if embedded is not None:
-        duties.append(asyncio.create_task(_keep(embedded, database)))
-    log.info("controller serves on %s", ", ".join(map(str, listens)))
-    sd_notify("READY=1")
+    leader = Leader(database)
+    duties = [asyncio.create_task(leader.run()), asyncio.create_task(_keep_certificates(pki_dir))]
+    keeper = _Keeper(embedded, database) if embedded is not None else None
+    if keeper is not None:
+        duties.append(asyncio.create_task(keeper.run()))
+    addresses = ", ".join(map(str, listens))
+    log.info("controller serves on %s", addresses)
+
+    def look() -> None:
+        failure = keeper.failure if keeper is not None else ""
+        status.show(_obstacle(database, failure, [server for server, _ in servers]), _activity(addresses, leader))
+        status.alive()
+
+    duties.append(asyncio.create_task(_every(LOOK_S, look)))
     try:
         waiting = [asyncio.create_task(stop.wait()), *jobs, *duties]
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -136,18 +156,47 @@ async def _serve(
                 listen.path.unlink(missing_ok=True)
 
 
-async def _keep(embedded: EmbeddedDatabase, database: PoolDatabase) -> None:
-    """Without end: start our database again when it has died."""
+def _obstacle(database: PoolDatabase, failure: str, servers: Sequence[Server]) -> Obstacle | None:
+    if not database.connected:
+        text = failure or f"the pool database {', '.join(database.remotes)} does not answer"
+        return Obstacle("pool database", text)
+    if not all(server.started for server in servers):
+        return Obstacle("start", "the API does not serve yet")
+    return None
+
+
+def _activity(addresses: str, leader: Leader) -> str:
+    return f"serves on {addresses}{', leads the pool' if leader.leads else ''}"
+
+
+async def _every(period_s: float, look: Callable[[], None]) -> None:
     while True:
-        await database.wait_for(lambda _: not database.connected, 3600.0)
-        if database.connected:
-            continue
-        try:
-            if await asyncio.to_thread(embedded.ensure):
-                log.error("the pool database had died; it was started again as process %s", embedded.pid())
-        except PoolUnreachable as error:
-            log.error("%s", error)
-        await asyncio.sleep(RETRY_S)
+        look()
+        await asyncio.sleep(period_s)
+
+
+class _Keeper:
+    """Starts our database again when it has died. failure: the reason why the last attempt failed, "" while it runs."""
+
+    def __init__(self, embedded: EmbeddedDatabase, database: PoolDatabase) -> None:
+        self.failure = ""
+        self._embedded: Final = embedded
+        self._database: Final = database
+
+    async def run(self) -> None:
+        """Looks after it for ever."""
+        while True:
+            await self._database.wait_for(lambda _: not self._database.connected, 3600.0)
+            if self._database.connected:
+                continue
+            try:
+                if await asyncio.to_thread(self._embedded.ensure):
+                    pid = self._embedded.pid()
+                    log.error("the pool database had died; it was started again as process %s", pid)
+                self.failure = ""
+            except PoolUnreachable as error:
+                self.failure = str(error)
+            await asyncio.sleep(RETRY_S)
 
 
 def _certificate_problems(directory: Path) -> tuple[str, ...]:

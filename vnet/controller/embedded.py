@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovsctl.ovsdb import Tls
+from ovsctl.ovsdb import BadRemote, Tls, check_passive
+from vnet.controller.errors import Invalid
 from vnet.db.database import check_version
 from vnet.db.errors import PoolUnreachable
 from vnet.db.rows import SCHEMA_TEXT
@@ -36,6 +37,14 @@ class EmbeddedDatabase:
     state_dir: Path
     listen: tuple[str, ...] = ()
     tls: Tls | None = None
+
+    def __post_init__(self) -> None:
+        """Raises Invalid for what no server can listen on."""
+        for remote in self.listen:
+            try:
+                check_passive(remote)
+            except BadRemote as error:
+                raise Invalid("pool-listen", f"where the pool database listens: {error}", "pool-listen") from None
 
     @property
     def database(self) -> Path:

@@ -14,6 +14,7 @@ from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, plain
 from vnet.objects import Binding, Event, Host, Network, Pool, SecurityGroup, Vif, Vm
+from vnet.util.suggest import nearest
 
 
 def timestamp(milliseconds: int | None) -> str | None:
@@ -193,6 +194,11 @@ def _shown_with_vif(view: PoolView, host: str, subject: str) -> bool:
 
 
 def _host_reasons(view: PoolView) -> Iterator[api.Reason]:
+    for name in sorted(view.live - view.state.hosts.keys()):
+        near = nearest(name, view.state.hosts)
+        hint = f": is it {near}?" if near is not None else ""
+        text = f"an agent was started as host {name}, which the pool does not have{hint}"
+        yield api.Reason(code="agent-of-no-host", text=text, host=name)
     wanted = view.state.pool.generation if view.state.pool is not None else 0
     for name in sorted(view.state.hosts):
         problem = host_problem(view, name)

@@ -81,7 +81,8 @@ class PoolDatabase:
                 replica = await self._client.monitor({table: Monitor() for table in TABLES})
         except (ConnectFailed, ConnectionLost, TimeoutError) as error:
             await self._client.close()
-            raise PoolUnreachable(f"pool database {', '.join(self.remotes)}: {error or 'no answer'}") from None
+            reason = str(error) or str(ConnectFailed(self._client.reasons))
+            raise PoolUnreachable(f"pool database {', '.join(self.remotes)}: {reason}") from None
         except BaseException:
             await self._client.close()
             raise

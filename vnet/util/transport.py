@@ -28,14 +28,19 @@ def identity_file(directory: Path, identity: str) -> Path:
 
 
 def tls_for(remotes: Iterable[str], directory: Path, identity: str) -> Tls | None:
-    """The identity for these remotes; None where none of them is TLS. Raises TransportError where a file is missing."""
+    """The identity for these remotes; None where none of them is TLS. Raises TransportError for a file without it."""
     if not any(remote.startswith(("ssl:", "pssl:")) for remote in remotes):
         return None
     own, ca = identity_file(directory, identity), directory / CA
     for path in (own, ca):
         if not path.is_file():
             raise TransportError(f"TLS needs {path}: make it with 'vnet pki' (docs/trust.md)")
-    return Tls(own, own, ca)
+    tls = Tls(own, own, ca)
+    try:
+        tls.context()
+    except OSError as error:
+        raise TransportError(f"no TLS with {own} and {ca}: {error}") from None
+    return tls
 
 
 def check_cleartext(remotes: Iterable[str], allowed: bool) -> None:

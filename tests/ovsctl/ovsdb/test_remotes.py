@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import BadRemote, BadValue, Client, ConnectFailed, Remote, Tls
+from ovsctl.ovsdb import BadRemote, BadValue, Client, ConnectFailed, Remote, Tls, check_passive
 from tests.ovsctl.ovsdb.schemas import SCHEMA_JSON
 from tests.servers import free_port, ovsdb_server, run
 
@@ -33,6 +33,33 @@ def test_remotes_are_parsed(text: str, expected: Remote) -> None:
 def test_bad_remotes(text: str) -> None:
     with pytest.raises(BadRemote):
         Client(text, "Kinds")
+
+
+@pytest.mark.parametrize(
+    "text", ["punix:/run/x.sock", "ptcp:6640", "ptcp:6640:10.0.0.1", "ptcp:0:[::1]", "pssl:6640:0.0.0.0"]
+)
+def test_a_server_can_listen_so(text: str) -> None:
+    check_passive(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "punix:",
+        "tcp:6640:10.0.0.1",
+        "ptcp:",
+        "ptcp:x",
+        "ptcp:65536",
+        "ptcp:1:host",
+        "ptcp:1:::1",
+        "ptcp:1:[10.0.0.1]",
+    ],
+)
+def test_no_server_can_listen_so(text: str) -> None:
+    with pytest.raises(BadRemote):
+        check_passive(text)
 
 
 def test_a_client_needs_a_remote() -> None:

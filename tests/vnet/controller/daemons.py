@@ -66,7 +66,7 @@ class Controller:
 
     @property
     def env(self) -> dict[str, str]:
-        return {name: os.environ[name] for name in ("NOTIFY_SOCKET",) if name in os.environ}
+        return {name: os.environ[name] for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC") if name in os.environ}
 
     def start(self) -> None:
         """Start it and wait until it answers."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from tests.authorities import LIFE, TestAuthority, tls_options
 from tests.polling import wait_until
 from tests.servers import free_port, ovsdb_cluster, run, run_dir
+from tests.servicemanager import ServiceManager
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
 from tests.vnet.controller.databases import SCHEMA, pool_server, stop_embedded
 from vnet.cli.exits import Exit
@@ -191,6 +191,9 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
         ((*tcp, "--token-file", str(short)), "at least 16 characters"),
         ((*tcp, "--token-file", str(tmp_path / "none")), "No such file"),
         (("--listen", "127.0.0.1:80"), "expected unix:PATH or tcp:HOST:PORT"),
+        (("--pool-listen", "nonsense"), "expected punix:FILE, ptcp:PORT:IP or pssl:PORT:IP, got 'nonsense'"),
+        (("--cleartext", "--pool-listen", "ptcp:6640:nowhere"), "expected an address of this machine after the port"),
+        (("--pool", "10.0.0.1"), "expected unix:FILE, tcp:HOST:PORT or ssl:HOST:PORT, got '10.0.0.1'"),
     ]:
         code, said = start_refused(*options)
         assert (code, text in said) == (Exit.INVALID_INPUT, True), said
@@ -222,14 +225,53 @@ def test_a_file_of_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_it_tells_systemd_when_it_serves_and_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+    with ServiceManager(tmp_path / "notify") as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with controller(document=None) as made:
-            assert manager.recv(100) == b"READY=1"
+            manager.wait_status(f"serves on unix:{made.socket}, leads the pool")
+            assert manager.ready
             made.stop()
-            assert manager.recv(100) == b"STOPPING=1"
+            manager.wait(lambda manager: manager.status and manager.sent[-1] == "STOPPING=1", "its end")
+
+
+def test_it_is_ready_once_it_serves_and_names_the_database_that_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "4000000")
+    with ServiceManager(tmp_path / "notify") as manager, pool_server() as server, run_dir() as path:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        server.stop()
+        made = Controller(path, ("--pool", server.remote))
+        try:
+            made.launch()
+            manager.wait_status(f"pool database {server.remote}: no remote could be used")
+            assert not manager.ready
+            server.start()
+            manager.wait(lambda manager: manager.ready, "ready")
+            assert made._answers()
+            server.stop()
+            manager.wait_status(f"the pool database {server.remote} does not answer")
+            server.start()
+            manager.wait_status("serves on")
+            before = manager.beats
+            manager.wait(lambda manager: manager.status and manager.beats > before + 1, "beats")
+        finally:
+            made.stop(signal.SIGKILL)
+
+
+def test_a_database_that_cannot_be_made_is_waited_for(tmp_path: Path) -> None:
+    with run_dir() as path:
+        made = Controller(path)
+        made.database.state_dir.mkdir(parents=True)
+        made.database.database.write_text("no database")
+        made.launch()
+        try:
+            wait_until(lambda: "waits: ovsdb-tool failed" in made.log.read_text(), "a word about it")
+            made.database.database.unlink()
+            wait_until(made._answers, "an answer")
+        finally:
+            made.stop(signal.SIGKILL)
+            stop_embedded(made.database)
 
 
 def test_one_leads_and_the_next_takes_over_and_old_events_go() -> None:
@@ -269,7 +311,7 @@ def test_a_controller_waits_for_a_database_that_is_not_there_yet() -> None:
         made = Controller(path, ("--pool", server.remote))
         try:
             made.launch()
-            wait_until(lambda: "trying again" in made.log.read_text(), "a word about it")
+            wait_until(lambda: f"waits: pool database {server.remote}" in made.log.read_text(), "a word about it")
             server.start()
             wait_until(made._answers, "an answer")
         finally:

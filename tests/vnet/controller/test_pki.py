@@ -193,3 +193,6 @@ def test_tls_needs_an_identity(tmp_path: Path, authority: TestAuthority) -> None
     found = tls_for(["ssl:127.0.0.1:1"], authority.directory, SERVER)
     assert found is not None
     assert isinstance(found.context(), ssl.SSLContext)
+    found.certificate.write_text("damaged")
+    with pytest.raises(TransportError, match=r"no TLS with .*server\.pem"):
+        tls_for(["ssl:127.0.0.1:1"], authority.directory, SERVER)
