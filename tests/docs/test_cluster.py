@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.authorities import TestAuthority
 from tests.polling import wait_until
 from tests.servers import run_dir
 from vnet.lab.processes import alive, stop
@@ -20,7 +22,9 @@ BLOCK = re.compile(
     r"^```sh\n# on (?P<host>\w+)\n(?P<script>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.M | re.S
 )
 VNET = """set -e
-vnet() { local group=$1 command=$2; shift 2; "$PYTHON" -m vnet.cli.main $group $command --run-dir RUN --state-dir STATE "$@"; }
+vnet() { local group=$1 command=$2; shift 2
+  [ $command = status ] || set -- --pki-dir "$STATE_DIR/pki" "$@"
+  "$PYTHON" -m vnet.cli.main $group $command --run-dir "$RUN_DIR" --state-dir "$STATE_DIR" "$@"; }
 """
 
 
@@ -29,14 +33,19 @@ class Hosts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.pki = TestAuthority(path / "pki")
+        self.pki.server()
         self.network = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
 
     def run(self, host: str, script: str) -> str:
         run, state = self.path / host / "run", self.path / host / "lib"
         run.mkdir(parents=True, exist_ok=True)
+        if not (state / "pki").exists():
+            shutil.copytree(self.pki.directory, state / "pki", ignore=shutil.ignore_patterns("ca.key.pem", "issued"))
         text = (VNET + script).replace("/run/vnet", str(run)).replace("/var/lib/vnet", str(state))
-        text = text.replace("RUN", str(run), 1).replace("STATE", str(state), 1).replace("10.0.0", self.network)
+        text = text.replace("10.0.0", self.network)
         env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+        env |= {"RUN_DIR": str(run), "STATE_DIR": str(state)}
         # Servers that go on running must not hold our pipe.
         with (self.path / "out").open("w+") as out:
             done = subprocess.run(["bash", "-c", text], stdout=out, stderr=out, env=env, check=False, timeout=60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ import click
 
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.output import dump, output_option, print_table, say
+from vnet.cli.pki import pki_dir_option
 
 if TYPE_CHECKING:
     from vnet.controller.embedded import EmbeddedDatabase
@@ -26,10 +27,9 @@ def pool() -> None:
     """Run the pool database as a cluster (docs/cluster.md)."""
 
 
-def _server_options(function: F) -> F:
-    """Where the server's files are, and where else it listens for clients."""
+def _files(function: F) -> F:
+    """The directories of the server's files."""
     for option in (
-        click.option("--listen", multiple=True, metavar="PREMOTE", help="For clients, also: ptcp:6640:10.0.0.1."),
         click.option("--state-dir", type=click.Path(path_type=Path), default="/var/lib/vnet", show_default=True),
         click.option("--run-dir", type=click.Path(path_type=Path), default="/run/vnet", show_default=True),
     ):
@@ -37,27 +37,49 @@ def _server_options(function: F) -> F:
     return function
 
 
+def _server_options(function: F) -> F:
+    """The options of a server that is started: its files, its certificate, and its further sockets for clients."""
+    for option in (
+        click.option("--cleartext", is_flag=True, help="Allow tcp: and ptcp: to and from other machines."),
+        pki_dir_option,
+        click.option("--listen", multiple=True, metavar="PREMOTE", help="For clients, also: pssl:6640:10.0.0.1."),
+    ):
+        function = option(function)
+    return _files(function)
+
+
 def _address(function: F) -> F:
-    text = "Where the other servers reach this one."
-    return click.option("--address", default=LOOPBACK, show_default=True, metavar="tcp:IP:PORT", help=text)(function)
+    text = "The address by which the other servers reach this one."
+    return click.option("--address", default=LOOPBACK, show_default=True, metavar="ssl:IP:PORT", help=text)(function)
 
 
-def _database(run_dir: Path, state_dir: Path, listen: tuple[str, ...] = ()) -> EmbeddedDatabase:
+def _database(run_dir: Path, state_dir: Path) -> EmbeddedDatabase:
     from vnet.controller.embedded import EmbeddedDatabase  # noqa: PLC0415
 
-    return EmbeddedDatabase(run_dir, state_dir, listen)
+    return EmbeddedDatabase(run_dir, state_dir)
+
+
+def _serving(
+    database: EmbeddedDatabase, servers: tuple[str, ...], listen: tuple[str, ...], pki_dir: Path, cleartext: bool
+) -> EmbeddedDatabase:
+    """The database with its sockets and its certificate. servers: addresses of the cluster. Raises TransportError."""
+    from vnet.util.transport import SERVER, check_cleartext, tls_for  # noqa: PLC0415
+
+    check_cleartext((*servers, *listen), cleartext)
+    return replace(database, listen=listen, tls=tls_for((*servers, *listen), pki_dir, SERVER))
 
 
 @contextmanager
 def _failures() -> Iterator[None]:
     from vnet.controller.errors import Conflict, Invalid  # noqa: PLC0415
     from vnet.db.errors import PoolUnreachable, SchemaMismatch  # noqa: PLC0415
+    from vnet.util.transport import TransportError  # noqa: PLC0415
 
     try:
         yield
     except Conflict as error:
         raise CommandError(str(error), Exit.CONFLICT) from None
-    except Invalid as error:
+    except (Invalid, TransportError) as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from None
     except SchemaMismatch as error:
         raise CommandError(str(error)) from None
@@ -77,51 +99,68 @@ def _failures() -> Iterator[None]:
 )
 @_server_options
 def create_cluster(
-    address: str, election_timer: int, run_dir: Path, state_dir: Path, listen: tuple[str, ...]
-) -> None:  # fmt: skip
+    address: str,
+    election_timer: int,
+    run_dir: Path,
+    state_dir: Path,
+    listen: tuple[str, ...],
+    pki_dir: Path,
+    cleartext: bool,
+) -> None:
     """Make this host's pool database, with what is in it, the first server of a cluster."""
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        made = cluster.create_cluster(_database(run_dir, state_dir, listen), address, election_timer)
+        database = _serving(_database(run_dir, state_dir), (address,), listen, pki_dir, cleartext)
+        made = cluster.create_cluster(database, address, election_timer)
     say(f"{'first server of a cluster' if made else 'a server of the cluster already'}: {address}")
 
 
 @pool.command()
 @_address
-@click.option("--to", "others", multiple=True, required=True, metavar="tcp:IP:PORT", help="A server of the cluster.")
+@click.option("--to", "others", multiple=True, required=True, metavar="ssl:IP:PORT", help="A server of the cluster.")
 @_server_options
-def join(address: str, others: tuple[str, ...], run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
+def join(
+    address: str,
+    others: tuple[str, ...],
+    run_dir: Path,
+    state_dir: Path,
+    listen: tuple[str, ...],
+    pki_dir: Path,
+    cleartext: bool,
+) -> None:
     """Make this host a server of a cluster, which holds the whole pool."""
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        made = cluster.join(_database(run_dir, state_dir, listen), address, others)
+        database = _serving(_database(run_dir, state_dir), (address, *others), listen, pki_dir, cleartext)
+        made = cluster.join(database, address, others)
     say(f"{'joined the cluster' if made else 'a server of the cluster already'}: {address}")
 
 
 @pool.command()
 @_server_options
-def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...]) -> None:
+def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...], pki_dir: Path, cleartext: bool) -> None:
     """Start this host's server of a cluster again, as after a boot."""
+    from vnet.controller import cluster  # noqa: PLC0415
+
     with _failures():
-        database = _database(run_dir, state_dir, listen)
+        database = _database(run_dir, state_dir)
         if not database.clustered:
             raise CommandError(f"{database.database} is not of a cluster: create or join one", Exit.CONFLICT)
-        started = database.ensure()
+        started = _serving(database, (cluster.local_address(database),), listen, pki_dir, cleartext).ensure()
     say("started" if started else "it runs")
 
 
 @pool.command()
-@_server_options
+@_files
 @output_option
-def status(run_dir: Path, state_dir: Path, listen: tuple[str, ...], output: str) -> None:
+def status(run_dir: Path, state_dir: Path, output: str) -> None:
     """The servers of the cluster, as this host's server knows them."""
     from vnet.controller import cluster  # noqa: PLC0415
     from vnet.controller.presenters import timestamp  # noqa: PLC0415
     from vnet.db.database import now_ms  # noqa: PLC0415
 
-    del listen
     with _failures():
         members = cluster.status(_database(run_dir, state_dir), now_ms())
     rows = [asdict(member) | {"since": timestamp(member.since)} for member in members]

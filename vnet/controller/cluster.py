@@ -18,8 +18,8 @@ from vnet.db.rows import SCHEMA_NAME
 ELECTION_TIMER_MS = 1000
 JOIN_TIMEOUT_S = 30.0
 
-# Where servers talk to each other, ovsdb(7) "Clustered Database Service Model".
-_ADDRESS = re.compile(r"tcp:(\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:.]+\]):\d{1,5}|unix:/.+")
+# The address by which servers reach each other, ovsdb(7) "Clustered Database Service Model".
+_ADDRESS = re.compile(r"(?:tcp|ssl):(\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:.]+\]):\d{1,5}|unix:/.+")
 _SERVER = re.compile(r"^    (\S+) \(\w+ at (\S+)\)(.*)$", re.MULTILINE)
 _LAST_MESSAGE = re.compile(r"last msg (\d+) ms ago")
 _WON = re.compile(r"^Last Election won: (\d+) ms ago", re.MULTILINE)
@@ -123,14 +123,21 @@ def _ask(database: EmbeddedDatabase) -> str:
 
 def _check_address(address: str) -> None:
     if not _ADDRESS.fullmatch(address):
-        raise Invalid("address", f"{address!r} is no address of a server: tcp:IP:PORT or unix:/PATH", "address")
+        raise Invalid(
+            "address", f"{address!r} is no address of a server: ssl:IP:PORT, tcp:IP:PORT or unix:/PATH", "address"
+        )
+
+
+def local_address(database: EmbeddedDatabase) -> str:
+    """The address of the server whose file is here. Raises PoolUnreachable for another file."""
+    return run_tool("ovsdb-tool", "db-local-address", str(database.database)).strip()
 
 
 def _is_member(database: EmbeddedDatabase, address: str) -> bool:
     """Whether the file is of a server at this address. Raises Conflict if it is of one elsewhere."""
     if not database.clustered:
         return False
-    known = run_tool("ovsdb-tool", "db-local-address", str(database.database)).strip()
+    known = local_address(database)
     if known != address:
         raise Conflict("is-member", f"{database.database} is of a cluster's server at {known} already", "address")
     return True

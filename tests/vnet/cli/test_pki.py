@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def test_make_issue_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     }
 
 
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    """The daemons configure the root logger; it is afterwards as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("root_logger")
 @pytest.mark.parametrize(
     "command",
     [

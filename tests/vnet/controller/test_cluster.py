@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.authorities import TestAuthority, tls_options
 from tests.polling import wait_until
 from tests.servers import free_port, run_dir
 from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
@@ -20,7 +23,7 @@ from vnet.client import ClientError, VmSpec
 from vnet.controller.cluster import Member, parse_status
 from vnet.controller.cluster import status as cluster_status
 from vnet.controller.daemon import Options, main
-from vnet.controller.embedded import EmbeddedDatabase
+from vnet.controller.embedded import EmbeddedDatabase, run_tool
 from vnet.controller.errors import Invalid
 from vnet.db import changes
 from vnet.db.writes import configuration_write
@@ -62,16 +65,19 @@ def test_status_tells_who_leads_and_who_is_missing_since_when() -> None:
 
 
 class Servers:
-    """Three hosts' directories, and `vnet pool` on each."""
+    """Three hosts' directories, and `vnet pool` on each. They talk to each other by TLS, with one certificate."""
 
     def __init__(self, path: Path) -> None:
+        self.authority = TestAuthority(path / "pki")
+        self.tls = self.authority.server()
         self.databases = [EmbeddedDatabase(path / f"run{n}", path / f"state{n}") for n in range(3)]
-        self.addresses = [f"tcp:127.0.0.1:{free_port()}" for _ in range(3)]
+        self.addresses = [f"ssl:127.0.0.1:{free_port()}" for _ in range(3)]
 
     def vnet(self, command: str, at: int, *args: str) -> int:
         database = self.databases[at]
-        where = ["--run-dir", str(database.run_dir), "--state-dir", str(database.state_dir)]
-        return run(["pool", command, *where, *args])
+        files = ["--run-dir", str(database.run_dir), "--state-dir", str(database.state_dir)]
+        pki = ["--pki-dir", str(self.authority.directory)] if command != "status" else []
+        return run(["pool", command, *files, *pki, *args])
 
     def create(self, at: int = 0) -> int:
         return self.vnet("create-cluster", at, "--address", self.addresses[at])
@@ -137,6 +143,54 @@ def test_a_server_that_is_gone_is_told_of_and_starts_again(
     assert servers.vnet("status", 2) == Exit.UNREACHABLE
     assert [servers.vnet("start", 2) for _ in range(2)] == [Exit.OK, Exit.OK]
     wait_until(lambda: seen() == (True, None), "it is back")
+
+
+def test_servers_of_another_ca_and_clients_without_a_certificate_stay_out(servers: Servers, tmp_path: Path) -> None:
+    port, other = free_port(), TestAuthority(tmp_path / "pki")
+    other.server()
+    listen = ("--listen", f"pssl:{port}:127.0.0.1")
+    assert servers.vnet("create-cluster", 0, "--address", servers.addresses[0], *listen) == Exit.OK
+    database = servers.databases[1]
+    stranger = EmbeddedDatabase(database.run_dir, database.state_dir, tls=other.server())
+    with stranger.alone():
+        run_tool(
+            "ovsdb-tool", "join-cluster", str(database.database), "Vnet", servers.addresses[1], servers.addresses[0]
+        )
+        stranger.start()
+    wait_until(lambda: "SSL_connect: error" in database.log.read_text(), "the refusal")
+    assert [member.server for member in cluster_status(servers.databases[0], 0)] == [servers.addresses[0]]
+    remote = f"ssl:127.0.0.1:{port}"
+    assert "Vnet" in listing(*tls_options(servers.authority.host("xen1")), remote)
+    assert "Vnet" not in listing(*tls_options(other.host("xen1")), remote)
+    assert "Vnet" not in listing(f"tcp:127.0.0.1:{port}")
+    stranger.stop()
+    replace(stranger, tls=servers.tls).start()
+    wait_until(lambda: len(cluster_status(servers.databases[0], 0)) == 2, "it is let in with the pool's certificate")
+
+
+def listing(*args: str) -> list[str]:
+    """The databases that a client is told of."""
+    command = ["ovsdb-client", "-t", "5", *args[:-1], "list-dbs", args[-1]]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("create-cluster", "--address", "tcp:10.0.0.1:6644"),
+        ("create-cluster", "--listen", "ptcp:6640"),
+        ("join", "--to", "tcp:10.0.0.1:6644"),
+    ],
+)
+def test_cleartext_off_loopback_is_refused(
+    options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--run-dir", str(tmp_path), "--state-dir", str(tmp_path / "state"), "--pki-dir", str(tmp_path))
+    assert run(["pool", *options, *files]) == Exit.INVALID_INPUT
+    assert "--cleartext" in capsys.readouterr().err
+    assert run(["pool", *(word.replace("tcp:", "ssl:") for word in options), *files]) == Exit.INVALID_INPUT
+    assert "vnet pki" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
 
 
 def test_what_would_lose_a_pool_or_can_never_be_is_refused(
