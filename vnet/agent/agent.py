@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,15 +33,19 @@ from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.obstacles import AgentFacts
-from vnet.agent.ofproto_trace import Prober
+from vnet.agent.ofproto_trace import Prober, no_answer
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
 from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
+from vnet.agent.questions import Questions
 from vnet.agent.reconciler import Revisions
+from vnet.agent.rule_counters import RuleCounters, no_reply
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
 from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Switch, gate_flow
+from vnet.db.probes import Probe
+from vnet.db.rule_queries import RuleQuery
 from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import POOL, SWITCH
 
@@ -102,7 +106,8 @@ class Agent:
             self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.revisions,
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
         )  # fmt: skip
-        self.prober: Final = Prober(self.compiler.view, self.pool_client, options.ovs_rundir, options.switch.bridge)
+        self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows)
+        self._prober: Final = Prober(self.compiler.view, options.ovs_rundir, options.switch.bridge)
         self.limits: Final = ConnectionLimits(self.compiler.view, options.ovs_rundir, options.switch, self.wake)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self._replica: Replica | None = None
@@ -154,11 +159,16 @@ class Agent:
             self.wake()
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
-                self.conditions.run(self._replica), self.prober.run(), self.watcher.run(started=watches),
+                self.conditions.run(self._replica), *self._answering(), self.watcher.run(started=watches),
                 self.limits.run(), self.announcer.run(),
             ):  # fmt: skip
                 self.spawn(job)
             await self._turns()
+
+    def _answering(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """Answers controllers' questions, those of each table by itself: a trace takes longer than a counter."""
+        yield Questions(Probe, self.me, self.pool_client, self._prober.answer, no_answer).run()
+        yield Questions(RuleQuery, self.me, self.pool_client, self.rule_counters.answer, no_reply).run()
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if self._group is None:

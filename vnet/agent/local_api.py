@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -26,7 +25,6 @@ from vnet.compile import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
     COOKIE_OBJECT_MASK,
-    DIRECTIONS,
     OF_NETWORK,
     OF_VIF,
     PIPELINE,
@@ -34,9 +32,8 @@ from vnet.compile import (
     Limit,
     Table,
     cookie,
-    rule_cookie,
 )
-from vnet.objects import BindingState, Direction, Rule, SecurityGroup, Verdict
+from vnet.objects import BindingState
 from vnet.objects.limits import DEVICE_NAME_MAX, VIF_ID
 
 MAX_LINE_BYTES = 64 * 1024
@@ -252,24 +249,19 @@ class LocalSocket:
         groups, wanted = self._agent.compiler.view.groups, params.get("group")
         if wanted is not None and wanted not in groups:
             raise Refused("missing", f"no VIF here is in security group {wanted!r}: there are {_names(groups)}")
-        counts: Counter[tuple[int, Direction]] = Counter()
-        sizes: Counter[tuple[int, Direction]] = Counter()
-        category = COOKIE_MARK | Category.GROUP << COOKIE_CATEGORY_SHIFT
-        for flow, packets, size in await self._agent.flows.counted(category, ~COOKIE_OBJECT_MASK & 2**64 - 1):
-            if (side := DIRECTIONS.get(flow.table)) is not None:
-                counts[flow.cookie, side] += packets
-                sizes[flow.cookie, side] += size
+        found = [groups[name] for name in sorted(groups if wanted is None else [wanted])]
+        counters = await self._agent.rule_counters.read(found)
         return [
             {
-                "group": name,
-                "rule": rule.name if rule is not None else "",
-                "direction": direction.value,
-                "action": (rule.action if rule is not None else groups[name].default(direction)).value,
-                "packets": counts[mark, direction],
-                "bytes": sizes[mark, direction],
+                "group": group.name,
+                "rule": counter.rule,
+                "direction": counter.direction.value,
+                "action": group.action(counter.rule, counter.direction).value,
+                "packets": counter.packets,
+                "bytes": counter.bytes,
             }
-            for name in sorted(groups if wanted is None else [wanted])
-            for rule, direction, mark in _judging(groups[name])
+            for group in found
+            for counter in counters[group.name]
         ]
 
     async def _leave(self, params: dict[str, str]) -> object:
@@ -298,15 +290,6 @@ class LocalSocket:
             },
             "problems": agent.problems,
         }
-
-
-def _judging(group: SecurityGroup) -> Iterator[tuple[Rule | None, Direction, int]]:
-    """A group's rules, then for each direction its default where that drops, with the cookies of their flows."""
-    for rule in group.rules:
-        yield rule, rule.direction, rule_cookie(group, rule)
-    for direction in Direction:
-        if group.default(direction) is Verdict.DROP:
-            yield None, direction, rule_cookie(group)
 
 
 def _names(groups: Iterable[str]) -> str:

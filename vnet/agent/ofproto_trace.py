@@ -5,83 +5,31 @@ One rule: a question that cannot be answered is answered with the reason, so tha
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
 from ipaddress import ip_address
 from typing import Final
 
 from ovsctl.appctl import Appctl, AppctlError, control_socket
-from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
 from vnet.compile import HostView
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
 from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe
-from vnet.db.rows import from_row
-from vnet.objects import InvalidValue
 from vnet.objects.limits import SCTP
 
-log = logging.getLogger(__name__)
-
-MAX_WAITING = 256  # questions; more than these at once are not answered
 TRACE_TIMEOUT_S = 5.0
 MAX_TRACE_BYTES = 4 * 1024 * 1024
-SCHEMA_PERIOD_S = 5.0
 ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 
 
 class Prober:
-    """Watches the questions to this host in the pool database and answers them one after another."""
+    """Answers the questions to this host."""
 
-    def __init__(self, view: HostView, client: Client, ovs_rundir: str, bridge: str) -> None:
+    def __init__(self, view: HostView, ovs_rundir: str, bridge: str) -> None:
         self._view: Final = view
-        self._client: Final = client
         self._rundir: Final = ovs_rundir
         self._bridge: Final = bridge
-        self._waiting: deque[Probe] = deque(maxlen=MAX_WAITING)
-        self._refused: deque[tuple[str, str]] = deque(maxlen=MAX_WAITING)
-        self._work = asyncio.Event()
 
-    async def run(self) -> None:
-        """Answers until cancelled."""
-        replica = await self._monitor()
-        replica.subscribe(self._asked)
-        self._asked(tuple(Change("Probe", uuid, None, row) for uuid, row in replica["Probe"].items()))
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            while self._refused:
-                id, reason = self._refused.popleft()
-                await self._write(id, Answer(problem=reason))
-            while self._waiting:
-                probe = self._waiting.popleft()
-                await self._write(probe.id, await self._answer(probe))
-
-    async def _monitor(self) -> Replica:
-        mine = (("host", "==", self._view.me),)
-        while True:
-            # The controller brings the database up to date; agents may be newer than it for a while.
-            if "Probe" in self._client.schema.tables:
-                try:
-                    return await self._client.monitor({"Probe": Monitor(where=mine)})
-                except OvsdbError as error:
-                    log.info("not asked for probes yet: %s", error)
-            await asyncio.sleep(SCHEMA_PERIOD_S)
-
-    def _asked(self, batch: tuple[Change, ...]) -> None:
-        for change in batch:
-            if change.new is None or change.old is not None or change.new["answer"]:
-                continue
-            try:
-                self._waiting.append(from_row(Probe, change.new))
-            except InvalidValue as error:
-                self._refused.append((change.new["id"], str(error)))
-        self._work.set()
-
-    async def _write(self, id: str, answer: Answer) -> None:
-        try:
-            await self._client.transact(Update("Probe", (("id", "==", id),), {"answer": answer.encode()}))
-        except OvsdbError as error:
-            log.info("a probe is left unanswered: %s", error)
+    async def answer(self, probe: Probe) -> str:
+        """The answer to a controller's question, for its row."""
+        return (await self._answer(probe)).encode()
 
     async def _answer(self, probe: Probe) -> Answer:
         view = self._view
@@ -104,6 +52,11 @@ class Prober:
         vifs = {str(ofport): vif for vif, ofport in view.ports.items()}
         devices = {str(ofport): name for name, ofport in view.devices.items()}
         return Answer(text, vifs, devices)
+
+
+def no_answer(problem: str) -> str:
+    """The answer that there is none, and why, for its row."""
+    return Answer(problem=problem).encode()
 
 
 def metadata(probe: Probe, ofport: int) -> str:

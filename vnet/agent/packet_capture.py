@@ -14,7 +14,7 @@ from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Row, Update
 from vnet.agent.flow_reconciler import BridgeFlows
-from vnet.agent.ofproto_trace import SCHEMA_PERIOD_S
+from vnet.agent.questions import SCHEMA_PERIOD_S
 from vnet.agent.shell import Shell
 from vnet.compile import REG_PORT, Compiler, Role, Stage, bare, marked_fields, read_note, refusal
 from vnet.db.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row

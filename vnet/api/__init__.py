@@ -802,6 +802,28 @@ class Probe(AnswerStruct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class RuleCount(AnswerStruct, frozen=True, kw_only=True):
+    """What a rule has matched, or with an empty name what a default has dropped."""
+
+    rule: str
+    direction: str
+    action: str
+    packets: int = 0
+    bytes: int = 0
+
+
+class GroupCounters(AnswerStruct, frozen=True, kw_only=True):
+    """What the rules of a security group have matched since each host has them, summed over `hosts`.
+
+    missing: the hosts with VIFs in the group that are not in the sums, each with the reason.
+    """
+
+    security_group: str
+    rules: list[RuleCount]
+    hosts: list[str]
+    missing: dict[str, str] = {}
+
+
 class PacketsCall(CallStruct, frozen=True, kw_only=True):
     """Marked frames to send, at most 256, each in its round. wait_s: the time for hosts to report that they watch."""
 

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "host": ("vnet.cli.host:host", "Hosts: list, make, change, delete, evacuate."),
     "network": ("vnet.cli.nouns:network", "Networks: list, make, change, delete."),
     "subnet": ("vnet.cli.nouns:subnet", "Subnets: list, make, change, delete."),
-    "security-group": ("vnet.cli.nouns:security_group", "Security groups: list, make, change, delete."),
+    "security-group": ("vnet.cli.security_group:security_group", "Security groups: list, make, change, delete, count."),
     "qos-class": ("vnet.cli.nouns:qos_class", "QoS classes, rate limits: list, make, change, delete."),
     "vm": ("vnet.cli.vm:vm", "VMs: list, make, change, delete, migrate with all their VIFs."),
     "vif": ("vnet.cli.vif:vif", "VIFs: list, make, change, delete, plug, migrate."),

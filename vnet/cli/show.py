@@ -10,6 +10,7 @@ from vnet.cli.exits import Exit
 from vnet.cli.nouns import list_command
 from vnet.cli.output import Column, dump, echo, emit, output_option, plain, print_table
 from vnet.cli.remote import connected, failures, socket_option
+from vnet.cli.security_group import RULES, print_counters
 from vnet.util.printable import on_one_line
 
 BINDINGS: list[Column] = [
@@ -37,14 +38,6 @@ RATES: list[Column] = [
     ("BYTES", lambda r: str(r["bytes"])),
     ("DROPPED", lambda r: str(r["dropped_packets"])),
     ("DROPPED BYTES", lambda r: str(r["dropped_bytes"])),
-]
-RULES: list[Column] = [
-    ("GROUP", lambda r: r["group"]),
-    ("RULE", lambda r: r["rule"] or "(default)"),
-    ("DIRECTION", lambda r: r["direction"]),
-    ("ACTION", lambda r: r["action"]),
-    ("PACKETS", lambda r: str(r["packets"])),
-    ("BYTES", lambda r: str(r["bytes"])),
 ]
 FLOWS: list[Column] = [
     ("TABLE", lambda f: f"{f['number']} {f['table']}"),
@@ -145,10 +138,20 @@ def rates(vif: str | None, socket: str, output: str) -> None:
 
 @show.command()
 @click.option("--group", metavar="NAME", help="Only those of this security group.")
+@click.option("--here", is_flag=True, help="Only what this host has counted, by its agent's socket.")
 @socket_option
 @output_option
-def rules(group: str | None, socket: str, output: str) -> None:
-    """The rules of security groups on this host, with the packets that each has matched here."""
+def rules(group: str | None, here: bool, socket: str, output: str) -> None:
+    """The rules of security groups, with the packets that each has matched on all hosts together."""
+    if here:
+        _rules_here(group, socket, output)
+        return
+    with connected() as client:
+        names = [group] if group is not None else [found.name for found in client.security_groups()]
+        print_counters([client.group_counters(name) for name in names], output)
+
+
+def _rules_here(group: str | None, socket: str, output: str) -> None:
     from vnet.client.local import call_agent  # noqa: PLC0415 - loads an HTTP library
 
     with failures():

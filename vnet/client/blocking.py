@@ -24,6 +24,7 @@ from vnet.client.requests import (
     Call,
     Progress,
     Unit,
+    path,
     progress_of,
     reading,
     sending,
@@ -312,6 +313,11 @@ class Client:
         """Have a VIF obey these security groups instead of its present ones; also while it runs."""
         body = {"security_groups": list(groups)}
         return self._do(sending("PUT", api.Vif, body, "vifs", id, "security-groups"))
+
+    def group_counters(self, name: str, *, wait_s: int = 5) -> api.GroupCounters:
+        """What each rule of a security group has matched, summed over the hosts. wait_s: the wait for their answers."""
+        location = path("security-groups", name, "counters")
+        return self._do(Call("GET", location, api.GroupCounters, {"wait_s": str(wait_s)}, wait_s=wait_s))
 
     def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0, awaited: bool = False) -> api.Vif:
         """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its `place.ofport` is known. The port is

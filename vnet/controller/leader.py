@@ -140,5 +140,5 @@ class Leader:
             if key not in used:
                 yield Delete(TABLE_OF[RetiredNumber], (*by_key(number), ("generation", "==", number.generation)))
         if self.duties % PROBES_EVERY == 0:
-            for table in ("Probe", "Watch"):
+            for table in ("Probe", "RuleQuery", "Watch"):
                 yield Delete(table, (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))

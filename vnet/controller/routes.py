@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from vnet import api
-from vnet.controller import apply, migration_driver, ofproto_trace_rpc, packet_injection
+from vnet.controller import apply, group_counters, migration_driver, ofproto_trace_rpc, packet_injection
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call, Handler, Route
 from vnet.controller.errors import NotFound
@@ -186,6 +186,15 @@ def routes() -> list[Route]:
             tag="hosts",
         ),
         *resource_routes(),
+        Route(
+            "GET",
+            "/v1/security-groups/{id}/counters",
+            "What each rule has matched, summed over the hosts, with those that are missing in the sum.",
+            api.GroupCounters,
+            group_counters.count,
+            query={"wait_s": "Seconds to wait for the hosts, 5 if left out, 30 at most."},
+            tag="security groups",
+        ),
         Route(
             "POST",
             "/v1/hosts/{id}/evacuate",

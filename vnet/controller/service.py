@@ -27,6 +27,7 @@ from vnet.util.logs import about
 log = logging.getLogger("vnet.controller")
 
 ATTEMPTS = 10
+MAX_COUNTING = 4  # calls at once that ask hosts for the counters of rules; the others wait
 OVERTAKEN = ("stale-revision", "row-changed")
 
 Step = Callable[[PoolView], Sequence[RowChange]]
@@ -69,6 +70,7 @@ class Service:
         self.feed = Feed(database.mirror.events)
         database.subscribe(lambda deltas: self.feed.take(deltas, now_ms()))
         self.writing = asyncio.Lock()
+        self.counting = asyncio.Semaphore(MAX_COUNTING)
 
     def view(self) -> PoolView:
         """The pool now; raises Unavailable while the database is away, for what we hold may be old."""

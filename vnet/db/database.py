@@ -19,12 +19,14 @@ from vnet.db.errors import PoolUnreachable, SchemaMismatch
 from vnet.db.mirror import Delta, PoolMirror
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, by_key, to_columns
+from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import TABLES
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import Write
 from vnet.objects import Event
 
 T = TypeVar("T")
+Question = Probe | RuleQuery
 
 WRITE_TIMEOUT_S = 10.0
 WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
@@ -118,21 +120,22 @@ class PoolDatabase:
         except ConnectionLost as error:
             raise PoolUnreachable(f"the pool database is not reachable: {error}") from None
 
-    async def ask(self, probes: Sequence[Probe], timeout_s: float) -> list[str]:
-        """Ask hosts' agents and return what they answer, each "" if it does not within `timeout_s`. Raises PoolUnreachable.
+    async def ask(self, questions: Sequence[Question], timeout_s: float) -> list[str]:
+        """Ask hosts' agents, all of one table, and return what they answer, each "" if it does not within `timeout_s`. Raises PoolUnreachable.
 
         The database itself waits (RFC 7047 section 5.2.6), so nothing is polled and nobody else is told the answers.
         """
-        mine = [by_key(probe) for probe in probes]
-        silent = [Wait("Probe", one, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000)) for one in mine]
-        answers = [Select("Probe", one, ("answer",)) for one in mine]
-        await self.transact(*(Insert("Probe", to_columns(probe)) for probe in probes))
+        table = questions[0].NOUN.table if questions else ""
+        mine = [by_key(question) for question in questions]
+        silent = [Wait(table, one, ("answer",), ({"answer": ""},), "!=", int(timeout_s * 1000)) for one in mine]
+        answers = [Select(table, one, ("answer",)) for one in mine]
+        await self.transact(*(Insert(table, to_columns(question)) for question in questions))
         try:
             with contextlib.suppress(WaitTimedOut):
                 await self.transact(*silent, timeout_s=timeout_s + WRITE_TIMEOUT_S)
             found = await self.transact(*answers)
         finally:
-            await self.transact(*(Delete("Probe", one) for one in mine))
+            await self.transact(*(Delete(table, one) for one in mine))
         return [next((row["answer"] for row in rows), "") for rows in found]
 
     async def write(self, write: Write, events: Sequence[Event] = ()) -> None:

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME
+from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import TABLES, Table, table_of
 from vnet.db.watches import WatchRow
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import LINE
 
-VERSION = "1.10.0"
+VERSION = "1.11.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 
@@ -34,7 +35,7 @@ class Leadership(Declared):
 
 def schema() -> dict[str, Any]:
     """The <database-schema> (RFC 7047 §3.2)."""
-    tables = [*TABLES.values(), *map(table_of, (Leadership, Probe, WatchRow))]
+    tables = [*TABLES.values(), *map(table_of, (Leadership, Probe, RuleQuery, WatchRow))]
     return {"name": SCHEMA_NAME, "version": VERSION, "tables": {table.name: _table(table) for table in tables}}
 
 

@@ -319,6 +319,10 @@ class SecurityGroup(Declared):
     def default(self, direction: Direction) -> Verdict:
         return self.ingress if direction is Direction.INGRESS else self.egress
 
+    def action(self, rule: str, direction: Direction) -> Verdict:
+        """The action of the rule of that name, or with an empty one the default."""
+        return next((found.action for found in self.rules if found.name == rule), self.default(direction))
+
     def remotes(self) -> frozenset[str]:
         """The groups that its rules name."""
         return frozenset(group for rule in self.rules for group in rule.groups)

@@ -91,8 +91,9 @@ _TAIL = (
 - `remote` may be a list of address ranges and groups, of both IP versions: one of them is enough (`[10.0.0.0/8, "fd00::/8", ops]`).
 - `ports` are lists of numbers and ranges (`[80, "443-445"]`); ranges that touch or overlap are one.
 - `icmp` names the messages that begin a conversation, as `[echo-request]`. Replies and errors pass with what they belong to.
-- `vnet show rules` on a host counts the packets that each rule and each default has matched there, answers included. Where two rules match the same packets,
-  the first by name counts them.
+- `vnet show rules` counts the packets that each rule and each default has matched, answers included, since each host has it, summed over the hosts; one that does not
+  answer is named. So do `vnet security-group counters NAME` and `GET /v1/security-groups/NAME/counters`. `vnet show rules --here` asks this host's agent alone. Where two
+  rules match the same packets, the first by name counts them.
 - The rules of all VIFs on one network may name {MAX_REMOTE_GROUPS} groups as `remote`.
 
 """

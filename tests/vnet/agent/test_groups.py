@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from ovsctl.ovsdb import Delete, Select
+from ovsctl.ovsdb import Delete, Insert, Select
 from tests.polling import until
 from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, vif
 from vnet.compile import Category, Change
+from vnet.db.rule_queries import RuleCounter, decode_reply
 from vnet.objects import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
 
 pytestmark = pytest.mark.usefixtures("ovs")
@@ -223,3 +224,29 @@ async def test_a_vif_that_joins_its_first_group_is_remembered_for_a_while(monkey
         seen.clear()
         assert (await joined(("db", "web"))).since == after.since
         assert not any(seen)
+
+
+async def test_an_agent_answers_for_the_rules_of_its_groups() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        await pool.insert(WEB, vif(1, host="xen1", groups=("web",)))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        groups = ("web", "db", "no group\n")
+
+        async def answers() -> list[str]:
+            (found,) = await pool.client.transact(Select("RuleQuery", (), ("id", "answer")))
+            return [text for _, text in sorted((row["id"], row["answer"]) for row in found)]
+
+        async def answered() -> bool:
+            return all(await answers())
+
+        for number, group in enumerate(groups):
+            row = {"id": f"q{number}", "host": "xen1", "created": 1, "group": group}
+            await pool.client.transact(Insert("RuleQuery", row))
+        await pool.client.transact(Insert("RuleQuery", {"id": "x", "host": "xen2", "created": 1, "group": "web"}))
+        await pool.client.transact(Delete("RuleQuery", (("id", "==", "x"),)))
+        await until(answered, "all are answered")
+        web, other, wrong = map(decode_reply, await answers())
+        assert web.counters == tuple(RuleCounter(name, Direction.INGRESS) for name in ("from-db", "http", ""))
+        assert other.problem == "host xen1 has no VIF in security group db"
+        assert "no name" in wrong.problem

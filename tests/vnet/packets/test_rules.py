@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
+from msgspec import to_builtins
 from scapy.layers.inet import GRE, ICMP, IP, TCP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
@@ -14,6 +16,7 @@ from scapy.packet import Packet
 
 from tests.polling import wait_until
 from tests.vnet.packets.engines import ENGINES, receivers, running
+from vnet.client import Client
 from vnet.client.local import LocalRefused, call_agent
 from vnet.lab import Lab
 from vnet.objects import Vif
@@ -36,6 +39,7 @@ security-groups:
       - {name: tunnels, direction: ingress, protocol: gre, remote: [ops]}
 vms:
   web: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.1, "fd00:1::1"], security-groups: [web]}]}
+  web2: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.5, "fd00:1::5"], security-groups: [web]}]}
   ops: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.2, "fd00:1::2"], security-groups: [ops]}]}
   peer: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.3, "fd00:1::3"]}]}
   other: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.4, "fd00:1::4"]}]}
@@ -104,3 +108,25 @@ def test_a_host_counts_what_each_rule_has_matched(pool: Lab) -> None:
     assert (more("ping"), more("tunnels")) == (0, 0)
     with pytest.raises(LocalRefused, match="security group 'wbe': there are web"):
         call_agent("rules", {"group": "wbe"}, str(pool.daemons.agent_socket("xen1")))
+
+
+@pytest.mark.parametrize("pool", ENGINES[1:], indirect=True)
+def test_counters_are_summed_over_the_hosts(pool: Lab) -> None:
+    sockets = [str(pool.daemons.agent_socket(host)) for host in ("xen1", "xen2")]
+
+    def count(rows: Iterable[dict[str, Any]]) -> int:
+        return sum(row["packets"] for row in rows if row["rule"] == "")
+
+    with Client(f"unix:{pool.daemons.controller_socket}") as client:
+        for name in ("web/0", "web2/0"):
+            for _ in range(5):
+                pool.send("other/0", four(pool.vif("other/0"), pool.vif(name)) / TCP(dport=80))
+
+        def agrees() -> bool:
+            here = [count(call_agent("rules", {"group": "web"}, socket)) for socket in sockets]
+            found = client.group_counters("web")
+            return (
+                min(here) >= 5 and count(map(to_builtins, found.rules)) == sum(here) and found.hosts == ["xen1", "xen2"]
+            )
+
+        wait_until(agrees, "the switches have told")

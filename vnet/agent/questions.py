@@ -1,0 +1,86 @@
+"""Questions of controllers to this host: rows of a table of the pool database, answered one after another in their column `answer`.
+
+One rule: a question that cannot be answered is answered with the reason, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
+from vnet.db.rows import from_row
+from vnet.grammar.declare import Declared
+from vnet.objects import InvalidValue
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 256  # questions; more than these at once are not answered
+SCHEMA_PERIOD_S = 5.0
+
+Q = TypeVar("Q", bound=Declared)
+
+
+class Questions(Generic[Q]):
+    """The questions of one table to `host`. answer: the text for a question; refusal: the text for a row that is none, by its error."""
+
+    def __init__(
+        self,
+        asked: type[Q],
+        host: str,
+        client: Client,
+        answer: Callable[[Q], Awaitable[str]],
+        refusal: Callable[[str], str],
+    ) -> None:
+        self._asked: Final = asked
+        self._table: Final = asked.NOUN.table
+        self._host: Final = host
+        self._client: Final = client
+        self._answer: Final = answer
+        self._refusal: Final = refusal
+        self._waiting: Final[deque[tuple[str, Q | str]]] = deque(maxlen=MAX_WAITING)
+        self._work: Final = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answers until cancelled."""
+        replica = await self._monitor()
+        replica.subscribe(self._take)
+        self._take(tuple(Change(self._table, uuid, None, row) for uuid, row in replica[self._table].items()))
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._waiting:
+                id, question = self._waiting.popleft()
+                await self._write(
+                    id, self._refusal(question) if isinstance(question, str) else await self._answer(question)
+                )
+
+    async def _monitor(self) -> Replica:
+        mine = (("host", "==", self._host),)
+        while True:
+            # The controller brings the database up to date; agents may be newer than it for a while.
+            if self._table in self._client.schema.tables:
+                try:
+                    return await self._client.monitor({self._table: Monitor(where=mine)})
+                except OvsdbError as error:
+                    log.info("%s: not asked yet: %s", self._table, error)
+            await asyncio.sleep(SCHEMA_PERIOD_S)
+
+    def _take(self, batch: tuple[Change, ...]) -> None:
+        for change in batch:
+            if change.new is None or change.old is not None or change.new["answer"]:
+                continue
+            try:
+                self._waiting.append((change.new["id"], from_row(self._asked, change.new)))
+            except InvalidValue as error:
+                self._waiting.append((change.new["id"], str(error)))
+        self._work.set()
+
+    async def _write(self, id: str, answer: str) -> None:
+        try:
+            await self._client.transact(Update(self._table, (("id", "==", id),), {"answer": answer}))
+        except OvsdbError as error:
+            log.info("%s: a question is left unanswered: %s", self._table, error)

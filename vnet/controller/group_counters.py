@@ -1,0 +1,81 @@
+"""Asking hosts what the rules of a security group have matched, and adding it up. One rule: a host that is missing in the sum is named."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from uuid import uuid4
+
+from vnet import api
+from vnet.controller.admission import find
+from vnet.controller.endpoint import Call
+from vnet.controller.errors import Unavailable
+from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
+from vnet.controller.vif_status import host_problem
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.errors import PoolUnreachable
+from vnet.db.probes import MAX_ASKED
+from vnet.db.rule_queries import RuleQuery, RuleReply, decode_reply
+from vnet.db.view import PoolView
+from vnet.objects import Direction, SecurityGroup, Verdict
+
+DEFAULT_WAIT_S = 5
+Counted = tuple[str, Direction]  # a rule's name, or with an empty one a direction's default
+
+
+async def count(call: Call[None]) -> api.GroupCounters:
+    """The counters of a group's rules, summed over the hosts that have VIFs in it. Raises Invalid, NotFound, Unavailable."""
+    view = call.service.view()
+    group = find("security-group", call.id, view.state.groups)
+    wait_s = call.number("wait_s", DEFAULT_WAIT_S, 0, int(MAX_WAIT_S))
+    hosts = hosts_of(view, group.name)
+    missing = {host: reason.text for host in hosts if (reason := host_problem(view, host)) is not None}
+    asked = [host for host in hosts if host not in missing]
+    try:
+        async with call.service.counting:
+            replies = await _ask(call.service.database, group.name, asked, wait_s)
+    except PoolUnreachable as error:
+        raise Unavailable("database-unreachable", str(error)) from None
+    missing |= {host: reply.problem for host, reply in replies.items() if reply.problem}
+    return api.GroupCounters(
+        security_group=group.name,
+        rules=list(summed(group, replies)),
+        hosts=[host for host in asked if host not in missing],
+        missing=dict(sorted(missing.items())),
+    )
+
+
+def hosts_of(view: PoolView, group: str) -> list[str]:
+    """The hosts that count for a group: those with bindings of VIFs that are in it."""
+    vifs, bindings = view.state.vifs, view.state.bindings.values()
+    found = {at.host for at in bindings if group in at.groups or (at.vif in vifs and group in vifs[at.vif].groups)}
+    return sorted(found)
+
+
+def summed(group: SecurityGroup, replies: Mapping[str, RuleReply]) -> Iterator[api.RuleCount]:
+    """The sums of a group's rules, then of its defaults that drop."""
+    packets: Counter[Counted] = Counter()
+    sizes: Counter[Counted] = Counter()
+    for counter in (counter for reply in replies.values() for counter in reply.counters):
+        packets[counter.rule, counter.direction] += counter.packets
+        sizes[counter.rule, counter.direction] += counter.bytes
+    drops = [("", side) for side in Direction if group.default(side) is Verdict.DROP]
+    for name, side in (*((rule.name, rule.direction) for rule in group.rules), *drops):
+        action = group.action(name, side).value
+        yield api.RuleCount(
+            rule=name, direction=side.value, action=action, packets=packets[name, side], bytes=sizes[name, side]
+        )
+
+
+async def _ask(database: PoolDatabase, group: str, hosts: list[str], wait_s: float) -> dict[str, RuleReply]:
+    queries = [RuleQuery(str(uuid4()), host, now_ms(), group) for host in hosts]
+    parts = [queries[start : start + MAX_ASKED] for start in range(0, len(queries), MAX_ASKED)]
+    found = await asyncio.gather(*(database.ask(part, wait_s) for part in parts))
+    texts = [text for part in found for text in part]
+    return {host: _reply(host, text, wait_s) for host, text in zip(hosts, texts, strict=True)}
+
+
+def _reply(host: str, text: str, wait_s: float) -> RuleReply:
+    late = f"the agent of host {host} did not answer within {wait_s:g} s"
+    return decode_reply(text) if text else RuleReply(problem=late)

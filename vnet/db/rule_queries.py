@@ -1,0 +1,63 @@
+"""Questions to hosts: how many packets has each rule of a security group matched? A row each: a controller asks, an agent answers.
+
+One rule: a host answers for its own switch; the controller adds up, and names the hosts that did not answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from vnet.grammar.declare import Declared, SetBy, attr
+from vnet.grammar.noun import Noun
+from vnet.objects import Direction
+from vnet.objects.words import COUNT, GROUP_NAME, LINE
+
+MAX_ANSWER_BYTES = 512 * 1024  # the counters of MAX_RULES rules with the longest names take a third of it
+
+
+@dataclass(frozen=True, slots=True)
+class RuleQuery(Declared):
+    """A question. answer: the database keeps it off its disk."""
+
+    NOUN: ClassVar[Noun] = Noun("rule-query", "rule-queries", "rule query", "RuleQuery", "", key="id")
+    TITLE: ClassVar[str] = "a rule query"
+
+    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
+    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    group: str = attr(GROUP_NAME, "The security group.", set_by=SetBy.RUNTIME)
+    answer: str = attr(
+        LINE, "Empty until answered, then a RuleReply as JSON.", default="", set_by=SetBy.RUNTIME, ephemeral=True
+    )
+
+
+class RuleCounter(msgspec.Struct, frozen=True, array_like=True):
+    """What a rule's flows have matched on one host, or with an empty name what the group's default has."""
+
+    rule: str
+    direction: Direction
+    packets: int = 0
+    bytes: int = 0
+
+
+class RuleReply(msgspec.Struct, frozen=True):
+    """A host's counters of a group's rules. problem: the reason for no answer; else empty."""
+
+    counters: tuple[RuleCounter, ...] = ()
+    problem: str = ""
+
+    def encode(self) -> str:
+        """The text for the row."""
+        text = msgspec.json.encode(self).decode()
+        return text if len(text) <= MAX_ANSWER_BYTES else RuleReply(problem="the counters are too many").encode()
+
+
+def decode_reply(text: str) -> RuleReply:
+    """The answer of a row. An agent that writes nonsense has given no answer."""
+    try:
+        return msgspec.json.decode(text, type=RuleReply)
+    except msgspec.MsgspecError as error:
+        return RuleReply(problem=f"the agent's answer is no answer: {error}")
