@@ -28,11 +28,14 @@ from vnet.util.transport import TransportError
     "--pool-listen", multiple=True, metavar="PREMOTE", help="Where else our database listens: pssl:6640:10.0.0.1."
 )
 @click.option(
-    "--listen", multiple=True, metavar="ADDRESS", help="unix:PATH or tcp:HOST:PORT.  [default: RUN_DIR/controller.sock]"
+    "--listen",
+    multiple=True,
+    metavar="ADDRESS",
+    help="unix:PATH, https://HOST:PORT or tcp:HOST:PORT.  [default: RUN_DIR/controller.sock]",
 )
-@click.option("--token-file", type=click.Path(path_type=Path), help="The bearer token for TCP.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="The bearer token for https and tcp.")
 @pki_dir_option
-@click.option("--cleartext", is_flag=True, help="Allow ptcp: and tcp: to and from other machines.")
+@click.option("--cleartext", is_flag=True, help="Allow tcp: and ptcp: to and from other machines.")
 def controller(
     pool: tuple[str, ...],
     run_dir: Path,

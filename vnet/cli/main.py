@@ -78,20 +78,30 @@ class LazyGroup(click.Group):
     metavar="ADDRESS",
     default="unix:/run/vnet/controller.sock",
     show_default=True,
-    help="unix:PATH or http://HOST:PORT.",
+    help="unix:PATH or https://HOST:PORT.",
 )
 @click.option(
     "--token-file",
     envvar="VNET_TOKEN_FILE",
     type=click.Path(dir_okay=False),
-    help="File with the bearer token that TCP needs.",
+    help="File with the bearer token that https needs.",
 )
+@click.option(
+    "--ca",
+    envvar="VNET_CA",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="The CA of an https controller: the pool's ca.pem.  [default: those that this machine trusts]",
+)
+@click.option("--cleartext", is_flag=True, help="Allow an http controller on another machine.")
 @click.option("-o", "--output", type=FORMATS, help="The form of what is printed.  [default: table]")
 @click.version_option(package_name="vnet", prog_name="vnet")
 @click.pass_context
-def cli(ctx: click.Context, controller: str, token_file: str | None, output: str | None) -> None:
+def cli(
+    ctx: click.Context, controller: str, token_file: str | None, ca: str | None, cleartext: bool, output: str | None
+) -> None:
     """Networks that span a pool of virtualization hosts. The options may also stand after the command."""
-    ctx.obj = RootOptions(controller, token_file, output)
+    ctx.obj = RootOptions(controller, token_file, output, ca, cleartext)
 
 
 def run(args: Sequence[str] | None = None) -> int:

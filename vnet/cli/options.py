@@ -10,13 +10,22 @@ FORMATS = click.Choice(["table", "json", "yaml"])
 class RootOptions:  # no dataclass: that would cost every command a millisecond
     """The values of these options for one command line, in the root context."""
 
-    def __init__(self, controller: str, token_file: str | None = None, output: str | None = None) -> None:
+    def __init__(
+        self,
+        controller: str,
+        token_file: str | None = None,
+        output: str | None = None,
+        ca: str | None = None,
+        cleartext: bool = False,
+    ) -> None:
         self.controller = controller
         self.token_file = token_file
         self.output = output
+        self.ca = ca
+        self.cleartext = cleartext
 
 
-def _stored(context: click.Context, option: click.Parameter, value: str | None) -> None:
+def _stored(context: click.Context, option: click.Parameter, value: str | bool | None) -> None:
     if value is not None and option.name is not None:
         setattr(context.find_root().obj, option.name, value)
 
@@ -24,9 +33,12 @@ def _stored(context: click.Context, option: click.Parameter, value: str | None) 
 def with_connection(command: click.Command) -> click.Command:
     """The command with the options of the connection, and so its subcommands. Their help is the root command's."""
     names = {name for option in command.params for name in option.opts}
-    for name in ("--controller", "--token-file"):
+    for name in ("--controller", "--token-file", "--ca", "--cleartext"):
         if name not in names:
-            command.params.append(click.Option([name], expose_value=False, hidden=True, callback=_stored))
+            flag = True if name == "--cleartext" else None
+            command.params.append(
+                click.Option([name], is_flag=flag, default=None, expose_value=False, hidden=True, callback=_stored)
+            )
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             with_connection(inner)

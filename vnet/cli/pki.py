@@ -81,6 +81,19 @@ def issue(name: str, to: Path, server: bool, addresses: tuple[str, ...], pki_dir
 
 @pki.command()
 @pki_dir_option
+def renew(pki_dir: Path) -> None:
+    """Renew the server's certificate here now, with a new key. Nothing is restarted: new connections are shown the new one."""
+    from vnet.controller.pki import renew_server  # noqa: PLC0415
+
+    with _authority(pki_dir):
+        if not renew_server(pki_dir, datetime.now(UTC), notice=None):
+            text = f"{pki_dir} has no CA with a server's certificate: renew it on the CA's machine by 'vnet pki issue'"
+            raise CommandError(text, Exit.CONFLICT)
+    say("renewed the server's certificate")
+
+
+@pki.command()
+@pki_dir_option
 @output_option
 def status(pki_dir: Path, output: str) -> None:
     """List the certificates that the CA here has issued, and when they end."""

@@ -50,15 +50,21 @@ def connected() -> Iterator[Client]:
 
     options: RootOptions = click.get_current_context().find_root().obj
     try:
-        client = Client(options.controller, token=read_token(options.token_file))
+        token = read_token(options.token_file)
+    except OSError as error:
+        raise CommandError(f"token file {options.token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
+    try:
+        client = Client(options.controller, token=token, ca=options.ca, cleartext=options.cleartext)
     except ValueError as error:
         raise click.UsageError(f"--controller or --token-file: {error}") from None
     except OSError as error:
-        raise CommandError(f"token file {options.token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
+        raise CommandError(f"--ca {options.ca}: {error.strerror or error}", Exit.INVALID_INPUT) from None
     with client, failures():
         try:
             yield client
         except Unreachable as error:
             if not str(error).startswith(f"{client.address}:"):
                 raise
-            raise Unreachable(f"{error}; is a controller running there? --controller names another") from None
+            verified = "certificate verify failed" not in str(error)
+            hint = "is a controller running there? --controller names another"
+            raise Unreachable(f"{error}; {hint if verified else 'name its CA with --ca (docs/trust.md)'}") from None

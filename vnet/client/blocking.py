@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -41,17 +42,27 @@ def _step(unit: Unit, name: str, *, force: bool) -> Call[api.Migration]:
 
 
 class Client:
-    """Calls the controller at `address` (unix:PATH or http://HOST:PORT), with a bearer token where it wants one.
+    """Calls the controller at `address` (unix:PATH or https://HOST:PORT), with a bearer token where it wants one.
 
     Every method raises the errors of `vnet.client.errors`. timeout_s: the wait for an answer, besides the wait of the call itself.
+    ca: the file of the CA that signed the server's certificate; without it, those that this machine trusts count.
+    cleartext: whether http:// to another machine is allowed. Raises ValueError for an address or token, OSError for a CA's file.
     """
 
-    def __init__(self, address: str, *, token: str | None = None, timeout_s: float = GRACE_S) -> None:
-        parsed = Address.parse(address)
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        ca: str | Path | None = None,
+        cleartext: bool = False,
+        timeout_s: float = GRACE_S,
+    ) -> None:
+        parsed = Address.parse(address, cleartext=cleartext)
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        transport = httpx.HTTPTransport(uds=parsed.socket)
+        transport = httpx.HTTPTransport(uds=parsed.socket, verify=parsed.verification(ca))
         self.address = address
         self._timeout_s = timeout_s
         self._http = httpx.Client(transport=transport, base_url=parsed.url, headers=headers)

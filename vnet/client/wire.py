@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from vnet import api
 from vnet.client.errors import BadAnswer
 from vnet.client.requests import MAX_LINE_BYTES
+from vnet.util.loopback import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,25 @@ class Address:
     url: str
 
     @classmethod
-    def parse(cls, text: str) -> Address:
-        """unix:PATH, http://HOST:PORT or https://HOST:PORT; raises ValueError."""
+    def parse(cls, text: str, *, cleartext: bool = False) -> Address:
+        """unix:PATH, https://HOST:PORT, or http://HOST:PORT, off loopback with `cleartext` only. Raises ValueError."""
         if text.startswith("unix:") and len(text) > len("unix:"):
             return cls(text.removeprefix("unix:"), "http://vnet")
         if text.startswith(("http://", "https://")):
+            host = urlsplit(text).hostname or ""
+            if text.startswith("http:") and not (cleartext or is_loopback(host)):
+                raise ValueError(f"{text} is cleartext off loopback: use https, or allow cleartext")
             return cls(None, text.rstrip("/"))
-        raise ValueError(f"expected unix:PATH or http://HOST:PORT, got {text!r}")
+        raise ValueError(f"expected unix:PATH or https://HOST:PORT, got {text!r}")
+
+    def verification(self, ca: str | Path | None) -> ssl.SSLContext | bool:
+        """How the server is verified: by the CA in a file, else by those that this machine trusts; False without TLS.
+
+        Raises OSError for a file that is not there or no CA.
+        """
+        if not self.url.startswith("https:"):
+            return False  # the trusted ones take a while to load
+        return ssl.create_default_context(cafile=ca)
 
 
 def read_token(path: str | Path | None) -> str | None:

@@ -21,6 +21,7 @@ from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid, Refused
 from vnet.controller.leader import Leader
 from vnet.controller.service import Service
+from vnet.controller.shown_certificate import ShownCertificate
 from vnet.controller.sockets import Listen, Server, read_token
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable
@@ -66,6 +67,9 @@ async def _run(options: Options) -> None:
     token = read_token(options.token_file) if options.token_file is not None else None
     if token is None and any(listen.path is None for listen in listens):
         raise Invalid("token", "TCP needs --token-file: who can connect could do anything")
+    for listen in listens:
+        listen.check(options.cleartext)
+    shown = ShownCertificate(options.pki_dir) if any(listen.secure for listen in listens) else None
     remotes = options.pool + options.pool_listen
     check_cleartext(remotes, options.cleartext)
     tls = tls_for(remotes, options.pki_dir, SERVER)
@@ -81,7 +85,7 @@ async def _run(options: Options) -> None:
     if database is None:
         return
     try:
-        await _serve(database, embedded, listens, token, options.pki_dir, status, stop)
+        await _serve(database, embedded, listens, token, shown, options.pki_dir, status, stop)
     finally:
         await database.close()
     log.info("controller stopped")
@@ -115,13 +119,23 @@ async def _serve(
     embedded: EmbeddedDatabase | None,
     listens: list[Listen],
     token: bytes | None,
+    shown: ShownCertificate | None,
     pki_dir: Path,
     status: ServiceStatus,
     stop: asyncio.Event,
 ) -> None:
     service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir))
     sockets = [(listen, listen.bind()) for listen in listens]
-    servers = [(Server(application(service, token if listen.path is None else None)), made) for listen, made in sockets]
+    servers = [
+        (
+            Server(
+                application(service, token if listen.path is None else None),
+                shown.context if shown is not None and listen.secure else None,
+            ),
+            made,
+        )
+        for listen, made in sockets
+    ]
     jobs = [asyncio.create_task(server.serve([made])) for server, made in servers]
     leader = Leader(database)
     duties = [asyncio.create_task(leader.run()), asyncio.create_task(_keep_certificates(pki_dir))]

@@ -92,6 +92,7 @@ class Authority:
             _builder(name, name, key.public_key(), now, now + CA_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
+            .add_extension(_key_id(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
         _replace(self.key_file, _key_pem(key), 0o600)
@@ -114,6 +115,9 @@ class Authority:
             _builder(_name(name), authority.subject, key.public_key(), now, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(_USAGES[use]), critical=False)
+            # Strict verifiers want both of them (RFC 5280 §4.2.1.1, §4.2.1.2).
+            .add_extension(_key_id(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier(_key_id(signer.public_key()).digest, None, None), critical=False)
         )
         if names := [_alternative(address) for address in addresses]:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -144,13 +148,16 @@ class Authority:
         return _certificate(self.certificate_file), key
 
 
-def renew_server(directory: Path, now: datetime, life: timedelta = LIFE) -> bool:
-    """Renew the server's certificate beside the CA if it ends within 30 days, for the same name and addresses.
+def renew_server(directory: Path, now: datetime, life: timedelta = LIFE, notice: timedelta | None = NOTICE) -> bool:
+    """Renew the server's certificate beside the CA if it ends within `notice`, None for whenever it ends, for the same
+    name and addresses.
 
     False where it does not, or where there is no CA or no certificate here. Raises OSError.
     """
     authority, path = Authority(directory), identity_file(directory, SERVER)
-    if not authority.present or not path.exists() or _end(path, now).ends - now > NOTICE:
+    if not authority.present or not path.exists():
+        return False
+    if notice is not None and _end(path, now).ends - now > notice:
         return False
     old = _certificate(path)
     authority.issue(_common_name(old), CertificateUse.SERVER, directory, now, addresses_of(old), life)
@@ -192,6 +199,10 @@ def _builder(
 
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _key_id(key: ec.EllipticCurvePublicKey) -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier.from_public_key(key)
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -1,19 +1,25 @@
-"""The sockets that the API is served on. One rule: a unix socket is for its owner and group, TCP is for who has the token."""
+"""The sockets that the API is served on.
+
+One rule: a unix socket is for its owner and group, all others for who has the token, and off loopback by TLS.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
 
 from vnet.controller.app import Asgi
 from vnet.controller.errors import Invalid
+from vnet.util.loopback import is_loopback
+from vnet.util.transport import TransportError
 
 SOCKET_MODE = 0o660
 MAX_CONNECTIONS = 1000  # more are answered 503
@@ -22,22 +28,30 @@ _GRACE_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen: a unix socket's path, or host and port of TCP."""
+    """Where to listen: a unix socket's path, or host and port of TCP. secure: by TLS."""
 
     path: Path | None = None
     host: str = ""
     port: int = 0
+    secure: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Listen:
-        """unix:PATH or tcp:HOST:PORT, an IPv6 host in brackets; raises Invalid."""
-        kind, _, rest = text.partition(":")
+        """unix:PATH, https://HOST:PORT or tcp:HOST:PORT, an IPv6 host in brackets; raises Invalid."""
+        secure = text.startswith("https://")
+        kind, _, rest = text.replace("https://", "tcp:", 1).partition(":")
         if kind == "unix" and rest:
             return cls(path=Path(rest))
         host, _, port = rest.rpartition(":")
         if kind == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536:
-            return cls(host=host.strip("[]"), port=int(port))
-        raise Invalid("listen", f"expected unix:PATH or tcp:HOST:PORT, got {text!r}")
+            return cls(host=host.strip("[]"), port=int(port), secure=secure)
+        raise Invalid("listen", f"expected unix:PATH, https://HOST:PORT or tcp:HOST:PORT, got {text!r}")
+
+    def check(self, cleartext: bool) -> None:
+        """Raises TransportError for cleartext off loopback, unless it is asked for."""
+        if self.path is None and not (self.secure or cleartext or is_loopback(self.host)):
+            secure = replace(self, secure=True)
+            raise TransportError(f"{self} is cleartext off loopback: use {secure}, or add --cleartext (docs/trust.md)")
 
     def bind(self) -> socket.socket:
         """A listening socket; a unix socket that a dead controller left is replaced. Raises OSError."""
@@ -69,25 +83,29 @@ class Listen:
         path.unlink()
 
     def __str__(self) -> str:
-        return f"unix:{self.path}" if self.path is not None else f"tcp:{self.host}:{self.port}"
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https://' if self.secure else 'tcp:'}{host}:{self.port}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn as a task of ours: signals and logs are the daemon's."""
+    """uvicorn as a task of ours: signals and logs are the daemon's. tls: for an https address."""
 
-    def __init__(self, app: Asgi) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=_GRACE_S,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                h11_max_incomplete_event_size=64 * 1024,
-            )
+    def __init__(self, app: Asgi, tls: ssl.SSLContext | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_GRACE_S,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=64 * 1024,
         )
+        config.load()
+        config.ssl = tls
+        super().__init__(config)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -6,11 +6,11 @@ one step, and beside them the certificate of the pool's CA. Servers and clients 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 
 from ovsctl.ovsdb import Tls
+from vnet.util.loopback import is_loopback
 
 PKI_DIR = Path("/var/lib/vnet/pki")
 CA = "ca.pem"
@@ -62,11 +62,3 @@ def _leaves_in_cleartext(remote: str) -> bool:
     else:
         return False
     return not is_loopback(host.strip("[]"))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is of this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.authorities import LIFE, TestAuthority
 from tests.polling import until
+from tests.servers import run
 from tests.vnet.agent.pool import TENANT, pool_of, vif
 
 pytestmark = pytest.mark.usefixtures("ovs")
@@ -50,3 +52,17 @@ async def test_an_agent_with_an_expired_certificate_keeps_its_flows_and_comes_ba
         authority.host("xen1")
         host.add_port("p2", "vm2/0")
         await pool.wait_ready("vm2/0", "xen1")
+
+
+def test_an_agent_never_loads_the_library_that_makes_certificates(tmp_path: Path) -> None:
+    """It is the controllers' alone: an agent's package comes without it. What an agent runs with is loaded by now."""
+    TestAuthority(tmp_path).server()
+    code = f"""
+import sys
+from pathlib import Path
+from vnet.util.transport import tls_for
+import vnet.agent.daemon, vnet.cli.agent, vnet.cli.main
+assert tls_for(["ssl:127.0.0.1:1"], Path({str(tmp_path)!r}), "server")
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("cryptography", "uvicorn", "starlette")))
+"""
+    assert run(sys.executable, "-c", code) == "[]\n"

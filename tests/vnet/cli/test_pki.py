@@ -30,6 +30,9 @@ def test_make_issue_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert vnet(capsys, "pki", "issue", "xen1", "--to", tmp_path / "xen1", *at)[0] == Exit.OK
     assert stat.S_IMODE((tmp_path / "xen1" / "host.pem").stat().st_mode) == 0o600
     assert (tmp_path / "xen1" / "ca.pem").read_bytes() == (tmp_path / "pki" / "ca.pem").read_bytes()
+    assert vnet(capsys, "pki", "renew", *at)[0] == Exit.OK
+    assert (tmp_path / "pki" / "server.pem").read_bytes() != made
+    assert vnet(capsys, "pki", "renew", "--pki-dir", tmp_path / "xen1")[0] == Exit.CONFLICT
     code, out, _ = vnet(capsys, "pki", "status", "-o", "json", *at)
     assert code == Exit.OK
     assert {(row["name"], row["use"], row["state"]) for row in json.loads(out)} == {
@@ -55,15 +58,20 @@ def root_logger() -> Iterator[None]:
         ("agent", "--pool", "tcp:10.0.0.1:6640"),
         ("controller", "--pool", "tcp:10.0.0.1:6640"),
         ("controller", "--pool-listen", "ptcp:6640"),
+        ("controller", "--listen", "tcp:0.0.0.0:8080"),
     ],
 )
 def test_cleartext_between_machines_is_refused(
     command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "--listen" in command:
+        (tmp_path / "token").write_text("correct-horse-battery-staple")
+        (tmp_path / "token").chmod(0o600)
+        command = (*command, "--token-file", str(tmp_path / "token"))
     code, out, err = vnet(capsys, *command, "--pki-dir", tmp_path)
     assert (code, out) == (Exit.INVALID_INPUT, "")
     assert "--cleartext" in err
-    secure = [word.replace("tcp:", "ssl:") for word in command]
+    secure = [word.replace("tcp:0", "https://0").replace("tcp:", "ssl:") for word in command]
     code, out, err = vnet(capsys, *secure, "--pki-dir", tmp_path)
     assert (code, out) == (Exit.INVALID_INPUT, "")
     assert "vnet pki" in err

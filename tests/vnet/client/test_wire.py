@@ -55,6 +55,19 @@ def test_lines_are_bounded() -> None:
         lines.feed(b"x" * 20)
 
 
+@pytest.mark.parametrize("url", ["http://10.0.0.1:80", "http://pool.example", "http://[fd00::1]:80/"])
+def test_a_token_goes_off_loopback_in_cleartext_only_if_that_is_asked_for(url: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="cleartext off loopback"):
+            kind(url, token="secret")
+    Address.parse(url, cleartext=True)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:80", "http://[::1]:80", "http://localhost", "https://10.0.0.1"])
+def test_loopback_and_https_are_as_they_are(url: str) -> None:
+    assert Address.parse(url).url == url
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -93,7 +106,7 @@ def test_ids_are_one_part_of_a_path() -> None:
 
 def test_addresses() -> None:
     assert Address.parse("unix:/run/x") == Address("/run/x", "http://vnet")
-    assert Address.parse("http://h:1/") == Address(None, "http://h:1")
+    assert Address.parse("https://h:1/") == Address(None, "https://h:1")
     for bad in ("unix:", "/run/x", "tcp:1.2.3.4:5", ""):
         with pytest.raises(ValueError, match="expected unix:PATH"):
             Address.parse(bad)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -21,12 +23,13 @@ from tests.servicemanager import ServiceManager
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
 from tests.vnet.controller.databases import SCHEMA, pool_server, stop_embedded
 from vnet.cli.exits import Exit
-from vnet.client import Client, ClientError, Unauthorized, VifSpec, VmSpec
+from vnet.client import AsyncClient, Client, ClientError, Unauthorized, Unreachable, VifSpec, VmSpec
 from vnet.controller.embedded import EmbeddedDatabase
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
 TOKEN = "correct-horse-battery-staple"
+VNET = (sys.executable, "-m", "vnet.cli.main")
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
@@ -156,6 +159,57 @@ def test_tcp_only_with_the_token(tmp_path: Path) -> None:
             stop_embedded(made.database)
 
 
+def test_https_is_verified_and_open_streams_outlive_a_renewed_certificate(tmp_path: Path) -> None:
+    authority, token_file = TestAuthority(tmp_path / "pki"), tmp_path / "token"
+    ca = authority.server().ca_certificate
+    token_file.write_text(TOKEN)
+    token_file.chmod(0o600)
+    port = free_port()
+    url = f"https://127.0.0.1:{port}"
+    options = ("--listen", url, "--pki-dir", str(tmp_path / "pki"), "--token-file", str(token_file))
+    with run_dir() as path:
+        unix = f"unix:{path}/api.sock"
+        made = Controller(path, ("--listen", unix, *options))
+        try:
+            made.launch()
+            wait_until(lambda: "controller serves on" in made.log.read_text(), "the controller")
+            with Client(url, token=TOKEN, ca=ca) as client, httpx.Client(verify=strict(ca)) as raw:
+                client.apply(DOCUMENT, wait_s=0)
+                headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {TOKEN}"}
+                with raw.stream("GET", f"{url}/v1/events", headers=headers) as stream:
+                    lines = stream.iter_lines()
+                    assert next(lines).startswith("retry:")
+                    before = ssl.get_server_certificate(("127.0.0.1", port))
+                    run(*VNET, "pki", "renew", "--pki-dir", str(tmp_path / "pki"))
+                    assert ssl.get_server_certificate(("127.0.0.1", port)) != before
+                    with Client(url, token=TOKEN, ca=ca) as later:
+                        later.put_vif("seen/0", VifSpec(network="tenant", vm="seen"))
+                    assert "VM seen" in next(line for line in lines if line.startswith("data:"))
+            asyncio.run(reaches(AsyncClient(url, token=TOKEN, ca=ca)))
+            with Client(url, token=TOKEN) as stranger, pytest.raises(Unreachable, match="certificate verify failed"):
+                stranger.status()
+            asked = ("--controller", url, "--token-file", str(token_file), "status", "-o", "json")
+            assert json.loads(run(*VNET, "--ca", str(ca), *asked))["hosts"] == 3
+            with pytest.raises(subprocess.CalledProcessError) as failed:
+                run(*VNET, *asked)
+            assert "name its CA with --ca" in failed.value.stderr
+        finally:
+            made.stop(signal.SIGKILL)
+            stop_embedded(made.database)
+
+
+def strict(ca: Path) -> ssl.SSLContext:
+    """A client's context as Python 3.13 makes it."""
+    context = ssl.create_default_context(cafile=ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+async def reaches(client: AsyncClient) -> None:
+    async with client:
+        assert (await client.status()).hosts == 3
+
+
 def start_refused(*options: str) -> tuple[int, str]:
     """Exit status and messages of a controller that should not start."""
     with run_dir() as path:
@@ -190,7 +244,7 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
         ((*tcp, "--token-file", str(loose)), "may be read by others"),
         ((*tcp, "--token-file", str(short)), "at least 16 characters"),
         ((*tcp, "--token-file", str(tmp_path / "none")), "No such file"),
-        (("--listen", "127.0.0.1:80"), "expected unix:PATH or tcp:HOST:PORT"),
+        (("--listen", "127.0.0.1:80"), "expected unix:PATH, https://HOST:PORT or tcp:HOST:PORT"),
         (("--pool-listen", "nonsense"), "expected punix:FILE, ptcp:PORT:IP or pssl:PORT:IP, got 'nonsense'"),
         (("--cleartext", "--pool-listen", "ptcp:6640:nowhere"), "expected an address of this machine after the port"),
         (("--pool", "10.0.0.1"), "expected unix:FILE, tcp:HOST:PORT or ssl:HOST:PORT, got '10.0.0.1'"),
