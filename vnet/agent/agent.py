@@ -43,7 +43,7 @@ from vnet.agent.reconciler import Revisions
 from vnet.agent.rule_counters import RuleCounters, no_reply
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Switch, gate_flow
+from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow
 from vnet.db.probes import Probe
 from vnet.db.rule_queries import RuleQuery
 from vnet.objects import AgentStatus, BindingState, Vif
@@ -89,7 +89,7 @@ class Agent:
             list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience(),
             check=self.identity.check, tls=options.tls,
         )  # fmt: skip
-        self.compiler: Final = Compiler(options.host)
+        self.compiler: Final = Compiler(options.host, on_failure=self._not_compiled)
         self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
         self.revisions: Final = Revisions(self._more_is_true)
         self.claim: Final = HostClaim(self.pool_client, status, now_ms)
@@ -213,9 +213,11 @@ class Agent:
         if not urgent:
             self.bindings.send()
         self.flows.want(self.compiler.compile(), urgent=urgent)
-        asyncio.get_running_loop().call_soon(
-            self._follow_up, touched
-        )  # after the flows: the reconciler was woken before
+        # After the flows: the reconciler was woken before.
+        asyncio.get_running_loop().call_soon(self._attempt, self._follow_up, touched)
+
+    def _not_compiled(self, source: Source, error: Exception) -> None:
+        log.error("flows of %s stay as they are", self.compiler.origin(source), exc_info=error)
 
     def _follow_up(self, touched: set[tuple[str, str]]) -> None:
         """The rest of a turn, once the flows of br-int are on their way."""
@@ -349,15 +351,17 @@ class Agent:
     def problems(self) -> dict[str, str]:
         """All that is wrong on this host, by object."""
         vifs = {f"vif {vif}": text for vif, text in (self.limits.problems | self.bindings.problems).items()}
+        flows = {f"flows of {self.compiler.origin(source)}": text for source, text in self.compiler.failed.items()}
         away = self._ovs is not None and not self.flows.connected
         switch = {SWITCH: f"does not answer at {self.flows.remote}"} if away else {}
         rival = {"agent": problem} if (problem := self.claim.problem) else {}
         pool = {POOL: f"the pool database {self.identity.objection}"} if self.identity.objection else {}
         return (
             vifs
+            | flows
             | rival
             | switch
             | pool
             | self.rows.problems
-            | {f"row {uuid}": text for uuid, text in self.pool.bad_rows.items()}
+            | {f"row {uuid}": text for uuid, text in self.pool.problems.items()}
         )

@@ -109,7 +109,11 @@ class Bindings:
         """Decides about these VIFs, given as (network, VIF)."""
         vifs = sorted({vif for _, vif in touched})
         for vif in vifs:
-            self._decide(vif)
+            try:
+                self._decide(vif)
+            except Exception as error:  # a VIF about which nothing can be decided keeps no other waiting
+                log.exception("VIF %s", vif, extra=about(vif=vif))
+                self.problems[vif] = f"nothing can be decided about it: {type(error).__name__}: {error}"
         for vif in vifs:
             self._place(vif)
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Final
 
 from ovsctl.ovsdb import Change, Replica, Row, Uuid, Where, by_uuid
 from vnet.compile import Compiler
-from vnet.db.rows import by_key, from_row
-from vnet.grammar.declare import attrs_of
+from vnet.db.rows import TABLE_OF, by_key, from_row
+from vnet.db.tables import TABLES as DECLARED_TABLES
+from vnet.grammar.declare import Declared, attrs_of
 from vnet.objects import (
     Binding,
     BindingState,
     Host,
     InvalidValue,
     Network,
-    Owner,
     Pool,
     QosClass,
     SecurityGroup,
@@ -37,6 +38,23 @@ log = logging.getLogger(__name__)
 UNMONITORED = {"ready": False, "acked": frozenset(), "since": 0}
 BINDING_COLUMNS = tuple(name for name in attrs_of(Binding) if name not in UNMONITORED)
 TABLES = ("Pool", "Host", "Uplink", "QosClass", "Network", "SecurityGroup", "Vif", "Binding")
+# The columns of the pool's row that decide something here. Its revision rises with each write of anybody.
+POOL_COLUMNS = ("name", "underlay_mtu", "locking_mode", "id", "generation")
+MAX_LISTED = 100  # rows that cannot be read, in the agent's problems: they are written to the database again
+
+_KEYS: dict[str, Callable[[Row], Any]] = {
+    name: itemgetter(*DECLARED_TABLES[name].key) if DECLARED_TABLES[name].key else lambda _: "" for name in TABLES
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that no pool may have. held: what was taken in of it last, which holds meanwhile; None if nothing ever was."""
+
+    table: str
+    problem: str
+    row: Row
+    held: Row | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +78,15 @@ class PoolReplica:
         self.touched: set[tuple[str, str]] = set()  # (network, VIF) of all that changed since the last turn
         self.overlay: dict[str, Binding] = {}
         self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
-        self.bad_rows: dict[str, str] = {}
+        self.unreadable: Final[dict[Uuid, UnreadableRow]] = {}
         self.named = ConditionNames()
         self.waiting: dict[str, Vif] = {}  # VIFs as they are once the security groups they have joined are known
         self.doubtful: set[str] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
         self.rows_read = 0  # for tests to count
-        self._rows: dict[tuple[str, ...], Uuid] = {}  # (VIF) and (VIF, host) to the UUID of its row
-        self._uplinks: dict[str, Uplink] = {}
+        self.rows_refused = 0  # how often a row came that cannot be read
+        self._rows: Final[dict[tuple[str, Any], Uuid]] = {}  # table and key to the UUID of the row that holds there
+        self._uplinks: Final[dict[str, tuple[Uuid, Uplink]]] = {}
+        self._unusable: Final[dict[Uuid, str]] = {}  # the problems of uplinks that do not go with the host's others
 
     @property
     def me(self) -> str:
@@ -84,42 +104,102 @@ class PoolReplica:
             self.fold(Change(table, uuid, None, row) for uuid, row in replica[table].items())
 
     def fold(self, batch: Iterable[Change]) -> None:
-        """Takes one transaction's changes. A row that cannot be taken in is kept out, and remembered in `bad_rows`."""
+        """Takes one transaction's changes. Of a row that cannot be read what was taken in last goes on to hold."""
         ordered = sorted(batch, key=lambda change: change.new is not None)
         for change in ordered:
             self.rows_read += 1
+            before = self.unreadable.pop(change.uuid, None)
+            held = change.old if before is None else before.held
             try:
-                self._fold(change)
-                self.bad_rows.pop(change.uuid, None)
+                self._fold(change.table, change.uuid, held, change.new)
             except InvalidValue as error:
-                self.bad_rows[str(change.uuid)] = f"{change.table}: {error}"
+                self._refuse(change, held, str(error))
             except Exception as error:  # rows come from outside: a fault that nobody foresaw costs its row alone
                 log.exception("row %s of table %s", change.uuid, change.table)
-                self.bad_rows[str(change.uuid)] = f"{change.table}: {type(error).__name__}: {error}"
-        for change in ordered:
-            for row in (change.old, change.new):
+                self._refuse(change, held, f"{type(error).__name__}: {error}")
+            for row in (held, change.old, change.new):
                 if row is not None:
                     self.touched.update(self._concerned(change.table, row))
 
-    def _fold(self, change: Change) -> None:
-        old, new = change.old, change.new
-        match change.table:
+    def _refuse(self, change: Change, held: Row | None, problem: str) -> None:
+        if change.new is None:
+            return
+        self.rows_refused += 1
+        problem = f"{change.table}: {problem}"
+        self.unreadable[change.uuid] = UnreadableRow(change.table, problem, change.new, held)
+        kept = "it stays as it was" if held is not None else "it is left out"
+        log.warning("row %s of table %s: %s", change.uuid, problem, kept)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The problems of rows, by UUID; of many the first, and how many there are besides."""
+        found = {str(uuid): row.problem for uuid, row in self.unreadable.items()} | self._unusable
+        if len(found) <= MAX_LISTED:
+            return found
+        return dict(list(found.items())[:MAX_LISTED]) | {"others": f"{len(found) - MAX_LISTED} more rows of the pool"}
+
+    def _fold(self, table: str, uuid: Uuid, old: Row | None, new: Row | None) -> None:
+        """Takes a row in. It is read before anything changes; a key is given up only by the row that holds it."""
+        value = self._read(table, new) if new is not None else None
+        key = (table, _KEYS[table](new)) if new is not None else None
+        if old is not None and (before := (table, _KEYS[table](old))) != key and self._rows.get(before) == uuid:
+            del self._rows[before]
+            self._drop(table, old)
+            old = None
+        if value is not None and key is not None:
+            self._rows[key] = uuid
+            self._put(value, uuid, old)
+
+    def _read(self, table: str, row: Row) -> Declared:
+        """The object of a row. Raises InvalidValue."""
+        match table:
             case "Pool":
-                self._pool(new)
-            case "Host":
-                self._host(old, new)
-            case "Uplink":
-                self._uplink(old, new)
-            case "QosClass":
-                self._qos(old, new)
-            case "Network":
-                self._network(old, new)
-            case "SecurityGroup":
-                self._group(old, new)
-            case "Vif":
-                self._vif(old, new)
+                return from_row(Pool, {**_columns(row, *POOL_COLUMNS), "revision": 0})
             case "Binding":
-                self._binding(old, new)
+                return from_row(Binding, {**_columns(row, *BINDING_COLUMNS), **UNMONITORED})
+            case _:
+                return from_row(DECLARED_TABLES[table].declared, row)
+
+    def _put(self, value: Declared, uuid: Uuid, old: Row | None) -> None:
+        """Takes an object in. old: its row before, None for one that is new under its key."""
+        match value:
+            case Pool():
+                self.compiler.inputs.set_pool(value)
+            case Host():
+                self._set_host(value)
+            case Uplink():
+                self._uplinks[value.name] = (uuid, value)
+                self._uplinks_changed()
+            case QosClass():
+                self.compiler.inputs.set_qos(value)
+            case Network():
+                self.compiler.inputs.set_network(value)
+            case SecurityGroup():
+                self.compiler.inputs.set_group(value)
+            case Vif():
+                self._vif(value)
+            case Binding():
+                self._binding(value, old)
+
+    def _drop(self, table: str, old: Row) -> None:
+        match table:
+            case "Pool":
+                self.compiler.inputs.set_pool(None)
+            case "Host":
+                self.compiler.inputs.drop_host(old["name"])
+            case "Uplink":
+                self._uplinks.pop(old["name"], None)
+                self._uplinks_changed()
+            case "QosClass":
+                self.compiler.inputs.drop_qos(old["name"])
+            case "Network":
+                self.compiler.inputs.drop_network(old["name"])
+            case "SecurityGroup":
+                self.compiler.inputs.drop_group(old["name"])
+            case "Vif":
+                self._vif_gone(old["id"])
+            case "Binding":
+                self._binding_gone(old)
 
     def _concerned(self, table: str, row: Row) -> Iterator[tuple[str, str]]:
         """(network, VIF) of the VIFs whose bindings a changed row concerns."""
@@ -183,8 +263,8 @@ class PoolReplica:
 
     def locate(self, value: Vif | Binding) -> Where:
         """The row of a VIF or a binding: by its UUID where it is known, which costs the server nothing, else by its key."""
-        key = (value.id,) if isinstance(value, Vif) else (value.vif, value.host)
-        uuid = self._rows.get(key)
+        key = value.id if isinstance(value, Vif) else (value.vif, value.host)
+        uuid = self._rows.get((TABLE_OF[type(value)], key))
         return by_uuid(uuid) if uuid is not None else by_key(value)
 
     def set_overlay(self, binding: Binding) -> None:
@@ -202,65 +282,29 @@ class PoolReplica:
             else:
                 self.compiler.inputs.drop_binding(decided.network, vif, self.me)
 
-    def _pool(self, new: Row | None) -> None:
-        if new is None:
-            self.compiler.inputs.set_pool(None)
-            return
-        columns = _columns(new, "name", "underlay_mtu", "locking_mode", "id", "generation")
-        self.compiler.inputs.set_pool(from_row(Pool, {**columns, "revision": 0}))
+    def _set_host(self, host: Host) -> None:
+        """Takes a host in. This one has its uplinks: of those that do not go together the first by name."""
+        if host.name == self.me:
+            self._unusable.clear()
+            for uuid, uplink in (self._uplinks[name] for name in sorted(self._uplinks)):
+                try:
+                    host = replace(host, uplinks=(*host.uplinks, uplink))
+                except InvalidValue as error:
+                    self._unusable[uuid] = f"Uplink: {error}"
+        self.compiler.inputs.set_host(host)
 
-    def _host(self, old: Row | None, new: Row | None) -> None:
-        if new is None:
-            if old is not None:
-                self.compiler.inputs.drop_host(old["name"])
-            return
-        uplinks = tuple(self._uplinks.values()) if new["name"] == self.me else ()
-        self.compiler.inputs.set_host(from_row(Host, new, uplinks=uplinks))
-
-    def _uplink(self, old: Row | None, new: Row | None) -> None:
-        if old is not None and (new is None or new["name"] != old["name"]):
-            self._uplinks.pop(old["name"], None)
-        if new is not None:
-            self._uplinks[new["name"]] = from_row(Uplink, new)
+    def _uplinks_changed(self) -> None:
         known = self.compiler.view.hosts.get(self.me)
         if known is not None:
-            ordered = tuple(sorted(self._uplinks.values(), key=lambda uplink: uplink.name))
-            self.compiler.inputs.set_host(Host(known.name, known.address, ordered, Owner(known.owner)))
+            self._set_host(replace(known, uplinks=()))
 
-    def _network(self, old: Row | None, new: Row | None) -> None:
-        if new is None:
-            if old is not None:
-                self.compiler.inputs.drop_network(old["name"])
+    def _vif(self, vif: Vif) -> None:
+        self.doubtful.discard(vif.id)
+        if self._must_wait(vif):
+            self.waiting[vif.id] = vif
         else:
-            self.compiler.inputs.set_network(from_row(Network, new))
-
-    def _qos(self, old: Row | None, new: Row | None) -> None:
-        if new is not None:
-            self.compiler.inputs.set_qos(from_row(QosClass, new))
-        elif old is not None:
-            self.compiler.inputs.drop_qos(old["name"])
-
-    def _group(self, old: Row | None, new: Row | None) -> None:
-        if new is None:
-            if old is not None:
-                self.compiler.inputs.drop_group(old["name"])
-        else:
-            self.compiler.inputs.set_group(from_row(SecurityGroup, new))
-
-    def _vif(self, old: Row | None, new: Row | None) -> None:
-        if new is None:
-            if old is not None:
-                self._rows.pop((old["id"],), None)
-                self._vif_gone(old["id"])
-        else:
-            self.doubtful.discard(new["id"])
-            self._rows[new["id"],] = new.uuid
-            vif = from_row(Vif, new)
-            if self._must_wait(vif):
-                self.waiting[vif.id] = vif
-            else:
-                self.waiting.pop(vif.id, None)
-                self.compiler.inputs.set_vif(vif)
+            self.waiting.pop(vif.id, None)
+            self.compiler.inputs.set_vif(vif)
 
     def _vif_gone(self, vif: str) -> None:
         """A row that is no longer sent was deleted if the condition names it; else it may only be wanted elsewhere by now."""
@@ -276,22 +320,9 @@ class PoolReplica:
     def _is_here(self, vif: str) -> bool:
         return vif in self.compiler.view.ports or vif in self.mine
 
-    def _binding(self, old: Row | None, new: Row | None) -> None:
-        if new is None:
-            if old is None:
-                return
-            vif, host, network = old["vif"], old["host"], old["network"]
-            self._rows.pop((vif, host), None)
-            if host == self.me:
-                self.mine.pop(vif, None)
-                if vif in self.overlay:
-                    return
-            self.compiler.inputs.drop_binding(network, vif, host)
-            return
-        if old is not None and old["network"] != new["network"]:
-            self.compiler.inputs.drop_binding(old["network"], old["vif"], old["host"])
-        self._rows[new["vif"], new["host"]] = new.uuid
-        binding = from_row(Binding, {**_columns(new, *BINDING_COLUMNS), **UNMONITORED})
+    def _binding(self, binding: Binding, old: Row | None) -> None:
+        if old is not None and old["network"] != binding.network:
+            self.compiler.inputs.drop_binding(old["network"], binding.vif, binding.host)
         if binding.host == self.me:
             self.mine[binding.vif] = binding
             self._note_arrival(binding)
@@ -301,6 +332,14 @@ class PoolReplica:
                     return
                 del self.overlay[binding.vif]
         self.compiler.inputs.set_binding(binding)
+
+    def _binding_gone(self, old: Row) -> None:
+        vif, host = old["vif"], old["host"]
+        if host == self.me:
+            self.mine.pop(vif, None)
+            if vif in self.overlay:
+                return
+        self.compiler.inputs.drop_binding(old["network"], vif, host)
 
     def _note_arrival(self, binding: Binding) -> None:
         """The toolstack's word, by the database, makes a binding here active: the guest may not have announced itself."""

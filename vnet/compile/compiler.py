@@ -7,7 +7,7 @@ Nobody writes dependencies down, so none can be missing. A source that read its 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ovsctl.openflow import Flow, Meter
@@ -41,12 +41,21 @@ class Compiler:
     """A host's inputs and its flows. `compile` returns the sources whose flows changed since it was last called.
 
     recomputed: how many sources were compiled. full: how many of those only because they read their inputs as a whole, by category.
+    on_failure: called with a source that raised; its flows stay as they are till an input that it read changes. None: it is raised.
+    failed: the sources that raised when they were last compiled.
     """
 
-    def __init__(self, me: str, features: Sequence[Feature] = FEATURES) -> None:
+    def __init__(
+        self,
+        me: str,
+        features: Sequence[Feature] = FEATURES,
+        on_failure: Callable[[Source, Exception], None] | None = None,
+    ) -> None:
         self.inputs = HostInputs(me)
         self.view = HostView(self.inputs)
         self.flows: dict[Source, Entries] = {}
+        self.failed: dict[Source, str] = {}
+        self._on_failure = on_failure
         self.recomputed = 0
         self.full: Counter[str] = Counter()
         self._features = {feature.category: feature for feature in features}
@@ -64,6 +73,10 @@ class Compiler:
         dirty = sorted(self._dirty())
         self.recomputed += len(dirty)
         return [change for source in dirty if (change := self._compile(source)) is not None]
+
+    def origin(self, source: Source) -> str:
+        """A source in words."""
+        return self._features[source.category].origin.format(source.name)
 
     def _dirty(self) -> set[Source]:
         found: set[Source] = set()
@@ -88,7 +101,16 @@ class Compiler:
     def _compile(self, source: Source) -> Change | None:
         feature = self._features[source.category]
         self._reads.clear()
-        old, new = self.flows.get(source, ()), feature.flows(self._recorded, source.name, source.network)
+        old = self.flows.get(source, ())
+        self.failed.pop(source, None)
+        try:
+            new = feature.flows(self._recorded, source.name, source.network)
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            self.failed[source] = f"{type(error).__name__}: {error}"
+            self._on_failure(source, error)
+            new = old
         for of in feature.of:
             self._reads.discard((of, source.name, source.network))
         self._reads.discard((Input.NETWORK, source.network, ""))

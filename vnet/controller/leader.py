@@ -31,7 +31,7 @@ from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import new_pool_id
-from vnet.objects import Event
+from vnet.objects import AgentStatus, Event, Host, Vif
 from vnet.objects.binding import SWITCH
 from vnet.objects.retired import RetiredNumber
 from vnet.util.logs import about
@@ -129,14 +129,16 @@ class Leader:
             await asyncio.sleep(INTERVAL_S)
 
     def _pruning(self, view: PoolView) -> Iterator[Operation]:
-        for uuid in old_events(self._database.mirror.events):
+        """What is of no more use. An object whose row cannot be read is not known to be gone."""
+        mirror = self._database.mirror
+        for uuid in old_events(mirror.events):
             yield Delete("Event", by_uuid(uuid))
-        for vif, host in orphans(view):
+        for vif, host in orphans(view) if not mirror.lacks(Vif) else ():
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
         if view.state.pool is not None and not view.state.pool.id:  # made by a version that gave none
             yield Update("Pool", (("id", "==", ""),), {"id": new_pool_id()})
         used = view.state.still_used()
-        for key, number in view.state.retired.items():
+        for key, number in view.state.retired.items() if not mirror.lacks(Host, AgentStatus) else ():
             if key not in used:
                 yield Delete(TABLE_OF[RetiredNumber], (*by_key(number), ("generation", "==", number.generation)))
         if self.duties % PROBES_EVERY == 0:

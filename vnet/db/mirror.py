@@ -1,11 +1,12 @@
 """The pool as values, kept current by folding in the changes that a replica of the database reports.
 
 One rule: a change costs no more than its own size, never the pool's. A row that no pool may hold is left out and named in
-`problems`; it stops nobody else.
+`problems`; it stops nobody else. A key is given up only by the row that holds it: rows may pass keys on in one transaction.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
@@ -18,6 +19,8 @@ from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared
 from vnet.objects import AgentStatus, Binding, Event, Pool, PoolState, Vif
 from vnet.objects.index import VifIndex
+
+log = logging.getLogger(__name__)
 
 
 class MirrorRow(Protocol):
@@ -56,7 +59,7 @@ class _Whole:
     """An object's row and its parts, by field and name, as they come."""
 
     row: MirrorRow | None = None
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parts: dict[str, dict[str, tuple[str, Any]]] = field(default_factory=dict)  # with the UUIDs of their rows
 
 
 # A part's table to its owner's, and the owner's field.
@@ -88,6 +91,13 @@ class PoolMirror:
         self._uuids: dict[tuple[str, Any], str] = {}
         self._heard: dict[str, tuple[int, int]] = {}  # host to (its heartbeat, when we saw it change)
         self.problems: dict[str, str] = {}
+        self.refused = 0  # how often a row came that cannot be read
+        self._unreadable: dict[str, str] = {}  # the UUIDs of such rows to their tables
+
+    def lacks(self, *declared: type[Declared]) -> bool:
+        """Whether there are rows of these objects that cannot be read: one that is not here may be all the same."""
+        tables = {TABLE_OF[one_of] for one_of in declared}
+        return not tables.isdisjoint(self._unreadable.values())
 
     @property
     def state(self) -> PoolState:
@@ -129,7 +139,7 @@ class PoolMirror:
         for edit in sorted(edits, key=lambda edit: edit.new is not None):
             for row in (edit.old, edit.new):
                 if row is not None:
-                    self.problems.pop(row.uuid, None)
+                    self._forget_problem(row)
             if edit.table in _OWNERS:
                 touched.update(dict.fromkeys(self._edit_part(edit)))
             elif edit.table in _WHOLES:
@@ -145,20 +155,37 @@ class PoolMirror:
         new = new_key = None
         if edit.new is not None and (new := self._read(TABLES[edit.table], edit.new)) is not None:
             new_key = key_of_row(edit.new)
-        if edit.old is not None and (old_key := key_of_row(edit.old)) != new_key:
-            self._uuids.pop((edit.table, old_key), None)
+        if edit.old is not None and (old_key := key_of_row(edit.old)) != new_key and self._holds(edit.table, edit.old):
+            del self._uuids[edit.table, old_key]
             deltas.append(self._put(edit.table, old_key, None, now_ms))
         if edit.new is not None and new_key is not None:
             self._uuids[edit.table, new_key] = edit.new.uuid
             deltas.append(self._put(edit.table, new_key, new, now_ms))
         return [delta for delta in deltas if delta is not None]
 
+    def _holds(self, table: str, row: MirrorRow) -> bool:
+        """Whether a row is the one of its key: another may have taken the key meanwhile."""
+        return self._uuids.get((table, _KEYS[table](row))) == row.uuid
+
     def _read(self, table: Table, row: MirrorRow, **parts: tuple[Declared, ...]) -> Declared | None:
         try:
             return from_row(table.declared, row, **parts)
         except ValueError as error:
-            self.problems[row.uuid] = f"{table.name} row {row.uuid}: {error}"
-            return None
+            self._refuse(table, row, str(error))
+        except Exception as error:  # rows come from outside: a fault that nobody foresaw costs its row alone
+            log.exception("row %s of table %s", row.uuid, table.name)
+            self._refuse(table, row, f"{type(error).__name__}: {error}")
+        return None
+
+    def _refuse(self, table: Table, row: MirrorRow, problem: str) -> None:
+        self.refused += 1
+        self._unreadable[row.uuid] = table.name
+        self.problems[row.uuid] = f"{table.name} row {row.uuid}: {problem}"
+        log.warning("%s: it is left out", self.problems[row.uuid])
+
+    def _forget_problem(self, row: MirrorRow) -> None:
+        self.problems.pop(row.uuid, None)
+        self._unreadable.pop(row.uuid, None)
 
     def _put(self, table: str, key: Any, new: Any, now_ms: int = 0) -> Delta | None:
         rows = self._tables[table]
@@ -212,10 +239,12 @@ class PoolMirror:
                 continue
             whole = edit.table, _KEYS[edit.table](row)
             touched.append(whole)
-            self._wholes.setdefault(whole, _Whole()).row = row if present else None
+            known = self._wholes.setdefault(whole, _Whole())
             if present:
+                known.row = row
                 self._uuids[whole] = row.uuid
-            else:
+            elif known.row is not None and known.row.uuid == row.uuid:
+                known.row = None
                 self._uuids.pop(whole, None)
         return touched
 
@@ -229,18 +258,31 @@ class PoolMirror:
             whole = owner.name, row[part.owner]
             touched.append(whole)
             parts = self._wholes.setdefault(whole, _Whole()).parts.setdefault(name, {})
-            parts.pop(row[part.key[-1]], None)
+            key = row[part.key[-1]]
             if present and (value := self._read(part, row)) is not None:
-                parts[row[part.key[-1]]] = value
+                parts[key] = (row.uuid, value)
+            elif key in parts and parts[key][0] == row.uuid:
+                del parts[key]
         return touched
 
     def _assemble(self, table: str, key: str) -> Delta | None:
         whole = self._wholes[table, key]
+        self._look_for_orphans(TABLES[table], key, whole)
         value = None
         if whole.row is not None:
-            self.problems.pop(whole.row.uuid, None)
-            parts = {name: tuple(parts.values()) for name, parts in whole.parts.items()}
+            self._forget_problem(whole.row)
+            parts = {name: tuple(value for _, value in parts.values()) for name, parts in whole.parts.items()}
             value = self._read(TABLES[table], whole.row, **parts)
         elif not any(whole.parts.values()):
             del self._wholes[table, key]
         return self._put(table, key, value)
+
+    def _look_for_orphans(self, table: Table, key: str, whole: _Whole) -> None:
+        """Parts whose owner is not there are nobody's."""
+        for name, parts in whole.parts.items():
+            for uuid, _ in parts.values():
+                if whole.row is None:
+                    text = f"there is no {table.declared.NOUN.text} {key!r}"
+                    self.problems[uuid] = f"{table.parts[name].name} row {uuid}: {text}"
+                else:
+                    self.problems.pop(uuid, None)

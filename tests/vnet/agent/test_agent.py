@@ -291,10 +291,10 @@ async def test_what_a_database_row_must_not_hold_is_kept_out_and_reported() -> N
         host = pool.hosts["xen1"]
         await pool.insert(vif(1, host="xen1"))
         await pool.update("Vif", ("id", "vm1/0"), mac="01:00:00:00:00:01")
-        await until(lambda: host.agent.pool.bad_rows, "a bad row")
-        assert any("multicast" in text for text in host.agent.pool.bad_rows.values())
+        await until(lambda: host.agent.pool.problems, "a bad row")
+        assert any("multicast" in text for text in host.agent.pool.problems.values())
         await pool.client.transact(Delete("Vif", (("id", "==", "vm1/0"),)))
-        await until(lambda: not host.agent.pool.bad_rows, "gone with its row")
+        await until(lambda: not host.agent.pool.problems, "gone with its row")
 
 
 async def test_a_vif_made_anew_under_the_same_id_is_ready_again() -> None:

@@ -101,11 +101,11 @@ async def test_a_group_that_no_pool_may_hold_is_kept_out_and_reported() -> None:
         await pool.update("SecurityGroup", ("name", "web"), rules={"http": "nonsense"})
         await pool.insert(vif(1, host="xen1", groups=("web",)))
         host.add_port("p1", "vm1/0")
-        await until(lambda: host.agent.pool.bad_rows and host.agent.bindings.problems, "a bad row, a silent VIF")
-        assert any("rule 'http'" in text for text in host.agent.pool.bad_rows.values())
+        await until(lambda: host.agent.pool.problems and host.agent.bindings.problems, "a bad row, a silent VIF")
+        assert any("rule 'http'" in text for text in host.agent.pool.problems.values())
         await pool.update("SecurityGroup", ("name", "web"), rules={})
         await pool.wait_ready("vm1/0", "xen1")
-        assert not host.agent.pool.bad_rows
+        assert not host.agent.pool.problems
 
 
 async def migrated(pool: PoolUnderTest, **more: object) -> Binding:

@@ -38,9 +38,9 @@ def test_a_row_that_cannot_be_taken_in(
     with caplog.at_level(logging.ERROR):
         pool.fold(changes)
     assert pool.compiler.view.networks.keys() == {"a", "c"}
-    assert [found.startswith(text) for found in pool.bad_rows.values()] == [True], pool.bad_rows
+    assert [found.startswith(text) for found in pool.problems.values()] == [True], pool.problems
     assert len(caplog.records) == logged
     mended = Change("Network", changes[1].uuid, changes[1].new, to_columns(NETWORKS[1]))  # type: ignore[arg-type]
     pool.fold([mended])
-    assert not pool.bad_rows
+    assert not pool.problems
     assert pool.compiler.view.networks.keys() == {"a", "b", "c"}
