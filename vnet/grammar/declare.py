@@ -187,15 +187,20 @@ class Declared:
 def unchecked(declared: type[D], values: Mapping[str, Any]) -> D:
     """An object from values that their kinds have read. It may have flaws, for rules to report."""
     made = object.__new__(declared)
-    for entry in _fields(declared):
-        if entry.name in values:
-            value = values[entry.name]
-        elif entry.default_factory is not MISSING:
-            value = entry.default_factory()
-        else:
-            value = entry.default
-        object.__setattr__(made, entry.name, value)
+    for name, put, left_out in _setters(declared):
+        put(made, values[name] if name in values else left_out())
     return made
+
+
+@cache
+def _setters(declared: type[Declared]) -> tuple[tuple[str, Callable[[Any, Any], None], Callable[[], Any]], ...]:
+    """Of each field its name, the slot's own setter, which is faster than object.__setattr__, and its value if left out."""
+    return tuple((entry.name, getattr(declared, entry.name).__set__, _left_out(entry)) for entry in _fields(declared))
+
+
+def _left_out(entry: Field[Any]) -> Callable[[], Any]:
+    default = entry.default
+    return entry.default_factory if entry.default_factory is not MISSING else lambda: default
 
 
 @cache
@@ -408,16 +413,20 @@ def read(
     broken = _read_map(shape, node, source, values, present, partial_fields)
     if declared.VARIANT is not None and not (partial and declared.VARIANT not in values):
         broken = _variant(declared, shape, node, values, present, source, partial=partial) or broken
-    for found in attrs_of(declared).values():
-        if partial or not found.required or found.name in values or found.spellings[0].only:
-            continue
-        if found.word not in shape.words:
+    for found in () if partial else _required(declared):
+        if found.name in values or found.word not in shape.words:
             continue
         broken = True
         if found.word not in present:
             hint = f"'{found.word}' is {found.kind.expected}"
             source.add("missing-key", f"{shape.title} needs '{found.word}'", node, hint)
     return Stated(declared, values, node, frozenset(partial_fields)), broken
+
+
+@cache
+def _required(declared: type[Declared]) -> tuple[Attr, ...]:
+    """The fields that every input of an object states, whatever its variant."""
+    return tuple(found for found in attrs_of(declared).values() if found.required and not found.spellings[0].only)
 
 
 def _read_map(

@@ -54,6 +54,7 @@ class Overlay(Mapping[str, T], Generic[T]):
     def __init__(self, base: Mapping[str, T], changes: Mapping[str, T | None]) -> None:
         self._base = base
         self._changes = changes
+        self._size: int | None = None  # see __len__()
 
     def __getitem__(self, name: str) -> T:
         if name in self._changes:
@@ -72,7 +73,11 @@ class Overlay(Mapping[str, T], Generic[T]):
                 yield name
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        if self._size is None:
+            self._size = len(self._base) + sum(
+                (value is not None) - (name in self._base) for name, value in self._changes.items()
+            )
+        return self._size
 
     def __contains__(self, name: object) -> bool:
         return self._changes[name] is not None if name in self._changes else name in self._base  # type: ignore[index]

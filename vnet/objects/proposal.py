@@ -110,12 +110,21 @@ class Proposal:
 
     def _vifs(self, table: str, key: Any) -> Iterator[Vif]:
         """VIFs of the pool after, by an index: those that stay first, then those that come or change."""
+        yield from self._unchanged(table, key)
+        changed = self.changes.get("vifs", {})
+        for name in getattr(self._overlay, table).get(key, ()):
+            yield changed[name]
+
+    def _unchanged(self, table: str, key: Any) -> Iterator[Vif]:
         changed = self.changes.get("vifs", {})
         for name in getattr(self.index, table).get(key, ()):
             if name not in changed:
                 yield self.before.vifs[name]
-        for name in getattr(self._overlay, table).get(key, ()):
-            yield changed[name]
+
+    def shared(self, table: str) -> set[Any]:
+        """The keys of an index that a VIF that comes or changes has, and perhaps another VIF too."""
+        before = getattr(self.index, table)
+        return {key for key, names in getattr(self._overlay, table).items() if len(names) > 1 or key in before}
 
     def vifs_with_mac(self, network: str, mac: str) -> Iterator[Vif]:
         return (vif for vif in self._vifs("by_mac", mac) if vif.network == network)
@@ -126,6 +135,10 @@ class Proposal:
     def vifs_naming(self, field: str, name: str) -> Iterator[Vif]:
         """The VIFs of the pool after whose field holds an object's name."""
         return self._vifs("by_reference", (field, name))
+
+    def unchanged_vifs_naming(self, field: str, name: str) -> Iterator[Vif]:
+        """Those of vifs_naming() that the proposal does not change."""
+        return self._unchanged("by_reference", (field, name))
 
     @cached_property
     def ranges(self) -> Mapping[str, list[Range]]:
@@ -159,8 +172,14 @@ class Proposal:
         """The MTUs that hosts state for the uplink of a network on one; empty for other types."""
         if network_type.carrier.way is not Way.UPLINK or uplink is None:
             return set()
+        if not hosts:
+            return self._mtus_anywhere.get(uplink, set())
         stated = self.uplink_mtus.get(uplink, {})
-        return {mtu for host, mtu in stated.items() if not hosts or host in hosts}
+        return {stated[host] for host in hosts if host in stated}
+
+    @cached_property
+    def _mtus_anywhere(self) -> Mapping[str, set[int | None]]:
+        return {uplink: set(stated.values()) for uplink, stated in self.uplink_mtus.items()}
 
     def hosts_of(self, network: Network) -> list[Host]:
         """The hosts of the pool after that a network may be on."""

@@ -10,7 +10,7 @@ from dataclasses import MISSING
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from vnet.grammar.declare import Attr, Declared, SetBy, Stated, attrs_of, unchecked
+from vnet.grammar.declare import Declared, SetBy, Stated, attrs_of, cache, unchecked
 from vnet.objects.allocate import Exhausted, Ids, in_order
 from vnet.objects.enums import Owner
 from vnet.objects.index import VifIndex
@@ -86,20 +86,14 @@ class Resolver:
     def _settled(self, declared: type[Declared], name: str, stated: Stated) -> dict[str, Any]:
         """The fields of an object as far as they need no allocation: stated, else kept, else the default."""
         before = getattr(self.before, declared.NOUN.state).get(name)
-        hidden = SetBy.DOCUMENT if self.actor is Owner.TOOLSTACK else SetBy.TOOLSTACK
-        values: dict[str, Any] = {}
-        for field, found in attrs_of(declared).items():
-            if field == declared.NOUN.key:
-                values[field] = name
-            elif field == "owner":
-                values[field] = self.actor
-            elif field in stated.values:
-                values[field] = stated.values[field]
-            elif before is not None and (self.partial or found.set_by in (SetBy.RUNTIME, hidden)):
-                if not found.allocated or found.set_by is SetBy.RUNTIME:
-                    values[field] = getattr(before, field)
-            elif not found.allocated:
-                values[field] = _default(found)
+        fields = attrs_of(declared)
+        values = dict(_defaults(declared))
+        if before is not None:
+            values.update((field, getattr(before, field)) for field in _kept_fields(declared, self.actor, self.partial))
+        values.update((field, value) for field, value in stated.values.items() if field in fields)
+        values[declared.NOUN.key] = name
+        if "owner" in fields:
+            values["owner"] = self.actor
         return values
 
     # --- networks and groups -----------------------------------------------------------------------
@@ -215,8 +209,22 @@ class Resolver:
             return []
 
 
-def _default(found: Attr) -> Any:
-    return None if found.default is MISSING else found.default
+@cache
+def _defaults(declared: type[Declared]) -> Mapping[str, Any]:
+    """The values of fields that are not allocated, where nobody states them."""
+    found = attrs_of(declared).items()
+    return {name: None if it.default is MISSING else it.default for name, it in found if not it.allocated}
+
+
+@cache
+def _kept_fields(declared: type[Declared], actor: Owner, partial: bool) -> tuple[str, ...]:
+    """The fields that an object keeps where an input of the actor leaves them out."""
+    hidden = SetBy.DOCUMENT if actor is Owner.TOOLSTACK else SetBy.TOOLSTACK
+    return tuple(
+        name
+        for name, found in attrs_of(declared).items()
+        if found.set_by is SetBy.RUNTIME or (not found.allocated and (partial or found.set_by is hidden))
+    )
 
 
 def _first_subnets(after: Proposal) -> dict[tuple[str, int], Any]:

@@ -147,10 +147,12 @@ def _references(p: Proposal) -> Faults:
         for field, refers in references_of(declared):
             if (declared, field) == (Vif, "host"):
                 continue
-            among = getattr(p.after, NOUNS[refers].state)
-            for name, value in p.changed(declared.NOUN.state).items():
+            among, changed = getattr(p.after, NOUNS[refers].state), p.changed(declared.NOUN.state)
+            targets = {target for value in changed.values() for target in names_in(value, field)}
+            unknown = {target for target in targets if target not in among}
+            for name, value in changed.items() if unknown else ():
                 for target in names_in(value, field):
-                    if target not in among:
+                    if target in unknown:
                         path = () if isinstance(getattr(value, field), str) else (target,)
                         yield missing(declared.NOUN.word, name, field, (refers, target), among, path=path)
 
@@ -520,13 +522,12 @@ def _qos(p: Proposal) -> Faults:
 
 def _touched_vifs(p: Proposal) -> Iterator[Vif]:
     """The VIFs that come or change, and those whose network, subnets or VM do."""
-    changed = p.changed("vifs")
-    yield from changed.values()
+    yield from p.changed("vifs").values()
     networks = {*p.changed("networks"), *(s.network for s in p.changed("subnets").values())}
     networks |= {p.before.subnets[name].network for name in p.removed("subnets") if name in p.before.subnets}
-    seen = set(changed)
-    sources = [p.vifs_naming("network", network) for network in sorted(networks)]
-    sources += [p.vifs_naming("vm", vm) for vm in p.changed("vms")]
+    seen: set[str] = set()
+    sources = [p.unchanged_vifs_naming("network", network) for network in sorted(networks)]
+    sources += [p.unchanged_vifs_naming("vm", vm) for vm in p.changed("vms")]
     for source in sources:
         for vif in source:
             if vif.id not in seen:
@@ -582,8 +583,9 @@ def _placed(p: Proposal, vif: Vif, net: Network) -> Faults:
 def _unique(p: Proposal) -> Faults:
     """No two VIFs of one network have one MAC or one address."""
     order = {name: at for at, name in enumerate(p.changed("vifs"))}
+    shared_macs, shared_addresses = p.shared("by_mac"), p.shared("by_address")
     for vif in p.changed("vifs").values():
-        for other in p.vifs_with_mac(vif.network, vif.mac):
+        for other in p.vifs_with_mac(vif.network, vif.mac) if vif.mac in shared_macs else ():
             if other.id != vif.id and order.get(other.id, -1) < order[vif.id]:
                 message = f"MAC {vif.mac} is that of VIF {other.id} on the same network"
                 hint = "leave 'mac' out and one is allocated"
@@ -592,7 +594,9 @@ def _unique(p: Proposal) -> Faults:
                 )
                 break
         for address in vif.addresses:
-            for other in p.vifs_with_address(vif.network, address):
+            for other in (
+                p.vifs_with_address(vif.network, address) if (vif.network, address) in shared_addresses else ()
+            ):
                 if other.id != vif.id and order.get(other.id, -1) < order[vif.id]:
                     message = f"address {address} on network {vif.network} is taken by VIF {other.id}"
                     hint = "leave 'addresses' out and a free one is taken"
