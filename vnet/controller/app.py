@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,8 +20,9 @@ from starlette.routing import Route as StarletteRoute
 from vnet import api
 from vnet.controller import openapi
 from vnet.controller.body_decoder import decode_body
+from vnet.controller.connections import admit_of
 from vnet.controller.endpoint import Call, Route, Text, Written
-from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized
+from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
 from vnet.controller.sse import EVENTS, events
@@ -64,16 +65,24 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
 
     async def gate(scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            if token is not None and not _authorized(scope, token):
-                await _refusal(Unauthorized("unauthorized", "give the controller's token as a bearer token"))(
-                    scope, receive, send
-                )
+            refused = _stranger(scope, token) if token is not None else None
+            if refused is not None:
+                await _refusal(refused, {"Connection": "close"})(scope, receive, send)
                 return
             # Routes match what is between the slashes as it was sent: a VIF's id has slashes of its own, sent as %2F.
             scope["path"] = scope["raw_path"].decode("latin-1")
         await app(scope, receive, send)
 
     return gate
+
+
+def _stranger(scope: Scope, token: bytes) -> Refused | None:
+    """The refusal of a call whose caller does not show the token, or for whom there is no place."""
+    if not _authorized(scope, token):
+        return Unauthorized("unauthorized", "give the controller's token as a bearer token")
+    if not admit_of(scope)():
+        return Unavailable("busy", "there are as many connections as may be: close some, or try again")
+    return None
 
 
 def _authorized(scope: Scope, token: bytes) -> bool:
@@ -102,8 +111,9 @@ def problem_of(refused: Refused) -> api.Problem:
     return api.Problem(code=refused.code, message=refused.message, where=refused.where, problems=problems)
 
 
-def _refusal(refused: Refused) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(refused, Unauthorized) else None
+def _refusal(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
+    if isinstance(refused, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer", **(headers or {})}
     media = "application/problem+json"
     return Response(_encode(problem_of(refused)), refused.status, headers=headers, media_type=media)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Final
 
 from ovsctl.ovsdb import Tls
 from vnet.controller.app import application
+from vnet.controller.connections import Connections, Standing
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid, Refused
 from vnet.controller.leader import Leader
@@ -25,6 +27,7 @@ from vnet.controller.shown_certificate import ShownCertificate
 from vnet.controller.sockets import Listen, Server, read_token
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable
+from vnet.util.repeated_lines import RepeatedLines
 from vnet.util.sd_notify import sd_notify
 from vnet.util.service_status import LOOK_S, Obstacle, ServiceStatus
 from vnet.util.transport import CA, PKI_DIR, SERVER, check_cleartext, tls_for
@@ -59,6 +62,8 @@ def main(options: Options) -> None:
     Raises Invalid, TransportError, BadRemote, SchemaMismatch, OSError if it cannot start.
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for name in ("uvicorn.error", "asyncio", "vnet.controller.sockets"):
+        logging.getLogger(name).addFilter(RepeatedLines())  # strangers may cause as many as they like
     asyncio.run(_run(options))
 
 
@@ -126,17 +131,9 @@ async def _serve(
 ) -> None:
     service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir))
     sockets = [(listen, listen.bind()) for listen in listens]
-    servers = [
-        (
-            Server(
-                application(service, token if listen.path is None else None),
-                shown.context if shown is not None and listen.secure else None,
-            ),
-            made,
-        )
-        for listen, made in sockets
-    ]
-    jobs = [asyncio.create_task(server.serve([made])) for server, made in servers]
+    connections = Connections()
+    servers = [_server(service, listen, made, connections, token, shown) for listen, made in sockets]
+    jobs = [asyncio.create_task(server.serve()) for server in servers]
     leader = Leader(database)
     duties = [asyncio.create_task(leader.run()), asyncio.create_task(_keep_certificates(pki_dir))]
     keeper = _Keeper(embedded, database) if embedded is not None else None
@@ -147,7 +144,7 @@ async def _serve(
 
     def look() -> None:
         failure = keeper.failure if keeper is not None else ""
-        status.show(_obstacle(database, failure, [server for server, _ in servers]), _activity(addresses, leader))
+        status.show(_obstacle(database, failure, servers), _activity(addresses, leader))
         status.alive()
 
     duties.append(asyncio.create_task(_every(LOOK_S, look)))
@@ -160,7 +157,7 @@ async def _serve(
         sd_notify("STOPPING=1")
         # It would call it an error, with a traceback, that streams are open still.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        for server, _ in servers:
+        for server in servers:
             server.should_exit = True
         for task in duties:
             task.cancel()
@@ -168,6 +165,20 @@ async def _serve(
         for listen, _ in sockets:
             if listen.path is not None:
                 listen.path.unlink(missing_ok=True)
+
+
+def _server(
+    service: Service,
+    listen: Listen,
+    listening: socket.socket,
+    connections: Connections,
+    token: bytes | None,
+    shown: ShownCertificate | None,
+) -> Server:
+    if listen.path is not None:
+        return Server(application(service), listening, connections)
+    tls = shown.context if shown is not None and listen.secure else None
+    return Server(application(service, token), listening, connections, Standing.STRANGER, tls)
 
 
 def _obstacle(database: PoolDatabase, failure: str, servers: Sequence[Server]) -> Obstacle | None:

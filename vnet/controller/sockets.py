@@ -5,25 +5,31 @@ One rule: a unix socket is for its owner and group, all others for who has the t
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import ssl
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
 from vnet.controller.app import Asgi
+from vnet.controller.connections import ApiConnection, Connections, Standing
 from vnet.controller.errors import Invalid
 from vnet.util.loopback import is_loopback
 from vnet.util.transport import TransportError
 
 SOCKET_MODE = 0o660
-MAX_CONNECTIONS = 1000  # more are answered 503
 _GRACE_S = 1
+_SHORT_S = 0.5  # to the next try, where a connection could not be accepted
+
+log = logging.getLogger("vnet.controller.sockets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +96,95 @@ class Listen:
 
 
 class Server(uvicorn.Server):
-    """uvicorn as a task of ours: signals and logs are the daemon's. tls: for an https address."""
+    """uvicorn as a task of ours, on one socket: signals, logs and connections are the daemon's.
 
-    def __init__(self, app: Asgi, tls: ssl.SSLContext | None = None) -> None:
+    tls: for an https address. standing: that of a connection which has just come.
+    """
+
+    def __init__(
+        self,
+        app: Asgi,
+        listening: socket.socket,
+        connections: Connections,
+        standing: Standing = Standing.LOCAL,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             lifespan="off",
+            ws="none",
             timeout_graceful_shutdown=_GRACE_S,
+            timeout_keep_alive=connections.limits.idle_s,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        config.load()
-        config.ssl = tls
         super().__init__(config)
+        self._listening: Final = listening
+        self._connections: Final = connections
+        self._standing: Final = standing
+        self._tls: Final = tls
+        self._begun: Final[set[asyncio.Task[None]]] = set()
+        self._accepting: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accepts by itself: asyncio's own accepting logs each one that fails, and 2,000 fail at once where descriptors are short."""
+        self.servers = []
+        self._listening.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept())
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for begun in self._begun:
+            begun.cancel()
+        self._listening.close()
+        await super().shutdown(sockets)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(self._listening)
+            except OSError as error:
+                self._connections.counts["not accepted"] += 1
+                log.warning("no connection can be accepted: %s", error)
+                await asyncio.sleep(_SHORT_S)
+                continue
+            connection = ApiConnection(self.config, self.server_state, self._connections, self._standing)
+            if not self._connections.enter(connection):
+                _turn_away(accepted)
+                continue
+            connection.begin = asyncio.create_task(self._begin(accepted, connection))
+            self._begun.add(connection.begin)
+            connection.begin.add_done_callback(self._begun.discard)
+
+    async def _begin(self, accepted: socket.socket, connection: ApiConnection) -> None:
+        limit_s = self._connections.limits.handshake_s if self._tls is not None else None
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=limit_s, ssl_shutdown_timeout=limit_s
+            )
+        except OSError as error:  # of TLS too
+            late = isinstance(error, ConnectionAbortedError)
+            self._connections.counts["late handshake" if late else "no handshake"] += 1
+            self._connections.leave(connection)
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+
+
+def _turn_away(accepted: socket.socket) -> None:
+    """Answers 503 to a connection that there is no place for, if it takes that at once."""
+    with accepted, suppress(OSError):
+        accepted.send(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
 
 def read_token(path: Path) -> bytes:
