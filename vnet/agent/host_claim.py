@@ -46,10 +46,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class ClaimState:
-    """switch: that this agent programs. held: whether it has been the host's. holder: the agent that is, while this one stands by.
+    """held: whether it has been the host's. holder: the agent that is, while this one stands by.
     note: the last that a rival wrote; quiet: heartbeats since."""
 
-    switch: str = ""
     held: bool = False
     holder: str = ""
     note: str = ""
@@ -68,15 +67,10 @@ class HostClaim:
     """Takes the host, and notices another agent that wants it."""
 
     def __init__(self, client: Client, status: AgentStatus, now_ms: Callable[[], int]) -> None:
-        self._status: Final = status
+        self.status = status  # without what changes while the agent runs
         self._client: Final = client
         self._now_ms: Final = now_ms
         self._state = ClaimState()
-
-    @property
-    def status(self) -> AgentStatus:
-        """The agent's status, without what changes while it runs."""
-        return replace(self._status, switch=self._state.switch)
 
     @property
     def rival(self) -> str:
@@ -89,7 +83,7 @@ class HostClaim:
 
     async def begin(self, switch: str) -> None:
         """Returns once the agent of this switch is the host's."""
-        self._state = ClaimState(switch)
+        self._state, self.status = ClaimState(), replace(self.status, switch=switch)
         await self.take()
 
     @property

@@ -169,9 +169,14 @@ class StatusWriter:
         self.statements.forget([key for key, it in made.items() if it.once and desired.get(key) is it])
 
     def _status_with(self, generation: Statement | None) -> AgentStatus:
-        known = (self._written or self.claim.status).generation
-        reached = generation.subject if generation is not None and isinstance(generation.subject, int) else known
-        return replace(self.claim.status, generation=reached, problems=self._problems())
+        own, known = self.claim.status, self._written or self.claim.status
+        reached = (
+            generation.subject if generation is not None and isinstance(generation.subject, int) else known.generation
+        )
+        problems = self._problems()
+        if known is not own and (known.switch, known.generation, known.problems) == (own.switch, reached, problems):
+            return known
+        return replace(own, generation=reached, problems=problems)
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
         """Has everything stated again: the database may have lost any of it."""
