@@ -19,7 +19,18 @@ from tests.polling import until
 from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of
 from vnet.agent import transactions
 from vnet.db.rows import TABLE_OF, to_columns
-from vnet.objects import Binding, BindingState, Host, Network, NetworkType, SecurityGroup, Vif
+from vnet.objects import (
+    Binding,
+    BindingState,
+    Direction,
+    Host,
+    Network,
+    NetworkType,
+    Protocol,
+    Rule,
+    SecurityGroup,
+    Vif,
+)
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -59,12 +70,18 @@ def vif(name: str, number: int, network: str, **more: object) -> Vif:
     return Vif(f"{name}/0", network, mac_of(number), addresses=(f"10.1.{octets[0]}.{octets[1]}",), **more)  # type: ignore[arg-type]
 
 
-def far_away(networks: Sequence[str], vifs_each: int, first: int, hosts: int) -> Iterator[Vif | Binding]:
+def far_away(
+    networks: Sequence[str], vifs_each: int, first: int, hosts: int, groups: tuple[str, ...] = ()
+) -> Iterator[Vif | Binding]:
     """VIFs that run on hosts that have no agent here."""
     for number, network in enumerate((name for name in networks for _ in range(vifs_each)), first):
-        it = vif(f"far{number}", number, network, epoch=1)
+        it = vif(f"far{number}", number, network, epoch=1, groups=groups)
         yield it
-        yield Binding(it.id, f"far{number % hosts}", it.network, it.mac, 1, addresses=it.addresses, ready=True)
+        yield binding_of(it, f"far{number % hosts}")
+
+
+def binding_of(it: Vif, host: str, epoch: int = 1) -> Binding:
+    return Binding(it.id, host, it.network, it.mac, epoch, addresses=it.addresses, groups=it.groups, ready=True)
 
 
 async def settled(pool: PoolUnderTest) -> None:
@@ -82,9 +99,9 @@ async def settled(pool: PoolUnderTest) -> None:
 
 
 @contextlib.asynccontextmanager
-async def pool(members: int, others: int, hosts: int = 5) -> AsyncIterator[PoolUnderTest]:
-    """Three hosts: xen1 and xen2 share a network with `members` far VIFs on `hosts` far hosts, xen3 has another; the pool has
-    `others` more networks, on the same far hosts."""
+async def pool(members: int, others: int, hosts: int = 5, groups: tuple[str, ...] = ()) -> AsyncIterator[PoolUnderTest]:
+    """Three hosts: xen1 and xen2 share a network with `members` far VIFs, of these groups, on `hosts` far hosts, xen3 has another;
+    the pool has `others` more networks, on the same far hosts."""
     networks = (
         SHARED,
         ALONE,
@@ -93,7 +110,7 @@ async def pool(members: int, others: int, hosts: int = 5) -> AsyncIterator[PoolU
     async with pool_of("xen1", "xen2", "xen3", networks=networks) as made:
         await made.insert(*(Host(f"far{n}", f"10.98.0.{n + 1}") for n in range(hosts)))
         elsewhere = [f"other{n}" for n in range(others)]
-        rows = [*far_away(["shared"], members, 1000, hosts), *far_away(elsewhere, 2, 2000, hosts)]
+        rows = [*far_away(["shared"], members, 1000, hosts, groups), *far_away(elsewhere, 2, 2000, hosts)]
         await made.client.transact(*(Insert(TABLE_OF[type(row)], to_columns(row)) for row in rows))
         await made.insert(
             vif("a", 1, "shared", host="xen1"), vif("b", 2, "shared", host="xen2"), vif("c", 3, "alone", host="xen3")
@@ -195,6 +212,55 @@ async def test_a_plug_of_a_vif_in_groups_costs_others_what_any_plug_does() -> No
     # Its groups came when it was wanted here.
     here = costs["xen1"]
     assert (here.rows_read, here.full, here.conditions_set) == (3, 0, 0)
+
+
+async def cost_of_members(members: int) -> dict[str, Cost]:
+    """What changes of a large group's members, on four hosts, cost a host with a VIF whose rules name the group."""
+    web = SecurityGroup("web", 1)
+    db = SecurityGroup("db", 2, rules=(Rule("from-web", Direction.INGRESS, protocol=Protocol.TCP, remote=("web",)),))
+    async with pool(members, 0, hosts=4, groups=("web",)) as made:
+        await made.insert(web, db)
+        await made.client.transact(Update("Vif", (("id", "==", "a/0"),), {"groups": frozenset({"db"})}))
+        here = made.hosts["xen1"].agent
+        await until(lambda: here.compiler.view.groups.keys() == {"db"}, "xen1 has the rules")
+        await settled(made)
+
+        async def write(*operations: Operation) -> Cost:
+            before = Cost.of(made.hosts["xen1"])
+            await made.client.transact(*operations)
+            await settled(made)
+            return Cost.of(made.hosts["xen1"]) - before
+
+        def of(number: int) -> list[tuple[str, str, object]]:
+            return [("vif", "==", f"far{number}/0")]
+
+        joins = vif("new", 9, "shared", groups=("web",), epoch=1)
+        moved = vif("far1001", 1001, "shared", groups=("web",))
+        return {
+            "one comes": await write(Insert("Binding", to_columns(binding_of(joins, "far0")))),
+            "one goes": await write(Delete("Binding", of(1000))),
+            "one goes, another comes": await write(
+                Delete("Binding", of(1002)),
+                Insert("Binding", to_columns(binding_of(vif("late", 8, "shared", groups=("web",)), "far1"))),
+            ),
+            "one moves": await write(
+                Delete("Binding", of(1001)), Insert("Binding", to_columns(binding_of(moved, "far2", epoch=2)))
+            ),
+            "one changes its address": await write(
+                Update("Binding", of(1003), {"addresses": frozenset({"10.1.200.1"})})
+            ),
+            "one leaves the group": await write(Update("Binding", of(1004), {"groups": frozenset()})),
+        }
+
+
+async def test_a_member_of_a_group_costs_the_same_however_many_there_are() -> None:
+    small, large = await cost_of_members(8), await cost_of_members(2000)
+    assert small == large
+    for change, cost in small.items():
+        # The rows that were written, and the pool's; of each member the flows that lead to it and that tell its groups.
+        assert cost.rows_read <= 3, change
+        assert cost.full == 0, change
+        assert 1 <= cost.messages <= 6, change
 
 
 async def test_an_unplug_is_a_transaction_and_a_bundle_and_plans_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
