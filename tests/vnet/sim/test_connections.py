@@ -14,7 +14,9 @@ from scapy.layers.l2 import Ether
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from tests.vnet.sim.both import PORTS, Both
 from tests.vnet.sim.test_policy import DROP, IN, OUT, group, ports
+from vnet.compile import flat
 from vnet.objects import Protocol, Rule, SecurityGroup, Verdict
+from vnet.sim import SimPool
 from vnet.sim.packets import Part, Talk
 
 ALLOW = Verdict.ALLOW
@@ -105,6 +107,60 @@ def test_a_member_that_leaves_its_group_is_forbidden_at_once(bridge: RealBridge)
     both.change(cli=())
     assert not both.passes("srv", talk.frame(Part.ANSWER))
     assert not both.passes("cli", talk.frame())
+
+
+def fresh(both: Both) -> None:
+    """The flows are those of a pool that has had no other rules and groups."""
+    state = both.pool.state
+    assert set(flat(SimPool.of(state).hosts["h0"].compiled)) == set(flat(both.pool.hosts["h0"].compiled))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+def test_a_group_is_made_anew_with_its_name_and_other_members(
+    bridge: RealBridge, protocol: Protocol, version: int
+) -> None:
+    """In one change: who was in it is forbidden at once, its live connection too, and who is in it now is allowed."""
+    web = group("web", Rule("ops", IN, protocol=protocol, ports=ports(80), remote=("ops",)), egress=DROP)
+    both = Both(bridge, web, group("ops"), srv=("web",), cli=("ops",))
+    talk, other = (both.talk(name, "srv", protocol, 80, version) for name in ("cli", "third"))
+    begin(both, talk)
+    assert not both.passes("third", other.frame())
+    both.change(replace(group("ops"), number=9), cli=(), third=("ops",))
+    fresh(both)
+    there, back = later(talk)
+    for _ in range(2):
+        assert not both.passes("srv", back)
+        assert not both.passes("cli", there)
+    assert both.passes("third", other.frame())
+    assert both.passes("srv", other.frame(Part.ANSWER))
+    both.change(replace(group("ops"), number=10), cli=("ops",), third=())
+    fresh(both)
+    assert both.passes("cli", there)
+    assert both.passes("srv", back)
+    assert not both.passes("third", other.frame())
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+def test_groups_are_taken_off_and_put_back(bridge: RealBridge, protocol: Protocol, version: int) -> None:
+    """Without groups all passes; with them again what they allow goes on, and what began meanwhile and is forbidden ends."""
+    both = Both(bridge, group("web", service(protocol), egress=DROP), srv=("web",))
+    allowed, forbidden = (both.talk("cli", "srv", protocol, port, version) for port in (80, 81))
+    begin(both, allowed)
+    assert not both.passes("cli", forbidden.frame())
+    both.change(srv=())
+    fresh(both)
+    begin(both, forbidden)
+    for sender, frame in zip(("cli", "srv"), later(allowed), strict=True):
+        assert both.passes(sender, frame)
+    both.change(srv=("web",))
+    fresh(both)
+    for sender, frame in zip(("cli", "srv"), later(allowed), strict=True):
+        assert both.passes(sender, frame)
+    for _ in range(2):
+        for sender, frame in zip(("srv", "cli"), later(forbidden)[::-1], strict=True):
+            assert not both.passes(sender, frame)
 
 
 def test_megaflows_of_answers_are_bounded_by_rules(bridge: RealBridge) -> None:
