@@ -3,10 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv
+SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv mmdebstrap
 PYTHON ?= python3
 
-.PHONY: help root install install-bench demo test unit chaos check format bench bench-scale lock clean
+.PHONY: help root install install-bench demo test unit chaos check format bench bench-scale deb lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -66,10 +66,13 @@ format: install  ## rewrite to the one format
 bench-scale: install-bench  ## what grows with the pool, and what does not (minutes)
 	@for b in cold_start apply many_agents; do $(BIN)/python -m benchmarks.$$b --runs 1; done
 
+deb: install  ## Debian packages for 12 and 13, in dist/
+	@$(BIN)/python packaging/build_deb.py
+
 lock:  ## refresh the lock files
 	@$(BIN)/python -m pip install --quiet uv
-	@for g in dev bench; do $(BIN)/uv pip compile -q pyproject.toml --group $$g --generate-hashes --no-header -o requirements/$$g.lock; done
-	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-header -o requirements/run.lock
+	@for g in dev bench; do $(BIN)/uv pip compile -q pyproject.toml --extra all --group $$g --generate-hashes --no-header -o requirements/$$g.lock; done
+	@$(BIN)/uv pip compile -q pyproject.toml --extra all --generate-hashes --no-header -o requirements/run.lock
 
 clean:  ## what the targets made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,6 +66,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_guard], ignore_errors=True)
+    factory = getattr(config, "_tmp_path_factory", None)
+    if factory is not None and not hasattr(config, "workerinput"):
+        shutil.rmtree(factory.getbasetemp() / "debian", ignore_errors=True)  # a root of some 250 MB (tests/debian)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

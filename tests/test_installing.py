@@ -80,3 +80,12 @@ def test_an_old_python(tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert "is older than 3.11" in lines[0]
     assert not (tmp_path / ".venv").exists()
+
+
+def test_a_command_whose_packages_are_not_installed() -> None:
+    script = (
+        "import sys; sys.modules['httpx'] = None; from vnet.cli.main import main; sys.argv = ['vnet', 'status']; main()"
+    )
+    code, out, (line,) = told([sys.executable, "-c", script])
+    assert (code, out) == (1, "")
+    assert "needs the Python package httpx: pip install 'vnet[all]'" in line

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -47,14 +49,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+@cache
+def _here() -> dict[str, str]:
+    """The commands whose code is here, with their line of help. Debian's vnet-agent and vnet-controller carry some only."""
+    modules = {name: module.partition(":")[0].rpartition(".")[2] for name, (module, _) in COMMANDS.items()}
+    return {
+        name: text for name, (_, text) in COMMANDS.items() if Path(__file__).with_name(f"{modules[name]}.py").exists()
+    }
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(_here())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in _here():
             return None
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(import_module(module), attribute)
@@ -62,12 +73,12 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(list(_here().items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [
-            CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)
+            CompletionItem(name, help=text) for name, text in _here().items() if name.startswith(incomplete)
         ] + options
 
 
@@ -117,6 +128,12 @@ def run(args: Sequence[str] | None = None) -> int:
         return error.exit
     except click.ClickException as error:
         error.show()
+        return Exit.FAILED
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("vnet", "ovsctl"):
+            raise
+        CommandError(f"this command needs the Python package {missing}: pip install 'vnet[all]'").show()
         return Exit.FAILED
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)

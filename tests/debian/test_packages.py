@@ -1,0 +1,132 @@
+"""The Debian packages on a bare machine: installed, started under their hardened units, upgraded, removed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.debian.machines import ROOT, Machine, build
+from tests.polling import wait_until
+
+DAEMONS = "vnet-agent vnet-controller"
+DOCUMENT = """
+apiVersion: vnet/v1
+pool: first
+networks: {lan: {type: internal}}
+hosts: {xen1: {}}
+vms: {web1: {vifs: [{network: lan}]}}
+"""
+IMPORT_ALL = """
+import importlib, pathlib, sys
+tree = pathlib.Path('/usr/lib/vnet/agent')
+sys.path.insert(0, str(tree))
+for path in sorted([*tree.glob('vnet/**/*.py'), *tree.glob('ovsctl/**/*.py')]):
+    importlib.import_module('.'.join(path.relative_to(tree).with_suffix('').parts).removesuffix('.__init__'))
+"""
+
+
+@pytest.fixture
+def machine(root: Path, debs: list[Path], tmp_path: Path) -> Iterator[Machine]:
+    with Machine("xen1", root, tmp_path) as made:
+        made.boot()
+        made.put(*debs)
+        (Path(f"/proc/{made.pid}/root/root") / "pool.vnet.yaml").write_text(DOCUMENT)
+        yield made
+
+
+def files(machine: Machine) -> set[str]:
+    """All that could be a package's."""
+    return set(machine.run("find /bin/ /lib/ /usr /etc -xdev -path /etc/openvswitch -prune -o -print").splitlines())
+
+
+def main_pids(machine: Machine) -> set[str]:
+    return set(machine.run(f"systemctl show --value --property=MainPID {DAEMONS}").split())
+
+
+def test_the_packages(machine: Machine) -> None:
+    run, before = machine.run, files(machine)
+    run("dpkg -i /root/*.deb")
+    is_installed(machine)
+    works(machine)
+    outlives_an_upgrade(machine)
+
+    flows = run("ovs-ofctl dump-flows br-int | wc -l")
+    run("dpkg -r vnet-agent vnet-controller vnet")
+    assert "vnet" not in run("ps ax -o command | grep -v grep")
+    assert run("ovs-ofctl dump-flows br-int | wc -l") == flows  # stopping an agent stops no packet
+    run("dpkg --purge vnet-agent vnet-controller vnet")
+    left = {path for path in files(machine) - before if "/systemd/" in path or "vnet" in path}
+    assert left == set()
+    assert "pool.db" in run("ls /var/lib/vnet")
+
+
+def is_installed(machine: Machine) -> None:
+    run = machine.run
+    assert "Usage: vnet agent" in run("vnet-agent --help")
+    assert "Usage: vnet controller" in run("vnet-controller --help")
+    assert "vnet, version 0.1.0" in run("vnet --version")
+    carried = set(run("ls /usr/lib/vnet/agent").splitlines())
+    assert {"click", "msgspec", "netaddr", "ovsctl", "vnet"} == {name for name in carried if "." not in name}
+    assert run("find /usr/lib/vnet/agent -name '*.pyc' | wc -l") != "0"
+    run(f'python3 -IS -c "{IMPORT_ALL}"')
+    for data in ("vnet/db/vnet.ovsschema", "vnet/topology/vnet.schema.json", "vnet/py.typed", "ovsctl/py.typed"):
+        run(f"test -f /usr/lib/vnet/cli/{data}")
+    units = "vnet-agent.service vnet-controller.service vnet-pool.service"
+    assert run(f"systemd-analyze verify --man=no {units}") == ""
+    for unit in units.split():
+        (exposure,) = re.findall(
+            r"exposure level for \S+: ([0-9.]+)", run(f"systemd-analyze security --offline=true {unit}")
+        )
+        assert float(exposure) <= 1.8, unit
+    assert run(f"systemctl is-enabled {DAEMONS}", check=False).split() == ["disabled"] * 2
+    assert run(f"systemctl is-active {DAEMONS}", check=False).split() == ["inactive"] * 2
+
+
+def works(machine: Machine) -> None:
+    """Started by their units, controller and agent make a VIF's port work."""
+    run = machine.run
+    # The kernel here has no Open vSwitch.
+    run("""echo 'VNET_AGENT_OPTIONS="--datapath-type netdev"' >/etc/vnet/agent.conf""")
+    run("systemctl enable --now vnet-controller && systemctl enable --now --no-block vnet-agent")
+    run("vnet apply --yes /root/pool.vnet.yaml")
+    run("systemctl start vnet-agent")  # returns once it is ready
+    run("ovs-vsctl add-port br-int web1 -- set interface web1 type=internal external_ids:iface-id=web1/0")
+    wait_until(lambda: "1 ready" in run("vnet status"), "the VIF to be ready")
+    assert "not as desired" not in run("vnet status")
+    assert (
+        run("stat -c '%U %G %a' /run/vnet/controller.sock /run/vnet/agent.sock").splitlines() == ["root vnet 660"] * 2
+    )
+    assert run("find /var/lib/vnet /run/vnet -type f -perm /077") == ""
+
+
+def outlives_an_upgrade(machine: Machine) -> None:
+    run, before = machine.run, main_pids(machine)
+    database = run("cat /run/vnet/pool.pid")
+    run("dpkg -i /root/*.deb")
+    wait_until(lambda: not main_pids(machine) & (before | {"0"}), "both daemons to be restarted")
+    wait_until(lambda: run(f"systemctl is-active {DAEMONS}", check=False).split() == ["active"] * 2, "both to work")
+    assert run("cat /run/vnet/pool.pid") == database
+    wait_until(lambda: "1 ready" in run("vnet status"), "the VIF to be ready")
+
+
+def test_the_same_sources_make_the_same_bytes(shared: Path, tmp_path: Path) -> None:
+    """Also for another release, whose Python the builder need not have."""
+    made: list[dict[str, str]] = []
+    for to in (tmp_path / "one", tmp_path / "two"):
+        build(to, "--debian", "13", "vnet-agent")
+        made.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in to.iterdir()})
+    assert made[0] == made[1]
+    ((name, _),) = made[0].items()
+    assert re.fullmatch(r"vnet-agent_0\.1\.0\+deb13_\w+\.deb", name)
+
+
+@pytest.mark.parametrize("sample", ["agent", "controller", "pool"])
+def test_samples_are_encrypted(sample: str) -> None:
+    text = (ROOT / "packaging" / f"{sample}.conf").read_text()
+    assert re.search(r"\bp?ssl:", text)
+    assert "--pki-dir" in text
+    assert "tcp:" not in text
