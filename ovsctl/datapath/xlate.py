@@ -337,7 +337,7 @@ class Translation:
         before, self.base = len(self.base), self._tags()
         self._commit()
         if most:
-            # How much is cut off is decided before tags that are due are pushed or popped (xlate_output_trunc_action).
+            # The length to cut off is decided before tags that are due are pushed or popped (xlate_output_trunc_action).
             most += 4 * (len(self.base) - before)
             if most < 14:
                 self._note(f"output to {port.name} dropped: {most} bytes are no frame")

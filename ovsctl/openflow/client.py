@@ -123,7 +123,7 @@ class OpenFlowClient:
 
     @property
     def features(self) -> msg.FeaturesReply:
-        """What the switch said of itself at connect; `features.datapath_id` is the bridge's."""
+        """The switch's answer about itself at connect; `features.datapath_id` is the bridge's."""
         if self._features is None:
             raise InvalidValueError("not connected yet")
         return self._features
@@ -220,7 +220,7 @@ class OpenFlowClient:
     async def aggregate(
         self, table: int | None = None, match: Match = MATCH_ALL, *, cookie: int = 0, cookie_mask: int = 0
     ) -> msg.AggregateStats:
-        """How many flows `dump_flows` would return, and their packets and bytes together."""
+        """The number of flows that `dump_flows` would return, and their packets and bytes together."""
         chosen = ALL_TABLES if table is None else table
         request = msg.AggregateRequest(chosen, match, cookie, cookie_mask)
         return (await self._multipart(request, msg.AggregateStats))[0]

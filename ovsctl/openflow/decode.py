@@ -106,7 +106,7 @@ def _decode_action(raw: bytes, depth: int) -> Action:
 
 
 class _Reader:
-    """The rest of one action. What it is asked for and does not have is a DecodeError."""
+    """The rest of one action. Reading beyond it is a DecodeError."""
 
     __slots__ = ("at", "data", "name")
 

@@ -62,7 +62,7 @@ class NegotiationError(OpenFlowError):
 
 
 class ConnectionLost(OpenFlowError):
-    """The connection ended. What was not yet answered by a barrier may or may not have been done."""
+    """The connection ended. Requests that no barrier has answered may or may not have been carried out."""
 
 
 class RequestTimeout(OpenFlowError):

@@ -66,7 +66,7 @@ def port_from_wire(port: int) -> int | None:
 
 
 class Format(Enum):
-    """How a field's value is written as text."""
+    """The text form of a field's value."""
 
     DECIMAL = "decimal"
     HEX = "hexadecimal"
@@ -81,7 +81,7 @@ class Format(Enum):
 
 
 class Needs(Enum):
-    """What else a flow must match for the field to exist in the packet (ovs-fields(7), "Prerequisites")."""
+    """The matches that a flow needs for the field to exist in the packet (ovs-fields(7), "Prerequisites")."""
 
     NOTHING = ""
     VLAN = "vlan_tci with the present bit (0x1000) set"
@@ -495,7 +495,7 @@ class Subfield:
 
     @property
     def bits(self) -> int:
-        """How many bits it has."""
+        """Its number of bits."""
         return self.end - self.start + 1
 
     @property

@@ -89,7 +89,7 @@ class Flow:
 
     @property
     def key(self) -> tuple[int, int, Match]:
-        """What a table has once only: (table, priority, match)."""
+        """The identity of a flow in a table: (table, priority, match)."""
         return (self.table, self.priority, self.match)
 
     def encode_add(self) -> bytes:

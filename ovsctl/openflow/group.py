@@ -36,7 +36,7 @@ _set = object.__setattr__
 
 
 class GroupType(IntEnum):
-    """How buckets are chosen: every one, one by hash, the only one, the first that is alive."""
+    """The choice of buckets: every one, one by hash, the only one, the first that is alive."""
 
     ALL = 0
     SELECT = 1

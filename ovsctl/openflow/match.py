@@ -340,7 +340,7 @@ class Match:
         return self
 
     def get(self, name: str) -> FieldMatch | None:
-        """What it says of the canonical field `name`; None when it says nothing."""
+        """The entry of the canonical field `name`; None when it is not matched."""
         for entry in self.entries:
             if entry.field.name == name:
                 return entry

@@ -33,7 +33,7 @@ class MeterModCommand(IntEnum):
 
 
 class BandType(IntEnum):
-    """What a band does with packets above its rate."""
+    """The action of a band on packets above its rate."""
 
     DROP = 1
     DSCP_REMARK = 2

@@ -49,7 +49,7 @@ _CHECK_TIMEOUT_S = 10.0
 
 
 class Patience:
-    """How long transactions in a cluster may take before they are given up, to be repeated: more after each one that was.
+    """The time that transactions in a cluster may take before they are given up, to be repeated: more after each one that was.
 
     A server that forwarded one to a leader that then stood still does not forward it again to the next one. It gives it up
     after two election timeouts, and as the next leader itself only once it has nothing to write for a while.
@@ -116,7 +116,7 @@ class Client:
         self._met: Met | None = None  # the server in use, or being taken up
         self._led = False  # whether it was the leader when we last looked
         self._replicas: dict[int, Replica] = {}
-        # How many changes of conditions a replica's user asked for, and the server is known to have.
+        # The numbers of changes of conditions that a replica's user has asked for, and that the server is known to have.
         self._wanted: dict[int, int] = {}
         self._applied: dict[int, int] = {}
         self._locks: dict[str, Lock] = {}
@@ -182,7 +182,7 @@ class Client:
 
     @property
     def server(self) -> ServerInfo | None:
-        """What is known of the server in use; None while there is none."""
+        """The facts about the server in use; None while there is none."""
         return self._met.info if self._met is not None and self.connected else None
 
     def on_connection_change(self, callback: Callable[[bool], None]) -> Callable[[], None]:
@@ -515,7 +515,7 @@ async def _transact_on(connection: Connection, database: str, schema: Schema, *o
 
 
 class _Failed:
-    """What was not sent: awaiting it raises why."""
+    """The result of a transaction that was not sent: awaiting it raises the reason."""
 
     def __init__(self, error: OvsdbError) -> None:
         self._error = error

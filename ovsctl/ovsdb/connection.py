@@ -166,7 +166,7 @@ def _fail(future: asyncio.Future[Any], error: OvsdbError) -> None:
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:
-    """Whoever called may have been cancelled: an error that nobody waits for is no news."""
+    """Marks the error as retrieved: the caller may have been cancelled, and asyncio logs errors that nobody retrieves."""
     if not future.cancelled():
         future.exception()
 

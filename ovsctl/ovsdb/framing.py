@@ -34,7 +34,7 @@ class Framer:
 
     @property
     def pending_bytes(self) -> int:
-        """How many bytes of an incomplete message are kept."""
+        """The number of bytes of an incomplete message that are kept."""
         return len(self._pending)
 
     def feed(self, data: bytes) -> list[bytes | bytearray]:
@@ -108,7 +108,7 @@ class Framer:
 
 
 def _unmatched(braces: bytes) -> tuple[int, int]:
-    """How many closing braces match nothing here, and how many braces match nothing at all."""
+    """The number of closing braces that match nothing here, and of braces that match nothing at all."""
     before = -1
     while len(braces) != before:
         before = len(braces)
@@ -117,7 +117,7 @@ def _unmatched(braces: bytes) -> tuple[int, int]:
 
 
 def _positions(data: bytes, in_string: bool, escape: bool, plain: bool) -> list[int]:
-    """Where the braces outside of strings are."""
+    """The positions of the braces outside of strings."""
     if plain:
         return [match.start() for match in _BRACE.finditer(data)]
     found = []

@@ -127,7 +127,7 @@ class Lock:
         self._unanswered -= 1
 
     def notified(self, held: bool) -> None:
-        """The server says locked or stolen. What it sent before our request's answer is about an earlier one."""
+        """Takes the server's locked or stolen. A message sent before our request's answer is about an earlier request."""
         if self.wanted and not self._unanswered:
             self.set_held(held)
 

@@ -1,4 +1,4 @@
-"""Where servers are and listen, and how to open a connection to one (ovsdb(7), "Connection Methods")."""
+"""The addresses at which servers are reached and listen, and how a connection to one is opened (ovsdb(7), "Connection Methods")."""
 
 from __future__ import annotations
 

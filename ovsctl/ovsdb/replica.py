@@ -30,7 +30,7 @@ Condition: TypeAlias = Where | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """What to replicate of one table. `columns` None is all of them."""
+    """The part of one table to replicate. `columns` None is all of them."""
 
     columns: Sequence[str] | None = None
     where: Condition = None
@@ -134,7 +134,7 @@ class Replica:
     def subscribe(self, callback: Callable[[Batch], None]) -> Callable[[], None]:
         """Call `callback(batch)` as each update is folded in; returns what ends it.
 
-        The callback must be short: it runs before the next message is read. What it raises goes to
+        The callback must be short: it runs before the next message is read. Its exceptions go to
         the event loop's exception handler.
         """
         self._subscribers.append(callback)
@@ -279,7 +279,7 @@ class Replica:
 
 
 def _difference(table: str, rows: Mapping[Uuid, Row], fresh: dict[Uuid, Row]) -> Iterator[Change]:
-    """What leads from `rows` to `fresh`; puts the old object into `fresh` where nothing changed."""
+    """The changes from `rows` to `fresh`; puts the old object into `fresh` where nothing changed."""
     for uuid, old in rows.items():
         new = fresh.get(uuid)
         if new is None:

@@ -96,7 +96,7 @@ def _wire_type(type_: ColumnType) -> Any:
 
 
 def _fix_of(type_: ColumnType) -> Fix | None:
-    """What makes the column's value of its wire form; None where they are the same."""
+    """The function from the wire form to the column's value; None where they are the same."""
     is_uuid = type_.key.type is AtomType.UUID
     if type_.value is not None:
         return _map_fix(type_.key, type_.value)

@@ -1,4 +1,4 @@
-"""What a server says of itself and its databases in its `_Server` database (ovsdb-server(5))."""
+"""The facts that a server publishes about itself and its databases in its `_Server` database (ovsdb-server(5))."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ServerInfo:
 
 
 def server_info(replica: Replica, remote: str, name: str) -> ServerInfo:
-    """What the replica of `_Server` says of the database."""
+    """The facts about the database in the replica of `_Server`."""
     for row in replica["Database"].values():
         if row.name == name:
             return ServerInfo(remote, name, row.model, row.connected, row.leader, row.cid, row.sid)

@@ -30,7 +30,7 @@ PATIENCE_S = 0.5  # how long one server may take before the next one is tried be
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for, and who hears of a server once it is met. reasons: by remote, why it will not do so far."""
+    """The server to look for, and the callbacks that a connection to it gets. reasons: by remote, why it is not suitable so far."""
 
     database: str
     leader_only: bool

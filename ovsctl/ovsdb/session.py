@@ -15,7 +15,7 @@ from .framing import Framer
 from .jsontext import decode_json
 
 MAX_MESSAGE_BYTES = 1 << 30
-# How fast a server that works on a request at all gets through it: it answers nothing else meanwhile, no echo either. An
+# The speed at which a server gets through a request: it answers nothing else meanwhile, no echo either. An
 # ovsdb-server does 4 MB of inserts a second, so on a machine that is busy with other things it may take as long as this says.
 SLOWEST_BYTES_PER_S = 500_000
 
@@ -90,7 +90,7 @@ class Session:
         self._outgoing.append(_encode({"method": method, "params": params, "id": None}))
 
     def data_to_send(self) -> bytes:
-        """What is to be written now; handed out once."""
+        """The bytes to write now; handed out once."""
         data = b"".join(self._outgoing)
         self._outgoing.clear()
         return data
@@ -142,7 +142,7 @@ class Session:
 
     @property
     def tick_interval_s(self) -> float | None:
-        """How often to tick; None for never."""
+        """The period of ticks; None for never."""
         if self._probe_interval_s is None:
             return None
         return self._probe_interval_s / 2 if self._doubt_after_s is None else self._doubt_after_s / 3

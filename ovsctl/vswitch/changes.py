@@ -121,7 +121,7 @@ class Unresolved:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. Apply `additions` first, and `removals` when nothing depends on the old any more.
+    """The changes to make. Apply `additions` first, and `removals` when nothing depends on the old any more.
 
     Either is one transaction; both come from the same snapshot, so apply the removals only after the additions.
     """

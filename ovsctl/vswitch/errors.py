@@ -1,4 +1,4 @@
-"""The errors of ovsctl.vswitch. What the database refuses is raised by ovsctl.ovsdb, as it is."""
+"""The errors of ovsctl.vswitch. Refusals of the database are raised by ovsctl.ovsdb, unchanged."""
 
 from __future__ import annotations
 

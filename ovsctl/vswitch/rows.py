@@ -25,7 +25,7 @@ from ovsctl.vswitch.values import (
 
 @dataclass(frozen=True, slots=True)
 class RowId:
-    """What makes a row the same row, whatever its uuid: its table, and names within it."""
+    """The identity of a row apart from its uuid: its table, and names within it."""
 
     table: str
     key: tuple[str | int, ...] = ()

@@ -1,4 +1,4 @@
-"""What an Open vSwitch has now, found by name. Rule: a view with a hole in it is refused, never planned on.
+"""The present rows of an Open vSwitch, found by name. Rule: a view with a hole in it is refused, never planned on.
 
 A plan on half of a database would take what it cannot see for missing, and what it need not see for superfluous.
 """
@@ -36,7 +36,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 def monitors(schema: Schema) -> dict[str, Monitor]:
-    """What to monitor for `plan`: `COLUMNS`, without those that this version of Open vSwitch lacks."""
+    """The columns to monitor for `plan`: `COLUMNS`, without those that this version of Open vSwitch lacks."""
     return {
         table: Monitor([column for column in columns if column in schema.table(table).columns])
         for table, columns in COLUMNS.items()
@@ -52,14 +52,14 @@ class Owner:
 
     @property
     def keys_key(self) -> str:
-        """Where a row keeps which of its external_ids are ours: whoever reads it later may have to remove one."""
+        """The key under which a row lists which of its external_ids are ours, so that a later owner can remove one."""
         return f"{self.key}-keys"
 
     def owns(self, row: Row) -> bool:
         return bool(row["external_ids"].get(self.key) == self.name)
 
     def own_keys(self, row: Row) -> frozenset[str]:
-        """The keys of this row's external_ids that are ours. What others spoilt there counts as no keys."""
+        """The keys of this row's external_ids that are ours. A list that others have spoilt counts as empty."""
         try:
             noted = msgspec.json.decode(row["external_ids"].get(self.keys_key, "[]"), type=frozenset[str])
         except msgspec.DecodeError:

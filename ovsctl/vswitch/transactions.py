@@ -26,14 +26,14 @@ _Resolver = Callable[[Ref], str | NamedUuid]
 
 
 class Transactor(Protocol):
-    """What is needed of `ovsctl.ovsdb.Client`."""
+    """The part of `ovsctl.ovsdb.Client` that is used here."""
 
     async def transact(self, *operations: Operation) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of a transaction.
+    """The outcome of a transaction.
 
     `errors`: what ovs-vswitchd says, by interface, of those that it could not make as they are wanted.
     `stale`: changes whose row somebody deleted since the snapshot; plan again.

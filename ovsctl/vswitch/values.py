@@ -329,7 +329,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class VSwitch:
-    """All that one owner wants of one Open vSwitch. What the owner has there and is not in here goes away."""
+    """All rows that one owner wants in one Open vSwitch. Rows that the owner has there and that are not in here are removed."""
 
     bridges: tuple[Bridge, ...] = ()
     attachments: tuple[Attachment, ...] = ()

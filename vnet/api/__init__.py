@@ -206,7 +206,7 @@ class QosClassSpec(ObjectStruct, frozen=True, kw_only=True):
     from_vm: Annotated[
         str | None,
         Meta(
-            description="What the VM may send. What is above is dropped. XenServer's `qos_algorithm_params:kbps=100` is `100kib/s`."
+            description="The rate of what the VM sends. Packets above it are dropped. XenServer's `qos_algorithm_params:kbps=100` is `100kib/s`."
         ),
     ] = None
     to_vm: Annotated[str | None, Meta(description="What the VM may be sent.")] = None
@@ -482,7 +482,7 @@ class VifChange(ObjectStruct, frozen=True, kw_only=True):
 
 
 class Expectation(AnswerStruct, frozen=True, kw_only=True):
-    """Who should reach whom, or not. Checked on the twin and in the lab."""
+    """A statement that some reach others, or do not. Checked on the twin and in the lab."""
 
     name: str
     from_: str = field_of(name="from")

@@ -31,7 +31,7 @@ def decode_body(data: bytes, body: Any) -> Any:
 
 
 def _read(type_: inspect.Type, node: Node, source: Source) -> Any:
-    """A node's value, as far as it is of a type. What is not is a problem in the source."""
+    """A node's value, as far as it is of a type. Other parts are problems in the source."""
     match type_:
         case inspect.UnionType(types=types):
             (only,) = (each for each in types if not isinstance(each, inspect.NoneType))

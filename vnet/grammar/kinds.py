@@ -77,7 +77,7 @@ STRING = Column("string")
 
 
 class Kind(ABC, Generic[T]):
-    """What one value may be. `expected` completes the sentence 'wanted ...'."""
+    """The values that a field may have. `expected` completes the sentence 'wanted ...'."""
 
     expected: str
     column: Column = STRING

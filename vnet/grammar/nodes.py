@@ -1,4 +1,4 @@
-"""What a person or a program wrote, as a tree: a node is text until the grammar says what it should be.
+"""The input of a person or a program, as a tree: a node is text until the grammar says what it should be.
 
 YAML documents and JSON bodies become the same nodes, so that one reader serves both doors.
 """
@@ -47,7 +47,7 @@ def is_null(node: Node) -> bool:
 
 
 def describe(node: Node) -> str:
-    """What a node is, for 'wanted X, found Y'."""
+    """A node's sort in words, for 'wanted X, found Y'."""
     if isinstance(node, Map):
         return "a map"
     if isinstance(node, List):

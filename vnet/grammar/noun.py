@@ -1,4 +1,4 @@
-"""What an object is called: in documents, commands, paths of the API, tables of the database, plans and events."""
+"""The names of an object: in documents, commands, paths of the API, tables of the database, plans and events."""
 
 from __future__ import annotations
 

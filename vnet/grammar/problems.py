@@ -11,7 +11,7 @@ from vnet.util.printable import on_one_line
 SHOWN_MAX = 100  # problems that str() prints; all of them are in .problems
 EXCERPT_WIDTH = 110
 
-# Where libyaml ends a line (YAML 1.1 §5.4), so that our line numbers are its own.
+# The characters at which libyaml ends a line (YAML 1.1 §5.4), so that our line numbers are its own.
 _LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 

@@ -15,7 +15,7 @@ MAX_PROBLEMS = 10_000  # found before reading stops: by then it is a document of
 
 
 def place_of(node: Node) -> Place:
-    """Where a node starts; a scalar's length, 1 for a list or a map."""
+    """The place where a node starts; a scalar's length, 1 for a list or a map."""
     return Place(node.line + 1, node.column + 1, node.length if isinstance(node, Text) else 1)
 
 

@@ -147,7 +147,7 @@ class Event(Declared):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a VIF is, derived from its bindings alone: never remembered."""
+    """The hosts of a VIF, derived from its bindings alone: never remembered."""
 
     current: Binding | None = None
     incoming: Binding | None = None

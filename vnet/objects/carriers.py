@@ -16,7 +16,7 @@ IPV6_MORE_BYTES = 20  # an IPv6 header has 40 bytes (RFC 8200 §3), an IPv4 head
 
 
 class Way(Enum):
-    """How frames leave a VIF's host."""
+    """The way by which frames leave a VIF's host."""
 
     NONE = "none"  # they never do
     UPLINK = "uplink"  # to the physical network, which forwards them
@@ -51,7 +51,7 @@ class Encapsulation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Carrier:
-    """How networks of one type travel.
+    """The carrier of networks of one type.
 
     encapsulation: of tunnels between hosts; on a VLAN network only frames for a VIF that is moving take them (the relay).
     key_word: the key's name in documents, plans and listings. new_keys: the keys to allocate, in order.
@@ -77,7 +77,7 @@ GENEVE = Encapsulation("geneve", "vnet-geneve", "geneve", 20 + 16 + 14, range(1,
 
 
 class NetworkType(Enum):
-    """How a network's frames travel between hosts; the value is the type's name everywhere."""
+    """The carrier of a network's frames between hosts; the value is the type's name everywhere."""
 
     INTERNAL = "internal"
     VLAN = "vlan"

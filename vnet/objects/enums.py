@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class LockingMode(Enum):
-    """What a VIF may send: as its own MAC and addresses only, anything, or nothing (and receive nothing)."""
+    """The frames that a VIF may send: as its own MAC and addresses only, anything, or nothing (and receive nothing)."""
 
     LOCKED = "locked"
     UNLOCKED = "unlocked"
@@ -25,14 +25,14 @@ class LacpTime(Enum):
 
 
 class BondHash(Enum):
-    """What an LACP bond spreads its frames by."""
+    """The fields by which an LACP bond spreads its frames."""
 
     SOURCE_MAC = "source-mac"
     TCPUDP_PORTS = "tcpudp-ports"
 
 
 class Protocol(Enum):
-    """What expectations, policy and probes tell packets apart by."""
+    """The protocols that expectations, policy and probes distinguish."""
 
     TCP = "tcp"
     UDP = "udp"
@@ -47,14 +47,14 @@ class IcmpType(Enum):
 
 
 class Owner(Enum):
-    """Who made an object: `apply` takes away what the document no longer has, and only that."""
+    """The maker of an object: `apply` takes away what the document no longer has, and only that."""
 
     DOCUMENT = "document"
     TOOLSTACK = "toolstack"
 
 
 class BindingState(Enum):
-    """What a VIF's port on one host may do.
+    """The state of a VIF's port on one host.
 
     awaited: both, once it is there: it has not come yet, or has gone. On the way here from another host, held: nothing in,
     nothing out but the announcement; receiving: in. active: both.

@@ -25,11 +25,11 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Expectation(Declared):
-    """Who should reach whom, or not. Checked on the twin and in the lab."""
+    """A statement that some reach others, or do not. Checked on the twin and in the lab."""
 
     NOUN: ClassVar[Noun] = Noun(
         "expectation", "expectations", "expectation", "Expectation", "expectations", listed=True,
-        doc="Who should reach whom, or not.", also=("tests", "expect"),
+        doc="Statements that some reach others, or do not.", also=("tests", "expect"),
     )  # fmt: skip
     TITLE: ClassVar[str] = "an expectation"
 

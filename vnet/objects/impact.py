@@ -1,4 +1,4 @@
-"""What a change of an object disturbs while it is made. One rule: it is declared with each field, with the reason in words.
+"""The disruption by a change of an object while it is made. One rule: it is declared with each field, with the reason in words.
 
 none: nobody notices. flows: hosts replace flows, each in one bundle, and no frame is lost. VIF: VIFs lose frames, or their
 place on a network. uplink: all that a host sends through one uplink stops for a moment.
@@ -16,7 +16,7 @@ NAMED_MAX = 5
 
 
 class Disruption(IntEnum):
-    """How much a change disturbs, from least to most."""
+    """Degrees of disruption, from least to most."""
 
     NONE = 0
     FLOWS = 1
@@ -33,7 +33,7 @@ FLOWS: Cost = (Disruption.FLOWS, "")
 
 
 class Tables(Protocol):
-    """What Usage needs of a pool: PoolState is one."""
+    """The part of a pool that Usage needs: PoolState is one."""
 
     @property
     def hosts(self) -> Mapping[str, Any]: ...

@@ -1,4 +1,4 @@
-"""How much of the underlay's MTU is left to the VM once a network's frames are encapsulated."""
+"""The part of the underlay's MTU that is left to the VM once a network's frames are encapsulated."""
 
 from __future__ import annotations
 

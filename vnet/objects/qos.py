@@ -145,7 +145,7 @@ class QosClass(Declared):
     name: str = attr(NAME_KIND, "Its name.", set_by=SetBy.NAME)
     from_vm: int | None = attr(
         RATE,
-        "What the VM may send. What is above is dropped. XenServer's `qos_algorithm_params:kbps=100` is `100kib/s`.",
+        "The rate of what the VM sends. Packets above it are dropped. XenServer's `qos_algorithm_params:kbps=100` is `100kib/s`.",
         default=None,
         also=("egress", "tx", "upload", "outbound", "rate", "kbps"),
         change=_IN_PLACE,

@@ -1,6 +1,6 @@
 """Security groups: the connections that VIFs may have. One rule: the order of rules means nothing; drop wins over allow.
 
-A VIF that is in groups obeys the rules of all of them together. What no rule matches is dropped where one of its groups
+A VIF that is in groups obeys the rules of all of them together. A packet that no rule matches is dropped where one of its groups
 says so by default. A VIF in no group is not filtered. Rules are stateful: the replies to what they allow pass.
 """
 
@@ -132,7 +132,7 @@ class Rule(Declared):
 
     @property
     def match_count(self) -> int:
-        """How many masked matches it takes per IP version."""
+        """The number of masked matches that it takes per IP version."""
         return (len(port_masks(self.ports)) or len(self.icmp) or 1) * (len(self.remote) or 1)
 
     @property

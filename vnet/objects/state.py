@@ -46,11 +46,11 @@ class PoolState:
     retired: Mapping[WireNumber, RetiredNumber] = field(default_factory=dict)
 
     def location(self, vif: str) -> Location:
-        """Where one VIF is. Costs one look per host of the pool at most, never one per binding."""
+        """The location of one VIF. Costs one look per host of the pool at most, never one per binding."""
         return Location.of([b for host in self.hosts if (b := self.bindings.get((vif, host))) is not None])
 
     def locations(self) -> dict[str, Location]:
-        """Where every bound VIF is, in one pass."""
+        """The location of every bound VIF, in one pass."""
         by_vif: dict[str, list[Binding]] = {}
         for binding in self.bindings.values():
             by_vif.setdefault(binding.vif, []).append(binding)

@@ -1,7 +1,7 @@
 """A toolstack's call to make, change or remove one object, and what it comes to in the pool as it is. One rule: all or nothing.
 
 Making an object that is there already changes nothing; another object under its name is refused, field by field, but for nouns
-that are replaced. What the document made is changed there.
+that are replaced. Objects of the document are changed in the document.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vnet.util.suggest import nearest
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a call comes to. name: the object's. changes: the rows to write, none where it is so already. plan: the same in words."""
+    """The outcome of a call. name: the object's. changes: the rows to write, none where it is so already. plan: the same in words."""
 
     name: str
     changes: tuple[RowChange, ...]

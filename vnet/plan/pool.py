@@ -1,4 +1,4 @@
-"""What a pool needs to become what it should be. One rule: a plan is computed from two states alone, and says why and at what cost.
+"""The changes that make a pool the desired one. One rule: a plan is computed from two states alone, and says why and at what cost.
 
 The order is make before break: what is new or changed first, each after what it stands on, then what goes, in reverse.
 """

@@ -1,7 +1,7 @@
 """A document and the pool as it is, to the pool as it should be.
 
-One rule: the document owns what it made, the toolstack what it made. What the document no longer has goes; what the toolstack
-made stays; a document that would take something from the toolstack is refused. Ids that a document leaves out are kept from
+One rule: the document owns the objects that it made, the toolstack its own. Objects that the document no longer has go; those of the
+toolstack stay; a document that would take something from the toolstack is refused. Ids that a document leaves out are kept from
 the pool as it is, or allocated.
 """
 

@@ -64,13 +64,13 @@ expectations:
 - **YAML 1.2**, UTF-8, one document, at most {MAX_BYTES // 2**20} MiB. A word is what its key wants it to be: no MAC becomes a number, `on` is
   a word, a number with a leading zero is refused. Quotes around a number make it a string, and are refused where a number is wanted.
 - **Equal keys** in one map are an error. So are tags (`!!str`), merge keys (`<<`) and a second document.
-- **Anchors and aliases** (`&a`, `*a`) repeat whole values. What they repeat counts: an alias of aliases is soon too much.
+- **Anchors and aliases** (`&a`, `*a`) repeat whole values. The repeated values count: an alias of aliases is soon too much.
 - **Everything is a map keyed by name**; only VIFs and expectations, whose order or number matters, and rules are lists.
 - **Names** have letters, digits, `.`, `_` and `-`, at most 63, a letter or digit at both ends. An uplink's has at most 12.
 - **All errors come at once**, each with `file:line:column`, the line, and what to do. Nothing is changed then.
 - **What is left out is allocated once and kept** for the object's life: VNIs, keys, MACs, addresses. Order in the document does
   not matter to it. Two objects swap nothing: an id that one gives up goes to no other in the same apply.
-- **What the document no longer has goes away. What the toolstack made stays**, and the document cannot take its names, addresses
+- **An object that the document no longer has goes away. An object that the toolstack made stays**, and the document cannot take its names, addresses
   or networks: that is refused, and says which object is in the way.
 
 ## The keys
@@ -110,7 +110,7 @@ _TAIL = (
 | `internal` | 1500 | the same | no wire |
 
 A larger one may be said as long as it fits: up to the sum above, to the uplink's `mtu` (where that is not said, `underlay.mtu`),
-and to 9216 on an internal network. What does not fit is refused, with the sum.
+and to 9216 on an internal network. An MTU that does not fit is refused, with the sum.
 """
 )
 

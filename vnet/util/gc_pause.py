@@ -1,7 +1,7 @@
 """Python's cyclic garbage collector, held while many values are made that all stay.
 
 Each of its full runs looks at every live object; making 20,000 VIFs causes many runs and no garbage. Holding it takes two
-thirds off the time of a load. What was made counts as old afterwards, or the first run would look at it all: a quarter of the rest.
+thirds off the time of a load. The new objects count as old afterwards, or the first run would look at all of them: a quarter of the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the daemons log: for people on a terminal, one JSON object per line everywhere else.
+"""The logs of the daemons: for people on a terminal, one JSON object per line everywhere else.
 
 The one rule: what a line is about stands in fields, given as `log.info("...", extra=about(host=..., vif=...))`.
 """

@@ -8,7 +8,7 @@ LISTED_MAX = 8
 
 
 def edits(a: str, b: str, limit: int) -> int:
-    """How many letters to add, drop, change or swap with their neighbour to get from a to b; limit + 1 for more than limit."""
+    """The number of letters to add, drop, change or swap with their neighbour to get from a to b; limit + 1 for more than limit."""
     if abs(len(a) - len(b)) > limit:
         return limit + 1
     start = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

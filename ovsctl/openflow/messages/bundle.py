@@ -57,7 +57,7 @@ class BundleControl:
 
 
 def bundle_add_head(bundle_id: int, flags: int, message_type: int, xid: int, length: int) -> bytes:
-    """What comes before a body of `length` bytes in an OFPT_BUNDLE_ADD_MESSAGE.
+    """The bytes before a body of `length` bytes in an OFPT_BUNDLE_ADD_MESSAGE.
 
     Raises struct.error above 65,535 bytes altogether.
     """

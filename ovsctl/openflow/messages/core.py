@@ -141,7 +141,7 @@ class FeaturesRequest:
 
 
 class Capability(IntFlag):
-    """What the switch can do (OpenFlow 1.5 §7.3.1)."""
+    """The capabilities of a switch (OpenFlow 1.5 §7.3.1)."""
 
     FLOW_STATS = 1 << 0
     TABLE_STATS = 1 << 1

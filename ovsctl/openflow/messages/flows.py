@@ -178,7 +178,7 @@ class FlowMonitorCancel:
 
 
 class FlowEvent(IntEnum):
-    """What a flow monitor tells (OpenFlow 1.5 §7.3.5.17.2)."""
+    """The event that a flow monitor reports (OpenFlow 1.5 §7.3.5.17.2)."""
 
     INITIAL = 0  # there when the monitor began
     ADDED = 1

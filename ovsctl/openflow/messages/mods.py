@@ -37,7 +37,7 @@ _REQUEST = Struct("!I4x")
 
 @dataclass(frozen=True, slots=True)
 class GroupMod:
-    """What to do with a group, or with some of its buckets."""
+    """The command to a group, or to some of its buckets."""
 
     TYPE: ClassVar[int] = MessageType.GROUP_MOD
     command: GroupModCommand
@@ -85,7 +85,7 @@ class GroupMod:
 
 @dataclass(frozen=True, slots=True)
 class MeterMod:
-    """What to do with a meter."""
+    """The command to a meter."""
 
     TYPE: ClassVar[int] = MessageType.METER_MOD
     command: MeterModCommand

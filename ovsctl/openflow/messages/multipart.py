@@ -32,7 +32,7 @@ class MultipartType(IntEnum):
 
 
 class MultipartRequest(Protocol):
-    """What every multipart request offers."""
+    """The interface of every multipart request."""
 
     MULTIPART: ClassVar[MultipartType]
 

@@ -77,7 +77,7 @@ class MeterStatsRequest:
 
 @dataclass(frozen=True, slots=True)
 class MeterStats:
-    """What entered a meter and what each of its bands acted on; `duration_s` is its age in seconds."""
+    """Counters of the packets that entered a meter and that each of its bands acted on; `duration_s` is its age in seconds."""
 
     meter_id: int
     flow_count: int

@@ -27,7 +27,7 @@ class SwitchDescRequest:
 
 @dataclass(frozen=True, slots=True)
 class SwitchDesc:
-    """Who made the switch and what it calls itself."""
+    """The description that a switch gives of itself."""
 
     manufacturer: str
     hardware: str
@@ -56,7 +56,7 @@ class TableStatsRequest:
 
 @dataclass(frozen=True, slots=True)
 class TableStats:
-    """How many flows a table has, and how many packets it looked up and matched."""
+    """The numbers of flows in a table, and of packets that it looked up and matched."""
 
     table: int
     active: int
@@ -83,7 +83,7 @@ class TableDescRequest:
 
 @dataclass(frozen=True, slots=True)
 class TableDesc:
-    """How a table deals with being full."""
+    """The behaviour of a table that is full."""
 
     table: int
     eviction: bool
