@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ovsctl.ovsdb import BadRemote, Tls, check_passive
 from vnet.controller.errors import Invalid
+from vnet.controller.file_check import check_file
 from vnet.db.database import check_version
 from vnet.db.errors import PoolUnreachable
 from vnet.db.rows import SCHEMA_TEXT
@@ -73,7 +74,7 @@ class EmbeddedDatabase:
     def ensure(self) -> bool:
         """Have the server running: find it, or create, convert and start. Whether it was started now.
 
-        Raises SchemaMismatch for a file of a newer schema, PoolUnreachable if the server does not come up.
+        Raises SchemaMismatch for a file of a newer schema, DamagedDatabase, PoolUnreachable if the server does not come up.
         """
         if self._answers():
             self._add_remotes()
@@ -130,8 +131,10 @@ class EmbeddedDatabase:
     def prepare_file(self) -> None:
         """Create the file, or bring its schema up to ours with a copy of the old one kept beside it.
 
-        A cluster's schema is that of all its servers: a controller converts it while they run.
+        A cluster's schema is that of all its servers: a controller converts it while they run. Raises DamagedDatabase, SchemaMismatch.
         """
+        if self.database.exists():
+            check_file(self.database, clustered=self.clustered)
         if self.clustered:
             return
         schema = self.run_dir / "vnet.ovsschema"

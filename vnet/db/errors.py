@@ -26,3 +26,11 @@ class SchemaMismatch(PoolError):
 
 class PoolUnreachable(PoolError):
     """The pool database does not answer now."""
+
+
+class DamagedDatabase(PoolUnreachable):
+    """The pool database's file is damaged, so it is not served."""
+
+
+class DatabaseFull(PoolError):
+    """The pool database cannot write to its disk, or has no memory left. Nothing has changed."""
