@@ -568,7 +568,8 @@ def _results(schema: Schema, operations: Sequence[Operation], raw: msgspec.Raw) 
     for index, answer in enumerate(answers):
         match answer:
             case {"error": str(name)}:
-                details = str(answer.get("details") or "")
+                # The second is ovsdb-server's: the system's own words.
+                details = ": ".join(str(answer[key]) for key in ("details", "io-error") if answer.get(key))
                 at = index if index < len(operations) else None
                 raise transact_error(name, details, at, operations, _inserted(answers))
     if len(answers) != len(operations):

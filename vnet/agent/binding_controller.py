@@ -12,7 +12,20 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ovsctl.ovsdb import Client, ConnectionLost, NotConnected, OutcomeUnknown, OvsdbError, Select, TransactError, Where
+from ovsctl.ovsdb import (
+    Client,
+    ConnectionLost,
+    Delete,
+    InputOutputError,
+    NotConnected,
+    OutcomeUnknown,
+    OvsdbError,
+    ResourcesExhausted,
+    Select,
+    TransactError,
+    Where,
+    by_uuid,
+)
 from vnet.agent import transactions
 from vnet.agent.binding_policy import Act, Decision, awaited, copied, decide, taken_up
 from vnet.agent.local_ports import LocalPorts
@@ -20,14 +33,15 @@ from vnet.agent.ovs_config_reconciler import CACHES_S
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.shell import Shell
 from vnet.agent.status_writer import StatusWriter
-from vnet.objects import Binding, BindingState, Vif
+from vnet.objects import Binding, BindingState, InvalidValue, Vif
 from vnet.objects.binding import published
-from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
+from vnet.objects.limits import MAX_REMOTE_GROUPS, MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+FULL_S = 1.0  # till the next attempt, where the database has no room on its disk
 # How long a host that a VIF has left goes on relaying to it: till switches that learn MACs have heard the announcements.
 RELAY_S = 1.0
 # How long a VIF that moved here, or joined its first group, may go on with TCP connections that this host's tracker did not see begin.
@@ -112,8 +126,9 @@ class Bindings:
             try:
                 self._decide(vif)
             except Exception as error:  # a VIF about which nothing can be decided keeps no other waiting
-                log.exception("VIF %s", vif, extra=about(vif=vif))
-                self.problems[vif] = f"nothing can be decided about it: {type(error).__name__}: {error}"
+                if not isinstance(error, InvalidValue):
+                    log.exception("VIF %s", vif, extra=about(vif=vif))
+                self.problems[vif] = f"nothing can be decided about it: {error}"
         for vif in vifs:
             self._place(vif)
 
@@ -150,15 +165,21 @@ class Bindings:
         if addresses := taken_up(vif, mine, decision):
             self._shell.took_up(vif, addresses)
         self._carry_out(vif, mine, decision)
+        if self._pool.spoiled(vif.id) is not None and self._is_free("restore", vif.id):
+            self._start("restore", vif.id, self._restore)
         if self._remembers_move(vif.id) is not None and self._is_free("forget the move", vif.id):
             self._start("forget the move", vif.id, self._forget_move)
 
     def _unknown_group(self, vif: Vif) -> str:
-        """The problem of a VIF here that is in a group whose rules do not exist: it stays silent. Till that is known, they are waited
-        for."""
-        missing = [group for group in vif.groups if group not in self._pool.compiler.view.groups]
-        if not missing or vif.id not in self.ports.vifs:
+        """The problem of a VIF here that is in a group whose rules do not exist, or cannot be followed: it stays silent. Till that is
+        known, they are waited for."""
+        view = self._pool.compiler.view
+        missing = [group for group in vif.groups if group not in view.groups]
+        if vif.id not in self.ports.vifs:
             return ""
+        if not missing:
+            too_many = f"its security groups name others, and the rules on network {vif.network} name more than {MAX_REMOTE_GROUPS}"
+            return "" if view.judgeable(vif) else too_many
         if not self._pool.named.groups >= set(missing):
             self.questions[vif.id] = False
             return ""
@@ -301,6 +322,9 @@ class Bindings:
             except (ConnectionLost, NotConnected, OutcomeUnknown):
                 await self._client.wait_connected()
                 await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
+            except (InputOutputError, ResourcesExhausted) as error:  # as if the database were away
+                log.warning("binding not written: %s", error, extra=about(vif=vif_id))
+                await asyncio.sleep(FULL_S)
             except TransactError as error:
                 log.info("binding not written: %s", error, extra=about(vif=vif_id))
                 self._pool.clear_overlay(vif_id)
@@ -334,9 +358,23 @@ class Bindings:
     def _claim(self, decided: Binding) -> Awaitable[list[Any]]:
         known, mine = self._pool.compiler.view.vifs.get(decided.vif), self._pool.mine.get(decided.vif)
         vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
+        spoiled = self._pool.spoiled(decided.vif) if mine is None else None
+        cleared = [Delete("Binding", by_uuid(spoiled))] if spoiled is not None else []
         return self._client.send(
-            *transactions.bind(decided, mine, vif, self._pool.locate(decided), self._status.claim.guard)
+            *cleared, *transactions.bind(decided, mine, vif, self._pool.locate(decided), self._status.claim.guard)
         )
+
+    async def _restore(self, vif_id: str) -> None:
+        """Puts this host's own binding of a VIF back into its row, which cannot be read any more: nobody else may."""
+        while (row := self._pool.spoiled(vif_id)) is not None and (mine := self._pool.mine.get(vif_id)) is not None:
+            try:
+                await self._client.transact(self._status.claim.guard, transactions.restore(mine, row))
+                self._status.event("drift", "put back: its binding, which could not be read", mine)
+            except (ConnectionLost, NotConnected, OutcomeUnknown):
+                await self._client.wait_connected()
+            except TransactError as error:
+                log.warning("binding not put back: %s", error, extra=about(vif=vif_id))
+            await asyncio.sleep(RETRY_S)  # by then the row that was written is here
 
     def _remembers_move(self, vif_id: str) -> Binding | None:
         """This host's binding of a VIF that has moved here or joined its first group of late, as the database has it."""

@@ -283,6 +283,7 @@ class LocalSocket:
                 "flow_messages": agent.flows.messages,
                 "rows_read": agent.pool.rows_read,
                 "rows_held": agent.rows_held,
+                "rows_refused": agent.pool.rows_refused,
                 "conditions_set": agent.conditions.count,
             },
             "vifs": {

@@ -70,17 +70,19 @@ def metadata(probe: Probe, ofport: int) -> str:
 def answered(frame: bytes) -> str:
     """The first packet of a connection as its tracker keeps it, by a packet that answers: fields of a match for ofproto/trace.
 
-    ofproto/trace asks no tracker and keeps the fields that it is given. Empty for a packet with extension headers.
+    ofproto/trace asks no tracker and keeps the fields that it is given. Empty for a packet with extension headers, and one that is cut
+    off.
     """
     at = 12
     while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
         at += 4
     eth_type, at = int.from_bytes(frame[at : at + 2], "big"), at + 2
-    if eth_type == ETH_IPV4:
-        version, field, size, proto, addresses = "ip", "ct_nw", 4, frame[at + 9], at + 12
-        ports = at + (frame[at] & 15) * 4
-    elif eth_type == ETH_IPV6:
-        version, field, size, proto, addresses, ports = "ipv6", "ct_ipv6", 16, frame[at + 6], at + 8, at + 40
+    if eth_type == ETH_IPV4 and len(frame) >= at + 20:
+        version, field, size, addresses = "ip", "ct_nw", 4, at + 12
+        proto, ports = frame[at + 9], at + (frame[at] & 15) * 4
+    elif eth_type == ETH_IPV6 and len(frame) >= at + 40:
+        version, field, size, addresses = "ipv6", "ct_ipv6", 16, at + 8
+        proto, ports = frame[at + 6], at + 40
     else:
         return ""
     src, dst = (ip_address(frame[start : start + size]) for start in (addresses, addresses + size))

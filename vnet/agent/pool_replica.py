@@ -267,6 +267,14 @@ class PoolReplica:
         uuid = self._rows.get((TABLE_OF[type(value)], key))
         return by_uuid(uuid) if uuid is not None else by_key(value)
 
+    def spoiled(self, vif: str) -> Uuid | None:
+        """The row of this host's binding of a VIF, if it cannot be read."""
+        for uuid, found in self.unreadable.items():
+            rows = (row for row in (found.held, found.row) if found.table == "Binding" and row is not None)
+            if any((row["vif"], row["host"]) == (vif, self.me) for row in rows):
+                return uuid
+        return None
+
     def set_overlay(self, binding: Binding) -> None:
         """This host has decided on its binding of a VIF: it holds here, whatever the database says so far."""
         self.overlay[binding.vif] = binding

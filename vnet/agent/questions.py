@@ -54,9 +54,17 @@ class Questions(Generic[Q]):
             self._work.clear()
             while self._waiting:
                 id, question = self._waiting.popleft()
-                await self._write(
-                    id, self._refusal(question) if isinstance(question, str) else await self._answer(question)
-                )
+                await self._write(id, await self.text_for(question))
+
+    async def text_for(self, question: Q | str) -> str:
+        """The answer for the row of a question, or of what is none."""
+        if isinstance(question, str):
+            return self._refusal(question)
+        try:
+            return await self._answer(question)
+        except Exception as error:  # rows come from outside: a question that nobody foresaw ends no agent
+            log.exception("%s: a question", self._table)
+            return self._refusal(f"{type(error).__name__}: {error}")
 
     async def _monitor(self) -> Replica:
         mine = (("host", "==", self._host),)
@@ -77,6 +85,9 @@ class Questions(Generic[Q]):
                 self._waiting.append((change.new["id"], from_row(self._asked, change.new)))
             except InvalidValue as error:
                 self._waiting.append((change.new["id"], str(error)))
+            except Exception as error:
+                log.exception("%s: row %s", self._table, change.uuid)
+                self._waiting.append((change.new["id"], f"{type(error).__name__}: {error}"))
         self._work.set()
 
     async def _write(self, id: str, answer: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
+from vnet.agent.pool_replica import BINDING_COLUMNS
 from vnet.db.rows import to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Event
 from vnet.objects.binding import PUBLISHED
@@ -40,6 +41,12 @@ def copy(binding: Binding, row: Where) -> Operation:
     """Brings a binding's copy of its VIF to that of `binding`, whatever state it is in by now."""
     columns = to_columns(binding)
     return Update("Binding", _still(binding, row), {name: columns[name] for name in PUBLISHED if name != "network"})
+
+
+def restore(binding: Binding, row: Uuid) -> Operation:
+    """Writes this host's binding anew into its row, which cannot be read any more: all that agents read of it."""
+    columns = to_columns(binding)
+    return Update("Binding", by_uuid(row), {name: columns[name] for name in BINDING_COLUMNS})
 
 
 def settle(binding: Binding, row: Where) -> Operation:

@@ -51,6 +51,10 @@ class Conflict(Refused):
     """The call does not fit the pool as it is now."""
 
 
+class InsufficientStorage(Refused):
+    """The pool database's disk is full."""
+
+
 class TimedOut(Refused):
     """The wait was too short. Steps that are done stay done; call again to go on."""
 
@@ -63,6 +67,7 @@ _BY_STATUS: dict[int, type[Refused]] = {
     409: Conflict,
     413: Invalid,
     504: TimedOut,
+    507: InsufficientStorage,
 }
 _BY_CODE: dict[str, type[Refused]] = {"timeout": TimedOut, "not-evacuated": TimedOut}
 

@@ -445,9 +445,12 @@ class HostInputs:
                 self._refresh_peer_bits(network, index)
 
     def _refresh_peer_bits(self, network: str, index: NetworkIndex) -> None:
-        known = [self.groups[name] for name in index.groups if name in self.groups]
-        named = {name for group in known for name in group.remotes()}
-        bits = {name: bit for bit, name in enumerate(sorted(named)[:MAX_REMOTE_GROUPS])}
+        named: set[str] = set()
+        for group in (self.groups[name] for name in sorted(index.groups) if name in self.groups):
+            # A group that names more than there are bits for is not judged; it takes no bits from others.
+            if len(named | group.remotes()) <= MAX_REMOTE_GROUPS:
+                named |= group.remotes()
+        bits = {name: bit for bit, name in enumerate(sorted(named))}
         if bits != index.peer_bits:
             index.peer_bits = bits
             self._note(Input.PEER_BITS, network)

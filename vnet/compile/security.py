@@ -345,6 +345,8 @@ def group_flows(view: HostView, name: str, network_name: str) -> Flows:
     if group is None or network is None or network.segment is None:
         return ()
     bits = view.peer_bits(network_name)
+    if not bits.keys() >= group.remotes():  # VIFs in it stay silent (HostView.role)
+        return ()
     own: Fields = {"metadata": network.segment, REG_GROUP: group.number}
     drop = act.SetField(REG_VERDICT, (Finding.DEFAULT_DROP, Finding.DEFAULT_DROP))
     found = [

@@ -138,7 +138,7 @@ class HostView:
         ofport, network = self.ofport(vif), self.network(vif.network)
         if ofport is None or network is None or vif.locking_mode is LockingMode.DISABLED:
             return Role.ABSENT
-        if vif.groups and not self._judgeable(vif):
+        if vif.groups and not self.judgeable(vif):
             return Role.ABSENT
         where = self.location(vif.network, vif.id)
         if where.current is not None and where.current.host == self.me:
@@ -212,7 +212,7 @@ class HostView:
         bits = sum(1 << index.peer_bits[group] for group in found.groups if group in index.peer_bits) if found else 0
         return (found, bits) if found is not None and bits else None
 
-    def _judgeable(self, vif: Vif) -> bool:
+    def judgeable(self, vif: Vif) -> bool:
         """Whether all that decides about a VIF's packets is known; else it must stay silent."""
         bits = self.peer_bits(vif.network)
         groups = [self.group(name, vif.network) for name in vif.groups]

@@ -54,6 +54,12 @@ class Unavailable(Refused):
     status = 503
 
 
+class InsufficientStorage(Refused):
+    """The pool database cannot write: its disk is full. Nothing has changed; reads, packets and what is there go on."""
+
+    status = 507
+
+
 class TimedOut(Refused):
     """The wait was too short. Steps that are done stay done; call again to go on."""
 

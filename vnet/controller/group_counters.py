@@ -10,11 +10,11 @@ from uuid import uuid4
 from vnet import api
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
-from vnet.controller.errors import Unavailable
+from vnet.controller.errors import InsufficientStorage, Unavailable
 from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
 from vnet.controller.vif_status import host_problem
 from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.errors import PoolUnreachable
+from vnet.db.errors import DatabaseFull, PoolUnreachable
 from vnet.db.probes import MAX_ASKED
 from vnet.db.rule_queries import RuleQuery, RuleReply, decode_reply
 from vnet.db.view import PoolView
@@ -37,6 +37,8 @@ async def count(call: Call[None]) -> api.GroupCounters:
             replies = await _ask(call.service.database, group.name, asked, wait_s)
     except PoolUnreachable as error:
         raise Unavailable("database-unreachable", str(error)) from None
+    except DatabaseFull as error:
+        raise InsufficientStorage("database-full", str(error)) from None
     missing |= {host: reply.problem for host, reply in replies.items() if reply.problem}
     return api.GroupCounters(
         security_group=group.name,

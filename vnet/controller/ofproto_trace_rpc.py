@@ -7,10 +7,10 @@ from uuid import uuid4
 from vnet import api
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
-from vnet.controller.errors import Invalid, Unavailable
+from vnet.controller.errors import InsufficientStorage, Invalid, Unavailable
 from vnet.controller.vif_status import Reason, host_problem
 from vnet.db.database import now_ms
-from vnet.db.errors import PoolUnreachable
+from vnet.db.errors import DatabaseFull, PoolUnreachable
 from vnet.db.probes import MAX_ASKED, Answer, Probe, decode_answer
 from vnet.objects import InvalidValue
 
@@ -33,6 +33,8 @@ async def probe(call: Call[api.ProbesCall]) -> list[api.Probe]:
         found = await service.database.ask(asked, wait_s) if asked else []
     except PoolUnreachable as error:
         raise Unavailable("database-unreachable", str(error)) from None
+    except DatabaseFull as error:
+        raise InsufficientStorage("database-full", str(error)) from None
     texts = dict(zip((question.id for question in asked), found, strict=True))
     return [_answer(question, silent[question.host], texts.get(question.id), wait_s) for question in questions]
 

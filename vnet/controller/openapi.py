@@ -26,6 +26,7 @@ _REFUSALS = {
     "409": "Not as the pool is now; the problem says why.",
     "413": "The body is too large.",
     "503": "The pool database does not answer.",
+    "507": "The pool database's disk is full. Nothing has changed.",
 }
 
 

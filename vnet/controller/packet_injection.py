@@ -17,11 +17,11 @@ from ovsctl.ovsdb import Delete, Insert, Select, Update, Wait, WaitTimedOut
 from vnet import api
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
-from vnet.controller.errors import Invalid, Unavailable
+from vnet.controller.errors import InsufficientStorage, Invalid, Unavailable
 from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
 from vnet.controller.vif_status import host_problem
 from vnet.db.database import WRITE_TIMEOUT_S, PoolDatabase, now_ms
-from vnet.db.errors import PoolUnreachable
+from vnet.db.errors import DatabaseFull, PoolUnreachable
 from vnet.db.view import PoolView
 from vnet.db.watches import Marked, Report, columns_of, decode_report, watch_from_row
 from vnet.objects import InvalidValue, Network, Vif, Way
@@ -51,6 +51,8 @@ async def send(call: Call[api.PacketsCall]) -> api.Packets:
             await watch.close()
     except PoolUnreachable as error:
         raise Unavailable("database-unreachable", str(error)) from None
+    except DatabaseFull as error:
+        raise InsufficientStorage("database-full", str(error)) from None
     return _answer(watch, packets, problems)
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vnet.controller.admission import find
-from vnet.controller.errors import Conflict, NotFound, Unavailable
+from vnet.controller.errors import Conflict, InsufficientStorage, NotFound, Unavailable
 from vnet.controller.event_builder import events_of
 from vnet.controller.event_log import Feed
 from vnet.controller.vif_status import Presence, Whereabouts, host_problem, place_problem, whereabouts
 from vnet.db.changes import Delete, RowChange, Update
 from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.errors import PoolUnreachable, WriteConflict
+from vnet.db.errors import DatabaseFull, PoolUnreachable, WriteConflict
 from vnet.db.view import PoolView
 from vnet.db.writes import Write, configuration_write, runtime_write
 from vnet.objects import Event, Vif, Vm
@@ -105,6 +105,8 @@ class Service:
             raise Conflict(conflict.code, conflict.message, conflict.where) from None
         except PoolUnreachable as error:
             raise Unavailable("database-unreachable", str(error)) from None
+        except DatabaseFull as error:
+            raise InsufficientStorage("database-full", str(error)) from None
 
     async def _write(self, decide: Step, build: Callable[[Sequence[RowChange], PoolView], Write]) -> bool:
         async with self.writing:

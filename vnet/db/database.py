@@ -14,8 +14,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, Operation, Schema, Select, Tls, Wait
-from ovsctl.ovsdb.errors import ConnectFailed, ConnectionLost, OutcomeUnknown, TransactError, WaitTimedOut
-from vnet.db.errors import PoolUnreachable, SchemaMismatch
+from ovsctl.ovsdb.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    InputOutputError,
+    OutcomeUnknown,
+    ResourcesExhausted,
+    TransactError,
+    WaitTimedOut,
+)
+from vnet.db.errors import DatabaseFull, PoolUnreachable, SchemaMismatch
 from vnet.db.mirror import Delta, PoolMirror
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, by_key, to_columns
@@ -112,13 +120,15 @@ class PoolDatabase:
         return self._client.lock(name)
 
     async def transact(self, *operations: Operation, timeout_s: float = WRITE_TIMEOUT_S) -> list[Any]:
-        """Do all or none; raises PoolUnreachable, TransactError."""
+        """Do all or none; raises PoolUnreachable, DatabaseFull, TransactError."""
         try:
             return await self._client.transact(*operations, timeout_s=_time_for(operations, timeout_s))
         except OutcomeUnknown as error:
             raise PoolUnreachable(f"the pool database did not answer; repeat the call: {error}") from None
         except ConnectionLost as error:
             raise PoolUnreachable(f"the pool database is not reachable: {error}") from None
+        except (InputOutputError, ResourcesExhausted) as error:
+            raise DatabaseFull(f"the pool database cannot write, nothing has changed: {error}") from None
 
     async def ask(self, questions: Sequence[Question], timeout_s: float) -> list[str]:
         """Ask hosts' agents, all of one table, and return what they answer, each "" if it does not within `timeout_s`. Raises PoolUnreachable.
@@ -141,7 +151,7 @@ class PoolDatabase:
     async def write(self, write: Write, events: Sequence[Event] = ()) -> None:
         """Do a write, with the events that tell of it, and return when it is on disk and the mirror shows it.
 
-        Raises WriteConflict if the pool is not as the write's maker saw it, PoolUnreachable.
+        Raises WriteConflict if the pool is not as the write's maker saw it, PoolUnreachable, DatabaseFull.
         """
         told = [Insert("Event", to_columns(event)) for event in events]
         try:
