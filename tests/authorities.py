@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ovsctl.ovsdb import Tls
+from tests.servers import run
 from vnet.util.transport import CA, HOST, SERVER, identity_file
 
 LIFE = timedelta(days=365)
@@ -38,6 +39,17 @@ class TestAuthority:
     def _files(directory: Path, identity: str) -> Tls:
         own = identity_file(directory, identity)
         return Tls(own, own, directory / CA)
+
+
+def role_options(tls: Tls, port: int, directory: Path) -> list[str]:
+    """The options that have an ovsdb-server listen on a port of loopback for hosts, which have their role. They name a database."""
+    from vnet.controller import role_remotes
+
+    schema, made = directory / "remotes.ovsschema", directory / "remotes.db"
+    schema.write_text(role_remotes.schema_text())
+    run("ovsdb-tool", "create", str(made), str(schema))
+    run("ovsdb-tool", "transact", str(made), role_remotes.transaction([f"pssl:{port}:127.0.0.1"], []))
+    return [*tls_options(tls), f"--remote={role_remotes.REMOTE}", str(made)]
 
 
 def tls_options(tls: Tls) -> list[str]:

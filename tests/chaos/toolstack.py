@@ -22,6 +22,7 @@ from ovsctl.ovsdb import (
     Update,
 )
 from tests.polling import until
+from tests.vnet.acknowledged import acknowledged
 from vnet.db.rows import to_columns
 from vnet.lab import Lab
 from vnet.objects import LockingMode, Vif
@@ -133,7 +134,9 @@ class Toolstack:
     async def _prepared(self, vm: str, source: str, to: str) -> bool:
         """Ready at the destination, and acknowledged by the source: other senders may be dead."""
         rows = await self._bindings(vm, to)
-        return len(rows) == len(self.vifs[vm]) and all(row["ready"] and source in row["acked"] for row in rows)
+        if len(rows) != len(self.vifs[vm]) or not all(row["ready"] for row in rows):
+            return False
+        return all([source in await acknowledged(self.client, row) for row in rows])
 
     async def _active(self, vm: str, to: str) -> bool:
         rows = await self._bindings(vm, to)

@@ -131,8 +131,12 @@ class StatusWriter:
         at = self._pool.compiler.view.location(network, vif_id)
         moving = at.incoming if at.incoming else at.current if at.superseded else None
         if moving is None or moving.host == self._pool.me:
+            if ("acked", vif_id) in self.statements.desired:
+                gone = transactions.unacknowledge(vif_id, self._pool.me)
+                self.statements.want({("unacked", vif_id): Statement(vif_id, gone, once=True)})
             return None
-        operation = transactions.acknowledge(moving, self._pool.locate(moving), self._pool.me)
+        self.statements.forget([("unacked", vif_id)])
+        operation = transactions.acknowledge(moving, self._pool.me)
         subject = moving.host, moving.epoch, moving.state
         return Statement(subject, operation, self._revisions.newest, self._needs_rows(network))
 
@@ -192,6 +196,7 @@ class StatusWriter:
             try:
                 if self._row is not None and self._is_alive() and not await self._beat(self._row):
                     self._written = self._row = None
+                    self.statements.again([key for key in self.statements.desired if key[0] == "acked"])  # gone with it
             except OvsdbError as error:
                 log.debug("no heartbeat: %s", error)
             self.statements.again()

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
 from vnet.agent.pool_replica import BINDING_COLUMNS
-from vnet.db.rows import to_columns
+from vnet.db.rows import key_of, to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Event
-from vnet.objects.binding import PUBLISHED
+from vnet.objects.binding import PUBLISHED, acknowledgement
 
 
 def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours: Operation) -> list[Operation]:
@@ -31,10 +31,9 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours
         Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
         Update("Vif", vif, {"epoch": decided.epoch}),
     ]
-    columns = to_columns(decided)
     if actual is None:
-        return [*take, Insert("Binding", columns)]
-    return [*take, Update("Binding", mine, columns)]
+        return [*take, Insert("Binding", to_columns(decided))]
+    return [*take, Update("Binding", mine, _but_key(decided))]
 
 
 def copy(binding: Binding, row: Where) -> Operation:
@@ -44,9 +43,9 @@ def copy(binding: Binding, row: Where) -> Operation:
 
 
 def restore(binding: Binding, row: Uuid) -> Operation:
-    """Writes this host's binding anew into its row, which cannot be read any more: all that agents read of it."""
-    columns = to_columns(binding)
-    return Update("Binding", by_uuid(row), {name: columns[name] for name in BINDING_COLUMNS})
+    """Writes this host's binding anew into its row, which cannot be read any more: all that agents read of it, but for what names the row."""
+    columns = _but_key(binding)
+    return Update("Binding", by_uuid(row), {name: columns[name] for name in BINDING_COLUMNS if name in columns})
 
 
 def settle(binding: Binding, row: Where) -> Operation:
@@ -64,9 +63,25 @@ def ready(binding: Binding, row: Where, now_ms: int) -> Operation:
     return Update("Binding", (*_still(binding, row), ("ready", "==", False)), {"ready": True, "since": now_ms})
 
 
-def acknowledge(binding: Binding, row: Where, host: str) -> Operation:
-    """`host` has programmed another host's binding."""
-    return Mutate("Binding", _still(binding, row), (("acked", "insert", frozenset({host})),))
+def acknowledge(binding: Binding, host: str) -> Operation:
+    """`host` has programmed another host's binding. It says so in its own row: it may write no other host's."""
+    acked = {binding.vif: acknowledgement(binding)}
+    return Mutate("Agent", _of(host), (("acked", "delete", frozenset(acked)), ("acked", "insert", acked)))
+
+
+def unacknowledge(vif: str, host: str) -> Operation:
+    """A VIF moves no more, and nobody waits for `host`."""
+    return Mutate("Agent", _of(host), (("acked", "delete", frozenset({vif})),))
+
+
+def _of(host: str) -> Where:
+    return (("host", "==", host),)
+
+
+def _but_key(value: Binding | AgentStatus) -> dict[str, object]:
+    """The columns of an object's row but for those that name it: a host may not change these."""
+    named = {column for column, _ in key_of(value)}
+    return {column: content for column, content in to_columns(value).items() if column not in named}
 
 
 def _still(binding: Binding, row: Where) -> Where:
@@ -88,12 +103,12 @@ def take_host(status: AgentStatus, seen: tuple[Uuid, str, int] | None) -> list[O
         return [Wait("Agent", (("host", "==", status.host),), ("host",), ()), Insert("Agent", columns)]
     row, switch, heartbeat = seen
     still = {"switch": switch} if switch in ("", status.switch) else {"switch": switch, "heartbeat": heartbeat}
-    return [Wait("Agent", by_uuid(row), tuple(still), (still,)), Update("Agent", by_uuid(row), columns)]
+    return [Wait("Agent", by_uuid(row), tuple(still), (still,)), Update("Agent", by_uuid(row), _but_key(status))]
 
 
 def status(new: AgentStatus, row: Uuid) -> list[Operation]:
     """Writes the agent's status, as long as the host is its own."""
-    columns = {name: content for name, content in to_columns(new).items() if name != "rival"}
+    columns = {name: content for name, content in _but_key(new).items() if name not in ("rival", "acked")}
     return [is_ours(new), Update("Agent", by_uuid(row), columns)]
 
 

@@ -25,7 +25,13 @@ from vnet.util.transport import TransportError
     "--state-dir", type=click.Path(path_type=Path), default="/var/lib/vnet", show_default=True, help="Our database."
 )
 @click.option(
-    "--pool-listen", multiple=True, metavar="PREMOTE", help="Where else our database listens: pssl:6640:10.0.0.1."
+    "--pool-listen", multiple=True, metavar="PREMOTE", help="Where our database listens for hosts: pssl:6640:10.0.0.1."
+)
+@click.option(
+    "--pool-listen-controllers",
+    multiple=True,
+    metavar="PREMOTE",
+    help="Where it listens for other controllers and relays: pssl:6641:10.0.0.1. Hosts must not reach it (docs/trust.md).",
 )
 @click.option(
     "--listen",
@@ -41,6 +47,7 @@ def controller(
     run_dir: Path,
     state_dir: Path,
     pool_listen: tuple[str, ...],
+    pool_listen_controllers: tuple[str, ...],
     listen: tuple[str, ...],
     token_file: Path | None,
     pki_dir: Path,
@@ -49,7 +56,8 @@ def controller(
     """Run the controller: the REST API on a pool database, its own unless --pool names one."""
     logs.configure()
     try:
-        main(Options(pool, run_dir, state_dir, pool_listen, listen, token_file, pki_dir, cleartext))
+        listens = (pool_listen, pool_listen_controllers, listen)
+        main(Options(pool, run_dir, state_dir, *listens, token_file, pki_dir, cleartext))
     except Invalid as error:
         raise CommandError(error.message, Exit.INVALID_INPUT) from None
     except TransportError as error:

@@ -42,7 +42,14 @@ def _server_options(function: F) -> F:
     for option in (
         click.option("--cleartext", is_flag=True, help="Allow tcp: and ptcp: to and from other machines."),
         pki_dir_option,
-        click.option("--listen", multiple=True, metavar="PREMOTE", help="For clients, also: pssl:6640:10.0.0.1."),
+        click.option("--listen", multiple=True, metavar="PREMOTE", help="For hosts: pssl:6640:10.0.0.1."),
+        click.option(
+            "--listen-controllers",
+            "controllers",
+            multiple=True,
+            metavar="PREMOTE",
+            help="For controllers and relays: pssl:6641:10.0.0.1. Hosts must not reach it (docs/trust.md).",
+        ),
     ):
         function = option(function)
     return _files(function)
@@ -60,13 +67,19 @@ def _database(run_dir: Path, state_dir: Path) -> EmbeddedDatabase:
 
 
 def _serving(
-    database: EmbeddedDatabase, servers: tuple[str, ...], listen: tuple[str, ...], pki_dir: Path, cleartext: bool
+    database: EmbeddedDatabase,
+    servers: tuple[str, ...],
+    listen: tuple[str, ...],
+    controllers: tuple[str, ...],
+    pki_dir: Path,
+    cleartext: bool,
 ) -> EmbeddedDatabase:
     """The database with its sockets and its certificate. servers: addresses of the cluster. Raises TransportError."""
     from vnet.util.transport import SERVER, check_cleartext, tls_for  # noqa: PLC0415
 
-    check_cleartext((*servers, *listen), cleartext)
-    return replace(database, listen=listen, tls=tls_for((*servers, *listen), pki_dir, SERVER))
+    remotes = (*servers, *listen, *controllers)
+    check_cleartext(remotes, cleartext)
+    return replace(database, listen=listen, controllers=controllers, tls=tls_for(remotes, pki_dir, SERVER))
 
 
 @contextmanager
@@ -104,6 +117,7 @@ def create_cluster(
     run_dir: Path,
     state_dir: Path,
     listen: tuple[str, ...],
+    controllers: tuple[str, ...],
     pki_dir: Path,
     cleartext: bool,
 ) -> None:
@@ -111,7 +125,7 @@ def create_cluster(
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        database = _serving(_database(run_dir, state_dir), (address,), listen, pki_dir, cleartext)
+        database = _serving(_database(run_dir, state_dir), (address,), listen, controllers, pki_dir, cleartext)
         made = cluster.create_cluster(database, address, election_timer)
     say(f"{'first server of a cluster' if made else 'a server of the cluster already'}: {address}")
 
@@ -126,6 +140,7 @@ def join(
     run_dir: Path,
     state_dir: Path,
     listen: tuple[str, ...],
+    controllers: tuple[str, ...],
     pki_dir: Path,
     cleartext: bool,
 ) -> None:
@@ -133,14 +148,21 @@ def join(
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        database = _serving(_database(run_dir, state_dir), (address, *others), listen, pki_dir, cleartext)
+        database = _serving(_database(run_dir, state_dir), (address, *others), listen, controllers, pki_dir, cleartext)
         made = cluster.join(database, address, others)
     say(f"{'joined the cluster' if made else 'a server of the cluster already'}: {address}")
 
 
 @pool.command()
 @_server_options
-def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...], pki_dir: Path, cleartext: bool) -> None:
+def start(
+    run_dir: Path,
+    state_dir: Path,
+    listen: tuple[str, ...],
+    controllers: tuple[str, ...],
+    pki_dir: Path,
+    cleartext: bool,
+) -> None:
     """Start this host's server of a cluster again, as after a boot."""
     from vnet.controller import cluster  # noqa: PLC0415
 
@@ -148,7 +170,35 @@ def start(run_dir: Path, state_dir: Path, listen: tuple[str, ...], pki_dir: Path
         database = _database(run_dir, state_dir)
         if not database.clustered:
             raise CommandError(f"{database.database} is not of a cluster: create or join one", Exit.CONFLICT)
-        started = _serving(database, (cluster.local_address(database),), listen, pki_dir, cleartext).ensure()
+        started = _serving(
+            database, (cluster.local_address(database),), listen, controllers, pki_dir, cleartext
+        ).ensure()
+    say("started" if started else "it runs")
+
+
+@pool.command()
+@click.option(
+    "--to",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="ssl:IP:PORT",
+    help="Where a server listens for controllers.",
+)
+@_server_options
+def relay(
+    sources: tuple[str, ...],
+    run_dir: Path,
+    state_dir: Path,
+    listen: tuple[str, ...],
+    controllers: tuple[str, ...],
+    pki_dir: Path,
+    cleartext: bool,
+) -> None:
+    """Start a relay on this machine: it holds a copy of the pool for many hosts, and forwards what they write."""
+    with _failures():
+        made = _serving(_database(run_dir, state_dir), sources, listen, controllers, pki_dir, cleartext)
+        started = replace(made, sources=sources).ensure()
     say("started" if started else "it runs")
 
 

@@ -41,7 +41,8 @@ CERTIFICATES_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """pool: the pool database's remotes, none for one of our own. pool_listen: further sockets of our own database.
+    """pool: the pool database's remotes, none for one of our own. pool_listen: further sockets of our own database, for hosts;
+    pool_listen_controllers: for other controllers and relays.
 
     cleartext: whether connections off loopback may do without TLS.
     """
@@ -50,6 +51,7 @@ class Options:
     run_dir: Path = Path("/run/vnet")
     state_dir: Path = Path("/var/lib/vnet")
     pool_listen: tuple[str, ...] = ()
+    pool_listen_controllers: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()
     token_file: Path | None = None
     pki_dir: Path = PKI_DIR
@@ -75,14 +77,17 @@ async def _run(options: Options) -> None:
     for listen in listens:
         listen.check(options.cleartext)
     shown = ShownCertificate(options.pki_dir) if any(listen.secure for listen in listens) else None
-    remotes = options.pool + options.pool_listen
+    remotes = options.pool + options.pool_listen + options.pool_listen_controllers
     check_cleartext(remotes, options.cleartext)
     tls = tls_for(remotes, options.pki_dir, SERVER)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     options.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-    embedded = None if options.pool else EmbeddedDatabase(options.run_dir, options.state_dir, options.pool_listen, tls)
+    embedded = None
+    if not options.pool:
+        sockets = (options.pool_listen, options.pool_listen_controllers)
+        embedded = EmbeddedDatabase(options.run_dir, options.state_dir, *sockets, tls)
     if embedded is not None and embedded.clustered:
         raise Invalid("pool", f"{embedded.database} is of a cluster: name its servers with --pool (docs/cluster.md)")
     status = ServiceStatus()

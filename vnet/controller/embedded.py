@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovsctl.ovsdb import BadRemote, Tls, check_passive
+from vnet.controller import role_remotes
 from vnet.controller.errors import Invalid
 from vnet.controller.file_check import check_file
 from vnet.db.database import check_version
 from vnet.db.errors import PoolUnreachable
-from vnet.db.rows import SCHEMA_TEXT
+from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT
 
 START_TIMEOUT_S = 10.0
 CLUSTER_MAGIC = b"OVSDB CLUSTER"  # how the file of a clustered database begins, ovsdb(5)
@@ -31,17 +32,20 @@ CLUSTER_MAGIC = b"OVSDB CLUSTER"  # how the file of a clustered database begins,
 class EmbeddedDatabase:
     """Where the database and its server are.
 
-    listen: further remotes, as pssl:6640:10.0.0.1. tls: the server's identity, which pssl: and ssl: need.
+    listen: further remotes, as pssl:6640:10.0.0.1, whose clients by TLS are hosts and may do what hosts may. controllers: those where
+    everything may be done. tls: the server's identity, which pssl: and ssl: need. sources: of a relay, the servers that it forwards to.
     """
 
     run_dir: Path
     state_dir: Path
     listen: tuple[str, ...] = ()
+    controllers: tuple[str, ...] = ()
     tls: Tls | None = None
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises Invalid for what no server can listen on."""
-        for remote in self.listen:
+        for remote in self.listen + self.controllers:
             try:
                 check_passive(remote)
             except BadRemote as error:
@@ -50,6 +54,11 @@ class EmbeddedDatabase:
     @property
     def database(self) -> Path:
         return self.state_dir / "pool.db"
+
+    @property
+    def remotes(self) -> Path:
+        """The database of this server's sockets, made anew at each start of the server."""
+        return self.run_dir / "remotes.db"
 
     @property
     def socket(self) -> Path:
@@ -133,9 +142,9 @@ class EmbeddedDatabase:
 
         A cluster's schema is that of all its servers: a controller converts it while they run. Raises DamagedDatabase, SchemaMismatch.
         """
-        if self.database.exists():
+        if self.database.exists() and not self.sources:
             check_file(self.database, clustered=self.clustered)
-        if self.clustered:
+        if self.clustered or self.sources:
             return
         schema = self.run_dir / "vnet.ovsschema"
         schema.write_text(SCHEMA_TEXT)
@@ -150,7 +159,8 @@ class EmbeddedDatabase:
 
     def start(self) -> None:
         """Start the server as a process of its own (--detach): our end is not its end."""
-        remotes = [f"--remote=p{self.remote}", *(f"--remote={remote}" for remote in self.listen)]
+        plain = [f"--remote={remote}" for remote in self.listen if not remote.startswith("pssl:")]
+        self._prepare_remotes()
         run_tool(
             "ovsdb-server",
             "--detach",
@@ -160,9 +170,12 @@ class EmbeddedDatabase:
             f"--log-file={self.log}",
             "-vconsole:err",
             "-vsyslog:off",
-            *remotes,
+            f"--remote=p{self.remote}",
+            *plain,
+            f"--remote={role_remotes.REMOTE}",
             *self._tls_options(),
-            str(self.database),
+            f"relay:{SCHEMA_NAME}:{','.join(self.sources)}" if self.sources else str(self.database),
+            str(self.remotes),
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -177,9 +190,33 @@ class EmbeddedDatabase:
         own, certificate, ca = self.tls.private_key, self.tls.certificate, self.tls.ca_certificate
         return f"--private-key={own}", f"--certificate={certificate}", f"--ca-cert={ca}"
 
+    def _prepare_remotes(self) -> None:
+        schema = self.run_dir / "remotes.ovsschema"
+        schema.write_text(role_remotes.schema_text())
+        self.remotes.unlink(missing_ok=True)
+        run_tool("ovsdb-tool", "create", str(self.remotes), str(schema))
+        run_tool("ovsdb-tool", "transact", str(self.remotes), self._listening())
+
+    def _listening(self) -> str:
+        return role_remotes.transaction([it for it in self.listen if it.startswith("pssl:")], self.controllers)
+
     def _add_remotes(self) -> None:
+        """Has a server that runs listen where it is to."""
+        if role_remotes.DATABASE not in self._ask("list-dbs").split():  # an earlier version started it
+            self._prepare_remotes()
+            self._ask("add-db", str(self.remotes))
+        known = self._ask("list-remotes").split()
         for remote in self.listen:
-            run_tool("ovs-appctl", "-t", str(self.control), "ovsdb-server/add-remote", remote)
+            if not remote.startswith("pssl:"):
+                self._ask("add-remote", remote)
+            elif remote in known:  # without a role, from an earlier version
+                self._ask("remove-remote", remote)
+        if role_remotes.REMOTE not in known:
+            self._ask("add-remote", role_remotes.REMOTE)
+        run_tool("ovsdb-client", "-t", "10", "transact", self.remote, self._listening())
+
+    def _ask(self, command: str, *arguments: str) -> str:
+        return run_tool("ovs-appctl", "-t", str(self.control), f"ovsdb-server/{command}", *arguments)
 
 
 def run_tool(*command: str) -> str:

@@ -28,6 +28,7 @@ from ovsctl.ovsdb import (
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import PoolError
 from vnet.db.probes import FORGOTTEN_AFTER_MS
+from vnet.db.roles import role_operations
 from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import new_pool_id
@@ -99,11 +100,14 @@ class Leader:
             await asyncio.sleep(INTERVAL_S)
 
     async def take(self) -> None:
-        """Wait for the lock and begin a term; who led before writes nothing from then on. Raises OvsdbError, PoolError."""
+        """Wait for the lock and begin a term, with the roles as this version has them; who led before writes nothing from then on.
+
+        Raises OvsdbError, PoolError."""
         self._term = ""
         await self._lock.acquire()
         term = uuid4().hex
-        await self._database.transact(Assert(LOCK), Delete(TABLE, ()), Insert(TABLE, {"term": term}))
+        begun = (Delete(TABLE, ()), Insert(TABLE, {"term": term}))
+        await self._database.transact(Assert(LOCK), *begun, *role_operations())
         self._term = term
 
     def guarded(self, *operations: Operation) -> tuple[Operation, ...]:

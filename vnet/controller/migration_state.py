@@ -233,7 +233,7 @@ def _missing_acks(view: PoolView, vif: Vif, held: Binding | None) -> tuple[tuple
     network = view.state.networks.get(vif.network)
     if network is not None and network.carrier.way is Way.NONE:
         return (), ()  # no other host can send to it
-    acked = held.acked if held is not None else frozenset()
+    acked = view.acked(held) if held is not None else frozenset()
     others = sorted(host for host in view.members.get(vif.network, ()) if host != vif.incoming and host not in acked)
     return tuple(h for h in others if h in view.live), tuple(h for h in others if h not in view.live)
 

@@ -124,7 +124,7 @@ class Presenter:
         )
 
 
-def show_binding(binding: Binding) -> api.Binding:
+def show_binding(binding: Binding, view: PoolView) -> api.Binding:
     return api.Binding(
         vif=binding.vif,
         host=binding.host,
@@ -134,7 +134,7 @@ def show_binding(binding: Binding) -> api.Binding:
         epoch=binding.epoch,
         state=binding.state.value,
         ready=binding.ready,
-        acked=sorted(binding.acked),
+        acked=sorted(view.acked(binding)),
         since=timestamp(binding.since),
         security_groups=list(binding.groups),
         moved=binding.moved,

@@ -117,11 +117,13 @@ def _moves(plural: str, title: str, unit: MakeUnit) -> Iterator[Route]:
 
 
 async def list_bindings(call: Call[None]) -> list[api.Binding]:
-    bindings = call.service.view().state.bindings
+    view = call.service.view()
+    bindings = view.state.bindings
     for noun, name in call.query.items():
         named(call, noun, noun, name)
     vif, host = call.query.get("vif"), call.query.get("host")
-    return [show_binding(bindings[key]) for key in sorted(bindings) if vif in (None, key[0]) and host in (None, key[1])]
+    keys = (key for key in sorted(bindings) if vif in (None, key[0]) and host in (None, key[1]))
+    return [show_binding(bindings[key], view) for key in keys]
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vnet.db.probes import Probe
+from vnet.db.roles import role_tables
 from vnet.db.rows import SCHEMA_NAME
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import TABLES, Table, table_of
@@ -20,7 +21,7 @@ from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import LINE
 
-VERSION = "1.11.0"
+VERSION = "1.12.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 
@@ -36,7 +37,8 @@ class Leadership(Declared):
 def schema() -> dict[str, Any]:
     """The <database-schema> (RFC 7047 §3.2)."""
     tables = [*TABLES.values(), *map(table_of, (Leadership, Probe, RuleQuery, WatchRow))]
-    return {"name": SCHEMA_NAME, "version": VERSION, "tables": {table.name: _table(table) for table in tables}}
+    made = {table.name: _table(table) for table in tables}
+    return {"name": SCHEMA_NAME, "version": VERSION, "tables": made | role_tables()}
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vnet.objects import Binding, Location, PoolState, Vif
+from vnet.objects.binding import acknowledgement
 from vnet.objects.index import VifIndex
 
 # Agents write their heartbeat every 5 s; three in a row missing is no accident.
@@ -39,6 +40,12 @@ class PoolView:
     def location(self, vif: str) -> Location:
         """Where one VIF is."""
         return Location.of(list(self.bindings_of.get(vif, {}).values()))
+
+    def acked(self, binding: Binding) -> frozenset[str]:
+        """The hosts that have programmed a binding."""
+        name = acknowledgement(binding)
+        agents = self.state.agents.values()
+        return binding.acked | {agent.host for agent in agents if agent.acked.get(binding.vif) == name}
 
     def vifs(self, vm: str) -> tuple[Vif, ...]:
         """A VM's VIFs, by index."""

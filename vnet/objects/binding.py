@@ -100,6 +100,11 @@ class _Problems(Scalar[Mapping[str, str]]):
         return
 
 
+def acknowledgement(binding: Binding) -> str:
+    """Names a binding of a VIF for as long as it has its epoch."""
+    return f"{binding.host} {binding.epoch}"
+
+
 # Objects of agents' problems: a switch that is away, and a pool database that the host does not follow.
 SWITCH, POOL = "ovs-vswitchd", "pool"
 
@@ -110,6 +115,7 @@ class AgentStatus(Declared):
 
     generation: the highest of the pool's that it has programmed. problems: object ("vif web1/0") to what is wrong with it. switch: the
     UUID of the row in table Open_vSwitch, "" of an agent that does not write it. rival: another agent that was started as this host.
+    acked: by VIF, `acknowledgement` of the binding.
     """
 
     NOUN: ClassVar[Noun] = Noun("agent", "agents", "agent", "Agent", "agents", key="host")
@@ -129,6 +135,12 @@ class AgentStatus(Declared):
     switch: str = attr(LINE, "The switch that it programs.", default="", set_by=SetBy.RUNTIME)
     machine: str = attr(LINE, "The machine that it runs on.", default="", set_by=SetBy.RUNTIME)
     rival: str = attr(LINE, "Another agent that stands by as this host.", default="", set_by=SetBy.RUNTIME)
+    acked: Mapping[str, str] = attr(
+        _Problems("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]"),
+        "The bindings of VIFs that move and that it has programmed, by VIF.",
+        default={},
+        set_by=SetBy.RUNTIME,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from ovsctl.ovsdb import Client, Insert, Select, Tls, Update
-from tests.authorities import TestAuthority, tls_options
+from tests.authorities import TestAuthority, role_options
 from tests.polling import until
 from tests.servers import OvsdbServer, Vswitchd, free_port, ovsdb_server, vswitchd
 from vnet.agent.agent import Agent, Options
 from vnet.compile import Switch
+from vnet.db.roles import role_operations
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
 from vnet.objects import Binding, Host, Network, NetworkType, Pool, Vif
 
@@ -112,9 +113,9 @@ def _table(value: Any) -> str:
 async def pool_of(
     *names: str, networks: Iterable[Network] = (), authority: TestAuthority | None = None
 ) -> AsyncIterator[PoolUnderTest]:
-    """A pool of hosts with their agents running; with an authority, they reach the pool database by TLS."""
+    """A pool of hosts with their agents running; with an authority, they reach the pool database by TLS, in the role of hosts."""
     port = free_port()
-    options = [*tls_options(authority.server()), f"--remote=pssl:{port}:127.0.0.1"] if authority is not None else []
+    options = role_options(authority.server(), port, authority.directory) if authority is not None else []
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(ovsdb_server(SCHEMA, options=options))
         switches = {name: stack.enter_context(vswitchd()) for name in names}
@@ -125,6 +126,7 @@ async def pool_of(
                 for name, switch in switches.items()
             }
             pool = PoolUnderTest(server, client, hosts)
+            await client.transact(*role_operations())
             await pool.insert(Pool("test"))
             await pool.insert(*(Host(name, f"10.99.0.{i}") for i, name in enumerate(names, 1)), *networks)
             for host in hosts.values():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ovsctl.ovsdb import Select
 from tests.authorities import LIFE, TestAuthority
 from tests.polling import until
 from tests.servers import run
@@ -66,3 +67,30 @@ assert tls_for(["ssl:127.0.0.1:1"], Path({str(tmp_path)!r}), "server")
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("cryptography", "uvicorn", "starlette")))
 """
     assert run(sys.executable, "-c", code) == "[]\n"
+
+
+async def test_a_host_says_in_its_own_row_that_it_has_programmed_anothers_binding(tmp_path: Path) -> None:
+    async with pool_of("xen1", "xen2", networks=[TENANT], authority=TestAuthority(tmp_path)) as pool:
+        await pool.insert(vif(1, host="xen1"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await pool.update("Vif", ("id", "vm1/0"), incoming="xen2")
+        pool.hosts["xen2"].add_port("p1", "vm1/0")
+        held = await pool.wait_ready("vm1/0", "xen2")
+
+        async def acked() -> dict[str, str]:
+            (rows,) = await pool.client.transact(Select("Agent", (("host", "==", "xen1"),), ("acked",)))
+            return dict(rows[0]["acked"])
+
+        async def said() -> bool:
+            return await acked() == {"vm1/0": f"xen2 {held.epoch}"}
+
+        await until(said, "the acknowledgement")
+        await pool.update("Vif", ("id", "vm1/0"), incoming=None)
+        pool.hosts["xen2"].switch.server.vsctl("del-port", "br-int", "p1")
+
+        async def forgotten() -> bool:
+            return await acked() == {}
+
+        await until(forgotten, "nobody waits for it")
+        assert {host.agent.bindings.problems.get("vif vm1/0") for host in pool.hosts.values()} == {None}

@@ -18,6 +18,7 @@ from scapy.packet import Packet, Raw
 from ovsctl.ovsdb import Client, Delete, Insert, Select, Update
 from tests.labs import SharedLab, new_name
 from tests.polling import until
+from tests.vnet.acknowledged import acknowledged
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
 from vnet.lab import Driver, Lab
@@ -77,7 +78,7 @@ class Moves:
 
         async def prepared() -> bool:
             row = await self.binding(B)
-            return row is not None and row["ready"] and len(row["acked"]) >= acks
+            return row is not None and row["ready"] and len(await acknowledged(self.client, row)) >= acks
 
         await until(prepared, "prepared")
 
