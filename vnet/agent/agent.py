@@ -31,6 +31,7 @@ from vnet.agent.conditions import Conditions, monitors
 from vnet.agent.connection_limits import ConnectionLimits
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.host_claim import HostClaim
+from vnet.agent.link_locals import LinkLocals
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
 from vnet.agent.obstacles import AgentFacts
 from vnet.agent.ofproto_trace import Prober, no_answer
@@ -43,7 +44,7 @@ from vnet.agent.reconciler import Revisions
 from vnet.agent.rule_counters import RuleCounters, no_reply
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow
+from vnet.compile import ANNOUNCEMENT, CHOICE, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow
 from vnet.db.probes import Probe
 from vnet.db.rule_queries import RuleQuery
 from vnet.objects import AgentStatus, BindingState, Vif
@@ -102,6 +103,7 @@ class Agent:
         self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, FLOOD_GROUPS)
         self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.revisions, self.spawn)
         self.announcer: Final = Announcer(self.compiler.view, self.flows, self.uplinks, self.revisions)
+        self.link_locals: Final = LinkLocals(self.pool, self.reports, self.flows, self.revisions, self, now_ms)
         self.rows: Final = OvsConfig(
             self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.revisions,
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
@@ -210,6 +212,7 @@ class Agent:
         urgent, self._urgent = self._urgent, False
         touched, self.pool.touched = self.pool.touched, set()
         self.bindings.decide(touched)
+        self.link_locals.settle(touched)
         if not urgent:
             self.bindings.send()
         self.flows.want(self.compiler.compile(), urgent=urgent)
@@ -286,14 +289,17 @@ class Agent:
         self.wake()
 
     def packet_in(self, message: PacketIn) -> None:
-        """Takes a probe's frame, or the announcement of a VIF that moves here: the switch has opened its port already, and the binding
-        becomes active."""
-        if message.userdata != ANNOUNCEMENT:
+        """Takes a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and the binding becomes
+        active; or a frame of a VIF whose guest has chosen a link-local address."""
+        if message.userdata not in (ANNOUNCEMENT, CHOICE):
             self.watcher.packet_in(message)
             return
-        vif = next((v for v, ofport in self.compiler.view.ports.items() if ofport == message.in_port), None)
-        if vif is not None:
+        view = self.compiler.view
+        vif, ofport = next(((v, port) for v, port in view.ports.items() if port == message.in_port), ("", 0))
+        if vif and message.userdata == ANNOUNCEMENT:
             self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
+        elif vif in view.vifs:
+            self.link_locals.frame_from(view.vifs[vif], ofport, message.data)
 
     def is_wanted(self, learned: Flow) -> bool:
         """Whether a port that the switch opened by itself is that of a VIF on its way here; if so it runs here by now."""
@@ -350,7 +356,10 @@ class Agent:
     @property
     def problems(self) -> dict[str, str]:
         """All that is wrong on this host, by object."""
-        vifs = {f"vif {vif}": text for vif, text in (self.limits.problems | self.bindings.problems).items()}
+        vifs = {
+            f"vif {vif}": text
+            for vif, text in (self.limits.problems | self.link_locals.problems | self.bindings.problems).items()
+        }
         flows = {f"flows of {self.compiler.origin(source)}": text for source, text in self.compiler.failed.items()}
         away = self._ovs is not None and not self.flows.connected
         switch = {SWITCH: f"does not answer at {self.flows.remote}"} if away else {}

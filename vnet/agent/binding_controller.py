@@ -36,6 +36,7 @@ from vnet.agent.status_writer import StatusWriter
 from vnet.objects import Binding, BindingState, InvalidValue, Vif
 from vnet.objects.binding import published
 from vnet.objects.limits import MAX_REMOTE_GROUPS, MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
+from vnet.objects.link_local import chosen
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)
@@ -255,6 +256,7 @@ class Bindings:
             moved=state is BindingState.HELD and bool(vif.groups),
             since=self._now_ms(),
             ofport=self._reserve(vif) if awaited(self._pool.me, vif) else 0,
+            link_locals=chosen(self._pool.compiler.view.bindings_of(vif.network, vif.id)),
             **published(vif),
         )
 

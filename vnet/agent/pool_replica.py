@@ -336,7 +336,11 @@ class PoolReplica:
             self._note_arrival(binding)
             decided = self.overlay.get(binding.vif)
             if decided is not None:
-                if (decided.epoch, decided.state) != (binding.epoch, binding.state):
+                if (decided.epoch, decided.state, decided.link_locals) != (
+                    binding.epoch,
+                    binding.state,
+                    binding.link_locals,
+                ):
                     return
                 del self.overlay[binding.vif]
         self.compiler.inputs.set_binding(binding)

@@ -22,7 +22,13 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours
     A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
     """
     if actual is not None and actual.epoch == decided.epoch:
-        state = {"state": decided.state.value, "since": decided.since, "moved": decided.moved}
+        link_locals = to_columns(decided)["link_locals"]
+        state = {
+            "state": decided.state.value,
+            "since": decided.since,
+            "moved": decided.moved,
+            "link_locals": link_locals,
+        }
         if decided.state is BindingState.AWAITED:
             state["ready"] = False
         return [Update("Binding", _still(decided, mine), state)]

@@ -63,13 +63,15 @@ class Reason(AnswerStruct, frozen=True, kw_only=True):
 
 class Place(AnswerStruct, frozen=True, kw_only=True):
     """The state and the host of a VIF: `defined` (no host has it), `awaited` (a host has a number for its port, which is not there), `claimed` (a
-    host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request."""
+    host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request.
+    link_locals: the link-local addresses that its guest has chosen, the oldest first."""
 
     state: Literal["defined", "awaited", "claimed", "ready"]
     host: str | None = None
     since: str | None = None
     why: list[Reason] = []
     ofport: int | None = None
+    link_locals: list[str] = []
 
 
 class Migration(AnswerStruct, frozen=True, kw_only=True):
@@ -614,6 +616,7 @@ class Binding(AnswerStruct, frozen=True, kw_only=True):
     security_groups: list[str] = []
     moved: bool = False
     ofport: int | None = None
+    link_locals: list[str] = []
 
 
 class Event(AnswerStruct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from vnet.compile.compiler import Change, Compiler, compile_flows, flat, meters_of
 from vnet.compile.features import FEATURES, Feature, Source
 from vnet.compile.flows import FlowKey, Key, key_of
-from vnet.compile.guard import Privilege, privilege_for
+from vnet.compile.guard import CHOICE, Privilege, privilege_for
 from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
 from vnet.compile.parts import FLOOD_GROUPS
@@ -28,6 +28,7 @@ from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
     "ANNOUNCEMENT",
+    "CHOICE",
     "COOKIE_CATEGORY_SHIFT",
     "COOKIE_MARK",
     "COOKIE_MARK_MASK",

@@ -6,14 +6,14 @@ unless it is declared as one (SERVICES). A frame whose headers Open vSwitch cann
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from ipaddress import ip_address
 
-from ovsctl.openflow import Flow, Match
-from ovsctl.openflow.fields import MatchValue
+from ovsctl.openflow import Band, Flow, Match, Meter
+from ovsctl.openflow import actions as act
 from vnet.compile.flows import (
     ETH_ARP,
     ETH_IPV4,
@@ -28,8 +28,8 @@ from vnet.compile.flows import (
     goto,
 )
 from vnet.compile.pipeline import Category, Table, cookie, following
-from vnet.compile.security import link_local
 from vnet.objects import LockingMode, Vif
+from vnet.objects.link_local import link_local
 
 # ICMPv6 types
 ECHO = (128, 129)  # RFC 4443 §4
@@ -134,7 +134,9 @@ def service_flows() -> tuple[Flow, ...]:
     )
 
 
-def guard_flows(vif: Vif, ofport: int, mark: int, after: Table) -> list[Flow]:
+def guard_flows(
+    vif: Vif, ofport: int, mark: int, after: Table, segment: int = 0, chosen: Sequence[str] = ()
+) -> Iterator[Flow | Meter]:
     """The flows by which a VIF's frames pass SERVICES and GUARD, on to the table `after`. The rest of them is dropped there.
 
     unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, the messages that DHCP, duplicate
@@ -147,60 +149,93 @@ def guard_flows(vif: Vif, ofport: int, mark: int, after: Table) -> list[Flow]:
         allowed += [restricted.match for restricted in RESTRICTED if held[restricted.privilege]]
         if not vif.addresses or any(ip_address(address).version == 6 for address in vif.addresses):
             allowed += [match for number in LINK_ADDRESSES for match in link_addresses(vif.mac, number)]
-    services = [_flow(mark, Table.SERVICES, PRIVILEGED, {"in_port": ofport, **match}, goes_on) for match in allowed]
+    yield from (_flow(mark, Table.SERVICES, PRIVILEGED, {"in_port": ofport, **match}, goes_on) for match in allowed)
     passes: Actions = (goto(after),)
-    return services + [
-        _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else passes)
-        for priority, match in _rules(vif)
-    ]
+    for priority, match in _rules(vif, chosen, segment):
+        yield _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else passes)
+    if _has_ipv6(vif):
+        yield from _watch(vif, ofport, mark, segment)
 
 
 def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
     return Flow(table=table, priority=priority, cookie=mark, match=Match(**match), actions=actions)
 
 
-ALLOW, REFUSE, EXCEPT = 100, 110, 120  # priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops
+# Priorities in GUARD: what EXCEPT allows is cut out of what REFUSE drops; WATCH is for what none of the VIF's addresses lets pass.
+WATCH, ALLOW, REFUSE, CHOOSE, EXCEPT = 60, 100, 110, 115, 120
+# userdata of the packet-in by which the agent learns that a guest uses a link-local address that is not its own yet
+CHOICE = b"vnet:link-local"
+WATCHED = 0x7700_0000  # a meter's number, but for the ofport of its VIF (see rates.OURS)
+WATCHED_RATE, WATCHED_BURST = 5, 10  # frames a second: a guest that comes up sends two or three
 
 
-def _rules(vif: Vif) -> list[tuple[int, Fields]]:
+def _has_ipv6(vif: Vif) -> bool:
+    return vif.locking_mode is LockingMode.LOCKED and any(ip_address(address).version == 6 for address in vif.addresses)
+
+
+def _watch(vif: Vif, ofport: int, mark: int, segment: int) -> Iterator[Flow | Meter]:
+    """What a guest sends as a link-local address that it may have chosen goes to the agent, a few frames a second.
+
+    Duplicate address detection asks from :: for the address as its target (RFC 4862 §5.4.2). An advertisement may be the first that a guest
+    sends: the answer to who looks for it.
+    """
+    meter = WATCHED | ofport
+    yield Meter(meter, (Band(WATCHED_RATE, WATCHED_BURST),), packets=True)
+    tell: Actions = (act.MeterAction(meter), act.Controller(userdata=CHOICE))
+    ipv6 = _on_its_network(vif, segment) | {"eth_src": vif.mac, "eth_type": ETH_IPV6}
+    discovery = ipv6 | {"nw_proto": ICMPV6, "nd_target": LINK_LOCAL}
+    for priority, match in (
+        (WATCH, ipv6 | {"ipv6_src": LINK_LOCAL}),
+        (WATCH, discovery | {"icmpv6_type": NEIGHBOUR_SOLICITATION, "ipv6_src": UNSPECIFIED}),
+        (CHOOSE, discovery | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT, "ipv6_src": LINK_LOCAL}),
+    ):
+        yield _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, tell)
+
+
+def _on_its_network(vif: Vif, segment: int) -> Fields:
+    """A trunk's tags are other networks, whose VIFs this host need not know: what it chooses there may be another's."""
+    return {} if vif.trunk is None else {"metadata": segment}
+
+
+def _rules(vif: Vif, chosen: Sequence[str], segment: int) -> Iterator[tuple[int, Fields]]:
     if vif.locking_mode is LockingMode.UNLOCKED:
-        return [(ALLOW, {})]
+        yield ALLOW, {}
+        return
     own: Fields = {"eth_src": vif.mac}
     arp, ipv4, ipv6 = (own | {"eth_type": eth_type} for eth_type in (ETH_ARP, ETH_IPV4, ETH_IPV6))
     if not vif.addresses:
-        return [(ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": vif.mac})]
+        yield from ((ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": vif.mac}))
+        return
     v4 = [a for a in vif.addresses if ip_address(a).version == 4]
     v6 = [a for a in vif.addresses if ip_address(a).version == 6]
-    rules: list[tuple[int, Fields]] = [(ALLOW, own | {"eth_type": ETH_RARP})]
+    yield ALLOW, own | {"eth_type": ETH_RARP}
     for address in v4:
-        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": address}))
-        rules.append((ALLOW, ipv4 | {"ip_src": address}))
+        yield ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": address}
+        yield ALLOW, ipv4 | {"ip_src": address}
     if v4:
-        rules.append((ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": "0.0.0.0"}))  # a probe, RFC 5227 §1.1
+        yield ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": "0.0.0.0"}  # a probe, RFC 5227 §1.1
         nobody = ipv4 | {"ip_src": "0.0.0.0"}
         dhcp: Fields = {"nw_proto": UDP, "ip_dst": "255.255.255.255", "udp_src": 68, "udp_dst": 67}
-        rules.append((ALLOW, nobody | dhcp))  # RFC 2131 §4.1
-        rules.append((ALLOW, nobody | {"nw_proto": IGMP, "ip_dst": MULTICAST_V4}))  # RFC 3376 §4.2.13
+        yield ALLOW, nobody | dhcp  # RFC 2131 §4.1
+        yield ALLOW, nobody | {"nw_proto": IGMP, "ip_dst": MULTICAST_V4}  # RFC 3376 §4.2.13
     if v6:
-        rules += _ipv6_rules(ipv6, [*v6, link_local(vif.mac)])
-    return rules
+        only: Fields = _on_its_network(vif, segment)
+        yield from _ipv6_rules(ipv6, [*v6, link_local(vif.mac)], dict.fromkeys(chosen, only))
 
 
-def _ipv6_rules(ipv6: Fields, addresses: list[str]) -> list[tuple[int, Fields]]:
+def _ipv6_rules(ipv6: Fields, declared: list[str], chosen: dict[str, Fields]) -> Iterator[tuple[int, Fields]]:
     """As its own addresses, advertisements only for them. From :: a guest without an address looks for one."""
     icmp = ipv6 | {"nw_proto": ICMPV6}
     advertise, nobody = icmp | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT}, icmp | {"ipv6_src": UNSPECIFIED}
-    rules: list[tuple[int, Fields]] = [
-        (ALLOW, nobody | {"icmpv6_type": number})
-        # RFC 4861 §4.1, RFC 3590 §4, RFC 3810 §5.2.13
-        for number in (ROUTER_SOLICITATION, LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT_2)
-    ]
+    # RFC 4861 §4.1, RFC 3590 §4, RFC 3810 §5.2.13
+    for number in (ROUTER_SOLICITATION, LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT_2):
+        yield ALLOW, nobody | {"icmpv6_type": number}
     # Duplicate address detection (RFC 4862 §5.4.2) for another's address would keep that from its owner.
     detect = nobody | {"icmpv6_type": NEIGHBOUR_SOLICITATION}
-    targets: list[MatchValue] = [*addresses[:-1], LINK_LOCAL]
-    rules += [(ALLOW, detect | {"nd_target": target}) for target in targets]
-    rules.append((REFUSE, advertise))
-    for source in addresses:
-        rules.append((ALLOW, ipv6 | {"ipv6_src": source}))
-        rules += [(EXCEPT, advertise | {"ipv6_src": source, "nd_target": target}) for target in addresses]
-    return rules
+    yield REFUSE, advertise
+    addresses: dict[str, Fields] = {address: {} for address in declared} | chosen
+    for source, only in addresses.items():
+        yield ALLOW, detect | {"nd_target": source} | only
+        yield ALLOW, ipv6 | {"ipv6_src": source} | only
+        for target, also in addresses.items():
+            yield EXCEPT, advertise | {"ipv6_src": source, "nd_target": target} | only | also

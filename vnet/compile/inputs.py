@@ -488,4 +488,4 @@ def _programs_the_same(old: Binding, new: Binding) -> bool:
 
 def _programmed(b: Binding) -> tuple[object, ...]:
     """The fields of a binding that flows depend on."""
-    return b.host, b.mac, b.epoch, b.state, b.unlocked, b.moved, b.groups, b.addresses, b.dhcp_server
+    return b.host, b.mac, b.epoch, b.state, b.unlocked, b.moved, b.groups, b.addresses, b.dhcp_server, b.link_locals

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from ovsctl.openflow import Action, Ct, Flow, Match
 from ovsctl.openflow import actions as act
@@ -43,8 +43,8 @@ from vnet.compile.pipeline import (
 from vnet.compile.view import HostView
 from vnet.objects import Binding, Direction, IcmpType, Protocol, Rule, SecurityGroup, Verdict, Vif
 from vnet.objects.limits import SCTP
+from vnet.objects.link_local import link_local
 from vnet.objects.values import port_masks
-from vnet.util.frames import mac_bytes
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
 # How a VIF finds its neighbours and its address passes whatever its groups say, as ARP does, and only as those protocols need it.
@@ -328,12 +328,8 @@ def _addresses(peer: Binding, side: Side) -> Iterator[Fields]:
         yield {"eth_type": ETH_IPV4, side.ip: address} if four else {"eth_type": ETH_IPV6, side.ipv6: address}
     if any(":" in address for address in peer.addresses):
         yield {"eth_type": ETH_IPV6, side.ipv6: link_local(peer.mac)}
-
-
-def link_local(mac: str) -> str:
-    """The address that IPv6 derives from a MAC (RFC 4291 appendix A)."""
-    octets = mac_bytes(mac)
-    return str(IPv6Address(bytes((0xFE, 0x80, *bytes(6), octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))))
+    for entry in peer.link_locals:
+        yield {"eth_type": ETH_IPV6, side.ipv6: entry.address}
 
 
 def group_flows(view: HostView, name: str, network_name: str) -> Flows:

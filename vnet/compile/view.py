@@ -25,6 +25,7 @@ from vnet.objects import (
     SecurityGroup,
     Vif,
 )
+from vnet.objects.link_local import chosen
 
 
 class Role(Enum):
@@ -101,15 +102,16 @@ class HostView:
 
     # Bindings
 
-    def _bindings(self, network: str, vif: str) -> tuple[Binding, ...]:
+    def bindings_of(self, network: str, vif: str) -> tuple[Binding, ...]:
+        """All bindings of a VIF on a network, by their hosts."""
         self._read(Input.BINDINGS, vif, network)
         return self._inputs.index(network).bindings.get(vif, ())
 
     def binding(self, network: str, vif: str, host: str) -> Binding | None:
-        return next((binding for binding in self._bindings(network, vif) if binding.host == host), None)
+        return next((binding for binding in self.bindings_of(network, vif) if binding.host == host), None)
 
     def location(self, network: str, vif: str) -> Location:
-        return Location.of(self._bindings(network, vif))
+        return Location.of(self.bindings_of(network, vif))
 
     def members(self, network: str) -> Collection[str]:
         """The hosts with bindings on a network, this one included."""
@@ -151,6 +153,10 @@ class HostView:
         """The state of this host's binding of a VIF, None without one."""
         binding = self.binding(vif.network, vif.id, self.me)
         return binding.state if binding else None
+
+    def link_locals(self, vif: Vif) -> tuple[str, ...]:
+        """The link-local addresses that a VIF's guest has chosen."""
+        return tuple(entry.address for entry in chosen(self.bindings_of(vif.network, vif.id)))
 
     def plugged(self, vif_id: str) -> int | None:
         """The ofport of a VIF's port that is here; None where it is awaited, and its number is only reserved."""

@@ -5,6 +5,7 @@ One rule: the port of a migration's destination is opened inside the switch, by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
@@ -15,6 +16,7 @@ from vnet.compile.flows import (
     ETH_RARP,
     ICMPV6,
     Actions,
+    Entries,
     Fields,
     Flows,
     goto,
@@ -48,19 +50,21 @@ from vnet.compile.pipeline import (
     enter,
     onward,
 )
-from vnet.compile.security import judge_flows, link_local
+from vnet.compile.security import judge_flows
 from vnet.compile.view import HostView, Role
 from vnet.objects import BindingState, LockingMode, Vif
+from vnet.objects.link_local import link_local
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
 # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
 ANNOUNCEMENT = b"vnet:announce"
+OWN_NETWORK = (0, (TAGGED, EXACT_TAG))  # vlan_tci of frames that are on no tag
 LEARNED_PRIORITY = 200  # of the flow in GATE that an announcement makes, above the agent's own
 
 
-def vif_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
-    """All flows of a local VIF's port; none where the port must stay silent."""
+def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
+    """All flows and meters of a local VIF's port; none where the port must stay silent."""
     vif, network = view.vif(vif_id, network_name), view.network(network_name)
     if vif is None or network is None or network.segment is None:
         return ()
@@ -69,7 +73,8 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
         return ()
     mark = cookie(Category.VIF, vif.id)
     entries = _entries(vif, segment)
-    guard = guard_flows(vif, ofport, mark, onward(Table.GUARD, vif, limited=view.limited(vif)))
+    after, chosen = onward(Table.GUARD, vif, limited=view.limited(vif)), view.link_locals(vif)
+    guard = guard_flows(vif, ofport, mark, after, segment, chosen)
     judge = judge_flows(view, vif, ofport, mark) if vif.groups else ()
     deliver = [
         _flow(mark, Table.DELIVER, 100 if vif.trunk is None else STACKED_DROP + 10, {"reg2": ofport, **match}, actions)
@@ -112,7 +117,7 @@ def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actio
     return deliveries
 
 
-def announcements(vif: Vif) -> list[Fields]:
+def announcements(vif: Vif, chosen: Sequence[str] = ()) -> list[Fields]:
     """The frames by which a guest makes itself known at its new host: RARP, gratuitous ARP, an unsolicited advertisement.
 
     Only frames that the source guard and the VIF's groups let pass: the announcement that opens the port is delivered.
@@ -141,7 +146,7 @@ def announcements(vif: Vif) -> list[Fields]:
     teaching = [advertise | taught for taught in link_addresses(vif.mac, NEIGHBOUR_ADVERTISEMENT)]
     if not vif.addresses:
         return found + teaching
-    mine = [*v6, link_local(vif.mac)] if v6 else []
+    mine = [*v6, link_local(vif.mac), *chosen] if v6 else []
     return found + [
         taught | {"ipv6_src": source, "nd_target": target} for taught in teaching for source in mine for target in mine
     ]
@@ -161,7 +166,7 @@ def _gated(
         opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}
         flows.append(_flow(mark, Table.ADMIT, 200, opened, actions))
         opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *actions)
-        for announcement in announcements(vif):
+        for announcement in announcements(vif, view.link_locals(vif) if match["vlan_tci"] in OWN_NETWORK else ()):
             flows.append(_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match, **announcement}, opening))
     is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
     flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(enter(TO_VIF, vif, limited=view.limited(vif))),)))

@@ -121,6 +121,7 @@ class Presenter:
             since=timestamp(at.since if at.host is not None else self._since(vif.id)),
             why=[api.Reason(code=reason.code, text=reason.text, host=reason.host) for reason in at.why],
             ofport=at.ofport,
+            link_locals=list(at.link_locals),
         )
 
 
@@ -139,6 +140,7 @@ def show_binding(binding: Binding, view: PoolView) -> api.Binding:
         security_groups=list(binding.groups),
         moved=binding.moved,
         ofport=binding.ofport or None,
+        link_locals=[entry.address for entry in binding.link_locals],
     )
 
 

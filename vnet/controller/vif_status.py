@@ -34,13 +34,14 @@ class Reason:
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
     """since: milliseconds since 1970, None where nobody knows any more. why: empty when all is as desired. ofport: the number
-    that its port on the host is to ask for, if there is one."""
+    that its port on the host is to ask for, if there is one. link_locals: the addresses that its guest has chosen."""
 
     presence: Presence
     host: str | None
     since: int | None
     why: tuple[Reason, ...]
     ofport: int | None = None
+    link_locals: tuple[str, ...] = ()
 
 
 def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> Whereabouts:
@@ -51,7 +52,8 @@ def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> W
         return Whereabouts(Presence.DEFINED, None, None, tuple(_why_unclaimed(view, vif)))
     presence = Presence.READY if current.ready else Presence.CLAIMED if current.plugged else Presence.AWAITED
     why = tuple(_why_not_ready(view, vif, current))
-    return Whereabouts(presence, current.host, current.since, why, current.ofport or None)
+    link_locals = tuple(entry.address for entry in current.link_locals)
+    return Whereabouts(presence, current.host, current.since, why, current.ofport or None, link_locals)
 
 
 def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:

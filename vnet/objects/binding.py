@@ -11,6 +11,7 @@ from vnet.grammar.kinds import Boolean, Column, Integer, ListOf, Scalar, choice
 from vnet.grammar.noun import Noun
 from vnet.objects.enums import BindingState, LockingMode
 from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
+from vnet.objects.link_local import LinkLocal, LinkLocalList
 from vnet.objects.vif import Vif
 from vnet.objects.words import COUNT, HOST_REF, LINE, VIF_REF
 
@@ -39,7 +40,7 @@ class Binding(Declared):
     migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
     this binding. since: milliseconds since 1970, of the last change of state. moved: it came here by a migration of late, or has
     just joined its first group, so this host's connection tracking has not seen its TCP connections begin. ofport: the number that its port is to ask for,
-    under which it is programmed while it is awaited; 0 for none.
+    under which it is programmed while it is awaited; 0 for none. link_locals: the addresses that its guest has chosen, which it may use as its own.
     """
 
     NOUN: ClassVar[Noun] = Noun("binding", "bindings", "binding", "Binding", "bindings", key="vif", second="host")
@@ -77,6 +78,9 @@ class Binding(Declared):
         "The number that its port is to ask for; 0 for none.",
         default=0,
         set_by=SetBy.RUNTIME,
+    )
+    link_locals: tuple[LinkLocal, ...] = attr(
+        LinkLocalList(), "The link-local addresses that its guest has chosen.", default=(), set_by=SetBy.RUNTIME
     )
 
     def flaws(self) -> Iterator[Flaw]:

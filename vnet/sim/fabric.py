@@ -22,6 +22,7 @@ from vnet.sim.bindings import bound, joined, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
 from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
+from vnet.sim.link_locals import take_choice, with_choice
 from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 from vnet.util.frames import rarp
 
@@ -272,17 +273,32 @@ class Fabric:
         """Forward a frame and its copies until none is on its way."""
         waiting = deque((first,))
         hops = 0
-        links = self._links
         while waiting:
             arrival = waiting.popleft()
             hops += 1
             if hops > HOPS_MAX:
                 raise Looped(f"a frame from {flat(first.path)[0]} went through bridges {HOPS_MAX} times")
-            link = links[arrival.switch]
+            link = self._links[arrival.switch]
             for emitted in self.forward(arrival):
                 following = link(emitted, arrival.path)
                 if following is not None:
                     waiting.append(following)
+            if (again := self.after_choice(arrival)) is not None:
+                waiting.append(again)
+
+    def after_choice(self, arrival: Arrival) -> Arrival | None:
+        """The frame that a host's agent sends again: of a VIF that has just chosen a link-local address, and has it now."""
+        frame = take_choice(arrival.switch)
+        if frame is None:
+            return None
+        host = self._host_of[arrival.switch]
+        vif = self.state.vifs[host.vif_at[arrival.port]]
+        after = with_choice(self.state, vif, host.name, frame, self.now_us)
+        if after is None:
+            return None
+        self.state = after
+        self._program()
+        return arrival._replace(frame=frame)
 
     def _record(self, switch: EmulatedBridge, port: int, frame: bytes, direction: CaptureDirection) -> None:
         if self._capture is not None:
@@ -294,13 +310,17 @@ class Fabric:
 
     @contextmanager
     def undone(self) -> Iterator[None]:
-        """Forget at the end everything that bridges learn, and everything that is queued, inside."""
+        """Forget at the end everything that bridges learn, everything that is queued, and what guests choose, inside."""
+        state = self.state
         kept = [(switch, switch.snapshot()) for switch in self.switches()]
         waiting = {key: deque(queue, QUEUE_MAX) for key, queue in self._waiting.items()}
         try:
             yield
         finally:
             self._waiting = waiting
+            if self.state is not state:
+                self.state = state
+                self._program()
             for switch, learned in kept:
                 switch.restore(learned)
 

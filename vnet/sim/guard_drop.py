@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ovsctl.datapath.flow_key import key_field
-from ovsctl.openflow import Flow
+from ovsctl.openflow import Controller, Flow
 from ovsctl.openflow.fields import Field, Needs, format_value
 from ovsctl.openflow.match import FieldMatch
-from vnet.compile import Privilege, Table, privilege_for
+from vnet.compile import CHOICE, Privilege, Table, privilege_for
 
 TAGGED, VLAN_ID = 0x1000, 0xFFF  # bits of vlan_tci
 GUARDS = (Table.CLASSIFY, Table.ADMIT, Table.SERVICES, Table.GUARD)
@@ -49,12 +49,23 @@ def wrong_fields(flows: Iterable[Flow], table: int, dropping: Flow | None, key: 
     priority = dropping.priority if dropping is not None else -1
     ranked: dict[tuple[int, ...], list[list[FieldMatch]]] = {}
     for flow in flows:
-        if flow.table != table or flow.priority <= priority or not flow.actions or not _from_port(flow, key):
+        if (
+            flow.table != table
+            or flow.priority <= priority
+            or not flow.actions
+            or is_watch(flow)
+            or not _from_port(flow, key)
+        ):
             continue
         wrong = _wrong(flow, key)
         rank = (sum(entry.field.name in _PROTOCOL for entry in wrong), len(wrong))
         ranked.setdefault(rank, []).append(wrong)
     return "; ".join(_differences(ranked[min(ranked)], key)) if ranked else ""
+
+
+def is_watch(flow: Flow) -> bool:
+    """Whether a flow tells the agent of a link-local address that the VIF does not have, and drops the frame."""
+    return bool(flow.actions) and isinstance(last := flow.actions[-1], Controller) and last.userdata == CHOICE
 
 
 def _missing_privilege(dropping: Flow, privilege: Privilege) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vnet.objects import BindingState, PoolState, Protocol, Vif
+from vnet.objects.link_local import chosen
 from vnet.sim.bindings import binding_of
 from vnet.sim.conversation import party, trace
 from vnet.sim.deliveries import Deliveries, Delivery
@@ -146,7 +147,8 @@ class SimPool(Fabric):
                 raise SimError(f"{vm} runs on {host} already: name another host")
             vifs[vif.id] = replace(vif, incoming=host, epoch=vif.epoch + 1)
             held = binding_of(vifs[vif.id], host, BindingState.HELD)
-            bindings[vif.id, host] = replace(held, moved=bool(vif.groups))
+            before = chosen(binding for binding in bindings.values() if binding.vif == vif.id)
+            bindings[vif.id, host] = replace(held, moved=bool(vif.groups), link_locals=before)
         self.update(replace(self.state, vifs=vifs, bindings=bindings))
 
     def switch(self, vm: str) -> None:

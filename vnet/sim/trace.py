@@ -20,7 +20,7 @@ from vnet.compile.security import DEFAULT
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.fabric import Arrival, Fabric
 from vnet.sim.flow_origin import describe, position_of
-from vnet.sim.guard_drop import GUARDS, wrong_fields
+from vnet.sim.guard_drop import GUARDS, is_watch, wrong_fields
 from vnet.sim.host import SimHost
 
 HOPS_MAX = 1000
@@ -141,6 +141,9 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
             if following is not None:
                 waiting.append(following)
         steps = tuple(_steps(pool, arrival, notes))
+        if (again := pool.after_choice(arrival)) is not None:
+            waiting.append(again)
+            sent.append("the agent: the address is the VIF's now, and the frame goes again")
         name = arrival.switch.port_name(arrival.port)
         hops.append(Hop(arrival.switch.name, name, arrival.frame, steps, tuple(sent)))
     return Leg(title, tuple(hops), tuple(items), tuple(lost), _verdict(hops, items, lost), aside)
@@ -183,7 +186,7 @@ def _step(pool: Fabric, host: SimHost, arrival: Arrival, note: Passed, number: i
     known = Table(number) if number in Table._value2member_map_ else None
     name, does = (known.name, PIPELINE[known].does) if known is not None else (f"table {number}", "")
     flow, wrong = note.flow, ""
-    if number in GUARDS and arrival.port in host.vif_at and (flow is None or not flow.actions):
+    if number in GUARDS and arrival.port in host.vif_at and (flow is None or not flow.actions or is_watch(flow)):
         wrong = wrong_fields(host.bridge.tables, number, flow, note.key)
     if flow is None:
         return TableStep(number, name, does, "", -1, "", "", tuple(actions), wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from socket import AF_INET6, inet_aton, inet_pton
 from struct import unpack
 
+IPV6_END = 54  # where the header of an untagged IPv6 frame ends
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 MINIMUM_FRAME_BYTES = 60  # without the FCS, 802.3 §3.2.7
 ARP_HEAD = b"\0\x01\x08\0\x06\x04"  # Ethernet and IPv4 (RFC 826)
@@ -59,6 +60,21 @@ def neighbor_advertisement(mac: str, address: str, *, router: bool) -> bytes:
 def address_announcement(mac: str, address: str, *, router: bool = False) -> bytes:
     """The frame by which neighbours take an address to be at `mac` from now on."""
     return neighbor_advertisement(mac, address, router=router) if ":" in address else gratuitous_arp(mac, address)
+
+
+def used_address(frame: bytes) -> bytes | None:
+    """The 16 bytes of the address that an IPv6 frame's sender uses, or asks for whether it may (RFC 4862 §5.4.2); None of another frame."""
+    if frame[12:14] != b"\x86\xdd" or len(frame) < IPV6_END:
+        return None
+    source = frame[22:38]
+    if any(source):
+        return source
+    return frame[62:78] if is_detection(frame) else None
+
+
+def is_detection(frame: bytes) -> bool:
+    """Whether an IPv6 frame is a neighbour solicitation from ::, so of duplicate address detection."""
+    return len(frame) >= 78 and not any(frame[22:38]) and frame[20] == 58 and frame[IPV6_END] == 135
 
 
 def _checksum(data: bytes) -> bytes:

@@ -32,6 +32,7 @@ SHARED = {
             "host",
             "impact",
             "limits",
+            "link_local",
             "mtu",
             "network",
             "pool",

@@ -44,6 +44,7 @@ from vnet.objects import (
     Verdict,
     Vif,
 )
+from vnet.objects.link_local import LinkLocal
 
 HOSTS = ("xen1", "xen2", "xen3")
 ME = HOSTS[0]
@@ -65,6 +66,7 @@ FRAMES = (
 )
 MORE = (mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040110000") + bytes(34), 3),)
 DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
+CHOSEN = (LinkLocal(1, "fe80::a"), LinkLocal(2, "fe80::b"))
 
 hosts = st.builds(
     Host,
@@ -137,6 +139,7 @@ def bindings(draw: st.DrawFn) -> Binding:
         addresses=draw(st.sampled_from(((), ("10.0.0.1", "2001:db8::1")))),
         groups=draw(members),
         moved=draw(st.booleans()),
+        link_locals=draw(st.sampled_from(((), CHOSEN[:1], CHOSEN[1:], CHOSEN))),
     )
 
 

@@ -33,8 +33,8 @@ from scapy.packet import Packet, Raw
 
 from tests.vnet.packets.arrivals import arrived
 from tests.vnet.packets.engines import ENGINES, receivers, receivers_of_each, running
-from vnet.compile.security import link_local
 from vnet.objects import Vif
+from vnet.objects.link_local import link_local
 from vnet.testing import PoolUnderTest
 from vnet.util.frames import rarp
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ovsctl.openflow.messages import FragmentHandling
 from tests.ovsctl.datapath.real_bridge import SENTINEL, RealBridge
-from vnet.compile import flat, zones_of
+from vnet.compile import flat, meters_of, zones_of
 from vnet.objects import (
     Host,
     Network,
@@ -50,11 +50,12 @@ class Both:
         bridge.send(PORTS[0], SENTINEL)  # what other tests have sent has arrived
 
     def _program(self) -> None:
-        flows = flat(self.pool.hosts["h0"].compiled)
+        compiled = self.pool.hosts["h0"].compiled
+        flows = flat(compiled)
         for zone in zones_of(flows).keys() - self._zones:  # as the agent empties them
             self.bridge.appctl("dpctl/flush-conntrack", f"zone={zone}")
         self._zones = set(zones_of(flows))
-        self.bridge.set(flows, keep_connections=True, fragments=FragmentHandling.NX_MATCH)
+        self.bridge.set(flows, meters=meters_of(compiled), keep_connections=True, fragments=FragmentHandling.NX_MATCH)
 
     def change(self, *groups: SecurityGroup, **members: tuple[str, ...]) -> None:
         """Other rules for groups, other groups for VIFs."""

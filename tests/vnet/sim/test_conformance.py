@@ -10,12 +10,12 @@ from random import Random
 import pytest
 
 from ovsctl.datapath import EmulatedBridge, EmulatedPort, Passed
-from ovsctl.openflow import Flow
+from ovsctl.openflow import Flow, Meter
 from ovsctl.openflow.messages import FragmentHandling
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
 from tests.vnet.sim.pools import talk, two_hosts
 from tests.vnet.sim.random_pools import random_groups, random_state
-from vnet.compile import flat
+from vnet.compile import flat, meters_of
 from vnet.objects import PoolState, Protocol, SecurityGroup
 from vnet.sim import SimPool
 from vnet.sim.conversation import party, plan
@@ -28,12 +28,12 @@ def pool() -> SimPool:
     return two_hosts()
 
 
-def compiled(pool: SimPool, host: str) -> tuple[list[Flow], EmulatedBridge]:
-    """A host's flows, and a switch with them whose tunnels are plain ports."""
+def compiled(pool: SimPool, host: str) -> tuple[list[Flow], list[Meter], EmulatedBridge]:
+    """A host's flows and meters, and a switch with them whose tunnels are plain ports."""
     known = pool.hosts[host]
-    flows = flat(known.compiled)
+    flows, meters = flat(known.compiled), meters_of(known.compiled)
     ports = {n: EmulatedPort(port.name) for n, port in known.bridge.ports.items()}
-    return flows, EmulatedBridge(flows, ports=ports, fragments=FragmentHandling.NX_MATCH)
+    return flows, meters, EmulatedBridge(flows, ports=ports, meters=meters, fragments=FragmentHandling.NX_MATCH)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_compiled_flows_in_every_state_of_a_migration(host_bridge: RealBridge, s
             pool.switch("db1")
         if state == "active":
             pool.activate("db1")
-    flows, switch = compiled(pool, "xen1")
-    host_bridge.set(flows, fragments=FragmentHandling.NX_MATCH)
+    flows, meters, switch = compiled(pool, "xen1")
+    host_bridge.set(flows, meters=meters, fragments=FragmentHandling.NX_MATCH)
     announcing = pool.hosts["xen1"].ports.get("db1/1")
     if announcing is not None and announcing in host_bridge.ports:
         frames.append((announcing, rarp(pool.vif("db1/1").mac)))
@@ -101,8 +101,8 @@ def test_compiled_flows_in_every_state_of_a_migration(host_bridge: RealBridge, s
 
 
 def test_trace_names_the_flows_that_ofproto_trace_names(host_bridge: RealBridge, pool: SimPool) -> None:
-    flows, switch = compiled(pool, "xen1")
-    host_bridge.set(flows, fragments=FragmentHandling.NX_MATCH)
+    flows, meters, switch = compiled(pool, "xen1")
+    host_bridge.set(flows, meters=meters, fragments=FragmentHandling.NX_MATCH)
     for port, frame in frames_from(pool):
         text = host_bridge.appctl("ofproto/trace", "br0", f"in_port={port}", frame.hex())
         theirs = [
@@ -151,9 +151,9 @@ def test_policy_in_random_pools(policy_bridge: RealBridge, seed: int) -> None:
     rng = Random(seed)
     pool = SimPool.of(random_state(rng))
     for _ in range(3):
-        flows, switch = compiled(pool, "h0")
+        flows, meters, switch = compiled(pool, "h0")
         switch.tracker = pool.hosts["h0"].bridge.tracker
-        policy_bridge.set(flows, keep_connections=True, fragments=FragmentHandling.NX_MATCH)
+        policy_bridge.set(flows, meters=meters, keep_connections=True, fragments=FragmentHandling.NX_MATCH)
         for _ in range(5):
             for port, frame in conversation(pool, rng):
                 real = sorted(policy_bridge.send(port, frame))

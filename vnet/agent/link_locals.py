@@ -1,0 +1,214 @@
+"""Grants locked guests the link-local addresses that they choose, first come, first served.
+
+One rule: a choice is part of this host's binding of the VIF. So it holds here at once, the other hosts hear of it with the binding, it outlives
+this agent, and it goes where the VIF goes (docs/adr/0015-link-locals-are-chosen.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from socket import AF_INET6, inet_ntop
+from typing import Final
+
+from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.agent.pool_replica import PoolReplica
+from vnet.agent.reconciler import Revisions
+from vnet.agent.shell import Shell
+from vnet.agent.status_writer import StatusWriter
+from vnet.objects import Binding, Vif
+from vnet.objects.link_local import (
+    MAX_LINK_LOCALS,
+    LinkLocal,
+    chosen,
+    comes_before,
+    is_link_local,
+    link_local,
+    mac_of,
+    owner,
+    with_another,
+)
+from vnet.util.frames import used_address
+
+# A guest may choose so many addresses at once, and then one in a while: each is written to the pool, and looked for among its network's VIFs.
+AT_ONCE, REFILL_MS = MAX_LINK_LOCALS, 10_000
+REMEMBERED_MS = 300_000  # a refusal, after the last frame that was refused
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Frames of a VIF that were refused. holder: the VIF whose address it was; "" where the VIF chose too many."""
+
+    address: str
+    holder: str
+    frames: int = 0
+    last_ms: int = 0
+
+    @property
+    def problem(self) -> str:
+        reason = f"which VIF {self.holder} has" if self.holder else "one more than it may in so short a time"
+        return f"its guest chose {self.address}, {reason}: {self.frames} frames dropped"
+
+
+class LinkLocals:
+    """Grants and takes back. What VIFs here have chosen is indexed by network and by address, or the MAC that gives it."""
+
+    def __init__(
+        self, pool: PoolReplica, status: StatusWriter, flows: BridgeFlows, revisions: Revisions, shell: Shell,
+        now_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._pool: Final = pool
+        self._status: Final = status
+        self._flows: Final = flows
+        self._revisions: Final = revisions
+        self._shell: Final = shell
+        self._now_ms: Final = now_ms
+        self._refused: Final[dict[str, Refusal]] = {}  # by VIF
+        self._budgets: Final[dict[str, tuple[float, int]]] = {}  # how many more a VIF may choose, and at what time
+        self._granted: Final[
+            dict[tuple[str, str], int]
+        ] = {}  # VIF and address: the revision that lets it send from there
+        self._lost: Final[dict[str, set[str]]] = {}  # by VIF: what is another's by now
+        self._held: Final[dict[tuple[str, str], tuple[LinkLocal, ...]]] = {}  # by network and VIF
+        self._holders: Final[
+            dict[tuple[str, str], dict[str, str]]
+        ] = {}  # by network and address or MAC: address by VIF
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The refusals of late, by VIF."""
+        oldest = self._now_ms() - REMEMBERED_MS
+        for vif in [vif for vif, refusal in self._refused.items() if refusal.last_ms < oldest]:
+            del self._refused[vif]
+        return {vif: refusal.problem for vif, refusal in self._refused.items()}
+
+    # Chosen
+
+    def frame_from(self, vif: Vif, ofport: int, frame: bytes) -> None:
+        """Takes a frame of a VIF here that uses a link-local address which is not its own in the switch: grants the address, and sends the
+        frame on once it is."""
+        octets = used_address(frame)
+        mine = self._mine(vif.network, vif.id)
+        if octets is None or not is_link_local(octets) or mine is None:
+            return
+        address = inet_ntop(AF_INET6, octets)
+        if address == link_local(vif.mac) or address in vif.addresses:
+            return  # something else of the frame is not the VIF's
+        if all(entry.address != address for entry in mine.link_locals) and not self._grant(vif, mine, address):
+            return
+        if self._granted.get((vif.id, address), 0) > self._revisions.flows:
+            self._shell.spawn(self._send_on(ofport, frame))
+
+    def _grant(self, vif: Vif, mine: Binding, address: str) -> bool:
+        view, now_ms = self._pool.compiler.view, self._now_ms()
+        known = self._refused.get(vif.id)
+        if known is not None and known.address == address and known.holder:
+            candidates = view.bindings_of(vif.network, known.holder)  # the others were looked through before
+        else:
+            if not self._may_choose(vif.id):
+                self._refuse(vif, address, "")
+                return False
+            candidates = tuple(view.bindings(vif.network))
+        holder = owner(address, vif.id, candidates)
+        if holder is not None:
+            self._refuse(vif, address, holder.vif)
+            return False
+        self._refused.pop(vif.id, None)
+        self._granted[vif.id, address] = self._revisions.newest + 1
+        self._pool.set_overlay(replace(mine, link_locals=with_another(mine.link_locals, address, now_ms)))
+        self._pool.touch([vif.id])
+        self._status.event("link-local", f"its guest chose {address}", mine)
+        self._shell.wake()
+        return True
+
+    async def _send_on(self, ofport: int, frame: bytes) -> None:
+        await self._shell.programmed()
+        await self._flows.send_packet(frame, ofport)
+
+    def _may_choose(self, vif: str) -> bool:
+        """Takes one from a VIF's budget, which fills by one in REFILL_MS."""
+        now_ms = self._now_ms()
+        left, at_ms = self._budgets.get(vif, (AT_ONCE, now_ms))
+        left = min(float(AT_ONCE), left + (now_ms - at_ms) / REFILL_MS)
+        self._budgets[vif] = (left - 1 if left >= 1 else left, now_ms)
+        return left >= 1
+
+    def _refuse(self, vif: Vif, address: str, holder: str) -> None:
+        known = self._refused.get(vif.id)
+        again = known is not None and (known.address, known.holder) == (address, holder)
+        frames = known.frames + 1 if known is not None and again else 1
+        refusal = self._refused[vif.id] = Refusal(address, holder, frames, self._now_ms())
+        if not again:
+            self._status.event("problem", refusal.problem, vif=vif.id)
+
+    # Settled, in a turn
+
+    def settle(self, touched: Iterable[tuple[str, str]]) -> None:
+        """Brings this host's bindings of these VIFs, given as (network, VIF), to what the VIFs have chosen by all their bindings; takes
+        back what is another VIF's."""
+        vifs = sorted(touched)
+        for network, vif in vifs:
+            self._index(network, vif)
+        if self._holders:
+            for network, vif in vifs:
+                self._contest(network, vif)
+        for network, vif in vifs:
+            self._bring(network, vif)
+
+    def _mine(self, network: str, vif: str) -> Binding | None:
+        return self._pool.compiler.view.binding(network, vif, self._pool.me)
+
+    def _index(self, network: str, vif: str) -> None:
+        mine = self._mine(network, vif)
+        new, old = mine.link_locals if mine is not None else (), self._held.get((network, vif), ())
+        if new == old:
+            return
+        for entry in old:
+            for key in _keys(entry.address):
+                holders = self._holders[network, key]
+                holders.pop(vif, None)
+                if not holders:
+                    del self._holders[network, key]
+        for address in {entry.address for entry in old} - {entry.address for entry in new}:
+            self._granted.pop((vif, address), None)
+        for entry in new:
+            for key in _keys(entry.address):
+                self._holders.setdefault((network, key), {})[vif] = entry.address
+        self._held[network, vif] = new
+        if not new:
+            del self._held[network, vif]
+            self._budgets.pop(vif, None)
+
+    def _contest(self, network: str, vif: str) -> None:
+        """Takes back what VIFs here have chosen and this one has."""
+        for binding in self._pool.compiler.view.bindings_of(network, vif):
+            for key in (binding.mac, *binding.addresses, *(entry.address for entry in binding.link_locals)):
+                for other, address in list(self._holders.get((network, key), {}).items()):
+                    mine = self._mine(network, other)
+                    if other != vif and mine is not None and not comes_before(address, mine, binding):
+                        self._take_back(mine, address, vif)
+
+    def _take_back(self, mine: Binding, address: str, holder: str) -> None:
+        self._lost.setdefault(mine.vif, set()).add(address)
+        refusal = self._refused[mine.vif] = Refusal(address, holder, last_ms=self._now_ms())
+        self._status.event("problem", refusal.problem, mine)
+        self._bring(mine.network, mine.vif)
+
+    def _bring(self, network: str, vif: str) -> None:
+        mine, lost = self._mine(network, vif), self._lost.get(vif, set())
+        if mine is None or mine in self._pool.compiler.view.location(network, vif).superseded:
+            return
+        all_chosen = chosen(self._pool.compiler.view.bindings_of(network, vif))
+        lost &= {entry.address for entry in all_chosen}
+        if not lost:
+            self._lost.pop(vif, None)
+        wanted = tuple(entry for entry in all_chosen if entry.address not in lost)
+        if wanted != mine.link_locals:
+            self._pool.set_overlay(replace(mine, link_locals=wanted))
+            self._index(network, vif)
+
+
+def _keys(address: str) -> tuple[str, ...]:
+    """What an address is found by: itself, and the MAC that gives it."""
+    mac = mac_of(address)
+    return (address,) if mac is None else (address, mac)
