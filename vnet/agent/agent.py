@@ -364,12 +364,15 @@ class Agent:
         away = self._ovs is not None and not self.flows.connected
         switch = {SWITCH: f"does not answer at {self.flows.remote}"} if away else {}
         rival = {"agent": problem} if (problem := self.claim.problem) else {}
+        bridges = [self.flows, *self.uplinks.bridges]
+        strangers = {f"flows of {b.bridge}": problem for b in bridges if (problem := b.stranger_problem)}
         pool = {POOL: f"the pool database {self.identity.objection}"} if self.identity.objection else {}
         return (
             vifs
             | flows
             | rival
             | switch
+            | strangers
             | pool
             | self.rows.problems
             | {f"row {uuid}": text for uuid, text in self.pool.problems.items()}

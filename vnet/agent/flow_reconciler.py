@@ -109,7 +109,7 @@ class SwitchObserver(Protocol):
         """A port came or went, or a connection: `ports` has the numbers that hold now."""
 
     def connection_changed(self, bridge: str) -> None:
-        """The bridge's flows are kept as desired from now on, or its connection is lost."""
+        """The bridge's flows are kept as desired from now on, or its connection is lost, or flows of others came or went."""
 
     def packet_in(self, message: PacketIn) -> None:
         """A flow sent a packet to the agent."""
@@ -135,6 +135,7 @@ class BridgeFlows:
         self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
         self.connected = False  # and compared
+        self.strangers = 0  # flows that are not ours, which may take frames past them
         self._reconciler: Final[Reconciler[Key, FlowMod | Meter]] = Reconciler(
             self, revisions, partial(revisions.holds, bridge)
         )
@@ -152,6 +153,15 @@ class BridgeFlows:
     def desired(self) -> dict[Key, FlowMod | Meter]:
         """The desired flows, each as the message that adds it, and the desired meters."""
         return self._reconciler.desired
+
+    @property
+    def stranger_problem(self) -> str:
+        """The problem that flows of others are, "" for none."""
+        if not self.strangers:
+            return ""
+        flows = "1 flow is" if self.strangers == 1 else f"{self.strangers} flows are"
+        listing = f"ovs-ofctl dump-flows {self.bridge} | grep -v cookie=0x{COOKIE_MARK >> 48:x}"
+        return f"{flows} not ours, and may take frames past ours: '{listing}' lists them; delete them, or use another bridge"
 
     def want(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
         """Takes sources' changes into the desired flows. urgent: they are for a new port, whose first packet is on its way."""
@@ -224,11 +234,22 @@ class BridgeFlows:
                     await self._send(client, bundle, zones_of(mod.flow for mod in bundle), meters=meters)
                     meters = []
             await self._delete_meters(client, found.keys() - self.desired.keys())
+            await self._count_strangers(client)
         except OpenFlowError as error:
             await self._give_up(client, error)
             raise Retry from error
         if not self.connected:
             self.connected = True
+            self._observer.connection_changed(self.bridge)
+
+    async def _count_strangers(self, client: OpenFlowClient) -> None:
+        every = await client.aggregate()
+        ours = await client.aggregate(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
+        self._strangers_are(every.n_flows - ours.n_flows)
+
+    def _strangers_are(self, count: int) -> None:
+        if count != self.strangers:
+            self.strangers = count
             self._observer.connection_changed(self.bridge)
 
     async def _send_difference(
@@ -359,10 +380,13 @@ class BridgeFlows:
     # Changes by others
 
     def _flow_changed(self, update: FlowUpdate) -> None:
-        """Notes a change by somebody else, or by the switch itself, of a flow of ours."""
+        """Notes a change by somebody else, or by the switch itself, of a flow of ours, and how many are not ours."""
         if update.event is FlowEvent.OWN:
             return
         flow, begun = update.flow, self._foreign == {}
+        if flow is not None and flow.cookie & COOKIE_MARK_MASK != COOKIE_MARK and flow.key not in self.desired:
+            came, went = update.event is FlowEvent.ADDED, update.event is FlowEvent.REMOVED
+            self._strangers_are(max(0, self.strangers + came - went))
         if flow is None:
             self._foreign = None
         elif self._foreign is None:

@@ -62,7 +62,7 @@ class OvsConfig:
         self._on_change: Final = on_change
         self._replica: Final = replica
         self._rows: Final[Reconciler[str, DesiredRows]] = Reconciler(self, revisions, partial(revisions.holds, None))
-        self._held: dict[str, str] = {}  # NICs that the host uses, and what for
+        self._blocked = False  # something that is to be ours is somebody else's
         self._applied: vswitch.VSwitch | None = (
             None  # the rows that the database was last brought to, removals included
         )
@@ -77,13 +77,17 @@ class OvsConfig:
         await self._rows.run()
 
     def changed(self, batch: tuple[Change, ...]) -> None:
-        """Rows changed in the switch's database: looks again if any of ours did."""
+        """Rows changed in the switch's database: looks again if any of ours did, or one that may be in their way."""
         deleted = {change.uuid for change in batch if change.new is None}
         if any(self._concerns_us(change, deleted) for change in batch):
             self._rows.again([ALL])
 
     def _concerns_us(self, change: Change, deleted: Set[Uuid]) -> bool:
-        if change.table not in ("Bridge", "Port", "Interface") or _only_ports(change, deleted):
+        if change.table not in ("Bridge", "Port", "Interface"):
+            return False
+        if self._blocked and change.old is not None:  # they may have given it up
+            return True
+        if _only_ports(change, deleted):
             return False
         ours = self._switch.bridge
         return any(row is not None and (OWNER.owns(row) or row["name"] == ours) for row in (change.old, change.new))
@@ -115,12 +119,12 @@ class OvsConfig:
 
     async def _apply(self, desired: DesiredRows) -> None:
         try:
-            rows, self._held = self._hold_back(desired.rows)
-            await self._write(rows, desired.mtus)
+            rows, held = self._hold_back(desired.rows)
+            await self._write(rows, held, desired.mtus)
         except (OvsdbError, vswitch.VSwitchError, OSError) as error:
             self._problem({"open vswitch": str(error)})
             raise Retry(RETRY_S) from error
-        if self._held:
+        if held:
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._rows.again, [ALL])
 
     def _hold_back(self, rows: vswitch.VSwitch) -> tuple[vswitch.VSwitch, dict[str, str]]:
@@ -131,15 +135,18 @@ class OvsConfig:
         new = frozenset(nic for nic, bridge in nic_guard.nics(rows).items() if (nic, bridge) not in present)
         return nic_guard.hold_back(rows, new, nic_guard.carried()) if new else (rows, {})
 
-    async def _write(self, rows: vswitch.VSwitch, mtus: tuple[tuple[str, str, int], ...]) -> None:
-        """One round. A difference from rows that the database was brought to already is somebody else's change."""
+    async def _write(
+        self, rows: vswitch.VSwitch, held: Mapping[str, str], mtus: tuple[tuple[str, str, int], ...]
+    ) -> None:
+        """One round. held: the NICs that are left out, and why. A difference from rows that the database was brought to already is somebody else's change."""
         changes = self._rows.changes
         if mtus:
             await self._client.transact(
                 *(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus)
             )
         plan = vswitch.plan(rows, self._replica(), OWNER)
-        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts} | self._held
+        self._blocked = bool(plan.conflicts)
+        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts} | held
         if plan.additions:
             applied = await vswitch.apply(self._client, plan.additions)
             problems |= {f"interface {name}": text for name, text in dict(applied.errors if applied else {}).items()}

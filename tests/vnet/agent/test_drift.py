@@ -124,3 +124,37 @@ async def test_a_port_of_ours_that_somebody_else_moves_to_another_bridge_is_put_
         (uuid,) = server.vsctl("--bare", "--columns=_uuid", "find", "Port", f"name={ours}").split()
         server.vsctl("remove", "Bridge", "br-int", "ports", uuid, "--", "add", "Bridge", "br-other", "ports", uuid)
         await until(lambda: ours in server.vsctl("list-ports", "br-int").split(), "the port is back")
+
+
+
+
+async def test_a_nic_that_another_bridge_gives_up_is_taken_at_once() -> None:
+    async with pool_of("xen1", networks=(VLAN,)) as pool:
+        server = pool.hosts["xen1"].switch.server
+        server.vsctl("add-br", "br0", "--", "add-port", "br0", "eth1", "--", "set", "interface", "eth1", "type=dummy")
+        await with_uplinks(pool)
+        await pool.insert(vif(1, "prod", host="xen1"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await until(lambda: "Port eth1" in pool.hosts["xen1"].agent.problems, "the NIC to be somebody else's")
+        server.vsctl("set", "Open_vSwitch", ".", "external_ids:seen=all")  # returns once ovs-vswitchd has done all before
+        await until(lambda: pool.hosts["xen1"].agent.rows.settled, "nothing more to do")
+        server.vsctl("del-br", "br0")
+        await until(lambda: "Port eth1" not in pool.hosts["xen1"].agent.problems, "the NIC to be taken")
+        assert "eth1" in server.vsctl("list-ports", "br-trunk0").split()
+
+
+async def test_flows_of_others_are_a_problem_until_they_are_gone() -> None:
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1, host="xen1"))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        assert host.agent.problems == {}
+        host.switch.ofctl("add-flow", "br-int", "table=0,priority=60000,actions=drop")
+        await until(lambda: "flows of br-int" in host.agent.problems, "a problem")
+        assert host.agent.problems["flows of br-int"].startswith("1 flow is not ours")
+        await host.stop()
+        host.start()  # also one that was there before the agent
+        await until(lambda: "flows of br-int" in host.agent.problems, "a problem again")
+        host.switch.ofctl("--strict", "del-flows", "br-int", "table=0,priority=60000")
+        await until(lambda: not host.agent.problems, "no problem any more")
