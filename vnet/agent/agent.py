@@ -364,8 +364,9 @@ class Agent:
         away = self._ovs is not None and not self.flows.connected
         switch = {SWITCH: f"does not answer at {self.flows.remote}"} if away else {}
         rival = {"agent": problem} if (problem := self.claim.problem) else {}
-        bridges = [self.flows, *self.uplinks.bridges]
-        strangers = {f"flows of {b.bridge}": problem for b in bridges if (problem := b.stranger_problem)}
+        # On an uplink's bridge others have flows, ovs-vswitchd itself for one.
+        found = self.flows.stranger_problem
+        strangers = {f"flows of {self.flows.bridge}": found} if found else {}
         pool = {POOL: f"the pool database {self.identity.objection}"} if self.identity.objection else {}
         return (
             vifs

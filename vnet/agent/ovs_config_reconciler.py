@@ -135,9 +135,7 @@ class OvsConfig:
         new = frozenset(nic for nic, bridge in nic_guard.nics(rows).items() if (nic, bridge) not in present)
         return nic_guard.hold_back(rows, new, nic_guard.carried()) if new else (rows, {})
 
-    async def _write(
-        self, rows: vswitch.VSwitch, held: Mapping[str, str], mtus: tuple[tuple[str, str, int], ...]
-    ) -> None:
+    async def _write(self, rows: vswitch.VSwitch, held: dict[str, str], mtus: tuple[tuple[str, str, int], ...]) -> None:
         """One round. held: the NICs that are left out, and why. A difference from rows that the database was brought to already is somebody else's change."""
         changes = self._rows.changes
         if mtus:

@@ -50,11 +50,6 @@ class UplinkFlows:
         self._ports: dict[Uplink, UplinkPorts | None] = {}
         self._gone: set[Gone] = set()
 
-    @property
-    def bridges(self) -> list[BridgeFlows]:
-        """Those that there are."""
-        return [flows for flows, _ in self._bridges.values()]
-
     def ports_changed(self) -> None:
         """The switch's ports may be others by now."""
         self._ports.clear()

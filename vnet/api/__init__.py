@@ -751,7 +751,10 @@ class Plan(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Applied(AnswerStruct, frozen=True, kw_only=True):
-    """The result of an apply. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report."""
+    """The result of an apply. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report.
+
+    problems: those of hosts that have followed as far as they could.
+    """
 
     plan: Plan
     revision: int
@@ -759,6 +762,7 @@ class Applied(AnswerStruct, frozen=True, kw_only=True):
     acknowledged: list[str] = []
     waiting: list[str] = []
     dead: list[str] = []
+    problems: list[Reason] = []
 
 
 class TunnelCall(CallStruct, frozen=True, kw_only=True):
@@ -881,8 +885,15 @@ class Packets(AnswerStruct, frozen=True, kw_only=True):
     left_off: int = 0
 
 
+class Move(AnswerStruct, frozen=True, kw_only=True):
+    """A migration that is under way. unit: 'VM web1', or 'VIF web1/0' of a VIF that moves alone."""
+
+    unit: str
+    migration: Migration
+
+
 class Status(AnswerStruct, frozen=True, kw_only=True):
-    """The pool at a glance. problems: everything that is not as desired."""
+    """The pool at a glance. problems: everything that is not as desired. moving: the migrations that are under way."""
 
     pool: Pool | None
     controller: str
@@ -892,3 +903,4 @@ class Status(AnswerStruct, frozen=True, kw_only=True):
     networks: int
     vifs: dict[str, int]
     problems: list[Reason]
+    moving: list[Move] = []

@@ -19,6 +19,7 @@ class Exit(IntEnum):
     INVALID_INPUT = 4
     UNREACHABLE = 5
     CONFLICT = 6
+    NOT_FOLLOWED = 7  # applied, and not carried out by every live host, or by none
     USAGE = 64  # sysexits.h EX_USAGE: 2 is taken
 
 

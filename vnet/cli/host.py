@@ -6,7 +6,7 @@ import click
 
 from vnet.cli.nouns import noun_group
 from vnet.cli.output import Column, emit, output_option, progress, say
-from vnet.cli.remote import connected, failures, socket_option
+from vnet.cli.remote import connected, failures, socket_option, stopped
 
 MOVED: list[Column] = [("MOVED", lambda item: item[0]), ("TO", lambda item: item[1])]
 
@@ -47,7 +47,8 @@ def leave(yes: bool, socket: str) -> None:
 @output_option
 def evacuate(name: str, to: str | None, activate: bool, timeout_s: float, output: str) -> None:
     """Migrate every VIF that runs on a host. Call again to go on after a failure."""
-    with connected() as client:
+    left = "what is on its way stays so, and 'vnet status' lists it"
+    with connected() as client, stopped(f"{left}. 'vnet host evacuate {name}' again goes on"):
         done = client.evacuate(name, to=to, activate=activate, timeout_s=timeout_s, progress=progress)
     if output != "table":
         emit(done, output)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vnet.cli.output import Column, emit, output_option, progress, say
-from vnet.cli.remote import connected
+from vnet.cli.remote import connected, stopped
 
 if TYPE_CHECKING:
     from vnet.client import Unit
@@ -40,7 +40,9 @@ def add_moves(group: click.Group, plural: str, title: str) -> None:
     @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, metavar="SECONDS")
     @output_option
     def migrate(name: str, to: str, activate: bool, timeout_s: float, output: str) -> None:
-        with connected() as client:
+        left = f"{title.removeprefix('a ')} {name} stays as far on its way to host {to} as it is"
+        with connected() as client, stopped(f"{left}. 'vnet {group.name} migration {name}' shows how far, "
+                                            f"'migrate' again goes on, 'abort' ends it where it came from"):  # fmt: skip
             done = client.migrate(unit(name), to, activate=activate, timeout_s=timeout_s, progress=progress)
         if output != "table":
             emit(done, output)

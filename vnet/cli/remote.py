@@ -42,6 +42,15 @@ def failures() -> Iterator[None]:
 
 
 @contextmanager
+def stopped(text: str) -> Iterator[None]:
+    """Turns Ctrl-C into the text: how things are now, and what to call next. The pool goes on without this command."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise CommandError(f"stopped waiting, by Ctrl-C: {text}") from None
+
+
+@contextmanager
 def connected() -> Iterator[Client]:
     """A client of the controller that `--controller` names."""
     from vnet.client import Client  # noqa: PLC0415

@@ -73,10 +73,22 @@ def _print_status(now: api.Status) -> None:
         f"VIFs      {states}",
     ):
         echo(line)
+    if now.moving:
+        echo("\nmoving:")
+    for move in now.moving:
+        echo(f"  {on_one_line(_moving(move))}")
     if now.problems:
         echo("\nnot as desired:", fg="yellow")
     for problem in now.problems:
         echo(f"  {on_one_line(problem.text)}")
+
+
+def _moving(move: api.Move) -> str:
+    way = move.migration
+    waiting = "; ".join(way.waiting) or {"prepared": "waits for the guest to announce itself"}.get(way.phase, "")
+    return (
+        f"{move.unit}: {way.source or 'nowhere'} to {way.destination}, {way.phase}{f': {waiting}' if waiting else ''}"
+    )
 
 
 @click.group()

@@ -9,7 +9,7 @@ import click
 
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.output import dump, echo, output_option, plain, progress, say
-from vnet.cli.remote import connected
+from vnet.cli.remote import connected, stopped
 from vnet.topology import TopologyErrors, load
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ def plan(file: str, detailed_exitcode: bool, reachability: bool, output: str) ->
 @click.option("--force", is_flag=True, help="Apply even what breaks an expectation that holds now.")
 @output_option
 def apply(file: str, yes: bool, wait_s: int, force: bool, output: str) -> int:
-    """Make the pool what FILE says: all of it in one transaction, or nothing."""
+    """Make the pool what FILE says: all of it in one transaction, or nothing.
+
+    Exits with 7 if it was applied and a live host does not carry it out, or no host is alive.
+    """
     data, name = read_valid(file)
     with connected() as client:
         planned = client.plan(data, name)
@@ -109,7 +112,10 @@ def apply(file: str, yes: bool, wait_s: int, force: bool, output: str) -> int:
                                Exit.EXPECTATION_FAILED)  # fmt: skip
         if planned.changes and not yes:
             _ask()
-        applied = client.apply(data, name, revision=planned.revision, wait_s=wait_s, force=force, progress=progress)
+        with stopped(
+            f"'vnet plan {file}' shows what of the document is not applied, 'vnet status' who has not followed"
+        ):
+            applied = client.apply(data, name, revision=planned.revision, wait_s=wait_s, force=force, progress=progress)
     if output != "table":
         dump(plain(applied), output)
     return _report(applied)
@@ -146,11 +152,19 @@ def _ask() -> None:
 
 
 def _report(applied: api.Applied) -> int:
-    """Tell which hosts have not followed; dead ones are no failure, since they follow when they are back."""
+    """Tell which hosts have not followed. Dead ones are no failure, since they follow when they are back; all of them are."""
     for host in applied.dead:
         say(f"host {host} does not report: it will follow when it is back")
     for host in applied.waiting:
         say(f"host {host} has not programmed generation {applied.generation} yet")
-    if applied.plan.changes and not applied.waiting:
-        say(f"applied: revision {applied.revision}, on {len(applied.acknowledged)} hosts")
-    return Exit.FAILED if applied.waiting else Exit.OK
+    for problem in applied.problems:
+        say(problem.text)
+    followed, hosts = len(applied.acknowledged), len(applied.acknowledged + applied.waiting + applied.dead)
+    if applied.plan.changes:
+        failing = len({problem.host for problem in applied.problems})
+        count = f"{hosts} hosts" if followed == hosts else f"{followed} of {hosts} hosts"
+        say(
+            f"applied: revision {applied.revision}, on {count}{f', {failing} of them with problems' if failing else ''}"
+        )
+    incomplete = applied.waiting or applied.problems or (hosts and not followed)
+    return Exit.NOT_FOLLOWED if incomplete else Exit.OK

@@ -16,6 +16,7 @@ from vnet import api
 from vnet.controller.endpoint import Call, Text
 from vnet.controller.errors import Conflict, Invalid
 from vnet.controller.impact_analysis import expectations, reachability, refuse_broken
+from vnet.controller.presenters import problems_of_hosts
 from vnet.controller.service import Service
 from vnet.db.changes import state_changes
 from vnet.db.database import now_ms
@@ -154,7 +155,8 @@ async def _followed(service: Service, applied: api.Applied, wait_s: float) -> As
     while True:
         now = followers(service.view(), applied.generation)
         followed, waiting, dead = now
-        shown = msgspec.structs.replace(applied, acknowledged=followed, waiting=waiting, dead=dead)
+        problems = problems_of_hosts(service.view(), followed)
+        shown = msgspec.structs.replace(applied, acknowledged=followed, waiting=waiting, dead=dead, problems=problems)
         yield f"{len(followed)} of {len(followed) + len(waiting)} live hosts have followed", shown
         left_s = deadline - asyncio.get_running_loop().time()
         if not waiting or left_s <= 0:

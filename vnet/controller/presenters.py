@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from vnet import api
@@ -13,7 +13,7 @@ from vnet.controller.migration_state import Migration, Phase, unit_migration
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, plain
-from vnet.objects import Binding, Event, Host, Network, Pool, SecurityGroup, Vif, Vm
+from vnet.objects import AgentStatus, Binding, Event, Host, Network, Pool, SecurityGroup, Vif, Vm
 from vnet.util.suggest import nearest
 
 
@@ -183,7 +183,20 @@ def show_status(
         networks=len(state.networks),
         vifs=places,
         problems=reasons,
+        moving=_moving(view),
     )
+
+
+def _moving(view: PoolView) -> list[api.Move]:
+    """The migrations that are under way, by unit."""
+    units: dict[str, list[Vif]] = {}
+    for _, vif in sorted(view.state.vifs.items()):
+        if vif.incoming is not None:
+            units.setdefault(f"VM {vif.vm}" if vif.vm is not None else f"VIF {vif.id}", []).append(vif)
+    return [
+        api.Move(unit=unit, migration=show_migration(unit_migration(view, vifs)))
+        for unit, vifs in sorted(units.items())
+    ]
 
 
 def _shown_with_vif(view: PoolView, host: str, subject: str) -> bool:
@@ -211,6 +224,17 @@ def _host_reasons(view: PoolView) -> Iterator[api.Reason]:
         if agent.generation < wanted:
             text = f"host {name} has programmed generation {agent.generation} of {wanted}"
             yield api.Reason(code="behind", text=text, host=name)
-        for subject, text in sorted(agent.problems.items()):
-            if not _shown_with_vif(view, name, subject):
-                yield api.Reason(code="agent-problem", text=f"host {name}: {subject}: {text}", host=name)
+        yield from _agent_problems(agent, partial(_shown_with_vif, view, name))
+
+
+def _agent_problems(agent: AgentStatus, left_out: Callable[[str], bool]) -> Iterator[api.Reason]:
+    """A host's problems as it wrote them, but for those of some subjects."""
+    for subject, text in sorted(agent.problems.items()):
+        if not left_out(subject):
+            yield api.Reason(code="agent-problem", text=f"host {agent.host}: {subject}: {text}", host=agent.host)
+
+
+def problems_of_hosts(view: PoolView, hosts: Iterable[str]) -> list[api.Reason]:
+    """The problems of live hosts themselves, without those of single VIFs."""
+    agents = [agent for host in hosts if host in view.live and (agent := view.state.agents.get(host)) is not None]
+    return [reason for agent in agents for reason in _agent_problems(agent, lambda subject: subject.startswith("vif "))]

@@ -126,8 +126,6 @@ async def test_a_port_of_ours_that_somebody_else_moves_to_another_bridge_is_put_
         await until(lambda: ours in server.vsctl("list-ports", "br-int").split(), "the port is back")
 
 
-
-
 async def test_a_nic_that_another_bridge_gives_up_is_taken_at_once() -> None:
     async with pool_of("xen1", networks=(VLAN,)) as pool:
         server = pool.hosts["xen1"].switch.server
@@ -136,7 +134,9 @@ async def test_a_nic_that_another_bridge_gives_up_is_taken_at_once() -> None:
         await pool.insert(vif(1, "prod", host="xen1"))
         pool.hosts["xen1"].add_port("p1", "vm1/0")
         await until(lambda: "Port eth1" in pool.hosts["xen1"].agent.problems, "the NIC to be somebody else's")
-        server.vsctl("set", "Open_vSwitch", ".", "external_ids:seen=all")  # returns once ovs-vswitchd has done all before
+        server.vsctl(
+            "set", "Open_vSwitch", ".", "external_ids:seen=all"
+        )  # returns once ovs-vswitchd has done all before
         await until(lambda: pool.hosts["xen1"].agent.rows.settled, "nothing more to do")
         server.vsctl("del-br", "br0")
         await until(lambda: "Port eth1" not in pool.hosts["xen1"].agent.problems, "the NIC to be taken")

@@ -7,13 +7,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from tests.servers import run_dir
 from tests.vnet.controller.daemons import DOCUMENT, Controller
-from vnet.cli import main
+from vnet.api import Applied, Change, Plan, Reason
+from vnet.cli import main, topology
 from vnet.cli.exits import Exit
 from vnet.client import Rule, SecurityGroupSpec, VifSpec, VmSpec
 
@@ -53,18 +56,61 @@ def test_plan_apply_and_plan_again(capsys: Capture, document: Path, tmp_path: Pa
     assert (code, "+ vif web1/0" in out) == (Exit.OK, True)
     assert vnet(capsys, "plan", "--detailed-exitcode", document)[0] == Exit.CHANGES
     code, out, err = vnet(capsys, "apply", "--yes", "--wait", "0", document)
-    assert (code, "+ vif web1/0" in out) == (Exit.OK, True)
+    assert (code, "+ vif web1/0" in out) == (Exit.NOT_FOLLOWED, True)
     assert "host xen1 does not report: it will follow" in err
+    assert "on 0 of 3 hosts" in err
     code, out, _ = vnet(capsys, "plan", "--detailed-exitcode", document)
     assert (code, out) == (Exit.OK, "Nothing to change: the pool is as the document says.\n")
-    assert vnet(capsys, "apply", document)[0] == Exit.OK  # nothing to ask about
+    assert vnet(capsys, "apply", document)[0] == Exit.NOT_FOLLOWED  # nothing to ask about, and still nobody there
     code, out, _ = vnet(capsys, "export")
     exported = tmp_path / "exported.yaml"
     exported.write_text(out)
     assert vnet(capsys, "plan", "--detailed-exitcode", exported)[0] == Exit.OK
     document.write_bytes(DOCUMENT)
     code, out, _ = vnet(capsys, "apply", "--yes", "-o", "json", document)
-    assert (code, [c["action"] for c in json.loads(out)["plan"]["changes"]]) == (Exit.OK, ["delete"] * 2)
+    assert (code, [c["action"] for c in json.loads(out)["plan"]["changes"]]) == (Exit.NOT_FOLLOWED, ["delete"] * 2)
+
+
+CHANGE = Change(action="create", kind="host", name="xen1", reason="", disruption="none")
+APPLIED = Applied(plan=Plan(revision=2, disruption="none", changes=[CHANGE]), revision=3, generation=7)
+PROBLEM = Reason(code="agent-problem", text="host xen2: Port eth1: is not ours", host="xen2")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "code", "text"),
+    [
+        ({"acknowledged": ["xen1", "xen2"]}, Exit.OK, "applied: revision 3, on 2 hosts\n"),
+        ({"acknowledged": ["xen1"], "dead": ["xen2"]}, Exit.OK, "on 1 of 2 hosts\n"),
+        ({"acknowledged": ["xen1"], "waiting": ["xen2"]}, Exit.NOT_FOLLOWED, "host xen2 has not programmed generation 7"),
+        ({"dead": ["xen1", "xen2"]}, Exit.NOT_FOLLOWED, "on 0 of 2 hosts\n"),
+        ({"acknowledged": ["xen1", "xen2"], "problems": [PROBLEM]}, Exit.NOT_FOLLOWED, "host xen2: Port eth1: is not ours"),
+        ({"acknowledged": ["xen1", "xen2"], "problems": [PROBLEM]}, Exit.NOT_FOLLOWED, "on 2 hosts, 1 of them with problems"),
+        ({}, Exit.OK, "on 0 hosts\n"),
+    ],
+)  # fmt: skip
+def test_who_has_followed_an_apply(capsys: Capture, hosts: dict[str, Any], code: Exit, text: str) -> None:
+    assert topology._report(msgspec.structs.replace(APPLIED, **hosts)) == code
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (("vm", "migrate", "web1", "--to", "xen2"), "VM web1 stays as far on its way to host xen2"),
+        (("vif", "migrate", "web1/0", "--to", "xen2"), "VIF web1/0 stays as far on its way to host xen2"),
+        (("host", "evacuate", "xen1"), "'vnet status' lists it"),
+    ],
+)
+def test_ctrl_c_says_how_things_are_left(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], text: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"vnet.client.Client.{command[1]}", interrupted)
+    code, out, err = vnet(capsys, *command)
+    assert (code, out) == (Exit.FAILED, "")
+    assert text in err
 
 
 def test_apply_asks_only_where_somebody_can_answer(capsys: Capture, document: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from vnet.controller.presenters import show_status
+from dataclasses import replace
+
+from tests.vnet.agent.pool import TENANT
+from tests.vnet.agent.pool import vif as vif_of
+from vnet.controller.presenters import problems_of_hosts, show_status
 from vnet.db.view import PoolView
-from vnet.objects import AgentStatus, Host, Pool, PoolState
+from vnet.objects import AgentStatus, Binding, Host, Pool, PoolState
 
 
 def test_a_live_agent_of_a_host_that_the_pool_does_not_have_is_named_with_the_host_that_it_may_be() -> None:
@@ -18,3 +22,26 @@ def test_a_live_agent_of_a_host_that_the_pool_does_not_have_is_named_with_the_ho
     assert found.keys() == {("agent-of-no-host", "kvm-3"), ("no-agent", "kvm3")}
     text = found["agent-of-no-host", "kvm-3"]
     assert "host kvm-3, which the pool does not have: is it kvm3?" in text
+
+
+def test_the_moves_that_are_under_way_are_listed_with_what_they_wait_for() -> None:
+    state = PoolState(Pool("lab"), hosts={name: Host(name) for name in ("xen1", "xen2")})
+    state.networks[TENANT.name] = TENANT
+    for number, incoming in ((0, "xen2"), (1, None)):
+        vif = replace(vif_of(number), id=f"web1/{number}", vm="web1", host="xen1", incoming=incoming)
+        state.vifs[vif.id] = vif
+    bound = Binding("web1/0", "xen1", TENANT.name, state.vifs["web1/0"].mac, epoch=1)
+    state.bindings["web1/0", "xen1"] = bound
+    state.agents.update({name: AgentStatus(name, started=1, heartbeat=1) for name in state.hosts})
+    (move,) = show_status(PoolView.of(state, ["xen1", "xen2"]), [], "").moving
+    assert (move.unit, move.migration.source, move.migration.destination) == ("VM web1", "xen1", "xen2")
+    assert move.migration.phase == "preparing"
+    assert move.migration.waiting == ["host xen2 has no tunnel address, which network tenant needs"]
+
+
+def test_the_problems_of_hosts_are_those_of_live_ones_without_single_vifs() -> None:
+    state = PoolState(Pool("lab"), hosts={name: Host(name) for name in ("xen1", "xen2", "xen3")})
+    problems = {"Port eth1": "is not ours", "vif web1/0": "no port"}
+    state.agents.update({name: AgentStatus(name, started=1, heartbeat=1, problems=problems) for name in state.hosts})
+    found = problems_of_hosts(PoolView.of(state, ["xen1", "xen2"]), ["xen2", "xen3"])
+    assert [reason.text for reason in found] == ["host xen2: Port eth1: is not ours"]
