@@ -1,8 +1,10 @@
-"""`vnet pool`: the pool database as a cluster of ovsdb-servers. One rule: each command may be repeated."""
+"""`vnet pool`: the pool database as a cluster of ovsdb-servers, and its backups. One rule: each command may be repeated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vnet.cli.exits import CommandError, Exit
-from vnet.cli.output import dump, output_option, print_table, say
+from vnet.cli.output import dump, echo, output_option, print_table, say
 from vnet.cli.pki import pki_dir_option
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ LOOPBACK = "tcp:127.0.0.1:6644"
 
 @click.group()
 def pool() -> None:
-    """Run the pool database as a cluster (docs/cluster.md)."""
+    """The pool database's backups (docs/operate.md), and how to run it as a cluster (docs/cluster.md)."""
 
 
 def _files(function: F) -> F:
@@ -85,16 +87,16 @@ def _serving(
 @contextmanager
 def _failures() -> Iterator[None]:
     from vnet.controller.errors import Conflict, Invalid  # noqa: PLC0415
-    from vnet.db.errors import PoolUnreachable, SchemaMismatch  # noqa: PLC0415
+    from vnet.db.errors import DatabaseFull, PoolUnreachable, SchemaMismatch, WriteConflict  # noqa: PLC0415
     from vnet.util.transport import TransportError  # noqa: PLC0415
 
     try:
         yield
-    except Conflict as error:
+    except (Conflict, WriteConflict) as error:
         raise CommandError(str(error), Exit.CONFLICT) from None
     except (Invalid, TransportError) as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from None
-    except SchemaMismatch as error:
+    except (SchemaMismatch, DatabaseFull) as error:
         raise CommandError(str(error)) from None
     except (PoolUnreachable, OSError) as error:
         raise CommandError(str(error), Exit.UNREACHABLE) from None
@@ -219,6 +221,86 @@ def status(run_dir: Path, state_dir: Path, output: str) -> None:
         print_table(rows, columns)
     else:
         dump(rows, output)
+
+
+@pool.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_files
+def backup(file: Path, run_dir: Path, state_dir: Path) -> None:
+    """Write all that the pool database holds to FILE, while it runs. On a host that has it."""
+    from vnet.controller import backup as backups  # noqa: PLC0415
+
+    with _failures():
+        backups.save(_database(run_dir, state_dir), file)
+        found = asyncio.run(backups.load(file))
+    say(f"{file}: {found.summary}")
+    _tell_problems(found.problems)
+
+
+@pool.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def verify(file: Path) -> int:
+    """Read a backup as it would be restored, and say what is in it and what is wrong with it."""
+    from vnet.controller import backup as backups  # noqa: PLC0415
+
+    with _failures():
+        found = asyncio.run(backups.load(file))
+    say(f"{file}: {found.summary}")
+    _tell_problems(found.problems)
+    return Exit.FAILED if found.problems else Exit.OK
+
+
+@pool.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_files
+def restore(file: Path, yes: bool, run_dir: Path, state_dir: Path) -> None:
+    """Make the pool what it was when FILE was made, after showing what that changes. On a host that has the pool database.
+
+    An empty database gets all that FILE holds. A pool that is there must be the same one; VIFs and VMs stay where they are now.
+    """
+    with _failures():
+        asyncio.run(_restore(_database(run_dir, state_dir), file, yes=yes))
+
+
+async def _restore(database: EmbeddedDatabase, file: Path, *, yes: bool) -> None:
+    from vnet.controller import backup as backups  # noqa: PLC0415
+    from vnet.db.database import PoolDatabase  # noqa: PLC0415
+    from vnet.plan import plan_pool, render_plan  # noqa: PLC0415
+
+    found = await backups.load(file)
+    _tell_problems(found.problems)
+    live = PoolDatabase([database.remote])
+    await live.open()
+    try:
+        if live.mirror.state.pool is None:
+            say(f"the pool database is empty; it gets {found.summary}")
+            _ask(yes=yes)
+            await backups.fill(database, file)
+            say("restored; hosts that have followed the pool further do not follow it (docs/operate.md)")
+            return
+        desired = await backups.wanted(live, found)
+        plan = plan_pool(live.mirror.state, desired)
+        echo(render_plan(plan))
+        if not plan:
+            return
+        _ask(yes=yes)
+        say(f"restored: revision {await backups.write(live, desired, file.name)}")
+    finally:
+        await live.close()
+
+
+def _ask(*, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to ask: say --yes to restore")
+    click.confirm("Restore?", abort=True, err=True)
+
+
+def _tell_problems(problems: Iterable[str]) -> None:
+    for problem in problems:
+        say(f"  {problem}")
 
 
 def _shown(value: object) -> object:

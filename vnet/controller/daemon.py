@@ -18,6 +18,7 @@ from typing import Final
 
 from ovsctl.ovsdb import Tls
 from vnet.controller.app import application
+from vnet.controller.backup import keep_copy
 from vnet.controller.connections import Connections, Standing
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid, Refused
@@ -36,6 +37,7 @@ log = logging.getLogger("vnet.controller")
 
 RETRY_S = 1.0
 CONNECT_S = 2.0
+FIRST_COPY_S, COPY_EVERY_S = 60.0, 3600.0
 CERTIFICATES_S = 3600.0
 
 
@@ -144,6 +146,7 @@ async def _serve(
     keeper = _Keeper(embedded, database) if embedded is not None else None
     if keeper is not None:
         duties.append(asyncio.create_task(keeper.run()))
+        duties.append(asyncio.create_task(keeper.keep_copies()))
     addresses = ", ".join(map(str, listens))
     log.info("controller serves on %s", addresses)
 
@@ -227,6 +230,21 @@ class _Keeper:
             except PoolUnreachable as error:
                 self.failure = str(error)
             await asyncio.sleep(RETRY_S)
+
+    async def keep_copies(self) -> None:
+        """Without end: saves a copy of the database each hour in which its configuration has changed."""
+        saved, after_s = -1, FIRST_COPY_S
+        while True:
+            await asyncio.sleep(after_s)
+            after_s = COPY_EVERY_S
+            pool = self._database.mirror.state.pool
+            if pool is None or pool.revision == saved:
+                continue
+            try:
+                await asyncio.to_thread(keep_copy, self._embedded, datetime.now(UTC))
+                saved = pool.revision
+            except (PoolUnreachable, OSError) as error:
+                log.warning("no copy of the pool database was kept: %s", error)
 
 
 def _certificate_problems(directory: Path) -> tuple[str, ...]:

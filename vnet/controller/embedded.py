@@ -219,21 +219,24 @@ class EmbeddedDatabase:
         return run_tool("ovs-appctl", "-t", str(self.control), f"ovsdb-server/{command}", *arguments)
 
 
-def run_tool(*command: str) -> str:
-    """What a tool of Open vSwitch printed; raises PoolUnreachable with what it said if it failed."""
+def run_tool(*command: str, stdin: Path = Path(os.devnull)) -> str:
+    """What a tool of Open vSwitch printed; raises PoolUnreachable with what it said if it failed. stdin: the file it reads."""
     # Sockets, logs and the database are for their owner alone.
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            umask=0o077,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except FileNotFoundError:
+        with stdin.open() as source:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+                umask=0o077,
+                stdin=source,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+    except FileNotFoundError as error:
+        if error.filename != command[0]:
+            raise
         raise PoolUnreachable(f"{command[0]} is not installed: apt-get install openvswitch-common") from None
     if done.returncode:
         raise PoolUnreachable(f"{command[0]} failed: {done.stderr.strip() or done.returncode}")
