@@ -51,7 +51,7 @@ class Conflict(Refused):
     """The call does not fit the pool as it is now."""
 
 
-class InsufficientStorage(Refused):
+class NoRoom(Refused):
     """The pool database's disk is full."""
 
 
@@ -67,7 +67,7 @@ _BY_STATUS: dict[int, type[Refused]] = {
     409: Conflict,
     413: Invalid,
     504: TimedOut,
-    507: InsufficientStorage,
+    507: NoRoom,
 }
 _BY_CODE: dict[str, type[Refused]] = {"timeout": TimedOut, "not-evacuated": TimedOut}
 

@@ -320,7 +320,7 @@ def test_a_database_that_cannot_be_made_is_waited_for(tmp_path: Path) -> None:
         made.database.database.write_text("no database")
         made.launch()
         try:
-            wait_until(lambda: "waits: ovsdb-tool failed" in made.log.read_text(), "a word about it")
+            wait_until(lambda: "is damaged at byte 0 of 11" in made.log.read_text(), "a word about it")
             made.database.database.unlink()
             wait_until(made._answers, "an answer")
         finally:
