@@ -1,0 +1,105 @@
+"""The commands of a page, run as they stand on bare machines: `# on xen1 xen2` names those of a block.
+
+One rule: a machine differs from a real host in its kernel alone, which has no Open vSwitch. So the datapath is the userspace one, and
+the host's address is on a bridge that is there before.
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.debian.machines import ROOT, Machine
+from tests.polling import wait_until
+
+BLOCK = re.compile(
+    r"^```(?:sh\n# on (?P<hosts>[\w ]+)|(?P<yaml>yaml))\n(?P<text>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
+    re.M | re.S,
+)
+COPY = re.compile(r"scp -r (\S+) root@(\S+):(\S+)")
+ADDRESSES = {"xen1": "10.0.0.1", "xen2": "10.0.0.2", "xen3": "10.0.0.3"}
+# The machines reach no package source, and a userspace datapath is asked for beside the page's options.
+PRELUDE = r"""
+cd /root
+apt-get() { shift 2; dpkg -i "$@" >/dev/null; }
+systemctl() {
+    [ ! -s /etc/vnet/agent.conf ] || grep -q netdev /etc/vnet/agent.conf || sed -i 's/"$/ --datapath-type netdev"/' /etc/vnet/agent.conf
+    command systemctl "$@"
+}
+"""
+UNDERLAY = """
+ovs-vsctl add-br br-underlay -- set bridge br-underlay datapath_type=netdev -- add-port br-underlay eth0
+ip address add {address}/24 dev br-underlay
+ip link set eth0 up
+ip link set br-underlay up
+"""
+SWITCH = "ip link set lo up; ip link add name lan type bridge; ip link set lan up; echo ready; exec sleep infinity"
+
+
+@contextmanager
+def network() -> Iterator[int]:
+    """A switch of its own namespace; its process."""
+    command = ["unshare", "-n", "--kill-child=SIGKILL", "--fork", "sh", "-c", SWITCH]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            yield int(child)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def three_hosts(root: Path, debs: list[Path], work: Path) -> Iterator[Mapping[str, Machine]]:
+    """Three machines on one network, each with the packages in /root, and nothing of them installed."""
+    with ExitStack() as stack:
+        switch = stack.enter_context(network())
+        machines = {name: stack.enter_context(Machine(name, root, work)) for name in ADDRESSES}
+        for name, machine in machines.items():
+            machine.boot()
+            machine.put(*debs)
+            end = f"link add {name} type veth peer name eth0 netns {machine.pid}"
+            for line in (end, f"link set {name} master lan up"):
+                subprocess.run(["nsenter", "-t", str(switch), "-n", "ip", *line.split()], check=True)
+            machine.run(UNDERLAY.format(address=ADDRESSES[name]))
+        yield machines
+
+
+def run_page(page: str, machines: Mapping[str, Machine]) -> int:
+    """Runs all blocks in their order, and returns how many there are. Output is compared where the page has it; hosts see each other's
+    changes a moment later, so a block with output is repeated until it agrees."""
+    found = list(BLOCK.finditer((ROOT / "docs" / page).read_text()))
+    for block in found:
+        if block["yaml"]:
+            (Path(f"/proc/{machines['xen1'].pid}/root/root") / "pool.vnet.yaml").write_text(block["text"])
+            continue
+        for host in block["hosts"].split():
+            _run_block(block, machines[host], machines)
+    return len(found)
+
+
+def _run_block(block: re.Match[str], machine: Machine, machines: Mapping[str, Machine]) -> None:
+    for source, address, target in COPY.findall(block["text"]):
+        _copy(machine, source, next(machines[name] for name, known in ADDRESSES.items() if known == address), target)
+    script = PRELUDE + COPY.sub(":", block["text"])
+    if block["output"] is None:
+        machine.run(script)
+        return
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+    def agrees() -> bool:
+        return doctest.OutputChecker().check_output(block["output"], machine.run(script) + "\n", options)
+
+    wait_until(
+        agrees, f"on {machine.name}: {block['text']} to print\n{block['output']}\ninstead of\n{machine.run(script)}"
+    )
+
+
+def _copy(machine: Machine, source: str, target: Machine, path: str) -> None:
+    shutil.copytree(f"/proc/{machine.pid}/root{source}", f"/proc/{target.pid}/root{path}")
