@@ -672,6 +672,35 @@ class MigrateCall(CallStruct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
 
 
+class InviteCall(CallStruct, frozen=True, kw_only=True):
+    """url, pool: where the host reaches the REST API and the pool database, if not as the controller's options say. minutes: how long it is valid."""
+
+    url: str | None = None
+    pool: list[str] = []
+    minutes: float = 60.0
+
+
+class Invitation(AnswerStruct, frozen=True, kw_only=True):
+    """A secret, shown once: the word that 'vnet host join' reads on the host."""
+
+    word: str
+    ends: str
+
+
+class JoinCall(CallStruct, frozen=True, kw_only=True):
+    """A host's request to certify its key, in PEM, and the token of its invitation."""
+
+    host: str
+    token: str
+    request: str
+
+
+class HostCertificate(AnswerStruct, frozen=True, kw_only=True):
+    """In PEM."""
+
+    certificate: str
+
+
 class EvacuateCall(CallStruct, frozen=True, kw_only=True):
     to: str | None = None
     activate: bool = False

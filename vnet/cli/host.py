@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import click
 
+from vnet.cli.exits import CommandError, Exit
 from vnet.cli.nouns import noun_group
-from vnet.cli.output import Column, emit, output_option, progress, say
+from vnet.cli.output import Column, echo, emit, output_option, progress, say
+from vnet.cli.pki import pki_dir_option
 from vnet.cli.remote import connected, failures, socket_option, stopped
+from vnet.util.invitation_line import decode_invitation
 
 MOVED: list[Column] = [("MOVED", lambda item: item[0]), ("TO", lambda item: item[1])]
 
@@ -33,6 +39,44 @@ def leave(yes: bool, socket: str) -> None:
     with failures():
         left = call_agent("leave", {}, socket)["pool"]
     say(f"left pool {left}" if left else "this host belonged to no pool")
+
+
+@host.command()
+@click.argument("name")
+@click.option("--url", help="Where the host reaches this controller.  [default: its --listen https://...]")
+@click.option("--pool", multiple=True, metavar="REMOTE", help="The pool database for its agent; repeat for a cluster.")
+@click.option("--minutes", type=float, default=60.0, show_default=True, help="How long the invitation is valid.")
+def invite(name: str, url: str | None, pool: tuple[str, ...], minutes: float) -> None:
+    """Print a line that has the host NAME join the pool. It holds a secret, and is worth a certificate once."""
+    with connected() as client:
+        made = client.invite(name, url=url, pool=pool, minutes=minutes)
+    say(f"on {name}, until {made.ends[:16]} UTC:")
+    echo(f"echo {made.word} | vnet host join")
+
+
+@host.command()
+@pki_dir_option
+@click.option(
+    "--conf",
+    type=click.Path(path_type=Path),
+    default="/etc/vnet/agent.conf",
+    show_default=True,
+    help="The agent's options.",
+)
+def join(pki_dir: Path, conf: Path) -> None:
+    """Have this host join a pool, by the invitation on standard input: a certificate, the agent's options, its start."""
+    from vnet.cli import joining  # noqa: PLC0415 - loads libraries for HTTP and certificates
+
+    try:
+        invitation = decode_invitation(sys.stdin.readline())
+    except ValueError as error:
+        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+    with failures():
+        joining.take_certificate(invitation, pki_dir)
+    say(f"host {invitation.name} has its certificate in {pki_dir}")
+    joining.write_options(invitation, pki_dir, conf)
+    say(f"wrote {conf}")
+    say(joining.start_agent())
 
 
 @host.command()

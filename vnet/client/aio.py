@@ -408,6 +408,13 @@ class AsyncClient:
             sending("POST", api.Migration, body, unit.plural, unit.id, "migrate", wait_s=timeout_s), progress
         )
 
+    async def invite(
+        self, host: str, *, url: str | None = None, pool: Sequence[str] = (), minutes: float = 60.0
+    ) -> api.Invitation:
+        """Invite a host into the pool: a secret word, for which it gets its certificate. Raises Conflict where the CA is not there."""
+        body = api.InviteCall(url=url, pool=list(pool), minutes=minutes)
+        return await self._do(sending("POST", api.Invitation, body, "hosts", host, "invite"))
+
     async def evacuate(
         self,
         host: str,

@@ -21,7 +21,7 @@ from vnet import api
 from vnet.controller import openapi
 from vnet.controller.body_decoder import decode_body
 from vnet.controller.connections import admit_of
-from vnet.controller.endpoint import Call, Route, Text, Written
+from vnet.controller.endpoint import JOIN, MAX_STRANGERS_BYTES, SHOW_CA, Call, Route, Text, Written
 from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
@@ -78,10 +78,21 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
 
 def _stranger(scope: Scope, token: bytes) -> Refused | None:
     """The refusal of a call whose caller does not show the token, or for whom there is no place."""
+    if (scope["method"], scope["path"]) in (JOIN, SHOW_CA):
+        return _too_much(scope)
     if not _authorized(scope, token):
         return Unauthorized("unauthorized", "give the controller's token as a bearer token")
     if not admit_of(scope)():
         return Unavailable("busy", "there are as many connections as may be: close some, or try again")
+    return None
+
+
+def _too_much(scope: Scope) -> Refused | None:
+    """The refusal of a stranger's body of any length, or a great one."""
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"0")
+    if b"transfer-encoding" in headers or not (length.isdigit() and int(length) <= MAX_STRANGERS_BYTES):
+        return TooLarge("too-large", f"without a token the body has at most {MAX_STRANGERS_BYTES} bytes")
     return None
 
 

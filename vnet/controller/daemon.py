@@ -22,6 +22,7 @@ from vnet.controller.backup import keep_copy
 from vnet.controller.connections import Connections, Standing
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.errors import Invalid, Refused
+from vnet.controller.joining import Joining
 from vnet.controller.leader import Leader
 from vnet.controller.service import Service
 from vnet.controller.shown_certificate import ShownCertificate
@@ -96,8 +97,9 @@ async def _run(options: Options) -> None:
     database = await _connected(options.pool, embedded, tls, status, stop)
     if database is None:
         return
+    joining = Joining(options.pki_dir, _url(listens), _remotes(options.pool_listen))
     try:
-        await _serve(database, embedded, listens, token, shown, options.pki_dir, status, stop)
+        await _serve(database, embedded, listens, token, shown, joining, status, stop)
     finally:
         await database.close()
     log.info("controller stopped")
@@ -132,11 +134,12 @@ async def _serve(
     listens: list[Listen],
     token: bytes | None,
     shown: ShownCertificate | None,
-    pki_dir: Path,
+    joining: Joining,
     status: ServiceStatus,
     stop: asyncio.Event,
 ) -> None:
-    service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir))
+    pki_dir = joining.directory
+    service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir), joining)
     sockets = [(listen, listen.bind()) for listen in listens]
     connections = Connections()
     servers = [_server(service, listen, made, connections, token, shown) for listen, made in sockets]
@@ -173,6 +176,17 @@ async def _serve(
         for listen, _ in sockets:
             if listen.path is not None:
                 listen.path.unlink(missing_ok=True)
+
+
+def _url(listens: Sequence[Listen]) -> str:
+    """The address of the API for hosts; "" where it is not known: one that stands for all of this machine's is none."""
+    return next((str(listen) for listen in listens if listen.secure and listen.host not in ("0.0.0.0", "::")), "")
+
+
+def _remotes(listens: Sequence[str]) -> tuple[str, ...]:
+    """The remotes of agents for where the database listens, as far as that names an address."""
+    parts = (listen.split(":", 2) for listen in listens if listen.startswith("pssl:"))
+    return tuple(f"ssl:{part[2]}:{part[1]}" for part in parts if len(part) == 3 and part[2] != "0.0.0.0")
 
 
 def _server(

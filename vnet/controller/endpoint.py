@@ -14,6 +14,11 @@ B = TypeVar("B")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
+# What a host asks for that is on its way into the pool, and has no token of the controller.
+JOIN, SHOW_CA = ("POST", "/v1/join"), ("GET", "/v1/ca")
+MAX_STRANGERS_BYTES = 16 * 1024  # of a body
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B]):
     """One call. path: what the path names, decoded; query: one value per name; body: decoded, or None."""

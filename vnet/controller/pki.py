@@ -7,8 +7,6 @@ its certificate. The common name (CN) is the identity: a host's is its name in t
 from __future__ import annotations
 
 import ipaddress
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,11 +14,13 @@ from enum import Enum
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from vnet.controller.errors import Conflict, Invalid
+from vnet.util.files import replace_file
 from vnet.util.transport import CA, HOST, SERVER, identity_file
 
 CA_LIFE = timedelta(days=3650)
@@ -95,8 +95,8 @@ class Authority:
             .add_extension(_key_id(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        _replace(self.key_file, _key_pem(key), 0o600)
-        _replace(self.certificate_file, certificate.public_bytes(PEM), 0o644)
+        replace_file(self.key_file, _key_pem(key), 0o600)
+        replace_file(self.certificate_file, certificate.public_bytes(PEM), 0o644)
         return True
 
     def issue(
@@ -106,27 +106,42 @@ class Authority:
 
         addresses: those, and names, by which a server is reached. Raises Invalid, and Conflict where there is no CA.
         """
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(name, use, key.public_key(), now, addresses, life)
+        replace_file(to / CA, self.certificate_file.read_bytes(), 0o644)
+        own = identity_file(to, SERVER if use is CertificateUse.SERVER else HOST)
+        replace_file(own, _key_pem(key) + certificate, 0o600)
+
+    def sign(self, host: str, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta = LIFE) -> bytes:
+        """A certificate for the key that a host has made, in PEM. Raises as `issue`."""
+        return self._sign(host, CertificateUse.HOST, key, now, (), life)
+
+    def _sign(
+        self,
+        name: str,
+        use: CertificateUse,
+        key: ec.EllipticCurvePublicKey,
+        now: datetime,
+        addresses: Iterable[str],
+        life: timedelta,
+    ) -> bytes:
         if not name or len(name) > 64:  # ub-common-name, RFC 5280 appendix A.1
             raise Invalid("name", f"{name!r}: the name in a certificate has 1 to 64 characters", "name")
         authority, signer = self._load()
-        key = ec.generate_private_key(ec.SECP256R1())
         ends = min(now + life, authority.not_valid_after_utc)
         builder = (
-            _builder(_name(name), authority.subject, key.public_key(), now, ends)
+            _builder(_name(name), authority.subject, key, now, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(_USAGES[use]), critical=False)
             # Strict verifiers want both of them (RFC 5280 §4.2.1.1, §4.2.1.2).
-            .add_extension(_key_id(key.public_key()), critical=False)
+            .add_extension(_key_id(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier(_key_id(signer.public_key()).digest, None, None), critical=False)
         )
         if names := [_alternative(address) for address in addresses]:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        certificate = builder.sign(signer, hashes.SHA256()).public_bytes(PEM)
-        _replace(to / CA, self.certificate_file.read_bytes(), 0o644)
-        _replace(
-            identity_file(to, SERVER if use is CertificateUse.SERVER else HOST), _key_pem(key) + certificate, 0o600
-        )
-        _replace(self.directory / "issued" / f"{use.value}-{_file_name(name)}.pem", certificate, 0o644)
+        certificate: bytes = builder.sign(signer, hashes.SHA256()).public_bytes(PEM)
+        replace_file(self.directory / "issued" / f"{use.value}-{_file_name(name)}.pem", certificate, 0o644)
+        return certificate
 
     def certificates(self, now: datetime) -> tuple[CertificateEnd, ...]:
         """The CA's own certificate, and the newest of each name, those that end first in front."""
@@ -146,6 +161,26 @@ class Authority:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise Invalid("authority", f"{self.key_file} is no key of an elliptic curve")
         return _certificate(self.certificate_file), key
+
+
+def signing_request(host: str) -> tuple[bytes, bytes]:
+    """A new private key, and a request to certify it for a host (RFC 2986), in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(_name(host)).sign(key, hashes.SHA256())
+    return _key_pem(key), request.public_bytes(PEM)
+
+
+def requested_key(request: bytes) -> tuple[ec.EllipticCurvePublicKey, bytes]:
+    """The key that a request is for, and the same as bytes. Raises Invalid; what else the request says does not count."""
+    try:
+        found = x509.load_pem_x509_csr(request)
+        key = found.public_key()
+        if not found.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
+            raise ValueError
+    except (ValueError, UnsupportedAlgorithm):
+        raise Invalid("request", "no signing request of an elliptic curve's key in PEM", "request") from None
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key, key.public_bytes(serialization.Encoding.DER, form)
 
 
 def renew_server(directory: Path, now: datetime, life: timedelta = LIFE, notice: timedelta | None = NOTICE) -> bool:
@@ -242,19 +277,3 @@ def _use(certificate: x509.Certificate) -> CertificateUse:
 def _file_name(name: str) -> str:
     """A name as part of a file's: whatever it is, it names a file of this directory, and no two names the same."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else f"%{ord(c):x}" for c in name)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Have the file hold this content, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(new, mode)
-        os.replace(new, path)
-    except BaseException:
-        Path(new).unlink(missing_ok=True)
-        raise

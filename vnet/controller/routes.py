@@ -6,18 +6,26 @@ One rule: a handler gets decoded values, and returns values or raises Refused.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vnet import api
 from vnet.controller import apply, group_counters, migration_driver, ofproto_trace_rpc, packet_injection
 from vnet.controller.admission import find
-from vnet.controller.endpoint import Call, Handler, Route
-from vnet.controller.errors import NotFound
+from vnet.controller.endpoint import JOIN, SHOW_CA, Call, Handler, Route, Text
+from vnet.controller.errors import Invalid, NotFound
 from vnet.controller.migration_state import Migration
 from vnet.controller.presenters import Presenter, show_binding, show_migration, show_pool, show_status
 from vnet.controller.resources import named, resource_routes
 from vnet.controller.service import Service, Unit
+from vnet.objects.limits import NAME
+from vnet.util.logs import about
+
+log = logging.getLogger("vnet.controller")
+
+MAX_INVITED_MINUTES = 7 * 24 * 60.0
 
 # --- pool -----------------------------------------------------------------------------------------
 
@@ -36,6 +44,29 @@ async def get_status(call: Call[None]) -> api.Status:
     return show_status(
         service.view(), database.remotes, service.version, database.mirror.problems.values(), certificates
     )
+
+
+# --- joining --------------------------------------------------------------------------------------
+
+
+async def invite(call: Call[api.InviteCall]) -> api.Invitation:
+    host, body, now = call.id, call.body, datetime.now(UTC)
+    if not NAME.fullmatch(host):
+        raise Invalid("name", f"{host[:60]!r} is no name of a host", "id")
+    valid = timedelta(minutes=min(max(body.minutes, 0.0), MAX_INVITED_MINUTES))
+    made = call.service.joining.invite(host, body.url, body.pool, valid, now)
+    log.info("host %s is invited until %s", host, now + valid, extra=about(host=host))
+    return api.Invitation(word=made.encode(), ends=(now + valid).isoformat())
+
+
+async def join(call: Call[api.JoinCall]) -> api.HostCertificate:
+    made = call.service.joining.join(call.body.host, call.body.token, call.body.request)
+    log.info("host %s has its certificate", call.body.host, extra=about(host=call.body.host))
+    return api.HostCertificate(certificate=made)
+
+
+async def get_ca(call: Call[None]) -> Text:
+    return Text(call.service.joining.ca(), "application/x-pem-file")
 
 
 # --- hosts and VIFs -------------------------------------------------------------------------------
@@ -196,6 +227,31 @@ def routes() -> list[Route]:
             group_counters.count,
             query={"wait_s": "Seconds to wait for the hosts, 5 if left out, 30 at most."},
             tag="security groups",
+        ),
+        Route(
+            "POST",
+            "/v1/hosts/{id}/invite",
+            "A secret word, for which the host gets a certificate of its key once ('vnet host join').",
+            api.Invitation,
+            invite,
+            body=api.InviteCall,
+            tag="hosts",
+        ),
+        Route(
+            *JOIN,
+            "A certificate for the key of a host that is invited. It takes no token but the invitation's.",
+            api.HostCertificate,
+            join,
+            body=api.JoinCall,
+            tag="hosts",
+        ),
+        Route(
+            *SHOW_CA,
+            "The certificate of the pool's CA, in PEM. It takes no token.",
+            str,
+            get_ca,
+            media="application/x-pem-file",
+            tag="hosts",
         ),
         Route(
             "POST",

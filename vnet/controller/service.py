@@ -14,6 +14,7 @@ from vnet.controller.admission import find
 from vnet.controller.errors import Conflict, InsufficientStorage, NotFound, Unavailable
 from vnet.controller.event_builder import events_of
 from vnet.controller.event_log import Feed
+from vnet.controller.joining import Joining
 from vnet.controller.vif_status import Presence, Whereabouts, host_problem, place_problem, whereabouts
 from vnet.db.changes import Delete, RowChange, Update
 from vnet.db.database import PoolDatabase, now_ms
@@ -62,11 +63,16 @@ class Service:
     """The pool, to read and to write. certificate_problems: reads files and may be called in a thread."""
 
     def __init__(
-        self, database: PoolDatabase, version: str = "", certificate_problems: Callable[[], tuple[str, ...]] = tuple
+        self,
+        database: PoolDatabase,
+        version: str = "",
+        certificate_problems: Callable[[], tuple[str, ...]] = tuple,
+        joining: Joining | None = None,
     ) -> None:
         self.database = database
         self.version = version
         self.certificate_problems = certificate_problems
+        self.joining = joining or Joining()
         self.feed = Feed(database.mirror.events)
         database.subscribe(lambda deltas: self.feed.take(deltas, now_ms()))
         self.writing = asyncio.Lock()
