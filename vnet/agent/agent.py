@@ -56,6 +56,8 @@ HEARTBEAT_S = 5.0
 # The delay of a turn that nothing waits for: the port of an awaited VIF has come, and forwards already.
 LEISURE_S = 0.01
 FAILED_TURN_S = 1.0
+# Flows of groups' rules after which a turn compiles no more of them: some 50 ms. The rules of one group are compiled in one turn.
+RULES_OF_A_TURN = 1000
 IDLE_S = 1.0  # between two passes of the loop of turns that nothing asks for
 
 
@@ -215,7 +217,11 @@ class Agent:
         self.link_locals.settle(touched)
         if not urgent:
             self.bindings.send()
-        self.flows.want(self.compiler.compile(), urgent=urgent)
+        self.flows.want(self.compiler.compile(RULES_OF_A_TURN), urgent=urgent)
+        if self.compiler.unfinished:
+            asyncio.get_running_loop().call_soon(
+                self.wake
+            )  # in the loop's next pass: what has come meanwhile goes first
         # After the flows: the reconciler was woken before.
         asyncio.get_running_loop().call_soon(self._attempt, self._follow_up, touched)
 
@@ -227,7 +233,7 @@ class Agent:
         self.bindings.send()
         self.uplinks.want(self.ovs)
         self.rows.want(self.bindings.ports.vifs)
-        self.reports.state(touched)
+        self.reports.state(touched, whole=not self.compiler.unfinished)
         self.conditions.look()
 
     # Observed

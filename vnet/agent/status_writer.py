@@ -93,12 +93,14 @@ class StatusWriter:
         operation = transactions.release(binding, self._pool.locate(binding))
         self.statements.want({("release", binding.vif): Statement(binding, operation, after, once=True)})
 
-    def state(self, touched: Iterable[tuple[str, str]]) -> None:
-        """States of these VIFs, given as (network, VIF), all that is true once the switch holds the newest revision."""
+    def state(self, touched: Iterable[tuple[str, str]], *, whole: bool) -> None:
+        """States of these VIFs, given as (network, VIF), all that is true once the switch holds the newest revision. whole: whether that is
+        all of the pool's generation."""
         for network, vif in touched:
             self._state(("ready", vif), self._ready(network, vif))
             self._state(("acked", vif), self._acked(network, vif))
-        self._state(GENERATION, Statement(self._pool.generation, None, self._revisions.newest, rows=True))
+        if whole:
+            self._state(GENERATION, Statement(self._pool.generation, None, self._revisions.newest, rows=True))
         self.statements.again()
 
     def _state(self, key: Key, statement: Statement | None) -> None:

@@ -7,7 +7,7 @@ Nobody writes dependencies down, so none can be missing. A source that read its 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ovsctl.openflow import Flow, Meter
@@ -15,6 +15,7 @@ from vnet.compile.dependencies import Dependencies
 from vnet.compile.features import FEATURES, Feature, Source
 from vnet.compile.flows import Entries
 from vnet.compile.inputs import EVERYTHING, HostInputs, Input, InputKey
+from vnet.compile.pipeline import Category
 from vnet.compile.view import HostView
 
 
@@ -67,12 +68,52 @@ class Compiler:
         self._reads: set[InputKey] = set()
         self._recorded = self.view.recorded(self._reads)
         self._revision = 0
+        self._put_off: dict[Source, None] = {}  # groups whose rules are still to be compiled, in order
+        self._held: dict[Source, Change] = {}  # of groups, to be returned together with those
 
-    def compile(self) -> list[Change]:
-        """The sources whose flows changed, with their flows before and after, in order of the sources."""
-        dirty = sorted(self._dirty())
-        self.recomputed += len(dirty)
-        return [change for source in dirty if (change := self._compile(source)) is not None]
+    def compile(self, most: int | None = None) -> list[Change]:
+        """The sources whose flows changed, with their flows before and after, in order of the sources.
+
+        most: flows after which no further rules of groups are compiled by this call. `unfinished` then says that there are more. What is
+        returned holds together: rules that change alone are returned once all of them are compiled, and other changes
+        pass before them, unless they came together or are of a VIF whose rules no call has returned yet.
+        """
+        dirty = self._dirty()
+        rules = {source for source in dirty if source.category is Category.GROUP}
+        changes = self._compile_all(dirty - rules)
+        self._put_off.update(dict.fromkeys(sorted(rules)))
+        if most is not None and changes and not rules and not self._lack_rules(changes):
+            return changes
+        while self._put_off and (changes or most is None or most > 0):
+            source = next(iter(self._put_off))
+            del self._put_off[source]
+            self._hold(self._compile_all((source,)))
+            most = most - len(self.flows.get(source, ())) if most is not None else None
+        if self._put_off:
+            return []
+        held, self._held = self._held, {}
+        return sorted([*changes, *(change for change in held.values() if change.old != change.new)])
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether another call is needed for all that has changed."""
+        return bool(self._put_off)
+
+    def _compile_all(self, sources: Collection[Source]) -> list[Change]:
+        self.recomputed += len(sources)
+        return [change for source in sorted(sources) if (change := self._compile(source)) is not None]
+
+    def _hold(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            before = self._held.get(change.source)
+            self._held[change.source] = change if before is None else change._replace(old=before.old)
+
+    def _lack_rules(self, changes: Iterable[Change]) -> bool:
+        """Whether sources that changed count on the rules of a group of which nothing was returned yet."""
+        unknown = {source for source in self._put_off if source not in self.flows}
+        unknown |= {source for source, change in self._held.items() if not change.old}
+        keys = {(Input.GROUP, source.name, source.network) for source in unknown}
+        return bool(keys) and any(keys & self._dependencies.keys(change.source) for change in changes)
 
     def origin(self, source: Source) -> str:
         """A source in words."""

@@ -33,6 +33,11 @@ class Dependencies:
         for found in self._with.get(key, ()):
             yield from found.sources
 
+    def keys(self, source: Source) -> frozenset[InputKey]:
+        """The inputs that a source read."""
+        found = self._of.get(source)
+        return found.keys if found is not None else frozenset()
+
     def record(self, source: Source, keys: frozenset[InputKey]) -> None:
         """The source read these inputs, and no longer those it read before."""
         before = self._of.get(source)

@@ -162,12 +162,13 @@ changes = st.one_of(
     st.tuples(st.just("set_probe"), st.just("one"), st.sampled_from(((), FRAMES[:1]))),  # marks are unique
     st.tuples(st.just("set_probe"), st.just("two"), st.sampled_from(((), FRAMES[1:], FRAMES[1:] + MORE))),
     st.tuples(st.just("compile")),
+    st.tuples(st.just("compile"), st.sampled_from((1, 4, 1000))),
 )
 
 
 def act(compiler: Compiler, name: str, *arguments: object) -> Sequence[Change]:
     if name == "compile":
-        return compiler.compile()
+        return compiler.compile(*arguments)  # type: ignore[arg-type]
     getattr(compiler.inputs, name)(*arguments)
     return ()
 
