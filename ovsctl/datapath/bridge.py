@@ -7,7 +7,7 @@ so that a cached result equals a new translation. Every change of the OpenFlow s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ from ovsctl.datapath.xlate import (
     Translation,
     Tunnel,
 )
-from ovsctl.openflow import Controller, Flow, Group, Meter
+from ovsctl.openflow import Action, Controller, Flow, Group, Meter
 from ovsctl.openflow.fields import CT_STATE_BITS
 from ovsctl.openflow.messages import FragmentHandling
 
@@ -64,6 +64,7 @@ class PuntedFrame:
     table: int
     cookie: int
     metadata: int
+    tun_src: int = 0  # of the tunnel that it came out of, over IPv4 or IPv6
 
 
 class Learned(NamedTuple):
@@ -140,6 +141,18 @@ class EmulatedBridge(Ofproto):
             key |= tunnel_bits(tunnel)
         emitted: list[Emitted] = []
         self._pass(START, key, frame, emitted, 0, notes)
+        return emitted
+
+    def packet_out(
+        self, frame: bytes, in_port: int, actions: Sequence[Action], now_us: int = 0, notes: list[Passed] | None = None
+    ) -> list[Emitted]:
+        """The frames that leave when the controller sends one through `actions`, as if it had come in by `in_port`."""
+        check_frame(frame)
+        self._now_us = now_us
+        translation = Translation(self, self._key(frame) | (in_port & 0xFFFF) << at.IN_PORT.shift, notes)
+        translation.run(START, actions)
+        emitted: list[Emitted] = []
+        self._execute(tuple(translation.ops), START, frame, emitted, 0, notes)
         return emitted
 
     def _pass(
@@ -226,7 +239,8 @@ class EmulatedBridge(Ofproto):
 
     def _punt(self, frame: bytes, action: Controller, table: int, cookie: int, rest: int) -> None:
         in_port, metadata = at.IN_PORT.get(rest), at.SLOTS["metadata"].get(rest)
-        self.punted.append(PuntedFrame(frame[: action.max_len], in_port, action, table, cookie, metadata))
+        source = at.TUN_SRC.get(rest) or at.TUN_IPV6_SRC.get(rest)
+        self.punted.append(PuntedFrame(frame[: action.max_len], in_port, action, table, cookie, metadata, source))
 
     def _key(self, frame: bytes) -> int:
         """The key of a frame by itself. The same frame is looked at several times on its way."""

@@ -174,14 +174,17 @@ class Translation:
     exit: bool = False
     gone: str = ""  # the reason if Open vSwitch abandoned the packet
 
-    def run(self, resume: Resume) -> None:
-        """Translate from a table to the end of the pipeline."""
+    def run(self, resume: Resume, actions: Sequence[Action] | None = None) -> None:
+        """Translate from a table, or the actions of a packet-out, to the end of the pipeline."""
         self.stack, self.action_set = list(resume.stack), list(resume.action_set)
         self.on_wire = self._tags()
         self.born_with = len(self.on_wire)
         self.base = self.on_wire
         try:
-            self._enter(resume.table, resume.table, False)
+            if actions is None:
+                self._enter(resume.table, resume.table, False)
+            else:
+                self._do(actions)
             if self.action_set and not self.exit:
                 self._do(in_set_order(self.action_set))
         except _Abandoned as reason:

@@ -41,10 +41,11 @@ from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.questions import Questions
 from vnet.agent.reconciler import Revisions
+from vnet.agent.rejections import Rejections
 from vnet.agent.rule_counters import RuleCounters, no_reply
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, CHOICE, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow
+from vnet.compile import ANNOUNCEMENT, CHOICE, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow, is_rejection
 from vnet.db.probes import Probe
 from vnet.db.rule_queries import RuleQuery
 from vnet.objects import AgentStatus, BindingState, Vif
@@ -111,7 +112,10 @@ class Agent:
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
         )  # fmt: skip
         self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows)
-        self._prober: Final = Prober(self.compiler.view, options.ovs_rundir, options.switch.bridge)
+        self.rejections: Final = Rejections(self.compiler.view, self.flows, self)
+        self._prober: Final = Prober(
+            self.compiler.view, options.ovs_rundir, options.switch.bridge, self.rejections.traced
+        )
         self.limits: Final = ConnectionLimits(self.compiler.view, options.ovs_rundir, options.switch, self.wake)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self._replica: Replica | None = None
@@ -295,8 +299,11 @@ class Agent:
         self.wake()
 
     def packet_in(self, message: PacketIn) -> None:
-        """Takes a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and the binding becomes
-        active; or a frame of a VIF whose guest has chosen a link-local address."""
+        """Takes a rejected packet; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
+        the binding becomes active; or a frame of a VIF whose guest has chosen a link-local address."""
+        if is_rejection(message.userdata):
+            self.rejections.packet_in(message)
+            return
         if message.userdata not in (ANNOUNCEMENT, CHOICE):
             self.watcher.packet_in(message)
             return

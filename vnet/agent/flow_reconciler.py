@@ -44,6 +44,7 @@ from vnet.compile import (
     Change,
     FlowKey,
     Key,
+    Reply,
     Table,
     cookie,
     key_of,
@@ -430,6 +431,10 @@ class BridgeFlows:
             await self._client.packet_out(frame, in_port=ofport, actions=actions)
             return True
         return False
+
+    async def send_reply(self, reply: Reply) -> None:
+        """Sends the answer to a rejected packet. One that the switch does not take is lost, as any packet may be."""
+        await self.send_packet(reply.frame, reply.in_port, reply.actions)
 
     async def metered(self) -> list[tuple[Meter, MeterStats]]:
         """The desired meters that the switch has, each with what has come to it and what it dropped."""

@@ -285,6 +285,7 @@ class LocalSocket:
                 "rows_held": agent.rows_held,
                 "rows_refused": agent.pool.rows_refused,
                 "conditions_set": agent.conditions.count,
+                "rejections": dict(agent.rejections.counts),
             },
             "vifs": {
                 vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.vifs.items()

@@ -5,6 +5,7 @@ One rule: a question that cannot be answered is answered with the reason, so tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
@@ -20,10 +21,11 @@ ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 
 
 class Prober:
-    """Answers the questions to this host."""
+    """Answers the questions to this host. traced: told of each frame before the switch is asked about it."""
 
-    def __init__(self, view: HostView, ovs_rundir: str, bridge: str) -> None:
+    def __init__(self, view: HostView, ovs_rundir: str, bridge: str, traced: Callable[[bytes], None]) -> None:
         self._view: Final = view
+        self._traced: Final = traced
         self._rundir: Final = ovs_rundir
         self._bridge: Final = bridge
 
@@ -44,6 +46,7 @@ class Prober:
             match = metadata(probe, ofport)
             if "rpl" in probe.tracked:
                 match += answered(frame)
+            self._traced(frame)
             text = await switch.ofproto_trace(self._bridge, match, *tracked, packet=frame)
         except AppctlError as error:
             return Answer(problem=f"Open vSwitch of host {view.me}: {error.reason}")

@@ -31,7 +31,7 @@ class RuleCounters:
         self._flows: Final = flows
 
     async def read(self, groups: Iterable[SecurityGroup]) -> dict[str, tuple[RuleCounter, ...]]:
-        """The counters of groups by their names: of each rule, and of each default that drops."""
+        """The counters of groups by their names: of each rule, and of each default that does not allow."""
         packets: Counter[tuple[int, Direction]] = Counter()
         sizes: Counter[tuple[int, Direction]] = Counter()
         for flow, count, size in await self._flows.counted(GROUPS, ~COOKIE_OBJECT_MASK & 2**64 - 1):
@@ -65,9 +65,9 @@ def no_reply(problem: str) -> str:
 
 
 def _judging(group: SecurityGroup) -> Iterator[tuple[Rule | None, Direction, int]]:
-    """A group's rules, then for each direction its default where that drops, with the cookies of their flows."""
+    """A group's rules, then for each direction its default unless that allows, with the cookies of their flows."""
     for rule in group.rules:
         yield rule, rule.direction, rule_cookie(group, rule)
     for direction in Direction:
-        if group.default(direction) is Verdict.DROP:
+        if group.default(direction) is not Verdict.ALLOW:
             yield None, direction, rule_cookie(group)

@@ -326,11 +326,11 @@ class SubnetChange(ObjectStruct, frozen=True, kw_only=True):
 
 
 class Rule(ObjectStruct, frozen=True, kw_only=True):
-    """A rule of a security group. The order of rules means nothing: where one that drops matches, it wins."""
+    """A rule of a security group. The order of rules means nothing: one that drops wins over one that rejects, that over one that allows."""
 
     name: str
     direction: Literal["ingress", "egress"]
-    action: Literal["allow", "drop"] = "allow"
+    action: Literal["allow", "drop", "reject"] = "allow"
     protocol: Literal["tcp", "udp", "icmp", "igmp", "gre", "esp", "ah", "ospf", "vrrp", "sctp"] | int | None = None
     ports: list[int | str] = []
     remote: str | list[str] = "any"
@@ -352,18 +352,20 @@ class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):
 class SecurityGroupSpec(ObjectStruct, frozen=True, kw_only=True):
     """A security group as a toolstack makes it. None leaves a field out."""
 
-    ingress: Annotated[Literal["allow", "drop"] | None, Meta(description="To a connection that comes to the VM.")] = (
-        None
-    )
-    egress: Annotated[Literal["allow", "drop"] | None, Meta(description="To a connection that the VM begins.")] = None
+    ingress: Annotated[
+        Literal["allow", "drop", "reject"] | None, Meta(description="To a connection that comes to the VM.")
+    ] = None
+    egress: Annotated[
+        Literal["allow", "drop", "reject"] | None, Meta(description="To a connection that the VM begins.")
+    ] = None
     rules: Annotated[list[Rule] | None, Meta(description="Its rules, in any order.")] = None
 
 
 class SecurityGroupChange(ObjectStruct, frozen=True, kw_only=True):
     """The fields of a security group that change; the others stay as they are. None gives a field its default."""
 
-    ingress: Literal["allow", "drop"] | UnsetType | None = UNSET
-    egress: Literal["allow", "drop"] | UnsetType | None = UNSET
+    ingress: Literal["allow", "drop", "reject"] | UnsetType | None = UNSET
+    egress: Literal["allow", "drop", "reject"] | UnsetType | None = UNSET
     rules: list[Rule] | UnsetType | None = UNSET
 
 
@@ -839,7 +841,7 @@ class Probe(AnswerStruct, frozen=True, kw_only=True):
 
 
 class RuleCount(AnswerStruct, frozen=True, kw_only=True):
-    """What a rule has matched, or with an empty name what a default has dropped."""
+    """What a rule has matched, or with an empty name what a default has dropped or rejected."""
 
     rule: str
     direction: str

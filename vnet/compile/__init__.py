@@ -21,6 +21,7 @@ from vnet.compile.pipeline import (
 )
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.rates import OF_NETWORK, OF_VIF, OURS, Limit
+from vnet.compile.rejection import Rejected, Reply, is_rejection, reply_to
 from vnet.compile.security import DIRECTIONS, rule_cookie, zones_of
 from vnet.compile.uplink import UplinkPorts, announced_tags, announcements_out, uplink_flows
 from vnet.compile.view import HostView, Role
@@ -56,6 +57,8 @@ __all__ = [
     "LocalNetwork",
     "Note",
     "Privilege",
+    "Rejected",
+    "Reply",
     "Role",
     "Source",
     "Stage",
@@ -70,6 +73,7 @@ __all__ = [
     "cookie",
     "flat",
     "gate_flow",
+    "is_rejection",
     "key_of",
     "mark",
     "marked_fields",
@@ -78,6 +82,7 @@ __all__ = [
     "privilege_for",
     "read_note",
     "refusal",
+    "reply_to",
     "rule_cookie",
     "tunnels_in_use",
     "uplink_flows",

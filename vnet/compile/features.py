@@ -16,6 +16,7 @@ from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows
 from vnet.compile.pipeline import Category, Table
 from vnet.compile.probe import probe_flows
 from vnet.compile.rates import network_rate_flows, rate_flows
+from vnet.compile.rejection import reject_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows, server_flows
 from vnet.compile.view import HostView
 from vnet.compile.vif import vif_flows
@@ -104,6 +105,13 @@ FEATURES = (
         (Input.NETWORK,),
         frozenset({T.FROM_RATE, T.TO_RATE, T.TO_METER}),
         network_rate_flows,
+    ),
+    Feature(
+        Category.REJECT,
+        "rejections of VIF {}",
+        (Input.VIF,),
+        frozenset({T.EGRESS_REJECT, T.INGRESS_REJECT}),
+        reject_flows,
     ),
     Feature(Category.PROBE, "probe {}", (Input.PROBE,), frozenset({T.CLASSIFY, T.DELIVER}), probe_flows),
 )

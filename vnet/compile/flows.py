@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ovsctl.openflow import Action, Flow, Match, Meter
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import MatchValue
+from ovsctl.openflow.fields import MatchValue, Port
 from vnet.compile.pipeline import Table
 
 Actions = tuple[Action, ...]
@@ -15,6 +15,8 @@ Key = FlowKey | int  # a meter's is its number
 Fields = dict[str, MatchValue]
 
 ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+# A clone is a copy in the datapath only if what is in it cannot be undone by the translation; this action cannot, and does nothing.
+IN_THE_DATAPATH = act.OutputTrunc(Port.CONTROLLER, 14)
 ICMP, IGMP, TCP, UDP, ICMPV6 = 1, 2, 6, 17, 58
 
 

@@ -28,6 +28,7 @@ class Table(IntEnum):
     EGRESS_PEER = 24
     EGRESS_VERDICT = 28
     EGRESS_COMMITTED = 29
+    EGRESS_REJECT = 30
     FROM_RATE = 40
     LOOKUP = 50
     HELD = 55
@@ -44,6 +45,7 @@ class Table(IntEnum):
     TO_RATE = 80
     TO_METER = 82
     DELIVER = 84
+    INGRESS_REJECT = 86
     GATE = 90
     EGRESS_RULES = 92
     INGRESS_RULES = 94
@@ -120,6 +122,7 @@ _NEIGHBOUR = frozenset({"eth_type", "nw_proto", "icmpv6_type", "nw_ttl", "ipv6_d
 _RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
 _STATE = frozenset({"ct_state", "ct_zone", "eth_type", "ip_frag", "nw_proto", "tcp_flags"})
 _VERDICT = frozenset({"reg4", "ct_state", "eth_type", "ip_frag"})
+_REJECT = frozenset({"eth_dst", "eth_type", "reg15"})
 _BY_RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES, Table.TURN, Table.LISTENER})
 _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
 
@@ -181,14 +184,19 @@ PIPELINE: dict[Table, Stage] = {
         frozenset(),
     ),
     Table.EGRESS_VERDICT: Stage(
-        "what the groups' rules come to: drop wins over allow, allow over the default",
+        "what the groups' rules come to: drop wins over reject, reject over allow, allow over the default",
         _VERDICT,
-        frozenset({Table.EGRESS_COMMITTED, following(Table.EGRESS)}),
+        frozenset({Table.EGRESS_COMMITTED, Table.EGRESS_REJECT, following(Table.EGRESS)}),
     ),
     Table.EGRESS_COMMITTED: Stage(
         "what the tracker lets through, once it has entered the connection or has all fragments of a packet",
         frozenset({"in_port", "ct_zone", "ct_state"}),
         frozenset({following(Table.EGRESS)}),
+    ),
+    Table.EGRESS_REJECT: Stage(
+        "what a VIF sends and its groups reject, at a rate to the agent, which answers it",
+        _REJECT | {"in_port"},
+        frozenset(),
     ),
     Table.FROM_RATE: Stage(
         "what QoS classes let a VIF send, by meters, and the DSCP that it is marked with",
@@ -248,9 +256,9 @@ PIPELINE: dict[Table, Stage] = {
         frozenset(),
     ),
     Table.INGRESS_VERDICT: Stage(
-        "what the groups' rules come to: drop wins over allow, allow over the default",
+        "what the groups' rules come to: drop wins over reject, reject over allow, allow over the default",
         _VERDICT,
-        frozenset({Table.INGRESS_COMMITTED, following(Table.INGRESS)}),
+        frozenset({Table.INGRESS_COMMITTED, Table.INGRESS_REJECT, following(Table.INGRESS)}),
     ),
     Table.INGRESS_COMMITTED: Stage(
         "what the tracker lets through, once it has entered the connection or has all fragments of a packet",
@@ -271,18 +279,23 @@ PIPELINE: dict[Table, Stage] = {
     Table.DELIVER: Stage(
         "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata", "eth_type"}), frozenset()
     ),
+    Table.INGRESS_REJECT: Stage(
+        "what a VIF is sent and its groups reject, at a rate to the agent, which answers it",
+        _REJECT | {"reg2"},
+        frozenset(),
+    ),
     Table.GATE: Stage(
         "whether a moving VIF's port is open: opened by its announcement in the switch itself, or by its agent",
         frozenset({"reg2"}),
         frozenset(),
     ),
     Table.EGRESS_RULES: Stage(
-        "the egress rules of one group: allow, drop, or what the group says by default",
+        "the egress rules of one group: allow, reject, drop, or what the group says by default",
         _RULES | {"ip_dst", "ipv6_dst"},
         frozenset(),
     ),
     Table.INGRESS_RULES: Stage(
-        "the ingress rules of one group: allow, drop, or what the group says by default",
+        "the ingress rules of one group: allow, reject, drop, or what the group says by default",
         _RULES | {"ip_src", "ipv6_src"},
         frozenset(),
     ),
@@ -339,11 +352,15 @@ class Finding(IntFlag):
     ALLOW = 1
     DROP = 2
     DEFAULT_DROP = 4
-    TURNED_ALLOW = 16
-    TURNED_DROP = 32
-    TURNED_DEFAULT_DROP = 64
+    REJECT = 8
+    DEFAULT_REJECT = 16
     MIDSTREAM = 128
     LISTENER_SENDS = 256
+    TURNED_ALLOW = 1 << 16
+    TURNED_DROP = 2 << 16
+    TURNED_DEFAULT_DROP = 4 << 16
+    TURNED_REJECT = 8 << 16
+    TURNED_DEFAULT_REJECT = 16 << 16
 
 
 # A VLAN segment is 1 << 32 | uplink << 12 | tag, so that a trunk for all tags can move the tag in and out of it;
@@ -375,6 +392,7 @@ class Category(IntEnum):
     PROBE = 9  # only while a probe runs
     RATE = 10
     NETWORK_RATE = 11
+    REJECT = 12
 
 
 def cookie(category: Category, name: str) -> int:

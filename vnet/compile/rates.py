@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from ovsctl.openflow import Action, Band, Flow, Match, Meter
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import Port
-from vnet.compile.flows import ETH_IPV4, ETH_IPV6, Actions, Entries, Fields, goto
+from vnet.compile.flows import ETH_IPV4, ETH_IPV6, IN_THE_DATAPATH, Actions, Entries, Fields, goto
 from vnet.compile.inputs import LocalNetwork
 from vnet.compile.pipeline import Category, Table, cookie, following
 from vnet.compile.view import HostView, Role
@@ -24,10 +23,6 @@ from vnet.objects.qos import DEFAULT_BURST_S, KBIT
 # Meters have no cookie: those of ours are told by their numbers. An ofport has 16 bits, a network's number 24; two bits tell Limits apart.
 OF_VIF, OF_NETWORK = 0x7600_0000, 0x7800_0000
 OURS = range(OF_VIF, 0x7C00_0000)
-
-
-# A clone is a copy in the datapath only if what is in it cannot be undone by the translation; this action cannot, and does nothing.
-IN_THE_DATAPATH = act.OutputTrunc(Port.CONTROLLER, 14)
 
 
 class Limit(IntEnum):

@@ -21,6 +21,7 @@ from vnet.compile.flows import (
     ETH_RARP,
     ICMP,
     ICMPV6,
+    IN_THE_DATAPATH,
     TCP,
     UDP,
     Actions,
@@ -66,7 +67,9 @@ LATER: Fields = {"ip_frag": "later"}
 MIDSTREAM: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
 # Ports of services: those that need privileges, then those below the ones that clients take (RFC 6335 §6; Linux begins at 32768).
 PRIVILEGED, SERVICE, CLIENT = (0, 0xFC00), (0, 0x8000), (0x8000, 0x8000)
-FOUND, TURNED = 7, 7 << 4  # bits of Finding: what rules say, and what those of the other direction say
+FOUND_BITS, TURNED_SHIFT = 5, 16
+FOUND = (1 << FOUND_BITS) - 1  # bits of Finding: what rules say
+TURNED = FOUND << TURNED_SHIFT  # and what those of the other direction say
 
 ICMP_TYPES = {
     IcmpType.ECHO_REQUEST: {ETH_IPV4: 8, ETH_IPV6: 128},  # RFC 792, RFC 4443 §4.1
@@ -78,7 +81,11 @@ PORTED: dict[Protocol | int, tuple[int, str]] = {
     SCTP: (SCTP, "sctp_dst"),
 }
 
-DROPS, ALLOWS, DEFAULT = 300, 200, 100  # priorities of a group's rules: drop wins over allow
+# Of one group a rule that drops wins over one that rejects, that over one that allows, and all over the default.
+PRIORITIES = {Verdict.DROP: 300, Verdict.REJECT: 250, Verdict.ALLOW: 200}
+DEFAULT = 100
+FOUND_BY_RULE = {Verdict.DROP: Finding.DROP, Verdict.REJECT: Finding.REJECT, Verdict.ALLOW: Finding.ALLOW}
+FOUND_BY_DEFAULT = {Verdict.DROP: Finding.DEFAULT_DROP, Verdict.REJECT: Finding.DEFAULT_REJECT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class Side:
     rules: Table
     verdict: Table
     committed: Table
+    reject: Table
     port: str
     zone: str
     mac: str
@@ -107,12 +115,12 @@ class Side:
 
 EGRESS = Side(
     Direction.EGRESS, Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES,
-    Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED,
+    Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED, Table.EGRESS_REJECT,
     "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
 )  # fmt: skip
 INGRESS = Side(
     Direction.INGRESS, Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES,
-    Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED,
+    Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED, Table.INGRESS_REJECT,
     "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
 SIDES = (EGRESS, INGRESS)
@@ -205,7 +213,7 @@ def _commit(side: Side) -> Action:
 
 
 def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
-    """The verdict of all groups' rules: drop, then allow, then the groups' defaults where no rule matched.
+    """The verdict of all groups' rules: drop, then reject, then allow, then the groups' defaults where no rule matched.
 
     A TCP segment from the end that listens is judged by what may be begun the other way, and by that alone. Where nobody knows
     which end listens, both directions must allow it. Neither enters a connection, which would have its direction wrong.
@@ -217,11 +225,17 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
     def found(bits: int, without: int = 0) -> Fields:
         return {REG_VERDICT: (bits, bits | without)} if bits else {}
 
-    yield flow(620, found(Finding.TURNED_DROP))
-    yield flow(610, found(Finding.TURNED_DEFAULT_DROP, without=Finding.TURNED_ALLOW))
+    # A copy of its own: a meter that drops ends what is left to do with the packet for others too (docs/adr/0011).
+    reject = act.Clone(IN_THE_DATAPATH, goto(side.reject))
+    yield flow(640, found(Finding.TURNED_DROP))
+    yield flow(630, found(Finding.TURNED_REJECT), reject)
+    yield flow(620, found(Finding.TURNED_DEFAULT_DROP, without=Finding.TURNED_ALLOW))
+    yield flow(610, found(Finding.TURNED_DEFAULT_REJECT, without=Finding.TURNED_ALLOW), reject)
     yield flow(600, found(Finding.LISTENER_SENDS), side.onward)
     yield flow(500, found(Finding.DROP))
+    yield flow(490, found(Finding.REJECT), reject)
     yield flow(200, found(Finding.DEFAULT_DROP))
+    yield flow(190, found(Finding.DEFAULT_REJECT), reject)
     for priority, allowing in ((400, Finding.ALLOW), (100, 0)):
         yield flow(priority + 30, found(allowing | Finding.MIDSTREAM), side.onward)
         for eth_type in TRACKED:  # ct needs a match on IP (ovs-actions(7))
@@ -298,7 +312,7 @@ def _ask_midstream(side: Side, other: Side, groups: Sequence[int]) -> Actions:
     return (
         act.SetField(REG_VERDICT, Finding.MIDSTREAM),
         goto(Table.TURN), *_ask(goto(other.rules), groups), goto(Table.TURN),
-        act.Move(f"{REG_VERDICT}[0..2]", f"{REG_VERDICT}[4..6]"),
+        act.Move(f"{REG_VERDICT}[0..{FOUND_BITS - 1}]", f"{REG_VERDICT}[{TURNED_SHIFT}..{TURNED_SHIFT + FOUND_BITS - 1}]"),
         act.SetField(REG_VERDICT, (0, FOUND)),
         goto(Table.LISTENER),
         *_ask(goto(side.rules), groups),
@@ -344,11 +358,10 @@ def group_flows(view: HostView, name: str, network_name: str) -> Flows:
     if not bits.keys() >= group.remotes():  # VIFs in it stay silent (HostView.role)
         return ()
     own: Fields = {"metadata": network.segment, REG_GROUP: group.number}
-    drop = act.SetField(REG_VERDICT, (Finding.DEFAULT_DROP, Finding.DEFAULT_DROP))
     found = [
-        _flow(rule_cookie(group), side.rules, DEFAULT, own, drop)
+        _flow(rule_cookie(group), side.rules, DEFAULT, own, act.SetField(REG_VERDICT, (bit, bit)))
         for side in SIDES
-        if group.default(side.direction) is Verdict.DROP
+        if (bit := FOUND_BY_DEFAULT.get(group.default(side.direction))) is not None
     ]
     found += [flow for rule in group.rules for flow in _rule(bits, rule, own, rule_cookie(group, rule))]
     return tuple({flow.key: flow for flow in reversed(found)}.values())
@@ -361,10 +374,9 @@ def rule_cookie(group: SecurityGroup, rule: Rule | None = None) -> int:
 
 def _rule(bits: Mapping[str, int], rule: Rule, own: Fields, mark: int) -> Iterator[Flow]:
     side = EGRESS if rule.direction is Direction.EGRESS else INGRESS
-    drops = rule.action is Verdict.DROP
-    bit = Finding.DROP if drops else Finding.ALLOW
+    bit, priority = FOUND_BY_RULE[rule.action], PRIORITIES[rule.action]
     for match in _matches(bits, rule, side):
-        yield _flow(mark, side.rules, DROPS if drops else ALLOWS, own | match, act.SetField(REG_VERDICT, (bit, bit)))
+        yield _flow(mark, side.rules, priority, own | match, act.SetField(REG_VERDICT, (bit, bit)))
 
 
 def _matches(bits: Mapping[str, int], rule: Rule, side: Side) -> Iterator[Fields]:

@@ -56,14 +56,14 @@ def hosts_of(view: PoolView, group: str) -> list[str]:
 
 
 def summed(group: SecurityGroup, replies: Mapping[str, RuleReply]) -> Iterator[api.RuleCount]:
-    """The sums of a group's rules, then of its defaults that drop."""
+    """The sums of a group's rules, then of its defaults that do not allow."""
     packets: Counter[Counted] = Counter()
     sizes: Counter[Counted] = Counter()
     for counter in (counter for reply in replies.values() for counter in reply.counters):
         packets[counter.rule, counter.direction] += counter.packets
         sizes[counter.rule, counter.direction] += counter.bytes
-    drops = [("", side) for side in Direction if group.default(side) is Verdict.DROP]
-    for name, side in (*((rule.name, rule.direction) for rule in group.rules), *drops):
+    defaults = [("", side) for side in Direction if group.default(side) is not Verdict.ALLOW]
+    for name, side in (*((rule.name, rule.direction) for rule in group.rules), *defaults):
         action = group.action(name, side).value
         yield api.RuleCount(
             rule=name, direction=side.value, action=action, packets=packets[name, side], bytes=sizes[name, side]

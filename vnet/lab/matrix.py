@@ -95,7 +95,7 @@ def _may(lab: Lab, a: Vif, b: Vif) -> bool:
         known = frozenset(peer.groups) if peer.network == vif.network else frozenset()
         begun = Begun(Protocol.UDP, ends[peer is b], UDP_PORT, known) if ends is not None else None
         groups = [group for group in lab.spec.groups if group.name in vif.groups]
-        if groups and judge(groups, direction, begun) is Verdict.DROP:
+        if groups and judge(groups, direction, begun) is not Verdict.ALLOW:
             return False
     return True
 

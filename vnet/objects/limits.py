@@ -30,4 +30,6 @@ MAX_GROUPS_OF_VIF = 32
 MAX_MATCHES_OF_RULE, MAX_MATCHES_OF_GROUP, MAX_MATCHES_OF_VIF = 1024, 4096, 8192
 # The groups that rules on one network may name: packets carry one bit for each while they are looked at.
 MAX_REMOTE_GROUPS = 128
+# Rejected packets that are answered in a second: those of a VIF, and those of all VIFs of a host.
+REJECTIONS_OF_VIF, REJECTIONS_OF_HOST = 20, 100
 DEFAULT_UNDERLAY_MTU = 1500

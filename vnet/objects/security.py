@@ -1,4 +1,4 @@
-"""Security groups: the connections that VIFs may have. One rule: the order of rules means nothing; drop wins over allow.
+"""Security groups: the connections that VIFs may have. One rule: the order of rules means nothing; drop wins over reject, reject over allow.
 
 A VIF that is in groups obeys the rules of all of them together. A packet that no rule matches is dropped where one of its groups
 says so by default. A VIF in no group is not filtered. Rules are stateful: the replies to what they allow pass.
@@ -35,13 +35,15 @@ class Direction(Enum):
 class Verdict(Enum):
     ALLOW = "allow"
     DROP = "drop"
+    REJECT = "reject"
 
 
 _VERDICT: Choice[Verdict] = choice(
     "an action",
     Verdict,
     dict.fromkeys(("accept", "permit", "pass", "true"), "did you mean 'allow'?")
-    | dict.fromkeys(("deny", "reject", "block", "discard", "refuse", "false"), "did you mean 'drop'?"),
+    | dict.fromkeys(("deny", "block", "discard", "false"), "did you mean 'drop'?")
+    | dict.fromkeys(("refuse", "reset", "unreachable"), "did you mean 'reject'?"),
 )
 
 
@@ -77,7 +79,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Rule(Declared):
-    """A rule of a security group. The order of rules means nothing: where one that drops matches, it wins."""
+    """A rule of a security group. The order of rules means nothing: one that drops wins over one that rejects, that over one that allows."""
 
     TITLE: ClassVar[str] = "a rule"
 
@@ -93,7 +95,12 @@ class Rule(Declared):
         ),
         "As the VM sees it: what it receives (ingress), or what it sends (egress). Replies pass with what they answer.",
     )
-    action: Verdict = attr(_VERDICT, "What to do with it.", default=Verdict.ALLOW, also=("verdict", "target", "effect"))
+    action: Verdict = attr(
+        _VERDICT,
+        "What to do with it. `reject` drops it and tells its sender.",
+        default=Verdict.ALLOW,
+        also=("verdict", "target", "effect"),
+    )
     protocol: Protocol | int | None = attr(
         RuleProtocol(),
         "Left out: any. `icmp` is ICMPv6 where packets are IPv6.",
@@ -226,12 +233,16 @@ def _cost(usage: Usage, old: SecurityGroup, narrower: bool) -> Cost:
 
 
 def _rules(usage: Usage, _: str, old: SecurityGroup, new: SecurityGroup) -> Cost:
-    allows_less = not _covered(_acting(old, Verdict.ALLOW), _acting(new, Verdict.ALLOW))
-    return _cost(usage, old, allows_less or not _covered(_acting(new, Verdict.DROP), _acting(old, Verdict.DROP)))
+    allows_less = not _covered(_allowing(old), _allowing(new))
+    return _cost(usage, old, allows_less or not _covered(_forbidding(new), _forbidding(old)))
 
 
-def _acting(group: SecurityGroup, action: Verdict) -> list[Rule]:
-    return [rule for rule in group.rules if rule.action is action]
+def _allowing(group: SecurityGroup) -> list[Rule]:
+    return [rule for rule in group.rules if rule.action is Verdict.ALLOW]
+
+
+def _forbidding(group: SecurityGroup) -> list[Rule]:
+    return [rule for rule in group.rules if rule.action is not Verdict.ALLOW]
 
 
 def _covered(rules: list[Rule], by: list[Rule]) -> bool:
@@ -270,7 +281,7 @@ class SecurityGroup(Declared):
     MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {
         ("default",): (
             "default",
-            "What happens to a new connection that no rule of the VIF's groups matches. Of several groups, one that drops wins.",
+            "What happens to a new connection that no rule of the VIF's groups matches. Of several groups, one that drops wins, then one that rejects.",
             ("defaults", "policy"),
         )
     }
@@ -289,7 +300,7 @@ class SecurityGroup(Declared):
         default=Verdict.DROP,
         also=("in", "inbound"),
         at=("default",),
-        change=lambda usage, _, old, new: _cost(usage, old, new.ingress is Verdict.DROP),
+        change=lambda usage, _, old, new: _cost(usage, old, new.ingress is not Verdict.ALLOW),
     )
     egress: Verdict = attr(
         _VERDICT,
@@ -297,7 +308,7 @@ class SecurityGroup(Declared):
         default=Verdict.ALLOW,
         also=("out", "outbound"),
         at=("default",),
-        change=lambda usage, _, old, new: _cost(usage, old, new.egress is Verdict.DROP),
+        change=lambda usage, _, old, new: _cost(usage, old, new.egress is not Verdict.ALLOW),
     )
     rules: tuple[Rule, ...] = attr(
         _Rules(StructOf(Rule), "a list of rules", unique=False, most=MAX_RULES, named=True),
@@ -349,4 +360,4 @@ def judge(groups: Iterable[SecurityGroup], direction: Direction, begun: Begun | 
     verdicts = {
         rule.action for group in groups for rule in group.rules if begun is not None and rule.matches(direction, begun)
     } or {group.default(direction) for group in groups}
-    return Verdict.DROP if Verdict.DROP in verdicts else Verdict.ALLOW
+    return next((verdict for verdict in (Verdict.DROP, Verdict.REJECT) if verdict in verdicts), Verdict.ALLOW)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, Passed, Tunnel
 from ovsctl.datapath.flow_extract import VLAN_TYPES
-from vnet.compile import StateIndex, announced_tags
+from vnet.compile import Rejected, StateIndex, announced_tags, is_rejection, reply_to
 from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.sim.bindings import bound, joined, ports_by_host
@@ -256,12 +256,36 @@ class Fabric:
     def forward(self, arrival: Arrival, notes: list[Passed] | None = None) -> list[Emitted]:
         """The frames that a bridge sends for an arrival; a running capture records all of them."""
         switch = arrival.switch
+        _rejections(switch)  # those that nobody wanted the answers to
         emitted = switch.receive(arrival.frame, arrival.port, arrival.tunnel, self.now_us, notes)
         if self._capture is not None:
             self._record(switch, arrival.port, arrival.frame, CaptureDirection.IN)
             for item in emitted:
                 self._record(switch, item.port, item.frame, CaptureDirection.OUT)
         return emitted
+
+    def answered(self, arrival: Arrival) -> Deliveries:
+        """The deliveries of what the host's agent answers to an arrival that was just forwarded, and rejected."""
+        self._items, self._lost = [], []
+        link = self._links[arrival.switch]
+        for emitted in self._answers(arrival):
+            following = link(emitted, arrival.path)
+            if following is not None:
+                self._carry(following)
+        return Deliveries(tuple(self._items), tuple(self._lost))
+
+    def _answers(self, arrival: Arrival) -> list[Emitted]:
+        """The frames that a bridge sends for the answers to what it has just rejected. The agent's own limit, of all VIFs of the host
+        together, is not modelled."""
+        switch, host = arrival.switch, self._host_of.get(arrival.switch)
+        found: list[Emitted] = []
+        for rejected in _rejections(switch) if host is not None else ():
+            reply = reply_to(host.view, rejected) if host is not None else None
+            if reply is not None:
+                found += switch.packet_out(reply.frame, reply.in_port, reply.actions, self.now_us)
+        for item in found if self._capture is not None else ():
+            self._record(switch, item.port, item.frame, CaptureDirection.OUT)
+        return found
 
     def follow(self, arrival: Arrival, emitted: Emitted) -> tuple[Arrival | None, Deliveries]:
         """The next bridge that an emitted frame enters, or its delivery or loss."""
@@ -279,7 +303,7 @@ class Fabric:
             if hops > HOPS_MAX:
                 raise Looped(f"a frame from {flat(first.path)[0]} went through bridges {HOPS_MAX} times")
             link = self._links[arrival.switch]
-            for emitted in self.forward(arrival):
+            for emitted in (*self.forward(arrival), *self._answers(arrival)):
                 following = link(emitted, arrival.path)
                 if following is not None:
                     waiting.append(following)
@@ -421,6 +445,16 @@ class Fabric:
             return Arrival(host.uplinks[uplink], NIC, frame, (path, f"{host.name} {nic}"))
 
         return carry
+
+
+def _rejections(switch: EmulatedBridge) -> list[Rejected]:
+    """Takes what a bridge has rejected last out of the frames for its controller."""
+    found: list[Rejected] = []
+    while switch.punted and is_rejection(switch.punted[-1].action.userdata):
+        punted = switch.punted.pop()
+        source = str(ip_address(punted.tun_src)) if punted.tun_src else None
+        found.append(Rejected(punted.action.userdata, punted.frame, punted.in_port, punted.metadata, source))
+    return found[::-1]
 
 
 def _tagged(frame: bytes, tag: int) -> bytes:

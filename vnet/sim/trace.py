@@ -16,6 +16,7 @@ from ovsctl.datapath import Emitted, Passed
 from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Table
 from vnet.compile.pipeline import REG_VERDICT
+from vnet.compile.rejection_frames import answer_in_words
 from vnet.compile.security import DEFAULT
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.fabric import Arrival, Fabric
@@ -24,6 +25,7 @@ from vnet.sim.guard_drop import GUARDS, is_watch, wrong_fields
 from vnet.sim.host import SimHost
 
 HOPS_MAX = 1000
+REJECTS = frozenset({Table.EGRESS_REJECT, Table.INGRESS_REJECT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One packet's way, there or back. verdict: its end in one line. aside: the packet only helps another one, as ARP does."""
+    """One packet's way, there or back. verdict: its end in one line. aside: the packet only helps another one, as ARP does.
+
+    answers: what the agent of a host answers to it where a rule rejects it.
+    """
 
     title: str
     hops: tuple[Hop, ...]
@@ -66,6 +71,7 @@ class Leg:
     lost: tuple[Loss, ...]
     verdict: str
     aside: bool = False
+    answers: tuple[Delivery, ...] = ()
 
     @property
     def to(self) -> list[str]:
@@ -91,6 +97,7 @@ class Trace:
                     "title": leg.title,
                     "verdict": leg.verdict,
                     "delivered": leg.to,
+                    "answers": [{"to": item.to, "frame": item.frame.hex()} for item in leg.answers],
                     "lost": [{"where": loss.place, "reason": loss.reason} for loss in leg.lost],
                     "hops": [_hop_dict(hop) for hop in leg.hops],
                 }
@@ -129,6 +136,7 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
     hops: list[Hop] = []
     items: list[Delivery] = []
     lost: list[Loss] = []
+    answers: list[Delivery] = []
     while waiting and len(hops) < HOPS_MAX:
         arrival = waiting.popleft()
         notes: list[Passed] = []
@@ -140,13 +148,17 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
             sent.append(_sent(arrival, emitted, following, received))
             if following is not None:
                 waiting.append(following)
+        answers += pool.answered(arrival).items
         steps = tuple(_steps(pool, arrival, notes))
         if (again := pool.after_choice(arrival)) is not None:
             waiting.append(again)
             sent.append("the agent: the address is the VIF's now, and the frame goes again")
         name = arrival.switch.port_name(arrival.port)
         hops.append(Hop(arrival.switch.name, name, arrival.frame, steps, tuple(sent)))
-    return Leg(title, tuple(hops), tuple(items), tuple(lost), _verdict(hops, items, lost), aside)
+    verdict = _verdict(hops, items, lost) + "".join(
+        f"; {item.to} is answered: {answer_in_words(item.frame)}" for item in answers
+    )
+    return Leg(title, tuple(hops), tuple(items), tuple(lost), verdict, aside, tuple(answers))
 
 
 def _sent(arrival: Arrival, emitted: Emitted, following: Arrival | None, received: Deliveries) -> str:
@@ -207,31 +219,41 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
         return "; ".join(ends)
     for hop in reversed(hops):
         if not hop.sent and hop.steps:
-            return f"dropped by {hop.switch} in {_cause(hop.steps[-1], hop.steps)}"
+            rejected = hop.steps[-1].table in REJECTS
+            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS)
+            cause = _cause(last, hop.steps, "rejects" if rejected else "drops")
+            return f"{'rejected' if rejected else 'dropped'} by {hop.switch} in {cause}{_limited(hop)}"
     return "delivered to nobody"
 
 
-def _cause(step: TableStep, steps: Sequence[TableStep]) -> str:
+def _limited(hop: Hop) -> str:
+    """Says of a rejected packet that it is over the VIF's rate of answers."""
+    last = hop.steps[-1]
+    return (
+        ", unanswered: too many" if last.table in REJECTS and any("dropped by meter" in a for a in last.actions) else ""
+    )
+
+
+def _cause(step: TableStep, steps: Sequence[TableStep], verb: str) -> str:
     if dropped := next((text for text in step.actions if text.startswith("dropped by meter")), ""):
         return f"{step.name}: {dropped} of {_origin(step)}"
     if step.wrong:
         return f"{step.name}: {step.wrong}"
     if step.priority < 0:
         return f"{step.name}: no flow for it ({step.does})"
-    if rules := list(_dropping_rules(step, steps)):
+    if rules := list(_forbidding_rules(step, steps, verb)):
         return f"{step.name}: {' and '.join(rules)} ({step.does})"
     return f"{step.name} by priority {step.priority} {step.match} of {_origin(step)} ({step.does})"
 
 
-def _dropping_rules(verdict: TableStep, steps: Sequence[TableStep]) -> Iterator[str]:
+def _forbidding_rules(verdict: TableStep, steps: Sequence[TableStep], verb: str) -> Iterator[str]:
     """The rules behind a verdict of security groups: those that set the bit which the verdict's flow matches."""
     bit = next((part for part in verdict.match.split(",") if part.startswith(f"{REG_VERDICT}=")), None)
     if bit is None:
         return
     for step in steps:
         if step.table in (Table.EGRESS_RULES, Table.INGRESS_RULES) and bit.replace("=", " = ") in step.actions:
-            verb = "drops by default" if step.priority == DEFAULT else "drops"
-            yield f"{_origin(step)} {verb}"
+            yield f"{_origin(step)} {verb}{' by default' if step.priority == DEFAULT else ''}"
 
 
 def _origin(step: TableStep) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vnet.grammar.declare import Attr, Shape, Spelling
 from vnet.grammar.kinds import ListOf, NotYet
-from vnet.objects.limits import MAX_REMOTE_GROUPS
+from vnet.objects.limits import MAX_REMOTE_GROUPS, REJECTIONS_OF_HOST, REJECTIONS_OF_VIF
 from vnet.topology.document import Children, root_shape
 from vnet.topology.schema import declared_of, needed, schema_text, shape_in_document
 from vnet.topology.yaml_tree import MAX_BYTES
@@ -81,8 +81,8 @@ _TAIL = (
 ## Who may talk to whom: security groups
 
 - A VIF in no group is not filtered. A VIF in groups obeys the rules of all of them together; the order of rules means nothing.
-- **Drop wins.** Where a rule that drops matches, the packet is dropped, whatever else matches. Else where one that allows
-  matches, it passes. Else each group's `default` is asked, and one that says `drop` wins.
+- **Drop wins.** Where a rule that drops matches, the packet is dropped, whatever else matches. Else where one that rejects matches, it is
+  rejected. Else where one that allows matches, it passes. Else each group's `default` is asked, in the same order.
 - Rules are about who **begins**: the replies to what they allow pass, and so do the errors (ICMP) that belong to it. A connection
   that rules no longer allow ends when they change.
 - What finds neighbours and addresses passes whatever rules say, as far as those protocols need it: ARP, neighbour discovery and MLD on the link, a DHCP client's
@@ -91,6 +91,9 @@ _TAIL = (
 - `remote` may be a list of address ranges and groups, of both IP versions: one of them is enough (`[10.0.0.0/8, "fd00::/8", ops]`).
 - `ports` are lists of numbers and ranges (`[80, "443-445"]`); ranges that touch or overlap are one.
 - `icmp` names the messages that begin a conversation, as `[echo-request]`. Replies and errors pass with what they belong to.
+- `action: reject` drops a packet and tells its sender: by a TCP reset, or by ICMP that the port is unreachable (UDP) or that it is prohibited (the rest). A VIF answers at most
+  {REJECTIONS_OF_VIF} of the packets that its rules reject a second, a host {REJECTIONS_OF_HOST}; the others are dropped in silence, and so are all while the host's agent is down. Never answered are resets, errors of ICMP, packets to or from groups
+  or broadcast, and those whose source is another VIF's. A default may be `reject` as well.
 - `vnet show rules` counts the packets that each rule and each default has matched, answers included, since each host has it, summed over the hosts; one that does not
   answer is named. So do `vnet security-group counters NAME` and `GET /v1/security-groups/NAME/counters`. `vnet show rules --here` asks this host's agent alone. Where two
   rules match the same packets, the first by name counts them.

@@ -260,9 +260,11 @@ def test_every_category_but_the_learned_has_a_source() -> None:
     compiler.inputs.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
     compiler.inputs.set_probe("one", FRAMES)
     compiler.compile()
-    policy = {Category.GROUP, Category.PEER}
+    policy = {Category.GROUP, Category.PEER, Category.REJECT}
     assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED} - policy
-    compiler.inputs.set_group(SecurityGroup("web", 1, rules=(Rule("each-other", Direction.INGRESS, remote=("web",)),)))
+    compiler.inputs.set_group(
+        SecurityGroup("web", 1, rules=(Rule("each-other", Direction.INGRESS, Verdict.REJECT, remote=("web",)),))
+    )
     compiler.inputs.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("web",)))
     compiler.inputs.set_port("vm2/0", 3)
     compiler.inputs.set_binding(Binding("vm2/0", ME, "unt", "0a:00:00:00:00:02", 1, groups=("web",)))

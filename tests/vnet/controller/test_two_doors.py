@@ -192,7 +192,7 @@ REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
     *((Subnet, {"network": "dmz", "cidr": cidr}, "wrong-address") for cidr in NO_SUBNET),
     *((SecurityGroup, allowing("ingress", cidr), "wrong-address") for cidr in (*NEVER_SENT, *NO_SOURCE)),
     *((SecurityGroup, allowing("egress", cidr), "wrong-address") for cidr in (*NEVER_SENT, *NO_DESTINATION)),
-    (SecurityGroup, {"ingress": "reject"}, "wrong-value"),
+    (SecurityGroup, {"ingress": "refuse"}, "wrong-value"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "in"}]}, "wrong-value"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "ports": [80]}]}, "rule"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "wbe"}]}, "unknown-security-group"),

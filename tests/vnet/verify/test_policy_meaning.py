@@ -75,7 +75,7 @@ def means(state: PoolState, a: Vif, b: Vif, protocol: Protocol, port: int) -> bo
     for vif, peer, direction in ((a, b, Direction.EGRESS), (b, a, Direction.INGRESS)):
         begun = Begun(protocol, peer.addresses[0], port, frozenset(peer.groups))
         groups = [state.groups[name] for name in vif.groups]
-        if groups and judge(groups, direction, begun) is Verdict.DROP:
+        if groups and judge(groups, direction, begun) is not Verdict.ALLOW:
             return False
     return True
 
