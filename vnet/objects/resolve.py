@@ -5,9 +5,11 @@ A document and a call of the REST API resolve alike: a document states every obj
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING
+from functools import lru_cache
 from ipaddress import ip_address
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from vnet.grammar.declare import Declared, SetBy, Stated, attrs_of, cache, unchecked
@@ -88,9 +90,11 @@ class Resolver:
         before = getattr(self.before, declared.NOUN.state).get(name)
         fields = attrs_of(declared)
         values = dict(_defaults(declared))
-        if before is not None:
-            values.update((field, getattr(before, field)) for field in _kept_fields(declared, self.actor, self.partial))
-        values.update((field, value) for field, value in stated.values.items() if field in fields)
+        if before is not None and (kept := _kept_fields(declared, self.actor, self.partial)):
+            values.update(zip(kept, _of(kept)(before), strict=True))
+        values.update(stated.values)
+        for extra in stated.values.keys() - fields.keys():  # objects inside this one
+            del values[extra]
         values[declared.NOUN.key] = name
         if "owner" in fields:
             values["owner"] = self.actor
@@ -209,6 +213,12 @@ class Resolver:
             return []
 
 
+@lru_cache(maxsize=100)
+def _of(fields: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """A function to the values of an object's fields."""
+    return attrgetter(*fields) if len(fields) > 1 else lambda value: tuple(getattr(value, name) for name in fields)
+
+
 @cache
 def _defaults(declared: type[Declared]) -> Mapping[str, Any]:
     """The values of fields that are not allocated, where nobody states them."""
@@ -244,7 +254,7 @@ def _usable(ranges: Any, address: str) -> bool:
 
 def _kept(before: D | None, declared: type[D], values: Mapping[str, Any]) -> D:
     """The object, the very one as before where it is the same: so that a plan finds it unchanged at once."""
-    if before is not None and all(getattr(before, name) == value for name, value in values.items()):
+    if before is not None and _of(tuple(values))(before) == tuple(values.values()):
         return before
     return unchecked(declared, values)
 

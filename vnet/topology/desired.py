@@ -38,8 +38,9 @@ def load(data: bytes, filename: str) -> Document:
 
 def parse_document(data: bytes, filename: str) -> Document:
     """A document of which only the text and the grammar are checked. Raises TopologyErrors for text that is no document."""
-    source = decode(data, filename)
-    return read_document(parse(source), source)
+    with collector_held():
+        source = decode(data, filename)
+        return read_document(parse(source), source)
 
 
 def desired_state(document: Document, current: PoolState, index: VifIndex | None = None) -> PoolState:
