@@ -10,10 +10,10 @@ import click
 from vnet.cli.exits import CommandError, Exit
 from vnet.cli.output import dump, echo, output_option, plain, progress, say
 from vnet.cli.remote import connected, stopped
-from vnet.topology import TopologyErrors, load
 
 if TYPE_CHECKING:
     from vnet import api
+    from vnet.topology import TopologyErrors
 
 READ_MAX_BYTES = 64 * 1024 * 1024  # a larger document has an error of its own
 file_argument = click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
@@ -34,11 +34,20 @@ def read(file: str) -> tuple[bytes, str]:
 def read_valid(file: str) -> tuple[bytes, str]:
     """The same, of a valid document; raises CommandError with all that is wrong with it."""
     data, name = read(file)
+    if (errors := _errors(data, name)) is not None:
+        raise invalid(errors)
+    return data, name
+
+
+def _errors(data: bytes, name: str) -> TopologyErrors | None:
+    """All that is wrong with a document; None if it is valid."""
+    from vnet.topology import TopologyErrors, load  # noqa: PLC0415 - half of the start, and help needs none of it
+
     try:
         load(data, name)
     except TopologyErrors as errors:
-        raise invalid(errors) from None
-    return data, name
+        return errors
+    return None
 
 
 def invalid(errors: TopologyErrors) -> CommandError:
@@ -53,11 +62,9 @@ def invalid(errors: TopologyErrors) -> CommandError:
 def validate(file: str, output: str) -> int:
     """Check the document FILE; no pool is asked, nothing changes."""
     data, name = read(file)
-    try:
-        load(data, name)
-    except TopologyErrors as errors:
+    if (errors := _errors(data, name)) is not None:
         if output == "table":
-            raise invalid(errors) from None
+            raise invalid(errors)
         dump({"valid": False, "problems": errors.as_dicts()}, output)
         return Exit.INVALID_INPUT
     if output == "table":
