@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vnet.agent.agent import Agent, Options
+from vnet.agent.certificate_renewal import CertificateRenewal
 from vnet.agent.host_claim import DisplacedAgent
 from vnet.agent.local_api import LocalSocket
 from vnet.agent.obstacles import obstacle
@@ -36,6 +37,7 @@ def main(
     socket: str,
     pki_dir: Path,
     cleartext: bool,
+    renew_from: str | None = None,
 ) -> None:
     """Runs the agent until SIGTERM or SIGINT. Flows and rows stay as they are: packets do not notice.
 
@@ -49,10 +51,11 @@ def main(
         os.makedirs(directory, mode=0o750, exist_ok=True)
     gc.set_threshold(YOUNG_OBJECTS)
     options = Options(host, pool, ovs_db, ovs_rundir, Switch(bridge, datapath_type), version("vnet"), tls)
-    asyncio.run(_run(options, socket))
+    renewal = CertificateRenewal(host, renew_from, pki_dir) if renew_from is not None and tls is not None else None
+    asyncio.run(_run(options, socket, renewal))
 
 
-async def _run(options: Options, socket: str) -> None:
+async def _run(options: Options, socket: str, renewal: CertificateRenewal | None) -> None:
     me = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,6 +69,8 @@ async def _run(options: Options, socket: str) -> None:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(LocalSocket(agent, socket).run())
                     tasks.create_task(_keep(agent))
+                    if renewal is not None:
+                        tasks.create_task(renewal.run())
                     tasks.create_task(_tell(agent, status))
                     await agent.run()
             except* DisplacedAgent as displaced:

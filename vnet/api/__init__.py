@@ -697,6 +697,12 @@ class JoinCall(CallStruct, frozen=True, kw_only=True):
     request: str
 
 
+class Revoked(AnswerStruct, frozen=True, kw_only=True):
+    """ends: when the certificate that the host has lets it in no more."""
+
+    ends: str
+
+
 class HostCertificate(AnswerStruct, frozen=True, kw_only=True):
     """In PEM."""
 

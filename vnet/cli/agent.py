@@ -36,6 +36,9 @@ from vnet.util.transport import TransportError
     show_default=True,
     help="This host's certificate, for pool databases at ssl:.",
 )
+@click.option(
+    "--renew-from", metavar="URL", help="The controller beside the CA, at https, which renews this host's certificate."
+)
 @click.option("--cleartext", is_flag=True, help="Allow a pool database at tcp: on another machine.")
 def agent(
     host: str,
@@ -46,6 +49,7 @@ def agent(
     datapath_type: str,
     socket_path: str,
     pki_dir: Path,
+    renew_from: str | None,
     cleartext: bool,
 ) -> None:
     """Run the agent of this host."""
@@ -61,6 +65,7 @@ def agent(
             socket=socket_path,
             pki_dir=pki_dir,
             cleartext=cleartext,
+            renew_from=renew_from,
         )
     except TransportError as error:
         raise CommandError(str(error), Exit.INVALID_INPUT) from None

@@ -55,6 +55,18 @@ def invite(name: str, url: str | None, pool: tuple[str, ...], minutes: float) ->
 
 
 @host.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def revoke(name: str, yes: bool) -> None:
+    """Renew the certificate of the host NAME no more. It lets the host in until it ends (docs/trust.md)."""
+    if not yes:
+        click.confirm(f"Host {name} can come back by another invitation only. Go on?", abort=True, err=True)
+    with connected() as client:
+        ends = client.revoke(name).ends
+    say(f"host {name} has its last certificate, which ends {ends[:16]} UTC")
+
+
+@host.command()
 @pki_dir_option
 @click.option(
     "--conf",

@@ -49,7 +49,7 @@ def take_certificate(invitation: InvitationLine, directory: Path) -> None:
 def write_options(invitation: InvitationLine, directory: Path, conf: Path) -> None:
     """Have the agent's options say which host this is and where its pool is. What else the file has stays."""
     remotes = " ".join(f"--pool {remote}" for remote in invitation.pool)
-    line = f'{OPTIONS}"--host {invitation.name} {remotes} --pki-dir {directory}"'
+    line = f'{OPTIONS}"--host {invitation.name} {remotes} --pki-dir {directory} --renew-from {invitation.url}"'
     before = conf.read_text().splitlines() if conf.exists() else []
     kept = [known for known in before if not known.startswith(OPTIONS)]
     replace_file(conf, "\n".join([*kept, line, ""]).encode(), 0o644)

@@ -415,6 +415,10 @@ class AsyncClient:
         body = api.InviteCall(url=url, pool=list(pool), minutes=minutes)
         return await self._do(sending("POST", api.Invitation, body, "hosts", host, "invite"))
 
+    async def revoke(self, host: str) -> api.Revoked:
+        """Renew a host's certificate no more. Raises NotFound, and Conflict where the CA is not there."""
+        return await self._do(sending("DELETE", api.Revoked, None, "hosts", host, "certificate"))
+
     async def evacuate(
         self,
         host: str,

@@ -416,6 +416,10 @@ class Client:
         body = api.InviteCall(url=url, pool=list(pool), minutes=minutes)
         return self._do(sending("POST", api.Invitation, body, "hosts", host, "invite"))
 
+    def revoke(self, host: str) -> api.Revoked:
+        """Renew a host's certificate no more. Raises NotFound, and Conflict where the CA is not there."""
+        return self._do(sending("DELETE", api.Revoked, None, "hosts", host, "certificate"))
+
     def evacuate(
         self,
         host: str,

@@ -21,7 +21,7 @@ from vnet import api
 from vnet.controller import openapi
 from vnet.controller.body_decoder import decode_body
 from vnet.controller.connections import admit_of
-from vnet.controller.endpoint import JOIN, MAX_STRANGERS_BYTES, SHOW_CA, Call, Route, Text, Written
+from vnet.controller.endpoint import MAX_STRANGERS_BYTES, Call, Route, Text, Written, is_for_strangers
 from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
@@ -65,12 +65,12 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
 
     async def gate(scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
+            # Routes match what is between the slashes as it was sent: a VIF's id has slashes of its own, sent as %2F.
+            scope["path"] = scope["raw_path"].decode("latin-1")
             refused = _stranger(scope, token) if token is not None else None
             if refused is not None:
                 await _refusal(refused, {"Connection": "close"})(scope, receive, send)
                 return
-            # Routes match what is between the slashes as it was sent: a VIF's id has slashes of its own, sent as %2F.
-            scope["path"] = scope["raw_path"].decode("latin-1")
         await app(scope, receive, send)
 
     return gate
@@ -78,7 +78,7 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
 
 def _stranger(scope: Scope, token: bytes) -> Refused | None:
     """The refusal of a call whose caller does not show the token, or for whom there is no place."""
-    if (scope["method"], scope["path"]) in (JOIN, SHOW_CA):
+    if is_for_strangers(scope["method"], scope["path"]):
         return _too_much(scope)
     if not _authorized(scope, token):
         return Unauthorized("unauthorized", "give the controller's token as a bearer token")

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -145,7 +145,7 @@ async def _serve(
     servers = [_server(service, listen, made, connections, token, shown) for listen, made in sockets]
     jobs = [asyncio.create_task(server.serve()) for server in servers]
     leader = Leader(database)
-    duties = [asyncio.create_task(leader.run()), asyncio.create_task(_keep_certificates(pki_dir))]
+    duties = [asyncio.create_task(leader.run()), asyncio.create_task(_keep_certificates(pki_dir, embedded))]
     keeper = _Keeper(embedded, database) if embedded is not None else None
     if keeper is not None:
         duties.append(asyncio.create_task(keeper.run()))
@@ -269,16 +269,23 @@ def _certificate_problems(directory: Path) -> tuple[str, ...]:
     return certificate_problems(directory, datetime.now(UTC))
 
 
-async def _keep_certificates(directory: Path) -> None:
-    """Without end: renew the server's certificate where the CA is, and log which certificates end within 30 days."""
+async def _keep_certificates(directory: Path, embedded: EmbeddedDatabase | None) -> None:
+    """Without end: renew the server's certificate where the CA is, and log which certificates end within 30 days. Our database's
+    clients connect anew when a revoked certificate has ended."""
     from vnet.controller.pki import Authority, certificate_problems, renew_server  # noqa: PLC0415 - loads a library that TLS alone needs
 
+    looked = datetime.now(UTC) - timedelta(days=1)  # one may have ended while no controller was there
     while True:
         if Authority(directory).present:
+            now = datetime.now(UTC)
             try:
+                if embedded is not None and Authority(directory).ended_between(looked, now):
+                    await asyncio.to_thread(embedded.reconnect)
+                    log.info("clients of the pool database connect anew: a revoked certificate has ended")
+                looked = now
                 if renew_server(directory, datetime.now(UTC)):
                     log.info("renewed the server's certificate")
-            except (OSError, ValueError, Refused) as error:
+            except (OSError, ValueError, Refused, PoolUnreachable) as error:
                 log.error("certificates in %s: %s", directory, error)
         for problem in certificate_problems(directory, datetime.now(UTC)):
             log.warning("%s", problem)

@@ -215,6 +215,10 @@ class EmbeddedDatabase:
             self._ask("add-remote", role_remotes.REMOTE)
         run_tool("ovsdb-client", "-t", "10", "transact", self.remote, self._listening())
 
+    def reconnect(self) -> None:
+        """Have every client connect anew, and show its certificate."""
+        self._ask("reconnect")
+
     def _ask(self, command: str, *arguments: str) -> str:
         return run_tool("ovs-appctl", "-t", str(self.control), f"ovsdb-server/{command}", *arguments)
 

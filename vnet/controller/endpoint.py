@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -16,7 +17,13 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 # What a host asks for that is on its way into the pool, and has no token of the controller.
 JOIN, SHOW_CA = ("POST", "/v1/join"), ("GET", "/v1/ca")
+_CERTIFICATE = re.compile(r"/v1/hosts/[^/]+/certificate")
 MAX_STRANGERS_BYTES = 16 * 1024  # of a body
+
+
+def is_for_strangers(method: str, path: str) -> bool:
+    """Whether a call takes no token: what it shows is no secret, or it takes an invitation."""
+    return (method, path) in (JOIN, SHOW_CA) or (method == "GET" and _CERTIFICATE.fullmatch(path) is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class Invitations:
             raise Unauthorized("not-invited", "this invitation is none, was used, or has ended: invite the host again")
         self._write(self._read(now) | {host: msgspec.structs.replace(known, key=key)})
 
+    def forget(self, host: str, now: datetime) -> None:
+        """End a host's invitation, if it has one."""
+        self._write({name: invited for name, invited in self._read(now).items() if name != host})
+
     def _read(self, now: datetime) -> dict[str, Invited]:
         if not self.file.exists():
             return {}

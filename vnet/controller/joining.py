@@ -49,12 +49,23 @@ class Joining:
 
     def join(self, host: str, token: str, request: str) -> str:
         """The certificate for a host's signing request, in PEM. Raises Unauthorized, Invalid, Conflict."""
-        from vnet.controller.pki import requested_key  # noqa: PLC0415 - loads a library that TLS alone needs
+        from vnet.controller.pki import JOINED_LIFE, requested_key  # noqa: PLC0415 - loads a library that TLS alone needs
 
         authority, now = self._authority(), datetime.now(UTC)
         key, public = requested_key(request.encode())
         Invitations(self.directory).accept(host, token, public, now)
-        return authority.sign(host, key, now).decode()
+        return authority.sign(host, key, now, JOINED_LIFE).decode()
+
+    def certificate(self, host: str) -> str:
+        """A host's certificate, renewed when that is due. Raises NotFound, Conflict."""
+        return self._authority().current(host, datetime.now(UTC)).decode()
+
+    def revoke(self, host: str) -> datetime:
+        """Renew a host's certificate no more, and invite it no more; the end of the one that it has. Raises NotFound, Conflict."""
+        now = datetime.now(UTC)
+        ends = self._authority().revoke(host, now).ends
+        Invitations(self.directory).forget(host, now)
+        return ends
 
     def ca(self) -> str:
         """The CA's certificate, in PEM; raises Conflict where there is none."""

@@ -19,12 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from vnet.controller.errors import Conflict, Invalid
+from vnet.controller.errors import Conflict, Invalid, NotFound
 from vnet.util.files import replace_file
 from vnet.util.transport import CA, HOST, SERVER, identity_file
 
 CA_LIFE = timedelta(days=3650)
 LIFE = timedelta(days=365)
+JOINED_LIFE = timedelta(days=7)  # of a host that renews by itself: as long as one that is revoked may still get in
 NOTICE = timedelta(days=30)  # before its end a certificate is renewed, or its end announced
 EARLY = timedelta(hours=1)  # by how much a clock elsewhere may be behind ours
 PEM = serialization.Encoding.PEM
@@ -46,7 +47,7 @@ _USAGES = {
 
 @dataclass(frozen=True, slots=True)
 class CertificateEnd:
-    """A certificate and its end. state: valid, ends-soon within 30 days, or expired."""
+    """A certificate and its end. state: valid, ends-soon within 30 days or the last third of a short life, or expired."""
 
     name: str
     use: CertificateUse
@@ -116,6 +117,40 @@ class Authority:
         """A certificate for the key that a host has made, in PEM. Raises as `issue`."""
         return self._sign(host, CertificateUse.HOST, key, now, (), life)
 
+    def current(self, host: str, now: datetime) -> bytes:
+        """A host's certificate, in PEM: the one that it has, or when half of its life or all but 30 days of it are over, a new one of the same key.
+
+        Raises NotFound for a host that has none, or whose is revoked.
+        """
+        path = self._issued(CertificateUse.HOST, host)
+        if not path.exists():
+            raise NotFound("no-certificate", f"host {host} has no certificate of this CA, or it is revoked", host)
+        old = _certificate(path)
+        life = old.not_valid_after_utc - old.not_valid_before_utc - EARLY
+        key = old.public_key()
+        if old.not_valid_after_utc - now > min(life / 2, NOTICE) or not isinstance(key, ec.EllipticCurvePublicKey):
+            return path.read_bytes()
+        return self.sign(host, key, now, life)
+
+    def revoke(self, host: str, now: datetime) -> CertificateEnd:
+        """Renew a host's certificate no more; the one that ends last. Raises NotFound."""
+        path = self._issued(CertificateUse.HOST, host)
+        if not path.exists():
+            raise NotFound("no-certificate", f"host {host} has no certificate of this CA, or it is revoked", host)
+        ends = _end(path, now)
+        kept = self.directory / "revoked" / f"{path.stem}-{_certificate(path).serial_number:x}.pem"
+        kept.parent.mkdir(exist_ok=True, mode=0o700)
+        path.rename(kept)
+        return ends
+
+    def ended_between(self, before: datetime, now: datetime) -> bool:
+        """Whether a revoked certificate ended after `before`, and by `now`: who is connected by it may stay until it is asked again."""
+        ends = (_end(path, now).ends for path in (self.directory / "revoked").glob("*.pem"))
+        return any(before < end <= now for end in ends)
+
+    def _issued(self, use: CertificateUse, name: str) -> Path:
+        return self.directory / "issued" / f"{use.value}-{_file_name(name)}.pem"
+
     def _sign(
         self,
         name: str,
@@ -140,7 +175,7 @@ class Authority:
         if names := [_alternative(address) for address in addresses]:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate: bytes = builder.sign(signer, hashes.SHA256()).public_bytes(PEM)
-        replace_file(self.directory / "issued" / f"{use.value}-{_file_name(name)}.pem", certificate, 0o644)
+        replace_file(self._issued(use, name), certificate, 0o644)
         return certificate
 
     def certificates(self, now: datetime) -> tuple[CertificateEnd, ...]:
@@ -263,7 +298,10 @@ def _certificate(path: Path) -> x509.Certificate:
 def _end(path: Path, now: datetime) -> CertificateEnd:
     certificate = _certificate(path)
     ends = certificate.not_valid_after_utc
-    state = "expired" if ends <= now else "ends-soon" if ends - now <= NOTICE else "valid"
+    notice = min(
+        NOTICE, (ends - certificate.not_valid_before_utc) / 3
+    )  # a short one is renewed when half of it is over
+    state = "expired" if ends <= now else "ends-soon" if ends - now <= notice else "valid"
     return CertificateEnd(_common_name(certificate), _use(certificate), ends, state)
 
 

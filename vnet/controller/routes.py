@@ -65,6 +65,16 @@ async def join(call: Call[api.JoinCall]) -> api.HostCertificate:
     return api.HostCertificate(certificate=made)
 
 
+async def get_certificate(call: Call[None]) -> api.HostCertificate:
+    return api.HostCertificate(certificate=call.service.joining.certificate(call.id))
+
+
+async def revoke(call: Call[None]) -> api.Revoked:
+    ends = call.service.joining.revoke(call.id)
+    log.warning("host %s: its certificate is revoked, which ends %s", call.id, ends, extra=about(host=call.id))
+    return api.Revoked(ends=ends.isoformat())
+
+
 async def get_ca(call: Call[None]) -> Text:
     return Text(call.service.joining.ca(), "application/x-pem-file")
 
@@ -243,6 +253,22 @@ def routes() -> list[Route]:
             api.HostCertificate,
             join,
             body=api.JoinCall,
+            tag="hosts",
+        ),
+        Route(
+            "GET",
+            "/v1/hosts/{id}/certificate",
+            "A host's certificate, renewed when that is due. It takes no token.",
+            api.HostCertificate,
+            get_certificate,
+            tag="hosts",
+        ),
+        Route(
+            "DELETE",
+            "/v1/hosts/{id}/certificate",
+            "Renew a host's certificate no more.",
+            api.Revoked,
+            revoke,
             tag="hosts",
         ),
         Route(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,7 +79,10 @@ def test_one_line_and_the_host_reaches_the_pool_database(inviting: Inviting, tmp
     done = join(word, host)
     assert (done.returncode, done.stdout) == (Exit.OK, ""), done.stderr
     own, ca = host / "pki" / "host.pem", host / "pki" / "ca.pem"
-    assert f'--host xen4 --pool {inviting.pool} --pki-dir {host / "pki"}"' in (host / "agent.conf").read_text()
+    assert (
+        f'--host xen4 --pool {inviting.pool} --pki-dir {host / "pki"} --renew-from {inviting.url}"'
+        in (host / "agent.conf").read_text()
+    )
     event = '["Vnet", {"op": "insert", "table": "Event", "row": {"kind": "joined", "host": "%s"}}]'
     tls = tls_options(Tls(own, own, ca))
     assert "uuid" in run("ovsdb-client", *tls, "transact", inviting.pool, event % "xen4")
@@ -113,8 +117,41 @@ def test_what_strangers_may_ask_for(inviting: Inviting) -> None:
         assert client.post("/v1/join", json=call).json()["code"] == "request"
         assert client.post("/v1/join", json=call | {"request": "x" * 20_000}).status_code == 413
         assert client.post("/v1/join", content=iter([b"{}"])).status_code == 413
-        for method, path in [("POST", "/v1/hosts/xen4/invite"), ("GET", "/v1/join"), ("POST", "/v1/ca")]:
+        assert client.get("/v1/hosts/xen4/certificate").json()["code"] == "no-certificate"
+        assert client.get("/v1/hosts/..%2F..%2Fca/certificate").json()["code"] == "no-certificate"
+        for method, path in [
+            ("GET", "/v1/hosts/xen4%2Fcertificate"),
+            ("GET", "/v1/hosts%2Fxen4/certificate"),
+            ("DELETE", "/v1/hosts/xen4/certificate"),
+            ("POST", "/v1/hosts/xen4/invite"),
+            ("GET", "/v1/join"),
+            ("POST", "/v1/ca"),
+        ]:
             assert client.request(method, path).status_code == 401, path
+
+
+def test_a_revoked_host_gets_no_more_certificates_but_by_another_invitation(inviting: Inviting, tmp_path: Path) -> None:
+    first, second = (inviting.invite("xen4").split()[1] for _ in range(2))
+    assert join(first, tmp_path / "old").returncode == Exit.FAILED
+    assert join(second, tmp_path / "xen4").returncode == Exit.OK
+    own = (tmp_path / "xen4" / "pki" / "host.pem").read_text()
+    with httpx.Client(verify=False, base_url=inviting.url) as client:
+        shown = client.get("/v1/hosts/xen4/certificate").json()["certificate"]
+        assert own.endswith(shown)
+        (row,) = (row for row in status(inviting) if row["name"] == "xen4")
+        assert row["state"] == "valid"
+        revoke = ("--controller", inviting.socket, "host", "revoke", "xen4")
+        assert run(*VNET, *revoke, "--yes") == ""
+        assert client.get("/v1/hosts/xen4/certificate").status_code == 404
+        assert not [row for row in status(inviting) if row["name"] == "xen4"]
+        assert join(inviting.invite("xen4").split()[1], tmp_path / "xen4").returncode == Exit.OK
+        assert client.get("/v1/hosts/xen4/certificate").json()["certificate"] != shown
+
+
+def status(inviting: Inviting) -> list[dict[str, str]]:
+    """The certificates that the CA has issued."""
+    found: list[dict[str, str]] = json.loads(run(*VNET, "pki", "status", "-o", "json", "--pki-dir", str(inviting.pki)))
+    return found
 
 
 def test_other_lines_of_the_agents_options_stay(tmp_path: Path) -> None:
@@ -123,7 +160,7 @@ def test_other_lines_of_the_agents_options_stay(tmp_path: Path) -> None:
     line = InvitationLine("xen4", "https://c", ("ssl:a:1", "ssl:b:1"), "", "")
     write_options(line, Path("/pki"), conf)
     assert conf.read_text() == (
-        '# mine\nOTHER=1\nVNET_AGENT_OPTIONS="--host xen4 --pool ssl:a:1 --pool ssl:b:1 --pki-dir /pki"\n'
+        '# mine\nOTHER=1\nVNET_AGENT_OPTIONS="--host xen4 --pool ssl:a:1 --pool ssl:b:1 --pki-dir /pki --renew-from https://c"\n'
     )
 
 

@@ -15,7 +15,7 @@ from ovsctl.ovsdb import Client, ConnectFailed, Tls
 from tests.authorities import LIFE, TestAuthority, tls_options
 from tests.polling import until
 from tests.servers import OvsdbServer, free_port, ovsdb_server
-from vnet.controller.errors import Conflict, Invalid
+from vnet.controller.errors import Conflict, Invalid, NotFound
 from vnet.db.rows import SCHEMA_NAME
 from vnet.util.transport import HOST, SERVER, TransportError, check_cleartext, tls_for
 
@@ -141,6 +141,38 @@ def test_renewed_30_days_before_its_end_and_not_earlier(tmp_path: Path) -> None:
     assert server_addresses(tmp_path) == ("10.0.0.1", "pool.example")
     states = {found.name: found.state for found in made.certificates(NOW + LIFE)}
     assert states == {"xen1": "expired", "server": "valid", "vnet pool test": "valid"}
+
+
+def test_a_hosts_certificate_is_renewed_for_its_key_until_it_is_revoked(tmp_path: Path) -> None:
+    from vnet.controller.pki import JOINED_LIFE, Authority, requested_key, signing_request
+
+    made = Authority(tmp_path)
+    made.create("test", NOW)
+    key, request = signing_request("xen4")
+    public, _ = requested_key(request)
+    first = made.sign("xen4", public, NOW, JOINED_LIFE)
+    assert made.current("xen4", NOW + JOINED_LIFE / 2 - timedelta(seconds=1)) == first
+    half = NOW + JOINED_LIFE / 2
+    second = made.current("xen4", half)
+    assert second != first
+    assert made.current("xen4", half) == second
+    (tmp_path / "host.pem").write_bytes(key + second)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tmp_path / "host.pem")
+    assert {found.name: found.ends for found in made.certificates(half)}["xen4"] == half + JOINED_LIFE
+    late = made.current("xen4", half + 3 * JOINED_LIFE)  # the host was away for long
+    assert late not in (first, second)
+    with pytest.raises(NotFound):
+        made.current("xen5", NOW)
+    now = half + 3 * JOINED_LIFE
+    ends = made.revoke("xen4", now).ends
+    assert ends == now + JOINED_LIFE
+    for refused in (made.current, made.revoke):
+        with pytest.raises(NotFound):
+            refused("xen4", now)
+    assert not made.ended_between(now, ends - timedelta(seconds=1))
+    assert made.ended_between(now, ends)
+    assert not made.ended_between(ends, ends + timedelta(days=1))
+    assert "xen4" not in {found.name for found in made.certificates(now)}
 
 
 def test_a_name_is_no_path(authority: TestAuthority) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Tls
-from tests.authorities import TestAuthority, tls_options
-from tests.polling import wait_until
+from ovsctl.ovsdb import Client, Tls
+from tests.authorities import LIFE, TestAuthority, tls_options
+from tests.polling import until, wait_until
 from tests.servers import free_port, run, run_dir
 from tests.vnet.controller.daemons import controller
 from tests.vnet.controller.databases import stop_embedded
@@ -68,5 +69,24 @@ def test_a_server_that_runs_listens_where_it_is_told_to_next(tmp_path: Path) -> 
             assert written(old, xen1) == "uuid"
             assert not database.ensure()
             assert written(old, xen1) == "permission error"
+        finally:
+            stop_embedded(database)
+
+
+async def test_clients_connect_anew_when_they_have_to_show_their_certificates_again(tmp_path: Path) -> None:
+    authority, port = TestAuthority(tmp_path), free_port()
+    tls, xen1 = authority.server(), authority.host("xen1", LIFE - timedelta(seconds=5))
+    with run_dir() as path:
+        database = EmbeddedDatabase(path / "run", path / "state", (f"pssl:{port}:127.0.0.1",), tls=tls)
+        try:
+            database.ensure()
+            lost: list[bool] = []
+            async with Client(f"ssl:127.0.0.1:{port}", "Vnet", tls=xen1) as client:
+                client.on_connection_change(lost.append)
+                await until(lambda: not written(port, xen1), "the end of the certificate")
+                assert client.connected
+                database.reconnect()
+                await until(lambda: lost, "the loss of the connection")
+                assert not client.connected
         finally:
             stop_embedded(database)
