@@ -160,10 +160,13 @@ class HostClaim:
             else ""
         )
 
-    async def beat(self, row: Uuid) -> tuple[bool, list[Row]]:
-        """Reports that this host lives, and reads whether another agent wants to be it. False if the row is gone; and the pool's row."""
+    async def beat(self, row: Uuid) -> tuple[Row | None, list[Row]]:
+        """Reports that this host lives, and reads whether another agent wants to be it. Returns the row, None if it is gone, and the pool's
+        row."""
         beat = transactions.some_status(row, {"heartbeat": self._now_ms()})
-        rival = Select("Agent", by_uuid(row), ("rival",))
-        _, count, rows, pool = await self._client.transact(self.guard, beat, rival, AS_FOLLOWED)
+        _, _, rows, pool = await self._client.transact(
+            self.guard, beat, Select("Agent", by_uuid(row), transactions.REPORTED), AS_FOLLOWED
+        )
         self._state = self._state.heard(rows[0]["rival"] if rows else "")
-        return bool(count), pool
+        ours = rows and rows[0]["host"] == self.status.host  # else no host may write the row
+        return (rows[0] if ours else None), pool

@@ -268,10 +268,9 @@ class PoolReplica:
         return by_uuid(uuid) if uuid is not None else by_key(value)
 
     def spoiled(self, vif: str) -> Uuid | None:
-        """The row of this host's binding of a VIF, if it cannot be read."""
+        """The row of this host's binding of a VIF, if it cannot be read and is named as such: what names a row no host may write."""
         for uuid, found in self.unreadable.items():
-            rows = (row for row in (found.held, found.row) if found.table == "Binding" and row is not None)
-            if any((row["vif"], row["host"]) == (vif, self.me) for row in rows):
+            if found.table == "Binding" and (found.row["vif"], found.row["host"]) == (vif, self.me):
                 return uuid
         return None
 

@@ -196,7 +196,7 @@ class StatusWriter:
         """Says for ever that this host lives: not while its switch is away, since then it follows nothing and carries nothing."""
         while True:
             try:
-                if self._row is not None and self._is_alive() and not await self._beat(self._row):
+                if self._row is not None and self._is_alive() and not await self.beat(self._row):
                     self._written = self._row = None
                     self.statements.again([key for key in self.statements.desired if key[0] == "acked"])  # gone with it
             except OvsdbError as error:
@@ -204,7 +204,7 @@ class StatusWriter:
             self.statements.again()
             await asyncio.sleep(period_s)
 
-    async def _beat(self, row: Uuid) -> bool:
+    async def beat(self, row: Uuid) -> bool:
         """Whether the row of this agent's status is there and its own."""
         before = self.claim.rival
         try:
@@ -217,4 +217,8 @@ class StatusWriter:
             self._client.leave("the pool is not the one that this host follows")
         if self.claim.rival and not before:
             self.event("problem", self.claim.problem)
-        return found
+        if found is not None and self._written is not None and not transactions.is_written(self._written, found):
+            self.event("drift", "put back: the agent's own status")
+            self._written = None
+            self.statements.again([GENERATION])
+        return found is not None

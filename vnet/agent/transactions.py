@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Uuid, Wait, Where, by_uuid
+from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Row, Update, Uuid, Wait, Where, by_uuid
 from vnet.agent.pool_replica import BINDING_COLUMNS
 from vnet.db.rows import key_of, to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Event
@@ -110,6 +110,16 @@ def take_host(status: AgentStatus, seen: tuple[Uuid, str, int] | None) -> list[O
     row, switch, heartbeat = seen
     still = {"switch": switch} if switch in ("", status.switch) else {"switch": switch, "heartbeat": heartbeat}
     return [Wait("Agent", by_uuid(row), tuple(still), (still,)), Update("Agent", by_uuid(row), _but_key(status))]
+
+
+# The columns of an agent's status that it reads again with its heartbeat.
+REPORTED = ("rival", "host", "generation", "started", "version", "problems", "machine")
+
+
+def is_written(status: AgentStatus, row: Row) -> bool:
+    """Whether an agent's own row has its status as it wrote it."""
+    columns = to_columns(status)
+    return all(row[name] == columns[name] for name in REPORTED if name != "rival")
 
 
 def status(new: AgentStatus, row: Uuid) -> list[Operation]:

@@ -80,6 +80,7 @@ class Leader:
         self._database = database
         self._lock: Lock = database.lock(LOCK)
         self._term = ""
+        self._pool_id = ""  # as it was seen last
         self.duties = 0  # how often they were done
 
     @property
@@ -135,12 +136,16 @@ class Leader:
     def _pruning(self, view: PoolView) -> Iterator[Operation]:
         """What is of no more use. An object whose row cannot be read is not known to be gone."""
         mirror = self._database.mirror
-        for uuid in old_events(mirror.events):
+        unreadable = mirror.unreadable(Event)
+        for uuid in (*old_events(mirror.events), *(unreadable if len(unreadable) > EVENTS_SLACK else ())):
             yield Delete("Event", by_uuid(uuid))
         for vif, host in orphans(view) if not mirror.lacks(Vif) else ():
             yield Delete("Binding", (("vif", "==", vif), ("host", "==", host)))
-        if view.state.pool is not None and not view.state.pool.id:  # made by a version that gave none
-            yield Update("Pool", (("id", "==", ""),), {"id": new_pool_id()})
+        if view.state.pool is not None:
+            self._pool_id = view.state.pool.id or self._pool_id
+            if not view.state.pool.id:  # made by a version that gave none, unless it was there before
+                self._pool_id = self._pool_id or new_pool_id()
+                yield Update("Pool", (("id", "==", ""),), {"id": self._pool_id})
         used = view.state.still_used()
         for key, number in view.state.retired.items() if not mirror.lacks(Host, AgentStatus) else ():
             if key not in used:

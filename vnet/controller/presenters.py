@@ -38,6 +38,8 @@ def show_pool(pool: Pool) -> api.Pool:
     )
 
 
+MAX_ROWS = 100  # rows that cannot be read, in a status
+
 _PHASES: dict[Phase, api.Phase] = {
     Phase.NONE: "none",
     Phase.PREPARING: "preparing",
@@ -162,7 +164,10 @@ def show_status(
     """The pool at a glance. invalid: the errors of rows that no pool may hold. certificates: the problems of certificates."""
     state = view.state
     places = {presence.value: 0 for presence in Presence}
-    reasons = [api.Reason(code="invalid-row", text=text) for text in invalid]
+    rows = list(invalid)
+    if len(rows) > MAX_ROWS:
+        rows[MAX_ROWS:] = [f"{len(rows) - MAX_ROWS} more rows"]
+    reasons = [api.Reason(code="invalid-row", text=text) for text in rows]
     reasons += [api.Reason(code="certificate-ends", text=text) for text in certificates]
     reasons += _host_reasons(view)
     down = {reason.host for reason in reasons if reason.code in ("host-down", "no-agent")}

@@ -16,7 +16,7 @@ from ovsctl.ovsdb import Where, by_uuid
 from vnet.db.rows import TABLE_OF, by_key, from_row, key_of
 from vnet.db.tables import TABLES, Table
 from vnet.db.view import PoolView
-from vnet.grammar.declare import Declared
+from vnet.grammar.declare import Attr, Declared, attrs_of
 from vnet.objects import AgentStatus, Binding, Event, Pool, PoolState, Vif
 from vnet.objects.index import VifIndex
 
@@ -72,6 +72,37 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     name: itemgetter(*table.key) if table.key else (lambda _: "") if table.declared.NOUN.single else attrgetter("uuid")
     for name, table in TABLES.items()
 }
+
+
+# Columns that say nothing about where a VIF or an agent is. Other hosts write some of them: one that writes nonsense there must not take
+# the object away, so they count as if nothing had been said.
+BESIDE_THE_POINT: dict[type[Declared], tuple[str, ...]] = {
+    Binding: ("acked", "since"),
+    AgentStatus: ("generation", "heartbeat", "started"),
+}
+
+
+def _without_statements(table: Table, row: MirrorRow) -> Declared | None:
+    """The object of a row of which only such columns may be wrong; None where others are."""
+    columns = {cell.column: row[cell.column] for cell in table.cells}
+    for name in BESIDE_THE_POINT[table.declared]:
+        found, content = attrs_of(table.declared)[name], columns[name]
+        if isinstance(content, frozenset):
+            columns[name] = frozenset(item for item in content if _is_fine(found, frozenset({item})))
+        elif not _is_fine(found, content):
+            columns[name] = found.default
+    try:
+        return from_row(table.declared, columns)
+    except ValueError:
+        return None
+
+
+def _is_fine(found: Attr, value: Any) -> bool:
+    try:
+        found.check(value)
+    except ValueError:
+        return False
+    return True
 
 
 class PoolMirror:
@@ -171,17 +202,24 @@ class PoolMirror:
         try:
             return from_row(table.declared, row, **parts)
         except ValueError as error:
-            self._refuse(table, row, str(error))
+            rest = _without_statements(table, row) if table.declared in BESIDE_THE_POINT else None
+            self._refuse(table, row, str(error), "it is left out" if rest is None else "it counts as not stated")
+            return rest
         except Exception as error:  # rows come from outside: a fault that nobody foresaw costs its row alone
             log.exception("row %s of table %s", row.uuid, table.name)
             self._refuse(table, row, f"{type(error).__name__}: {error}")
         return None
 
-    def _refuse(self, table: Table, row: MirrorRow, problem: str) -> None:
+    def _refuse(self, table: Table, row: MirrorRow, problem: str, outcome: str = "it is left out") -> None:
         self.refused += 1
         self._unreadable[row.uuid] = table.name
         self.problems[row.uuid] = f"{table.name} row {row.uuid}: {problem}"
-        log.warning("%s: it is left out", self.problems[row.uuid])
+        log.warning("%s: %s", self.problems[row.uuid], outcome)
+
+    def unreadable(self, declared: type[Declared]) -> list[str]:
+        """The UUIDs of the rows of an object that cannot be read."""
+        table = TABLE_OF[declared]
+        return [uuid for uuid, name in self._unreadable.items() if name == table]
 
     def _forget_problem(self, row: MirrorRow) -> None:
         self.problems.pop(row.uuid, None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ovsctl.ovsdb import Change, Uuid
 from vnet.agent.pool_replica import PoolReplica
-from vnet.compile import Compiler
+from vnet.compile import FEATURES, Category, Compiler, HostView, Source
+from vnet.compile.flows import Entries
 from vnet.db.rows import to_columns
-from vnet.objects import Network, NetworkType
+from vnet.objects import Host, Network, NetworkType
 
 NETWORKS = [Network(name, NetworkType.VXLAN, number, 1450, key=number) for number, name in enumerate("abc", 1)]
 
@@ -44,3 +46,30 @@ def test_a_row_that_cannot_be_taken_in(
     pool.fold([mended])
     assert not pool.problems
     assert pool.compiler.view.networks.keys() == {"a", "b", "c"}
+
+
+def test_a_source_of_flows_that_raises_costs_its_own_flows() -> None:
+    """They stay as they were, and are compiled again once what they read has changed."""
+    network, told = NETWORKS[0], []
+    compiler = Compiler("xen1", FEATURES, lambda source, error: told.append((source, str(error))))
+    compiler.inputs.set_host(Host("xen1", "10.99.0.1"))
+    compiler.inputs.set_network(network)
+    compiler.compile()
+    whole = dict(compiler.flows)
+    feature = compiler._features[Category.NETWORK]
+    compiler._features[Category.NETWORK] = replace(feature, flows=failing)
+    compiler.inputs.set_network(replace(network, number=7))
+    changed = {change.source.category for change in compiler.compile()}
+    assert Category.FLOOD in changed
+    assert Category.NETWORK not in changed
+    source = Source(Category.NETWORK, network.name)
+    assert told == [(source, "no such thing")]
+    assert compiler.failed == {source: "RuntimeError: no such thing"}
+    compiler._features[Category.NETWORK] = feature
+    compiler.inputs.set_network(network)
+    compiler.compile()
+    assert (compiler.flows, compiler.failed) == (whole, {})
+
+
+def failing(view: HostView, name: str, network: str) -> Entries:
+    raise RuntimeError("no such thing")
