@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
 READ_MAX_BYTES = 64 * 1024 * 1024  # a larger document has an error of its own
 file_argument = click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
+# Degrees of disruption, from least to most: as an option has them, and as plans do.
+DEGREES = {
+    "none": "none",
+    "flows": "flows only",
+    "vif": "VIF interrupted",
+    "uplink": "uplink interrupted",
+}
 _SIGNS = {"+": "green", "~": "yellow", "-": "red"}
+
+
+class Limits(NamedTuple):
+    """The most that --yes agrees to."""
+
+    deletions: int = 10
+    disruption: str = "vif"
 
 
 def read(file: str) -> tuple[bytes, str]:
@@ -98,16 +112,19 @@ def plan(file: str, detailed_exitcode: bool, reachability: bool, output: str) ->
 
 @click.command()
 @file_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask, as long as it stays within limits.")
+@click.option("--allow", multiple=True, metavar="LIMIT=VALUE",
+              help="A limit of --yes: deletions=N  [default: 10], disruption=none, flows, vif or uplink  [default: vif].")  # fmt: skip
 @click.option("--wait", "wait_s", type=click.IntRange(0, 600), default=30, show_default=True, metavar="SECONDS",
               help="How long to wait for the hosts to follow.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Apply even what breaks an expectation that holds now.")
 @output_option
-def apply(file: str, yes: bool, wait_s: int, force: bool, output: str) -> int:
+def apply(file: str, yes: bool, allow: tuple[str, ...], wait_s: int, force: bool, output: str) -> int:
     """Make the pool what FILE says: all of it in one transaction, or nothing.
 
-    Exits with 7 if it was applied and a live host does not carry it out, or no host is alive.
+    Exits with 6 if --yes has a lower limit, and with 7 if it was applied and a live host does not carry it out, or no host is alive.
     """
+    limits = _limits(allow)
     data, name = read_valid(file)
     with connected() as client:
         planned = client.plan(data, name)
@@ -119,6 +136,8 @@ def apply(file: str, yes: bool, wait_s: int, force: bool, output: str) -> int:
                                Exit.EXPECTATION_FAILED)  # fmt: skip
         if planned.changes and not yes:
             _ask()
+        elif beyond := _beyond(planned, limits):
+            raise CommandError(f"nothing was applied: {'; '.join(beyond)}", Exit.CONFLICT)
         with stopped(
             f"'vnet plan {file}' shows what of the document is not applied, 'vnet status' who has not followed"
         ):
@@ -150,6 +169,37 @@ def _print_plan(planned: api.Plan, output: str) -> None:
             text = "broken by this" if expected.held else "does not hold, as it does not now"
             echo(f"expectation {text}: {expected.where}: {expected.name}: {expected.why}", fg="red")
             echo("".join(f"      {line}\n" for line in expected.trace.splitlines()), nl=False)
+
+
+def _limits(allow: tuple[str, ...]) -> Limits:
+    """The limits of --yes. Raises UsageError."""
+    limits = Limits()
+    for text in allow:
+        name, _, value = text.partition("=")
+        if name == "deletions" and value.isascii() and value.isdigit():
+            limits = limits._replace(deletions=int(value))
+        elif name == "disruption" and value in DEGREES:
+            limits = limits._replace(disruption=value)
+        else:
+            wanted = f"deletions=N or disruption={', '.join(DEGREES)}"
+            raise click.UsageError(f"--allow: expected {wanted}, got '{text}'")
+    return limits
+
+
+def _beyond(planned: api.Plan, limits: Limits) -> list[str]:
+    """What a plan does beyond the limits, each with the option that allows it."""
+    found = []
+    deleted = [f"{change.kind} {change.name}" for change in planned.changes if change.action == "delete"]
+    if len(deleted) > limits.deletions:
+        names = f"{', '.join(deleted[:3])}{', ...' if len(deleted) > 3 else ''}"
+        found.append(
+            f"it would delete {len(deleted)} objects ({names}), and --yes allows {limits.deletions}; "
+            f"--allow deletions={len(deleted)} allows them"
+        )
+    degree = next((word for word, text in DEGREES.items() if text == planned.disruption), "uplink")
+    if list(DEGREES).index(degree) > list(DEGREES).index(limits.disruption):
+        found.append(f"its disruption is '{planned.disruption}'; --allow disruption={degree} allows it")
+    return found
 
 
 def _ask() -> None:

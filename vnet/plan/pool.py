@@ -13,6 +13,7 @@ from typing import Any
 
 from vnet.grammar.declare import Declared, SetBy, attrs_of
 from vnet.objects import Owner, Pool, PoolState, Uplink
+from vnet.objects.allocate import in_order
 from vnet.objects.impact import Disruption, Usage, cost_of_field
 from vnet.objects.index import VifIndex
 from vnet.objects.proposal import Proposal
@@ -100,7 +101,9 @@ def plan_proposal(proposal: Proposal, usage: Usage) -> PoolPlan:
     for declared in CONFIGURED:
         state = declared.NOUN.state
         changed, old = proposal.changes.get(state, {}), getattr(before, state)
-        removed = [name for name in old if name in changed and changed[name] is None] if changed else []
+        removed = in_order(
+            name for name, new in changed.items() if new is None and name in old
+        )  # a database has no order
         for name, new in changed.items():
             if new is not None:
                 planner.compare(declared, name, old.get(name), new)

@@ -19,6 +19,7 @@ from vnet.api import Applied, Change, Plan, Reason
 from vnet.cli import main, topology
 from vnet.cli.exits import Exit
 from vnet.client import Rule, SecurityGroupSpec, VifSpec, VmSpec
+from vnet.objects.impact import Disruption
 
 Capture = pytest.CaptureFixture[str]
 WITH_VM = DOCUMENT + b"vms: {web1: {host: xen1, vifs: [{network: tenant}]}}\n"
@@ -117,6 +118,58 @@ def test_apply_asks_only_where_somebody_can_answer(capsys: Capture, document: Pa
     code, _, err = vnet(capsys, "apply", document)
     assert (code, "say --yes" in err) == (Exit.USAGE, True)
     assert vnet(capsys, "plan", "--detailed-exitcode", document)[0] == Exit.CHANGES
+
+
+def planned(deletions: int, disruption: str) -> Plan:
+    gone = [
+        Change(action="delete", kind="vif", name=f"web{n}/0", reason="", disruption=disruption)
+        for n in range(deletions)
+    ]
+    return Plan(revision=2, disruption=disruption, changes=gone)
+
+
+@pytest.mark.parametrize(
+    ("plan", "allow", "beyond"),
+    [
+        (planned(10, "VIF interrupted"), (), []),
+        (planned(11, "none"), (), ["--allow deletions=11"]),
+        (planned(11, "none"), ("deletions=11",), []),
+        (planned(1, "none"), ("deletions=0",), ["--allow deletions=1"]),
+        (planned(0, "uplink interrupted"), (), ["--allow disruption=uplink"]),
+        (planned(0, "uplink interrupted"), ("disruption=uplink",), []),
+        (planned(12, "VIF interrupted"), ("disruption=flows",), ["--allow deletions=12", "--allow disruption=vif"]),
+    ],
+)
+def test_yes_has_limits(plan: Plan, allow: tuple[str, ...], beyond: list[str]) -> None:
+    found = topology._beyond(plan, topology._limits(allow))
+    assert len(found) == len(beyond)
+    for text, option in zip(found, beyond, strict=True):
+        assert option in text
+
+
+def test_the_degrees_are_those_of_plans() -> None:
+    assert list(topology.DEGREES.values()) == [str(degree) for degree in Disruption]
+
+
+@pytest.mark.parametrize("limit", ["deletions", "deletions=many", "disruption=much", "creations=1"])
+def test_an_unknown_limit_is_an_error(capsys: Capture, document: Path, limit: str) -> None:
+    code, _, err = vnet(capsys, "apply", "--allow", limit, document)
+    assert (code, "expected deletions=N or disruption=none, flows, vif, uplink" in err) == (Exit.USAGE, True)
+
+
+def test_a_document_that_lost_its_objects_is_not_applied_unasked(capsys: Capture, document: Path) -> None:
+    networks = "".join(f"  lost{n}: {{type: internal}}\n" for n in range(11))
+    with_more = DOCUMENT.decode().replace("networks:\n", f"networks:\n{networks}")
+    document.write_text(with_more)
+    assert vnet(capsys, "apply", "--yes", "--wait", "0", document)[0] == Exit.NOT_FOLLOWED
+    document.write_bytes(DOCUMENT)
+    code, _, err = vnet(capsys, "apply", "--yes", "--wait", "0", document)
+    assert code == Exit.CONFLICT
+    assert "nothing was applied: it would delete 11 objects (network lost0, network lost1, network lost2, ...)" in err
+    assert vnet(capsys, "plan", "--detailed-exitcode", document)[0] == Exit.CHANGES
+    code = vnet(capsys, "apply", "--yes", "--allow", "deletions=11", "--wait", "0", document)[0]
+    assert code == Exit.NOT_FOLLOWED
+    assert vnet(capsys, "plan", "--detailed-exitcode", document)[0] == Exit.OK
 
 
 def test_an_invalid_document_exits_4_with_its_places(capsys: Capture, document: Path) -> None:
