@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from uuid import uuid4
 
 from ovsctl.ovsdb import (
@@ -32,7 +32,7 @@ from vnet.db.roles import role_operations
 from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import new_pool_id
-from vnet.objects import AgentStatus, Event, Host, Vif
+from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Vif
 from vnet.objects.binding import SWITCH
 from vnet.objects.retired import RetiredNumber
 from vnet.util.logs import about
@@ -61,6 +61,34 @@ def orphans(view: PoolView) -> list[tuple[str, str]]:
     return [(vif, host) for vif, host in state.bindings if vif not in state.vifs and host not in view.live]
 
 
+def usurpers(view: PoolView) -> list[Binding]:
+    """The bindings by which a host draws a VIF to itself that runs on another one, as no agent does that keeps the rules.
+
+    Of an epoch that the VIF never gave; or where the VIF is asked for on the other host, which is alive and has its port.
+    """
+    found = []
+    for id, bindings in view.bindings_of.items():
+        vif = view.state.vifs.get(id)
+        if len(bindings) < 2 or vif is None:
+            continue
+        current = view.location(id).current
+        if current is None or current.host == vif.incoming:
+            continue
+        others = [it for it in bindings.values() if it.host != current.host and it.state is BindingState.ACTIVE]
+        given = [it for it in others if it.epoch <= vif.epoch]
+        running = any(it.host == vif.host and it.ready and it.host in view.live for it in given)
+        if (current.epoch > vif.epoch and given) or running:
+            found.append(current)
+    return found
+
+
+def usurper_events(bindings: Iterable[Binding], now: int) -> Iterator[Event]:
+    """What to tell of them."""
+    for it in bindings:
+        text = f"host {it.host} drew VIF {it.vif} to itself, which runs on another host: its binding is removed"
+        yield Event(now, "problem", text, it.host, it.network, it.vif)
+
+
 def host_events(before: frozenset[str], view: PoolView, now: int) -> Iterator[Event]:
     """What to tell of hosts that fell silent or came back. `before`: the hosts that were alive."""
     known = view.state.hosts.keys()
@@ -82,6 +110,7 @@ class Leader:
         self._term = ""
         self._pool_id = ""  # as it was seen last
         self.duties = 0  # how often they were done
+        self._known: set[tuple[str, str]] = set()  # VIF and host of the usurpers that the last round found
 
     @property
     def leads(self) -> bool:
@@ -123,10 +152,17 @@ class Leader:
         alive = self._database.view().live
         while self._lock.held:
             view = self._database.view()
-            told = list(host_events(alive, view, now_ms()))
+            taken = usurpers(view) if not self._database.mirror.lacks(Vif, Binding) else []
+            news = [it for it in taken if (it.vif, it.host) not in self._known]
+            self._known = {(it.vif, it.host) for it in taken}
+            told = [*host_events(alive, view, now_ms()), *usurper_events(news, now_ms())]
             for event in told:
                 log.warning(event.text, extra=about(host=event.host))
-            operations = [*(Insert("Event", to_columns(event)) for event in told), *self._pruning(view)]
+            operations = [
+                *(Insert("Event", to_columns(event)) for event in told),
+                *(Delete("Binding", (*by_key(it), ("epoch", "==", it.epoch))) for it in taken),
+                *self._pruning(view),
+            ]
             if operations:
                 await self.write(*operations)
             alive = view.live

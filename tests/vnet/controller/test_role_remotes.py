@@ -75,11 +75,12 @@ def test_a_server_that_runs_listens_where_it_is_told_to_next(tmp_path: Path) -> 
 
 async def test_clients_connect_anew_when_they_have_to_show_their_certificates_again(tmp_path: Path) -> None:
     authority, port = TestAuthority(tmp_path), free_port()
-    tls, xen1 = authority.server(), authority.host("xen1", LIFE - timedelta(seconds=5))
+    tls = authority.server()
     with run_dir() as path:
         database = EmbeddedDatabase(path / "run", path / "state", (f"pssl:{port}:127.0.0.1",), tls=tls)
         try:
             database.ensure()
+            xen1 = authority.host("xen1", LIFE - timedelta(seconds=10))
             lost: list[bool] = []
             async with Client(f"ssl:127.0.0.1:{port}", "Vnet", tls=xen1) as client:
                 client.on_connection_change(lost.append)
