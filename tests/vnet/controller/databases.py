@@ -67,7 +67,7 @@ def stop_embedded(database: EmbeddedDatabase, sig: int = signal.SIGKILL) -> None
     if pid is None:
         return
     command = Path(f"/proc/{pid}/cmdline")
-    if command.exists() and str(database.database) in command.read_text():
+    if command.exists() and str(database.pidfile) in command.read_text():
         os.kill(pid, sig)
         wait_until(lambda: not command.exists() or not command.read_text(), f"end of ovsdb-server {pid}")
 

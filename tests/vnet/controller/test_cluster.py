@@ -7,11 +7,13 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ovsctl.ovsdb import Client, Delete, Insert, PermissionDenied, Select, Tls
 from tests.authorities import TestAuthority, tls_options
 from tests.polling import wait_until
 from tests.servers import free_port, run_dir
@@ -26,6 +28,7 @@ from vnet.controller.daemon import Options, main
 from vnet.controller.embedded import EmbeddedDatabase, run_tool
 from vnet.controller.errors import Invalid
 from vnet.db import changes
+from vnet.db.roles import role_operations
 from vnet.db.writes import configuration_write
 from vnet.objects import Vm
 
@@ -166,6 +169,39 @@ def test_servers_of_another_ca_and_clients_without_a_certificate_stay_out(server
     stranger.stop()
     replace(stranger, tls=servers.tls).start()
     wait_until(lambda: len(cluster_status(servers.databases[0], 0)) == 2, "it is let in with the pool's certificate")
+
+
+async def test_hosts_have_their_role_at_every_server_and_at_relays(servers: Servers) -> None:
+    hosts, controllers, relayed = (free_port() for _ in range(3))
+    listens = [f"pssl:{port}:127.0.0.1" for port in (hosts, controllers, relayed)]
+    assert servers.create(0) == Exit.OK
+    at_follower = ("--listen", listens[0], "--listen-controllers", listens[1])
+    joined = ("--address", servers.addresses[1], "--to", servers.addresses[0], *at_follower)
+    assert servers.vnet("join", 1, *joined) == Exit.OK
+    relay = ("--to", f"ssl:127.0.0.1:{controllers}", "--listen", listens[2])
+    assert [servers.vnet("relay", 2, *relay) for _ in range(2)] == [Exit.OK, Exit.OK]
+    tls, xen1 = servers.tls, servers.authority.host("xen1")
+    async with AsyncExitStack() as stack:
+
+        async def client(port: int, identity: Tls = xen1) -> Client:
+            return await stack.enter_async_context(
+                Client(f"ssl:127.0.0.1:{port}", "Vnet", tls=identity, connect_timeout_s=30)
+            )
+
+        controller = await client(controllers, tls)
+        await controller.transact(*role_operations())
+        for number, port in enumerate((hosts, relayed)):
+            host = await client(port)
+            await host.transact(Insert("Event", {"kind": "own", "text": str(port), "host": "xen1"}))
+            for refused in (
+                Insert("Event", {"kind": "forged", "host": "xen2"}),
+                Insert("Vm", {"name": f"vm{number}", "owner": "toolstack"}),
+                Delete("RBAC_Role", ()),
+            ):
+                with pytest.raises(PermissionDenied):
+                    await host.transact(refused)
+        (events,) = await controller.transact(Select("Event", (), ("kind", "text")))
+        assert {(row["kind"], row["text"]) for row in events} == {("own", str(hosts)), ("own", str(relayed))}
 
 
 def listing(*args: str) -> list[str]:
