@@ -17,10 +17,10 @@ from pathlib import Path
 from tests.debian.machines import ROOT, Machine
 from tests.polling import wait_until
 
-BLOCK = re.compile(
-    r"^```(?:sh\n# on (?P<hosts>[\w ]+)|(?P<yaml>yaml))\n(?P<text>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
-    re.M | re.S,
-)
+# A comment of a page is what happened before: <!-- on xen3: systemctl poweroff -->
+EVENT = r"<!-- on (?P<where>\w+): (?P<event>.*?) -->\n"
+CODE = r"```(?:sh\n# on (?P<hosts>[\w ]+)|(?P<yaml>yaml))\n(?P<text>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?"
+BLOCK = re.compile(f"^(?:{EVENT}|{CODE})", re.M | re.S)
 COPY = re.compile(r"scp -r (\S+) root@(\S+):(\S+)")
 ADDRESSES = {"xen1": "10.0.0.1", "xen2": "10.0.0.2", "xen3": "10.0.0.3"}
 # The machines reach no package source, and a userspace datapath is asked for beside the page's options.
@@ -76,18 +76,25 @@ def run_page(page: str, machines: Mapping[str, Machine]) -> int:
     changes a moment later, so a block with output is repeated until it agrees."""
     found = list(BLOCK.finditer((ROOT / "docs" / page).read_text()))
     for block in found:
-        if block["yaml"]:
+        if block["event"]:
+            machines[block["where"]].run(f"cd /root; {block['event']}", check=block["event"] != "systemctl poweroff")
+        elif block["yaml"]:
             (Path(f"/proc/{machines['xen1'].pid}/root/root") / "pool.vnet.yaml").write_text(block["text"])
-            continue
-        for host in block["hosts"].split():
-            _run_block(block, machines[host], machines)
+        else:
+            for host in block["hosts"].split():
+                _run_block(block, machines[host], machines)
     return len(found)
 
 
 def _run_block(block: re.Match[str], machine: Machine, machines: Mapping[str, Machine]) -> None:
-    for source, address, target in COPY.findall(block["text"]):
-        _copy(machine, source, next(machines[name] for name, known in ADDRESSES.items() if known == address), target)
-    script = PRELUDE + COPY.sub(":", block["text"])
+    script, *copies = COPY.split(block["text"])
+    while copies:
+        source, address, path, rest = copies[:4]
+        machine.run(PRELUDE + script)
+        target = next(machines[name] for name, known in ADDRESSES.items() if known == address)
+        shutil.copytree(f"/proc/{machine.pid}/root{source}", f"/proc/{target.pid}/root{path}")
+        script, copies = rest, copies[4:]
+    script = PRELUDE + script
     if block["output"] is None:
         machine.run(script)
         return
@@ -99,7 +106,3 @@ def _run_block(block: re.Match[str], machine: Machine, machines: Mapping[str, Ma
     wait_until(
         agrees, f"on {machine.name}: {block['text']} to print\n{block['output']}\ninstead of\n{machine.run(script)}"
     )
-
-
-def _copy(machine: Machine, source: str, target: Machine, path: str) -> None:
-    shutil.copytree(f"/proc/{machine.pid}/root{source}", f"/proc/{target.pid}/root{path}")

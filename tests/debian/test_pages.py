@@ -10,3 +10,5 @@ from tests.debian.guide import run_page, three_hosts
 def test_the_pages(root: Path, debs: list[Path], tmp_path: Path) -> None:
     with three_hosts(root, debs, tmp_path) as machines:
         assert run_page("install.md", machines) > 12
+        assert run_page("troubleshooting.md", machines) > 12
+        assert run_page("operate.md", machines) > 10
