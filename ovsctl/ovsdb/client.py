@@ -40,6 +40,7 @@ from .schema import Json, Schema
 from .server_info import SERVER_DATABASE, ServerInfo
 from .server_selection import Met, Wanted, find
 from .session import MAX_MESSAGE_BYTES, Notification
+from .values import Uuid
 
 _BACKOFF_S = (0.05, 2.0)
 # With others to go to, silence for this long is asked about, and no answer for as long again has us look at them.
@@ -236,24 +237,53 @@ class Client:
         Raises UsageError if the schema has no such table, column or value, RequestError if the
         server refuses it.
         """
-        self._next_monitor += 1
-        number = self._next_monitor
-
-        async def change(table: str, where: Condition) -> None:
-            await self._change_condition(number, table, where)
-
-        replica = Replica(self.schema, tables, change)
-        replica.encode_monitors()
-        self._replicas[number] = replica
-        self._wanted[number] = self._applied[number] = 0
-        if self._connection is not None:
-            self._start(self._connection, number)
+        number, replica = self._new_replica(self.schema, tables)
+        self._keep(number, replica)
         try:
             await replica.wait_synced()
         except BaseException:
             self._forget(number)
             raise
         return replica
+
+    def preload(
+        self,
+        schema: Schema,
+        tables: Mapping[str, Monitor],
+        rows: Mapping[str, Mapping[Uuid, Mapping[str, Json]]],
+    ) -> Replica:
+        """A replica that holds these rows, in wire form and by a schema known beforehand, before any server is reached.
+
+        The first server that is does as the next one after a loss: the replica's subscribers get what it differs in. If its
+        schema lacks what is monitored, the replica ends with that error. Raises UsageError, and DecodeError for rows that do
+        not fit.
+        """
+        number, replica = self._new_replica(schema, tables)
+        replica.preload(rows)
+        if self._schema is None:
+            self._schema = schema
+        elif self._schema != schema:
+            replica.use_schema(self._schema)
+        self._keep(number, replica)
+        return replica
+
+    def _new_replica(self, schema: Schema, tables: Mapping[str, Monitor]) -> tuple[int, Replica]:
+        self._next_monitor += 1
+        number = self._next_monitor
+
+        async def change(table: str, where: Condition) -> None:
+            await self._change_condition(number, table, where)
+
+        replica = Replica(schema, tables, change)
+        replica.encode_monitors()
+        return number, replica
+
+    def _keep(self, number: int, replica: Replica) -> None:
+        """Have a replica follow the server in use, and each one after it."""
+        self._replicas[number] = replica
+        self._wanted[number] = self._applied[number] = 0
+        if self._connection is not None:
+            self._start(self._connection, number)
 
     async def cancel(self, replica: Replica) -> None:
         """End a monitor; its streams end, its rows stay as they are."""

@@ -189,6 +189,17 @@ class Replica:
             for name, monitor in self.monitors.items()
         }
 
+    def preload(self, tables: Mapping[str, Mapping[Uuid, Mapping[str, Json]]]) -> None:
+        """Take rows, in wire form, that a server had once. The first answer of a server emits what it differs in.
+
+        Raises DecodeError and takes nothing if they do not fit the schema.
+        """
+        updates = {
+            table: {uuid: {"insert": row} for uuid, row in tables.get(table, {}).items()} for table in self.monitors
+        }
+        normal = {name: self._decoder.codecs[name].normalise(rows) for name, rows in updates.items()}
+        self._replace(self._decoder.updates(msgspec.Raw(msgspec.json.encode(normal))))
+
     def fold_initial(self, raw: msgspec.Raw) -> Batch:
         """Take an answer to monitor_cond_since; emits and returns the true difference."""
         found, last_id, updates = self._decoder.initial(raw)

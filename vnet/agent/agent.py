@@ -15,20 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from socket import gethostname
 from typing import Any, Final
 
 from ovsctl.openflow import Flow
 from ovsctl.openflow.messages import PacketIn
-from ovsctl.ovsdb import Change, Client, NotConnected, Patience, Replica, Tls
+from ovsctl.ovsdb import Change, Client, NotConnected, OvsdbError, Patience, Replica, Schema, Tls
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
-from vnet.agent.conditions import Conditions, monitors
+from vnet.agent.conditions import Conditions, monitors, named_monitors
 from vnet.agent.connection_limits import ConnectionLimits
+from vnet.agent.copy_keeper import CopyKeeper
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.link_locals import LinkLocals
@@ -47,6 +49,7 @@ from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
 from vnet.compile import ANNOUNCEMENT, CHOICE, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow, is_rejection
 from vnet.db.probes import Probe
+from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery
 from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import POOL, SWITCH
@@ -66,7 +69,7 @@ IDLE_S = 1.0  # between two passes of the loop of turns that nothing asks for
 class Options:
     """How an agent is run: its host, where the databases and the switch are, how the switch is to be set up.
 
-    tls: the host's identity, for pool databases that are reached by ssl:.
+    tls: the host's identity, for pool databases that are reached by ssl:. state_dir: where its copy of the pool is kept, None for none.
     """
 
     host: str
@@ -76,6 +79,7 @@ class Options:
     switch: Switch
     version: str = ""
     tls: Tls | None = None
+    state_dir: Path | None = None
 
 
 class Agent:
@@ -118,6 +122,9 @@ class Agent:
         )
         self.limits: Final = ConnectionLimits(self.compiler.view, options.ovs_rundir, options.switch, self.wake)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
+        self.copies: Final = CopyKeeper(
+            options.state_dir, options.host, Path(options.ovs_rundir) / "ovs-vswitchd.pid", self.identity, now_ms, self._is_sound
+        )  # fmt: skip
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
         self._urgent = False  # the next turn is for a port that is new in the switch
@@ -149,29 +156,81 @@ class Agent:
 
     async def run(self) -> None:
         """Runs until cancelled. Whatever is down is waited for; packets keep flowing meanwhile. Raises a group with DisplacedAgent."""
-        async with self.ovs_client, self.pool_client, asyncio.TaskGroup() as self._group:
+        async with self.ovs_client, self._reaching_pool(), asyncio.TaskGroup() as self._group:
             self._ovs = await self.ovs_client.monitor(MONITORS)
-            await self.claim.begin(str(next(iter(self._ovs["Open_vSwitch"]), "")))
+            switch = str(next(iter(self._ovs["Open_vSwitch"]), ""))
+            copied = await self._copied(switch)
+            if copied is None:
+                await self.pool_client.wait_connected()
+                await self.claim.begin(switch)
+            else:
+                self.claim.presume(switch)
             self._ovs.subscribe(self._ovs_changed)
             self.ports_changed(self.flows.bridge, announced=False)
-            self.pool.named = ConditionNames(vifs=frozenset(self.bindings.ports.vifs))
-            self._replica = await self.pool_client.monitor(monitors(self.me, self.pool.named.vifs))
-            self._replica.subscribe(self._pool_changed)
+            replica = copied or await self._monitored()
+            replica.subscribe(self._pool_changed)
             self.pool_client.on_connection_change(self._pool_connected)
-            await self.identity.keep()
-            self.pool.start(self._replica)
-            while await self.conditions.follow(self._replica):
-                pass
+            await self._take_up(replica, whole=copied is not None)
             self.pool.touch_everything(self.bindings.ports.vifs)
-            watches = await self.watcher.start()
+            watches = copied is None and await self.watcher.start()
             self.wake()
+            self.copies.follow(replica, lambda: self.pool.named)
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
-                self.conditions.run(self._replica), *self._answering(), self.watcher.run(started=watches),
-                self.limits.run(), self.announcer.run(),
+                self.conditions.run(replica), *self._answering(), self.watcher.run(started=watches),
+                self.limits.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
             ):  # fmt: skip
                 self.spawn(job)
-            await self._turns()
+            try:
+                await self._turns()
+            finally:
+                self.copies.flush()
+
+    @asynccontextmanager
+    async def _reaching_pool(self) -> AsyncIterator[None]:
+        """Inside, the pool database is connected to as soon as it answers: nothing here waits for it."""
+        opening = asyncio.create_task(self.pool_client.open())
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            opening.cancel()
+            await asyncio.wait([opening])
+            await self.pool_client.close()
+
+    async def _copied(self, switch: str) -> Replica | None:
+        """A replica with what the host's own copy of the pool has, as if a database had had it that was lost since; None if there is a
+        database, or no copy that may be used."""
+        copy = await self.copies.take(self.pool_client, switch)
+        if copy is None:
+            return None
+        try:
+            wanted = named_monitors(self.me, copy.named)
+            replica = self.pool_client.preload(Schema.parse(SCHEMA_TEXT), wanted, copy.rows)
+        except OvsdbError as error:
+            self.copies.refuse(str(error))
+            return None
+        self.pool.named = copy.named
+        return replica
+
+    async def _monitored(self) -> Replica:
+        """A replica with the database's rows that are known to be needed."""
+        self.pool.named = ConditionNames(vifs=frozenset(self.bindings.ports.vifs))
+        return await self.pool_client.monitor(monitors(self.me, self.pool.named.vifs))
+
+    async def _take_up(self, replica: Replica, *, whole: bool) -> None:
+        """Takes in what the replica has, and unless that is the whole what is needed besides."""
+        self._replica = replica
+        if not whole:
+            await self.identity.keep()
+        self.pool.start(replica)
+        while not whole and await self.conditions.follow(replica):
+            pass
+
+    def _is_sound(self) -> bool:
+        """Whether the replica holds all that was asked for, of the pool that this host follows."""
+        identity = self.identity
+        return not (self.conditions.waiting or identity.holds or identity.objection or identity.followed is None)
 
     def _answering(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Answers controllers' questions, those of each table by itself: a trace takes longer than a counter."""
@@ -253,12 +312,17 @@ class Agent:
             return
         if self.identity.joins(batch):
             self.spawn(self.identity.keep())
+        self.copies.touch()
         self.pool.fold(batch)
         self.wake()
 
     def _pool_connected(self, connected: bool) -> None:
-        if connected and self.identity.holds:
+        if not connected:
+            return
+        self.copies.let_go()
+        if self.identity.holds:
             self.pool.fold(self.identity.let_go())
+            self.copies.touch()
             self.wake()
 
     def _answered(self) -> None:
@@ -364,6 +428,7 @@ class Agent:
             hosts=view.hosts.keys() if view.pool is not None else None,
             switch="" if self.flows.connected else self.flows.remote,
             programmed=bool(self.revisions.flows and self.revisions.rows),
+            copy=self.copies.description,
         )
 
     @property
@@ -381,6 +446,7 @@ class Agent:
         found = self.flows.stranger_problem
         strangers = {f"flows of {self.flows.bridge}": found} if found else {}
         pool = {POOL: f"the pool database {self.identity.objection}"} if self.identity.objection else {}
+        copy = {"copy": self.copies.problem} if self.copies.problem else {}
         return (
             vifs
             | flows
@@ -388,6 +454,7 @@ class Agent:
             | switch
             | strangers
             | pool
+            | copy
             | self.rows.problems
             | {f"row {uuid}": text for uuid, text in self.pool.problems.items()}
         )

@@ -32,6 +32,16 @@ def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
     }
 
 
+def named_monitors(me: str, named: ConditionNames) -> dict[str, Monitor]:
+    """The rows to replicate where all that this host needs is known by name."""
+    networks, bindings = network_conditions(me, named.networks)
+    return monitors(me, named.vifs) | {
+        "Network": Monitor(where=networks),
+        "Binding": Monitor(columns=BINDING_COLUMNS, where=bindings),
+        "SecurityGroup": Monitor(where=group_condition(named.groups)),
+    }
+
+
 def vif_condition(me: str, ports: Iterable[str]) -> Condition:
     """The VIFs a host needs: those wanted here, those coming here, those whose port is here."""
     return (("host", "==", me), ("incoming", "==", me), *(("id", "==", vif) for vif in sorted(ports)))
@@ -65,6 +75,7 @@ class Conditions:
 
     def __init__(self, pool: PoolReplica, ports: Callable[[], Set[str]], on_answer: Callable[[], None]) -> None:
         self.count = 0  # how often the server looked at a whole table, for tests
+        self.waiting = False  # for the rows that were asked for last
         self._pool: Final = pool
         self._ports: Final = ports
         self._on_answer: Final = on_answer
@@ -91,8 +102,9 @@ class Conditions:
         if wanted.groups != named.groups:
             changed["SecurityGroup"] = group_condition(wanted.groups)
         self.count += len(changed)
+        self.waiting = bool(changed)
         await asyncio.gather(*(replica.set_condition(table, where) for table, where in changed.items()))
-        pool.named = wanted
+        pool.named, self.waiting = wanted, False
         return bool(changed)
 
     def _useful(self) -> ConditionNames:

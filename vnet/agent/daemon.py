@@ -36,6 +36,7 @@ def main(
     datapath_type: str,
     socket: str,
     pki_dir: Path,
+    state_dir: Path | None,
     cleartext: bool,
     renew_from: str | None = None,
 ) -> None:
@@ -50,7 +51,8 @@ def main(
     if directory := os.path.dirname(socket):
         os.makedirs(directory, mode=0o750, exist_ok=True)
     gc.set_threshold(YOUNG_OBJECTS)
-    options = Options(host, pool, ovs_db, ovs_rundir, Switch(bridge, datapath_type), version("vnet"), tls)
+    switch = Switch(bridge, datapath_type)
+    options = Options(host, pool, ovs_db, ovs_rundir, switch, version("vnet"), tls, state_dir)
     renewal = CertificateRenewal(host, renew_from, pki_dir) if renew_from is not None and tls is not None else None
     asyncio.run(_run(options, socket, renewal))
 
@@ -75,6 +77,7 @@ async def _run(options: Options, socket: str, renewal: CertificateRenewal | None
                     await agent.run()
             except* DisplacedAgent as displaced:
                 log.error("begins anew and stands by: %s", displaced.exceptions[0])
+                agent.copies.discard()
                 agent = Agent(options, now_ms, status.alive)
             except* OSError as failed:
                 raise failed.exceptions[0] from None

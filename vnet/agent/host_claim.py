@@ -47,9 +47,10 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class ClaimState:
     """held: whether it has been the host's. holder: the agent that is, while this one stands by.
-    note: the last that a rival wrote; quiet: heartbeats since."""
+    presumed: whether its copy of the pool says that it was. note: the last that a rival wrote; quiet: heartbeats since."""
 
     held: bool = False
+    presumed: bool = False
     holder: str = ""
     note: str = ""
     quiet: int = 0
@@ -86,6 +87,10 @@ class HostClaim:
         self._state, self.status = ClaimState(), replace(self.status, switch=switch)
         await self.take()
 
+    def presume(self, switch: str) -> None:
+        """Takes the agent of this switch for the host's, as it was when it wrote its copy of the pool. If it is not, `take` says so."""
+        self._state, self.status = ClaimState(presumed=True), replace(self.status, switch=switch)
+
     @property
     def guard(self) -> Operation:
         """Lets a transaction hold only while no agent of another switch is this host's."""
@@ -101,7 +106,7 @@ class HostClaim:
                 holder = await self._holder()
                 if holder is None or holder.switch in ("", self.status.switch):
                     return await self._write(holder)
-                if self._state.held:
+                if self._state.held or self._state.presumed:
                     raise DisplacedAgent(f"host {self.status.host} is that of {holder}")
                 if seen is None or holder.heartbeat != seen.heartbeat:
                     heard = heard or (seen is not None and holder.heartbeat != 0)  # 0: the database was restarted

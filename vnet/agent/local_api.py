@@ -274,6 +274,7 @@ class LocalSocket:
             "host": agent.me,
             "complete": agent.complete,
             "followed": {"pool": followed.id, "revision": followed.revision} if followed is not None else None,
+            "copy": agent.copies.description or None,
             "switch": agent.flows.connected,
             "pool": agent.pool_client.connected,
             "flows": len(agent.flows.desired),

@@ -17,7 +17,8 @@ class AgentFacts:
     """The state of an agent's connections and of what came over them.
 
     ovs, pool: None while connected, else by remote the reason why it could not be used. objection: to the pool database, "" for none. holder: the agent that is this host's, while this one stands by. hosts: of the pool, None while it has
-    no document. switch: where ovs-vswitchd does not answer, "" if it does. programmed: whether the switch holds a complete state.
+    no document. switch: where ovs-vswitchd does not answer, "" if it does. programmed: whether the switch holds a complete state. copy: the copy of the pool that
+    the agent runs on, in words, "" for none.
     """
 
     host: str
@@ -28,6 +29,7 @@ class AgentFacts:
     hosts: Collection[str] | None
     switch: str
     programmed: bool
+    copy: str = ""
 
 
 def obstacle(facts: AgentFacts) -> Obstacle | None:
@@ -39,9 +41,9 @@ def obstacle(facts: AgentFacts) -> Obstacle | None:
         hint = (
             "it is not followed, and nothing changes here; if it is the right one, run `vnet host leave` on this host"
         )
-        return Obstacle("objection", f"the pool database {facts.objection}: {hint}")
+        return _without_database(facts, "objection", f"the pool database {facts.objection}: {hint}")
     if facts.pool is not None:
-        return Obstacle("pool database", f"the pool database does not answer ({_reasons(facts.pool)})")
+        return _without_database(facts, "pool database", f"the pool database does not answer ({_reasons(facts.pool)})")
     if facts.holder:
         return Obstacle("rival", f"stands by: host {facts.host} is that of {facts.holder}")
     if facts.hosts is None:
@@ -53,6 +55,13 @@ def obstacle(facts: AgentFacts) -> Obstacle | None:
     if not facts.programmed:
         return Obstacle("flows", "the switch does not hold all flows and rows yet")
     return None
+
+
+def _without_database(facts: AgentFacts, topic: str, text: str) -> Obstacle:
+    """An agent that has programmed its host by its own copy of the pool does its work, but for what is new."""
+    if not facts.copy:
+        return Obstacle(topic, text)
+    return Obstacle(topic, f"runs on its own {facts.copy}; {text}", works=facts.programmed and not facts.switch)
 
 
 def unknown_host(host: str, hosts: Collection[str]) -> str:

@@ -5,7 +5,7 @@ One rule: a pool database that is empty, of another pool, or older than what thi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,6 +17,7 @@ from vnet.objects.binding import POOL
 
 # In external_ids of the row of table Open_vSwitch, whose changes ovs-vswitchd does not look at.
 ID, REVISION = "vnet-pool", "vnet-pool-revision"
+COPY = "vnet-pool-copy"  # the number of the newest copy of the pool that this host has made (copy_keeper.py)
 REPORTED_EVERY_S = 60.0
 AS_FOLLOWED = Select("Pool", (), ("id", "revision"))
 
@@ -55,7 +56,8 @@ def objection(known: Followed | None, found: Followed | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IdentityState:
-    """known: the pool that this host belongs to; kept: the same as the local database has it. switch: the UUID of its row.
+    """known: the pool that this host belongs to; kept: the same as the local database has it. switch: the UUID of its row;
+    copy_number: of the newest copy of the pool, by the same.
 
     objection: to the database that was looked at last. reported: the text that was told last, and when, in milliseconds.
     """
@@ -63,6 +65,7 @@ class IdentityState:
     known: Followed | None = None
     kept: Followed | None = None
     switch: Uuid = ""
+    copy_number: int = 0
     objection: str = ""
     reported: tuple[str, int] = ("", 0)
 
@@ -87,12 +90,16 @@ class PoolIdentity:
         """The reason why the database that was looked at last is not followed, "" if it is."""
         return self._state.objection
 
+    @property
+    def copy_number(self) -> int:
+        """The number of the newest copy of the pool that this host has made; 0 for none."""
+        return self._state.copy_number
+
     # Asked
 
     async def check(self, transact: Transact) -> None:
         """Looks at a server before it is used. Raises NotFollowed, after telling so in its database."""
-        if self._state.known is None:
-            self._state = await self._read()
+        await self.load()
         (rows,) = await transact(AS_FOLLOWED)
         found = objection(self._state.known, Followed.of(rows))
         self._state = replace(self._state, objection=found)
@@ -155,23 +162,33 @@ class PoolIdentity:
             return
         ids = {ID: known.id, REVISION: str(known.revision)}
         with suppress(OvsdbError):
-            await self._ovs.transact(_forget(), Mutate("Open_vSwitch", (), (("external_ids", "insert", ids),)))
+            insert = Mutate("Open_vSwitch", (), (("external_ids", "insert", ids),))
+            await self._ovs.transact(_forget(ID, REVISION), insert)
             self._state = replace(self._state, kept=known)
+
+    async def load(self) -> None:
+        """Reads what the local database has, unless it is known."""
+        if self._state.known is None:
+            self._state = await self._read()
+
+    async def note_copy(self, number: int) -> None:
+        """Writes the number of the newest copy to the local database. Raises OvsdbError."""
+        new = Mutate("Open_vSwitch", (), (("external_ids", "insert", {COPY: str(number)}),))
+        await self._ovs.transact(_forget(COPY), new)
+        self._state = replace(self._state, copy_number=number)
 
     async def leave(self) -> str:
         """Belongs to no pool any more. Returns the id of the one it was. Raises OvsdbError."""
         left = self._state.known
-        await self._ovs.transact(_forget())
-        self._state = replace(self._state, known=None, kept=None)
+        await self._ovs.transact(_forget(ID, REVISION, COPY))
+        self._state = replace(self._state, known=None, kept=None, copy_number=0)
         return left.id if left is not None else ""
 
     async def _read(self) -> IdentityState:
         (rows,) = await self._ovs.transact(Select("Open_vSwitch", (), ("_uuid", "external_ids")))
         switch, ids = (rows[0]["_uuid"], rows[0]["external_ids"]) if rows else ("", {})
-        revision = ids.get(REVISION, "")
-        number = int(revision) if revision.isascii() and revision.isdigit() else 0
-        known = Followed(ids[ID], number) if ids.get(ID) else None
-        return replace(self._state, switch=switch, known=known, kept=known)
+        known = Followed(ids[ID], _number(ids, REVISION)) if ids.get(ID) else None
+        return replace(self._state, switch=switch, known=known, kept=known, copy_number=_number(ids, COPY))
 
     async def _report(self, transact: Transact) -> None:
         """Says in the database that is not followed that it is not, now and then."""
@@ -191,5 +208,10 @@ class PoolIdentity:
                 await transact(*transactions.take_host(status, None))
 
 
-def _forget() -> Operation:
-    return Mutate("Open_vSwitch", (), (("external_ids", "delete", frozenset({ID, REVISION})),))
+def _number(ids: Mapping[str, str], key: str) -> int:
+    text = ids.get(key, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _forget(*keys: str) -> Operation:
+    return Mutate("Open_vSwitch", (), (("external_ids", "delete", frozenset(keys)),))

@@ -39,6 +39,13 @@ from vnet.util.transport import TransportError
 @click.option(
     "--renew-from", metavar="URL", help="The controller beside the CA, at https, which renews this host's certificate."
 )
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    default="/var/lib/vnet/agent",
+    show_default=True,
+    help="This host's copy of the pool, by which it comes back without a database; '' for none.",
+)
 @click.option("--cleartext", is_flag=True, help="Allow a pool database at tcp: on another machine.")
 def agent(
     host: str,
@@ -50,6 +57,7 @@ def agent(
     socket_path: str,
     pki_dir: Path,
     renew_from: str | None,
+    state_dir: str,
     cleartext: bool,
 ) -> None:
     """Run the agent of this host."""
@@ -64,6 +72,7 @@ def agent(
             datapath_type=datapath_type,
             socket=socket_path,
             pki_dir=pki_dir,
+            state_dir=Path(state_dir) if state_dir else None,
             cleartext=cleartext,
             renew_from=renew_from,
         )

@@ -148,6 +148,7 @@ class Daemons:
         )
         switch = ["--ovs-rundir", str(ovs.dir), "--ovs-db", ovs.db, "--datapath-type", ovs.datapath_type]
         own = ["--host", named or host, *pool, "--bridge", "br-int", "--socket", str(self.agent_socket(host))]
+        own += ["--state-dir", str(self.spec.host_dir(host) / "state")]
         self._start(host, netns, ["agent", *own, *switch])
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> None:

@@ -23,10 +23,12 @@ AGAIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """The thing that a daemon waits for. topic: stays the same while the text differs from attempt to attempt."""
+    """The thing that a daemon waits for. topic: stays the same while the text differs from attempt to attempt. works: whether it does its
+    work all the same."""
 
     topic: str
     text: str
+    works: bool = False
 
 
 class ServiceStatus:
@@ -45,7 +47,7 @@ class ServiceStatus:
     def show(self, obstacle: Obstacle | None, activity: str = "") -> None:
         """Takes the state as of now. activity: the daemon's work, where there is no obstacle."""
         states = [f"STATUS={on_one_line(obstacle.text if obstacle else activity)}"]
-        if obstacle is None and not self._ready:
+        if (obstacle is None or obstacle.works) and not self._ready:
             self._ready = True
             states.insert(0, "READY=1")
         if states != [self._status]:
