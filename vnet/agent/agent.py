@@ -30,7 +30,7 @@ from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.conditions import Conditions, monitors, named_monitors
 from vnet.agent.connection_limits import ConnectionLimits
-from vnet.agent.copy_keeper import CopyKeeper
+from vnet.agent.copy_keeper import CopyKeeper, CopySource
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.link_locals import LinkLocals
@@ -174,7 +174,7 @@ class Agent:
             self.pool.touch_everything(self.bindings.ports.vifs)
             watches = copied is None and await self.watcher.start()
             self.wake()
-            self.copies.follow(replica, lambda: self.pool.named)
+            self.copies.follow(CopySource(replica, lambda: self.pool.named, switch))
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
                 self.conditions.run(replica), *self._answering(), self.watcher.run(started=watches),

@@ -78,7 +78,7 @@ class Bindings:
         self._now_ms: Final = now_ms
         self._reserved = now_ms()  # how many numbers were given before, which an agent that starts does not know
         self._departed: set[str] = set()  # VIFs with a port here that a migration takes away, or has taken
-        self._under_way: set[tuple[str, str]] = set()  # (job, VIF): one of each at a time
+        self._under_way: Final[set[tuple[str, str]]] = set()  # (job, VIF): one of each at a time
 
     # Observed
 

@@ -79,7 +79,7 @@ class Conditions:
         self._pool: Final = pool
         self._ports: Final = ports
         self._on_answer: Final = on_answer
-        self._look = asyncio.Event()
+        self._look: Final = asyncio.Event()
 
     def look(self) -> None:
         """Has the conditions compared with what is needed now."""

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -61,6 +61,25 @@ class TakenCopy:
         return self.body.tables
 
 
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """The replica that is copied, what its conditions name, and the switch of this host."""
+
+    replica: Replica
+    names: Callable[[], ConditionNames]
+    switch: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperState:
+    """taken: the copy that the agent runs on. problem: of writing one. number: of the newest copy, written: how many were."""
+
+    taken: TakenCopy | None = None
+    problem: str = ""
+    number: int = 0
+    written: int = 0
+
+
 class CopyKeeper:
     """directory: where the copy is, None for no copy. vswitchd: the file with the process id of ovs-vswitchd.
 
@@ -76,47 +95,51 @@ class CopyKeeper:
         now_ms: Callable[[], int],
         sound: Callable[[], bool],
     ) -> None:
-        self.taken: TakenCopy | None = None  # while the agent runs on it
-        self.problem = ""
-        self.written = 0  # copies, for tests to count
+        self._state = KeeperState()
+        self._source: CopySource | None = None
         self._directory: Final = directory
         self._host: Final = host
         self._vswitchd: Final = vswitchd
         self._identity: Final = identity
         self._now_ms: Final = now_ms
         self._sound: Final = sound
-        self._switch = ""
-        self._number = 0
         self._changed: Final = asyncio.Event()
-        self._replica: Replica | None = None
-        self._names: Callable[[], ConditionNames] = ConditionNames
         self._writing: Final = threading.Lock()
-        self._last = 0  # the number of the copy on disk
+
+    @property
+    def problem(self) -> str:
+        """The reason why no copy is kept, "" if one is."""
+        return self._state.problem
+
+    @property
+    def written(self) -> int:
+        """How many copies were written."""
+        return self._state.written
 
     # Taken
 
     async def take(self, client: Client, switch: str) -> TakenCopy | None:
         """The copy, if the pool database does not answer and the copy may be used."""
-        self._switch = switch
         with suppress(ConnectFailed):
             await client.wait_connected(ALONE_AFTER_S)
             return None
         await self._identity.load()
-        self.taken = self._read() if not client.connected else None
-        if (taken := self.taken) is not None:
+        taken = self._read(switch) if not client.connected else None
+        self._state = replace(self._state, taken=taken)
+        if taken is not None:
             header = taken.header
             log.warning(
                 "the pool database does not answer: runs on its own copy of pool %s, of revision %d",
                 header.pool,
                 header.revision,
             )
-        return self.taken
+        return taken
 
-    def _read(self) -> TakenCopy | None:
+    def _read(self, switch: str) -> TakenCopy | None:
         if self._directory is None:
             return None
         identity = self._identity
-        owner = CopyOwner(self._host, self._switch, identity.followed, identity.copy_number)
+        owner = CopyOwner(self._host, switch, identity.followed, identity.copy_number)
         try:
             taken = TakenCopy(*read_copy(self._directory, owner, Schema.parse(SCHEMA_TEXT)))
             self._check_mark(self._directory)
@@ -144,29 +167,29 @@ class CopyKeeper:
 
     def refuse(self, reason: str) -> None:
         """The copy is none that may be used."""
-        self.taken = None
+        self._state = replace(self._state, taken=None)
         log.warning("the copy of the pool is not used, and nothing changes here: %s", reason)
 
     @property
     def description(self) -> str:
         """The copy that is in use, "" for none."""
-        if self.taken is None:
+        if self._state.taken is None:
             return ""
-        header = self.taken.header
+        header = self._state.taken.header
         written = datetime.fromtimestamp(header.written / 1000, UTC)
         return f"copy of pool {header.pool}, of revision {header.revision}, of {written:%Y-%m-%d %H:%M:%S} UTC"
 
     def let_go(self) -> None:
         """The pool database answers, and all that it differs in has come."""
-        if self.taken is not None:
-            self.taken = None
+        if self._state.taken is not None:
+            self._state = replace(self._state, taken=None)
             log.info("the pool database answers: its own copy is not in use any more")
 
     # Kept
 
-    def follow(self, replica: Replica, names: Callable[[], ConditionNames]) -> None:
-        """Has a replica copied, now and whenever it changes. names: what its conditions name."""
-        self._replica, self._names = replica, names
+    def follow(self, source: CopySource) -> None:
+        """Has a replica copied, now and whenever it changes."""
+        self._source = source
         self.touch()
 
     def touch(self) -> None:
@@ -201,7 +224,7 @@ class CopyKeeper:
         with suppress(
             OvsdbError
         ):  # after a copy that could not be written, so that the one before is known as an old one
-            await self._identity.note_copy(self._number)
+            await self._identity.note_copy(self._state.number)
         return max(WRITTEN_AFTER_S, IDLE_PER_WORK * took_s)
 
     def flush(self) -> None:
@@ -220,35 +243,35 @@ class CopyKeeper:
 
     def _work(self, directory: Path) -> Callable[[], str]:
         """What writes the present rows, in a thread or not; it returns the problem."""
-        replica, followed, names = self._replica, self._identity.followed, self._names()
-        if replica is None or followed is None:
+        source, followed = self._source, self._identity.followed
+        if source is None or followed is None:
             return str
+        replica, names = source.replica, source.names()
         schema, rows = replica.schema, {table: dict(replica[table]) for table in replica}
-        self._number = max(self._number, self._identity.copy_number) + 1
+        number = max(self._state.number, self._identity.copy_number) + 1
+        self._state = replace(self._state, number=number)
         header = CopyHeader(
-            format=FORMAT, schema=schema.version, host=self._host, switch=self._switch, pool=followed.id,
-            revision=followed.revision, number=self._number, written=self._now_ms(),
+            format=FORMAT, schema=schema.version, host=self._host, switch=source.switch, pool=followed.id,
+            revision=followed.revision, number=number, written=self._now_ms(),
         )  # fmt: skip
         sets = (sorted(names.vifs), sorted(names.networks), sorted(names.groups))
 
         def work() -> str:
             with self._writing:
-                if header.number < self._last:
-                    return ""
+                if number < self._state.number:
+                    return ""  # the agent stops, and has written the next one
                 try:
                     write_copy(directory, header, encode_body(schema, rows, sets))
                 except (OSError, CopyRefused) as error:
                     return f"no copy of the pool is kept on this host: {directory}: {error}"
-                self._last = header.number
                 return ""
 
         return work
 
     def _tell(self, problem: str) -> None:
-        self.written += not problem
         if problem and problem != self.problem:
             log.warning("%s", problem)
-        self.problem = problem
+        self._state = replace(self._state, problem=problem, written=self.written + (not problem))
 
     def _mark(self, directory: Path) -> None:
         with suppress(OSError, CopyRefused):

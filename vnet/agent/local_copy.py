@@ -168,7 +168,8 @@ def _check(path: Path, found: os.stat_result, is_kind: object, forbidden: int) -
 
 
 def _check_schema(path: Path, header: CopyHeader, newest: Schema) -> None:
-    version = tuple(int(part) if part.isdecimal() else -1 for part in header.schema.split("."))
+    parts = header.schema.split(".")
+    version = tuple(int(part) for part in parts) if all(map(str.isdecimal, parts)) else ()
     if version[:1] != newest.version_tuple[:1] or version > newest.version_tuple:
         raise CopyRefused(f"{path} is of schema {header.schema}, and this version knows {newest.version}")
 

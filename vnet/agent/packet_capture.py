@@ -51,7 +51,7 @@ class Watcher:
         self._watches: dict[str, Watching] = {}
         self._due: list[tuple[Watching, int]] = []
         self._unwritten: dict[str, Report] = {}
-        self._work = asyncio.Event()
+        self._work: Final = asyncio.Event()
 
     async def start(self) -> bool:
         """Takes up the watches there are, so that an agent which starts anew finds their flows desired; whether it could."""

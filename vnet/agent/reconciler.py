@@ -104,7 +104,7 @@ class Reconciler(Generic[K, V]):
         self._is_due: Final = is_due
         self._suspect = True  # the target's content is not known
         self.changes = 0
-        self._work = asyncio.Event()
+        self._work: Final = asyncio.Event()
 
     @property
     def settled(self) -> bool:

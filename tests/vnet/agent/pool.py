@@ -35,6 +35,7 @@ class HostUnderTest:
     switch: Vswitchd
     remotes: list[str]
     tls: Tls | None = None
+    state_dir: Path | None = None
     agent: Agent = field(init=False)
     task: asyncio.Task[None] | None = None
 
@@ -46,6 +47,7 @@ class HostUnderTest:
             str(self.switch.server.dir),
             Switch(),
             tls=self.tls,
+            state_dir=self.state_dir,
         )
         self.agent = Agent(options, now_ms)
         self.task = asyncio.get_running_loop().create_task(self.agent.run())

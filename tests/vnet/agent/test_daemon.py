@@ -31,7 +31,7 @@ def agent(
     manager: ServiceManager, path: Path, ovs: OvsdbServer, pool: str, host: str = "kvm3", **env: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     options = ["--host", host, "--pool", pool, "--ovs-db", ovs.remote, "--ovs-rundir", str(ovs.dir)]
-    command = [*AGENT, *options, "--socket", str(path / "agent.sock")]
+    command = [*AGENT, *options, "--socket", str(path / "agent.sock"), "--state-dir", str(path / "state")]
     process = spawn(command, log=path / "log", env={"PYTHONPATH": str(ROOT), **manager.env, **env})
     try:
         yield process
@@ -123,7 +123,7 @@ async def test_the_watchdog_is_kept_alive_by_the_loop_that_works(
     ],
 )
 def test_a_bad_address_is_one_line(options: list[str], text: str, tmp_path: Path) -> None:
-    command = [*AGENT, *options, "--socket", str(tmp_path / "agent.sock")]
+    command = [*AGENT, *options, "--socket", str(tmp_path / "agent.sock"), "--state-dir", ""]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == Exit.INVALID_INPUT
     (line,) = done.stderr.splitlines()

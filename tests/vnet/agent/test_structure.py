@@ -39,7 +39,7 @@ SHARED = {
         ),
         *("qos", "retired", "security", "state", "subnet", "values", "vif", "vm", "words"),
     },
-    "vnet.util": {"frames", "logs", "printable", "sd_notify", "service_status", "suggest"},
+    "vnet.util": {"files", "frames", "logs", "printable", "sd_notify", "service_status", "suggest"},
 }
 LIBRARIES = {"msgspec", "typing_extensions"}  # msgspec loads the second
 LIST_MODULES = "import sys; before = {*sys.modules}; import vnet.agent.agent; print(*{*sys.modules} - before)"
