@@ -18,18 +18,22 @@ from ovsctl.ovsdb import (
     Commit,
     ConnectFailed,
     ConnectionLost,
+    DecodeError,
     Delete,
     Insert,
     Monitor,
     NotConnected,
     OutcomeUnknown,
     Replica,
+    Schema,
     UnknownColumn,
     Update,
     Wait,
 )
 from tests.ovsctl.ovsdb.schemas import REQUIRED, SCHEMA_JSON
 from tests.servers import OvsdbServer, ovsdb_server
+
+GONE = "12345678-1234-1234-1234-123456789abc"
 
 
 @pytest.fixture
@@ -355,3 +359,44 @@ async def test_no_server_at_all(server: OvsdbServer) -> None:
     server.start()
     await asyncio.wait_for(opening, 10)
     await patient.close()
+
+
+async def test_rows_of_before_are_held_before_a_server_is_reached(client: Client, server: OvsdbServer) -> None:
+    """A program that kept the rows of a server goes on with them: the server's first answer is the difference."""
+    a, b, _ = await client.transact(*(Insert("Other", {"name": name}) for name in "abc"))
+    monitors = {"Other": Monitor(("name",))}
+    server.stop()
+    rows = {"Other": {uuid: {"name": name} for uuid, name in ((a, "a"), (b, "before"), (GONE, "gone"))}}
+    later = Client(server.remote, "Kinds", backoff_s=(0.01, 0.05), connect_timeout_s=None)
+    replica = later.preload(client.schema, monitors, rows)
+    batches: list[Batch] = []
+    replica.subscribe(batches.append)
+    kept = replica["Other"][a]
+    assert {row["name"] for row in replica["Other"].values()} == {"a", "before", "gone"}
+    assert not replica.synced
+    server.start()
+    async with later:
+        await replica.wait_synced()
+        found = {tuple(row and row["name"] for row in (change.old, change.new)) for change in batches[0]}
+        assert (len(batches), found) == (1, {("before", "b"), ("gone", None), (None, "c")})
+        assert replica["Other"][a] is kept
+        await later.transact(Insert("Other", {"name": "d"}))
+        assert {row["name"] for row in replica["Other"].values()} == {"a", "b", "c", "d"}
+
+
+async def test_rows_that_do_not_fit_the_schema_are_refused_before_any_server_is_reached(client: Client) -> None:
+    later = Client("unix:/nowhere", "Kinds")
+    for rows in ({"Other": {"no UUID": {"name": "a"}}}, {"Other": {GONE: {"name": 1}}}):
+        with pytest.raises(DecodeError):
+            later.preload(client.schema, {"Other": Monitor(("name",))}, rows)
+
+
+async def test_rows_of_before_end_with_a_server_that_lacks_what_is_monitored(server: OvsdbServer) -> None:
+    schema = json.loads(json.dumps(SCHEMA_JSON))
+    schema["tables"]["Other"]["columns"]["newer"] = {"type": "string"}
+    schema["version"] = "99.0.0"
+    later = Client(server.remote, "Kinds")
+    replica = later.preload(Schema.parse(json.dumps(schema)), {"Other": Monitor(("name", "newer"))}, {})
+    async with later:
+        with pytest.raises(UnknownColumn):
+            await replica.wait_synced()
