@@ -27,7 +27,7 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ApiLimits:
     """How many connections of each standing there may be, and the most seconds that one may take.
 
     Together they are less than the 1,024 descriptors of a process that was given no more. handshake_s: of TLS. headers_s and body_s:
@@ -53,8 +53,8 @@ class Limits:
 class Connections:
     """All connections of a controller, those that came first in front. counts: what was done to them, by its name."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits: Final = limits or Limits()
+    def __init__(self, limits: ApiLimits | None = None) -> None:
+        self.limits: Final = limits or ApiLimits()
         self.counts: Final[Counter[str]] = Counter()
         self._held: Final[dict[Standing, dict[ApiConnection, None]]] = {standing: {} for standing in Standing}
 
@@ -131,7 +131,7 @@ class ApiConnection(H11Protocol):
         self._stop()
 
     def _await_part(self) -> None:
-        """Limits the time until the part of a request is here that the peer has to send next."""
+        """ApiLimits the time until the part of a request is here that the peer has to send next."""
         limits = self._connections.limits
         waits = {h11.IDLE: ("headers", limits.headers_s), h11.SEND_BODY: ("body", limits.body_s)}
         part, limit_s = waits.get(self.conn.their_state, ("", 0.0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from uuid import uuid4
 
 from ovsctl.ovsdb import (
@@ -20,6 +21,7 @@ from ovsctl.ovsdb import (
     NotOwner,
     Operation,
     OvsdbError,
+    Select,
     Update,
     Wait,
     WaitTimedOut,
@@ -41,6 +43,7 @@ LOCK = "vnet_leader"
 EVENTS_KEPT = 1000
 EVENTS_SLACK = 100  # pruned in bunches
 INTERVAL_S = 1.0
+SILENT_S = 10.0
 PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
 
@@ -102,10 +105,17 @@ def host_events(before: frozenset[str], view: PoolView, now: int) -> Iterator[Ev
 
 
 class Leader:
-    """Runs the duties while it holds the lock, and waits for it while another controller does."""
+    """Runs the duties while it holds the lock, and waits for it while another controller does.
 
-    def __init__(self, database: PoolDatabase) -> None:
+    Any client may take a lock, also a host. So who holds it and writes nothing as leader for `silent_s` is waited for no longer: what
+    follows leads by its term alone, which no host can write.
+    """
+
+    def __init__(self, database: PoolDatabase, silent_s: float = SILENT_S) -> None:
         self._database = database
+        self._silent_s = silent_s
+        self._beat = 0
+        self._locked = True  # whether the term began with the lock
         self._lock: Lock = database.lock(LOCK)
         self._term = ""
         self._pool_id = ""  # as it was seen last
@@ -114,7 +124,7 @@ class Leader:
 
     @property
     def leads(self) -> bool:
-        return self._lock.held and bool(self._term)
+        return bool(self._term) and (self._lock.held or not self._locked)
 
     async def run(self) -> None:
         """Without end: lead when the lock is ours."""
@@ -134,15 +144,53 @@ class Leader:
 
         Raises OvsdbError, PoolError."""
         self._term = ""
-        await self._lock.acquire()
+        self._locked = await self._turn()
+        if not self._locked:
+            log.error("leads without the lock %s: who holds it is no controller", LOCK)
         term = uuid4().hex
-        begun = (Delete(TABLE, ()), Insert(TABLE, {"term": term}))
-        await self._database.transact(Assert(LOCK), *begun, *role_operations())
-        self._term = term
+        begun = (Delete(TABLE, ()), Insert(TABLE, {"term": term, "beat": 1}))
+        await self._database.transact(*self._assertion(), *begun, *role_operations())
+        self._term, self._beat = term, 1
+
+    async def _turn(self) -> bool:
+        """Wait for the lock, True, or until nobody writes as leader though it is not ours, False."""
+        waits = {asyncio.ensure_future(self._lock.acquire()), asyncio.ensure_future(self._silence())}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            return self._lock.held
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _silence(self) -> None:
+        """Return once who leads has written nothing for so long."""
+        clock = asyncio.get_running_loop().time
+        seen, since = await self._leadership(), clock()
+        while clock() - since < self._silent_s:
+            await asyncio.sleep(self._silent_s / 5)
+            found = await self._leadership()
+            if found != seen or any(not row["beat"] for row in found):  # an earlier version does not count
+                seen, since = found, clock()
+
+    async def _leadership(self) -> list[dict[str, Any]]:
+        """The leader's row; one that counts nothing while the database does not answer."""
+        try:
+            (rows,) = await self._database.transact(Select(TABLE, (), ("term", "beat")))
+        except PoolError:
+            return [{"beat": 0}]
+        return list(rows)
+
+    def _assertion(self) -> tuple[Operation, ...]:
+        return (Assert(LOCK),) if self._locked else ()
 
     def guarded(self, *operations: Operation) -> tuple[Operation, ...]:
         """The operations, and before them what lets nobody do them but who leads in this term."""
-        return Assert(LOCK), Wait(TABLE, (), ("term",), ({"term": self._term},)), *operations
+        self._beat += 1
+        mine = (Wait(TABLE, (), ("term",), ({"term": self._term},)), Update(TABLE, (), {"beat": self._beat}))
+        return *self._assertion(), *mine, *operations
 
     async def write(self, *operations: Operation) -> None:
         """A write that only who leads may do. Raises NotOwner, WaitTimedOut when that is another one, PoolError."""
@@ -150,7 +198,7 @@ class Leader:
 
     async def _lead(self) -> None:
         alive = self._database.view().live
-        while self._lock.held:
+        while self.leads:
             view = self._database.view()
             taken = usurpers(view) if not self._database.mirror.lacks(Vif, Binding) else []
             news = [it for it in taken if (it.vif, it.host) not in self._known]
@@ -163,8 +211,7 @@ class Leader:
                 *(Delete("Binding", (*by_key(it), ("epoch", "==", it.epoch))) for it in taken),
                 *self._pruning(view),
             ]
-            if operations:
-                await self.write(*operations)
+            await self.write(*operations)
             alive = view.live
             self.duties += 1
             await asyncio.sleep(INTERVAL_S)

@@ -19,9 +19,9 @@ from vnet.db.tables import TABLES, Table, table_of
 from vnet.db.watches import WatchRow
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
-from vnet.objects.words import LINE
+from vnet.objects.words import COUNT, LINE
 
-VERSION = "1.12.0"
+VERSION = "1.13.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 
@@ -32,6 +32,13 @@ class Leadership(Declared):
     NOUN: ClassVar[Noun] = Noun("leadership", "leadership", "leadership", "Leader", "", key="", single=True)
 
     term: str = attr(LINE, "The term of the controller that leads.", default="", set_by=SetBy.RUNTIME)
+    beat: int = attr(
+        COUNT,
+        "How often it has written; 0 of one that does not count.",
+        default=0,
+        set_by=SetBy.RUNTIME,
+        ephemeral=True,
+    )
 
 
 def schema() -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 from tests.authorities import TestAuthority
 from tests.polling import until
 from vnet.controller.app import application
-from vnet.controller.connections import Connections, Limits, Standing
+from vnet.controller.connections import ApiLimits, Connections, Standing
 from vnet.controller.shown_certificate import ShownCertificate
 from vnet.controller.sockets import Listen, Server
 
@@ -86,7 +86,7 @@ Serve = Callable[..., Any]
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
-    async def serving(limits: Limits, tls: ShownCertificate | None = None) -> AsyncIterator[ServedApi]:
+    async def serving(limits: ApiLimits, tls: ShownCertificate | None = None) -> AsyncIterator[ServedApi]:
         connections, service = Connections(limits), SimpleNamespace(version="test")
         tcp, unix = Listen(None, "127.0.0.1", 0), Listen(tmp_path / "api.sock")
         listening = tcp.bind()
@@ -116,7 +116,7 @@ def serve(tmp_path: Path) -> Serve:
 
 
 async def test_strangers_take_the_places_of_strangers_alone(serve: Serve) -> None:
-    async with serve(Limits(strangers=5)) as api:
+    async with serve(ApiLimits(strangers=5)) as api:
         known = await api.tcp()
         assert await known.ask(SHOWN) == 200
         for _ in range(50):
@@ -131,7 +131,7 @@ async def test_strangers_take_the_places_of_strangers_alone(serve: Serve) -> Non
 
 
 async def test_a_stranger_has_one_request(serve: Serve) -> None:
-    async with serve(Limits()) as api:
+    async with serve(ApiLimits()) as api:
         for request in (
             DOCUMENT + b"\r\n",
             b"POST /v1/apply HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
@@ -145,7 +145,7 @@ async def test_a_stranger_has_one_request(serve: Serve) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/", DOCUMENT])
 async def test_headers_that_do_not_come_in_time(serve: Serve, sent: bytes) -> None:
-    async with serve(Limits(headers_s=0.2)) as api:
+    async with serve(ApiLimits(headers_s=0.2)) as api:
         for peer in (await api.tcp(), await api.unix()):
             peer.writer.write(sent)
             assert await peer.ended()
@@ -153,7 +153,7 @@ async def test_headers_that_do_not_come_in_time(serve: Serve, sent: bytes) -> No
 
 
 async def test_headers_that_come_byte_by_byte_are_late_too(serve: Serve) -> None:
-    async with serve(Limits(headers_s=0.2)) as api:
+    async with serve(ApiLimits(headers_s=0.2)) as api:
         peer = await api.tcp()
         ended = asyncio.create_task(peer.ended())
         while not ended.done():
@@ -163,7 +163,7 @@ async def test_headers_that_come_byte_by_byte_are_late_too(serve: Serve) -> None
 
 
 async def test_headers_of_a_second_request_are_limited_too(serve: Serve) -> None:
-    async with serve(Limits(headers_s=0.2)) as api:
+    async with serve(ApiLimits(headers_s=0.2)) as api:
         peer = await api.tcp()
         assert await peer.ask(SHOWN) == 200
         peer.writer.write(b"GET")
@@ -172,7 +172,7 @@ async def test_headers_of_a_second_request_are_limited_too(serve: Serve) -> None
 
 
 async def test_a_body_that_does_not_come_in_time(serve: Serve) -> None:
-    async with serve(Limits(body_s=0.2)) as api:
+    async with serve(ApiLimits(body_s=0.2)) as api:
         peer = await api.tcp()
         peer.writer.write(SHOWN.replace(b"GET /v1/openapi.json", b"POST /v1/plan")[:-2] + b"Content-Length: 9\r\n\r\nx")
         assert await peer.ended()
@@ -184,7 +184,7 @@ async def test_a_handshake_that_does_not_come_in_time_or_is_none(serve: Serve, t
     authority = TestAuthority(tmp_path)
     authority.server()
     tls = authority.host("xen1").context()
-    async with serve(Limits(strangers=3, handshake_s=0.3), ShownCertificate(tmp_path)) as api:
+    async with serve(ApiLimits(strangers=3, handshake_s=0.3), ShownCertificate(tmp_path)) as api:
         silent = await api.tcp()
         assert await silent.ended()
         assert api.count("late handshake") == 1
@@ -202,7 +202,7 @@ async def test_a_handshake_that_does_not_come_in_time_or_is_none(serve: Serve, t
 
 
 async def test_budgets_of_those_who_may(serve: Serve) -> None:
-    async with serve(Limits(local=1, authenticated=1, strangers=2)) as api:
+    async with serve(ApiLimits(local=1, authenticated=1, strangers=2)) as api:
         assert await (await api.tcp()).ask(SHOWN) == 200
         more = await api.tcp()
         assert await more.ask(SHOWN) == 503
@@ -217,7 +217,7 @@ async def test_budgets_of_those_who_may(serve: Serve) -> None:
 
 
 async def test_a_place_that_is_not_left_is_refused_in_the_form_of_problems(serve: Serve) -> None:
-    async with serve(Limits(authenticated=0)) as api:
+    async with serve(ApiLimits(authenticated=0)) as api:
         peer = await api.tcp()
         peer.writer.write(SHOWN)
         answer = await peer.reader.read()
@@ -227,7 +227,7 @@ async def test_a_place_that_is_not_left_is_refused_in_the_form_of_problems(serve
 async def test_descriptors_that_run_out_are_waited_for(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serve(Limits()) as api:
+    async with serve(ApiLimits()) as api:
         loop = asyncio.get_running_loop()
         accept, failures = loop.sock_accept, [errno.EMFILE, errno.ENFILE]
 

@@ -14,10 +14,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from ovsctl.ovsdb import Change, Client, Insert, Monitor, OvsdbError, Select
+from ovsctl.ovsdb import Change, Client, Insert, Monitor, OvsdbError, Select, WaitTimedOut
 from tests.polling import until
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster
-from tests.vnet.controller.databases import SCHEMA
+from tests.vnet.controller.databases import SCHEMA, opened, pool_server
 from vnet.controller.leader import LOCK, Leader
 from vnet.db.database import OUR_SCHEMA, PoolDatabase
 from vnet.db.errors import PoolError
@@ -180,3 +180,52 @@ async def test_a_controller_that_dies_is_followed_by_another(cluster: OvsdbClust
             for task in (one, two):
                 task.cancel()
             await asyncio.gather(one, two, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_who_holds_the_lock_and_does_nothing_is_not_waited_for() -> None:
+    with pool_server() as server:
+        async with Client([server.remote], SCHEMA_NAME) as thief, opened(server.remote) as database:
+            stolen = thief.lock(LOCK)
+            await stolen.acquire()
+            leader = Leader(database, silent_s=0.3)
+            await leader.take()
+            assert stolen.held
+            assert leader.leads
+            await leader.write(Insert("Event", to_columns(Event(1, "acts", "without the lock"))))
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_duties_go_on_when_the_lock_is_stolen() -> None:
+    with pool_server() as server:
+        async with Client([server.remote], SCHEMA_NAME) as thief, opened(server.remote) as database:
+            leader = Leader(database, silent_s=0.3)
+            job = asyncio.create_task(leader.run())
+            try:
+                await until(lambda: leader.duties, "its duties")
+                stolen = thief.lock(LOCK)
+                await stolen.steal()
+                await until(lambda: not leader.leads, "the theft")
+                before = leader.duties
+                await until(lambda: leader.duties > before and leader.leads, "its duties again")
+                assert stolen.held
+            finally:
+                job.cancel()
+                await asyncio.gather(job, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_a_leader_that_writes_is_waited_for() -> None:
+    with pool_server() as server:
+        async with opened(server.remote) as database, opened(server.remote) as other:
+            first, second = Leader(database), Leader(other, silent_s=1.0)
+            await first.take()
+            waiting = asyncio.create_task(second.take())
+            for _ in range(40):  # longer than the second's patience
+                await first.write()
+                await asyncio.sleep(0.05)
+            assert (first.leads, second.leads, waiting.done()) == (True, False, False)
+            await waiting  # the first writes no more
+            assert second.leads
+            with pytest.raises(WaitTimedOut):
+                await first.write()

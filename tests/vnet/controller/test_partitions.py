@@ -139,7 +139,7 @@ def acts_of(entries: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     term = ""
     for entry in entries:
         for row in entry.get("Leader", {}).values():
-            if row is not None:
+            if row is not None and "term" in row:  # not the count alone
                 term = row["term"]
         for row in entry.get("Event", {}).values():
             if row is not None:
