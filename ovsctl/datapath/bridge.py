@@ -18,6 +18,7 @@ from ovsctl.datapath.flow_extract import FRAG_LATER, check_frame, extract
 from ovsctl.datapath.meters import TokenBucketMeter
 from ovsctl.datapath.ofproto import EmulatedPort, Ofproto
 from ovsctl.datapath.xlate import (
+    AGAIN,
     BUCKET,
     CLONE,
     LEARN,
@@ -233,6 +234,10 @@ class EmulatedBridge(Ofproto):
                     if notes is not None:
                         notes.append(Passed(0, f"dropped by meter {op[1]}"))
                     return False
+            elif do == AGAIN:
+                resume = op[1]
+                if rounds < RECIRCULATIONS_MAX:
+                    self._pass(resume, self._key(frame) | resume.carried, frame, emitted, rounds + 1, notes)
             elif do == PACKET_IN:
                 self._punt(frame, *op[1:])
         return True

@@ -43,10 +43,12 @@ from ovsctl.openflow import (
     OutputReg,
     OutputTrunc,
     Pop,
+    PopMpls,
     PopQueue,
     PopVlan,
     Port,
     Push,
+    PushMpls,
     PushVlan,
     Resubmit,
     SetField,
@@ -64,6 +66,7 @@ MAX_RESUBMITS = 64 * 64
 MAX_STACK = 65536 // 8
 VLAN_PRESENT = 0x1000
 IP_TYPES = (0x0800, 0x86DD)
+MPLS_TYPES = (0x8847, 0x8848)
 MULTICAST_BIT = 1 << 40
 # eth_addr_is_reserved() of Open vSwitch: NORMAL does not forward these.
 RESERVED_GROUP = 0x0180C2000000
@@ -84,6 +87,7 @@ LEARN = 5  # flow, limit
 LEARN_MAC = 6  # VLAN, MAC, port
 PACKET_IN = 7  # Controller, table, cookie, the key's part that is not in the frame
 METER = 8  # meter id
+AGAIN = 10  # Resume: the frame is read anew, and resumes there
 BUCKET = 9  # operations on a copy; a meter that drops the copy drops the packet
 
 Op = tuple[Any, ...]
@@ -172,6 +176,8 @@ class Translation:
     untouched: int = 9  # the innermost tags that were never taken off the frame
     asked: bool = False  # whether this is what one answer of check_pkt_larger leads to
     exit: bool = False
+    labelled: bool = False  # it has an MPLS label that it did not come with
+    reread: bool = False  # such a label was popped: before the next look-up the frame is read anew (was_mpls)
     gone: str = ""  # the reason if Open vSwitch abandoned the packet
 
     def run(self, resume: Resume, actions: Sequence[Action] | None = None) -> None:
@@ -300,6 +306,8 @@ class Translation:
         for index, action in enumerate(actions):
             if self.exit:
                 return
+            if self.labelled or self.reread:
+                self._after_label(action, last=index == len(actions) - 1)
             if isinstance(action, CheckPktLarger):
                 self._check_pkt_larger(action, actions[index + 1 :])
                 return
@@ -429,6 +437,11 @@ class Translation:
     def _resubmit(self, action: Resubmit) -> None:
         # The look-up sees the in_port given; what the flow then does sees the packet's own again.
         table = self.table if action.table is None else action.table
+        if self.reread:
+            if action.ct or action.in_port is not None:
+                raise UnsupportedFlowError("resubmit with ct or in_port after pop_mpls")
+            self._again(table)
+            return
         self._enter(table, self.table, action.ct, action.in_port)
 
     def _goto(self, action: GotoTable) -> object:
@@ -447,6 +460,37 @@ class Translation:
         self.inner = list(self.inner)
         self._write(_VLAN, tci << at.VLAN_TCI.shift | tpid << at.VLAN_TPID.shift)
         self._note("pop the VLAN tag")
+
+    def _push_mpls(self, action: PushMpls) -> None:
+        if at.ETH_TYPE.get(self.key) in MPLS_TYPES:
+            raise UnsupportedFlowError("push_mpls on an MPLS packet")
+        self._see(at.ETH_TYPE.mask)
+        self.labelled = True
+        self._note("push an MPLS label")
+
+    def _pop_mpls(self, action: PopMpls) -> None:
+        if not self.labelled:
+            raise UnsupportedFlowError("pop_mpls of a label that no action pushed")
+        self.labelled, self.reread = False, True
+        self._note("pop the MPLS label")
+
+    def _after_label(self, action: Action, *, last: bool) -> None:
+        """A label is pushed and popped before a look-up, by which the frame is read anew; all other uses are not modelled."""
+        if self.labelled and isinstance(action, PopMpls):
+            return
+        if not (self.reread and isinstance(action, Resubmit) and last and self.nesting == 1):
+            raise UnsupportedFlowError(
+                "MPLS labels but those that push_mpls, pop_mpls and a last resubmit push and pop"
+            )
+
+    def _again(self, table: int) -> None:
+        """Has the frame read anew, as it is by now, and resume in a table (xlate_table_action, was_mpls)."""
+        self._commit()
+        kept = at.CARRIED | at.CONNECTION
+        self._see(kept)
+        self._note("the frame is read anew")
+        self.ops.append((AGAIN, Resume(table, self.key & kept, tuple(self.stack), tuple(self.action_set))))
+        self.action_set = []
 
     def _dec_ttl(self, action: DecTtl) -> object:
         self._see(at.ETH_TYPE.mask)
@@ -588,6 +632,16 @@ class Translation:
             return
         if self.depth >= MAX_DEPTH:
             raise _Abandoned(f"over {MAX_DEPTH} groups within groups")
+        if group.type is GroupType.SELECT and group.selection == "dp_hash" and self.inner:
+            # The packet recirculates for its hash. Where it has tags below the first one, that shows in what is read anew.
+            (bucket,) = (group.buckets[index] for index in self._buckets(group))
+            to = bucket.actions[0] if len(bucket.actions) == 1 else None
+            if self.nesting > 1 or not isinstance(to, Resubmit) or to.table is None:
+                raise UnsupportedFlowError(
+                    "a dp_hash group for stacked tags, but one that is a flow's last action and resubmits"
+                )
+            self._again(to.table)
+            return
         before = (self.depth, self.resubmits, self.hashed)
         self.depth += 1
         if group.type is GroupType.SELECT and group.selection == "dp_hash" and not self.hashed:
@@ -743,6 +797,8 @@ _HANDLERS: dict[type, Callable[[Translation, Any], object]] = {
     GotoTable: Translation._goto,
     PushVlan: Translation._push_vlan,
     PopVlan: Translation._pop_vlan,
+    PushMpls: Translation._push_mpls,
+    PopMpls: Translation._pop_mpls,
     DecTtl: Translation._dec_ttl,
     Note: Translation._note_action,
     SetQueue: Translation._queue,

@@ -374,6 +374,33 @@ class PopVlan(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class PushMpls(Action):
+    """Push an MPLS label of this Ethernet type (0x8847 or 0x8848), behind the VLAN tags."""
+
+    ethertype: int = 0x8847
+
+    def __post_init__(self) -> None:
+        if self.ethertype not in (0x8847, 0x8848):
+            raise ActionError("push_mpls", f"{self.ethertype!r} is not 0x8847 or 0x8848")
+
+    def encode(self) -> bytes:
+        return _U16.pack(19, 8, self.ethertype)
+
+
+@dataclass(frozen=True, slots=True)
+class PopMpls(Action):
+    """Take the outermost MPLS label off; what is behind it has this Ethernet type."""
+
+    ethertype: int
+
+    def __post_init__(self) -> None:
+        check_range("pop_mpls", "ethertype", self.ethertype, 0, 0xFFFF)
+
+    def encode(self) -> bytes:
+        return _U16.pack(20, 8, self.ethertype)
+
+
+@dataclass(frozen=True, slots=True)
 class DecTtl(Action):
     """Decrement the TTL or hop limit; at 1 or 0 stop, with a packet-in to `controllers` (default: id 0)."""
 

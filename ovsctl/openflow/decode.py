@@ -180,10 +180,13 @@ def _u32(make: Callable[[int], Action]) -> _Decoder:
     return decode
 
 
-def _push_vlan(r: _Reader, depth: int) -> Action:
-    ethertype = r.number(2)
-    r.zeros()
-    return act.PushVlan(ethertype)
+def _ethertype(make: Callable[[int], Action]) -> _Decoder:
+    def decode(r: _Reader, depth: int) -> Action:
+        ethertype = r.number(2)
+        r.zeros()
+        return make(ethertype)
+
+    return decode
 
 
 def _set_field(r: _Reader, depth: int) -> Action:
@@ -425,8 +428,10 @@ def _learn(extended: bool) -> _Decoder:
 
 _STANDARD: dict[int, _Decoder] = {
     0: _output,
-    17: _push_vlan,
+    17: _ethertype(act.PushVlan),
     18: _void(act.PopVlan()),
+    19: _ethertype(act.PushMpls),
+    20: _ethertype(act.PopMpls),
     21: _u32(act.SetQueue),
     22: _u32(act.GroupAction),
     23: _set_ttl,

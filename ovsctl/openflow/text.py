@@ -30,6 +30,8 @@ _PROTOCOLS = {
     "udp6": (0x86DD, 17),
     "sctp6": (0x86DD, 132),
     "rarp": (0x8035, None),
+    "mpls": (0x8847, None),
+    "mplsm": (0x8848, None),
 }
 _SHORT = {
     (0x0800, 1): "icmp",

@@ -47,7 +47,7 @@ from vnet.agent.rejections import Rejections
 from vnet.agent.rule_counters import RuleCounters, no_reply
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, CHOICE, FLOOD_GROUPS, Compiler, Role, Source, Switch, gate_flow, is_rejection
+from vnet.compile import ANNOUNCEMENT, CHOICE, GROUPS, Compiler, Role, Source, Switch, gate_flow, is_rejection
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery
@@ -107,7 +107,7 @@ class Agent:
         )  # fmt: skip
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
-        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, FLOOD_GROUPS)
+        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, GROUPS)
         self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.revisions, self.spawn)
         self.announcer: Final = Announcer(self.compiler.view, self.flows, self.uplinks, self.revisions)
         self.link_locals: Final = LinkLocals(self.pool, self.reports, self.flows, self.revisions, self, now_ms)

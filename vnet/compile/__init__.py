@@ -6,7 +6,7 @@ from vnet.compile.flows import FlowKey, Key, key_of
 from vnet.compile.guard import CHOICE, Privilege, privilege_for
 from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
-from vnet.compile.parts import FLOOD_GROUPS
+from vnet.compile.parts import GROUPS
 from vnet.compile.pipeline import (
     COOKIE_CATEGORY_SHIFT,
     COOKIE_MARK,
@@ -36,7 +36,7 @@ __all__ = [
     "COOKIE_OBJECT_MASK",
     "DIRECTIONS",
     "FEATURES",
-    "FLOOD_GROUPS",
+    "GROUPS",
     "HOPS",
     "LEARNED_PRIORITY",
     "OF_NETWORK",

@@ -69,7 +69,7 @@ FEATURES = (
         Category.VIF,
         "VIF {}",
         (Input.VIF,),
-        frozenset({T.CLASSIFY, T.ADMIT, T.SERVICES, T.GUARD, T.GATED, T.DELIVER, T.GATE}) | OWN_POLICY,
+        frozenset({T.CLASSIFY, T.TAGGED, T.ADMIT, T.SERVICES, T.GUARD, T.GATED, T.DELIVER, T.GATE}) | OWN_POLICY,
         vif_flows,
     ),
     Feature(

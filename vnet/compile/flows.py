@@ -17,6 +17,7 @@ Fields = dict[str, MatchValue]
 ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
 # A clone is a copy in the datapath only if what is in it cannot be undone by the translation; this action cannot, and does nothing.
 IN_THE_DATAPATH = act.OutputTrunc(Port.CONTROLLER, 14)
+ETH_MPLS = (0x8847, 0x8848)
 ICMP, IGMP, TCP, UDP, ICMPV6 = 1, 2, 6, 17, 58
 
 

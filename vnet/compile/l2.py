@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 
 from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
-from vnet.compile.flows import Actions, Fields, Flows, goto
+from vnet.compile.flows import ETH_IPV4, Actions, Fields, Flows, goto
 from vnet.compile.inputs import LocalNetwork
 from vnet.compile.parts import LocalPorts, parts_of
 from vnet.compile.pipeline import (
@@ -59,6 +59,13 @@ def base_flows() -> Flows:
         *(flow(table, 0, Match(), *_missed(stage)) for table, stage in PIPELINE.items()),
         *(flow(table, 300, match) for table in (Table.ADMIT, Table.GUARD) for match in FORBIDDEN),
         *(flow(Table.CLASSIFY, 200, Match(vlan_tci=NO_VLAN, eth_type=tag)) for tag in TAG_TYPES),
+        flow(
+            Table.TAG_TYPE,
+            100,
+            Match(vlan_tci=(TAGGED, TAGGED), eth_type=TAG_TYPES[0]),
+            act.PopVlan(),
+            *read_anew(Table.TAGGED),
+        ),
         *(flow(Table.DELIVER, STACKED_DROP, Match(eth_type=tag)) for tag in TAG_TYPES),
         flow(Table.GUARD, 50, Match(reg0=From.TUNNEL), goto(Table.LOOKUP)),
         flow(Table.LOOKUP, 50, Match(eth_dst=MULTICAST), goto(Table.FLOOD)),
@@ -245,6 +252,15 @@ def tag_to_segment(base: int) -> Actions:
 def segment_to_tag() -> Actions:
     """Puts the tag that the segment stands for on a frame."""
     return (act.PushVlan(), act.Move(TAG_OF_SEGMENT, TAG_OF_FRAME), act.Move(PRIORITY_KEPT, PRIORITY_OF_FRAME))
+
+
+def read_anew(table: Table) -> Actions:
+    """On to a table where the frame is seen as it is by now: Open vSwitch reads one tag, and none that is below it.
+
+    It reads a frame anew, of whatever type, before the look-up that follows an MPLS label's removal (xlate_table_action). The label that is pushed for that cancels
+    out: the frame never has it. The type that it leaves is of no meaning.
+    """
+    return (act.PushMpls(), act.PopMpls(ETH_IPV4), goto(table))
 
 
 def untag() -> Actions:

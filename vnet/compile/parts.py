@@ -24,10 +24,11 @@ ACCESS = 1 << 15  # parts of VIFs that are no trunks have numbers from here
 # A recirculated frame is translated anew, with resubmits and actions of its own. Only a group that selects by the datapath's hash
 # recirculates frames of every type (pick_dp_hash_select_group). It ends the frame's way, but for a bucket's (xlate_group_bucket):
 # so it is the bucket of another group.
-HASHED, RECIRCULATED = 0x766E_0001, 0x766E_0002
-FLOOD_GROUPS = (
+HASHED, RECIRCULATED, BEHIND_TAG = 0x766E_0001, 0x766E_0002, 0x766E_0003
+GROUPS = (
     Group(HASHED, GroupType.SELECT, (Bucket((goto(Table.FLOOD_PART),)),), "dp_hash"),
     Group(RECIRCULATED, GroupType.INDIRECT, (Bucket((GroupAction(HASHED),)),)),
+    Group(BEHIND_TAG, GroupType.SELECT, (Bucket((goto(Table.TAG_TYPE),)),), "dp_hash"),  # for MPLS (vif.py)
 )
 
 LocalPorts = list[tuple[int, Vif]]  # ofports of VIFs here

@@ -19,6 +19,8 @@ class Table(IntEnum):
     """Table numbers, in the order a packet passes them."""
 
     CLASSIFY = 0
+    TAG_TYPE = 1
+    TAGGED = 2
     ADMIT = 5
     SERVICES = 8
     GUARD = 10
@@ -130,7 +132,17 @@ PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
         _PORT | {"tun_id", "eth_type"},
-        frozenset({Table.CLASSIFY, Table.ADMIT, Table.LOOKUP, Table.GATE}) | _entries(FROM_VIF),
+        frozenset({Table.CLASSIFY, Table.TAG_TYPE, Table.ADMIT, Table.LOOKUP, Table.GATE}) | _entries(FROM_VIF),
+    ),
+    Table.TAG_TYPE: Stage(
+        "whether the tag of a trunk VIF's frame is one of 802.1Q, by its Ethernet type",
+        frozenset({"vlan_tci", "eth_type"}),
+        frozenset({Table.TAGGED}),
+    ),
+    Table.TAGGED: Stage(
+        "which network a trunk VIF's frame is on, by its tag",
+        _PORT,
+        frozenset({Table.ADMIT, Table.GATE}) | _entries(FROM_VIF),
     ),
     Table.ADMIT: Stage(
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",

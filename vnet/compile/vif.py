@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
+from ovsctl.openflow import Action, Flow, GroupAction, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import (
     ETH_ARP,
     ETH_IPV6,
+    ETH_MPLS,
     ETH_RARP,
     ICMPV6,
     Actions,
@@ -28,11 +29,13 @@ from vnet.compile.l2 import (
     STACKED_DROP,
     TAGGED,
     classified,
+    read_anew,
     segment_to_tag,
     tag_to_segment,
     tag_with,
     untag,
 )
+from vnet.compile.parts import BEHIND_TAG
 from vnet.compile.pipeline import (
     ANY_TAG,
     FROM_VIF,
@@ -82,8 +85,29 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     ]
     if role is Role.INCOMING:
         return (*_gated(view, vif, ofport, mark, entries), *guard, *judge, *deliver)
-    classify = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport, **match}, actions) for match, actions in entries]
-    return (*classify, *guard, *judge, *deliver)
+    classify = [
+        _flow(mark, _first_seen(vif, match), 100, {"in_port": ofport, **match}, actions) for match, actions in entries
+    ]
+    return (*classify, *_tag_asked(vif, ofport, mark), *guard, *judge, *deliver)
+
+
+def _first_seen(vif: Vif, match: Fields) -> Table:
+    """Where a frame's network is told: of a trunk's tagged frames only once the type of the tag is known."""
+    return Table.CLASSIFY if vif.trunk is None or match["vlan_tci"] == 0 else Table.TAGGED
+
+
+def _tag_asked(vif: Vif, ofport: int, mark: int) -> Flows:
+    """Has a trunk's tagged frames looked at from behind one more tag: then the Ethernet type is that of their own tag, which no
+    field shows."""
+    if vif.trunk is None:
+        return ()
+    tagged: Fields = {"in_port": ofport, "vlan_tci": (TAGGED, TAGGED)}
+    # Of a frame that has labels of its own, the one whose removal has it read anew would not cancel out.
+    by_hash = (act.PushVlan(), GroupAction(BEHIND_TAG))
+    return (
+        _flow(mark, Table.CLASSIFY, 150, tagged, (act.PushVlan(), *read_anew(Table.TAG_TYPE))),
+        *(_flow(mark, Table.CLASSIFY, 160, tagged | {"eth_type": mpls}, by_hash) for mpls in ETH_MPLS),
+    )
 
 
 def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
@@ -162,6 +186,9 @@ def _gated(
     """The port of a migration's destination: GATE says whether it is open, and an announcement opens it."""
     ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
     flows = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport}, (*ask, goto(Table.ADMIT)))]
+    if vif.trunk is not None:
+        flows += _tag_asked(vif, ofport, mark)
+        flows.append(_flow(mark, Table.TAGGED, 100, {"in_port": ofport}, (*ask, goto(Table.ADMIT))))
     for match, actions in entries:
         opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}
         flows.append(_flow(mark, Table.ADMIT, 200, opened, actions))

@@ -12,7 +12,7 @@ from ovsctl.openflow import Flow, Output
 from ovsctl.openflow.fields import Port as ReservedPort
 from ovsctl.openflow.messages import FragmentHandling
 from vnet.compile import (
-    FLOOD_GROUPS,
+    GROUPS,
     HostInputs,
     HostView,
     Role,
@@ -60,7 +60,7 @@ class SimHost:
         self.bonds: dict[str, UplinkBond] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.vif_at: dict[int, str] = {}
-        self._bridge = EmulatedBridge(groups=FLOOD_GROUPS, name=f"{name} br-int", fragments=FragmentHandling.NX_MATCH)
+        self._bridge = EmulatedBridge(groups=GROUPS, name=f"{name} br-int", fragments=FragmentHandling.NX_MATCH)
         self._uplinks: dict[str, EmulatedBridge] = {}
         self._devices: dict[str, int] = {}
         self._device_at: dict[int, str] = {}

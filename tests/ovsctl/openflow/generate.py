@@ -39,10 +39,12 @@ from ovsctl.openflow import (
     OutputReg,
     OutputTrunc,
     Pop,
+    PopMpls,
     PopQueue,
     PopVlan,
     Port,
     Push,
+    PushMpls,
     PushVlan,
     Resubmit,
     SetField,
@@ -353,6 +355,8 @@ class ActionMaker:
             found.append(Clone(*found[:2]))
         if make.chance(8):  # last: a tag that comes or goes changes which fields exist
             found.append(PopVlan() if self.tagged else PushVlan(rng.choice((0x8100, 0x88A8))))
+        elif make.chance(8):
+            found += [PushMpls(rng.choice((0x8847, 0x8848))), PopMpls(make.number(0xFFFF))]
         elif make.chance(4):
             meter = [MeterAction(1)] if make.chance(2) else []
             return (*meter, *found, *self.instructions(table))

@@ -36,6 +36,8 @@ tcp6,tcp_dst=0x50/0xfff0,tcp_flags=0x2 actions=fin_timeout(idle_timeout=5,hard_t
 tcp,tcp_flags=syn|ack actions=fin_timeout(idle_timeout=5)
 ct_state=trk|est,ip,ct_zone=0x10,ct_mark=0x1/0x3,ct_label=0x1234 actions=drop
 vlan_tci=0 actions=push_vlan:0x8100
+arp actions=push_mpls:0x8847,pop_mpls:0x0806,resubmit(,5)
+mpls actions=pop_mpls:0x0800
 vlan_tci=0x1000/0x1000 actions=pop_vlan
 vlan_tci=0x7123 actions=drop
 udp,tcp_src=5,udp_dst=53 actions=drop

@@ -18,7 +18,7 @@ from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.polling import until
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.reconciler import Revisions
-from vnet.compile import FLOOD_GROUPS, Category, Change, Source, Table, cookie
+from vnet.compile import GROUPS, Category, Change, Source, Table, cookie
 from vnet.compile.parts import RECIRCULATED
 
 ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
@@ -229,13 +229,13 @@ async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unica
 async def test_groups_that_somebody_deletes_come_back_with_the_flows_that_named_them(br: Bridge) -> None:
     to_parts = Flow(Match(in_port=1), (GroupAction(RECIRCULATED),), priority=1, cookie=ONE)
     revisions, observer = Revisions(), Observer()
-    it = Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, revisions, FLOOD_GROUPS), revisions, observer)
+    it = Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, revisions, GROUPS), revisions, observer)
     it.want(*changed(to_parts))
     task = asyncio.create_task(it.flows.run())
     await until(lambda: revisions.flows == 1, "the flow")
     async with OpenFlowClient(it.flows.remote) as client:
-        assert set(await client.groups()) == set(FLOOD_GROUPS)
+        assert set(await client.groups()) == set(GROUPS)
         await client.bundle([GroupMod.delete()])
         await until(lambda: it.flows.connected and observer.events and cookies(br) == {ONE}, "the flow again")
-        assert set(await client.groups()) == set(FLOOD_GROUPS)
+        assert set(await client.groups()) == set(GROUPS)
     task.cancel()

@@ -18,7 +18,7 @@ from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.messages import GroupMod, MeterMod
 from tests.polling import wait_until
 from tests.servers import Vswitchd, vswitchd
-from vnet.compile import FLOOD_GROUPS, HostView, Source, Table, flat, meters_of
+from vnet.compile import GROUPS, HostView, Source, Table, flat, meters_of
 from vnet.compile.flows import Entries
 from vnet.compile.l2 import flood_flows
 from vnet.compile.parts import MAX_RESUBMITS, MAX_UNDIVIDED
@@ -142,7 +142,7 @@ async def program(switchd: Vswitchd, compiled: dict[Source, Entries]) -> None:
     async with OpenFlowClient(f"unix:{switchd.server.dir}/br0.mgmt") as client:
         await client.apply(
             [
-                *(GroupMod.add_or_modify(group) for group in FLOOD_GROUPS),
+                *(GroupMod.add_or_modify(group) for group in GROUPS),
                 *(MeterMod.add(meter) for meter in meters_of(compiled)),
                 FlowMod.delete_all(),
                 *(FlowMod.add(flow) for flow in flat(compiled)),

@@ -129,6 +129,35 @@ def test_a_tag_behind_a_priority_tag_reaches_nobody(pool: PoolUnderTest, sender:
         assert got(pool, sender, outer / Dot1Q(vlan=inner) / ARP()) == {}
 
 
+@pytest.mark.parametrize("sender", ["some", "all", "in-lan", "web"])
+def test_a_service_tag_is_no_vlan(pool: PoolUnderTest, sender: str) -> None:
+    """A tag of type 0x88a8 (802.1Q-2018 §9.5) from a VIF reaches nobody, with or without other tags behind it."""
+    me = pool.vif(sender)
+    for tag in (77, 120, 3000):
+        for behind in (Raw(b""), Dot1Q(vlan=77), Dot1Q(vlan=120) / Dot1Q(vlan=77)):
+            outer = Ether(src=me.mac, dst=BROADCAST, type=0x88A8) / Dot1Q(vlan=tag, prio=3)
+            assert got(pool, sender, outer / behind / IP(src="10.200.0.9", dst="10.200.0.1") / UDP()) == {}
+            assert got(pool, sender, outer / behind / ARP()) == {}
+
+
+@pytest.mark.parametrize("sender", ["some", "all"])
+def test_any_frame_passes_behind_a_tag(pool: PoolUnderTest, sender: str) -> None:
+    """Of whatever type: the tag is looked at by reading the frame anew."""
+    me = pool.vif(sender)
+    for payload in (
+        ARP(),
+        Raw(b"\x88\xb5" + bytes(50)),
+        Raw(b"\0\x20" + bytes(50)),
+        Raw(b"\x88\x47\0\x10\x01\x40" + bytes(50)),
+    ):
+        frame = (
+            Ether(src=me.mac, dst=BROADCAST, type=0x8100)
+            / Raw(b"\x60\x4d")
+            / (Raw(b"\x08\x06") / payload if isinstance(payload, ARP) else payload)
+        )
+        assert got(pool, sender, frame) == expected(TRUNKS, sender, frame), bytes(frame).hex()
+
+
 @pytest.mark.parametrize("pool", WITH_STATIONS, indirect=True)
 def test_tags_of_a_station(pool: PoolUnderTest) -> None:
     wire = pool.station("trunk0")
