@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
@@ -51,11 +52,18 @@ log = logging.getLogger("vnet.controller.leader")
 
 
 def old_events(events: Mapping[str, Event], kept: int = EVENTS_KEPT, slack: int = EVENTS_SLACK) -> list[str]:
-    """The UUIDs of the events beyond the newest `kept`; none before there are `slack` of them."""
+    """The UUIDs of the events beyond the newest `kept`; none before there are `slack` of them. Of one host half as many are kept: it
+    writes as many as it likes."""
     if len(events) <= kept + slack:
         return []
     newest_first = sorted(events, key=lambda uuid: (events[uuid].time, uuid), reverse=True)
-    return newest_first[kept:]
+    of_host: Counter[str] = Counter()
+    shared, beyond = [], []
+    for uuid in newest_first:
+        host = events[uuid].host
+        of_host[host] += 1
+        (beyond if host and of_host[host] > kept // 2 else shared).append(uuid)
+    return beyond + shared[kept:]
 
 
 def orphans(view: PoolView) -> list[tuple[str, str]]:

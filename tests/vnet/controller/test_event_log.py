@@ -88,6 +88,15 @@ def test_pruning_keeps_the_newest_and_waits_for_a_bunch() -> None:
     assert max(events[uuid].time for uuid in gone) <= min(events[u].time for u in events.keys() - set(gone))
 
 
+def test_one_host_does_not_drive_out_the_events_of_all_others() -> None:
+    others = {f"other{n}": event(n, host=f"xen{n % 3}") for n in range(5)}
+    flood = {f"flood{n}": event(100 + n, host="xen9") for n in range(100)}
+    unnamed = {f"pool{n}": event(n) for n in range(3)}
+    gone = set(old_events(others | flood | unnamed, kept=10, slack=0))
+    assert flood.keys() - gone == {f"flood{n}" for n in range(95, 100)}
+    assert len((others | unnamed).keys() - gone) == 5
+
+
 def test_orphans_are_those_nobody_clears_up() -> None:
     here = vif("here", 1)
     gone = vif("gone", 2)
