@@ -58,7 +58,8 @@ def old_events(events: Mapping[str, Event], kept: int = EVENTS_KEPT, slack: int 
         return []
     newest_first = sorted(events, key=lambda uuid: (events[uuid].time, uuid), reverse=True)
     of_host: Counter[str] = Counter()
-    shared, beyond = [], []
+    shared: list[str] = []
+    beyond: list[str] = []
     for uuid in newest_first:
         host = events[uuid].host
         of_host[host] += 1
