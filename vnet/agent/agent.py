@@ -45,9 +45,21 @@ from vnet.agent.questions import Questions
 from vnet.agent.reconciler import Revisions
 from vnet.agent.rejections import Rejections
 from vnet.agent.rule_counters import RuleCounters, no_reply
+from vnet.agent.rule_log import RuleLog
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import ANNOUNCEMENT, CHOICE, GROUPS, Compiler, Role, Source, Switch, gate_flow, is_rejection
+from vnet.compile import (
+    ANNOUNCEMENT,
+    CHOICE,
+    GROUPS,
+    Compiler,
+    Role,
+    Source,
+    Switch,
+    gate_flow,
+    is_logged,
+    is_rejection,
+)
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery
@@ -117,9 +129,9 @@ class Agent:
         )  # fmt: skip
         self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows)
         self.rejections: Final = Rejections(self.compiler.view, self.flows, self)
-        self._prober: Final = Prober(
-            self.compiler.view, options.ovs_rundir, options.switch.bridge, self.rejections.traced
-        )
+        self.rule_log: Final = RuleLog(self.compiler.view)
+        traced = (self.rejections.traced, self.rule_log.traced)
+        self._prober: Final = Prober(self.compiler.view, options.ovs_rundir, options.switch.bridge, traced)
         self.limits: Final = ConnectionLimits(self.compiler.view, options.ovs_rundir, options.switch, self.wake)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self.copies: Final = CopyKeeper(
@@ -363,10 +375,13 @@ class Agent:
         self.wake()
 
     def packet_in(self, message: PacketIn) -> None:
-        """Takes a rejected packet; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
+        """Takes a packet that is rejected, or logged; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
         the binding becomes active; or a frame of a VIF whose guest has chosen a link-local address."""
         if is_rejection(message.userdata):
             self.rejections.packet_in(message)
+            return
+        if is_logged(message.userdata):
+            self.rule_log.packet_in(message)
             return
         if message.userdata not in (ANNOUNCEMENT, CHOICE):
             self.watcher.packet_in(message)

@@ -287,6 +287,7 @@ class LocalSocket:
                 "rows_refused": agent.pool.rows_refused,
                 "conditions_set": agent.conditions.count,
                 "rejections": dict(agent.rejections.counts),
+                "rule_log": dict(agent.rule_log.counts),
             },
             "vifs": {
                 vif: {"port": port.name, "ofport": port.ofport} for vif, port in agent.bindings.ports.vifs.items()

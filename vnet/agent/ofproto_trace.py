@@ -5,11 +5,12 @@ One rule: a question that cannot be answered is answered with the reason, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
 from ovsctl.appctl import Appctl, AppctlError, control_socket
+from vnet.agent.traced_frames import TracedFrames
 from vnet.compile import HostView
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
 from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe
@@ -21,9 +22,9 @@ ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 
 
 class Prober:
-    """Answers the questions to this host. traced: told of each frame before the switch is asked about it."""
+    """Answers the questions to this host. traced: note each frame before the switch is asked about it."""
 
-    def __init__(self, view: HostView, ovs_rundir: str, bridge: str, traced: Callable[[bytes], None]) -> None:
+    def __init__(self, view: HostView, ovs_rundir: str, bridge: str, traced: Sequence[TracedFrames]) -> None:
         self._view: Final = view
         self._traced: Final = traced
         self._rundir: Final = ovs_rundir
@@ -46,7 +47,8 @@ class Prober:
             match = metadata(probe, ofport)
             if "rpl" in probe.tracked:
                 match += answered(frame)
-            self._traced(frame)
+            for noted in self._traced:
+                noted.note(frame)
             text = await switch.ofproto_trace(self._bridge, match, *tracked, packet=frame)
         except AppctlError as error:
             return Answer(problem=f"Open vSwitch of host {view.me}: {error.reason}")

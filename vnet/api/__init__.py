@@ -335,6 +335,7 @@ class Rule(ObjectStruct, frozen=True, kw_only=True):
     ports: list[int | str] = []
     remote: str | list[str] = "any"
     icmp: list[Literal["echo-request", "timestamp-request"]] = []
+    log: bool = False
 
 
 class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from vnet.compile.pipeline import (
     COOKIE_MARK_MASK,
     COOKIE_OBJECT_MASK,
     PIPELINE,
+    REG_LOG,
     REG_PORT,
     Category,
     From,
@@ -22,7 +23,8 @@ from vnet.compile.pipeline import (
 from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
 from vnet.compile.rates import OF_NETWORK, OF_VIF, OURS, Limit
 from vnet.compile.rejection import Rejected, Reply, is_rejection, reply_to
-from vnet.compile.security import DIRECTIONS, rule_cookie, zones_of
+from vnet.compile.rule_log import LogEntry, Logged, entry_of, is_logged
+from vnet.compile.security import DIRECTIONS, rule_cookie, rule_tag, zones_of
 from vnet.compile.uplink import UplinkPorts, announced_tags, announcements_out, uplink_flows
 from vnet.compile.view import HostView, Role
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
@@ -43,6 +45,7 @@ __all__ = [
     "OF_VIF",
     "OURS",
     "PIPELINE",
+    "REG_LOG",
     "REG_PORT",
     "Category",
     "Change",
@@ -55,6 +58,8 @@ __all__ = [
     "Key",
     "Limit",
     "LocalNetwork",
+    "LogEntry",
+    "Logged",
     "Note",
     "Privilege",
     "Rejected",
@@ -71,8 +76,10 @@ __all__ = [
     "bare",
     "compile_flows",
     "cookie",
+    "entry_of",
     "flat",
     "gate_flow",
+    "is_logged",
     "is_rejection",
     "key_of",
     "mark",
@@ -84,6 +91,7 @@ __all__ = [
     "refusal",
     "reply_to",
     "rule_cookie",
+    "rule_tag",
     "tunnels_in_use",
     "uplink_flows",
     "vif_mtus",

@@ -17,6 +17,7 @@ from vnet.compile.pipeline import Category, Table
 from vnet.compile.probe import probe_flows
 from vnet.compile.rates import network_rate_flows, rate_flows
 from vnet.compile.rejection import reject_flows
+from vnet.compile.rule_log import log_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows, server_flows
 from vnet.compile.view import HostView
 from vnet.compile.vif import vif_flows
@@ -112,6 +113,13 @@ FEATURES = (
         (Input.VIF,),
         frozenset({T.EGRESS_REJECT, T.INGRESS_REJECT}),
         reject_flows,
+    ),
+    Feature(
+        Category.LOG,
+        "logged packets of VIF {}",
+        (Input.VIF,),
+        frozenset({T.EGRESS_LOG, T.INGRESS_LOG}),
+        log_flows,
     ),
     Feature(Category.PROBE, "probe {}", (Input.PROBE,), frozenset({T.CLASSIFY, T.DELIVER}), probe_flows),
 )

@@ -31,6 +31,7 @@ class Table(IntEnum):
     EGRESS_VERDICT = 28
     EGRESS_COMMITTED = 29
     EGRESS_REJECT = 30
+    EGRESS_LOG = 31
     FROM_RATE = 40
     LOOKUP = 50
     HELD = 55
@@ -48,6 +49,7 @@ class Table(IntEnum):
     TO_METER = 82
     DELIVER = 84
     INGRESS_REJECT = 86
+    INGRESS_LOG = 87
     GATE = 90
     EGRESS_RULES = 92
     INGRESS_RULES = 94
@@ -198,7 +200,7 @@ PIPELINE: dict[Table, Stage] = {
     Table.EGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over reject, reject over allow, allow over the default",
         _VERDICT,
-        frozenset({Table.EGRESS_COMMITTED, Table.EGRESS_REJECT, following(Table.EGRESS)}),
+        frozenset({Table.EGRESS_COMMITTED, Table.EGRESS_REJECT, Table.EGRESS_LOG, following(Table.EGRESS)}),
     ),
     Table.EGRESS_COMMITTED: Stage(
         "what the tracker lets through, once it has entered the connection or has all fragments of a packet",
@@ -208,6 +210,11 @@ PIPELINE: dict[Table, Stage] = {
     Table.EGRESS_REJECT: Stage(
         "what a VIF sends and its groups reject, at a rate to the agent, which answers it",
         _REJECT | {"in_port"},
+        frozenset(),
+    ),
+    Table.EGRESS_LOG: Stage(
+        "what a VIF sends and its rules log, at a rate to the agent, which writes a line",
+        frozenset({"in_port", "reg15"}),
         frozenset(),
     ),
     Table.FROM_RATE: Stage(
@@ -270,7 +277,7 @@ PIPELINE: dict[Table, Stage] = {
     Table.INGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over reject, reject over allow, allow over the default",
         _VERDICT,
-        frozenset({Table.INGRESS_COMMITTED, Table.INGRESS_REJECT, following(Table.INGRESS)}),
+        frozenset({Table.INGRESS_COMMITTED, Table.INGRESS_REJECT, Table.INGRESS_LOG, following(Table.INGRESS)}),
     ),
     Table.INGRESS_COMMITTED: Stage(
         "what the tracker lets through, once it has entered the connection or has all fragments of a packet",
@@ -294,6 +301,11 @@ PIPELINE: dict[Table, Stage] = {
     Table.INGRESS_REJECT: Stage(
         "what a VIF is sent and its groups reject, at a rate to the agent, which answers it",
         _REJECT | {"reg2"},
+        frozenset(),
+    ),
+    Table.INGRESS_LOG: Stage(
+        "what a VIF is sent and its rules log, at a rate to the agent, which writes a line",
+        frozenset({"reg2", "reg15"}),
         frozenset(),
     ),
     Table.GATE: Stage(
@@ -342,6 +354,7 @@ class From(IntEnum):
 
 # Registers. metadata holds the segment: the layer 2 domain that a frame is in on this host.
 REG_FROM = "reg0"
+REG_LOG = "reg1"  # the tag of the rule that logs a packet
 REG_PORT = "reg2"  # ofport of the VIF a frame is for, or that GATE is asked about
 REG_GROUP = "reg3"  # number of the security group whose rules are asked
 REG_VERDICT = "reg4"  # their answers, as Finding
@@ -349,6 +362,11 @@ REG_OPEN = "reg5"  # the answer of GATE
 REG_PART = "reg6"  # the part of the VIFs here that FLOOD_PART delivers to
 REG_PRIORITY = "reg7"  # bits 0..2: the priority (PCP) of the VLAN tag that a frame came with, 0 without one
 REG_PEER = "xxreg2"  # the groups that the other side is in, a bit each (HostView.peer_bits)
+REG_ALLOWING, REG_DROPPING, REG_REJECTING = (
+    "reg12",
+    "reg13",
+    "reg14",
+)  # the tag of a rule that allows, drops, rejects and logs
 REG_SEEN = "reg15"  # 1 once the agent was told that a probe's frame came in
 OPEN_IN, OPEN_OUT = 1, 2
 OPEN_BOTH = OPEN_IN | OPEN_OUT
@@ -358,7 +376,7 @@ class Finding(IntFlag):
     """reg4: what the rules of all of a VIF's groups say of a packet.
 
     TURNED_*: of a TCP segment whose connection the tracker did not see begin, what the rules of the other direction say of its
-    answer. MIDSTREAM: nobody knows which end listens, or the sender does; LISTENER_SENDS: the sender does.
+    answer. LOG_*: the rule that says so logs. MIDSTREAM: nobody knows which end listens, or the sender does; LISTENER_SENDS: the sender does.
     """
 
     ALLOW = 1
@@ -368,6 +386,9 @@ class Finding(IntFlag):
     DEFAULT_REJECT = 16
     MIDSTREAM = 128
     LISTENER_SENDS = 256
+    LOG_ALLOW = 512
+    LOG_DROP = 1024
+    LOG_REJECT = 2048
     TURNED_ALLOW = 1 << 16
     TURNED_DROP = 2 << 16
     TURNED_DEFAULT_DROP = 4 << 16
@@ -405,6 +426,7 @@ class Category(IntEnum):
     RATE = 10
     NETWORK_RATE = 11
     REJECT = 12
+    LOG = 13
 
 
 def cookie(category: Category, name: str) -> int:

@@ -48,7 +48,7 @@ def rejection_of(frame: bytes) -> bytes | None:
 
     Only the first LOOKED_AT bytes count: the answer to a frame that was cut there is the same.
     """
-    packet = _packet(frame[:LOOKED_AT])
+    packet = packet_of(frame[:LOOKED_AT])
     if (frame[0] | frame[6]) & 1 or packet is None or not (_is_host(packet.source) and _is_host(packet.target)):
         return None
     if packet.source == packet.target:
@@ -69,7 +69,8 @@ def answer_in_words(frame: bytes) -> str:
     return f"{'ICMPv6' if ipv6 else 'ICMP'} {reason}"
 
 
-def _packet(frame: bytes) -> Packet | None:
+def packet_of(frame: bytes) -> Packet | None:
+    """The IP packet in a frame without a tag, of which the first bytes are enough; None for anything else, and for a later fragment."""
     match int.from_bytes(frame[12:14], "big"):
         case version if version == ETH_IPV4:
             return _ipv4(frame[ETHERNET:])

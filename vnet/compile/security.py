@@ -31,8 +31,12 @@ from vnet.compile.flows import (
     goto,
 )
 from vnet.compile.pipeline import (
+    REG_ALLOWING,
+    REG_DROPPING,
     REG_GROUP,
+    REG_LOG,
     REG_PEER,
+    REG_REJECTING,
     REG_VERDICT,
     Category,
     Finding,
@@ -85,6 +89,13 @@ PORTED: dict[Protocol | int, tuple[int, str]] = {
 PRIORITIES = {Verdict.DROP: 300, Verdict.REJECT: 250, Verdict.ALLOW: 200}
 DEFAULT = 100
 FOUND_BY_RULE = {Verdict.DROP: Finding.DROP, Verdict.REJECT: Finding.REJECT, Verdict.ALLOW: Finding.ALLOW}
+LOGGED = {
+    Verdict.DROP: (Finding.LOG_DROP, REG_DROPPING),
+    Verdict.REJECT: (Finding.LOG_REJECT, REG_REJECTING),
+    Verdict.ALLOW: (Finding.LOG_ALLOW, REG_ALLOWING),
+}
+LOGS = Finding.LOG_DROP | Finding.LOG_REJECT | Finding.LOG_ALLOW
+TAG_MASK = 2**32 - 1
 FOUND_BY_DEFAULT = {Verdict.DROP: Finding.DEFAULT_DROP, Verdict.REJECT: Finding.DEFAULT_REJECT}
 
 
@@ -101,6 +112,7 @@ class Side:
     verdict: Table
     committed: Table
     reject: Table
+    log: Table
     port: str
     zone: str
     mac: str
@@ -115,12 +127,12 @@ class Side:
 
 EGRESS = Side(
     Direction.EGRESS, Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES,
-    Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED, Table.EGRESS_REJECT,
+    Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED, Table.EGRESS_REJECT, Table.EGRESS_LOG,
     "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
 )  # fmt: skip
 INGRESS = Side(
     Direction.INGRESS, Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES,
-    Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED, Table.INGRESS_REJECT,
+    Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED, Table.INGRESS_REJECT, Table.INGRESS_LOG,
     "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
 SIDES = (EGRESS, INGRESS)
@@ -232,8 +244,11 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
     yield flow(620, found(Finding.TURNED_DEFAULT_DROP, without=Finding.TURNED_ALLOW))
     yield flow(610, found(Finding.TURNED_DEFAULT_REJECT, without=Finding.TURNED_ALLOW), reject)
     yield flow(600, found(Finding.LISTENER_SENDS), side.onward)
+    yield flow(510, found(Finding.DROP | Finding.LOG_DROP), _log(side, Verdict.DROP))
     yield flow(500, found(Finding.DROP))
+    yield flow(495, found(Finding.REJECT | Finding.LOG_REJECT), _log(side, Verdict.REJECT), reject)
     yield flow(490, found(Finding.REJECT), reject)
+    yield from _logged_connections(mark, side)
     yield flow(200, found(Finding.DEFAULT_DROP))
     yield flow(190, found(Finding.DEFAULT_REJECT), reject)
     for priority, allowing in ((400, Finding.ALLOW), (100, 0)):
@@ -243,6 +258,22 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
             yield flow(priority + 20, ip | _ct(IS_TRACKED | NEW), _commit(side))
             yield flow(priority + 10, ip | _ct(IS_TRACKED) | FRAGMENT, _commit(side))
         yield flow(priority, found(allowing), side.onward)
+
+
+def _log(side: Side, verdict: Verdict) -> Action:
+    """Has the rule that came to a verdict log the packet: in a copy, as what is rejected."""
+    _, tag = LOGGED[verdict]
+    return act.Clone(IN_THE_DATAPATH, act.Move(f"{tag}[0..31]", f"{REG_LOG}[0..31]"), goto(side.log))
+
+
+def _logged_connections(mark: int, side: Side) -> Iterator[Flow]:
+    """What is allowed and logged: the first packet of a connection, and each of a protocol without connections."""
+    bits, log = Finding.ALLOW | Finding.LOG_ALLOW, _log(side, Verdict.ALLOW)
+    begun: Fields = {REG_VERDICT: (bits, bits | Finding.MIDSTREAM)}
+    for eth_type in TRACKED:
+        ip = begun | {"eth_type": eth_type}
+        yield _flow(mark, side.verdict, 425, ip | _ct(IS_TRACKED | NEW), log, _commit(side))
+    yield _flow(mark, side.verdict, 405, begun | _ct(0, IS_TRACKED), log, side.onward)
 
 
 def _turn(mark: int) -> Iterator[Flow]:
@@ -313,7 +344,7 @@ def _ask_midstream(side: Side, other: Side, groups: Sequence[int]) -> Actions:
         act.SetField(REG_VERDICT, Finding.MIDSTREAM),
         goto(Table.TURN), *_ask(goto(other.rules), groups), goto(Table.TURN),
         act.Move(f"{REG_VERDICT}[0..{FOUND_BITS - 1}]", f"{REG_VERDICT}[{TURNED_SHIFT}..{TURNED_SHIFT + FOUND_BITS - 1}]"),
-        act.SetField(REG_VERDICT, (0, FOUND)),
+        act.SetField(REG_VERDICT, (0, FOUND | LOGS)),
         goto(Table.LISTENER),
         *_ask(goto(side.rules), groups),
     )  # fmt: skip
@@ -372,11 +403,20 @@ def rule_cookie(group: SecurityGroup, rule: Rule | None = None) -> int:
     return cookie(Category.GROUP, group.name if rule is None else f"{group.name}/{rule.name}")
 
 
+def rule_tag(group: SecurityGroup, rule: Rule) -> int:
+    """The tag by which a packet's registers name a rule that logs: the last bits of its cookie."""
+    return rule_cookie(group, rule) & TAG_MASK
+
+
 def _rule(bits: Mapping[str, int], rule: Rule, own: Fields, mark: int) -> Iterator[Flow]:
     side = EGRESS if rule.direction is Direction.EGRESS else INGRESS
     bit, priority = FOUND_BY_RULE[rule.action], PRIORITIES[rule.action]
+    tagged: Actions = ()
+    if rule.log:
+        logs, register = LOGGED[rule.action]
+        bit, tagged = bit | logs, (act.SetField(register, mark & TAG_MASK),)
     for match in _matches(bits, rule, side):
-        yield _flow(mark, side.rules, priority, own | match, act.SetField(REG_VERDICT, (bit, bit)))
+        yield _flow(mark, side.rules, priority, own | match, act.SetField(REG_VERDICT, (bit, bit)), *tagged)
 
 
 def _matches(bits: Mapping[str, int], rule: Rule, side: Side) -> Iterator[Fields]:

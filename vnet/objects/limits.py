@@ -32,4 +32,6 @@ MAX_MATCHES_OF_RULE, MAX_MATCHES_OF_GROUP, MAX_MATCHES_OF_VIF = 1024, 4096, 8192
 MAX_REMOTE_GROUPS = 128
 # Rejected packets that are answered in a second: those of a VIF, and those of all VIFs of a host.
 REJECTIONS_OF_VIF, REJECTIONS_OF_HOST = 20, 100
+# Lines in a host's log about packets of one rule in a second, and packets of a VIF that are looked at for them.
+LOGGED_OF_RULE, LOGGED_OF_VIF = 10, 50
 DEFAULT_UNDERLAY_MTU = 1500

@@ -16,7 +16,7 @@ from typing import ClassVar
 import msgspec
 
 from vnet.grammar.declare import Declared, Derived, Flaw, InvalidValue, SetBy, StructOf, attr
-from vnet.grammar.kinds import Choice, Column, ListOf, choice
+from vnet.grammar.kinds import Boolean, Choice, Column, ListOf, choice
 from vnet.grammar.noun import Noun
 from vnet.objects.enums import IcmpType, Owner, Protocol
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged
@@ -129,6 +129,13 @@ class Rule(Declared):
         also=("icmp-type", "icmp-types", "icmpv6-type", "type"),
     )
 
+    log: bool = attr(
+        Boolean(),
+        "Whether hosts log what it decides: what it forbids, and what begins a connection that it allows.",
+        default=False,
+        also=("logging", "logged"),
+    )
+
     def flaws(self) -> Iterator[Flaw]:
         if self.ports and self.protocol not in (Protocol.TCP, Protocol.UDP, SCTP):
             message = "'ports' without 'protocol: tcp', 'udp' or 'sctp'"
@@ -176,6 +183,7 @@ class _RuleText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     cidr: str | None = None
     group: str | None = None
     remotes: tuple[str, ...] = ()  # where they are several
+    log: bool = False
 
 
 _RULE = msgspec.json.Decoder(_RuleText)
@@ -186,7 +194,7 @@ def _rule_of(name: str, text: str) -> Rule:
         row = _RULE.decode(text)
         ports = tuple(PortRange(*span) for span in row.ports)
         remote = row.remotes or tuple(one for one in (row.cidr, row.group) if one is not None)
-        rule = Rule(name, row.direction, row.action, row.protocol, ports, remote, row.icmp)
+        rule = Rule(name, row.direction, row.action, row.protocol, ports, remote, row.icmp, row.log)
         if not row.remotes and (rule.cidrs, rule.groups) != (_some(row.cidr), _some(row.group)):
             raise InvalidValue("remote", f"no such other side: cidr {row.cidr!r}, group {row.group!r}")
         return rule
@@ -196,7 +204,7 @@ def _rule_of(name: str, text: str) -> Rule:
 
 def _text_of(rule: Rule) -> str:
     ports = tuple((span.first, span.last) for span in rule.ports)
-    row = _RuleText(rule.direction, rule.action, rule.protocol, rule.icmp, ports)
+    row = _RuleText(rule.direction, rule.action, rule.protocol, rule.icmp, ports, log=rule.log)
     if len(rule.remote) > 1:
         row = msgspec.structs.replace(row, remotes=rule.remote)
     elif rule.remote:

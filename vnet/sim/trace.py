@@ -26,6 +26,7 @@ from vnet.sim.host import SimHost
 
 HOPS_MAX = 1000
 REJECTS = frozenset({Table.EGRESS_REJECT, Table.INGRESS_REJECT})
+LOGS = frozenset({Table.EGRESS_LOG, Table.INGRESS_LOG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,11 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
             sent.append("the agent: the address is the VIF's now, and the frame goes again")
         name = arrival.switch.port_name(arrival.port)
         hops.append(Hop(arrival.switch.name, name, arrival.frame, steps, tuple(sent)))
-    verdict = _verdict(hops, items, lost) + "".join(
-        f"; {item.to} is answered: {answer_in_words(item.frame)}" for item in answers
+    logged = "; logged" if any(_logs(step) for hop in hops for step in hop.steps) else ""
+    verdict = (
+        _verdict(hops, items, lost)
+        + logged
+        + "".join(f"; {item.to} is answered: {answer_in_words(item.frame)}" for item in answers)
     )
     return Leg(title, tuple(hops), tuple(items), tuple(lost), verdict, aside, tuple(answers))
 
@@ -220,18 +224,24 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
     for hop in reversed(hops):
         if not hop.sent and hop.steps:
             rejected = hop.steps[-1].table in REJECTS
-            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS)
+            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS)
             cause = _cause(last, hop.steps, "rejects" if rejected else "drops")
             return f"{'rejected' if rejected else 'dropped'} by {hop.switch} in {cause}{_limited(hop)}"
     return "delivered to nobody"
 
 
+def _logs(step: TableStep) -> bool:
+    return step.table in LOGS and "to the controller" in step.actions and not _over_the_rate(step)
+
+
+def _over_the_rate(step: TableStep) -> bool:
+    return any("dropped by meter" in action for action in step.actions)
+
+
 def _limited(hop: Hop) -> str:
     """Says of a rejected packet that it is over the VIF's rate of answers."""
     last = hop.steps[-1]
-    return (
-        ", unanswered: too many" if last.table in REJECTS and any("dropped by meter" in a for a in last.actions) else ""
-    )
+    return ", unanswered: too many" if last.table in REJECTS and _over_the_rate(last) else ""
 
 
 def _cause(step: TableStep, steps: Sequence[TableStep], verb: str) -> str:

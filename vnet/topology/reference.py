@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vnet.grammar.declare import Attr, Shape, Spelling
 from vnet.grammar.kinds import ListOf, NotYet
-from vnet.objects.limits import MAX_REMOTE_GROUPS, REJECTIONS_OF_HOST, REJECTIONS_OF_VIF
+from vnet.objects.limits import LOGGED_OF_RULE, LOGGED_OF_VIF, MAX_REMOTE_GROUPS, REJECTIONS_OF_HOST, REJECTIONS_OF_VIF
 from vnet.topology.document import Children, root_shape
 from vnet.topology.schema import declared_of, needed, schema_text, shape_in_document
 from vnet.topology.yaml_tree import MAX_BYTES
@@ -94,6 +94,8 @@ _TAIL = (
 - `action: reject` drops a packet and tells its sender: by a TCP reset, or by ICMP that the port is unreachable (UDP) or that it is prohibited (the rest). A VIF answers at most
   {REJECTIONS_OF_VIF} of the packets that its rules reject a second, a host {REJECTIONS_OF_HOST}; the others are dropped in silence, and so are all while the host's agent is down. Never answered are resets, errors of ICMP, packets to or from groups
   or broadcast, and those whose source is another VIF's. A default may be `reject` as well.
+- `log: true` has hosts write a line into their agent's log of what a rule forbids, and of what begins a connection that it allows: VIF, VM, group, rule, the rule's place in the document, and the packet's protocol,
+  addresses and ports. A host writes at most {LOGGED_OF_RULE} lines a second about a rule, of at most {LOGGED_OF_VIF} packets a second of a VIF; a line says how many packets before it had none. What decides by default is not logged.
 - `vnet show rules` counts the packets that each rule and each default has matched, answers included, since each host has it, summed over the hosts; one that does not
   answer is named. So do `vnet security-group counters NAME` and `GET /v1/security-groups/NAME/counters`. `vnet show rules --here` asks this host's agent alone. Where two
   rules match the same packets, the first by name counts them.

@@ -14,11 +14,13 @@ from typing import TextIO
 
 from vnet.util.printable import on_one_line, printable
 
-FIELDS = ("host", "network", "vif", "generation", "revision", "port")
+FIELDS = (
+    "host", "network", "vif", "generation", "revision", "port", "vm", "group", "rule", "place", "left_out",
+)  # fmt: skip
 
 
 def about(**fields: str | int | None) -> Mapping[str, str | int]:
-    """The `extra` of a log call: host, network, vif, generation, revision, port; those that are None are left out."""
+    """The `extra` of a log call: fields of FIELDS; those that are None are left out."""
     unknown = fields.keys() - set(FIELDS)
     if unknown:
         raise ValueError(f"no log field: {', '.join(sorted(unknown))}")

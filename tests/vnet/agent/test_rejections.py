@@ -9,7 +9,8 @@ import pytest
 
 from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn, PacketInReason
-from vnet.agent.rejections import NS, Rejections, TokenBucket, rejected_of
+from vnet.agent.rejections import Rejections, rejected_of
+from vnet.agent.token_bucket import NS, TokenBucket
 from vnet.compile import HostInputs, HostView, Reply
 from vnet.objects.limits import REJECTIONS_OF_HOST
 
@@ -54,7 +55,7 @@ def test_a_traced_frame_is_answered_once_it_is_real(monkeypatch: pytest.MonkeyPa
     sent: list[Reply] = []
     monkeypatch.setattr("vnet.agent.rejections.reply_to", lambda *_: Reply(b"", 1, ()))
     rejections = Rejections(HostView(HostInputs("xen1")), _Flows(sent), _Shell(), lambda: NS)  # type: ignore[arg-type]
-    rejections.traced(b"\0" * 12 + b"\x81\0\0\x07" + b"\0" * 48)  # of a trunk: its tag is taken off
+    rejections.traced.note(b"\0" * 12 + b"\x81\0\0\x07" + b"\0" * 48)  # of a trunk: its tag is taken off
     for count in (0, 1):
         rejections.packet_in(message(in_port=7))
         assert len(sent) == count

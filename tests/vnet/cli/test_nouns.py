@@ -85,7 +85,7 @@ def test_a_noun_on_the_command_line(capsys: Capture, sample: Sample, tmp_path: P
         (("network", "create", "x", "--type", "vlan", "--tag", "none"), "'none' is none of: untagged, a number"),
         (("network", "set", "tenant"), "nothing to change"),
         (("security-group", "create", "x", "--rule", "http"), "'http' is no KEY=VALUE"),
-        (("security-group", "create", "x", "--rule", "name=a colour=red"), "keys: action, direction, icmp, name"),
+        (("security-group", "create", "x", "--rule", "name=a colour=red"), "keys: action, direction, icmp, log, name"),
         (("subnet", "create", "x", "--network", "lab", "--cidr", "10.0.0.0/8", "--no-cidr"), "No such option"),
     ],
 )

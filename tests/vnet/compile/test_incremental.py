@@ -90,6 +90,7 @@ def groups(draw: st.DrawFn) -> SecurityGroup:
             draw(st.sampled_from(Verdict)),
             *draw(st.sampled_from(((None, ()), (Protocol.TCP, (PortRange(80, 89),)), (Protocol.ICMP, ()), (47, ())))),
             tuple(sorted(draw(st.sets(st.sampled_from(("10.0.0.0/24", "db", "ops")), max_size=2)))),
+            log=draw(st.booleans()),
         )
         for rule in ("one", "three", "two")[: draw(st.integers(0, 3))]
     ]
@@ -260,10 +261,12 @@ def test_every_category_but_the_learned_has_a_source() -> None:
     compiler.inputs.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
     compiler.inputs.set_probe("one", FRAMES)
     compiler.compile()
-    policy = {Category.GROUP, Category.PEER, Category.REJECT}
+    policy = {Category.GROUP, Category.PEER, Category.REJECT, Category.LOG}
     assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED} - policy
     compiler.inputs.set_group(
-        SecurityGroup("web", 1, rules=(Rule("each-other", Direction.INGRESS, Verdict.REJECT, remote=("web",)),))
+        SecurityGroup(
+            "web", 1, rules=(Rule("each-other", Direction.INGRESS, Verdict.REJECT, remote=("web",), log=True),)
+        )
     )
     compiler.inputs.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("web",)))
     compiler.inputs.set_port("vm2/0", 3)

@@ -43,8 +43,8 @@ def random_groups(rng: Random) -> dict[str, SecurityGroup]:
     for number, name in enumerate(names, 1):
         rules = tuple(
             Rule(
-                f"r{n}", rng.choice(list(Direction)), rng.choice((Verdict.ALLOW, Verdict.ALLOW, Verdict.DROP)),
-                **rng.choice(WHAT),
+                f"r{n}", rng.choice(list(Direction)), rng.choice((Verdict.ALLOW, Verdict.ALLOW, Verdict.DROP, Verdict.REJECT)),
+                **rng.choice(WHAT), log=rng.random() < 0.3,
                 remote=tuple(sorted(rng.sample([*names, "10.0.0.0/30", "fd00::/126"], rng.randint(0, 2)))),
             )
             for n in range(rng.randint(0, 4))

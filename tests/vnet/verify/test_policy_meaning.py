@@ -45,6 +45,7 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
         tuple(PortRange(*span) for span in spans),
         tuple(sorted(remote)),
         icmp,
+        draw(st.booleans()),
     )
 
 
