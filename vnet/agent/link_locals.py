@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from socket import AF_INET6, inet_ntop
 from typing import Final
 
+from ovsctl.openflow import Output, Port
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.reconciler import Revisions
@@ -20,6 +21,7 @@ from vnet.objects import Binding, Vif
 from vnet.objects.link_local import (
     MAX_LINK_LOCALS,
     LinkLocal,
+    Neighbour,
     chosen,
     comes_before,
     is_link_local,
@@ -28,7 +30,7 @@ from vnet.objects.link_local import (
     owner,
     with_another,
 )
-from vnet.util.frames import used_address
+from vnet.util.frames import is_detection, neighbor_advertisement, used_address
 
 # A guest may choose so many addresses at once, and then one in a while: each is written to the pool, and looked for among its network's VIFs.
 AT_ONCE, REFILL_MS = MAX_LINK_LOCALS, 10_000
@@ -94,43 +96,58 @@ class LinkLocals:
         address = inet_ntop(AF_INET6, octets)
         if address == link_local(vif.mac) or address in vif.addresses:
             return  # something else of the frame is not the VIF's
-        if all(entry.address != address for entry in mine.link_locals) and not self._grant(vif, mine, address):
-            return
+        if all(entry.address != address for entry in mine.link_locals):
+            if not self._may_look(vif, address):
+                self._refuse(vif, address, "")
+                return
+            holder = self._holder(vif, address)
+            if holder is not None:
+                self._refuse(vif, address, holder.vif)
+                if is_detection(frame):
+                    self._shell.spawn(self._defend(ofport, holder, address))
+                return
+            self._grant(vif, mine, address)
         if self._granted.get((vif.id, address), 0) > self._revisions.flows:
             self._shell.spawn(self._send_on(ofport, frame))
 
-    def _grant(self, vif: Vif, mine: Binding, address: str) -> bool:
-        view, now_ms = self._pool.compiler.view, self._now_ms()
+    def _known_holder(self, vif: Vif, address: str) -> Neighbour | None:
+        """The VIF that had an address when it was last refused, if it still has it: the others need not be looked through again."""
         known = self._refused.get(vif.id)
-        if known is not None and known.address == address and known.holder:
-            candidates = view.bindings_of(vif.network, known.holder)  # the others were looked through before
-        else:
-            if not self._may_choose(vif.id):
-                self._refuse(vif, address, "")
-                return False
-            candidates = tuple(view.bindings(vif.network))
-        holder = owner(address, vif.id, candidates)
-        if holder is not None:
-            self._refuse(vif, address, holder.vif)
-            return False
+        if known is None or known.address != address:
+            return None
+        return owner(address, vif.id, self._pool.compiler.view.bindings_of(vif.network, known.holder))
+
+    def _holder(self, vif: Vif, address: str) -> Neighbour | None:
+        known = self._known_holder(vif, address)
+        return known or owner(address, vif.id, self._pool.compiler.view.bindings(vif.network))
+
+    def _grant(self, vif: Vif, mine: Binding, address: str) -> None:
         self._refused.pop(vif.id, None)
         self._granted[vif.id, address] = self._revisions.newest + 1
-        self._pool.set_overlay(replace(mine, link_locals=with_another(mine.link_locals, address, now_ms)))
+        wanted = with_another(mine.link_locals, address, self._now_ms())
+        self._pool.set_overlay(replace(mine, link_locals=wanted))
         self._pool.touch([vif.id])
         self._status.event("link-local", f"its guest chose {address}", mine)
         self._shell.wake()
-        return True
+
+    async def _defend(self, ofport: int, holder: Neighbour, address: str) -> None:
+        """Answers duplicate address detection as the holder would, whom the question does not reach: the guest takes another address, or
+        none, instead of one that nobody hears it by (RFC 4862 §5.4.4)."""
+        answer = neighbor_advertisement(holder.mac, address, router=False)
+        await self._flows.send_packet(answer, ofport, (Output(Port.IN_PORT),))
 
     async def _send_on(self, ofport: int, frame: bytes) -> None:
         await self._shell.programmed()
         await self._flows.send_packet(frame, ofport)
 
-    def _may_choose(self, vif: str) -> bool:
-        """Takes one from a VIF's budget, which fills by one in REFILL_MS."""
+    def _may_look(self, vif: Vif, address: str) -> bool:
+        """Whether a VIF may choose, or ask, once more: takes one from its budget, which fills by one in REFILL_MS."""
+        if self._known_holder(vif, address) is not None:
+            return True
         now_ms = self._now_ms()
-        left, at_ms = self._budgets.get(vif, (AT_ONCE, now_ms))
+        left, at_ms = self._budgets.get(vif.id, (AT_ONCE, now_ms))
         left = min(float(AT_ONCE), left + (now_ms - at_ms) / REFILL_MS)
-        self._budgets[vif] = (left - 1 if left >= 1 else left, now_ms)
+        self._budgets[vif.id] = (left - 1 if left >= 1 else left, now_ms)
         return left >= 1
 
     def _refuse(self, vif: Vif, address: str, holder: str) -> None:

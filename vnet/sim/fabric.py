@@ -318,7 +318,9 @@ class Fabric:
         host = self._host_of[arrival.switch]
         vif = self.state.vifs[host.vif_at[arrival.port]]
         after = with_choice(self.state, vif, host.name, frame, self.now_us)
-        if after is None:
+        if not isinstance(after, PoolState):
+            if after is not None:
+                self._to_guest(host, vif.id, arrival.port, after, (arrival.path, f"{host.name} agent"))
             return None
         self.state = after
         self._program()

@@ -12,7 +12,7 @@ from ovsctl.datapath import EmulatedBridge
 from vnet.compile import CHOICE
 from vnet.objects import PoolState, Vif
 from vnet.objects.link_local import chosen, is_link_local, link_local, owner, with_another
-from vnet.util.frames import used_address
+from vnet.util.frames import is_detection, neighbor_advertisement, used_address
 
 
 def take_choice(bridge: EmulatedBridge) -> bytes | None:
@@ -22,8 +22,9 @@ def take_choice(bridge: EmulatedBridge) -> bytes | None:
     return None
 
 
-def with_choice(state: PoolState, vif: Vif, host: str, frame: bytes, now_us: int) -> PoolState | None:
-    """The pool once the VIF has the link-local address that its frame uses; None where it may not have it, or has it."""
+def with_choice(state: PoolState, vif: Vif, host: str, frame: bytes, now_us: int) -> PoolState | bytes | None:
+    """The pool once the VIF has the link-local address that its frame uses; or the answer of the VIF that has it, to who asks whether
+    anybody does; None where there is neither."""
     octets = used_address(frame)
     mine = state.bindings.get((vif.id, host))
     if octets is None or not is_link_local(octets) or mine is None:
@@ -33,7 +34,7 @@ def with_choice(state: PoolState, vif: Vif, host: str, frame: bytes, now_us: int
     if address in (link_local(vif.mac), *vif.addresses, *(entry.address for entry in before)):
         return None
     on_network = (binding for binding in state.bindings.values() if binding.network == vif.network)
-    if owner(address, vif.id, on_network) is not None:
-        return None
+    if (holder := owner(address, vif.id, on_network)) is not None:
+        return neighbor_advertisement(holder.mac, address, router=False) if is_detection(frame) else None
     granted = replace(mine, link_locals=with_another(before, address, now_us // 1000))
     return replace(state, bindings={**state.bindings, (vif.id, host): granted})

@@ -106,6 +106,28 @@ async def test_two_hosts_that_granted_it_at_once_keep_one() -> None:
         assert not passes(xen1, CHOICE)
 
 
+async def test_an_address_that_went_from_its_holder_to_another_is_still_a_neighbours() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await started(pool, xen1=1, xen2=2)
+        xen1, xen2 = pool.hosts["xen1"], pool.hosts["xen2"]
+        await pool.insert(locked(3))
+        xen1.add_port("p3", "vm3/0")
+        await pool.wait_ready("vm3/0", "xen1")
+        asks(xen1, 1, CHOICE)
+        await has(pool, 1, "xen1", CHOICE)
+        await until(lambda: xen2.agent.compiler.view.bindings_of("tenant", "vm1/0")[0].link_locals, "xen2 has heard")
+        asks(xen2, 2, CHOICE)
+        await refused(xen2, 2, "which VIF vm1/0 has")
+        await pool.client.transact(
+            Update("Binding", (("vif", "==", "vm1/0"),), {"link_locals": {}}),
+            Update("Binding", (("vif", "==", "vm3/0"),), {"link_locals": {CHOICE: 1}}),
+        )
+        await until(lambda: xen2.agent.compiler.view.bindings_of("tenant", "vm3/0")[0].link_locals, "xen2 has heard")
+        asks(xen2, 2, CHOICE)
+        await refused(xen2, 2, "which VIF vm3/0 has")
+        assert await choices(pool, 2, "xen2") == []
+
+
 async def test_a_restarted_agent_changes_no_flow() -> None:
     async with pool_of("xen1", networks=(TENANT,)) as pool:
         await started(pool, xen1=1)

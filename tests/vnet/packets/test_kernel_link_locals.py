@@ -130,6 +130,18 @@ def test_a_neighbours_address_is_refused(lab: Lab) -> None:
     assert lost(lab, "random", stable) == 0
 
 
+def test_a_kernel_that_looks_first_learns_whose_it_is(lab: Lab) -> None:
+    """Duplicate address detection fails, though the neighbour hears nothing of it."""
+    stable = address(lab, "stable")
+    lab.run_in_vm("thief", "sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=1")
+    lab.run_in_vm("thief", "ip", "addr", "add", f"{stable}/64", "dev", "eth0")
+    show = ("ip", "-6", "-o", "addr", "show", "dev", "eth0", "to", stable)
+    wait_until(lambda: "dadfailed" in lab.run_in_vm("thief", *show), "its kernel does not use it")
+    lab.run_in_vm("thief", "ip", "addr", "del", f"{stable}/64", "dev", "eth0")
+    assert address(lab, "stable") == stable
+    assert lost(lab, "random", stable) == 0
+
+
 def refused(client: Client, address: str) -> bool:
     why = client.vif("thief/0").place.why
     return any(f"chose {address}, which VIF stable/0 has" in reason.text for reason in why)

@@ -25,6 +25,7 @@ from tests.vnet.packets.engines import ENGINES, receivers, running
 from vnet.objects import Vif
 from vnet.objects.link_local import MAX_LINK_LOCALS, link_local
 from vnet.testing import PoolUnderTest
+from vnet.util.frames import neighbor_advertisement
 
 DOCUMENT = b"""
 apiVersion: vnet/v1
@@ -138,6 +139,15 @@ def test_nobody_has_what_is_a_neighbours(pool: PoolUnderTest) -> None:
         assert got(pool, "guest", advertisement(me, me.addresses[1], theirs)) == set(), theirs
         assert got(pool, "guest", ping(me, theirs, far)) == set(), theirs
     assert got(pool, "near", ping(near, "fe80::7:7", far)) == {"far/0"}
+
+
+def test_who_asks_for_a_neighbours_address_is_told(pool: PoolUnderTest) -> None:
+    """As the neighbour would, which does not hear the question: its guest chooses another one (RFC 4862 §5.4.4)."""
+    me, near = pool.vif("far/0"), pool.vif("near/0")
+    theirs = link_local(near.mac)
+    (answer,) = pool.send("far/0", [bytes(detection(me, theirs))], settle_s=1.0).items  # type: ignore[call-arg]
+    assert (answer.to, answer.frame) == ("far/0", neighbor_advertisement(near.mac, theirs, router=False))
+    assert pool.send("far/0", [bytes(ping(me, theirs, near))], settle_s=1.0).items == ()  # type: ignore[call-arg]
 
 
 def test_what_else_a_locked_vif_must_not_send_it_does_not_send_as_its_choice(pool: PoolUnderTest) -> None:
