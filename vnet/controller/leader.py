@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +26,7 @@ from ovsctl.ovsdb import (
     Update,
     Wait,
     WaitTimedOut,
+    Where,
     by_uuid,
 )
 from vnet.db.database import PoolDatabase, now_ms
@@ -45,6 +46,7 @@ EVENTS_KEPT = 1000
 EVENTS_SLACK = 100  # pruned in bunches
 INTERVAL_S = 1.0
 SILENT_S = 10.0
+MOST_CLAIMS = 1000  # of a VIF between two rounds
 PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
 
@@ -73,10 +75,10 @@ def orphans(view: PoolView) -> list[tuple[str, str]]:
     return [(vif, host) for vif, host in state.bindings if vif not in state.vifs and host not in view.live]
 
 
-def usurpers(view: PoolView) -> list[Binding]:
+def usurpers(view: PoolView, known: Mapping[str, int]) -> list[Binding]:
     """The bindings by which a host draws a VIF to itself that runs on another one, as no agent does that keeps the rules.
 
-    Of an epoch that the VIF never gave; or where the VIF is asked for on the other host, which is alive and has its port.
+    known: the epochs of VIFs whose column is wrong. Of an epoch that the VIF never gave; or where the VIF is asked for on the other host, which is alive and has its port.
     """
     found = []
     for id, bindings in view.bindings_of.items():
@@ -87,11 +89,38 @@ def usurpers(view: PoolView) -> list[Binding]:
         if current is None or current.host == vif.incoming:
             continue
         others = [it for it in bindings.values() if it.host != current.host and it.state is BindingState.ACTIVE]
-        given = [it for it in others if it.epoch <= vif.epoch]
+        epoch = known.get(id, vif.epoch)
+        given = [it for it in others if it.epoch <= epoch]
         running = any(it.host == vif.host and it.ready and it.host in view.live for it in given)
-        if (current.epoch > vif.epoch and given) or running:
+        if (current.epoch > epoch and given) or running:
             found.append(current)
     return found
+
+
+class Epochs:
+    """The epochs of VIFs from round to round: any host may write the column, from which claims take their numbers."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Vif, Where]] = {}
+
+    def wrong(self, vifs: Mapping[str, Vif], locate: Callable[[Vif], Where]) -> dict[str, int]:
+        """Of the VIFs whose epoch is one that no claims came to since the last round, the one that they had then.
+
+        locate: a VIF's row; a VIF that was made anew has another one.
+        """
+        found = {}
+        for id, vif in vifs.items():
+            before = self._known.get(id)
+            if before is not None and before[0] is vif:
+                continue
+            row = locate(vif)
+            if before is not None and before[1] == row and not 0 <= vif.epoch - before[0].epoch <= MOST_CLAIMS:
+                found[id] = before[0].epoch
+            else:
+                self._known[id] = vif, row
+        for id in self._known.keys() - vifs.keys():
+            del self._known[id]
+        return found
 
 
 def usurper_events(bindings: Iterable[Binding], now: int) -> Iterator[Event]:
@@ -130,6 +159,7 @@ class Leader:
         self._pool_id = ""  # as it was seen last
         self.duties = 0  # how often they were done
         self._known: set[tuple[str, str]] = set()  # VIF and host of the usurpers that the last round found
+        self._epochs = Epochs()
 
     @property
     def leads(self) -> bool:
@@ -209,15 +239,21 @@ class Leader:
         alive = self._database.view().live
         while self.leads:
             view = self._database.view()
-            taken = usurpers(view) if not self._database.mirror.lacks(Vif, Binding) else []
+            mirror = self._database.mirror
+            wrong = self._epochs.wrong(view.state.vifs, mirror.locate)
+            taken = usurpers(view, wrong) if not mirror.lacks(Vif, Binding) else []
             news = [it for it in taken if (it.vif, it.host) not in self._known]
             self._known = {(it.vif, it.host) for it in taken}
             told = [*host_events(alive, view, now_ms()), *usurper_events(news, now_ms())]
+            told += [
+                Event(now_ms(), "problem", f"VIF {id}: its epoch was set to what it is not", vif=id) for id in wrong
+            ]
             for event in told:
                 log.warning(event.text, extra=about(host=event.host))
             operations = [
                 *(Insert("Event", to_columns(event)) for event in told),
                 *(Delete("Binding", (*by_key(it), ("epoch", "==", it.epoch))) for it in taken),
+                *(Update(TABLE_OF[Vif], mirror.locate(view.state.vifs[id]), {"epoch": wrong[id]}) for id in wrong),
                 *self._pruning(view),
             ]
             await self.write(*operations)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsctl.ovsdb import Insert, Select
+from ovsctl.ovsdb import Insert, Select, Update, by_uuid
 from tests.polling import until
 from tests.vnet.controller.databases import opened, pool_server
 from tests.vnet.controller.pools import bound, pool, vif
-from vnet.controller.leader import Leader, usurpers
+from vnet.controller.leader import MOST_CLAIMS, Epochs, Leader, usurpers
 from vnet.db.database import now_ms
 from vnet.db.rows import to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Vif
@@ -22,7 +22,7 @@ VIF = vif("a/0", 1, host="xen1", epoch=3)
 
 
 def found(known: Vif, *bindings: Binding, live: tuple[str, ...] = ("xen1", "xen2", "xen3")) -> list[str]:
-    return [it.host for it in usurpers(pool([known], bindings, live))]
+    return [it.host for it in usurpers(pool([known], bindings, live), {})]
 
 
 def test_an_epoch_that_the_vif_never_gave() -> None:
@@ -56,6 +56,29 @@ def test_of_epochs_that_were_given_only_the_asked_for_host_is_righted(epochs: li
     assert found(known, *bindings) == ([newest] if host not in (None, newest) else [])
 
 
+def test_an_epoch_that_was_lowered_makes_nobody_a_usurper() -> None:
+    low = vif("a/0", 1, host="xen2", epoch=2)
+    view = pool([low], [bound(low, "xen1", 2), bound(low, "xen2", 3)])
+    assert [it.host for it in usurpers(view, {})] == ["xen2"]
+    assert usurpers(view, {"a/0": 3}) == []
+
+
+def test_epochs_that_no_claims_come_to() -> None:
+    rows = {f"a/{n}": by_uuid(f"00000000-0000-0000-0000-00000000000{n}") for n in range(6)}
+
+    def vifs(*epochs: int) -> dict[str, Vif]:
+        return {f"a/{n}": vif(f"a/{n}", n + 1, epoch=epoch) for n, epoch in enumerate(epochs)}
+
+    epochs = Epochs()
+    assert epochs.wrong(vifs(3, 3, 3, 3, 3, 3), lambda it: rows[it.id]) == {}
+    rows["a/5"] = by_uuid("00000000-0000-0000-0000-0000000000ff")  # made anew
+    later = vifs(3, 2, 4, 3 + MOST_CLAIMS, 2**63 - 1, 0)
+    for _ in range(2):
+        assert epochs.wrong(later, lambda it: rows[it.id]) == {"a/1": 3, "a/4": 3}
+    assert epochs.wrong({}, lambda it: rows[it.id]) == {}
+    assert epochs.wrong(later, lambda it: rows[it.id]) == {}
+
+
 @pytest.mark.usefixtures("ovs")
 async def test_the_leader_takes_it_away_and_names_it_once() -> None:
     with pool_server() as server:
@@ -85,3 +108,25 @@ async def test_the_leader_takes_it_away_and_names_it_once() -> None:
                 job.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await job
+
+
+@pytest.mark.usefixtures("ovs")
+@pytest.mark.parametrize("epoch", [0, 2**63 - 1])
+async def test_an_epoch_that_a_host_has_set_at_will_is_put_back(epoch: int) -> None:
+    with pool_server() as server:
+        async with opened(server.remote) as database, opened(server.remote) as host:
+            await host.transact(Insert("Vif", to_columns(VIF)))
+            leader = Leader(database)
+            job = asyncio.create_task(leader.run())
+            try:
+                await until(lambda: leader.duties, "its duties")
+                await host.transact(Update("Vif", (), {"epoch": epoch}))
+
+                async def put_back() -> bool:
+                    (rows,) = await host.transact(Select("Vif", (), ("epoch",)))
+                    return [row["epoch"] for row in rows] == [VIF.epoch]
+
+                await until(put_back, "the epoch")
+            finally:
+                job.cancel()
+                await asyncio.gather(job, return_exceptions=True)
