@@ -7,6 +7,7 @@ networks, the bindings on those, and the security groups they are in (conditions
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -83,7 +84,7 @@ class PoolReplica:
         self.waiting: dict[str, Vif] = {}  # VIFs as they are once the security groups they have joined are known
         self.doubtful: set[str] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
         self.rows_read = 0  # for tests to count
-        self.rows_refused = 0  # how often a row came that cannot be read
+        self._counts: Final[Counter[str]] = Counter()
         self._rows: Final[dict[tuple[str, Any], Uuid]] = {}  # table and key to the UUID of the row that holds there
         self._uplinks: Final[dict[str, tuple[Uuid, Uplink]]] = {}
         self._unusable: Final[dict[Uuid, str]] = {}  # the problems of uplinks that do not go with the host's others
@@ -124,11 +125,16 @@ class PoolReplica:
     def _refuse(self, change: Change, held: Row | None, problem: str) -> None:
         if change.new is None:
             return
-        self.rows_refused += 1
+        self._counts["refused"] += 1
         problem = f"{change.table}: {problem}"
         self.unreadable[change.uuid] = UnreadableRow(change.table, problem, change.new, held)
         kept = "it stays as it was" if held is not None else "it is left out"
         log.warning("row %s of table %s: %s", change.uuid, problem, kept)
+
+    @property
+    def rows_refused(self) -> int:
+        """How often a row came that cannot be read."""
+        return self._counts["refused"]
 
     @property
     def problems(self) -> dict[str, str]:

@@ -276,7 +276,7 @@ async def _restore(database: EmbeddedDatabase, file: Path, *, yes: bool) -> None
         if live.mirror.state.pool is None:
             say(f"the pool database is empty; it gets {found.summary}")
             _ask(yes=yes)
-            await backups.fill(database, file)
+            await backups.fill(database, live, file)
             say("restored; hosts that have followed the pool further do not follow it (docs/operate.md)")
             return
         desired = await backups.wanted(live, found)

@@ -19,6 +19,7 @@ from vnet.controller.errors import Conflict, Invalid
 from vnet.controller.file_check import check_file
 from vnet.db.changes import state_changes
 from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.roles import role_operations
 from vnet.db.rows import SCHEMA_NAME
 from vnet.db.writes import configuration_write
 from vnet.grammar.declare import Declared
@@ -167,12 +168,13 @@ async def write(pool: PoolDatabase, desired: PoolState, name: str) -> int:
     return made.revision or 0
 
 
-async def fill(database: EmbeddedDatabase, path: Path) -> None:
-    """Restores a backup, with all that it holds, into the empty database that runs here. Raises as load() does."""
+async def fill(database: EmbeddedDatabase, live: PoolDatabase, path: Path) -> None:
+    """Restores a backup, with all that it holds, into the empty database that runs here. live: a connection to it. Raises as load() does."""
     async with _served(path) as (copy, _):
         converted = copy.state_dir / "converted"
         save(copy, converted)
         run_tool("ovsdb-client", "--timeout=60", "restore", database.remote, SCHEMA_NAME, stdin=converted)
+    await live.transact(*role_operations())  # an older backup has none, or others
 
 
 def _frozen(state: PoolState) -> PoolState:
