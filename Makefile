@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv mmdebstrap
 PYTHON ?= python3
 
-.PHONY: help root install install-bench demo test unit chaos check format bench bench-scale deb lock clean
+.PHONY: help root install install-bench demo test unit chaos check format bench bench-scale deb release lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ bench-scale: install-bench  ## what grows with the pool, and what does not (minu
 
 deb: install  ## Debian packages for 12 and 13, in dist/
 	@$(BIN)/python packaging/build_deb.py
+
+release: install  ## wheel, Debian packages, notes and checksums of this version, in dist/VERSION
+	@$(BIN)/python packaging/release.py
 
 lock:  ## refresh the lock files
 	@$(BIN)/python -m pip install --quiet uv

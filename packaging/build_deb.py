@@ -7,6 +7,7 @@ One rule: a package carries all of its Python code, at the versions and hashes o
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import shutil
 import subprocess
@@ -15,9 +16,14 @@ import tempfile
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import grimp
+import manpages
+
+from vnet.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements" / "run.lock"
@@ -96,6 +102,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--debian", choices=DEBIANS, action="append", help="the release; all, if none is named")
     options.add_argument("--to", type=Path, default=ROOT / "dist", help="the directory of the packages")
+    options.add_argument("--wheel", action="store_true", help="keep our wheel there, too")
     options.add_argument("packages", nargs="*", metavar="PACKAGE", help="all, if none is named")
     chosen = options.parse_args()
     if unknown := set(chosen.packages) - {package.name for package in PACKAGES}:
@@ -106,6 +113,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vnet-deb-") as name:
         work = Path(name)
         wheel = _wheel(work)
+        if chosen.wheel:
+            print(shutil.copy(wheel, chosen.to))
         for debian in chosen.debian or DEBIANS:
             wheels = _download(work, debian)
             for package in PACKAGES:
@@ -230,8 +239,26 @@ def _add_files(package: Package, root: Path) -> None:
         _write(root / "etc/vnet" / sample, (ROOT / "packaging" / sample).read_text())
     documents = root / "usr/share/doc" / package.name
     _write(documents / "copyright", f"vnet, under the Apache License 2.0:\n\n{(ROOT / 'LICENSE').read_text()}")
+    for program, arguments in package.programs.items():
+        date = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC).date().isoformat()
+        page = manpages.manpage(program, _command(arguments), _project_version(), date)
+        _write(root / f"usr/share/man/man1/{program}.1.gz", gzip.compress(page.encode(), mtime=0))
     if not package.entries:
         shutil.copytree(ROOT / "topologies", documents / "examples")
+        shutil.copytree(ROOT / "docs", documents / "docs")
+        for shell, path in manpages.SHELLS.items():
+            _write(root / path.format("vnet"), manpages.completion(shell, cli))
+
+
+def _command(arguments: tuple[str, ...]) -> click.Command:
+    """The click command of a program."""
+    if not arguments:
+        return cli
+    (name,) = arguments
+    found = cli.get_command(click.Context(cli), name)
+    if found is None:
+        raise ValueError(f"no command {name}")
+    return found
 
 
 def _add_control(package: Package, debian: str, architecture: str, root: Path) -> None:
@@ -262,8 +289,12 @@ def _add_control(package: Package, debian: str, architecture: str, root: Path) -
 
 
 def _version(debian: str) -> str:
+    return f"{_project_version()}+deb{debian}"
+
+
+def _project_version() -> str:
     version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    return f"{version}+deb{debian}"
+    return version
 
 
 def _set_times(root: Path) -> None:
@@ -274,9 +305,9 @@ def _set_times(root: Path) -> None:
             os.utime(path, (seconds, seconds))
 
 
-def _write(path: Path, text: str, mode: int = 0o644) -> None:
+def _write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
     path.chmod(mode)
 
 

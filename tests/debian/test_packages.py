@@ -69,6 +69,10 @@ def is_installed(machine: Machine) -> None:
     assert "Usage: vnet agent" in run("vnet-agent --help")
     assert "Usage: vnet controller" in run("vnet-controller --help")
     assert "vnet, version 0.1.0" in run("vnet --version")
+    for program in ("vnet", "vnet-agent", "vnet-controller", "vnet-pool"):
+        assert run(f"zcat /usr/share/man/man1/{program}.1.gz").startswith(f".TH {program.upper()} 1")
+    assert "migrate" in run("COMP_WORDS='vnet vm mig' COMP_CWORD=2 _VNET_COMPLETE=bash_complete vnet")
+    run("bash -n /usr/share/bash-completion/completions/vnet")
     carried = set(run("ls /usr/lib/vnet/agent").splitlines())
     assert {"click", "msgspec", "netaddr", "ovsctl", "vnet"} == {name for name in carried if "." not in name}
     assert run("find /usr/lib/vnet/agent -name '*.pyc' | wc -l") != "0"

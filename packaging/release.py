@@ -1,0 +1,44 @@
+"""Builds all of a release: wheel, Debian packages, notes from CHANGELOG.md, checksums. `--notes` prints the notes alone.
+
+One rule: a version is released from a clean checkout, once its section of the changelog has a date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTION = r"^## {version} \((?P<date>[^)]*)\)\n(?P<notes>.*?)(?=^## |\Z)"
+
+
+def main() -> None:
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    found = re.search(SECTION.format(version=re.escape(version)), (ROOT / "CHANGELOG.md").read_text(), re.M | re.S)
+    if found is None:
+        sys.exit(f"vnet: CHANGELOG.md has no section '## {version} (DATE)'")
+    if sys.argv[1:] == ["--notes"]:
+        print(found["notes"].strip())
+        return
+    if found["date"] == "unreleased":
+        sys.exit(f"vnet: CHANGELOG.md says that {version} is unreleased: give it a date, commit, and tag it v{version}")
+    if subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT):
+        sys.exit("vnet: the checkout has changes that are not committed")
+    to = ROOT / "dist" / version
+    subprocess.run([sys.executable, str(ROOT / "packaging" / "build_deb.py"), "--wheel", "--to", str(to)], check=True)
+    (to / "NOTES.md").write_text(f"# vnet {version}\n\n{found['notes'].strip()}\n")
+    sums = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(to.iterdir())
+        if path.name != "SHA256SUMS"
+    ]
+    (to / "SHA256SUMS").write_text("".join(sums))
+    print(f"{to}: {len(sums)} files and SHA256SUMS")
+
+
+if __name__ == "__main__":
+    main()
