@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import doctest
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,16 +20,12 @@ from tests.polling import wait_until
 EVENT = r"<!-- on (?P<where>\w+): (?P<event>.*?) -->\n"
 CODE = r"```(?:sh\n# on (?P<hosts>[\w ]+)|(?P<yaml>yaml))\n(?P<text>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?"
 BLOCK = re.compile(f"^(?:{EVENT}|{CODE})", re.M | re.S)
-COPY = re.compile(r"scp -r (\S+) root@(\S+):(\S+)")
+INVITATION = re.compile(r"echo (vnet1\.\S+) \| vnet host join")  # printed on one machine, and run on another
 ADDRESSES = {"xen1": "10.0.0.1", "xen2": "10.0.0.2", "xen3": "10.0.0.3"}
-# The machines reach no package source, and a userspace datapath is asked for beside the page's options.
+# The machines reach no package source.
 PRELUDE = r"""
 cd /root
 apt-get() { shift 2; dpkg -i "$@" >/dev/null; }
-systemctl() {
-    [ ! -s /etc/vnet/agent.conf ] || grep -q netdev /etc/vnet/agent.conf || sed -i 's/"$/ --datapath-type netdev"/' /etc/vnet/agent.conf
-    command systemctl "$@"
-}
 """
 UNDERLAY = """
 ovs-vsctl add-br br-underlay -- set bridge br-underlay datapath_type=netdev -- add-port br-underlay eth0
@@ -68,41 +63,44 @@ def three_hosts(root: Path, debs: list[Path], work: Path) -> Iterator[Mapping[st
             for line in (end, f"link set {name} master lan up"):
                 subprocess.run(["nsenter", "-t", str(switch), "-n", "ip", *line.split()], check=True)
             machine.run(UNDERLAY.format(address=ADDRESSES[name]))
+            _use_userspace(machine)
         yield machines
+
+
+def _use_userspace(machine: Machine) -> None:
+    (command,) = re.findall(r"^ExecStart=.*$", (ROOT / "packaging/vnet-agent.service").read_text(), re.M)
+    command = command.replace("$VNET_AGENT_OPTIONS", "--datapath-type netdev $VNET_AGENT_OPTIONS")
+    directory = Path(f"/proc/{machine.pid}/root/etc/systemd/system/vnet-agent.service.d")
+    directory.mkdir(parents=True)
+    (directory / "userspace.conf").write_text(f"[Service]\nExecStart=\n{command}\n")
 
 
 def run_page(page: str, machines: Mapping[str, Machine]) -> int:
     """Runs all blocks in their order, and returns how many there are. Output is compared where the page has it; hosts see each other's
     changes a moment later, so a block with output is repeated until it agrees."""
     found = list(BLOCK.finditer((ROOT / "docs" / page).read_text()))
+    invitation = ""
     for block in found:
         if block["event"]:
             machines[block["where"]].run(f"cd /root; {block['event']}", check=block["event"] != "systemctl poweroff")
         elif block["yaml"]:
             (Path(f"/proc/{machines['xen1'].pid}/root/root") / "pool.vnet.yaml").write_text(block["text"])
         else:
+            script = PRELUDE + block["text"].replace("vnet1.…", invitation)
             for host in block["hosts"].split():
-                _run_block(block, machines[host], machines)
+                printed = _run(script, block["output"], machines[host])
+                invitation = next(iter(INVITATION.findall(printed)), invitation)
     return len(found)
 
 
-def _run_block(block: re.Match[str], machine: Machine, machines: Mapping[str, Machine]) -> None:
-    script, *copies = COPY.split(block["text"])
-    while copies:
-        source, address, path, rest = copies[:4]
-        machine.run(PRELUDE + script)
-        target = next(machines[name] for name, known in ADDRESSES.items() if known == address)
-        shutil.copytree(f"/proc/{machine.pid}/root{source}", f"/proc/{target.pid}/root{path}")
-        script, copies = rest, copies[4:]
-    script = PRELUDE + script
-    if block["output"] is None:
-        machine.run(script)
-        return
+def _run(script: str, output: str | None, machine: Machine) -> str:
+    """What a block prints, once it is what the page has."""
+    if output is None:
+        return machine.run(script)
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
     def agrees() -> bool:
-        return doctest.OutputChecker().check_output(block["output"], machine.run(script) + "\n", options)
+        return doctest.OutputChecker().check_output(output, machine.run(script) + "\n", options)
 
-    wait_until(
-        agrees, f"on {machine.name}: {block['text']} to print\n{block['output']}\ninstead of\n{machine.run(script)}"
-    )
+    wait_until(agrees, f"on {machine.name}: {script} to print\n{output}\ninstead of\n{machine.run(script)}")
+    return output

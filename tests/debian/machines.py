@@ -142,7 +142,7 @@ class Machine:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
-    def run(self, script: str, *, check: bool = True, limit_s: float = 60) -> str:
+    def run(self, script: str, *, check: bool = True, limit_s: float = 300) -> str:
         """What a shell on it prints, both streams; with check it must exit with 0."""
         if not (pid := self.pid):
             return ""

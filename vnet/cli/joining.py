@@ -59,11 +59,12 @@ def start_agent(systemd: Path = Path("/run/systemd/system")) -> str:
     """Start the agent by systemd, where that is; the outcome, or what to start."""
     if not systemd.is_dir() or shutil.which("systemctl") is None:
         return f"no systemd here: start vnet-agent with the options of {OPTIONS[:-1]}"
-    for verb in ("enable", "restart"):
-        done = subprocess.run(["systemctl", verb, UNIT], capture_output=True, text=True, check=False)
+    # Nobody waits here until it is ready: the pool's document may not have this host yet.
+    for verb in (["enable"], ["restart", "--no-block"]):
+        done = subprocess.run(["systemctl", *verb, UNIT], capture_output=True, text=True, check=False)
         if done.returncode:
-            return f"'systemctl {verb} {UNIT}' failed: {done.stderr.strip()}"
-    return f"started {UNIT}"
+            return f"'systemctl {verb[0]} {UNIT}' failed: {done.stderr.strip()}"
+    return f"started {UNIT}: 'systemctl status {UNIT}' says what it waits for"
 
 
 def _ca(invitation: InvitationLine) -> str:

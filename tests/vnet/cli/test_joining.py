@@ -172,7 +172,7 @@ def test_the_agent_is_started_by_systemd_where_that_is(tmp_path: Path, monkeypat
     systemctl.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
-    assert start_agent(tmp_path) == "started vnet-agent"
-    assert (tmp_path / "called").read_text() == "enable vnet-agent\nrestart vnet-agent\n"
+    assert start_agent(tmp_path).startswith("started vnet-agent: ")
+    assert (tmp_path / "called").read_text() == "enable vnet-agent\nrestart --no-block vnet-agent\n"
     systemctl.write_text("#!/bin/sh\necho no such unit >&2; exit 5\n")
     assert "no such unit" in start_agent(tmp_path)
