@@ -22,7 +22,7 @@ from .jsontext import JSON_ERRORS, decode_json
 from .operations import Where, encode_where
 from .rows import Row, RowCodec, no_collection
 from .schema import Json, Schema, Table
-from .values import ZERO_UUID, Uuid
+from .values import ZERO_UUID, Uuid, is_uuid
 
 Condition: TypeAlias = Where | bool | None
 """Which rows are monitored: those for which any clause holds; () and None: all; False: none."""
@@ -194,11 +194,12 @@ class Replica:
 
         Raises DecodeError and takes nothing if they do not fit the schema.
         """
-        updates = {
-            table: {uuid: {"insert": row} for uuid, row in tables.get(table, {}).items()} for table in self.monitors
-        }
-        normal = {name: self._decoder.codecs[name].normalise(rows) for name, rows in updates.items()}
-        self._replace(self._decoder.updates(msgspec.Raw(msgspec.json.encode(normal))))
+        for table, uuid in ((table, uuid) for table, rows in tables.items() for uuid in rows):
+            if not is_uuid(uuid):
+                raise DecodeError(f"{table}: expected a UUID, got {uuid[:40]!r}")
+        inserts = {table: {uuid: {"insert": row} for uuid, row in rows.items()} for table, rows in tables.items()}
+        with no_collection():
+            self._replace(self._decoder.updates(msgspec.Raw(msgspec.json.encode(inserts))))
 
     def fold_initial(self, raw: msgspec.Raw) -> Batch:
         """Take an answer to monitor_cond_since; emits and returns the true difference."""

@@ -89,8 +89,12 @@ _NAMED = (b"vifs", b"networks", b"groups")
 
 def _encoded(schema: Schema, table: str, rows: Mapping[Uuid, Row]) -> Iterator[bytes]:
     known = schema.table(table)
+    # Most columns hold one text, number or boolean, which is its own wire form.
+    composed = {name for name, column in known.columns.items() if not column.type.is_scalar}
     for count, (uuid, row) in enumerate(rows.items(), 1):
-        wire = {column: known.encode(column, value, partial=True) for column, value in row.as_dict().items()}
+        wire: dict[str, object] = {**row.as_dict()}
+        for column in composed & wire.keys():
+            wire[column] = known.encode(column, wire[column], partial=True)
         yield msgspec.json.encode(uuid) + b":" + msgspec.json.encode(wire)
         if count % SLICE == 0:
             time.sleep(BETWEEN_SLICES_S)

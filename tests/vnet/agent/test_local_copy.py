@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +155,32 @@ def test_a_write_that_fails_leaves_the_one_before(directory: Path, monkeypatch: 
         write(directory, number=4)
     assert read_copy(directory, OWNER, SCHEMA)[0].number == HEADER.number
     assert [path.name for path in directory.iterdir()] == [NAME]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.vnet.agent.test_local_copy import HEADER, msgspec
+from vnet.agent.local_copy import write_copy
+body = b'{"vifs":[],"networks":[],"groups":[],"tables":{}}' + b" " * 1_000_000
+for number in range(3, 1_000_000):
+    write_copy(Path(sys.argv[1]), msgspec.structs.replace(HEADER, number=number), body)
+    print(number, flush=True)
+"""
+
+
+def test_killed_at_any_moment_of_a_write_a_whole_copy_is_left(directory: Path) -> None:
+    for kills in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        for _ in range(3 + kills):
+            number = int(writer.stdout.readline())
+        time.sleep(kills * 0.002)
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        header, _ = read_copy(directory, replace(OWNER, number=number), SCHEMA)
+        assert header.number >= number
 
 
 def test_nothing_is_written_where_others_may(directory: Path) -> None:

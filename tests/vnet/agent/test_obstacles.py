@@ -40,6 +40,24 @@ def test_the_obstacle_and_what_its_text_has(changes: dict[str, Any], topic: str,
     assert [text for text in texts if text not in found.text] == []
 
 
+def test_an_agent_on_its_own_copy_works_once_the_switch_holds_it() -> None:
+    cases: tuple[dict[str, Any], ...] = (
+        {"pool": {"tcp:10.0.0.1:6640": "refused"}},
+        {"pool": {}, "objection": "has no pool"},
+    )
+    for changes in cases:
+        on_copy = replace(WORKS, copy="copy of pool 7, of revision 3", **changes)
+        found = obstacle(on_copy)
+        assert found is not None
+        assert found.works
+        assert found.text.startswith("runs on its own copy of pool 7, of revision 3; the pool database ")
+        lacks: tuple[dict[str, Any], ...] = ({"programmed": False}, {"switch": "unix:/run/br-int.mgmt"})
+        for missing in lacks:
+            found = obstacle(replace(on_copy, **missing))
+            assert found is not None
+            assert not found.works
+
+
 def test_of_several_the_first_of_a_start_is_named() -> None:
     everything = replace(WORKS, ovs={}, pool={}, hosts=None, switch="x", programmed=False)
     topics = []
