@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from ovsctl.ovsdb import Row, Schema, Uuid
+from ovsctl.ovsdb import AtomType, Row, Schema, Uuid
 from vnet.agent.pool_identity import Followed
 from vnet.util.files import replace_file
 
@@ -90,7 +90,11 @@ _NAMED = (b"vifs", b"networks", b"groups")
 def _encoded(schema: Schema, table: str, rows: Mapping[Uuid, Row]) -> Iterator[bytes]:
     known = schema.table(table)
     # Most columns hold one text, number or boolean, which is its own wire form.
-    composed = {name for name, column in known.columns.items() if not column.type.is_scalar}
+    composed = {
+        name
+        for name, column in known.columns.items()
+        if not column.type.is_scalar or column.type.key.type is AtomType.UUID
+    }
     for count, (uuid, row) in enumerate(rows.items(), 1):
         wire: dict[str, object] = {**row.as_dict()}
         for column in composed & wire.keys():
