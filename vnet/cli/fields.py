@@ -97,12 +97,18 @@ class OptionField:
         """A list from texts with commas, or the constant that stands in place of one."""
         return text if text in self.words else [self._scalar(item.strip()) for item in text.split(",")]
 
-    def _scalar(self, text: str) -> int | str:
+    def _scalar(self, text: str) -> int | str | bool:
+        if bool in self.scalars and text in ("true", "false"):
+            return text == "true"
         if int in self.scalars and text.isascii() and text.isdigit():
             return int(text)
         if str in self.scalars or text in self.words:
             return text
-        wanted = [*self.words, *(["a number"] if int in self.scalars else [])]
+        wanted = [
+            *self.words,
+            *(["a number"] if int in self.scalars else []),
+            *(["true", "false"] if bool in self.scalars else []),
+        ]
         raise click.BadParameter(f"'{text}' is none of: {', '.join(wanted)}")
 
     def _struct(self, text: str) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def test_a_noun_on_the_command_line(capsys: Capture, sample: Sample, tmp_path: P
         (("network", "set", "tenant"), "nothing to change"),
         (("security-group", "create", "x", "--rule", "http"), "'http' is no KEY=VALUE"),
         (("security-group", "create", "x", "--rule", "name=a colour=red"), "keys: action, direction, icmp, log, name"),
+        (("security-group", "create", "x", "--rule", "name=a log=yes"), "'yes' is none of: true, false"),
         (("subnet", "create", "x", "--network", "lab", "--cidr", "10.0.0.0/8", "--no-cidr"), "No such option"),
     ],
 )
@@ -93,6 +94,16 @@ def test_misuse_names_the_option(capsys: Capture, args: tuple[str, ...], text: s
     code, out, err = vnet(capsys, *args)
     assert (code, out) == (Exit.USAGE, "")
     assert text in err
+
+
+def test_a_rule_that_rejects_and_logs(capsys: Capture, running: Controller) -> None:
+    rule = "name=no-ssh direction=ingress action=reject protocol=tcp ports=22 log=true"
+    code, _, err = vnet(capsys, "security-group", "create", "strict", "--ingress", "reject", "--rule", rule)
+    assert code == Exit.OK, err
+    with running.client() as client:
+        group = client.security_group("strict")
+        assert (group.ingress, [(found.action, found.log) for found in group.rules]) == ("reject", [("reject", True)])
+        client.delete_security_group("strict")
 
 
 @pytest.mark.parametrize(

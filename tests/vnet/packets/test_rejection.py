@@ -16,6 +16,7 @@ from vnet.cli import main
 from vnet.cli.exits import Exit
 from vnet.client import Client
 from vnet.client.local import call_agent
+from vnet.compile import Category
 from vnet.compile.rejection_frames import rejection_of
 from vnet.lab import Lab
 from vnet.objects.limits import REJECTIONS_OF_VIF
@@ -188,6 +189,13 @@ def test_a_probe_is_rejected_as_the_twin_says_and_answered_by_nobody(
 @pytest.mark.parametrize("pool", ENGINES[:1], indirect=True)
 def test_a_vif_that_moves_rejects_at_its_new_host(pool: PoolUnderTest) -> None:
     frame = packet(pool, "near", "web", TCP(sport=40007, dport=22))
+    assert isinstance(pool, SimPool)
+    pool.prepare("web", "xen2")
+    there = {
+        source.category for source, found in pool.hosts["xen2"].compiled.items() if source.name == "web/0" and found
+    }
+    assert Category.REJECT in there, "before its port is open"
+    pool.abort("web")
     try:
         pool.migrate("web", "xen2")
         assert answers(pool, "near", "web", frame) == [rejection_of(frame)]
