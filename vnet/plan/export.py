@@ -93,7 +93,9 @@ def _rule(rule: Rule) -> dict[str, Any]:
     words = plain(rule, document=True)
     order = ("name", "direction", "protocol", "icmp", "ports", "remote", "action")
     shown = {**words, "remote": attrs_of(Rule)["remote"].kind.plain(rule.remote), "action": rule.action.value}
-    return {key: shown[key] for key in order if key in shown}
+    return {
+        key: shown[key] for key in dict.fromkeys((*order, *shown)) if key in shown
+    }  # a field that is not named here is last
 
 
 def _vif(vif: Vif, state: PoolState) -> dict[str, Any]:

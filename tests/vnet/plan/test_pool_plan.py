@@ -8,16 +8,18 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.plan.pools import BASE, apply, plugged
-from vnet.objects import Pool, PoolState
+from vnet.objects import Pool, PoolState, Verdict
 from vnet.plan import (
     Action,
     Disruption,
     NothingToExport,
+    desired_state,
     export_document,
     plan_dict,
     plan_pool,
     render_plan,
 )
+from vnet.topology import load
 
 
 def change(*pairs: tuple[str, str]) -> str:
@@ -278,9 +280,9 @@ def test_a_policy_as_data_and_as_a_document() -> None:
     assert isinstance(changes, list)
     web = next(change["new"] for change in changes if change["name"] == "web")
     assert web["rules"] == [
-        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "icmp": [], "action": "allow"},
-        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "icmp": [], "action": "drop"},
-        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "icmp": [], "action": "allow"},
+        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "icmp": [], "action": "allow", "log": False},
+        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "icmp": [], "action": "drop", "log": False},
+        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "icmp": [], "action": "allow", "log": False},
     ]  # fmt: skip
     exported = export_document(state)
     assert (
@@ -405,3 +407,21 @@ vms:
     - {network: tenant-a, mac: "2e:ae:d5:9d:04:84", addresses: [10.1.0.3]}
 """
     )
+
+
+def test_a_rule_that_rejects_and_logs_is_exported_and_read_again() -> None:
+    rule = b"{name: no-ssh, direction: ingress, action: reject, protocol: tcp, ports: [22], log: true}"
+    text = (
+        b"apiVersion: vnet/v1\npool: p\nhosts: {a: {address: 10.0.0.1}}\n"
+        b"security-groups: {web: {default: {ingress: reject, egress: allow}, rules: [" + rule + b"]}}\n"
+    )
+    state = desired_state(load(text, "t"), PoolState())
+    exported = export_document(state)
+    assert "action: reject" in exported
+    assert "log: true" in exported
+    again = desired_state(load(exported.encode(), "t"), state)
+    assert again.groups == state.groups
+    group = state.groups["web"]
+    quiet = replace(group, rules=(replace(group.rules[0], log=False, action=Verdict.DROP),))
+    plan = plan_pool(state, replace(state, groups={"web": quiet}))
+    assert [change.name for change in plan.changes] == ["web"]
