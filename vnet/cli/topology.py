@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 READ_MAX_BYTES = 64 * 1024 * 1024  # a larger document has an error of its own
 file_argument = click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
-# Degrees of disruption, from least to most: as an option has them, and as plans do.
-DEGREES = {
-    "none": "none",
-    "flows": "flows only",
-    "vif": "VIF interrupted",
-    "uplink": "uplink interrupted",
-}
+DEGREES = ("none", "flows", "vif", "uplink")  # of disruption, from least to most, as plans of the API have them
 _SIGNS = {"+": "green", "~": "yellow", "-": "red"}
 
 
@@ -196,9 +190,8 @@ def _beyond(planned: api.Plan, limits: Limits) -> list[str]:
             f"it would delete {len(deleted)} objects ({names}), and --yes allows {limits.deletions}; "
             f"--allow deletions={len(deleted)} allows them"
         )
-    degree = next((word for word, text in DEGREES.items() if text == planned.disruption), "uplink")
-    if list(DEGREES).index(degree) > list(DEGREES).index(limits.disruption):
-        found.append(f"its disruption is '{planned.disruption}'; --allow disruption={degree} allows it")
+    if DEGREES.index(planned.disruption) > DEGREES.index(limits.disruption):
+        found.append(f"its disruption is '{planned.disruption}'; --allow disruption={planned.disruption} allows it")
     return found
 
 

@@ -131,13 +131,13 @@ def planned(deletions: int, disruption: str) -> Plan:
 @pytest.mark.parametrize(
     ("plan", "allow", "beyond"),
     [
-        (planned(10, "VIF interrupted"), (), []),
+        (planned(10, "vif"), (), []),
         (planned(11, "none"), (), ["--allow deletions=11"]),
         (planned(11, "none"), ("deletions=11",), []),
         (planned(1, "none"), ("deletions=0",), ["--allow deletions=1"]),
-        (planned(0, "uplink interrupted"), (), ["--allow disruption=uplink"]),
-        (planned(0, "uplink interrupted"), ("disruption=uplink",), []),
-        (planned(12, "VIF interrupted"), ("disruption=flows",), ["--allow deletions=12", "--allow disruption=vif"]),
+        (planned(0, "uplink"), (), ["--allow disruption=uplink"]),
+        (planned(0, "uplink"), ("disruption=uplink",), []),
+        (planned(12, "vif"), ("disruption=flows",), ["--allow deletions=12", "--allow disruption=vif"]),
     ],
 )
 def test_yes_has_limits(plan: Plan, allow: tuple[str, ...], beyond: list[str]) -> None:
@@ -148,7 +148,20 @@ def test_yes_has_limits(plan: Plan, allow: tuple[str, ...], beyond: list[str]) -
 
 
 def test_the_degrees_are_those_of_plans() -> None:
-    assert list(topology.DEGREES.values()) == [str(degree) for degree in Disruption]
+    assert tuple(degree.name.lower() for degree in Disruption) == topology.DEGREES
+
+
+def test_a_vif_may_be_interrupted_unasked_and_an_uplink_may_not(capsys: Capture, document: Path) -> None:
+    assert vnet(capsys, "apply", "--yes", "--wait", "0", document)[0] == Exit.NOT_FOLLOWED
+    lost = WITH_VM.replace(b"address: 10.99.0.3, uplinks: {trunk0: {members: [eth7]}}", b"address: 10.99.0.3")
+    lost = lost.replace(b"uplink: trunk0}", b"uplink: trunk0, hosts: [xen1, xen2]}")
+    document.write_bytes(lost)
+    code, _, err = vnet(capsys, "apply", "--yes", "--wait", "0", document)
+    assert (code, "its disruption is 'uplink'" in err) == (Exit.CONFLICT, True)
+    allowed = ("--allow", "disruption=uplink")
+    assert vnet(capsys, "apply", "--yes", *allowed, "--wait", "0", document)[0] == Exit.NOT_FOLLOWED
+    document.write_bytes(DOCUMENT)
+    assert vnet(capsys, "apply", "--yes", *allowed, "--wait", "0", document)[0] == Exit.NOT_FOLLOWED
 
 
 @pytest.mark.parametrize("limit", ["deletions", "deletions=many", "disruption=much", "creations=1"])
