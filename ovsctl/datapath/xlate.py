@@ -176,6 +176,7 @@ class Translation:
     untouched: int = 9  # the innermost tags that were never taken off the frame
     asked: bool = False  # whether this is what one answer of check_pkt_larger leads to
     exit: bool = False
+    unfinished: int = 0  # lists of actions that have more to do once what is under way is done
     labelled: bool = False  # it has an MPLS label that it did not come with
     reread: bool = False  # such a label was popped: before the next look-up the frame is read anew (was_mpls)
     gone: str = ""  # the reason if Open vSwitch abandoned the packet
@@ -307,14 +308,18 @@ class Translation:
             if self.exit:
                 return
             if self.labelled or self.reread:
-                self._after_label(action, last=index == len(actions) - 1)
+                self._after_label(action, last=index == len(actions) - 1 and not self.unfinished)
             if isinstance(action, CheckPktLarger):
                 self._check_pkt_larger(action, actions[index + 1 :])
                 return
             handler = _HANDLERS.get(type(action))
             if handler is None:
                 raise UnsupportedFlowError(f"action {type(action).__name__}")
-            if handler(self, action) is _STOP:
+            more = index < len(actions) - 1
+            self.unfinished += more
+            stop = handler(self, action) is _STOP
+            self.unfinished -= more
+            if stop:
                 return
 
     def _output(self, action: Output) -> None:
@@ -478,7 +483,7 @@ class Translation:
         """A label is pushed and popped before a look-up, by which the frame is read anew; all other uses are not modelled."""
         if self.labelled and isinstance(action, PopMpls):
             return
-        if not (self.reread and isinstance(action, Resubmit) and last and self.nesting == 1):
+        if not (self.reread and isinstance(action, Resubmit) and last):
             raise UnsupportedFlowError(
                 "MPLS labels but those that push_mpls, pop_mpls and a last resubmit push and pop"
             )
@@ -636,7 +641,7 @@ class Translation:
             # The packet recirculates for its hash. Where it has tags below the first one, that shows in what is read anew.
             (bucket,) = (group.buckets[index] for index in self._buckets(group))
             to = bucket.actions[0] if len(bucket.actions) == 1 else None
-            if self.nesting > 1 or not isinstance(to, Resubmit) or to.table is None:
+            if self.unfinished or not isinstance(to, Resubmit) or to.table is None:
                 raise UnsupportedFlowError(
                     "a dp_hash group for stacked tags, but one that is a flow's last action and resubmits"
                 )
