@@ -469,7 +469,7 @@ async def test_a_vif_that_can_have_no_further_epoch(pool: PoolUnderDamage) -> No
         *("add-port", "br-int", "p1", "--", "set", "interface", "p1", "type=dummy", "external_ids:iface-id=vm3/0"),
     )
     await pool.wait_ready("vm3/0")
-    assert "epoch" in host.agent.problems["vif vm1/0"]
+    await until(lambda: "epoch" in host.agent.problems.get("vif vm1/0", ""), "a problem of vm1")
     await pool.write("Vif", uuid, epoch=before)
     await pool.wait_ready("vm1/0")
     await pool.settled()
