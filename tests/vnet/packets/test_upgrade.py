@@ -45,14 +45,31 @@ def lab(netns: None) -> Iterator[Lab]:
 
 
 def restart_agent(lab: Lab, host: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop a host's agent and start that of a tree in its place."""
-    stop([lab.daemons.pid(host)])
-    original = Daemons.env.fget
+    """Stop a host's agent and start that of a tree in its place, with the options that it knows."""
+    pid = lab.daemons.pid(host)
+    assert pid, "the agent that is to be replaced runs"
+    stop([pid])
+    original, start = Daemons.env.fget, Daemons._start
     assert original is not None
+
+    def start_with(self: Daemons, name: str, netns: str | None, command: list[str]) -> None:
+        known = command if tree == ROOT else without(command)
+        start(self, name, netns, known)
+
     with monkeypatch.context() as patched:
         patched.setattr(Daemons, "env", property(lambda self: {**original(self), "PYTHONPATH": str(tree)}))
+        patched.setattr(Daemons, "_start", start_with)
         lab.daemons.start_agent(host, lab.ovs(host))
     assert alive(lab.daemons.pid(host))
+
+
+def without(command: list[str]) -> list[str]:
+    """A command without the options that came after the version before."""
+    kept = [word for word in command if word != "--cleartext"]
+    if "--state-dir" in kept:
+        at = kept.index("--state-dir")
+        del kept[at : at + 2]
+    return kept
 
 
 def test_agents_are_upgraded_one_by_one_and_no_frame_is_lost(
