@@ -301,7 +301,7 @@ BAD_RULES: list[tuple[dict[str, Any], str]] = [
     ({"protocol": "tcp", "ports": [65536]}, "rules[0].ports[0]: 65536 is out of range"),
     ({"protocol": 6}, "protocol 6 is written by its name; did you mean 'tcp'?"),
     ({"protocol": "sctq"}, "vrrp, sctp, or its number, 0..255, found the string \"sctq\"; did you mean 'sctp'?"),
-    ({"action": "accept"}, "allow, drop, found the string \"accept\"; did you mean 'allow'?"),
+    ({"action": "accept"}, "allow, drop, reject, found the string \"accept\"; did you mean 'allow'?"),
     ({"direction": "in"}, "ingress, egress, found the string \"in\"; did you mean 'ingress'?"),
     ({"name": "a b"}, "is no name"),
     ({"cidr": "10.0.0.0/8"}, "unknown key 'cidr' in a rule; did you mean 'remote'?"),
