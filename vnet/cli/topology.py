@@ -21,7 +21,7 @@ DEGREES = ("none", "flows", "vif", "uplink")  # of disruption, from least to mos
 _SIGNS = {"+": "green", "~": "yellow", "-": "red"}
 
 
-class Limits(NamedTuple):
+class YesLimits(NamedTuple):
     """The most that --yes agrees to."""
 
     deletions: int = 10
@@ -165,9 +165,9 @@ def _print_plan(planned: api.Plan, output: str) -> None:
             echo("".join(f"      {line}\n" for line in expected.trace.splitlines()), nl=False)
 
 
-def _limits(allow: tuple[str, ...]) -> Limits:
+def _limits(allow: tuple[str, ...]) -> YesLimits:
     """The limits of --yes. Raises UsageError."""
-    limits = Limits()
+    limits = YesLimits()
     for text in allow:
         name, _, value = text.partition("=")
         if name == "deletions" and value.isascii() and value.isdigit():
@@ -180,7 +180,7 @@ def _limits(allow: tuple[str, ...]) -> Limits:
     return limits
 
 
-def _beyond(planned: api.Plan, limits: Limits) -> list[str]:
+def _beyond(planned: api.Plan, limits: YesLimits) -> list[str]:
     """What a plan does beyond the limits, each with the option that allows it."""
     found = []
     deleted = [f"{change.kind} {change.name}" for change in planned.changes if change.action == "delete"]

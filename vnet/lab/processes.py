@@ -143,7 +143,7 @@ def inside(namespaces: Iterable[str]) -> list[int]:
 
 def stop(pids: Iterable[int], sig: int = signal.SIGKILL, timeout_s: float = STOP_TIMEOUT_S) -> None:
     """Send the signal and wait until all have ended. A process of another user, or that will not end, raises LabError."""
-    waiting = list(pids)
+    waiting = [pid for pid in pids if pid > 0]  # 0 would be this process and its group
     for pid in waiting:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sig)

@@ -234,6 +234,8 @@ def test_all_errors_of_a_call_at_once() -> None:
         api.StepCall(),
         api.MigrateCall(to="xen2", timeout_s=3),
         api.EvacuateCall(to=None),
+        api.InviteCall(url="https://10.0.0.1:8443", pool=["ssl:10.0.0.1:6640"], minutes=5),
+        api.JoinCall(host="xen4", token="t", request="r"),
         api.ProbesCall(
             probes=[api.ProbeCall(host="xen1", frame="00", tunnel=api.TunnelCall(key=1, source="a", target="b"))]
         ),
@@ -260,6 +262,8 @@ def test_each_call_has_a_test() -> None:
             "StepCall",
             "MigrateCall",
             "EvacuateCall",
+            "InviteCall",
+            "JoinCall",
             "TunnelCall",
             "ProbesCall",
             "ProbeCall",
