@@ -52,7 +52,8 @@ class Framer:
         return self._cut(data, braces, plain, *before)
 
     def _braces(self, data: bytes) -> tuple[bytes, bool]:
-        """The braces outside of strings, and whether none is inside. Goes on to the state after `data`."""
+        """The braces outside of strings, and whether those are all of the data. Goes on to the state after `data`."""
+        plain = not self._escape and b"\\" not in data
         text = data[1:] if self._escape else data
         if b"\\" in text:
             text = _ESCAPE.sub(b"", text)
@@ -64,7 +65,7 @@ class Framer:
         quoted = quoted.replace(b'""', b"")
         if b'"' not in quoted:
             self._in_string = False
-            return quoted, True
+            return quoted, plain
         parts = quoted.split(b'"')
         self._in_string = len(parts) % 2 == 0
         return b"".join(parts[::2]), False

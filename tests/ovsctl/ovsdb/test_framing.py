@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ovsctl.ovsdb import MessageTooLong, ProtocolError
@@ -80,6 +80,7 @@ def test_memory_is_bounded(data: bytes, size: int) -> None:
     assert framer.pending_bytes <= 1000
 
 
+@example([b"{", b'"', b"{", b'"', b"\\", b"{}"])
 @given(st.lists(st.binary(max_size=20) | st.sampled_from([b"{", b"}", b'"', b"\\", b"{}"]), max_size=30))
 def test_any_bytes_are_cut_or_refused_the_same_in_pieces_and_whole(parts: list[bytes]) -> None:
     def run(chunks: list[bytes]) -> tuple[list[bytes], bool]:

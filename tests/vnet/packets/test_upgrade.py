@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -19,7 +20,7 @@ from tests.vnet.packets.pools import HOSTS
 from tests.vnet.packets.test_restarts import pool, streams
 from vnet.lab import Driver, Lab
 from vnet.lab.daemons import CONTROLLER, ROOT, Daemons
-from vnet.lab.processes import alive, stop
+from vnet.lab.processes import alive, start, start_time, stop
 
 BEFORE = "7323b67"  # the last commit of version 0.1.0
 A, B, C = HOSTS
@@ -51,15 +52,15 @@ def lab(netns: None, version_before: Path) -> Iterator[Lab]:
 @contextlib.contextmanager
 def agents_of(tree: Path) -> Iterator[None]:
     """Inside, agents are started from a tree, with the options that it knows."""
-    start = Daemons._start
+    ordinary = Daemons._start
 
-    def started(self: Daemons, name: str, netns: str | None, args: list[str]) -> int:
+    def started(self: Daemons, name: str, netns: str | None, args: list[str]) -> int:  # in a thread for each host
         if name == CONTROLLER:
-            return start(self, name, netns, args)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(self, "_preloaded", None)
-            patched.setattr(Daemons, "env", {**self.env, "PYTHONPATH": str(tree)})
-            return start(self, name, netns, args if tree == ROOT else without(args))
+            return ordinary(self, name, netns, args)
+        command = [sys.executable, "-m", "vnet.cli.main", *(args if tree == ROOT else without(args))]
+        pid = start(command, log=self.log(name), env={**self.env, "PYTHONPATH": str(tree)}, netns=netns)
+        self._record(name).write_text(json.dumps([pid, start_time(pid)]))
+        return pid
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Daemons, "_start", started)

@@ -12,7 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
-from vnet.compile import OF_VIF, Limit, flat, meters_of
+from vnet.compile import GROUPS, OF_VIF, Limit, flat, meters_of
 from vnet.objects import QosClass
 from vnet.objects.qos import MIN_BURST_BITS
 from vnet.sim import SimPool
@@ -150,7 +150,7 @@ def test_the_switch_passes_the_same_frames_at_the_same_time(bridge: RealBridge, 
     pool.update(replace(pool.state, qos={**pool.state.qos, **small}))
     host, rng = pool.hosts["xen1"], Random(seed)
     flows, meters = flat(host.compiled), meters_of(host.compiled)
-    bridge.set(flows, meters=meters)
+    bridge.set(flows, GROUPS, meters=meters)
     ports = {number: EmulatedPort(port.name) for number, port in host.bridge.ports.items()}
     emulated = EmulatedBridge(flows, ports=ports, meters=meters)
     pairs = [("slow", "far"), ("free", "deaf"), ("few", "slow"), ("one", "three"), ("two", "one"), ("tagged", "trunk")]
