@@ -19,6 +19,11 @@ def test_an_ipv4_address_is_announced_by_a_gratuitous_request() -> None:
     assert frame == bytes(wanted).ljust(MINIMUM_FRAME_BYTES, b"\0")
 
 
+def test_an_ipv4_address_is_announced_where_a_gratuitous_request_would_do_harm() -> None:
+    request = Ether(address_announcement(MAC, "10.1.0.1", plain=True))[ARP]
+    assert (request.op, request.hwsrc, request.psrc, request.pdst) == (1, MAC, "10.1.0.1", "0.0.0.0")
+
+
 @pytest.mark.parametrize("router", [False, True])
 @pytest.mark.parametrize("address", ["fd00:1::1", "fe80::ffff:ffff:ffff:ffff"])
 def test_an_ipv6_address_is_announced_by_an_unsolicited_advertisement(address: str, router: bool) -> None:

@@ -52,7 +52,11 @@ class Announcer:
                 vif = self._view.vifs.get(vif_id)
                 if vif is None or address not in vif.addresses or self._view.role(vif) is not Role.ACTIVE:
                     continue
-                frame = address_announcement(vif.mac, address, router=vif.router)
+                # A gratuitous ARP would have a bond that is balanced by MAC drop all frames of this MAC from its members, announcements of a
+                # move as well, for the next 5 s (MAC_GRAT_ARP_LOCK_TIME, lib/mac-learning.h).
+                network = self._view.network(vif.network)
+                plain = network is not None and self._is_balanced_by_mac(network.uplink)
+                frame = address_announcement(vif.mac, address, router=vif.router, plain=plain)
                 await self._flows.send_packet(frame, self._view.ports[vif_id])
                 await asyncio.sleep(PACE_S)
 

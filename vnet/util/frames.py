@@ -35,14 +35,20 @@ def rarp(mac: str) -> bytes:
     return ethernet(BROADCAST, mac, 0x8035, ARP_HEAD + REVERSE_REQUEST + own + own)
 
 
+def arp_request(mac: str, address: str, target: str) -> bytes:
+    """An ARP request to all, from which neighbours that know `address` take its MAC (RFC 826)."""
+    return ethernet(
+        BROADCAST, mac, 0x0806, ARP_HEAD + REQUEST + mac_bytes(mac) + inet_aton(address) + bytes(6) + inet_aton(target)
+    )
+
+
 def gratuitous_arp(mac: str, address: str = "0.0.0.0") -> bytes:
-    """An ARP announcement, which neighbours that know the address take the MAC from (RFC 5227 §1.1, §3).
+    """An ARP announcement (RFC 5227 §1.1, §3).
 
     One about no address is ignored by hosts. Open vSwitch's bonds that are balanced by MAC learn from no other frame that a MAC of theirs
     is elsewhere (is_gratuitous_arp, lib/flow.h).
     """
-    ip = inet_aton(address)
-    return ethernet(BROADCAST, mac, 0x0806, ARP_HEAD + REQUEST + mac_bytes(mac) + ip + bytes(6) + ip)
+    return arp_request(mac, address, address)
 
 
 def neighbor_advertisement(mac: str, address: str, *, router: bool) -> bytes:
@@ -57,9 +63,11 @@ def neighbor_advertisement(mac: str, address: str, *, router: bool) -> bytes:
     return ethernet("33:33:00:00:00:01", mac, 0x86DD, IPV6_HEAD + source + nodes + icmp)
 
 
-def address_announcement(mac: str, address: str, *, router: bool = False) -> bytes:
-    """The frame by which neighbours take an address to be at `mac` from now on."""
-    return neighbor_advertisement(mac, address, router=router) if ":" in address else gratuitous_arp(mac, address)
+def address_announcement(mac: str, address: str, *, router: bool = False, plain: bool = False) -> bytes:
+    """The frame by which neighbours take an address to be at `mac` from now on. plain: no gratuitous ARP, but a request for nobody."""
+    if ":" in address:
+        return neighbor_advertisement(mac, address, router=router)
+    return arp_request(mac, address, "0.0.0.0" if plain else address)
 
 
 def used_address(frame: bytes) -> bytes | None:
