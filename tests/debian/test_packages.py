@@ -117,6 +117,7 @@ def outlives_an_upgrade(machine: Machine) -> None:
     wait_until(lambda: "1 ready" in run("vnet status"), "the VIF to be ready")
 
 
+@pytest.mark.usefixtures("netns")  # it downloads, so it is none of the fast tests
 def test_the_same_sources_make_the_same_bytes(debs: list[Path], tmp_path: Path) -> None:
     """And packages for another release, whose Python the builder need not have."""
     build(tmp_path, *(f"--debian={version}" for version in ("12", "13")), "vnet-agent")
