@@ -6,7 +6,8 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,8 +40,41 @@ def _files(function: F) -> F:
     return function
 
 
-def _server_options(function: F) -> F:
-    """The options of a server that is started: its files, its certificate, and its further sockets for clients."""
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """A server that is started: its files, its further sockets for clients, its certificate."""
+
+    run_dir: Path
+    state_dir: Path
+    listen: tuple[str, ...]
+    controllers: tuple[str, ...]
+    pki_dir: Path
+    cleartext: bool
+
+    @property
+    def database(self) -> EmbeddedDatabase:
+        """The database of these files, without sockets for others."""
+        return _database(self.run_dir, self.state_dir)
+
+    def serving(self, *servers: str) -> EmbeddedDatabase:
+        """The database with its sockets and its certificate. servers: addresses of the cluster. Raises TransportError."""
+        from vnet.util.transport import SERVER, check_cleartext, tls_for  # noqa: PLC0415
+
+        remotes = (*servers, *self.listen, *self.controllers)
+        check_cleartext(remotes, self.cleartext)
+        tls = tls_for(remotes, self.pki_dir, SERVER)
+        return replace(self.database, listen=self.listen, controllers=self.controllers, tls=tls)
+
+
+def _server_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of a server that is started, which the command gets as `server`."""
+
+    @wraps(function)
+    def collected(**given: Any) -> None:
+        own = {field.name: given.pop(field.name) for field in fields(ServerOptions)}
+        function(**given, server=ServerOptions(**own))
+
+    command: Callable[..., None] = collected
     for option in (
         click.option("--cleartext", is_flag=True, help="Allow tcp: and ptcp: to and from other machines."),
         pki_dir_option,
@@ -53,8 +87,8 @@ def _server_options(function: F) -> F:
             help="For controllers and relays: pssl:6641:10.0.0.1. Hosts must not reach it (docs/trust.md).",
         ),
     ):
-        function = option(function)
-    return _files(function)
+        command = option(command)
+    return _files(command)
 
 
 def _address(function: F) -> F:
@@ -66,22 +100,6 @@ def _database(run_dir: Path, state_dir: Path) -> EmbeddedDatabase:
     from vnet.controller.embedded import EmbeddedDatabase  # noqa: PLC0415
 
     return EmbeddedDatabase(run_dir, state_dir)
-
-
-def _serving(
-    database: EmbeddedDatabase,
-    servers: tuple[str, ...],
-    listen: tuple[str, ...],
-    controllers: tuple[str, ...],
-    pki_dir: Path,
-    cleartext: bool,
-) -> EmbeddedDatabase:
-    """The database with its sockets and its certificate. servers: addresses of the cluster. Raises TransportError."""
-    from vnet.util.transport import SERVER, check_cleartext, tls_for  # noqa: PLC0415
-
-    remotes = (*servers, *listen, *controllers)
-    check_cleartext(remotes, cleartext)
-    return replace(database, listen=listen, controllers=controllers, tls=tls_for(remotes, pki_dir, SERVER))
 
 
 @contextmanager
@@ -116,18 +134,13 @@ def _failures() -> Iterator[None]:
 def create_cluster(
     address: str,
     election_timer: int,
-    run_dir: Path,
-    state_dir: Path,
-    listen: tuple[str, ...],
-    controllers: tuple[str, ...],
-    pki_dir: Path,
-    cleartext: bool,
+    server: ServerOptions,
 ) -> None:
     """Make this host's pool database, with what is in it, the first server of a cluster."""
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        database = _serving(_database(run_dir, state_dir), (address,), listen, controllers, pki_dir, cleartext)
+        database = server.serving(address)
         made = cluster.create_cluster(database, address, election_timer)
     say(f"{'first server of a cluster' if made else 'a server of the cluster already'}: {address}")
 
@@ -139,18 +152,13 @@ def create_cluster(
 def join(
     address: str,
     others: tuple[str, ...],
-    run_dir: Path,
-    state_dir: Path,
-    listen: tuple[str, ...],
-    controllers: tuple[str, ...],
-    pki_dir: Path,
-    cleartext: bool,
+    server: ServerOptions,
 ) -> None:
     """Make this host a server of a cluster, which holds the whole pool."""
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        database = _serving(_database(run_dir, state_dir), (address, *others), listen, controllers, pki_dir, cleartext)
+        database = server.serving(address, *others)
         made = cluster.join(database, address, others)
     say(f"{'joined the cluster' if made else 'a server of the cluster already'}: {address}")
 
@@ -158,23 +166,16 @@ def join(
 @pool.command()
 @_server_options
 def start(
-    run_dir: Path,
-    state_dir: Path,
-    listen: tuple[str, ...],
-    controllers: tuple[str, ...],
-    pki_dir: Path,
-    cleartext: bool,
+    server: ServerOptions,
 ) -> None:
     """Start this host's server of a cluster again, as after a boot."""
     from vnet.controller import cluster  # noqa: PLC0415
 
     with _failures():
-        database = _database(run_dir, state_dir)
+        database = server.database
         if not database.clustered:
             raise CommandError(f"{database.database} is not of a cluster: create or join one", Exit.CONFLICT)
-        started = _serving(
-            database, (cluster.local_address(database),), listen, controllers, pki_dir, cleartext
-        ).ensure()
+        started = server.serving(cluster.local_address(database)).ensure()
     say("started" if started else "it runs")
 
 
@@ -190,17 +191,11 @@ def start(
 @_server_options
 def relay(
     sources: tuple[str, ...],
-    run_dir: Path,
-    state_dir: Path,
-    listen: tuple[str, ...],
-    controllers: tuple[str, ...],
-    pki_dir: Path,
-    cleartext: bool,
+    server: ServerOptions,
 ) -> None:
     """Start a relay on this machine: it holds a copy of the pool for many hosts, and forwards what they write."""
     with _failures():
-        made = _serving(_database(run_dir, state_dir), sources, listen, controllers, pki_dir, cleartext)
-        started = replace(made, sources=sources).ensure()
+        started = replace(server.serving(*sources), sources=sources).ensure()
     say("started" if started else "it runs")
 
 

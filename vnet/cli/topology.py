@@ -190,7 +190,7 @@ def _beyond(planned: api.Plan, limits: YesLimits) -> list[str]:
             f"it would delete {len(deleted)} objects ({names}), and --yes allows {limits.deletions}; "
             f"--allow deletions={len(deleted)} allows them"
         )
-    if DEGREES.index(planned.disruption) > DEGREES.index(limits.disruption):
+    if planned.disruption not in DEGREES[: DEGREES.index(limits.disruption) + 1]:  # nor one of a later version
         found.append(f"its disruption is '{planned.disruption}'; --allow disruption={planned.disruption} allows it")
     return found
 

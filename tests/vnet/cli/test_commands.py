@@ -137,6 +137,7 @@ def planned(deletions: int, disruption: str) -> Plan:
         (planned(1, "none"), ("deletions=0",), ["--allow deletions=1"]),
         (planned(0, "uplink"), (), ["--allow disruption=uplink"]),
         (planned(0, "uplink"), ("disruption=uplink",), []),
+        (planned(0, "of a later version"), ("disruption=uplink",), ["its disruption is 'of a later version'"]),
         (planned(12, "vif"), ("disruption=flows",), ["--allow deletions=12", "--allow disruption=vif"]),
     ],
 )
