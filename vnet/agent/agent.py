@@ -294,9 +294,8 @@ class Agent:
             self.bindings.send()
         self.flows.want(self.compiler.compile(RULES_OF_A_TURN), urgent=urgent)
         if self.compiler.unfinished:
-            asyncio.get_running_loop().call_soon(
-                self.wake
-            )  # in the loop's next pass: what has come meanwhile goes first
+            # In the loop's next pass: what has come meanwhile goes first.
+            asyncio.get_running_loop().call_soon(self.wake)
         # After the flows: the reconciler was woken before.
         asyncio.get_running_loop().call_soon(self._attempt, self._follow_up, touched)
 

@@ -178,6 +178,8 @@ class LinkLocals:
     def _index(self, network: str, vif: str) -> None:
         mine = self._mine(network, vif)
         new, old = mine.link_locals if mine is not None else (), self._held.get((network, vif), ())
+        if mine is None:
+            self._budgets.pop(vif, None)
         if new == old:
             return
         for entry in old:
@@ -194,7 +196,6 @@ class LinkLocals:
         self._held[network, vif] = new
         if not new:
             del self._held[network, vif]
-            self._budgets.pop(vif, None)
 
     def _contest(self, network: str, vif: str) -> None:
         """Takes back what VIFs here have chosen and this one has."""

@@ -217,3 +217,13 @@ async def test_what_a_vif_chose_goes_where_it_goes() -> None:
         await pool.wait_ready("vm2/0", "xen1")
         asks(xen1, 2, CHOICE)
         await has(pool, 2, "xen1", CHOICE)
+
+
+async def test_nothing_is_remembered_of_a_vif_that_was_only_refused_and_goes() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await started(pool, xen1=1, xen2=2)
+        asks(pool.hosts["xen2"], 2, link_local(vif(1).mac))
+        link_locals = pool.hosts["xen2"].agent.link_locals
+        await until(lambda: "vm2/0" in link_locals._budgets, "its question has cost it one")
+        pool.hosts["xen2"].switch.server.vsctl("del-port", "br-int", "p2")
+        await until(lambda: not link_locals._budgets, "nothing is left of it")
