@@ -25,7 +25,7 @@ from benchmarks.common import Figure, arguments, compare, report
 from benchmarks.ovn_scale import SOUTHBOUND, Central, alone, chassis, port, switches, write
 from benchmarks.processes import Process
 from benchmarks.topology import HOSTS, NAME, NETWORKS, VMS, document
-from ovsctl.ovsdb import Client, Update
+from ovsctl.ovsdb import OvsdbClient, Update
 from tests.servers import run_dir
 from tests.vnet.controller.daemons import Controller, controller
 from vnet.objects import PoolState
@@ -111,7 +111,7 @@ async def measure_ovn(state: PoolState) -> dict[str, float]:
         "Logical_Switch_Port", (("name", "==", changed.id),), {k: new[k] for k in ("addresses", "port_security")}
     )
     with run_dir() as directory, Central(directory) as central:
-        async with Client(central.sb.remote, SOUTHBOUND) as sb:
+        async with OvsdbClient(central.sb.remote, SOUTHBOUND) as sb:
             await write(sb, chassis(state.hosts.values()))
         central.start_northd()
         async with central.northbound() as nb:

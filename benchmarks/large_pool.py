@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovsctl.ovsdb import Client, Insert
+from ovsctl.ovsdb import Insert, OvsdbClient
 from tests.servers import OvsdbServer, ovsdb_server
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
 from vnet.objects import Binding, Host, Network, NetworkType, Pool, Uplink, Vif
@@ -51,7 +51,7 @@ def inserts(values: Iterable[Pool | Host | Network | Vif | Binding]) -> Iterator
             yield from (Insert("Uplink", to_columns(uplink) | {"host": value.name}) for uplink in value.uplinks)
 
 
-async def write(client: Client, values: Iterable[Pool | Host | Network | Vif | Binding]) -> None:
+async def write(client: OvsdbClient, values: Iterable[Pool | Host | Network | Vif | Binding]) -> None:
     """Inserts in large transactions."""
     operations = list(inserts(values))
     for start in range(0, len(operations), BATCH):
@@ -90,7 +90,7 @@ def pool_server(values: Iterable[Pool | Host | Network | Vif | Binding]) -> Iter
     """A pool database with these rows."""
 
     async def fill(server: OvsdbServer) -> None:
-        async with Client(server.remote, SCHEMA_NAME) as client:
+        async with OvsdbClient(server.remote, SCHEMA_NAME) as client:
             await write(client, values)
 
     with ovsdb_server(SCHEMA) as server:

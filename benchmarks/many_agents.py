@@ -32,9 +32,9 @@ from benchmarks.common import Figure, arguments, compare, report
 from benchmarks.large_pool import host, network, pool_server, vif
 from benchmarks.ovn_scale import SOUTHBOUND, Central, alone, port, settings, start_controller, switches, until, write
 from benchmarks.processes import Process
-from ovsctl.ovsdb import Batch, Client, Insert, Monitor, Mutate, NamedUuid, Operation, Update, by_uuid
+from ovsctl.ovsdb import Batch, Insert, Monitor, Mutate, NamedUuid, Operation, OvsdbClient, Update, by_uuid
 from tests.servers import VSWITCH_SCHEMA, OvsdbServer, Vswitchd, end, run, run_dir, spawn, vswitchd
-from vnet.agent.agent import Agent, Options
+from vnet.agent.agent import Agent, AgentOptions
 from vnet.compile import Switch
 from vnet.db.database import now_ms
 from vnet.db.rows import SCHEMA_NAME, to_columns
@@ -96,7 +96,7 @@ def plugged_vif(k: int, hosts: int) -> tuple[int, Vif]:
 class Watched(Agent):
     """An agent that remembers when it took in other hosts' claims: monotonic ns, a clock that all processes share."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: AgentOptions) -> None:
         super().__init__(options, now_ms)
         self.seen: dict[str, int] = {}
         fold = self.compiler.inputs.set_binding
@@ -112,7 +112,8 @@ class Watched(Agent):
 async def work(pool: str, directory: Path, rundir: str, numbers: range) -> None:
     """Run agents until told to stop; then write down what they saw and counted since they were told to begin. rundir: the switch's."""
     agents = [
-        Watched(Options(f"host{n}", (pool,), f"unix:{directory}/{n}.sock", rundir, Switch(bridge(n)))) for n in numbers
+        Watched(AgentOptions(f"host{n}", (pool,), f"unix:{directory}/{n}.sock", rundir, Switch(bridge(n))))
+        for n in numbers
     ]
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -175,12 +176,12 @@ def bridges(hosts: int) -> Iterator[Vswitchd]:
 class LocalSwitch:
     """One host's Open_vSwitch database with its bridge, which says that everything is configured already."""
 
-    client: Client
+    client: OvsdbClient
     bridge: str
     ports: int = 0
 
     @classmethod
-    async def made(cls, client: Client, name: str) -> LocalSwitch:
+    async def made(cls, client: OvsdbClient, name: str) -> LocalSwitch:
         _, row, _ = await client.transact(
             Insert("Open_vSwitch", {"cur_cfg": 1 << 40, "bridges": frozenset({NamedUuid("bridge")})}),
             Insert("Bridge", {"name": name, "fail_mode": "secure"}, "bridge"),
@@ -205,7 +206,7 @@ async def local_switches(servers: list[OvsdbServer]) -> AsyncIterator[list[Local
     async with contextlib.AsyncExitStack() as stack:
         switches = []
         for number, (server, vifs) in enumerate(zip(servers, first_vifs(len(servers)), strict=True)):
-            client = await stack.enter_async_context(Client(server.remote, "Open_vSwitch"))
+            client = await stack.enter_async_context(OvsdbClient(server.remote, "Open_vSwitch"))
             switches.append(await LocalSwitch.made(client, bridge(number)))
             for it in vifs:
                 await switches[-1].add_port(it.id)
@@ -299,7 +300,7 @@ async def measure(
 ) -> dict[str, float]:
     hosts, known = len(servers), dict[str, int]()
     blocks = [range(first, min(first + PER_PROCESS, hosts)) for first in range(0, hosts, PER_PROCESS)]
-    async with local_switches(servers) as switches, Client(pool.remote, SCHEMA_NAME) as client:
+    async with local_switches(servers) as switches, OvsdbClient(pool.remote, SCHEMA_NAME) as client:
         bound = await client.monitor({"Binding": Monitor(columns=("vif", "ready"))})
         program = [sys.executable, "-m", "benchmarks.many_agents", "--work"]
         at = [relays[number * len(relays) // len(blocks)] if relays else pool for number in range(len(blocks))]
@@ -384,7 +385,7 @@ async def measure_ovn(rundir: Path, central: Central, servers: list[OvsdbServer]
     async with (
         local_switches(servers) as local,
         central.northbound() as nb,
-        Client(central.sb.remote, SOUTHBOUND) as sb,
+        OvsdbClient(central.sb.remote, SOUTHBOUND) as sb,
     ):
         await write(nb.client, switches(map(network, range(hosts)), map(anywhere, vifs)))
         await nb.settled(timeout_s=START_TIMEOUT_S)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import Figure, Result
 from benchmarks.processes import Process
-from ovsctl.ovsdb import Client, Insert, Monitor, Mutate, NamedUuid, Operation, Replica, Select, Update, by_uuid
+from ovsctl.ovsdb import Insert, Monitor, Mutate, NamedUuid, Operation, OvsdbClient, Replica, Select, Update, by_uuid
 from tests.servers import OvsdbServer, end, run, spawn
 from vnet.objects import Host, Network, NetworkType, Vif
 
@@ -83,7 +83,7 @@ class Central:
 
     @asynccontextmanager
     async def northbound(self) -> AsyncIterator[Northbound]:
-        async with Client(self.nb.remote, NORTHBOUND) as client:
+        async with OvsdbClient(self.nb.remote, NORTHBOUND) as client:
             yield Northbound(client, await client.monitor({"NB_Global": Monitor(columns=("sb_cfg",))}))
 
 
@@ -91,7 +91,7 @@ class Central:
 class Northbound:
     """A client of the northbound database."""
 
-    client: Client
+    client: OvsdbClient
     replica: Replica
 
     async def settled(self, *operations: Operation, timeout_s: float = 60.0) -> None:
@@ -142,7 +142,7 @@ def switches(networks: Iterable[Network], vifs: Iterable[Vif]) -> Iterator[list[
         yield [*ports, Insert("Logical_Switch", {"name": network.name, "ports": names})]
 
 
-async def write(client: Client, groups: Iterable[list[Operation]]) -> None:
+async def write(client: OvsdbClient, groups: Iterable[list[Operation]]) -> None:
     """Groups in large transactions."""
     pending: list[Operation] = []
     for group in groups:
@@ -167,7 +167,7 @@ def chassis(hosts: Iterable[Host]) -> Iterator[list[Operation]]:
         yield [Insert("Encap", encap, f"e{number}"), Insert("Chassis", row)]
 
 
-async def bind(client: Client, where: Mapping[str, str]) -> None:
+async def bind(client: OvsdbClient, where: Mapping[str, str]) -> None:
     """Ports run on hosts, which said so: what `ovn-sbctl lsp-bind` does, for thousands in a second."""
     hosts, ports = await client.transact(
         Select("Chassis", (), ("_uuid", "name")), Select("Port_Binding", (), ("_uuid", "logical_port"))

@@ -64,11 +64,11 @@ class Writer:
 
 
 async def ours(path: str, work: str) -> dict[str, float]:
-    from ovsctl.ovsdb import Client, Monitor
+    from ovsctl.ovsdb import Monitor, OvsdbClient
 
     base_mb = resident_mb()
     start = time.perf_counter()
-    async with Client(f"unix:{path}", DATABASE, probe_interval_s=60) as client:
+    async with OvsdbClient(f"unix:{path}", DATABASE, probe_interval_s=60) as client:
         replica = await client.monitor({TABLE: Monitor()})
         if work == "sync":
             return synced(start, base_mb, len(replica[TABLE]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ovsctl.ovsdb import Client, Insert
+from ovsctl.ovsdb import Insert, OvsdbClient
 
 DATABASE = "Bench"
 TABLE = "Vif"
@@ -55,7 +55,7 @@ def row(number: int) -> dict[str, object]:
     }
 
 
-async def fill(client: Client, rows: int) -> None:
+async def fill(client: OvsdbClient, rows: int) -> None:
     """Insert the rows, 2,000 a transaction."""
     for start in range(0, rows, 2000):
         await client.transact(*(Insert(TABLE, row(n)) for n in range(start, min(rows, start + 2000))))

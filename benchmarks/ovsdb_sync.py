@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.common import Figure, arguments, compare, in_process, report
 from benchmarks.ovsdb_rows import DATABASE, SCHEMA, fill
-from ovsctl.ovsdb import Client
+from ovsctl.ovsdb import OvsdbClient
 from tests.servers import OvsdbServer, ovsdb_server
 
 PEER = str(Path(__file__).with_name("ovsdb_peer.py"))
@@ -28,7 +28,7 @@ def filled_server(rows: int) -> Iterator[OvsdbServer]:
     """A server with the benchmark's rows."""
 
     async def write(server: OvsdbServer) -> None:
-        async with Client(server.remote, DATABASE) as client:
+        async with OvsdbClient(server.remote, DATABASE) as client:
             await fill(client, rows)
 
     with ovsdb_server(SCHEMA) as server:

@@ -42,8 +42,8 @@ FIGURES = (
 def rules(number: int, *more: Rule) -> SecurityGroup:
     """HTTPS from the next group, pings from the pool's addresses."""
     https = Rule("https", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),),
-                 remote=f"g{(number + 1) % GROUPS}")  # fmt: skip
-    ping = Rule("ping", Direction.INGRESS, protocol=Protocol.ICMP, remote="10.0.0.0/8")
+                 remote=(f"g{(number + 1) % GROUPS}",))  # fmt: skip
+    ping = Rule("ping", Direction.INGRESS, protocol=Protocol.ICMP, remote=("10.0.0.0/8",))
     return SecurityGroup(f"g{number}", number + 1, rules=(https, ping, *more))
 
 
@@ -81,7 +81,7 @@ def ours() -> dict[str, float]:
     changed = replace(large, groups={**large.groups, "g3": rules(3, http)})
     begun = time.perf_counter()
     told = differences(large, changed)
-    if {one.what for one in told} != {("tcp 80",)}:
+    if {one.services for one in told} != {("tcp 80",)}:
         raise RuntimeError(f"not what changed: {told[:3]}")
     return {
         "matrix_s": done - start,

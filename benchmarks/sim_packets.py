@@ -16,7 +16,7 @@ from benchmarks.common import Figure, Result, arguments, compare, report
 from ovsctl.appctl import call_sync
 from tests.ovsctl.datapath.real_bridge import BRIDGE, RealBridge, real_bridge
 from tests.vnet.sim.pools import talk, two_hosts
-from vnet.compile import flat
+from vnet.compile import GROUPS, flat, meters_of
 from vnet.objects import Direction, PortRange, Protocol, Rule, SecurityGroup
 from vnet.sim import SimPool
 from vnet.sim.packets import Part
@@ -39,7 +39,7 @@ def frames(pool: SimPool, count: int) -> list[bytes]:
 def filtered() -> SimPool:
     """The same pool with both ends in security groups: what the packets need is what is allowed, both ways, and no more."""
     pool = two_hosts()
-    web = Rule("web", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),), remote="clients")
+    web = Rule("web", Direction.INGRESS, protocol=Protocol.TCP, ports=(PortRange(443, 443),), remote=("clients",))
     groups = {
         "clients": SecurityGroup("clients", 1, rules=()),
         "servers": SecurityGroup("servers", 2, rules=(web,)),
@@ -80,7 +80,7 @@ def twin(make: Callable[[], SimPool], packets: Callable[[SimPool], list[bytes]])
 def peer(pool: SimPool) -> Iterator[RealBridge]:
     host = pool.hosts["xen1"]
     with real_bridge(sorted(host.bridge.ports)) as bridge:
-        bridge.set(flat(host.compiled))
+        bridge.set(flat(host.compiled), GROUPS, meters_of(host.compiled))
         yield bridge
 
 

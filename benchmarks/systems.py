@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -17,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovsctl.appctl import call_sync
-from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Operation, Select, Update, by_uuid
-from vnet.client.errors import ClientError
+from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, Operation, OvsdbClient, Select, Update, by_uuid
+from vnet.api.errors import ClientError
 from vnet.client.local import call_agent
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.lab import Driver, Lab
@@ -54,6 +55,28 @@ def pool_of(vms: Sequence[tuple[str, str]], network: Network) -> PoolState:
 
 
 NETWORK = Network("net", NetworkType.GENEVE, 1, 1450, key=5001)
+
+
+@contextlib.contextmanager
+def undisturbed(lab: Lab, *, forwarding_first: bool = False) -> Iterator[None]:
+    """The lab's processes and this one go before all others on the machine, whose load is not what is measured; with
+    `forwarding_first` the switches and the wires before the rest of the lab, as on hosts with processors of their own: where
+    frames are counted, those that only waited for a processor are not what is measured either."""
+    _schedule(lab, os.SCHED_RR, 1, 2 if forwarding_first else 1)
+    try:
+        yield
+    finally:
+        _schedule(lab, os.SCHED_OTHER, 0, 0)
+
+
+def _schedule(lab: Lab, policy: int, control: int, forwarding: int) -> None:
+    for pid in (*marked(lab.spec.dir), os.getpid()):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            forwards = Path(command[0].decode()).name == "ovs-vswitchd" or b"vnet.lab.packet_bridge" in command
+            priority = os.sched_param(forwarding if forwards else control)
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setscheduler(int(thread), policy, priority)
 
 
 class System(ABC):
@@ -113,23 +136,9 @@ class System(ABC):
 
     @contextlib.contextmanager
     def undisturbed(self, *, forwarding_first: bool = False) -> Iterator[None]:
-        """The lab's processes and this one go before all others on the machine, whose load is not what is measured; with
-        `forwarding_first` the switches and the wires before the rest of the lab, as on hosts with processors of their own: where
-        frames are counted, those that only waited for a processor are not what is measured either."""
-        self._schedule(os.SCHED_RR, 1, 2 if forwarding_first else 1)
-        try:
+        """As `undisturbed` of this lab."""
+        with undisturbed(self.lab, forwarding_first=forwarding_first):
             yield
-        finally:
-            self._schedule(os.SCHED_OTHER, 0, 0)
-
-    def _schedule(self, policy: int, control: int, forwarding: int) -> None:
-        for pid in (*marked(self.lab.spec.dir), os.getpid()):
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                forwards = Path(command[0].decode()).name == "ovs-vswitchd" or b"vnet.lab.packet_bridge" in command
-                priority = os.sched_param(forwarding if forwards else control)
-                for thread in os.listdir(f"/proc/{pid}/task"):
-                    os.sched_setscheduler(int(thread), policy, priority)
 
     def make_port(self, vm: str, host: str) -> dict[str, object]:
         """The VM's device on a host, with the guest running on it, and the row that its port will need."""
@@ -169,16 +178,16 @@ class System(ABC):
         line = next(line for line in table.splitlines() if line.strip().startswith("lab-phy:"))
         return int(line.partition(":")[2].split()[9])
 
-    async def _ovs(self, host: str) -> Client:
+    async def _ovs(self, host: str) -> OvsdbClient:
         if host not in self._clients:
-            client = Client([self.lab.ovs(host).db], "Open_vSwitch")
+            client = OvsdbClient([self.lab.ovs(host).db], "Open_vSwitch")
             await client.open()
             self._clients[host] = client
         return self._clients[host]
 
     @property
-    def _clients(self) -> dict[str, Client]:
-        clients: dict[str, Client] = self.__dict__.setdefault("clients", {})
+    def _clients(self) -> dict[str, OvsdbClient]:
+        clients: dict[str, OvsdbClient] = self.__dict__.setdefault("clients", {})
         return clients
 
     async def close_clients(self) -> None:
@@ -192,7 +201,7 @@ class Vnet(System):
     name = "vnet"
 
     async def open(self) -> None:
-        self._client = Client([f"unix:{self.lab.daemons.pool_socket}"], "Vnet")
+        self._client = OvsdbClient([f"unix:{self.lab.daemons.pool_socket}"], "Vnet")
         await self._client.open()
 
     async def close(self) -> None:
@@ -291,7 +300,7 @@ class Ovn(System):
         self._daemon("northd", None, ["ovn-northd", f"--ovnnb-db={self.nb}", f"--ovnsb-db={self.sb}",
                                       f"--unixctl={self.dir}/northd.ctl"])  # fmt: skip
         self.nbctl("init")
-        self._nb, self._sb = Client([self.nb], "OVN_Northbound"), Client([self.sb], "OVN_Southbound")
+        self._nb, self._sb = OvsdbClient([self.nb], "OVN_Northbound"), OvsdbClient([self.sb], "OVN_Southbound")
         await self._nb.open()
         await self._sb.open()
         self._asked = 0
@@ -453,6 +462,7 @@ class Ovn(System):
 
 
 SYSTEMS: dict[str, type[System]] = {"vnet": Vnet, "OVN": Ovn}
+_LABS = itertools.count()  # two of one system may be up at a time
 
 
 @contextlib.asynccontextmanager
@@ -460,7 +470,9 @@ async def running(name: str, pool: PoolState) -> AsyncIterator[System]:
     """A lab with `name` on it, its VMs not started."""
     kind = SYSTEMS[name]
     lab = await asyncio.to_thread(
-        lambda: Lab.up(pool, name=f"bench{os.getpid()}", driver=Driver.NETNS, daemons=kind is Vnet)
+        lambda: Lab.up(
+            pool, name=f"bench{os.getpid()}{name.lower()}{next(_LABS)}", driver=Driver.NETNS, daemons=kind is Vnet
+        )
     )
     with lab:
         system = kind(lab, pool)

@@ -37,15 +37,15 @@ class AppctlError(Exception):
         super().__init__(f"{socket}: {' '.join(command)[:200]}: {reason}")
 
 
-class Unreachable(AppctlError):
+class DaemonUnreachable(AppctlError):
     """No daemon listens on the socket, it may not be opened, or the daemon went away: start it, then try again."""
 
 
-class TimedOut(AppctlError):
+class CommandTimedOut(AppctlError):
     """The daemon did not answer in time. The command may have been, or may yet be, carried out."""
 
 
-class Refused(AppctlError):
+class CommandRefused(AppctlError):
     """The daemon answered with an error: no such command, bridge, port, ..."""
 
 
@@ -65,13 +65,13 @@ def encode_request(command: tuple[str, ...]) -> bytes:
 
 
 def decode_reply(data: bytes | bytearray, path: Path, command: tuple[str, ...]) -> str:
-    """The result in a reply; raises `Refused` with the daemon's error, or `BadReply`."""
+    """The result in a reply; raises `CommandRefused` with the daemon's error, or `BadReply`."""
     try:
         reply = msgspec.json.decode(data, type=_Reply)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadReply(path, command, f"not a unixctl reply: {error}") from error
     if reply.error is not None:
-        raise Refused(path, command, reply.error.strip())
+        raise CommandRefused(path, command, reply.error.strip())
     if reply.result is None or reply.id != 0:
         raise BadReply(path, command, "neither a result nor an error for our request")
     return reply.result
@@ -80,13 +80,13 @@ def decode_reply(data: bytes | bytearray, path: Path, command: tuple[str, ...]) 
 def control_socket(run_dir: Path | str, daemon: str = "ovs-vswitchd") -> Path:
     """The control socket of a daemon by its pid file, as ovs-appctl's `--target` finds it.
 
-    Raises `Unreachable` when there is no pid file, so no such daemon.
+    Raises `DaemonUnreachable` when there is no pid file, so no such daemon.
     """
     pid_file = Path(run_dir) / f"{daemon}.pid"
     try:
         pid = int(pid_file.read_text())
     except (OSError, ValueError) as error:
-        raise Unreachable(pid_file, (), f"cannot tell {daemon}'s process id: {error}") from error
+        raise DaemonUnreachable(pid_file, (), f"cannot tell {daemon}'s process id: {error}") from error
     return pid_file.with_name(f"{daemon}.{pid}.ctl")
 
 
@@ -107,7 +107,7 @@ def call_sync(
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 reply = _feed(framer, connection.recv(_CHUNK_BYTES), path, command)
     except TimeoutError as error:
-        raise TimedOut(path, command, f"no answer within {timeout_s} s") from error
+        raise CommandTimedOut(path, command, f"no answer within {timeout_s} s") from error
     except OSError as error:
         raise _unreachable(path, command, error) from error
     return decode_reply(reply, path, command)
@@ -154,13 +154,13 @@ class Appctl:
     max_reply_bytes: int = MAX_REPLY_BYTES
 
     async def call(self, name: str, *args: str) -> str:
-        """Run one command and return its output. Raises `Refused`, `Unreachable`, `TimedOut` or `BadReply`."""
+        """Run one command and return its output. Raises `CommandRefused`, `DaemonUnreachable`, `CommandTimedOut` or `BadReply`."""
         command = (name, *args)
         try:
             async with asyncio.timeout(self.timeout_s):
                 data = await self._exchange(command)
         except TimeoutError as error:
-            raise TimedOut(self.path, command, f"no answer within {self.timeout_s} s") from error
+            raise CommandTimedOut(self.path, command, f"no answer within {self.timeout_s} s") from error
         except OSError as error:
             raise _unreachable(self.path, command, error) from error
         return decode_reply(data, self.path, command)
@@ -282,7 +282,7 @@ def _bond_member(lines: Mapping[str, str]) -> BondMember:
 def _feed(framer: Framer, chunk: bytes, path: Path, command: tuple[str, ...]) -> bytes | bytearray | None:
     """Take what was received; the reply once it is complete."""
     if not chunk:
-        raise Unreachable(path, command, "the daemon closed the connection before its answer was complete")
+        raise DaemonUnreachable(path, command, "the daemon closed the connection before its answer was complete")
     try:
         replies = framer.feed(chunk)
     except ProtocolError as error:
@@ -290,10 +290,10 @@ def _feed(framer: Framer, chunk: bytes, path: Path, command: tuple[str, ...]) ->
     return replies[0] if replies else None
 
 
-def _unreachable(path: Path, command: tuple[str, ...], error: OSError) -> Unreachable:
+def _unreachable(path: Path, command: tuple[str, ...], error: OSError) -> DaemonUnreachable:
     hints = {
         errno.ENOENT: "no such socket: is the daemon running, and is this its run directory?",
         errno.ECONNREFUSED: "nobody listens: the daemon ended without removing its socket; start it again",
         errno.EACCES: "permission denied: the socket belongs to another user",
     }
-    return Unreachable(path, command, hints.get(error.errno or 0, str(error)))
+    return DaemonUnreachable(path, command, hints.get(error.errno or 0, str(error)))

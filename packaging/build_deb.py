@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ import click
 import grimp
 import manpages
 
+from vnet import VERSION
 from vnet.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,12 +64,19 @@ PACKAGES = (
         text="The agent programs this host's Open vSwitch as the pool database says.\nPackets flow on while it is stopped.",
         tree="agent",
         extras="",
-        entries=("vnet.cli.main", "vnet.cli.agent", "vnet.agent.daemon"),
-        programs={"vnet-agent": ("agent",)},
+        entries=(
+            "vnet.cli.main",
+            "vnet.cli.agent",
+            "vnet.agent.daemon",
+            "vnet.cli.wireguard",
+            "vnet.wireguard.service",
+        ),
+        programs={"vnet-agent": ("agent",), "vnet-wireguard": ("wireguard",)},
         depends=(OVS,),
-        recommends=("vnet",),
-        units=("vnet-agent.service",),
-        samples=("agent.conf",),
+        # For encrypted networks; wireguard-go where the kernel has no WireGuard.
+        recommends=("vnet", "iproute2", "wireguard-tools", "wireguard-go"),
+        units=("vnet-agent.service", "vnet-agents.service", "vnet-wireguard.service"),
+        samples=("agent.conf", "agents.conf"),
     ),
     Package(
         name="vnet-controller",
@@ -85,15 +92,30 @@ PACKAGES = (
         samples=("controller.conf", "pool.conf"),
     ),
     Package(
+        name="vnet-xapi",
+        summary="virtual network of virtualization hosts: XenServer and XCP-ng",
+        text="Follows the VMs of a pool of XenServer or XCP-ng, and publishes networks\nto it.",
+        tree="xapi",
+        extras="[xapi]",
+        entries=("vnet.cli.main", "vnet.cli.xapi", "vnet.xapi.service", "vnet.xapi.publishing", "vnet.client.local"),
+        programs={"vnet-xapi": ("xapi",)},
+        depends=(),
+        recommends=("vnet",),
+        units=("vnet-xapi.service",),
+        samples=("xapi.conf",),
+    ),
+    Package(
         name="vnet",
         summary="virtual network of virtualization hosts: command line and lab",
         text="The vnet command, the Python client, the digital twin, and labs that are\nwhole pools on one machine.",
         tree="cli",
         extras="[all]",
         entries=(),
-        programs={"vnet": ()},
+        programs={"vnet": (), "vnet-libvirt": ("libvirt",)},
         depends=(),
         recommends=(OVS, "iproute2"),
+        units=("vnet-libvirt.service",),
+        samples=("libvirt.conf",),
     ),
 )
 
@@ -145,10 +167,10 @@ def _wheel(work: Path) -> Path:
     source = work / "source"
     source.mkdir()
     for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    for cache in source.rglob("__pycache__"):
-        shutil.rmtree(cache)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source / name)
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", work, source, hermetic=True)
     (wheel,) = work.glob("vnet-*.whl")
     return wheel
@@ -241,11 +263,14 @@ def _add_files(package: Package, root: Path) -> None:
     _write(documents / "copyright", f"vnet, under the Apache License 2.0:\n\n{(ROOT / 'LICENSE').read_text()}")
     for program, arguments in package.programs.items():
         date = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC).date().isoformat()
-        page = manpages.manpage(program, _command(arguments), _project_version(), date)
+        page = manpages.manpage(program, _command(arguments), VERSION, date)
         _write(root / f"usr/share/man/man1/{program}.1.gz", gzip.compress(page.encode(), mtime=0))
     if not package.entries:
         shutil.copytree(ROOT / "topologies", documents / "examples")
         shutil.copytree(ROOT / "docs", documents / "docs")
+        # Whoever has libvirt links it into /etc/libvirt/hooks/qemu.d; hosts of xapi take theirs as /etc/xapi.d/vif-hotplug.
+        _write(root / "usr/lib/vnet/libvirt/qemu", (ROOT / "packaging/libvirt/hooks/qemu").read_text(), 0o755)
+        _write(root / "usr/lib/vnet/xapi/vif-hotplug", (ROOT / "packaging/xapi/vif-hotplug").read_text(), 0o755)
         for shell, path in manpages.SHELLS.items():
             _write(root / path.format("vnet"), manpages.completion(shell, cli))
 
@@ -289,12 +314,7 @@ def _add_control(package: Package, debian: str, architecture: str, root: Path) -
 
 
 def _version(debian: str) -> str:
-    return f"{_project_version()}+deb{debian}"
-
-
-def _project_version() -> str:
-    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    return version
+    return f"{VERSION}+deb{debian}"
 
 
 def _set_times(root: Path) -> None:

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages named, if any is missing. Says in one line what is in the way.
 set -eu
+recommends="" # RECOMMENDS=no leaves out the packages that these recommend
+[ "${RECOMMENDS:-}" != no ] || recommends=--no-install-recommends
 missing=""
 for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $package"
@@ -18,4 +20,4 @@ echo "Installing$missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # The lab starts daemons of its own: the packages' services are not wanted here.
-apt-get install -y -qq $missing >/dev/null
+apt-get install -y -qq $recommends $missing >/dev/null

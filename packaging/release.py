@@ -9,28 +9,28 @@ import hashlib
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+from vnet import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = r"^## {version} \((?P<date>[^)]*)\)\n(?P<notes>.*?)(?=^## |\Z)"
 
 
 def main() -> None:
-    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    found = re.search(SECTION.format(version=re.escape(version)), (ROOT / "CHANGELOG.md").read_text(), re.M | re.S)
+    found = re.search(SECTION.format(version=re.escape(VERSION)), (ROOT / "CHANGELOG.md").read_text(), re.M | re.S)
     if found is None:
-        sys.exit(f"vnet: CHANGELOG.md has no section '## {version} (DATE)'")
+        sys.exit(f"vnet: CHANGELOG.md has no section '## {VERSION} (DATE)'")
     if sys.argv[1:] == ["--notes"]:
         print(found["notes"].strip())
         return
     if found["date"] == "unreleased":
-        sys.exit(f"vnet: CHANGELOG.md says that {version} is unreleased: give it a date, commit, and tag it v{version}")
+        sys.exit(f"vnet: CHANGELOG.md says that {VERSION} is unreleased: give it a date, commit, and tag it v{VERSION}")
     if subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT):
         sys.exit("vnet: the checkout has changes that are not committed")
-    to = ROOT / "dist" / version
+    to = ROOT / "dist" / VERSION
     subprocess.run([sys.executable, str(ROOT / "packaging" / "build_deb.py"), "--wheel", "--to", str(to)], check=True)
-    (to / "NOTES.md").write_text(f"# vnet {version}\n\n{found['notes'].strip()}\n")
+    (to / "NOTES.md").write_text(f"# vnet {VERSION}\n\n{found['notes'].strip()}\n")
     sums = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
         for path in sorted(to.iterdir())

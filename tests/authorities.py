@@ -28,12 +28,29 @@ class TestAuthority:
         made.issue("server", CertificateUse.SERVER, self.directory, now, ("127.0.0.1",))
         return self._files(self.directory, SERVER)
 
+    def at(self, *addresses: str) -> Tls:
+        """A server at these addresses."""
+        from vnet.controller.pki import Authority, CertificateUse
+
+        made, now = Authority(self.directory), datetime.now(UTC)
+        made.create("test", now)
+        made.issue("server", CertificateUse.SERVER, self.directory, now, addresses)
+        return self._files(self.directory, SERVER)
+
     def host(self, name: str, age: timedelta = timedelta(0)) -> Tls:
         from vnet.controller.pki import Authority, CertificateUse
 
         to = self.directory / "hosts" / name
         Authority(self.directory).issue(name, CertificateUse.HOST, to, datetime.now(UTC) - age)
         return self._files(to, HOST)
+
+    def switch(self, name: str) -> Tls:
+        """An Open vSwitch of the host `name`: a server of its database and a client of its controllers."""
+        from vnet.controller.pki import Authority, CertificateUse
+
+        to = self.directory / "switches" / name
+        Authority(self.directory).issue(name, CertificateUse.SERVER, to, datetime.now(UTC))
+        return self._files(to, SERVER)
 
     @staticmethod
     def _files(directory: Path, identity: str) -> Tls:

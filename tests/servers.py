@@ -17,18 +17,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.polling import wait_until
 
-VSWITCH_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+if TYPE_CHECKING:
+    from tests.forked import Forked
+
+VSWITCH_SCHEMA = Path(os.environ.get("OVS_PKGDATADIR", "/usr/share/openvswitch")) / "vswitch.ovsschema"
 START_TIMEOUT_S = 20.0
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that made it ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -48,7 +52,7 @@ def spawn(
     """Start a process that dies with us; `prepare` runs in the child before exec."""
 
     def in_child() -> None:
-        _die_with_parent()
+        die_with_parent()
         if prepare is not None:
             prepare()
 
@@ -63,7 +67,7 @@ def spawn(
         )
 
 
-def end(process: subprocess.Popen[bytes], sig: int = signal.SIGKILL) -> None:
+def end(process: subprocess.Popen[bytes] | Forked, sig: int = signal.SIGKILL) -> None:
     """Stop one process by its pid and reap it."""
     if process.poll() is None:
         process.send_signal(sig)
@@ -350,9 +354,9 @@ class Vswitchd:
 
 
 @contextlib.contextmanager
-def vswitchd(*, dummy: bool = True, own_netns: bool = False) -> Iterator[Vswitchd]:
-    """A running ovsdb-server with an ovs-vswitchd; `dummy` keeps it away from the kernel (rootless)."""
-    with ovsdb_server() as server:
+def vswitchd(*, dummy: bool = True, own_netns: bool = False, options: Sequence[str] = ()) -> Iterator[Vswitchd]:
+    """A running ovsdb-server with an ovs-vswitchd; `dummy` keeps it away from the kernel (rootless). options: of ovsdb-server."""
+    with ovsdb_server(options=options) as server:
         server.vsctl("--no-wait", "init")
         switch = Vswitchd(server, dummy, own_netns)
         try:

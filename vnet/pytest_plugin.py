@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def vnet_document(request: pytest.FixtureRequest) -> Document:
     """The document of `@pytest.mark.vnet(FILE)` (beside the test's file, or from the root), else of the ini file."""
-    from vnet.topology import load  # noqa: PLC0415
+    from vnet.topology import load, read_file  # noqa: PLC0415
 
     marker = request.node.get_closest_marker("vnet")
     name = marker.args[0] if marker is not None and marker.args else request.config.getini("vnet_topology")
@@ -62,7 +62,7 @@ def vnet_document(request: pytest.FixtureRequest) -> Document:
         )
     for base in (request.path.parent, request.config.rootpath):
         if (path := Path(base) / name).is_file():
-            return load(path.read_bytes(), str(path))
+            return load(read_file(path), str(path))
     pytest.fail(f"there is no {name} beside {request.path} nor in {request.config.rootpath}", pytrace=False)
 
 

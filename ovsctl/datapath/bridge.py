@@ -37,7 +37,7 @@ from ovsctl.datapath.xlate import (
     Translation,
     Tunnel,
 )
-from ovsctl.openflow import Action, Controller, Flow, Group, Meter
+from ovsctl.openflow import Action, Flow, Group, Meter, ToController
 from ovsctl.openflow.fields import CT_STATE_BITS
 from ovsctl.openflow.messages import FragmentHandling
 
@@ -61,7 +61,7 @@ class PuntedFrame:
 
     frame: bytes
     in_port: int
-    action: Controller
+    action: ToController
     table: int
     cookie: int
     metadata: int
@@ -242,7 +242,7 @@ class EmulatedBridge(Ofproto):
                 self._punt(frame, *op[1:])
         return True
 
-    def _punt(self, frame: bytes, action: Controller, table: int, cookie: int, rest: int) -> None:
+    def _punt(self, frame: bytes, action: ToController, table: int, cookie: int, rest: int) -> None:
         in_port, metadata = at.IN_PORT.get(rest), at.SLOTS["metadata"].get(rest)
         source = at.TUN_SRC.get(rest) or at.TUN_IPV6_SRC.get(rest)
         self.punted.append(PuntedFrame(frame[: action.max_len], in_port, action, table, cookie, metadata, source))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ovsctl.datapath.classifier import FlowTables
 from ovsctl.datapath.meters import TokenBucketMeter
 from ovsctl.openflow import Bucket, Flow, Group, Meter
-from ovsctl.openflow.fields import Port as ReservedPort
+from ovsctl.openflow.fields import ReservedPort
 from ovsctl.openflow.messages import FragmentHandling
 
 MAC_TABLE_MAX = 8192  # Open vSwitch's default mac-table-size

@@ -21,7 +21,6 @@ from ovsctl.openflow import (
     CheckPktLarger,
     ClearActions,
     Clone,
-    Controller,
     Ct,
     CtClear,
     DecTtl,
@@ -46,14 +45,15 @@ from ovsctl.openflow import (
     PopMpls,
     PopQueue,
     PopVlan,
-    Port,
     Push,
     PushMpls,
     PushVlan,
+    ReservedPort,
     Resubmit,
     SetField,
     SetQueue,
     Subfield,
+    ToController,
     WriteActions,
     WriteMetadata,
 )
@@ -328,17 +328,17 @@ class Translation:
     def output(self, port: int, most: int = 0) -> None:
         """Send to a port, reserved ones included; to the port that the packet came from only when asked to by IN_PORT."""
         came_from = at.IN_PORT.get(self.key)
-        if port == Port.NORMAL:
+        if port == ReservedPort.NORMAL:
             self._normal()
-        elif port in (Port.FLOOD, Port.ALL):
+        elif port in (ReservedPort.FLOOD, ReservedPort.ALL):
             for number in sorted(self.switch.ports):
                 if number != came_from:
                     self._send(number, most)
-        elif port == Port.IN_PORT:
+        elif port == ReservedPort.IN_PORT:
             self._send(came_from, most)
-        elif port in (Port.NONE, Port.UNSET):
+        elif port in (ReservedPort.NONE, ReservedPort.UNSET):
             self._note("output to no port")
-        elif port == Port.TABLE:
+        elif port == ReservedPort.TABLE:
             raise UnsupportedFlowError("output to TABLE outside a packet-out")
         elif port == came_from:
             self._note(f"output to {self.switch.port_name(port)} suppressed: the packet came from there")
@@ -374,7 +374,7 @@ class Translation:
         self.output(self._read(key_subfield(action.source)) & 0xFFFF)
 
     def _output_trunc(self, action: OutputTrunc) -> None:
-        if action.port != Port.CONTROLLER:
+        if action.port != ReservedPort.CONTROLLER:
             self.output(action.port, action.max_len)
 
     def _normal(self) -> None:
@@ -508,10 +508,10 @@ class Translation:
             return None
         self._note("the TTL is over")
         for controller in action.controllers or (0,):
-            self._packet_in(Controller(controller_id=controller, reason="invalid_ttl"))
+            self._packet_in(ToController(controller_id=controller, reason="invalid_ttl"))
         return _STOP
 
-    def _packet_in(self, action: Controller) -> None:
+    def _packet_in(self, action: ToController) -> None:
         if action.pause:
             raise UnsupportedFlowError("controller(pause)")
         self._commit()
@@ -703,7 +703,12 @@ class Translation:
                 whole = spec.target.field
                 shifted = (value << spec.target.start, spec.target.mask)
                 specs.append(SetField(whole, value if spec.target.whole else shifted))
-            elif value < 0xFF00 or value in (Port.IN_PORT, Port.FLOOD, Port.ALL, Port.LOCAL):
+            elif value < 0xFF00 or value in (
+                ReservedPort.IN_PORT,
+                ReservedPort.FLOOD,
+                ReservedPort.ALL,
+                ReservedPort.LOCAL,
+            ):
                 specs.append(Output(value))
         try:
             match = Match.of([(f, value, mask) for f, (value, mask) in entries.items()])
@@ -760,7 +765,7 @@ def in_set_order(actions: Sequence[Action]) -> list[Action]:
 
 
 IRREVERSIBLE = (Ct, OutputTrunc)  # reversible_actions() of Open vSwitch says no; a meter cannot stand in a clone
-_FINAL = (GroupAction, Output, OutputReg, Controller, Resubmit, Ct)
+_FINAL = (GroupAction, Output, OutputReg, ToController, Resubmit, Ct)
 
 
 def _common(tags: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> int:
@@ -793,7 +798,7 @@ _HANDLERS: dict[type, Callable[[Translation, Any], object]] = {
     Output: Translation._output,
     OutputReg: Translation._output_reg,
     OutputTrunc: Translation._output_trunc,
-    Controller: Translation._packet_in,
+    ToController: Translation._packet_in,
     SetField: Translation._set_field,
     Move: Translation._move,
     Push: Translation._push,

@@ -7,7 +7,6 @@ from ovsctl.openflow.actions import (
     ClearActions,
     Clone,
     Conjunction,
-    Controller,
     CtClear,
     DecTtl,
     Exit,
@@ -30,20 +29,21 @@ from ovsctl.openflow.actions import (
     Resubmit,
     SetField,
     SetQueue,
+    ToController,
     WriteActions,
     WriteMetadata,
 )
 from ovsctl.openflow.conntrack import Ct, Nat
 from ovsctl.openflow.errors import (
     ActionError,
-    DecodeError,
     FieldError,
     FlowError,
     InvalidValueError,
+    MalformedMessage,
     OpenFlowError,
     TextError,
 )
-from ovsctl.openflow.fields import FIELDS, Field, Port, RegField, Subfield, field, subfield
+from ovsctl.openflow.fields import FIELDS, Field, RegField, ReservedPort, Subfield, field, subfield
 from ovsctl.openflow.flow import (
     Flow,
     FlowEntry,
@@ -80,7 +80,7 @@ from ovsctl.openflow.meter import (
     encode_meter_delete,
     encode_meter_mod,
 )
-from ovsctl.openflow.table import Add, Delete, FlowChange, FlowTable, Modify
+from ovsctl.openflow.table import Add, FlowChange, FlowDeletion, FlowTable, Modify
 from ovsctl.openflow.text import format_flow, format_match, parse_flow, parse_flows, parse_match
 
 __all__ = [
@@ -95,12 +95,9 @@ __all__ = [
     "ClearActions",
     "Clone",
     "Conjunction",
-    "Controller",
     "Ct",
     "CtClear",
     "DecTtl",
-    "DecodeError",
-    "Delete",
     "Exit",
     "Field",
     "FieldError",
@@ -108,6 +105,7 @@ __all__ = [
     "FinTimeout",
     "Flow",
     "FlowChange",
+    "FlowDeletion",
     "FlowEntry",
     "FlowError",
     "FlowFlags",
@@ -125,6 +123,7 @@ __all__ = [
     "LearnLoad",
     "LearnMatch",
     "LearnOutput",
+    "MalformedMessage",
     "Match",
     "Meter",
     "MeterAction",
@@ -141,16 +140,17 @@ __all__ = [
     "PopMpls",
     "PopQueue",
     "PopVlan",
-    "Port",
     "Push",
     "PushMpls",
     "PushVlan",
     "RegField",
+    "ReservedPort",
     "Resubmit",
     "SetField",
     "SetQueue",
     "Subfield",
     "TextError",
+    "ToController",
     "WriteActions",
     "WriteMetadata",
     "decode_flow_desc",

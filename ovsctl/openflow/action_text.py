@@ -12,7 +12,16 @@ from ovsctl.openflow import actions as act
 from ovsctl.openflow.actions import Action
 from ovsctl.openflow.conntrack import ALGS, Ct, Nat
 from ovsctl.openflow.errors import TextError
-from ovsctl.openflow.fields import FIELDS, Port, Subfield, field, format_port, format_value, parse_port, subfield
+from ovsctl.openflow.fields import (
+    FIELDS,
+    ReservedPort,
+    Subfield,
+    field,
+    format_port,
+    format_value,
+    parse_port,
+    subfield,
+)
 from ovsctl.openflow.learning import Learn, LearnLoad, LearnMatch, LearnOutput, LearnSpec
 
 _SPACE = ", \t\r\n"
@@ -89,7 +98,7 @@ def _format_output(a: act.Output) -> str:
     return f"output:{a.port}" if a.port < 0xFF00 else format_port(a.port)
 
 
-def _format_controller(a: act.Controller) -> str:
+def _format_controller(a: act.ToController) -> str:
     if a.plain:
         return f"CONTROLLER:{a.max_len}"
     parts = []
@@ -203,7 +212,7 @@ _FORMATS: dict[type[Action], Callable[..., str]] = {
     act.Output: _format_output,
     act.OutputReg: lambda a: f"output:{a.source}",
     act.OutputTrunc: lambda a: f"output(port={format_port(a.port)},max_len={a.max_len})",
-    act.Controller: _format_controller,
+    act.ToController: _format_controller,
     act.SetField: _format_set_field,
     act.Move: lambda a: f"move:{a.source}->{a.target}",
     act.Push: lambda a: f"push:{a.source}",
@@ -285,15 +294,15 @@ def _parse_action(key: str, value: str, tail: str) -> Action:
         return parser(value + tail)
     if value:
         raise TextError(key, "not an action that ovsctl supports")
-    if key.upper() in Port.__members__ or key.isdecimal():
+    if key.upper() in ReservedPort.__members__ or key.isdecimal():
         return _parse_port_action(key, "")
     raise TextError(key, "not an action that ovsctl supports")
 
 
 def _parse_port_action(port: str, max_len: str) -> Action:
     where = parse_port(port)
-    if where == Port.CONTROLLER:
-        return act.Controller(number(max_len, "max_len") if max_len else 0xFFFF)
+    if where == ReservedPort.CONTROLLER:
+        return act.ToController(number(max_len, "max_len") if max_len else 0xFFFF)
     return act.Output(where)
 
 
@@ -311,7 +320,7 @@ def _parse_output(value: str) -> Action:
 
 def _parse_controller(value: str) -> Action:
     if value.isdecimal() or not value:
-        return act.Controller(int(value or 0xFFFF))
+        return act.ToController(int(value or 0xFFFF))
     max_len, userdata, reason, controller_id, pause, meter = 0xFFFF, b"", "action", 0, False, act.NO_METER
     for key, inner, _ in pairs(value):
         if key == "max_len":
@@ -328,7 +337,7 @@ def _parse_controller(value: str) -> Action:
             meter = number(inner, key)
         else:
             raise TextError(value, f"controller has no {key}")
-    return act.Controller(max_len, userdata, reason, controller_id, pause, meter)
+    return act.ToController(max_len, userdata, reason, controller_id, pause, meter)
 
 
 def _bytes(text: str) -> bytes:
@@ -367,7 +376,7 @@ def _parse_resubmit(value: str) -> Action:
     in_port = parse_port(port.strip()) if port.strip() else None
     return act.Resubmit(
         None if table.strip() in ("", "255") else number(table.strip(), "the table"),
-        None if in_port == Port.IN_PORT else in_port,
+        None if in_port == ReservedPort.IN_PORT else in_port,
         bool(ct.strip()),
     )
 

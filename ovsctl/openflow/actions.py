@@ -18,7 +18,7 @@ from ovsctl.openflow.fields import (
     NICIRA_ID,
     Field,
     MatchValue,
-    Port,
+    ReservedPort,
     Subfield,
     parse_value,
     port_to_wire,
@@ -81,15 +81,15 @@ def as_actions(owner: str, actions: Sequence[Action]) -> tuple[Action, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Output(Action):
-    """Send to `port`, a number or a reserved Port. To the controller is `Controller`."""
+    """Send to `port`, a number or a ReservedPort. To the controller is `ToController`."""
 
     port: int
 
     def __post_init__(self) -> None:
         port = self.port
-        if not isinstance(port, int) or not 0 <= port < 0xFFFF or 0xFF00 <= port <= Port.UNSET:
+        if not isinstance(port, int) or not 0 <= port < 0xFFFF or 0xFF00 <= port <= ReservedPort.UNSET:
             raise ActionError("output", f"{port!r} is neither a port from 0 to 0xfeff nor a reserved one")
-        if port == Port.CONTROLLER:
+        if port == ReservedPort.CONTROLLER:
             raise ActionError("output", "to the controller: use Controller(max_len=...)")
 
     def encode(self) -> bytes:
@@ -127,7 +127,7 @@ class OutputTrunc(Action):
     max_len: int
 
     def __post_init__(self) -> None:
-        if self.port not in (Port.LOCAL, Port.IN_PORT, Port.CONTROLLER):
+        if self.port not in (ReservedPort.LOCAL, ReservedPort.IN_PORT, ReservedPort.CONTROLLER):
             check_range("output", "port", self.port, 0, 0xFEFF)
         check_range("output", "max_len", self.max_len, 14, 0xFFFFFFFF)
 
@@ -141,7 +141,7 @@ NO_METER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
-class Controller(Action):
+class ToController(Action):
     """Send the first `max_len` bytes in a packet-in with `userdata` to controllers with `controller_id`."""
 
     max_len: int = 0xFFFF
@@ -173,7 +173,7 @@ class Controller(Action):
 
     def encode(self) -> bytes:
         if self.plain:
-            return _OUTPUT.pack(0, 16, port_to_wire(Port.CONTROLLER), self.max_len)
+            return _OUTPUT.pack(0, 16, port_to_wire(ReservedPort.CONTROLLER), self.max_len)
         properties = bytes(6)
         if self.max_len != 0xFFFF:
             properties += _property(0, self.max_len.to_bytes(2, "big"))
@@ -337,7 +337,7 @@ class Resubmit(Action):
             check_range("resubmit", "table", self.table, 0, 254)
         if self.in_port is not None:
             check_range("resubmit", "in_port", self.in_port, 0, 0xFFFF)
-            if self.in_port == Port.IN_PORT:
+            if self.in_port == ReservedPort.IN_PORT:
                 raise ActionError("resubmit", "in_port=IN_PORT is what None means: leave it out")
 
     def encode(self) -> bytes:
@@ -346,7 +346,7 @@ class Resubmit(Action):
             16,
             NICIRA_ID,
             44 if self.ct else 14,
-            Port.IN_PORT if self.in_port is None else self.in_port,
+            ReservedPort.IN_PORT if self.in_port is None else self.in_port,
             255 if self.table is None else self.table,
         )
 

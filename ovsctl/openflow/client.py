@@ -1,7 +1,7 @@
 """An asyncio OpenFlow 1.5 client for one connection to Open vSwitch.
 
 One rule: a call returns only when the switch has done the work, and raises with the modification at fault when
-it has not. Reconnecting is the caller's: `on_disconnect` and ConnectionLost say when.
+it has not. Reconnecting is the caller's: `on_disconnect` and ChannelLost say when.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Self, TypeVar
 
 from . import messages as msg
 from .actions import Action
-from .connection import Connection, open_connection, wait
-from .errors import BundleError, ConnectionLost, InvalidValueError, ModError, PeerError
-from .fields import Port
+from .connection import OpenFlowConnection, open_connection, wait
+from .errors import BundleError, ChannelLost, InvalidValueError, ModError, OpenFlowError, PeerError
+from .fields import ReservedPort
 from .flow import ALL_TABLES, MATCH_ALL, FlowEntry
 from .group import Group
 from .match import Match
 from .meter import Meter, MeterModCommand
 from .packet_queue import PacketQueue
-from .session import CHUNK_BYTES, Batch, Sendable, Session, Stray, bundle_chunks, mod_chunks
+from .session import CHUNK_BYTES, Batch, OpenFlowSession, Sendable, Stray, bundle_chunks, mod_chunks
 
 Remove = Callable[[], None]
 T = TypeVar("T")
@@ -40,9 +40,9 @@ _ASYNC_KIND: dict[type, msg.AsyncKind] = {
 class OpenFlowClient:
     """One OpenFlow 1.5 connection: `async with OpenFlowClient("unix:/run/openvswitch/br-int.mgmt") as of:`.
 
-    `remote` is `unix:PATH`, `tcp:HOST[:PORT]` or `ssl:HOST[:PORT]` (with `ssl`). `timeout_s` bounds each
-    request. `fragments` is the bridge's handling of fragments from then on; None leaves it. After `probe_s` seconds of silence an echo is asked for, after as long again the connection is
-    given up; None turns that off. Every method may raise ConnectionLost, RequestTimeout and PeerError.
+    `remote` is `unix:PATH`, `tcp:HOST[:PORT]` or `ssl:HOST[:PORT]` (with `ssl`). `accepted` instead of that waits for a
+    connection that the switch has made to us (listener.py); `remote` names it then. `timeout_s` bounds each request. `fragments` is the bridge's handling of fragments from then on; None leaves it. After `probe_s` seconds of silence an echo is asked for, after as long again the connection is
+    given up; None turns that off. Every method may raise ChannelLost, RequestTimeout and PeerError.
     """
 
     def __init__(
@@ -54,21 +54,24 @@ class OpenFlowClient:
         probe_s: float | None = 15.0,
         max_reply_bytes: int = 1 << 30,
         fragments: msg.FragmentHandling | None = None,
+        accepted: Callable[[], Awaitable[OpenFlowConnection]] | None = None,
     ) -> None:
         self.remote = remote
         self.timeout_s = timeout_s
         self.unexpected: deque[Stray] = deque(maxlen=100)  # the latest messages that fit no request
         self.unexpected_count = 0
         self._ssl = ssl
+        self._accepted = accepted
         self._probe_s = probe_s
-        self._session = Session(max_reply_bytes=max_reply_bytes)
-        self._connection: Connection | None = None
+        self._session = OpenFlowSession(max_reply_bytes=max_reply_bytes)
+        self._connection: OpenFlowConnection | None = None
         self._handlers: dict[type, list[Callable[[Any], None]]] = {}
-        self._on_disconnect: list[Callable[[ConnectionLost], None]] = []
+        self._on_disconnect: list[Callable[[ChannelLost], None]] = []
         self._bundle_id = 0
         self._monitor_id = 0
         self._monitors: dict[int, Callable[[msg.FlowUpdate], None]] = {}
         self._features: msg.FeaturesReply | None = None
+        self._unnamed: asyncio.Future[OpenFlowError] | None = None  # an error that names no request, while one may come
         self._fragments: int | None = fragments
 
     # -- life --------------------------------------------------------------------------------------------
@@ -77,12 +80,8 @@ class OpenFlowClient:
         """Connect, agree on OpenFlow 1.5 and learn the switch's features. A client connects once."""
         if self._connection is not None:
             raise InvalidValueError("a client connects once; make another one")
-        session = self._session
-
-        def make() -> Connection:
-            return Connection(session, self._notice, self._stray, self._lost)
-
-        self._connection = await open_connection(self.remote, make, self._ssl, self.timeout_s)
+        self._connection = await self._open()
+        self._session = self._connection.session
         self._features = await self._call(msg.FeaturesRequest())
         config: msg.ConfigReply = await self._call(msg.GetConfigRequest())
         if self._fragments is None:
@@ -94,6 +93,15 @@ class OpenFlowClient:
             await self.barrier()
         if self._probe_s is not None:
             self._connection.start_probing(self._probe_s)
+
+    async def _open(self) -> OpenFlowConnection:
+        hear = self._notice, self._stray, self._lost
+        if self._accepted is not None:
+            connection = await self._accepted()
+            connection.take(*hear)
+            return connection
+        session = self._session
+        return await open_connection(self.remote, lambda: OpenFlowConnection(session, *hear), self._ssl, self.timeout_s)
 
     async def close(self) -> None:
         """Close the connection; what was sent and not answered may or may not have been done."""
@@ -128,7 +136,7 @@ class OpenFlowClient:
             raise InvalidValueError("not connected yet")
         return self._features
 
-    def on_disconnect(self, callback: Callable[[ConnectionLost], None]) -> Remove:
+    def on_disconnect(self, callback: Callable[[ChannelLost], None]) -> Remove:
         """Call back at once when the connection ends, by either side. Returns a function that takes it back."""
         self._on_disconnect.append(callback)
         return _remover(self._on_disconnect, callback)
@@ -142,7 +150,7 @@ class OpenFlowClient:
 
         No packet sees a part of them. Raises BundleError, which names the modifications at fault, when the
         switch refuses one, and InvalidValueError for one that cannot be sent; in both cases nothing was
-        applied. ConnectionLost and RequestTimeout leave it unknown. Open vSwitch bundles no meters: see
+        applied. ChannelLost and RequestTimeout leave it unknown. Open vSwitch bundles no meters: see
         `apply`. (OpenFlow 1.5 §7.3.9.)
 
         at_once: the commit does not wait for refusals, which saves a round trip. Then BundleError may mean that
@@ -211,7 +219,7 @@ class OpenFlowClient:
     ) -> list[FlowEntry]:
         """Flows that `match` covers, of one table or of all, whose cookie has these bits under the mask.
 
-        Each entry has `flow` and `stats` (packets, bytes, duration_s, idle_s). Raises DecodeError when one of
+        Each entry has `flow` and `stats` (packets, bytes, duration_s, idle_s). Raises MalformedMessage when one of
         them uses actions or fields that ovsctl does not support: narrow the dump to your own cookies.
         """
         chosen = ALL_TABLES if table is None else table
@@ -237,12 +245,16 @@ class OpenFlowClient:
     async def meter_stats(self) -> list[msg.MeterStats]:
         return await self._multipart(msg.MeterStatsRequest(), msg.MeterStats)
 
+    async def meter_features(self) -> msg.MeterFeatures:
+        return (await self._multipart(msg.MeterFeaturesRequest(), msg.MeterFeatures))[0]
+
     async def ports(self) -> list[msg.PortDesc]:
         """Every port of the bridge, its local port included."""
         return await self._multipart(msg.PortDescRequest(), msg.PortDesc)
 
-    async def port_stats(self) -> list[msg.PortStats]:
-        return await self._multipart(msg.PortStatsRequest(), msg.PortStats)
+    async def port_stats(self, port: int = ReservedPort.NONE) -> list[msg.PortStats]:
+        """Counters of one port, or of all of the bridge."""
+        return await self._multipart(msg.PortStatsRequest(port), msg.PortStats)
 
     async def table_stats(self) -> list[msg.TableStats]:
         return await self._multipart(msg.TableStatsRequest(), msg.TableStats)
@@ -255,13 +267,20 @@ class OpenFlowClient:
         descriptions = await self._multipart(msg.SwitchDescRequest(), msg.SwitchDesc)
         return descriptions[0]
 
-    async def role(self, role: msg.Role = msg.Role.NOCHANGE, generation_id: int = 0) -> msg.RoleReply:
+    async def role(
+        self, role: msg.ControllerRole = msg.ControllerRole.NOCHANGE, generation_id: int = 0
+    ) -> msg.RoleReply:
         """Take a role, or ask for the present one. PRIMARY and SECONDARY need a generation not seen before."""
         reply: msg.RoleReply = await self._call(msg.RoleRequest(role, generation_id))
         return reply
 
     async def packet_out(
-        self, data: bytes, *, actions: Sequence[Action], in_port: int = Port.CONTROLLER, match: Match | None = None
+        self,
+        data: bytes,
+        *,
+        actions: Sequence[Action],
+        in_port: int = ReservedPort.CONTROLLER,
+        match: Match | None = None,
     ) -> None:
         """Send an Ethernet frame through `actions`, as if it came in by `in_port`.
 
@@ -300,7 +319,7 @@ class OpenFlowClient:
         """Packets sent to us, from now on: `async for packet in of.packet_ins():`.
 
         At most `max_queue` wait to be taken, more are dropped and counted (`PacketQueue.dropped`). The loop
-        ends with ConnectionLost; `close()` the queue to stop earlier.
+        ends with ChannelLost; `close()` the queue to stop earlier.
         """
         queue = PacketQueue(max_queue)
         queue.on_close = [self.on_packet_in(queue.put), self.on_disconnect(queue.end)]
@@ -344,13 +363,26 @@ class OpenFlowClient:
         callbacks = self._handlers.setdefault(msg.FlowUpdate, [])
         callbacks.append(callback)
         try:
-            for update in await self._multipart(request, msg.FlowUpdate):
+            for update in await self._asked(request):
                 self._run(callback, update)
         except BaseException:
             callbacks.remove(callback)
             raise
         self._monitors[self._monitor_id] = callback
         return self._monitor_id
+
+    async def _asked(self, request: msg.FlowMonitorRequest) -> list[msg.FlowUpdate]:
+        """The answer to a flow monitor. Open vSwitch 2.17 knows none of OpenFlow 1.5, and says so in an error that names no request."""
+        self._unnamed = unnamed = asyncio.get_running_loop().create_future()
+        asked = asyncio.ensure_future(self._multipart(request, msg.FlowUpdate))
+        try:
+            await asyncio.wait({asked, unnamed}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise unnamed.result()
+            return await asked
+        finally:
+            self._unnamed = None
+            asked.cancel()
 
     async def cancel_flow_monitor(self, monitor_id: int) -> None:
         """End what `on_flow_change` began."""
@@ -362,7 +394,7 @@ class OpenFlowClient:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> OpenFlowConnection:
         if self._connection is None:
             raise InvalidValueError("not connected; use `async with` or connect()")
         return self._connection
@@ -444,8 +476,10 @@ class OpenFlowClient:
     def _stray(self, stray: Stray) -> None:
         self.unexpected_count += 1
         self.unexpected.append(stray)
+        if stray.xid == 0 and self._unnamed is not None and not self._unnamed.done():
+            self._unnamed.set_result(stray.error)
 
-    def _lost(self, error: ConnectionLost) -> None:
+    def _lost(self, error: ChannelLost) -> None:
         for callback in tuple(self._on_disconnect):
             self._run(callback, error)
 

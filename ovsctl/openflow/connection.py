@@ -11,23 +11,23 @@ import ssl as ssl_module
 from collections.abc import Callable
 from typing import Any, cast
 
-from .errors import ConnectionLost, DecodeError, InvalidValueError, NegotiationError, OpenFlowError, RequestTimeout
+from .errors import ChannelLost, InvalidValueError, MalformedMessage, NegotiationError, OpenFlowError, RequestTimeout
 from .messages import EchoRequest, MultipartRequest
-from .session import Event, Notice, Ready, Refused, Reply, Sendable, Session, Stray
+from .session import Event, Notice, OpenFlowSession, Ready, RequestAnswered, RequestFailed, Sendable, Stray
 
 DEFAULT_PORT = 6653  # OpenFlow 1.5 §6.3.3
 WRITE_HIGH_WATER_BYTES = 1 << 18
 
 
-class Connection(asyncio.Protocol):
+class OpenFlowConnection(asyncio.Protocol):
     """One connection. Made by `open_connection`."""
 
     def __init__(
         self,
-        session: Session,
+        session: OpenFlowSession,
         on_notice: Callable[[Any], None],
         on_stray: Callable[[Stray], None],
-        on_lost: Callable[[ConnectionLost], None],
+        on_lost: Callable[[ChannelLost], None],
     ) -> None:
         self._session = session
         self._on_notice = on_notice
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._heard = True
         self._probe_timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self._loop.create_future()
-        self.lost: ConnectionLost | None = None
+        self.lost: ChannelLost | None = None
         self._cause: OpenFlowError | None = None
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         try:
             for event in self._session.receive(data):
                 self._dispatch(event)
-        except (NegotiationError, DecodeError) as error:
+        except (NegotiationError, MalformedMessage) as error:
             self.abort(error)
             return
         outgoing = self._session.take_outgoing()
@@ -65,13 +65,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         cause = self._cause or exc
         reason = "closed by the switch" if cause is None else str(cause)
-        self.lost = lost = ConnectionLost(f"OpenFlow connection lost: {reason}")
+        self.lost = lost = ChannelLost(f"OpenFlow connection lost: {reason}")
         lost.__cause__ = cause
         if self._probe_timer is not None:
             self._probe_timer.cancel()
         if not self.ready.done():
             failed = self._cause if isinstance(self._cause, NegotiationError) else lost
             self.ready.set_exception(failed)
+            self.ready.exception()  # nobody may have come to wait for it
         self._drained.set()
         futures, self._futures = self._futures, {}
         for future in futures.values():
@@ -86,10 +87,31 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._drained.set()
 
+    # -- for a listener ----------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> OpenFlowSession:
+        return self._session
+
+    def peer(self, name: str) -> Any:
+        """What asyncio's transport knows of the other end: `peername`, `peercert`, None for what it does not."""
+        return self._transport.get_extra_info(name)
+
+    def take(
+        self,
+        on_notice: Callable[[Any], None],
+        on_stray: Callable[[Stray], None],
+        on_lost: Callable[[ChannelLost], None],
+    ) -> None:
+        """Has somebody else hear what comes from now on. Raises ChannelLost when nothing does any more."""
+        if self.lost is not None:
+            raise self.lost
+        self._on_notice, self._on_stray, self._on_lost = on_notice, on_stray, on_lost
+
     # -- for the client ----------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the socket. Raises ConnectionLost when there is none any more."""
+        """Hand bytes to the socket. Raises ChannelLost when there is none any more."""
         if self.lost is not None:
             raise self.lost
         self._transport.write(data)
@@ -113,7 +135,7 @@ class Connection(asyncio.Protocol):
         self.write(data)
 
     async def call(self, message: Sendable, timeout_s: float) -> Any:
-        """Send a message and return its answer. Raises PeerError, RequestTimeout, ConnectionLost."""
+        """Send a message and return its answer. Raises PeerError, RequestTimeout, ChannelLost."""
         future, data = self.prepare(message)
         self.write(data)
         return await wait(future, timeout_s)
@@ -149,13 +171,13 @@ class Connection(asyncio.Protocol):
         self._session.forget(xid)
 
     def _dispatch(self, event: Event) -> None:
-        if isinstance(event, Reply):
+        if isinstance(event, RequestAnswered):
             future = self._futures.get(event.xid)
             if future is not None and not future.done():
                 future.set_result(event.value)
         elif isinstance(event, Notice):
             self._on_notice(event.value)
-        elif isinstance(event, Refused):
+        elif isinstance(event, RequestFailed):
             future = self._futures.get(event.xid)
             if future is not None and not future.done():
                 future.set_exception(event.error)
@@ -186,15 +208,15 @@ async def wait(future: asyncio.Future[Any], timeout_s: float) -> Any:
 
 
 async def open_connection(
-    remote: str, make: Callable[[], Connection], ssl: ssl_module.SSLContext | None, timeout_s: float
-) -> Connection:
+    remote: str, make: Callable[[], OpenFlowConnection], ssl: ssl_module.SSLContext | None, timeout_s: float
+) -> OpenFlowConnection:
     """Connect to `unix:PATH`, `tcp:HOST[:PORT]` or `ssl:HOST[:PORT]` and exchange hellos.
 
-    Raises InvalidValueError for another remote, ConnectionLost when nobody listens, NegotiationError, RequestTimeout.
+    Raises InvalidValueError for another remote, ChannelLost when nobody listens, NegotiationError, RequestTimeout.
     """
     loop = asyncio.get_running_loop()
     kind, _, address = remote.partition(":")
-    connection: Connection | None = None
+    connection: OpenFlowConnection | None = None
     try:
         async with asyncio.timeout(timeout_s):
             if kind == "unix" and address:
@@ -213,7 +235,7 @@ async def open_connection(
             connection.abort()
         raise RequestTimeout(f"{remote}: no OpenFlow hello within {timeout_s:g} s") from None
     except OSError as error:
-        raise ConnectionLost(f"{remote}: {error}") from error
+        raise ChannelLost(f"{remote}: {error}") from error
     return connection
 
 

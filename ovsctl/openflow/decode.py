@@ -1,6 +1,6 @@
 """Actions and instructions from the wire.
 
-One rule: bytes that are not exactly an action are a DecodeError.
+One rule: bytes that are not exactly an action are a MalformedMessage.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from ovsctl.openflow import actions as act
 from ovsctl.openflow.actions import Action
 from ovsctl.openflow.conntrack import Ct, Nat
-from ovsctl.openflow.errors import DecodeError, InvalidValueError
-from ovsctl.openflow.fields import BY_HEADER, NICIRA_ID, Field, Port, Subfield, port_from_wire
+from ovsctl.openflow.errors import InvalidValueError, MalformedMessage
+from ovsctl.openflow.fields import BY_HEADER, NICIRA_ID, Field, ReservedPort, Subfield, port_from_wire
 from ovsctl.openflow.learning import Learn, LearnLoad, LearnMatch, LearnOutput, LearnSpec
 from ovsctl.openflow.match import decode_oxm, decode_oxm_header
 
@@ -26,17 +26,17 @@ _known: dict[bytes, Action] = {}
 
 
 def decode_actions(data: bytes, depth: int = 0) -> tuple[Action, ...]:
-    """The action list that `data` is. Raises DecodeError."""
+    """The action list that `data` is. Raises MalformedMessage."""
     if depth > _MAX_DEPTH:
-        raise DecodeError("actions", f"nested more than {_MAX_DEPTH} deep")
+        raise MalformedMessage("actions", f"nested more than {_MAX_DEPTH} deep")
     found = []
     at, end = 0, len(data)
     while at < end:
         if end - at < 8:
-            raise DecodeError("actions", f"{end - at} bytes left where an action takes 8")
+            raise MalformedMessage("actions", f"{end - at} bytes left where an action takes 8")
         length = data[at + 2] << 8 | data[at + 3]
         if length < 8 or length & 7 or at + length > end:
-            raise DecodeError("actions", f"an action of {length} bytes where {end - at} are left")
+            raise MalformedMessage("actions", f"an action of {length} bytes where {end - at} are left")
         raw = data[at : at + length]
         found.append(_known.get(raw) or _decode_action(raw, depth))
         at += length
@@ -44,19 +44,19 @@ def decode_actions(data: bytes, depth: int = 0) -> tuple[Action, ...]:
 
 
 def decode_instructions(data: bytes) -> tuple[Action, ...]:
-    """The actions, then the other instructions, of an instruction list. Raises DecodeError."""
+    """The actions, then the other instructions, of an instruction list. Raises MalformedMessage."""
     found: list[Action] = []
     at, end, last = 0, len(data), 0
     while at < end:
         if end - at < 8:
-            raise DecodeError("instructions", f"{end - at} bytes left where one takes 8")
+            raise MalformedMessage("instructions", f"{end - at} bytes left where one takes 8")
         kind, length = _HEADER.unpack_from(data, at)
         if length < 8 or length & 7 or at + length > end:
-            raise DecodeError("instructions", f"type {kind}, {length} bytes, where {end - at} are left")
+            raise MalformedMessage("instructions", f"type {kind}, {length} bytes, where {end - at} are left")
         body = data[at + 4 : at + length]
         rank, actions = _decode_instruction(kind, body)
         if rank < last or (rank == last and at):
-            raise DecodeError("instructions", f"type {kind} after one that must follow it")
+            raise MalformedMessage("instructions", f"type {kind} after one that must follow it")
         found.extend(actions)
         last = rank
         at += length
@@ -76,9 +76,9 @@ def _decode_instruction(number: int, body: bytes) -> tuple[int, tuple[Action, ..
         return 3, (act.WriteMetadata(value & mask, mask),)
     if number == _GOTO and len(body) == 4:
         if body[0] == 255:
-            raise DecodeError("goto_table", "255 is no table")
+            raise MalformedMessage("goto_table", "255 is no table")
         return 4, (act.GotoTable(body[0]),)
-    raise DecodeError("instructions", f"type {number} with {len(body) + 4} bytes is not one that ovsctl supports")
+    raise MalformedMessage("instructions", f"type {number} with {len(body) + 4} bytes is not one that ovsctl supports")
 
 
 def _decode_action(raw: bytes, depth: int) -> Action:
@@ -86,7 +86,7 @@ def _decode_action(raw: bytes, depth: int) -> Action:
     if kind == 0xFFFF:
         vendor = int.from_bytes(raw[4:8], "big")
         if len(raw) < 16 or vendor != NICIRA_ID:
-            raise DecodeError("actions", f"experimenter {vendor:#x} with {len(raw)} bytes")
+            raise MalformedMessage("actions", f"experimenter {vendor:#x} with {len(raw)} bytes")
         subtype = raw[8] << 8 | raw[9]
         decoder = _NICIRA.get(subtype)
         name = f"Nicira action {subtype}"
@@ -94,11 +94,11 @@ def _decode_action(raw: bytes, depth: int) -> Action:
     else:
         decoder, name, body = _STANDARD.get(kind), f"action {kind}", raw[4:]
     if decoder is None:
-        raise DecodeError("actions", f"{name} is not one that ovsctl supports")
+        raise MalformedMessage("actions", f"{name} is not one that ovsctl supports")
     try:
         found = decoder(_Reader(name, body), depth)
     except InvalidValueError as error:
-        raise DecodeError(name, str(error)) from error
+        raise MalformedMessage(name, str(error)) from error
     if len(_known) >= _CACHE_LIMIT:
         _known.clear()
     _known[raw] = found
@@ -106,7 +106,7 @@ def _decode_action(raw: bytes, depth: int) -> Action:
 
 
 class _Reader:
-    """The rest of one action. Reading beyond it is a DecodeError."""
+    """The rest of one action. Reading beyond it is a MalformedMessage."""
 
     __slots__ = ("at", "data", "name")
 
@@ -116,7 +116,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         self.at += count
         if self.at > len(self.data):
-            raise DecodeError(self.name, f"{len(self.data)} bytes are too few")
+            raise MalformedMessage(self.name, f"{len(self.data)} bytes are too few")
         return self.data[self.at - count : self.at]
 
     def number(self, count: int) -> int:
@@ -130,12 +130,12 @@ class _Reader:
 
     def zeros(self, count: int | None = None) -> None:
         if any(self.rest() if count is None else self.take(count)):
-            raise DecodeError(self.name, "bytes that must be zero are not")
+            raise MalformedMessage(self.name, "bytes that must be zero are not")
 
     def field(self) -> Field:
         f, masked, start, _ = decode_oxm_header(self.data, self.at, len(self.data))
         if masked:
-            raise DecodeError(self.name, f"{f.name} with a mask where only its name belongs")
+            raise MalformedMessage(self.name, f"{f.name} with a mask where only its name belongs")
         self.at = start
         return f
 
@@ -144,7 +144,7 @@ class _Reader:
         top = self.number(4)
         f = BY_HEADER.get((top >> 16, top >> 9 & 0x7F, 0))
         if f is None or top & 0x1FF != f.size:
-            raise DecodeError(self.name, f"field {top:#010x} is not one that ovsctl supports")
+            raise MalformedMessage(self.name, f"field {top:#010x} is not one that ovsctl supports")
         return f
 
     def packed_bits(self) -> tuple[int, int]:
@@ -169,8 +169,8 @@ def _output(r: _Reader, depth: int) -> Action:
     r.zeros()
     port = port_from_wire(wire)
     if port is None:
-        raise DecodeError("output", f"{wire:#x} is not a port that Open vSwitch can have")
-    return act.Controller(max_len) if port == Port.CONTROLLER else act.Output(port)
+        raise MalformedMessage("output", f"{wire:#x} is not a port that Open vSwitch can have")
+    return act.ToController(max_len) if port == ReservedPort.CONTROLLER else act.Output(port)
 
 
 def _u32(make: Callable[[int], Action]) -> _Decoder:
@@ -218,7 +218,7 @@ def _resubmit_table(ct: bool) -> _Decoder:
     def decode(r: _Reader, depth: int) -> Action:
         port, table = r.number(2), r.number(1)
         r.zeros()
-        return act.Resubmit(None if table == 255 else table, None if port == Port.IN_PORT else port, ct)
+        return act.Resubmit(None if table == 255 else table, None if port == ReservedPort.IN_PORT else port, ct)
 
     return decode
 
@@ -245,14 +245,14 @@ def _output_trunc(r: _Reader, depth: int) -> Action:
 
 def _reason(number: int) -> str:
     if number >= len(act.REASONS):
-        raise DecodeError("controller", f"reason {number} is not one that ovsctl supports")
+        raise MalformedMessage("controller", f"reason {number} is not one that ovsctl supports")
     return act.REASONS[number]
 
 
 def _controller(r: _Reader, depth: int) -> Action:
     max_len, controller_id, reason = r.number(2), r.number(2), r.number(1)
     r.zeros()
-    return act.Controller(max_len, controller_id=controller_id, reason=_reason(reason))
+    return act.ToController(max_len, controller_id=controller_id, reason=_reason(reason))
 
 
 def _controller2(r: _Reader, depth: int) -> Action:
@@ -275,8 +275,8 @@ def _controller2(r: _Reader, depth: int) -> Action:
         elif kind == 5:
             meter = value.number(4)
         else:
-            raise DecodeError("controller", f"property {kind} is not one that ovsctl supports")
-    return act.Controller(max_len, userdata, _reason(reason), controller_id, pause, meter)
+            raise MalformedMessage("controller", f"property {kind} is not one that ovsctl supports")
+    return act.ToController(max_len, userdata, _reason(reason), controller_id, pause, meter)
 
 
 def _dec_ttl_ids(r: _Reader, depth: int) -> Action:
@@ -327,7 +327,7 @@ def _fin_timeout(r: _Reader, depth: int) -> Action:
 def _ct(r: _Reader, depth: int) -> Action:
     flags, source = r.number(2), r.take(4)
     if flags & ~3:
-        raise DecodeError("ct", f"flags {flags:#x} are not ones that ovsctl supports")
+        raise MalformedMessage("ct", f"flags {flags:#x} are not ones that ovsctl supports")
     zone: int | Subfield
     if any(source):
         zone_field = _Reader("ct", source).short_field()
@@ -349,7 +349,7 @@ def _nat(r: _Reader, depth: int) -> Action:
     r.zeros(2)
     flags, present = r.number(2), r.number(2)
     if flags & ~0x1F or flags & 3 == 3 or present & ~0x3F or (present & 3 and present & 12):
-        raise DecodeError("nat", f"flags {flags:#x} with range {present:#x}")
+        raise MalformedMessage("nat", f"flags {flags:#x} with range {present:#x}")
     first = IPv4Address(r.take(4)) if present & 1 else None
     last = IPv4Address(r.take(4)) if present & 2 else None
     first6 = IPv6Address(r.take(16)) if present & 4 else None
@@ -386,7 +386,7 @@ def _learn_specs(r: _Reader) -> tuple[LearnSpec, ...]:
             specs.append(LearnOutput(source))
             continue
         if header & 0xC000 or kind > 1:
-            raise DecodeError("learn", f"specification {header:#06x} is not one that ovsctl supports")
+            raise MalformedMessage("learn", f"specification {header:#06x} is not one that ovsctl supports")
         f, start = r.short_field(), r.number(2)
         target = Subfield(f, start, start + bits - 1)
         specs.append(LearnMatch(target, source) if kind == 0 else LearnLoad(source, target))
@@ -402,7 +402,7 @@ def _learn(extended: bool) -> _Decoder:
         fin_idle, fin_hard = r.number(2), r.number(2)
         limit, result = 0, None
         if flags & ~(7 if extended else 3):
-            raise DecodeError("learn", f"flags {flags:#x} are not ones that ovsctl supports")
+            raise MalformedMessage("learn", f"flags {flags:#x} are not ones that ovsctl supports")
         if extended:
             limit, start = r.number(4), r.number(2)
             r.zeros(2)

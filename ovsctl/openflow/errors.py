@@ -1,7 +1,7 @@
 """The error tree of ovsctl.openflow. One rule: an error says where it is and what to do about it.
 
-`InvalidValueError` is our own misuse; `DecodeError`, `NegotiationError`, `PeerError` and `ModError` are the
-switch's word; `ConnectionLost` and `RequestTimeout` ask for another try on a new connection.
+`InvalidValueError` is our own misuse; `MalformedMessage`, `NegotiationError`, `PeerError` and `ModError` are the
+switch's word; `ChannelLost` and `RequestTimeout` ask for another try on a new connection.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TextError(InvalidValueError):
         self.problem = problem
 
 
-class DecodeError(OpenFlowError):
+class MalformedMessage(OpenFlowError):
     """The peer's bytes are not OpenFlow 1.5, or use a part of it that ovsctl does not support."""
 
     def __init__(self, subject: str, problem: str) -> None:
@@ -61,7 +61,7 @@ class NegotiationError(OpenFlowError):
     """The switch speaks no OpenFlow version that we do."""
 
 
-class ConnectionLost(OpenFlowError):
+class ChannelLost(OpenFlowError):
     """The connection ended. Requests that no barrier has answered may or may not have been carried out."""
 
 

@@ -31,7 +31,7 @@ FieldValue = int | str | SupportsInt | ipaddress.IPv4Network | ipaddress.IPv6Net
 MatchValue = FieldValue | tuple[FieldValue, FieldValue]
 
 
-class Port(IntEnum):
+class ReservedPort(IntEnum):
     """Reserved ports, in the 16-bit numbering that the `ofport` column and the NXM fields use.
 
     OpenFlow 1.1+ has the same ports 0xffff0000 higher; the codec converts, values never show it.
@@ -305,7 +305,7 @@ _FLAG_BITS = {
 # ip_frag (ovs-fields(7)): bit 0 is "a fragment", bit 1 "not the first one", which implies bit 0.
 FRAG_NAMES = {"no": (0, 3), "yes": (1, 1), "first": (1, 3), "later": (3, 3), "not_later": (0, 2)}
 _FLAG = re.compile(r"([+-])([a-z]+|\[\d+\])")
-_PORTS = {port.name: int(port) for port in Port}
+_PORTS = {port.name: int(port) for port in ReservedPort}
 
 
 def parse_mac(text: str) -> int:
@@ -470,7 +470,7 @@ def _format_word(f: Field, value: int) -> str:
 
 def format_port(port: int) -> str:
     """A port's number, or its name where it is a reserved one."""
-    return Port(port).name if port in Port._value2member_map_ else str(port)
+    return ReservedPort(port).name if port in ReservedPort._value2member_map_ else str(port)
 
 
 def parse_port(text: str) -> int:

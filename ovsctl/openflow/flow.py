@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from ovsctl.openflow.actions import Action
 from ovsctl.openflow.decode import decode_instructions
-from ovsctl.openflow.errors import DecodeError, FlowError
-from ovsctl.openflow.fields import Port, port_to_wire
+from ovsctl.openflow.errors import FlowError, MalformedMessage
+from ovsctl.openflow.fields import ReservedPort, port_to_wire
 from ovsctl.openflow.match import Match, decode_match
 
 MATCH_ALL = Match()
@@ -23,7 +23,7 @@ ANY_GROUP = 0xFFFFFFFF
 NO_BUFFER = 0xFFFFFFFF
 FLOW_MOD_TYPE = 14  # OFPT_FLOW_MOD
 FULL_COOKIE = 0xFFFFFFFFFFFFFFFF
-_ANY_PORT = port_to_wire(Port.NONE)
+_ANY_PORT = port_to_wire(ReservedPort.NONE)
 
 
 class FlowModCommand(IntEnum):
@@ -95,7 +95,7 @@ class Flow:
     def encode_add(self) -> bytes:
         """The body of the flow-mod that adds it, kept: a switch that has lost its flows gets them as fast as it reads."""
         if self._added is None:
-            head = _flow_mod_head(self, FlowModCommand.ADD, 0, Port.NONE, ANY_GROUP)
+            head = _flow_mod_head(self, FlowModCommand.ADD, 0, ReservedPort.NONE, ANY_GROUP)
             _set(self, "_added", b"%b%b%b" % (head, self.match.wire, _instructions(self.actions)))
         return self._added or b""
 
@@ -153,7 +153,7 @@ def encode_flow_mod(
     command: FlowModCommand = FlowModCommand.ADD,
     *,
     cookie_mask: int = 0,
-    out_port: int = Port.NONE,
+    out_port: int = ReservedPort.NONE,
     out_group: int = ANY_GROUP,
 ) -> bytes:
     """The body of the flow-mod (what follows the 8-byte ofp_header) that writes or deletes `flow`.
@@ -181,7 +181,7 @@ def encode_flow_delete(
     *,
     cookie: int = 0,
     cookie_mask: int = 0,
-    out_port: int = Port.NONE,
+    out_port: int = ReservedPort.NONE,
     out_group: int = ANY_GROUP,
 ) -> bytes:
     """The body of the flow-mod that deletes all flows that `match` covers, of this cookie under its mask."""
@@ -245,13 +245,13 @@ class FlowMod(NamedTuple):
 
 
 def decode_flow_mod(body: bytes) -> FlowMod:
-    """The flow-mod that `body` (without ofp_header) is. Raises DecodeError."""
+    """The flow-mod that `body` (without ofp_header) is. Raises MalformedMessage."""
     if len(body) < _FLOW_MOD.size + 8:
-        raise DecodeError("flow-mod", f"{len(body)} bytes are too few")
+        raise MalformedMessage("flow-mod", f"{len(body)} bytes are too few")
     cookie, cookie_mask, table, command, idle, hard, priority, _, _, _, flags, importance = _FLOW_MOD.unpack_from(body)
     match, at = decode_match(body, _FLOW_MOD.size, len(body))
     if command > 4 or flags > 31:
-        raise DecodeError("flow-mod", f"command {command}, flags {flags:#x}")
+        raise MalformedMessage("flow-mod", f"command {command}, flags {flags:#x}")
     flow = Flow(
         match=match,
         actions=decode_instructions(body[at:]),
@@ -293,16 +293,16 @@ class FlowEntry(NamedTuple):
 def decode_stats(data: bytes, offset: int, end: int) -> tuple[FlowStats, int]:
     """The OXS statistics at `offset` and where they end, padding included (OpenFlow 1.5.1 §7.2.4)."""
     if end - offset < 8:
-        raise DecodeError("flow stats", f"{end - offset} bytes left where statistics take 8")
+        raise MalformedMessage("flow stats", f"{end - offset} bytes left where statistics take 8")
     _, length = _STATS_HEADER.unpack_from(data, offset)
     stop, padded = offset + length, offset + (length + 7 & ~7)
     if length < 4 or padded > end:
-        raise DecodeError("flow stats", f"statistics of {length} bytes where {end - offset} are left")
+        raise MalformedMessage("flow stats", f"statistics of {length} bytes where {end - offset} are left")
     values: dict[int, int] = {}
     at = offset + 4
     while at < stop:
         if stop - at < 4 or at + 4 + data[at + 3] > stop:
-            raise DecodeError("flow stats", f"a statistic that does not end in the {stop - at} bytes left")
+            raise MalformedMessage("flow stats", f"a statistic that does not end in the {stop - at} bytes left")
         oxs_class, number, size = data[at] << 8 | data[at + 1], data[at + 2] >> 1, data[at + 3]
         at += 4
         if oxs_class == _OXS_CLASS:
@@ -319,14 +319,14 @@ def _time(value: int | None) -> float | None:
 
 
 def decode_flow_desc(data: bytes, offset: int = 0) -> tuple[FlowEntry, int]:
-    """The OFPMP_FLOW_DESC reply entry at `offset` and where the next one starts. Raises DecodeError."""
+    """The OFPMP_FLOW_DESC reply entry at `offset` and where the next one starts. Raises MalformedMessage."""
     left = len(data) - offset
     if left < _FLOW_DESC.size:
-        raise DecodeError("flow desc", f"{left} bytes left where an entry takes {_FLOW_DESC.size}")
+        raise MalformedMessage("flow desc", f"{left} bytes left where an entry takes {_FLOW_DESC.size}")
     length, table, priority, idle, hard, flags, importance, cookie = _FLOW_DESC.unpack_from(data, offset)
     end = offset + length
     if length < _FLOW_DESC.size or length > left or table == ALL_TABLES:
-        raise DecodeError("flow desc", f"an entry of {length} bytes in table {table} where {left} bytes are left")
+        raise MalformedMessage("flow desc", f"an entry of {length} bytes in table {table} where {left} bytes are left")
     match, at = decode_match(data, offset + _FLOW_DESC.size, end)
     stats, at = decode_stats(data, at, end)
     flow = Flow(
@@ -344,7 +344,7 @@ def decode_flow_desc(data: bytes, offset: int = 0) -> tuple[FlowEntry, int]:
 
 
 def decode_flow_descs(data: bytes) -> Iterator[FlowEntry]:
-    """All entries of an OFPMP_FLOW_DESC reply's body (without its multipart header). Raises DecodeError."""
+    """All entries of an OFPMP_FLOW_DESC reply's body (without its multipart header). Raises MalformedMessage."""
     at = 0
     while at < len(data):
         entry, at = decode_flow_desc(data, at)

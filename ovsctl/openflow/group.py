@@ -12,8 +12,8 @@ from enum import IntEnum
 
 from ovsctl.openflow.actions import Action, as_actions, encode_actions
 from ovsctl.openflow.decode import decode_actions
-from ovsctl.openflow.errors import DecodeError, FlowError, InvalidValueError
-from ovsctl.openflow.fields import Field, Port, field, port_from_wire, port_to_wire
+from ovsctl.openflow.errors import FlowError, InvalidValueError, MalformedMessage
+from ovsctl.openflow.fields import Field, ReservedPort, field, port_from_wire, port_to_wire
 from ovsctl.openflow.match import decode_oxm
 
 MAX_GROUP = 0xFFFFFF00
@@ -184,43 +184,45 @@ def encode_bucket_remove(group_id: int, bucket: int = ALL_BUCKETS) -> bytes:
 
 
 def decode_group_mod(body: bytes) -> tuple[GroupModCommand, Group, int]:
-    """(command, group, bucket id) of a group-mod's body that writes a group. Raises DecodeError."""
+    """(command, group, bucket id) of a group-mod's body that writes a group. Raises MalformedMessage."""
     if len(body) < _GROUP_MOD.size:
-        raise DecodeError("group-mod", f"{len(body)} bytes are too few")
+        raise MalformedMessage("group-mod", f"{len(body)} bytes are too few")
     command, kind, group_id, length, bucket = _GROUP_MOD.unpack_from(body)
     if command not in GroupModCommand._value2member_map_:
-        raise DecodeError("group-mod", f"command {command} is not one that ovsctl supports")
+        raise MalformedMessage("group-mod", f"command {command} is not one that ovsctl supports")
     group = _decode_group("group-mod", body[_GROUP_MOD.size :], kind, group_id, length)
     return GroupModCommand(command), group, bucket
 
 
 def decode_group_descs(data: bytes) -> Iterator[Group]:
-    """All entries of an OFPMP_GROUP_DESC reply's body (without its multipart header). Raises DecodeError."""
+    """All entries of an OFPMP_GROUP_DESC reply's body (without its multipart header). Raises MalformedMessage."""
     at = 0
     while at < len(data):
         if len(data) - at < _GROUP_DESC.size:
-            raise DecodeError("group desc", f"{len(data) - at} bytes left where an entry takes {_GROUP_DESC.size}")
+            raise MalformedMessage("group desc", f"{len(data) - at} bytes left where an entry takes {_GROUP_DESC.size}")
         size, kind, group_id, length = _GROUP_DESC.unpack_from(data, at)
         if size < _GROUP_DESC.size or at + size > len(data):
-            raise DecodeError("group desc", f"an entry of {size} bytes where {len(data) - at} are left")
+            raise MalformedMessage("group desc", f"an entry of {size} bytes where {len(data) - at} are left")
         yield _decode_group("group desc", data[at + _GROUP_DESC.size : at + size], kind, group_id, length)
         at += size
 
 
 def _decode_group(subject: str, data: bytes, group_type: int, group_id: int, buckets_length: int) -> Group:
     if group_type > GroupType.FF or buckets_length > len(data):
-        raise DecodeError(subject, f"type {group_type}, {buckets_length} bytes of buckets where {len(data)} are left")
+        raise MalformedMessage(
+            subject, f"type {group_type}, {buckets_length} bytes of buckets where {len(data)} are left"
+        )
     buckets = tuple(_decode_buckets(data[:buckets_length]))
     selection, param = "", 0
     fields: tuple[Field, ...] = ()
     for number, value in _properties(data[buckets_length:]):
         if number != _EXPERIMENTER:
-            raise DecodeError(subject, f"property {number} is not one that ovsctl supports")
+            raise MalformedMessage(subject, f"property {number} is not one that ovsctl supports")
         selection, param, fields = _decode_selection(value)
     try:
         return Group(group_id, GroupType(group_type), buckets, selection, param, tuple(f.name for f in fields))
     except InvalidValueError as error:
-        raise DecodeError(subject, str(error)) from error
+        raise MalformedMessage(subject, str(error)) from error
 
 
 def _properties(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -229,7 +231,7 @@ def _properties(data: bytes) -> Iterator[tuple[int, bytes]]:
     while at < len(data):
         number, length = _PROPERTY.unpack_from(data, at) if len(data) - at >= 4 else (0, 0)
         if length < 4 or at + length > len(data):
-            raise DecodeError("properties", f"one of {length} bytes where {len(data) - at} are left")
+            raise MalformedMessage("properties", f"one of {length} bytes where {len(data) - at} are left")
         yield number, data[at + 4 : at + length]
         at += length + 7 & ~7
 
@@ -237,15 +239,17 @@ def _properties(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _decode_selection(value: bytes) -> tuple[str, int, tuple[Field, ...]]:
     size = _SELECTION.size - 4
     if len(value) < size:
-        raise DecodeError("selection method", f"{len(value)} bytes are too few")
+        raise MalformedMessage("selection method", f"{len(value)} bytes are too few")
     vendor, kind, _, name, param = struct.unpack_from(">III16sQ", value)
     if vendor != _NETRONOME_ID or kind != 1:
-        raise DecodeError("selection method", f"experimenter {vendor:#x} type {kind} is not one that ovsctl supports")
+        raise MalformedMessage(
+            "selection method", f"experimenter {vendor:#x} type {kind} is not one that ovsctl supports"
+        )
     fields, at = [], size
     while at < len(value):
         f, number, _, at = decode_oxm(value, at, len(value))
         if number != f.full:
-            raise DecodeError("selection method", f"part of {f.name}, which ovsctl does not support")
+            raise MalformedMessage("selection method", f"part of {f.name}, which ovsctl does not support")
         fields.append(f)
     return name.rstrip(b"\0").decode("ascii", "replace"), param, tuple(fields)
 
@@ -254,15 +258,15 @@ def _decode_buckets(data: bytes) -> Iterator[Bucket]:
     at = 0
     while at < len(data):
         if len(data) - at < _BUCKET.size:
-            raise DecodeError("bucket", f"{len(data) - at} bytes left where one takes {_BUCKET.size}")
+            raise MalformedMessage("bucket", f"{len(data) - at} bytes left where one takes {_BUCKET.size}")
         length, actions_length, bucket_id = _BUCKET.unpack_from(data, at)
         start, end = at + _BUCKET.size, at + length
         if end > len(data) or start + actions_length > end:
-            raise DecodeError("bucket", f"{length} bytes with {actions_length} of actions, {len(data) - at} left")
+            raise MalformedMessage("bucket", f"{length} bytes with {actions_length} of actions, {len(data) - at} left")
         actions = decode_actions(data[start : start + actions_length])
         values = dict(_properties(data[start + actions_length : end]))
         if any(number > _WATCH_GROUP for number in values):
-            raise DecodeError("bucket", f"properties {sorted(values)} are not all ones that ovsctl supports")
+            raise MalformedMessage("bucket", f"properties {sorted(values)} are not all ones that ovsctl supports")
         yield _bucket(actions, bucket_id, values)
         at = end
 
@@ -273,11 +277,17 @@ def _bucket(actions: tuple[Action, ...], bucket_id: int, values: dict[int, bytes
     if _WATCH_PORT in values:
         port = port_from_wire(int.from_bytes(values[_WATCH_PORT][:4], "big"))
         if port is None:
-            raise DecodeError("bucket", f"watch_port {values[_WATCH_PORT].hex()} is not one that Open vSwitch can have")
+            raise MalformedMessage(
+                "bucket", f"watch_port {values[_WATCH_PORT].hex()} is not one that Open vSwitch can have"
+            )
     group = int.from_bytes(values[_WATCH_GROUP][:4], "big") if _WATCH_GROUP in values else ANY_GROUP
     try:
         return Bucket(
-            actions, bucket_id, weight, None if port == Port.NONE else port, None if group == ANY_GROUP else group
+            actions,
+            bucket_id,
+            weight,
+            None if port == ReservedPort.NONE else port,
+            None if group == ANY_GROUP else group,
         )
     except InvalidValueError as error:
-        raise DecodeError("bucket", str(error)) from error
+        raise MalformedMessage("bucket", str(error)) from error

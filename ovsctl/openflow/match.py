@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ovsctl.openflow.errors import DecodeError, FieldError
+from ovsctl.openflow.errors import FieldError, MalformedMessage
 from ovsctl.openflow.fields import (
     BY_HEADER,
     EXPERIMENTER,
@@ -414,20 +414,22 @@ _VLAN_PARTS = {f.order for f in (_VLAN_TCI, _VLAN_VID, _VLAN_PCP)}
 def decode_oxm_header(data: bytes, offset: int, end: int) -> tuple[Field, bool, int, int]:
     """(field, has mask, where its payload starts, payload length) of the OXM header at `offset`."""
     if end - offset < 4:
-        raise DecodeError("OXM", f"{end - offset} bytes left where a header takes 4")
+        raise MalformedMessage("OXM", f"{end - offset} bytes left where a header takes 4")
     top = int.from_bytes(data[offset : offset + 4], "big")
     start, length, experimenter = offset + 4, top & 0xFF, 0
     if top >> 16 == EXPERIMENTER:
         if length < 4 or end - start < 4:
-            raise DecodeError("OXM", "an experimenter's header without its experimenter")
+            raise MalformedMessage("OXM", "an experimenter's header without its experimenter")
         experimenter = int.from_bytes(data[start : start + 4], "big")
         start, length = start + 4, length - 4
     f = BY_HEADER.get((top >> 16, top >> 9 & 0x7F, experimenter))
     if f is None:
-        raise DecodeError("OXM", f"field {top:#010x} (experimenter {experimenter:#x}) is not one that ovsctl supports")
+        raise MalformedMessage(
+            "OXM", f"field {top:#010x} (experimenter {experimenter:#x}) is not one that ovsctl supports"
+        )
     masked = bool(top & 0x100)
     if length != f.size * (2 if masked else 1):
-        raise DecodeError("OXM", f"{f.name} with {length} bytes, mask {masked}, where a value takes {f.size}")
+        raise MalformedMessage("OXM", f"{f.name} with {length} bytes, mask {masked}, where a value takes {f.size}")
     return f, masked, start, length
 
 
@@ -436,13 +438,13 @@ def decode_oxm(data: bytes, offset: int, end: int) -> tuple[Field, int, int, int
     f, masked, start, length = decode_oxm_header(data, offset, end)
     stop = start + length
     if stop > end:
-        raise DecodeError("OXM", f"{f.name} takes {length} bytes where {end - start} are left")
+        raise MalformedMessage("OXM", f"{f.name} takes {length} bytes where {end - start} are left")
     value = int.from_bytes(data[start : start + f.size], "big")
     mask = int.from_bytes(data[start + f.size : stop], "big") & f.full if masked else f.full
     if value > f.limit:
-        raise DecodeError("OXM", f"{f.name} is from 0 to {f.limit:#x}, not {value:#x}")
+        raise MalformedMessage("OXM", f"{f.name} is from 0 to {f.limit:#x}, not {value:#x}")
     if masked and not f.maskable and mask != f.full:
-        raise DecodeError("OXM", f"{f.name} takes no mask")
+        raise MalformedMessage("OXM", f"{f.name} takes no mask")
     return f, value & mask, mask, stop
 
 
@@ -455,7 +457,7 @@ def _decode_entry(tlv: bytes) -> FieldMatch | tuple[tuple[Field, int, int], ...]
         parts = tuple(part for part in _canonical(f, value, mask) if part[2])
         found = _make(*parts[0]) if len(parts) == 1 and f.order not in _VLAN_PARTS else parts
     except FieldError as error:
-        raise DecodeError("match", str(error)) from error
+        raise MalformedMessage("match", str(error)) from error
     _remember(tlv, found)
     return found
 
@@ -467,23 +469,23 @@ def _remember(tlv: bytes, found: FieldMatch | tuple[tuple[Field, int, int], ...]
 
 
 def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
-    """The match at `offset` and where it ends, padding included. Raises DecodeError."""
+    """The match at `offset` and where it ends, padding included. Raises MalformedMessage."""
     if end - offset < 8:
-        raise DecodeError("match", f"{end - offset} bytes left where one takes 8")
+        raise MalformedMessage("match", f"{end - offset} bytes left where one takes 8")
     kind, length = _MATCH_HEADER.unpack_from(data, offset)
     stop = offset + length
     padded = offset + (length + 7 & ~7)
     if kind != 1 or length < 4 or padded > end:
-        raise DecodeError("match", f"type {kind}, length {length} with {end - offset} bytes left")
+        raise MalformedMessage("match", f"type {kind}, length {length} with {end - offset} bytes left")
     parts: list[tuple[Field, int, int]] = []
     entries: list[FieldMatch] = []
     at = offset + 4
     while at < stop:
         if stop - at < 4:
-            raise DecodeError("match", f"{stop - at} bytes left where an OXM header takes 4")
+            raise MalformedMessage("match", f"{stop - at} bytes left where an OXM header takes 4")
         tlv = data[at : at + 4 + data[at + 3]]
         if at + 4 + data[at + 3] > stop:
-            raise DecodeError("match", f"a field of {data[at + 3]} bytes where {stop - at - 4} are left")
+            raise MalformedMessage("match", f"a field of {data[at + 3]} bytes where {stop - at - 4} are left")
         found = _decoded.get(tlv) or _decode_entry(tlv)
         if isinstance(found, FieldMatch):
             entries.append(found)
@@ -496,5 +498,5 @@ def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
             entries = _merge([*parts, *((entry.field, entry.value, entry.mask) for entry in entries)])
         match._settle(entries)
     except FieldError as error:
-        raise DecodeError("match", str(error)) from error
+        raise MalformedMessage("match", str(error)) from error
     return match, padded

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ovsctl.openflow.errors import DecodeError, FlowError, InvalidValueError
+from ovsctl.openflow.errors import FlowError, InvalidValueError, MalformedMessage
 
 MAX_METER = 0xFFFF0000
 SLOWPATH_METER = 0xFFFFFFFD
@@ -92,24 +92,24 @@ def encode_meter_delete(meter_id: int = ALL_METERS) -> bytes:
 
 
 def decode_meter_mod(body: bytes) -> tuple[MeterModCommand, Meter]:
-    """(command, meter) of a meter-mod's body that writes a meter. Raises DecodeError."""
+    """(command, meter) of a meter-mod's body that writes a meter. Raises MalformedMessage."""
     if len(body) < _METER_MOD.size:
-        raise DecodeError("meter-mod", f"{len(body)} bytes are too few")
+        raise MalformedMessage("meter-mod", f"{len(body)} bytes are too few")
     command, flags, meter_id = _METER_MOD.unpack_from(body)
     if command > MeterModCommand.DELETE:
-        raise DecodeError("meter-mod", f"command {command}")
+        raise MalformedMessage("meter-mod", f"command {command}")
     return MeterModCommand(command), _decode_meter("meter-mod", body[_METER_MOD.size :], flags, meter_id)
 
 
 def decode_meter_descs(data: bytes) -> Iterator[Meter]:
-    """All entries of an OFPMP_METER_DESC reply's body (without its multipart header). Raises DecodeError."""
+    """All entries of an OFPMP_METER_DESC reply's body (without its multipart header). Raises MalformedMessage."""
     at = 0
     while at < len(data):
         if len(data) - at < _METER_DESC.size:
-            raise DecodeError("meter desc", f"{len(data) - at} bytes left where an entry takes {_METER_DESC.size}")
+            raise MalformedMessage("meter desc", f"{len(data) - at} bytes left where an entry takes {_METER_DESC.size}")
         length, flags, meter_id = _METER_DESC.unpack_from(data, at)
         if length < _METER_DESC.size or at + length > len(data):
-            raise DecodeError("meter desc", f"an entry of {length} bytes where {len(data) - at} are left")
+            raise MalformedMessage("meter desc", f"an entry of {length} bytes where {len(data) - at} are left")
         yield _decode_meter("meter desc", data[at + _METER_DESC.size : at + length], flags, meter_id)
         at += length
 
@@ -128,7 +128,7 @@ def _decode_meter(subject: str, data: bytes, flags: int, meter_id: int) -> Meter
                 )
             )
             if length != _BAND.size:
-                raise DecodeError(subject, f"a band of {length} bytes")
+                raise MalformedMessage(subject, f"a band of {length} bytes")
         return Meter(meter_id, tuple(bands), packets=bool(flags & _PKTPS), stats=bool(flags & _STATS))
     except (InvalidValueError, ValueError, struct.error) as error:
-        raise DecodeError(subject, str(error)) from error
+        raise MalformedMessage(subject, str(error)) from error

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from .errors import DecodeError, InvalidValueError, NegotiationError, PeerError
+import msgspec
+
+from .errors import InvalidValueError, MalformedMessage, NegotiationError, PeerError
 from .flow import Flow, FlowModCommand
 from .messages import (
     ASYNC_DECODERS,
@@ -36,7 +37,7 @@ from .messages import (
 )
 from .messages.bundle import BundleFlags
 from .text import format_flow
-from .wire import HEADER, OFP15_VERSION, Framer, Reader, frame
+from .wire import HEADER, OFP15_VERSION, MessageFramer, Reader, frame
 
 MAX_BATCH_ERRORS = 1000
 CHUNK_BYTES = 64 * 1024  # measured: small pieces keep the switch busy while we encode the next
@@ -58,43 +59,38 @@ class State(Enum):
     FAILED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """Versions were exchanged; requests may be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class RequestAnswered(msgspec.Struct, frozen=True):
     """The whole answer to request `xid`; for a multipart request `value` is the list of entries."""
 
     xid: int
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Request `xid` failed: the switch said so (PeerError) or its answer makes no sense (DecodeError)."""
+class RequestFailed(msgspec.Struct, frozen=True):
+    """Request `xid` failed: the switch said so (PeerError) or its answer makes no sense (MalformedMessage)."""
 
     xid: int
-    error: PeerError | DecodeError
+    error: PeerError | MalformedMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """An asynchronous message: packet-in, port status, flow removed, role status, flow updates (a list)."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(msgspec.Struct, frozen=True):
     """Something that fits no request: `error` says what. The connection is still good."""
 
     xid: int
-    error: PeerError | DecodeError
+    error: PeerError | MalformedMessage
 
 
-Event = Ready | Reply | Refused | Notice | Stray
+Event = Ready | RequestAnswered | RequestFailed | Notice | Stray
 
 _ANSWERED_BY: Mapping[int, int] = {
     MessageType.ECHO_REQUEST: MessageType.ECHO_REPLY,
@@ -108,14 +104,13 @@ _ANSWERED_BY: Mapping[int, int] = {
 }
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(msgspec.Struct):
     """A request that waits for its answer."""
 
     request: object
     answer: int
     multipart: int = -1
-    entries: list[Any] = field(default_factory=list)
+    entries: list[Any] = msgspec.field(default_factory=list)
     size_bytes: int = 0
     forgotten: bool = False
 
@@ -140,13 +135,13 @@ class Batch:
             self.errors.append(_peer_error(message, xid, self.mods[xid - self.first_xid]))
 
 
-class Session:
+class OpenFlowSession:
     """The protocol state of one connection."""
 
     def __init__(self, *, max_reply_bytes: int = 1 << 30) -> None:
         self.state = State.WAIT_HELLO
         self._max_reply_bytes = max_reply_bytes
-        self._framer = Framer()
+        self._framer = MessageFramer()
         self._next_xid = 1
         self._pending: dict[int, _Pending] = {}
         self._batches: list[Batch] = []
@@ -216,12 +211,12 @@ class Session:
     def receive(self, data: bytes) -> Iterator[Event]:
         """Events of the messages that `data` completes; iterate to the end.
 
-        Raises NegotiationError or DecodeError when the connection cannot go on; close it then.
+        Raises NegotiationError or MalformedMessage when the connection cannot go on; close it then.
         """
         try:
             for version, message_type, xid, body in self._framer.feed(data):
                 yield from self._message(version, message_type, xid, body)
-        except (NegotiationError, DecodeError):
+        except (NegotiationError, MalformedMessage):
             self.state = State.FAILED
             raise
 
@@ -229,7 +224,7 @@ class Session:
         if self.state is State.READY:
             # Open vSwitch 3.1 answers a refused flow monitor with an error whose header is garbage.
             if version != OFP15_VERSION and message_type != MessageType.ERROR:
-                raise DecodeError("message", f"version {version:#04x} after agreeing on {OFP15_VERSION:#04x}")
+                raise MalformedMessage("message", f"version {version:#04x} after agreeing on {OFP15_VERSION:#04x}")
             event = self._ready_message(message_type, xid, body)
             if event is not None:
                 yield event
@@ -238,7 +233,7 @@ class Session:
             self.state = State.READY
             yield Ready()
         else:
-            raise DecodeError("message", "the session has already failed")
+            raise MalformedMessage("message", "the session has already failed")
 
     def _negotiate(self, version: int, message_type: int, body: bytes) -> None:
         if message_type == MessageType.ERROR:
@@ -268,11 +263,11 @@ class Session:
     def _error(self, xid: int, body: bytes) -> Event | None:
         try:
             message = ErrorMessage.decode(Reader(body))
-        except DecodeError as error:
+        except MalformedMessage as error:
             return Stray(xid, error)
         pending = self._pending.pop(xid, None)
         if pending is not None:
-            return None if pending.forgotten else Refused(xid, _peer_error(message, xid, pending.request))
+            return None if pending.forgotten else RequestFailed(xid, _peer_error(message, xid, pending.request))
         for batch in self._batches:
             if xid in batch:
                 batch.add(message, xid)
@@ -284,25 +279,25 @@ class Session:
             if pending.multipart >= 0:
                 return self._part(xid, pending, body)
             del self._pending[xid]
-            return None if pending.forgotten else Reply(xid, REPLY_DECODERS[message_type](Reader(body)))
-        except DecodeError as error:
+            return None if pending.forgotten else RequestAnswered(xid, REPLY_DECODERS[message_type](Reader(body)))
+        except MalformedMessage as error:
             self._pending.pop(xid, None)
-            return None if pending.forgotten else Refused(xid, error)
+            return None if pending.forgotten else RequestFailed(xid, error)
 
     def _part(self, xid: int, pending: _Pending, body: bytes) -> Event | None:
         reader = Reader(body)
         kind, more = decode_multipart_header(reader)
         if kind != pending.multipart:
-            raise DecodeError("multipart reply", f"type {kind} for a request of type {pending.multipart}")
+            raise MalformedMessage("multipart reply", f"type {kind} for a request of type {pending.multipart}")
         if not pending.forgotten:
             pending.size_bytes += len(body)
             if pending.size_bytes > self._max_reply_bytes:
-                raise DecodeError("multipart reply", f"exceeds {self._max_reply_bytes} bytes")
+                raise MalformedMessage("multipart reply", f"exceeds {self._max_reply_bytes} bytes")
             pending.entries.extend(MULTIPART_DECODERS[kind](reader))
         if more:
             return None
         del self._pending[xid]
-        return None if pending.forgotten else Reply(xid, pending.entries)
+        return None if pending.forgotten else RequestAnswered(xid, pending.entries)
 
 
 def _peer_error(message: ErrorMessage, xid: int, request: object) -> PeerError:
@@ -328,9 +323,9 @@ def _notice(message_type: int, xid: int, body: bytes) -> Event:
                 return Notice(list(MULTIPART_DECODERS[kind](reader)))
         elif message_type in ASYNC_DECODERS:
             return Notice(ASYNC_DECODERS[message_type](reader))
-    except DecodeError as error:
+    except MalformedMessage as error:
         return Stray(xid, error)
-    return Stray(xid, DecodeError("message", f"type {message_type} answers no request of ours"))
+    return Stray(xid, MalformedMessage("message", f"type {message_type} answers no request of ours"))
 
 
 def mod_chunks(batch: Batch, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:

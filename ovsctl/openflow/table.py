@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar
+
+import msgspec
 
 from ovsctl.openflow.flow import FLOW_MOD_TYPE, FULL_COOKIE, KEPT_FLAGS, Flow, FlowModCommand, encode_flow_mod
 
@@ -17,8 +18,7 @@ _REST = struct.Struct(">QHHHH")
 _KEPT = int(KEPT_FLAGS)
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(msgspec.Struct, frozen=True):
     """A flow that is not there yet."""
 
     TYPE: ClassVar[int] = FLOW_MOD_TYPE
@@ -33,8 +33,7 @@ class Add:
         return self.flow.encode_add()
 
 
-@dataclass(frozen=True, slots=True)
-class Modify:
+class Modify(msgspec.Struct, frozen=True):
     """A flow that is there with other actions, cookie, timeouts or flags. Its counters go on."""
 
     TYPE: ClassVar[int] = FLOW_MOD_TYPE
@@ -62,8 +61,7 @@ class Modify:
         return encode_flow_mod(self.flow, self.command)
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class FlowDeletion(msgspec.Struct, frozen=True):
     """A flow that shall not be there. Only a flow with its cookie is deleted, so never someone else's."""
 
     TYPE: ClassVar[int] = FLOW_MOD_TYPE
@@ -78,7 +76,7 @@ class Delete:
         return encode_flow_mod(self.flow, FlowModCommand.DELETE_STRICT, cookie_mask=FULL_COOKIE)
 
 
-FlowChange = Add | Modify | Delete
+FlowChange = Add | Modify | FlowDeletion
 
 
 def _key(flow: Flow) -> bytes:
@@ -120,7 +118,7 @@ class FlowTable:
     def apply(self, changes: Iterable[FlowChange]) -> None:
         """Do what the changes say."""
         for change in changes:
-            if isinstance(change, Delete):
+            if isinstance(change, FlowDeletion):
                 self.discard(change.flow)
             else:
                 self.add(change.flow)
@@ -154,4 +152,4 @@ class FlowTable:
         modifies = [Modify(desired._flows[key], actual._flows[key]) for key in changed if key in have]
         kept = len(want) - len(adds)
         surplus = sorted(key for key in have if key not in want) if len(have) > kept else []
-        return [*adds, *modifies, *(Delete(actual._flows[key]) for key in surplus)]
+        return [*adds, *modifies, *(FlowDeletion(actual._flows[key]) for key in surplus)]

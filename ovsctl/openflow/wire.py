@@ -1,6 +1,6 @@
 """The OpenFlow header, its framing, and a bounded reader of big-endian records.
 
-One rule: no byte from the peer is believed before its length has been checked, and every fault is a DecodeError.
+One rule: no byte from the peer is believed before its length has been checked, and every fault is a MalformedMessage.
 
     |0        7|8       15|16              31|32                            63|
     | version  |   type   |      length      |              xid               |   OpenFlow 1.5 §7.1.1
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
-from .errors import DecodeError
+from .errors import MalformedMessage
 
 OFP15_VERSION = 0x06
 HEADER = Struct("!BBHI")
@@ -31,7 +31,7 @@ def pad8(length: int) -> int:
     return -length % 8
 
 
-class Framer:
+class MessageFramer:
     """Cuts a byte stream into messages, holding at most one incomplete message (65,535 bytes) plus one read."""
 
     __slots__ = ("_buffer",)
@@ -47,7 +47,7 @@ class Framer:
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield (version, type, xid, body) of each message completed by `data`; iterate to the end.
 
-        Raises DecodeError at a length below the header's: the stream cannot be followed any further.
+        Raises MalformedMessage at a length below the header's: the stream cannot be followed any further.
         """
         buffer = self._buffer + data if self._buffer else data
         position, end = 0, len(buffer)
@@ -56,7 +56,7 @@ class Framer:
             version, message_type, length, xid = HEADER.unpack_from(buffer, position)
             if length < HEADER.size:
                 problem = f"type {message_type} claims {length} bytes, less than the header's own"
-                raise DecodeError("message", problem)
+                raise MalformedMessage("message", problem)
             if end - position < length:
                 break
             body = buffer[position + HEADER.size : position + length]
@@ -83,14 +83,14 @@ class Reader:
         """The fields of `record` at the cursor; `subject` names it in the error."""
         start = self.position
         if self.end - start < record.size:
-            raise DecodeError(subject, f"needs {record.size} bytes, {self.end - start} left at byte {start}")
+            raise MalformedMessage(subject, f"needs {record.size} bytes, {self.end - start} left at byte {start}")
         self.position = start + record.size
         return record.unpack_from(self.data, start)
 
     def take(self, length: int, subject: str) -> bytes:
         """The next `length` bytes."""
         if not 0 <= length <= self.remaining:
-            raise DecodeError(subject, f"needs {length} bytes, {self.remaining} left at byte {self.position}")
+            raise MalformedMessage(subject, f"needs {length} bytes, {self.remaining} left at byte {self.position}")
         start = self.position
         self.position = start + length
         return self.data[start : self.position]
@@ -106,7 +106,7 @@ class Reader:
     def sub(self, length: int, minimum: int, subject: str) -> Reader:
         """A reader of the next `length` bytes, which must be at least `minimum`."""
         if length < minimum or length > self.remaining:
-            raise DecodeError(subject, f"claims {length} bytes, {self.remaining} left at byte {self.position}")
+            raise MalformedMessage(subject, f"claims {length} bytes, {self.remaining} left at byte {self.position}")
         start = self.position
         self.position = start + length
         return Reader(self.data, start, self.position)
@@ -115,7 +115,7 @@ class Reader:
         """Readers of consecutive entries whose own 16-bit length is `length_at` bytes into each."""
         while self.remaining:
             if self.remaining < minimum:
-                raise DecodeError(subject, f"cut short, {self.remaining} bytes left at byte {self.position}")
+                raise MalformedMessage(subject, f"cut short, {self.remaining} bytes left at byte {self.position}")
             at = self.position + length_at
             yield self.sub(int.from_bytes(self.data[at : at + 2], "big"), minimum, subject)
 

@@ -1,6 +1,6 @@
 """OVSDB (RFC 7047 and ovsdb-server(7)): values, operations, a replica, an asyncio client."""
 
-from .client import Client, Patience
+from .client import OvsdbClient, Patience
 from .errors import (
     Aborted,
     BadRemote,
@@ -54,10 +54,10 @@ from .operations import (
     Where,
     by_uuid,
 )
-from .remotes import Remote, Tls, check_passive
+from .remotes import Remote, Tls, certified_names, check_passive
 from .replica import Batch, Change, ChangeStream, Condition, Monitor, Replica, fold_batches
 from .rows import Row
-from .schema import AtomType, BaseType, Column, ColumnType, RefType, Schema, Table
+from .schema import AtomType, BaseType, ColumnSchema, ColumnType, RefType, Schema, TableSchema
 from .server_info import ServerInfo
 from .session import Notification, Reply, Session
 from .values import ZERO_UUID, Atom, Map, NamedUuid, Uuid, Value, is_uuid
@@ -77,8 +77,7 @@ __all__ = [
     "Change",
     "ChangeStream",
     "Clause",
-    "Client",
-    "Column",
+    "ColumnSchema",
     "ColumnType",
     "Comment",
     "Commit",
@@ -108,6 +107,7 @@ __all__ = [
     "Notification",
     "Operation",
     "OutcomeUnknown",
+    "OvsdbClient",
     "OvsdbError",
     "Patience",
     "PermissionDenied",
@@ -126,7 +126,7 @@ __all__ = [
     "ServerError",
     "ServerInfo",
     "Session",
-    "Table",
+    "TableSchema",
     "Tls",
     "TransactError",
     "UnknownColumn",
@@ -140,6 +140,7 @@ __all__ = [
     "WaitTimedOut",
     "Where",
     "by_uuid",
+    "certified_names",
     "check_passive",
     "fold_batches",
     "is_uuid",

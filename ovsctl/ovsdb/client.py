@@ -67,7 +67,7 @@ class Patience:
         self.now_s = max(self.now_s / 1.5, self._least_s)
 
 
-class Client:
+class OvsdbClient:
     """A connection to one database on one of several servers.
 
     Connects on `async with`, and again by itself whenever it is lost. With `leader_only` only the
@@ -128,7 +128,7 @@ class Client:
 
     # --- life -----------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> OvsdbClient:
         await self.open()
         return self
 

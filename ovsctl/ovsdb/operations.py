@@ -7,11 +7,12 @@ reach the server.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from .errors import BadValue, DecodeError
-from .schema import AtomType, ColumnType, Json, Schema, Table
+from .schema import AtomType, ColumnType, Json, Schema, TableSchema
 from .values import NamedUuid, Uuid, Value, is_uuid
 
 Clause: TypeAlias = tuple[str, str, object]
@@ -34,7 +35,7 @@ def by_uuid(uuid: Uuid | NamedUuid) -> tuple[Clause, ...]:
     return (("_uuid", "==", uuid),)
 
 
-def encode_clause(table: Table, clause: Clause) -> Json:
+def encode_clause(table: TableSchema, clause: Clause) -> Json:
     """<condition> of RFC 7047 §5.1; raises UnknownColumn, BadValue."""
     column, function, value = clause
     type_ = table.column(column).type
@@ -45,11 +46,11 @@ def encode_clause(table: Table, clause: Clause) -> Json:
     return [column, function, table.encode(column, value, partial=function in ("includes", "excludes"))]
 
 
-def encode_where(table: Table, where: Where) -> list[Json]:
+def encode_where(table: TableSchema, where: Where) -> list[Json]:
     return [encode_clause(table, clause) for clause in where]
 
 
-def encode_mutation(table: Table, mutation: Mutation) -> Json:
+def encode_mutation(table: TableSchema, mutation: Mutation) -> Json:
     """<mutation> of RFC 7047 §5.1; raises UnknownColumn, BadValue."""
     column, mutator, value = mutation
     type_ = table.column(column).type
@@ -68,7 +69,7 @@ def encode_mutation(table: Table, mutation: Mutation) -> Json:
     return [column, mutator, table.encode(column, value, partial=True)]
 
 
-def _encode_operand(table: Table, column: str, type_: ColumnType, mutator: str, value: object) -> Json:
+def _encode_operand(table: TableSchema, column: str, type_: ColumnType, mutator: str, value: object) -> Json:
     numeric = type_.key.type in _NUMERIC and not type_.is_map
     number = (int, float) if type_.key.type is AtomType.REAL else int
     if not numeric or isinstance(value, bool) or not isinstance(value, number):
@@ -90,8 +91,7 @@ def _count(json: Json) -> int:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class Insert:
+class Insert(msgspec.Struct, frozen=True):
     """Insert one row; its result is the row's UUID.
 
     `uuid_name` lets other operations of the transaction refer to it with NamedUuid. `uuid` asks for
@@ -99,7 +99,7 @@ class Insert:
     """
 
     table: str
-    row: Mapping[str, object] = field(default_factory=dict)
+    row: Mapping[str, object] = msgspec.field(default_factory=dict)
     uuid_name: str | None = None
     uuid: Uuid | None = None
 
@@ -118,8 +118,7 @@ class Insert:
         return str(schema.table(self.table).decode("_uuid", _expect(json, "uuid")))
 
 
-@dataclass(frozen=True, slots=True)
-class Select:
+class Select(msgspec.Struct, frozen=True):
     """Read rows; its result is a list of dicts from column to Python value. `columns` None is all."""
 
     table: str
@@ -144,8 +143,7 @@ class Select:
         return [schema.table(self.table).decode_row(row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """Set columns of the rows that match; its result is how many."""
 
     table: str
@@ -161,8 +159,7 @@ class Update:
         return _count(json)
 
 
-@dataclass(frozen=True, slots=True)
-class Mutate:
+class Mutate(msgspec.Struct, frozen=True):
     """Change columns of the rows that match from their present values; its result is how many rows."""
 
     table: str
@@ -182,8 +179,7 @@ class Mutate:
         return _count(json)
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Delete the rows that match; its result is how many."""
 
     table: str
@@ -197,17 +193,14 @@ class Delete:
         return _count(json)
 
 
-class _NoResult:
+class _NoResult(msgspec.Struct, frozen=True):
     """An operation that returns nothing."""
-
-    __slots__ = ()
 
     def decode(self, schema: Schema, json: Json) -> None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Wait(_NoResult):
+class Wait(_NoResult, frozen=True):
     """Go on only when `columns` of the rows that match are (until "==") or are not ("!=") `rows`.
 
     With `timeout_ms` 0 the transaction fails at once with WaitTimedOut; None waits without end.
@@ -237,8 +230,7 @@ class Wait(_NoResult):
         return json
 
 
-@dataclass(frozen=True, slots=True)
-class Commit(_NoResult):
+class Commit(_NoResult, frozen=True):
     """With `durable`, answer only when the transaction is on disk."""
 
     durable: bool = True
@@ -247,16 +239,14 @@ class Commit(_NoResult):
         return {"op": "commit", "durable": self.durable}
 
 
-@dataclass(frozen=True, slots=True)
-class Abort(_NoResult):
+class Abort(_NoResult, frozen=True):
     """Undo the transaction: it always ends with the error Aborted."""
 
     def encode(self, schema: Schema) -> Json:
         return {"op": "abort"}
 
 
-@dataclass(frozen=True, slots=True)
-class Comment(_NoResult):
+class Comment(_NoResult, frozen=True):
     """A text for the database's log."""
 
     comment: str
@@ -265,8 +255,7 @@ class Comment(_NoResult):
         return {"op": "comment", "comment": self.comment}
 
 
-@dataclass(frozen=True, slots=True)
-class Assert(_NoResult):
+class Assert(_NoResult, frozen=True):
     """Fail with NotOwner unless this connection holds the lock."""
 
     lock: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -21,23 +20,21 @@ from .errors import ConnectionLost, DecodeError, OvsdbError
 from .jsontext import JSON_ERRORS, decode_json
 from .operations import Where, encode_where
 from .rows import Row, RowCodec, no_collection
-from .schema import Json, Schema, Table
+from .schema import Json, Schema, TableSchema
 from .values import ZERO_UUID, Uuid, is_uuid
 
 Condition: TypeAlias = Where | bool | None
 """Which rows are monitored: those for which any clause holds; () and None: all; False: none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(msgspec.Struct, frozen=True):
     """The part of one table to replicate. `columns` None is all of them."""
 
     columns: Sequence[str] | None = None
     where: Condition = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One row before and after; None where there was, or is, no such row."""
 
     table: str
@@ -310,7 +307,7 @@ def same_row(old: Row, new: Row) -> bool:
     return old == new or (type(old) is not type(new) and old.as_dict() == new.as_dict())
 
 
-def encode_condition(table: Table, where: Condition) -> list[Json]:
+def encode_condition(table: TableSchema, where: Condition) -> list[Json]:
     """The "where" of a monitor request (ovsdb-server(7) §4.1.12); raises UsageError."""
     if isinstance(where, bool):
         return [where]

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .errors import BadValue, DecodeError, UnknownColumn
-from .schema import AtomType, BaseType, Column, ColumnType, Json, Table
+from .schema import AtomType, BaseType, ColumnSchema, ColumnType, Json, TableSchema
 from .values import Map, Uuid, Value, is_uuid
 
 _WireUuidText = Annotated[str, msgspec.Meta(min_length=36, max_length=36)]
@@ -157,9 +157,9 @@ def no_collection() -> Iterator[None]:
 class RowCodec:
     """Makes rows of one table with the columns that a monitor asks for."""
 
-    def __init__(self, table: Table, columns: Sequence[str]) -> None:
+    def __init__(self, table: TableSchema, columns: Sequence[str]) -> None:
         self.table = table
-        self.columns: dict[str, Column] = {name: table.column(name) for name in columns}
+        self.columns: dict[str, ColumnSchema] = {name: table.column(name) for name in columns}
         self._names = {name: _field_name(name) for name in columns}
         self._defaults = {name: _default_of(column.type) for name, column in self.columns.items()}
         self.row_type: type[Row] = self._define("Row", Row, self._defaults)

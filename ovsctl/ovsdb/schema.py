@@ -185,7 +185,7 @@ class ColumnType:
         """
         if self.value is not None:
             return self._encode_map(self.value, value, partial)
-        if self.is_scalar and not partial:
+        if self.min == 1 and self.max == 1 and not partial:
             return self.key.encode(value)
         atoms = [self.key.encode(atom) for atom in _elements(value)]
         self._check_count(len(atoms), value, partial)
@@ -240,7 +240,7 @@ def _elements(value: object) -> Iterable[object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnSchema:
     """<column-schema>."""
 
     name: str
@@ -250,20 +250,20 @@ class Column:
 
 
 _UUID_TYPE = ColumnType(BaseType(AtomType.UUID))
-IMPLICIT = {name: Column(name, _UUID_TYPE, mutable=False) for name in ("_uuid", "_version")}
+IMPLICIT = {name: ColumnSchema(name, _UUID_TYPE, mutable=False) for name in ("_uuid", "_version")}
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableSchema:
     """<table-schema>. `columns` has those of the schema; `column()` knows _uuid and _version too."""
 
     name: str
-    columns: Mapping[str, Column]
+    columns: Mapping[str, ColumnSchema]
     max_rows: int | None = None
     is_root: bool = False
     indexes: tuple[tuple[str, ...], ...] = ()
 
-    def column(self, name: str) -> Column:
+    def column(self, name: str) -> ColumnSchema:
         """The column; raises UnknownColumn."""
         found = self.columns.get(name) or IMPLICIT.get(name)
         if found is None:
@@ -273,7 +273,7 @@ class Table:
     def encode(self, column: str, value: object, *, partial: bool = False) -> Json:
         """A column's value as JSON; raises UnknownColumn, BadValue with table and column."""
         try:
-            return self.column(column).type.encode(value, partial=partial)
+            return (self.columns.get(column) or self.column(column)).type.encode(value, partial=partial)
         except BadValue as error:
             raise error.at(self.name, column) from None
 
@@ -299,11 +299,11 @@ class Schema:
 
     name: str
     version: str
-    tables: Mapping[str, Table]
+    tables: Mapping[str, TableSchema]
     cksum: str = ""
     json: bytes = field(default=b"", repr=False, compare=False)
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> TableSchema:
         """The table; raises UnknownTable."""
         try:
             return self.tables[name]
@@ -379,7 +379,7 @@ def _schema(json: _SchemaJson, raw: bytes) -> Schema:
     return Schema(json.name, json.version, MappingProxyType(tables), json.cksum, raw)
 
 
-def _check_references(all_tables: Iterable[Table], known: Mapping[str, Table]) -> None:
+def _check_references(all_tables: Iterable[TableSchema], known: Mapping[str, TableSchema]) -> None:
     for table in all_tables:
         for column in table.columns.values():
             for base in (column.type.key, column.type.value):
@@ -388,20 +388,20 @@ def _check_references(all_tables: Iterable[Table], known: Mapping[str, Table]) -
                 _require(target is None or target in known, f"{path} refers to table {target!r}")
 
 
-def _table(name: str, json: _TableJson, all_root: bool) -> Table:
+def _table(name: str, json: _TableJson, all_root: bool) -> TableSchema:
     _require(is_id(name), f"table name {name!r}")
     columns = {column: _column(name, column, item) for column, item in json.columns.items()}
     indexes = tuple(tuple(index) for index in json.indexes)
     for index in indexes:
         _require(bool(index) and all(column in columns for column in index), f"{name} index {index}")
     _require(json.maxRows is None or json.maxRows > 0, f"{name} maxRows {json.maxRows}")
-    return Table(name, MappingProxyType(columns), json.maxRows, json.isRoot or all_root, indexes)
+    return TableSchema(name, MappingProxyType(columns), json.maxRows, json.isRoot or all_root, indexes)
 
 
-def _column(table: str, name: str, json: _ColumnJson) -> Column:
+def _column(table: str, name: str, json: _ColumnJson) -> ColumnSchema:
     path = f"{table}.{name}"
     _require(is_id(name) and not name.startswith("_"), f"column name {path!r}")
-    return Column(name, _type(path, json.type), json.ephemeral, json.mutable)
+    return ColumnSchema(name, _type(path, json.type), json.ephemeral, json.mutable)
 
 
 def _type(path: str, json: str | _TypeJson) -> ColumnType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .replica import Monitor, Replica
-from .schema import AtomType, BaseType, Column, ColumnType, Schema, Table
+from .schema import AtomType, BaseType, ColumnSchema, ColumnType, Schema, TableSchema
 from .values import Uuid
 
 SERVER_DATABASE = "_Server"
@@ -27,7 +27,7 @@ _TYPES = {
 SERVER_SCHEMA = Schema(
     SERVER_DATABASE,
     "1.0.0",
-    {"Database": Table("Database", {name: Column(name, type_) for name, type_ in _TYPES.items()})},
+    {"Database": TableSchema("Database", {name: ColumnSchema(name, type_) for name, type_ in _TYPES.items()})},
 )
 SERVER_MONITORS = {"Database": Monitor()}
 

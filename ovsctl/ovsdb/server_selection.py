@@ -57,7 +57,9 @@ class Met:
 
     async def connect(self) -> None:
         """Connect and learn what the server is; raises OSError, OvsdbError."""
-        self.connection = await self.remote.connect(self._new_connection, _context(self._wanted.tls))
+        tls = self._wanted.tls
+        peer = tls.peer if isinstance(tls, Tls) else ""
+        self.connection = await self.remote.connect(self._new_connection, _context(tls), peer)
         params = [SERVER_DATABASE, SERVER_DATABASE, self._replica.encode_monitors(), ZERO_UUID]
         try:
             await self.connection.call("monitor_cond_since", params, self._replica.fold_initial)

@@ -5,7 +5,6 @@ The one rule: bytes and the time go in, events and bytes to send come out; nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -20,8 +19,7 @@ MAX_MESSAGE_BYTES = 1 << 30
 SLOWEST_BYTES_PER_S = 500_000
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """The answer to our request `id`. `error` is None exactly when `result` counts."""
 
     id: int
@@ -29,8 +27,7 @@ class Reply:
     error: object
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """A message of the server that wants no answer: update3, locked, stolen and the like."""
 
     method: str

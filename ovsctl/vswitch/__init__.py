@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ovsctl.vswitch.values import (
     Attachment,
-    BondMode,
     Bridge,
     ConnectionMode,
     Controller,
+    ControllerType,
     FailMode,
     Interface,
     Ipfix,
@@ -28,6 +28,7 @@ from ovsctl.vswitch.values import (
     NetFlow,
     OpenFlow,
     Port,
+    PortBondMode,
     Qos,
     Queue,
     Sflow,
@@ -43,29 +44,29 @@ if TYPE_CHECKING:
         AddRow,
         Change,
         ColumnChange,
-        Conflict,
         MoveRow,
-        Plan,
         Ref,
         RemoveRow,
+        RowConflict,
+        RowPlan,
         Unresolved,
         UpdateRow,
     )
     from ovsctl.vswitch.errors import IncompleteSnapshot, NotConfigured, VSwitchError
     from ovsctl.vswitch.planner import plan
     from ovsctl.vswitch.rows import RowId
-    from ovsctl.vswitch.snapshot import COLUMNS, Owner, Snapshot, monitors
-    from ovsctl.vswitch.transactions import Applied, Transactor, apply, transaction
+    from ovsctl.vswitch.snapshot import COLUMNS, OwnerMark, Snapshot, monitors
+    from ovsctl.vswitch.transactions import Applied, Transactor, apply, reconfigure, transaction
 
 _WHERE = {
-    "transactions": ("Applied", "Transactor", "apply", "transaction"),
+    "transactions": ("Applied", "Transactor", "apply", "reconfigure", "transaction"),
     "changes": (
-        "AddRow", "Change", "ColumnChange", "Conflict", "MoveRow", "Plan", "Ref", "RemoveRow", "Unresolved", "UpdateRow",
+        "AddRow", "Change", "ColumnChange", "RowConflict", "MoveRow", "RowPlan", "Ref", "RemoveRow", "Unresolved", "UpdateRow",
     ),
     "errors": ("IncompleteSnapshot", "NotConfigured", "VSwitchError"),
     "planner": ("plan",),
     "rows": ("RowId",),
-    "snapshot": ("COLUMNS", "Owner", "Snapshot", "monitors"),
+    "snapshot": ("COLUMNS", "OwnerMark", "Snapshot", "monitors"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -74,13 +75,12 @@ __all__ = [
     "AddRow",
     "Applied",
     "Attachment",
-    "BondMode",
     "Bridge",
     "Change",
     "ColumnChange",
-    "Conflict",
     "ConnectionMode",
     "Controller",
+    "ControllerType",
     "FailMode",
     "IncompleteSnapshot",
     "Interface",
@@ -92,14 +92,16 @@ __all__ = [
     "NetFlow",
     "NotConfigured",
     "OpenFlow",
-    "Owner",
-    "Plan",
+    "OwnerMark",
     "Port",
+    "PortBondMode",
     "Qos",
     "Queue",
     "Ref",
     "RemoveRow",
+    "RowConflict",
     "RowId",
+    "RowPlan",
     "Sflow",
     "Snapshot",
     "Transactor",
@@ -113,6 +115,7 @@ __all__ = [
     "monitors",
     "patch_port",
     "plan",
+    "reconfigure",
     "transaction",
     "tunnel_port",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from ovsctl.vswitch.rows import RowId
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(msgspec.Struct, frozen=True):
     """A row that is there, by its uuid; or with `uuid` None one that the same transaction inserts."""
 
     id: RowId
@@ -24,8 +24,7 @@ Resolved: TypeAlias = str | int | float | bool | Ref | frozenset[Any] | Mapping[
 """A column's value; a reference is a `Ref`."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddRow:
+class AddRow(msgspec.Struct, frozen=True):
     """Insert a row. `parent` is the row in whose set `column` it is put; None where other rows' columns refer to it."""
 
     row: Ref
@@ -39,8 +38,7 @@ class AddRow:
         return f"add {self.row.id}{into}" + (f": {columns}" if columns else "")
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnChange:
+class ColumnChange(msgspec.Struct, frozen=True):
     """One column's value, before and after."""
 
     column: str
@@ -51,8 +49,7 @@ class ColumnChange:
         return f"{self.column} {_text(self.old)} -> {_text(self.new)}"
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateRow:
+class UpdateRow(msgspec.Struct, frozen=True):
     """Change columns of a row of ours, and of its external_ids the keys that are ours."""
 
     row: Ref
@@ -68,8 +65,7 @@ class UpdateRow:
         return f"update {self.row.id}: {', '.join([*map(str, self.columns), *ids])}"
 
 
-@dataclass(frozen=True, slots=True)
-class MoveRow:
+class MoveRow(msgspec.Struct, frozen=True):
     """Take a row out of one parent's set and put it into another's, so that it stays the same row."""
 
     row: Ref
@@ -81,8 +77,7 @@ class MoveRow:
         return f"move {self.row.id} from {self.old_parent.id} to {self.parent.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveRow:
+class RemoveRow(msgspec.Struct, frozen=True):
     """Take a row out of its parent's set, where it hangs in one, and delete it with all below it."""
 
     row: Ref
@@ -96,8 +91,7 @@ class RemoveRow:
 Change: TypeAlias = AddRow | UpdateRow | MoveRow | RemoveRow
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class RowConflict(msgspec.Struct, frozen=True):
     """Something that we need, or should remove, is not ours. It was left out of the plan, with all that needs it."""
 
     row: RowId
@@ -107,8 +101,7 @@ class Conflict:
         return f"{self.row}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class Unresolved:
+class Unresolved(msgspec.Struct, frozen=True):
     """A port that a mirror names is not there (yet); the mirror is planned without it."""
 
     row: RowId
@@ -119,8 +112,7 @@ class Unresolved:
         return f"{self.row}: {self.column}: no {self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class RowPlan(msgspec.Struct, frozen=True):
     """The changes to make. Apply `additions` first, and `removals` when nothing depends on the old any more.
 
     Either is one transaction; both come from the same snapshot, so apply the removals only after the additions.
@@ -128,7 +120,7 @@ class Plan:
 
     additions: tuple[Change, ...] = ()
     removals: tuple[Change, ...] = ()
-    conflicts: tuple[Conflict, ...] = ()
+    conflicts: tuple[RowConflict, ...] = ()
     unresolved: tuple[Unresolved, ...] = ()
 
     @property

@@ -1,6 +1,6 @@
-"""Desired against actual. Rule: what is not ours is neither changed nor deleted; it becomes a `Conflict` instead.
+"""Desired against actual. Rule: what is not ours is neither changed nor deleted; it becomes a `RowConflict` instead.
 
-We own whole rows with our mark (see `snapshot.Owner`), a bridge's local port with the bridge, interfaces with their
+We own whole rows with our mark (see `snapshot.OwnerMark`), a bridge's local port with the bridge, interfaces with their
 port. In external_ids only the keys we put there are ours. Bridges, ports, mirrors, controllers, managers and the
 collectors hang in sets in which others have rows too, so those sets are changed by member, never written.
 """
@@ -15,17 +15,27 @@ from ovsctl.vswitch.changes import (
     AddRow,
     Change,
     ColumnChange,
-    Conflict,
     MoveRow,
-    Plan,
     Ref,
     RemoveRow,
     Resolved,
+    RowConflict,
+    RowPlan,
     Unresolved,
     UpdateRow,
 )
-from ovsctl.vswitch.rows import BRIDGE_PARTS, REFERENCES, ROOT, RowId, Unit, Value, WantedRow, is_default, wanted_units
-from ovsctl.vswitch.snapshot import FoundRow, Owner, Snapshot, Tables
+from ovsctl.vswitch.rows import (
+    BRIDGE_PARTS,
+    REFERENCES,
+    ROOT,
+    RowId,
+    RowUnit,
+    Value,
+    WantedRow,
+    is_default,
+    wanted_units,
+)
+from ovsctl.vswitch.snapshot import FoundRow, OwnerMark, Snapshot, Tables
 from ovsctl.vswitch.values import VSwitch
 
 _PARENT_COLUMN = {**BRIDGE_PARTS, "Bridge": "bridges", "Port": "ports", "Manager": "manager_options"}
@@ -33,7 +43,7 @@ _USERS = {"QoS": ("Port", "qos"), "Queue": ("QoS", "queues")}
 """Tables whose rows stay when nobody refers to them, and who may. Users before the used, see `_Removals.find`."""
 
 
-def plan(desired: VSwitch, actual: Tables, owner: Owner = Owner()) -> Plan:  # noqa: B008 - frozen
+def plan(desired: VSwitch, actual: Tables, owner: OwnerMark = OwnerMark()) -> RowPlan:  # noqa: B008 - frozen
     """The changes that make `actual` have what is `desired`, and nothing else that bears the owner's mark.
 
     `actual`: see `Snapshot`, whose `IncompleteSnapshot` it raises. Pure; applied as planned, a second plan is empty.
@@ -48,8 +58,8 @@ def plan(desired: VSwitch, actual: Tables, owner: Owner = Owner()) -> Plan:  # n
     early, late = removals.find()
     additions = _Additions(snapshot, active, removals.going)
     changes = [change for unit in active for change in additions.of_unit(unit)]
-    conflicts = [*(Conflict(row, reason) for row, reason in blocked.items()), *removals.conflicts]
-    return Plan((*changes, *early), late, tuple(conflicts), tuple(additions.unresolved))
+    conflicts = [*(RowConflict(row, reason) for row, reason in blocked.items()), *removals.conflicts]
+    return RowPlan((*changes, *early), late, tuple(conflicts), tuple(additions.unresolved))
 
 
 @dataclass(slots=True)
@@ -57,7 +67,7 @@ class _Obstacles:
     """Why a unit cannot be planned. One that cannot may stand in the way of another, hence the fixpoint."""
 
     snapshot: Snapshot
-    units: tuple[Unit, ...]
+    units: tuple[RowUnit, ...]
     wanted: frozenset[RowId]
     kept: Mapping[RowId, str] = field(default_factory=dict)
 
@@ -80,7 +90,7 @@ class _Obstacles:
                 stay.setdefault(found.parent, []).append(str(found.id.key[0]))
         return {bridge: ", ".join(sorted(ports)) for bridge, ports in stay.items() if self.snapshot[bridge].ours}
 
-    def _obstacle(self, unit: Unit, blocked: Mapping[RowId, str]) -> str | None:
+    def _obstacle(self, unit: RowUnit, blocked: Mapping[RowId, str]) -> str | None:
         if unit.parent in blocked:
             return f"{unit.parent} is in conflict"
         if unit.parent not in self.wanted and unit.parent != ROOT:
@@ -92,7 +102,7 @@ class _Obstacles:
         reasons = (self._taken(unit, row.id, blocked) for row in unit.rows)
         return next(filter(None, reasons), None)
 
-    def _taken(self, unit: Unit, row_id: RowId, blocked: Mapping[RowId, str]) -> str | None:
+    def _taken(self, unit: RowUnit, row_id: RowId, blocked: Mapping[RowId, str]) -> str | None:
         found = self.snapshot.get(row_id)
         if found is None or found.parent is None:
             return None
@@ -114,7 +124,7 @@ class _Additions:
     """Rows to insert, update and move."""
 
     snapshot: Snapshot
-    units: list[Unit]
+    units: list[RowUnit]
     going: Set[RowId]
     unresolved: list[Unresolved] = field(default_factory=list)
     new: frozenset[RowId] = frozenset()
@@ -122,12 +132,12 @@ class _Additions:
     def __post_init__(self) -> None:
         self.new = frozenset(row.id for unit in self.units for row in unit.rows if self.snapshot.get(row.id) is None)
 
-    def of_unit(self, unit: Unit) -> Iterator[Change]:
+    def of_unit(self, unit: RowUnit) -> Iterator[Change]:
         for row in unit.parts:
             yield from self._of_row(row, None)
         yield from self._of_row(unit.head, unit)
 
-    def _of_row(self, row: WantedRow, unit: Unit | None) -> Iterator[Change]:
+    def _of_row(self, row: WantedRow, unit: RowUnit | None) -> Iterator[Change]:
         references = {name: row.columns[name] for name in REFERENCES.get(row.id.table, ()) if name in row.columns}
         resolved = {name: self._resolve(row.id, name, value) for name, value in references.items()}
         columns: dict[str, Any] = {**row.columns, **resolved}
@@ -192,10 +202,10 @@ class _Removals:
     """Rows of ours that nobody wants any more."""
 
     snapshot: Snapshot
-    units: list[Unit]
+    units: list[RowUnit]
     wanted: frozenset[RowId]
     kept: Mapping[RowId, str]
-    conflicts: list[Conflict] = field(default_factory=list)
+    conflicts: list[RowConflict] = field(default_factory=list)
     going: set[RowId] = field(default_factory=set)
 
     def find(self) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
@@ -221,7 +231,7 @@ class _Removals:
                 return _local_bridge(self.snapshot, found.id) not in self.kept
             case "Bridge" if found.id in self.kept:
                 reason = f"is to be removed, but holds ports that have to stay: {self.kept[found.id]}"
-                self.conflicts.append(Conflict(found.id, reason))
+                self.conflicts.append(RowConflict(found.id, reason))
                 return False
         return True
 
@@ -238,7 +248,7 @@ class _Removals:
             ]
             if staying:
                 reason = f"is to be removed, but is used by {', '.join(sorted(map(str, staying)))}"
-                self.conflicts.append(Conflict(found.id, reason))
+                self.conflicts.append(RowConflict(found.id, reason))
             else:
                 free.append(found)
         return free
@@ -271,7 +281,7 @@ def _local_bridge(snapshot: Snapshot, row_id: RowId) -> RowId | None:
     return found.parent if found and is_local else None
 
 
-def _holder(found: FoundRow, unit: Unit) -> RowId | None:
+def _holder(found: FoundRow, unit: RowUnit) -> RowId | None:
     """The port, or the bridge by its local port, that has to give up a row for `unit` to have it."""
     if found.id.table == "Interface" and found.parent != unit.head.id:
         return found.parent

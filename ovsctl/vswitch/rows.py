@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+import msgspec
 
 from ovsctl.vswitch.values import (
     Bridge,
@@ -23,8 +24,7 @@ from ovsctl.vswitch.values import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RowId:
+class RowId(msgspec.Struct, frozen=True):
     """The identity of a row apart from its uuid: its table, and names within it."""
 
     table: str
@@ -43,8 +43,7 @@ Value: TypeAlias = (
 Columns: TypeAlias = Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
-class WantedRow:
+class WantedRow(msgspec.Struct, frozen=True):
     """A row as it should be. `columns` are owned whole; of `external_ids` only the keys named here are ours."""
 
     id: RowId
@@ -52,8 +51,7 @@ class WantedRow:
     external_ids: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class RowUnit(msgspec.Struct, frozen=True):
     """Rows that come or stay away together: a port with its interfaces and QoS, or one row of another table.
 
     `head` belongs into `column` of `parent`, a set in which others may have rows too.
@@ -84,7 +82,7 @@ EXACT: Mapping[str, tuple[str, ...]] = {
         *("mcast_snooping_enable", "flood_vlans", "other_config"),
     ),
     "Controller": (
-        *("target", "connection_mode", "max_backoff", "inactivity_probe", "enable_async_messages"),
+        *("target", "type", "connection_mode", "max_backoff", "inactivity_probe", "enable_async_messages"),
         *("controller_rate_limit", "controller_burst_limit", "controller_queue_size", "other_config"),
     ),
     "NetFlow": ("targets", "engine_type", "engine_id", "add_id_to_interface", "active_timeout"),
@@ -134,18 +132,19 @@ def is_default(column: str, value: object) -> bool:
     return empty or (column in _SCALARS and not value)
 
 
-def wanted_units(desired: VSwitch) -> Iterator[Unit]:
+def wanted_units(desired: VSwitch) -> Iterator[RowUnit]:
     """All rows of `desired`, each unit after the one that it hangs in."""
     for manager in desired.managers:
         row = _row(RowId("Manager", (manager.target,)), manager)
-        yield Unit(row, ROOT, "manager_options")
+        yield RowUnit(row, ROOT, "manager_options")
     for bridge in desired.bridges:
         row = _row(bridge_id(bridge.name), bridge)
-        yield Unit(row, ROOT, "bridges")
+        yield RowUnit(row, ROOT, "bridges")
         yield from _ports(bridge.name, bridge.ports)
         yield from _bridge_parts(bridge)
     for attachment in desired.attachments:
         yield from _ports(attachment.bridge, attachment.ports)
+        yield from _controllers(attachment.bridge, attachment.controllers)
 
 
 def bridge_id(name: str) -> RowId:
@@ -176,10 +175,10 @@ def _plain(value: Value) -> Value:
     return value
 
 
-def _ports(bridge: str, ports: tuple[Port, ...]) -> Iterator[Unit]:
+def _ports(bridge: str, ports: tuple[Port, ...]) -> Iterator[RowUnit]:
     for port in ports:
         head, *parts = _port_rows(port)
-        yield Unit(head, bridge_id(bridge), "ports", tuple(parts))
+        yield RowUnit(head, bridge_id(bridge), "ports", tuple(parts))
 
 
 def _port_rows(port: Port) -> Iterator[WantedRow]:
@@ -195,13 +194,17 @@ def _port_rows(port: Port) -> Iterator[WantedRow]:
             yield _row(RowId("Queue", (port.name, number)), queue)
 
 
-def _bridge_parts(bridge: Bridge) -> Iterator[Unit]:
-    def unit(table: str, row: WantedRow) -> Unit:
-        return Unit(row, bridge_id(bridge.name), BRIDGE_PARTS[table])
+def _controllers(bridge: str, controllers: tuple[Controller, ...]) -> Iterator[RowUnit]:
+    for controller in controllers:
+        row = _row(RowId("Controller", (bridge, controller.target)), controller)
+        yield RowUnit(row, bridge_id(bridge), BRIDGE_PARTS["Controller"])
 
-    for controller in bridge.controllers:
-        row_id = RowId("Controller", (bridge.name, controller.target))
-        yield unit("Controller", _row(row_id, controller))
+
+def _bridge_parts(bridge: Bridge) -> Iterator[RowUnit]:
+    def unit(table: str, row: WantedRow) -> RowUnit:
+        return RowUnit(row, bridge_id(bridge.name), BRIDGE_PARTS[table])
+
+    yield from _controllers(bridge.name, bridge.controllers)
     if bridge.netflow:
         yield unit("NetFlow", _row(RowId("NetFlow", (bridge.name,)), bridge.netflow))
     if bridge.sflow:

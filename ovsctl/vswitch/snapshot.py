@@ -17,7 +17,7 @@ from ovsctl.vswitch.errors import IncompleteSnapshot
 from ovsctl.vswitch.rows import BRIDGE_PARTS, EXACT, REFERENCES, ROOT, RowId
 
 
-class Row(Protocol):
+class AnyRow(Protocol):
     """A row of a replica, or a dict."""
 
     def __getitem__(self, column: str, /) -> Any: ...
@@ -26,7 +26,7 @@ class Row(Protocol):
 class Tables(Protocol):
     """Table to uuid to row: a `Replica`, or dicts."""
 
-    def __getitem__(self, table: str, /) -> Mapping[str, Row]: ...
+    def __getitem__(self, table: str, /) -> Mapping[str, AnyRow]: ...
 
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -44,7 +44,7 @@ def monitors(schema: Schema) -> dict[str, Monitor]:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class OwnerMark:
     """The mark on what is ours: `external_ids:key=name` on each row."""
 
     key: str = "vnet-owner"
@@ -55,10 +55,10 @@ class Owner:
         """The key under which a row lists which of its external_ids are ours, so that a later owner can remove one."""
         return f"{self.key}-keys"
 
-    def owns(self, row: Row) -> bool:
+    def owns(self, row: AnyRow) -> bool:
         return bool(row["external_ids"].get(self.key) == self.name)
 
-    def own_keys(self, row: Row) -> frozenset[str]:
+    def own_keys(self, row: AnyRow) -> frozenset[str]:
         """The keys of this row's external_ids that are ours. A list that others have spoilt counts as empty."""
         try:
             noted = msgspec.json.decode(row["external_ids"].get(self.keys_key, "[]"), type=frozenset[str])
@@ -78,7 +78,7 @@ class FoundRow:
 
     id: RowId
     uuid: str
-    row: Row
+    row: AnyRow
     ours: bool
     parent: RowId | None = None
 
@@ -94,7 +94,7 @@ class Snapshot:
 
     __slots__ = ("_by_uuid", "_found", "_tables", "absent", "owner")
 
-    def __init__(self, tables: Tables, owner: Owner) -> None:
+    def __init__(self, tables: Tables, owner: OwnerMark) -> None:
         self.owner = owner
         self._found: dict[RowId, FoundRow] = {}
         self._by_uuid: dict[str, RowId] = {}
@@ -133,7 +133,7 @@ class Snapshot:
                 users.setdefault(uuid, set()).add(self.name(user))
         return {uuid: frozenset(ids) for uuid, ids in users.items()}
 
-    def _index(self, root: Row) -> None:
+    def _index(self, root: AnyRow) -> None:
         for uuid, row in self._rows("Open_vSwitch", root, "manager_options", "Manager"):
             self._add(RowId("Manager", (row["target"],)), uuid, row, parent=ROOT)
         for uuid, row in self._rows("Open_vSwitch", root, "bridges", "Bridge"):
@@ -165,7 +165,7 @@ class Snapshot:
                 self._add(RowId("QoS", port.id.key), uuid, row)
                 self._index_queues(port.id, row)
 
-    def _index_queues(self, port: RowId, qos: Row) -> None:
+    def _index_queues(self, port: RowId, qos: AnyRow) -> None:
         for number, uuid in qos["queues"].items():
             row = self._row("QoS", "queues", "Queue", uuid)
             if self.owner.owns(row) and uuid not in self._by_uuid:
@@ -178,7 +178,7 @@ class Snapshot:
                 self._add(RowId(table, (uuid,)), uuid, row)
 
     def _add(
-        self, row_id: RowId, uuid: str, row: Row, *, parent: RowId | None = None, ours: bool | None = None
+        self, row_id: RowId, uuid: str, row: AnyRow, *, parent: RowId | None = None, ours: bool | None = None
     ) -> FoundRow:
         if row_id in self._found:  # a second row of that name, where the schema has no index to forbid it
             row_id = RowId(row_id.table, (*row_id.key, uuid))
@@ -187,17 +187,17 @@ class Snapshot:
         self._by_uuid[uuid] = row_id
         return found
 
-    def _rows(self, holder: str, row: Row, column: str, table: str) -> list[tuple[str, Row]]:
+    def _rows(self, holder: str, row: AnyRow, column: str, table: str) -> list[tuple[str, AnyRow]]:
         return [(uuid, self._row(holder, column, table, uuid)) for uuid in sorted(uuids(row[column]))]
 
-    def _row(self, holder: str, column: str, table: str, uuid: str) -> Row:
+    def _row(self, holder: str, column: str, table: str, uuid: str) -> AnyRow:
         try:
             return self._tables[table][uuid]
         except KeyError as error:
             raise IncompleteSnapshot(f"{holder}.{column} refers to {table} {uuid}, which is not there") from error
 
 
-def _absent_columns(tables: Mapping[str, Mapping[str, Row]]) -> Iterator[tuple[str, str]]:
+def _absent_columns(tables: Mapping[str, Mapping[str, AnyRow]]) -> Iterator[tuple[str, str]]:
     for table, columns in COLUMNS.items():
         for row in itertools.islice(tables[table].values(), 1):  # all rows of a table have the same columns
             for column in columns:
@@ -220,7 +220,7 @@ def uuids(value: object) -> Iterable[str]:
     return value if isinstance(value, frozenset) else ()
 
 
-def _bridge_part_id(table: str, bridge: RowId, row: Row) -> RowId:
+def _bridge_part_id(table: str, bridge: RowId, row: AnyRow) -> RowId:
     match table:
         case "Mirror":
             return RowId(table, (*bridge.key, row["name"]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
+
+import msgspec
 
 from ovsctl.ovsdb import (
     Delete,
@@ -26,13 +27,12 @@ _Resolver = Callable[[Ref], str | NamedUuid]
 
 
 class Transactor(Protocol):
-    """The part of `ovsctl.ovsdb.Client` that is used here."""
+    """The part of `ovsctl.ovsdb.OvsdbClient` that is used here."""
 
     async def transact(self, *operations: Operation) -> Sequence[Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """The outcome of a transaction.
 
     `errors`: what ovs-vswitchd says, by interface, of those that it could not make as they are wanted.
@@ -80,6 +80,12 @@ async def apply(client: Transactor, changes: Iterable[Change], timeout_s: float 
         {row["name"]: row["error"] for row in broken if row["name"] in touched},
         tuple(change for (change, _), count in outcome if count == 0),
     )
+
+
+async def reconfigure(client: Transactor, *operations: Operation, timeout_s: float = 10.0) -> None:
+    """Carry out operations in one transaction, and wait until ovs-vswitchd has acted on them. Raises as `apply`."""
+    results = await client.transact(*operations, *_NEXT_CFG)
+    await _configured(client, results[-1][0]["next_cfg"], timeout_s)
 
 
 async def _configured(client: Transactor, next_cfg: int, timeout_s: float) -> Sequence[Mapping[str, Any]]:

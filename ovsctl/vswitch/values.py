@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 MAX_OFPORT = 65279  # 0xfeff: OpenFlow's reserved ports come after it
 MAX_INT = 2**63 - 1  # of an OVSDB integer, RFC 7047 §3.1
@@ -26,7 +27,7 @@ class VlanMode(StrEnum):
     DOT1Q_TUNNEL = "dot1q-tunnel"
 
 
-class BondMode(StrEnum):
+class PortBondMode(StrEnum):
     """`Port.bond_mode`."""
 
     ACTIVE_BACKUP = "active-backup"
@@ -67,34 +68,38 @@ class ConnectionMode(StrEnum):
     OUT_OF_BAND = "out-of-band"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
+class ControllerType(StrEnum):
+    """`Controller.type`: a service controller has no part in what a bridge does while it is away."""
+
+    PRIMARY = "primary"
+    SERVICE = "service"
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
     """A queue of a `Qos`; its rates are `other_config` min-rate and max-rate, bit/s."""
 
     dscp: int | None = None
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_range("Queue dscp", self.dscp, 0, 63)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Qos:
+class Qos(msgspec.Struct, frozen=True, kw_only=True):
     """The QoS of one port, with its queues by number."""
 
     type: str
-    queues: Mapping[int, Queue] = field(default_factory=dict)
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[int, Queue] = msgspec.field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number in self.queues:
             _check_range("Qos queue number", number, 0, 2**32 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(msgspec.Struct, frozen=True):
     """One device of a port. Policing is in kbit/s and kbit, or thousands of packets/s and of packets.
 
     options None: whatever somebody has put there stays, such as what a DPDK NIC needs.
@@ -102,8 +107,8 @@ class Interface:
 
     name: str
     type: str = ""
-    options: Mapping[str, str] | None = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] | None = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
     mtu_request: int | None = None
     ofport_request: int | None = None
     mac: str | None = None
@@ -111,10 +116,10 @@ class Interface:
     ingress_policing_burst: int = 0
     ingress_policing_kpkts_rate: int = 0
     ingress_policing_kpkts_burst: int = 0
-    bfd: Mapping[str, str] = field(default_factory=dict)
+    bfd: Mapping[str, str] = msgspec.field(default_factory=dict)
     cfm_mpid: int | None = None
-    lldp: Mapping[str, str] = field(default_factory=dict)
-    other_config: Mapping[str, str] = field(default_factory=dict)
+    lldp: Mapping[str, str] = msgspec.field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_name("Interface", self.name)
@@ -128,8 +133,7 @@ class Interface:
         _check_range(f"{where} cfm_mpid", self.cfm_mpid, 1, 8191)
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """A port of a bridge: one interface, or several that make a bond. Without `interfaces`: one of the port's name."""
 
     name: str
@@ -138,20 +142,20 @@ class Port:
     trunks: frozenset[int] = frozenset()
     cvlans: frozenset[int] = frozenset()
     vlan_mode: VlanMode | None = None
-    bond_mode: BondMode | None = None
+    bond_mode: PortBondMode | None = None
     bond_updelay: int = 0  # ms
     bond_downdelay: int = 0  # ms
     lacp: Lacp | None = None
     mac: str | None = None
     protected: bool = False
     qos: Qos | None = None
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_name("Port", self.name)
         if not self.interfaces:
-            object.__setattr__(self, "interfaces", (Interface(self.name),))
+            msgspec.structs.force_setattr(self, "interfaces", (Interface(self.name),))
         where = f"Port {self.name!r}"
         _check_unique(f"{where} interfaces", (interface.name for interface in self.interfaces))
         for tag in (self.tag, *self.trunks, *self.cvlans):
@@ -160,8 +164,7 @@ class Port:
         _check_range(f"{where} bond_downdelay", self.bond_downdelay, 0, MAX_INT)
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(msgspec.Struct, frozen=True):
     """Copies of a bridge's packets. Ports are named, and may be anybody's; those not there (yet) are left out."""
 
     name: str
@@ -172,7 +175,7 @@ class Mirror:
     output_port: str | None = None
     output_vlan: int | None = None
     snaplen: int | None = None
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"Mirror {self.name!r}"
@@ -184,8 +187,7 @@ class Mirror:
             raise ValueError(f"{where} needs either output_port or output_vlan")
 
 
-@dataclass(frozen=True, slots=True)
-class NetFlow:
+class NetFlow(msgspec.Struct, frozen=True):
     """NetFlow v5 of a bridge; `active_timeout` in s, 0 for the default, -1 for never."""
 
     targets: frozenset[str]
@@ -193,7 +195,7 @@ class NetFlow:
     engine_id: int | None = None
     add_id_to_interface: bool = False
     active_timeout: int = 0
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_targets("NetFlow", self.targets)
@@ -202,8 +204,7 @@ class NetFlow:
         _check_range("NetFlow active_timeout", self.active_timeout, -1, MAX_INT)
 
 
-@dataclass(frozen=True, slots=True)
-class Sflow:
+class Sflow(msgspec.Struct, frozen=True):
     """sFlow of a bridge: one packet in `sampling`; counters each `polling` s; `header` bytes; `agent` a device."""
 
     targets: frozenset[str]
@@ -211,7 +212,7 @@ class Sflow:
     polling: int | None = None
     header: int | None = None
     agent: str | None = None
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_targets("sFlow", self.targets)
@@ -219,8 +220,7 @@ class Sflow:
             _check_range(f"sFlow {name}", getattr(self, name), 0, MAX_INT)
 
 
-@dataclass(frozen=True, slots=True)
-class Ipfix:
+class Ipfix(msgspec.Struct, frozen=True):
     """IPFIX of a bridge: one packet in `sampling`; `cache_active_timeout` in s."""
 
     targets: frozenset[str]
@@ -229,8 +229,8 @@ class Ipfix:
     obs_point_id: int | None = None
     cache_active_timeout: int | None = None
     cache_max_flows: int | None = None
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_targets("IPFIX", self.targets)
@@ -241,11 +241,11 @@ class Ipfix:
         _check_range("IPFIX cache_max_flows", self.cache_max_flows, 0, 2**32 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Controller:
+class Controller(msgspec.Struct, frozen=True):
     """An OpenFlow controller of a bridge, by its target; times in ms."""
 
     target: str
+    type: ControllerType | None = None
     connection_mode: ConnectionMode | None = None
     max_backoff: int | None = None
     inactivity_probe: int | None = None
@@ -253,8 +253,8 @@ class Controller:
     controller_rate_limit: int | None = None
     controller_burst_limit: int | None = None
     controller_queue_size: int | None = None
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_targets("Controller", (self.target,))
@@ -266,16 +266,15 @@ class Controller:
         _check_range(f"{where} controller_queue_size", self.controller_queue_size, 1, 512)
 
 
-@dataclass(frozen=True, slots=True)
-class Manager:
+class Manager(msgspec.Struct, frozen=True):
     """An OVSDB manager of the whole switch, by its target; times in ms."""
 
     target: str
     connection_mode: ConnectionMode | None = None
     max_backoff: int | None = None
     inactivity_probe: int | None = None
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_targets("Manager", (self.target,))
@@ -284,8 +283,7 @@ class Manager:
         _check_range(f"{where} inactivity_probe", self.inactivity_probe, 0, MAX_INT)
 
 
-@dataclass(frozen=True, slots=True)
-class Bridge:
+class Bridge(msgspec.Struct, frozen=True):
     """A bridge of ours. Its local port (the port of its name) is implied unless `ports` says how it should be."""
 
     name: str
@@ -302,8 +300,8 @@ class Bridge:
     rstp_enable: bool = False
     mcast_snooping_enable: bool = False
     flood_vlans: frozenset[int] = frozenset()
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = msgspec.field(default_factory=dict)
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_name("Bridge", self.name)
@@ -314,21 +312,20 @@ class Bridge:
             _check_range(f"{where} flood_vlans", vlan, 0, 4095)
         local = [port for port in self.ports if port.name == self.name]
         if not local:
-            object.__setattr__(self, "ports", (internal_port(self.name), *self.ports))
+            msgspec.structs.force_setattr(self, "ports", (internal_port(self.name), *self.ports))
         elif [(i.name, i.type) for i in local[0].interfaces] != [(self.name, "internal")]:
             raise ValueError(f"{where}: its local port has one interface of its name, of type internal")
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """Ports of ours on a bridge that is not ours, such as a patch port on somebody's uplink bridge."""
+class Attachment(msgspec.Struct, frozen=True):
+    """Ports and controllers of ours on a bridge that is not ours, such as a patch port on somebody's uplink bridge."""
 
     bridge: str
     ports: tuple[Port, ...]
+    controllers: tuple[Controller, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VSwitch:
+class VSwitch(msgspec.Struct, frozen=True):
     """All rows that one owner wants in one Open vSwitch. Rows that the owner has there and that are not in here are removed."""
 
     bridges: tuple[Bridge, ...] = ()

@@ -16,7 +16,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from ovsctl.ovsdb import Client
+from ovsctl.ovsdb import OvsdbClient
 from tests.chaos.toolstack import Toolstack
 from tests.vnet.converged import wait_converged
 from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
@@ -88,7 +88,7 @@ async def _rounds(
     lab: Lab, rounds: int, rng: random.Random, holds: tuple[float, ...], say: Callable[[str], None]
 ) -> None:
     remote = f"unix:{lab.daemons.pool_socket}"
-    async with Client([remote], SCHEMA_NAME, connect_timeout_s=None) as client:
+    async with OvsdbClient([remote], SCHEMA_NAME, connect_timeout_s=None) as client:
         vifs = {name: [vif for vif in pool().vifs.values() if vif.vm == name] for name in MOVERS}
         toolstack = Toolstack(lab, client, rng, vifs, dict(MOVERS))
         for number in range(1, rounds + 1):

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from ovsctl.ovsdb import (
-    Client,
     ConstraintViolation,
     Delete,
     Insert,
     NotConnected,
     Operation,
     OutcomeUnknown,
+    OvsdbClient,
     Select,
     Update,
 )
@@ -38,7 +38,7 @@ class Toolstack:
     changed ports of since somebody emptied it. `silent`: the VMs that were started and have sent nothing yet."""
 
     lab: Lab
-    client: Client
+    client: OvsdbClient
     rng: random.Random
     vifs: dict[str, list[Vif]]
     where: dict[str, str | None] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a run's tests of the packages share, over all workers: a bare root, and the packages."""
+"""What a run's tests of the packages share, over all workers: the packages, over a bare root."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def root(netns: None, shared: Path) -> Path:
-    return bare_root(shared)
+def root(netns: None) -> Path:
+    return bare_root()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 # Of Debian's essential packages nothing starts a service or calls another machine.
 INCLUDED = ("python3", "systemd", "openvswitch-switch", "iproute2", "iputils-ping")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
+RELEASES = {"12": "bookworm", "13": "trixie"}
 BOOT = r"""
 set -e
 mount -t tmpfs tmpfs "$WORK"
@@ -49,24 +51,25 @@ exec env -i container=vnet-tests PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /li
 
 
 def release() -> tuple[str, str]:
-    """('12', 'bookworm') of this machine, which its packages are built and its roots made for."""
+    """('12', 'bookworm'), which packages are built and roots made for: of this machine, unless VNET_TEST_DEBIAN names another."""
     found = platform.freedesktop_os_release()
-    return found["VERSION_ID"], found["VERSION_CODENAME"]
+    chosen = os.environ.get("VNET_TEST_DEBIAN", found["VERSION_ID"])
+    return chosen, RELEASES[chosen]
 
 
 def _sources(codename: str) -> list[str]:
-    """This machine's sources of the release's main component, without updates and without anybody else's."""
-    form = "deb $(SITE) $(RELEASE) $(COMPONENT)"
-    command = ["apt-get", "indextargets", "--format", form, "Identifier: Packages"]
+    """The release's main component where this machine has its own from, without updates and without anybody else's."""
+    own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    command = ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Identifier: Packages"]
     lines = subprocess.check_output(command, text=True).splitlines()
-    found = sorted({line for line in lines if line.endswith(f" {codename} main")})
-    assert found, f"apt has no source of Debian's {codename} main: {lines}"
-    return found
+    sites = sorted({line.split()[0] for line in lines if line.endswith(f" {own} main")})
+    assert sites, f"apt has no source of Debian's {own} main: {lines}"
+    return [f"deb {site} {codename} main" for site in sites]
 
 
 @contextlib.contextmanager
 def _once(directory: Path) -> Iterator[bool]:
-    """Whether to make the directory now: a run's workers share it, and the first one makes it."""
+    """Whether to make the directory now: workers share it, and the first one makes it."""
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = directory.with_suffix(".done")
@@ -74,21 +77,19 @@ def _once(directory: Path) -> Iterator[bool]:
         done.touch()
 
 
-def bare_root(shared: Path) -> Path:
-    """A root without vnet. shared: the directory of the run, which its end removes."""
-    root, (_, codename) = shared / "root", release()
+def bare_root() -> Path:
+    """A root without vnet. It is kept for later runs: half a minute of a processor, of which nothing is of this checkout."""
+    _, codename = release()
+    options = ["--variant=essential", "--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"']
+    command = ["mmdebstrap", "--quiet", *options, f"--include={','.join(INCLUDED)}", codename]
+    sources = _sources(codename)
+    kept = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vnet" / "debian"
+    kept.mkdir(parents=True, exist_ok=True)
+    root = kept / f"{codename}-{sha256(repr((command, sources)).encode()).hexdigest()[:10]}"
     with _once(root) as missing:
         if missing:
             shutil.rmtree(root, ignore_errors=True)
-            command = [
-                "mmdebstrap",
-                "--quiet",
-                "--variant=essential",
-                f"--include={','.join(INCLUDED)}",
-                codename,
-                str(root),
-            ]
-            subprocess.run([*command, *_sources(codename)], check=True, stdin=subprocess.DEVNULL)
+            subprocess.run([*command, str(root), *sources], check=True, stdin=subprocess.DEVNULL)
     return root
 
 

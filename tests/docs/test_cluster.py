@@ -15,6 +15,7 @@ import pytest
 from tests.authorities import TestAuthority
 from tests.polling import wait_until
 from tests.servers import run_dir
+from vnet.controller.embedded import EmbeddedDatabase
 from vnet.lab.processes import alive, stop
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ BLOCK = re.compile(
 )
 VNET = """set -e
 vnet() { local group=$1 command=$2; shift 2
-  [ $command = status ] || set -- --pki-dir "$STATE_DIR/pki" "$@"
+  [[ $command == status || $command == kick ]] || set -- --pki-dir "$STATE_DIR/pki" "$@"
   "$PYTHON" -m vnet.cli.main $group $command --run-dir "$RUN_DIR" --state-dir "$STATE_DIR" "$@"; }
 """
 
@@ -55,6 +56,8 @@ class Hosts:
         return said.replace(self.network, "10.0.0")
 
     def stop(self) -> None:
+        for host in self.path.glob("*/run"):
+            EmbeddedDatabase(host, host.parent / "lib").proxy.stop()
         for pidfile in self.path.glob("*/run/*.pid"):
             pid = int(pidfile.read_text())
             if alive(pid) and str(self.path).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():

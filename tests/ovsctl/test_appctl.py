@@ -17,10 +17,10 @@ from ovsctl.appctl import (
     AppctlError,
     BadReply,
     BondMember,
+    CommandRefused,
+    CommandTimedOut,
+    DaemonUnreachable,
     FdbEntry,
-    Refused,
-    TimedOut,
-    Unreachable,
     call_sync,
     control_socket,
     parse_bonds,
@@ -105,20 +105,20 @@ async def test_many_calls_at_once(switch: Vswitchd, appctl: Appctl) -> None:
     ],
 )
 async def test_what_the_daemon_refuses(appctl: Appctl, command: tuple[str, ...], says: str) -> None:
-    with pytest.raises(Refused, match=says) as refused:
+    with pytest.raises(CommandRefused, match=says) as refused:
         await appctl.call(*command)
     assert (refused.value.socket, refused.value.command) == (appctl.path, command)
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(CommandRefused, match=says):
         call_sync(appctl.path, *command)
 
 
 async def test_no_daemon() -> None:
     with run_dir() as path:
-        with pytest.raises(Unreachable, match="is the daemon running"):
+        with pytest.raises(DaemonUnreachable, match="is the daemon running"):
             await Appctl(path / "no.ctl").call("version")
-        with pytest.raises(Unreachable, match="is the daemon running"):
+        with pytest.raises(DaemonUnreachable, match="is the daemon running"):
             call_sync(path / "no.ctl", "version")
-        with pytest.raises(Unreachable, match="cannot tell ovs-vswitchd's process id"):
+        with pytest.raises(DaemonUnreachable, match="cannot tell ovs-vswitchd's process id"):
             control_socket(path)
         (path / "ovs-vswitchd.pid").write_text("123\n")
         assert control_socket(path) == path / "ovs-vswitchd.123.ctl"
@@ -154,8 +154,8 @@ def says(*chunks: bytes, close: bool = True) -> Serve:
 @pytest.mark.parametrize(
     ("serve", "error"),
     [
-        (says(b""), Unreachable),
-        (says(b'{"id":0,"result":"half'), Unreachable),
+        (says(b""), DaemonUnreachable),
+        (says(b'{"id":0,"result":"half'), DaemonUnreachable),
         (says(b"hello, this is not JSON at all }"), BadReply),
         (says(b"]"), BadReply),
         (says(b'{"id":0,"result":5,"error":null}'), BadReply),
@@ -165,7 +165,7 @@ def says(*chunks: bytes, close: bool = True) -> Serve:
         (says(b"[" * 100_000, b"]" * 100_000), BadReply),
         (says(b'{"x":' + b"[" * 100_000, b"]" * 100_000 + b"}"), BadReply),
         (says(*[b'{"id":0,"result":"', b"x" * 300_000]), BadReply),
-        (says(b'{"id":0,"resu', close=False), TimedOut),
+        (says(b'{"id":0,"resu', close=False), CommandTimedOut),
     ],
 )
 async def test_a_peer_that_misbehaves_gets_a_typed_error(serve: Serve, error: type[AppctlError]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from ovsctl.ovsdb import Client
+from ovsctl.ovsdb import OvsdbClient
 from tests.labs import SharedLab
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import opened
@@ -41,6 +41,6 @@ async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
 
 
 @pytest.fixture
-async def rows(running: Controller) -> AsyncIterator[Client]:
-    async with Client([running.database.remote], "Vnet") as made:
+async def rows(running: Controller) -> AsyncIterator[OvsdbClient]:
+    async with OvsdbClient([running.database.remote], "Vnet") as made:
         yield made

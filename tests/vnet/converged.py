@@ -11,7 +11,7 @@ from ovsctl import vswitch
 from ovsctl.openflow import Flow, FlowTable
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import OpenFlowError
-from ovsctl.ovsdb import Client, OvsdbError, Replica
+from ovsctl.ovsdb import OvsdbClient, OvsdbError, Replica
 from tests.polling import until
 from vnet.agent.binding_policy import copied
 from vnet.agent.local_ports import MONITORS, LocalPort, read_ports
@@ -73,7 +73,10 @@ async def _look(lab: Lab) -> list[str]:
 async def _look_at(lab: Lab, state: PoolState, host: str) -> tuple[str, list[LocalPort], list[str]]:
     """A host's name, its ports and what differs there."""
     ovs = lab.ovs(host)
-    async with Client([ovs.db], "Open_vSwitch") as client, OpenFlowClient(f"unix:{ovs.dir}/{BRIDGE}.mgmt") as switch:
+    async with (
+        OvsdbClient([ovs.db], "Open_vSwitch") as client,
+        OpenFlowClient(f"unix:{ovs.dir}/{BRIDGE}.mgmt") as switch,
+    ):
         replica = await client.monitor(MONITORS)
         found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
         ports = read_ports(replica, BRIDGE, {})
@@ -103,10 +106,8 @@ def _host_differences(
         yield f"{host}: to be made good: {change}"
     rows = ovs_rows(view, Switch(BRIDGE, lab.ovs(host).datapath_type))
     yield from (f"{host}: to be made good: {change}" for change in vswitch.plan(rows, replica, OWNER))
-    mtus = {port.vif: port.mtu_request or port.mtu for port in found}
-    yield from (
-        f"{host}: MTU of {v} is {mtus[v]}" for v, mtu in vif_mtus(view).items() if v in plugged and mtus[v] != mtu
-    )
+    mtus = {port.vif: port.mtu_request or port.mtu for port in found if port.vif is not None}
+    yield from (f"{host}: MTU of {v} is {mtus[v]}" for v in vif_mtus(view, mtus) if v in plugged)
 
 
 def _database_differences(state: PoolState, plugged: set[tuple[str, str]]) -> Iterator[str]:
@@ -115,7 +116,7 @@ def _database_differences(state: PoolState, plugged: set[tuple[str, str]]) -> It
             yield f"binding of {vif}, which is gone, to {host}"
         elif ((vif, host) in plugged) is not binding.plugged:
             yield f"{vif} is {binding.state.value} on {host}, which has {'a' if (vif, host) in plugged else 'no'} port of it"
-        elif copied(binding, state.vifs[vif]) != binding:
+        elif copied(binding, state.vifs[vif], tiers=binding.tiers) != binding:
             yield f"the binding of {vif} to {host} says of it what no longer holds"
         elif binding.ready is not binding.plugged:
             yield f"{vif} is {'ready' if binding.ready else 'not ready'} on {host}"

@@ -15,30 +15,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from socket import gethostname
 from typing import Any, Final
 
 from ovsctl.openflow import Flow
-from ovsctl.openflow.messages import PacketIn
-from ovsctl.ovsdb import Change, Client, NotConnected, OvsdbError, Patience, Replica, Schema, Tls
+from ovsctl.openflow.errors import OpenFlowError
+from ovsctl.openflow.messages import PacketIn, PortStats
+from ovsctl.ovsdb import Change, ConnectFailed, NotConnected, OvsdbClient, OvsdbError, Patience, Replica, Schema, Tls
+from vnet.agent import copy_keeper, zones
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.conditions import Conditions, monitors, named_monitors
+from vnet.agent.connection_handover import ConnectionHandovers
 from vnet.agent.connection_limits import ConnectionLimits
 from vnet.agent.copy_keeper import CopyKeeper, CopySource
+from vnet.agent.datapath_parts import DatapathParts
+from vnet.agent.encryption import EncryptedTunnels
 from vnet.agent.flow_reconciler import BridgeFlows
-from vnet.agent.host_claim import HostClaim
+from vnet.agent.host_claim import DisplacedAgent, HostClaim
 from vnet.agent.link_locals import LinkLocals
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
+from vnet.agent.mac_learning import MacLearning
+from vnet.agent.measures import Measures
+from vnet.agent.monitoring import Monitoring
+from vnet.agent.multicast_snooping import MulticastSnooping
 from vnet.agent.obstacles import AgentFacts
 from vnet.agent.ofproto_trace import Prober, no_answer
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
+from vnet.agent.plug_bridges import PlugBridges
 from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.questions import Questions
@@ -47,24 +58,32 @@ from vnet.agent.rejections import Rejections
 from vnet.agent.rule_counters import RuleCounters, no_reply
 from vnet.agent.rule_log import RuleLog
 from vnet.agent.status_writer import StatusWriter
+from vnet.agent.storm_watch import StormWatch
+from vnet.agent.switch_access import Doorway, LocalAccess, RemoteAccess, SwitchAccess
 from vnet.agent.uplink_flows import UplinkFlows
+from vnet.agent.vrrp_masters import VrrpMasters
+from vnet.agent.zones import TrackerZones
 from vnet.compile import (
     ANNOUNCEMENT,
     CHOICE,
     GROUPS,
+    HEARD,
+    REPORT,
     Compiler,
-    Role,
-    Source,
+    FlowSource,
     Switch,
+    VifRole,
     gate_flow,
     is_logged,
+    is_monitored,
     is_rejection,
 )
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery
 from vnet.objects import AgentStatus, BindingState, Vif
-from vnet.objects.binding import POOL, SWITCH
+from vnet.objects.binding import ELSEWHERE, POOL, SWITCH
+from vnet.util.exposition import measure_lag
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +93,15 @@ LEISURE_S = 0.01
 FAILED_TURN_S = 1.0
 # Flows of groups' rules after which a turn compiles no more of them: some 50 ms. The rules of one group are compiled in one turn.
 RULES_OF_A_TURN = 1000
-IDLE_S = 1.0  # between two passes of the loop of turns that nothing asks for
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class AgentOptions:
     """How an agent is run: its host, where the databases and the switch are, how the switch is to be set up.
 
-    tls: the host's identity, for pool databases that are reached by ssl:. state_dir: where its copy of the pool is kept, None for none.
+    tls: the host's identity, for pool databases that are reached by ssl:. state_dir: where its copy of the pool is kept, None for none. wireguard: where the
+    files of the host's WireGuard service are, None where there is none. doorway: where the switch connects to, if the agent runs on another machine;
+    None if it runs on the host. ovs_tls: the agent's identity towards the switch's database, for one that is reached by ssl:.
     """
 
     host: str
@@ -92,51 +112,86 @@ class Options:
     version: str = ""
     tls: Tls | None = None
     state_dir: Path | None = None
+    wireguard: Path | None = None
+    doorway: Doorway | None = None
+    ovs_tls: Tls | None = None
+
+
+class PoolLost(Exception):
+    """The pool database was lost before all that the host needs had come: an agent that begins anew may go by its copy."""
 
 
 class Agent:
-    """One host's agent. `now_ms` is the clock: milliseconds since 1970. on_pass: called in each pass of the loop of turns."""
+    """One host's agent. `now_ms` is the clock: milliseconds since 1970."""
 
-    def __init__(self, options: Options, now_ms: Callable[[], int], on_pass: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, options: AgentOptions, now_ms: Callable[[], int]) -> None:
         self.options: Final = options
-        self._on_pass: Final = on_pass
-        self.ovs_client: Final = Client([options.ovs_db], "Open_vSwitch", connect_timeout_s=None)
+        self.ovs_client: Final = OvsdbClient(
+            [options.ovs_db], "Open_vSwitch", connect_timeout_s=None, tls=options.ovs_tls
+        )
+        self.access: Final[SwitchAccess] = (
+            RemoteAccess(options.host, options.doorway, lambda: self.ovs, self._reconnect)
+            if options.doorway
+            else LocalAccess(options.ovs_rundir)
+        )
+        switch = replace(options.switch, target=self.access.target)
         status = AgentStatus(
             options.host, started=now_ms(), heartbeat=now_ms(), version=options.version, machine=gethostname()
         )
-        self.identity: Final = PoolIdentity(self.ovs_client, status, now_ms)
-        self.pool_client: Final = Client(
+        self.identity: Final = PoolIdentity(self.ovs_client, status, now_ms, self._place)
+        self.pool_client: Final = OvsdbClient(
             list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience(),
             check=self.identity.check, tls=options.tls,
         )  # fmt: skip
         self.compiler: Final = Compiler(options.host, on_failure=self._not_compiled)
-        self.pool: Final = PoolReplica(self.compiler, partial(self.arrived, announced=False))
-        self.revisions: Final = Revisions(self._more_is_true)
-        self.claim: Final = HostClaim(self.pool_client, status, now_ms)
-        self.reports: Final = StatusWriter(
-            self.pool, self.pool_client, self.revisions, self.claim, self.identity, lambda: self.problems,
-            lambda: self.flows.connected, now_ms,
-        )  # fmt: skip
-        self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
-        self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
-        self.flows: Final = BridgeFlows(options.switch.bridge, options.ovs_rundir, self, self.revisions, GROUPS)
-        self.uplinks: Final = UplinkFlows(self.compiler.view, options.ovs_rundir, self, self.revisions, self.spawn)
-        self.announcer: Final = Announcer(self.compiler.view, self.flows, self.uplinks, self.revisions)
-        self.link_locals: Final = LinkLocals(self.pool, self.reports, self.flows, self.revisions, self, now_ms)
-        self.rows: Final = OvsConfig(
-            self.ovs_client, lambda: self.ovs, self.compiler.view, options.switch, self.revisions,
-            lambda text: self.event("drift", f"put back: {text}"), self.wake,
-        )  # fmt: skip
-        self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows)
-        self.rejections: Final = Rejections(self.compiler.view, self.flows, self)
-        self.rule_log: Final = RuleLog(self.compiler.view)
-        traced = (self.rejections.traced, self.rule_log.traced)
-        self._prober: Final = Prober(self.compiler.view, options.ovs_rundir, options.switch.bridge, traced)
-        self.limits: Final = ConnectionLimits(self.compiler.view, options.ovs_rundir, options.switch, self.wake)
-        self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self.copies: Final = CopyKeeper(
             options.state_dir, options.host, Path(options.ovs_rundir) / "ovs-vswitchd.pid", self.identity, now_ms, self._is_sound
         )  # fmt: skip
+        self.pool: Final = PoolReplica(
+            self.compiler, partial(self.arrived, announced=False), self.copies.former,
+            self._awaits_port,
+        )  # fmt: skip
+        self.measures: Final = Measures(time.monotonic)
+        self.revisions: Final = Revisions(self._more_is_true)
+        self.claim: Final = HostClaim(self.pool_client, status, now_ms, fenced=bool(self.access.target))
+        self.reports: Final = StatusWriter(
+            self.pool, self.pool_client, self.revisions, self.claim, self.identity, lambda: self.problems,
+            lambda: dict(self.routers.masters), lambda: self.flows.connected, now_ms, self.measures,
+        )  # fmt: skip
+        self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
+        self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
+        self.limits: Final = ConnectionLimits(self.compiler.view, self.access, switch, self.wake)
+        self.zones: Final = TrackerZones(
+            self.ovs_client, self._zones_in_use, self._networks_of_zones, zones.ELSEWHERE if switch.target else None
+        )
+        self.flows: Final = BridgeFlows(switch.bridge, self.access, self, self.revisions, GROUPS, self.zones)
+        self.parts: Final = DatapathParts(self.flows, switch, self.access, self.ovs_client, self.wake)
+        self.uplinks: Final = UplinkFlows(self.compiler.view, self.access, self, self.revisions, self.spawn)
+        self.announcer: Final = Announcer(self.compiler.view, self.flows, self.uplinks, self.revisions)
+        self.link_locals: Final = LinkLocals(self.pool, self.reports, self.flows, self.revisions, self, now_ms)
+        self.handovers: Final = ConnectionHandovers(
+            self.pool, self.pool_client, self.reports, switch, self, now_ms
+        )  # fmt: skip
+        self.learning: Final = MacLearning(self.pool, self.flows, self, now_ms)
+        self.snooping: Final = MulticastSnooping(self.pool, self.flows, self, now_ms)
+        self.rows: Final = OvsConfig(
+            self.ovs_client, lambda: self.ovs, self.compiler.view, switch, self.revisions,
+            lambda text: self.event("drift", f"put back: {text}"), self.wake,
+        )  # fmt: skip
+        self.plugs: Final = PlugBridges(
+            self.ovs_client, lambda: self.ovs, switch.bridge, lambda: self.compiler.inputs.plug_bridges,
+            lambda: self.ports_changed(switch.bridge, announced=False),
+        )  # fmt: skip
+        self.rejections: Final = Rejections(self.compiler.view, self.flows, self)
+        self.rule_log: Final = RuleLog(self.compiler.view)
+        self.monitoring: Final = Monitoring(self.compiler.view, self.rule_log, now_ms)
+        self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows, self.monitoring.of_group)
+        traced = (self.rejections.traced, self.rule_log.traced, self.monitoring.traced)
+        self._prober: Final = Prober(self.compiler.view, self.access, switch.bridge, traced)
+        self.storms: Final = StormWatch(self.compiler.view, self.flows, self.wake)
+        self.routers: Final = VrrpMasters(self.compiler.view, self.flows, self.wake)
+        self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
+        self.encryption: Final = EncryptedTunnels(self.pool, self.pool_client, options.wireguard, self.wake, now_ms)
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
         self._urgent = False  # the next turn is for a port that is new in the switch
@@ -146,6 +201,11 @@ class Agent:
     @property
     def me(self) -> str:
         return self.options.host
+
+    @property
+    def _place(self) -> str:
+        """What tells this agent from others of the same switch, which may be on other machines; "" for one on its host: others there are the same."""
+        return f"{ELSEWHERE}{self.access.target}" if self.access.target else ""
 
     @property
     def ovs(self) -> Replica:
@@ -167,36 +227,63 @@ class Agent:
     # Life
 
     async def run(self) -> None:
-        """Runs until cancelled. Whatever is down is waited for; packets keep flowing meanwhile. Raises a group with DisplacedAgent."""
+        """Runs until cancelled. Whatever is down is waited for; packets keep flowing meanwhile. Raises a group with DisplacedAgent, or PoolLost."""
         async with self.ovs_client, self._reaching_pool(), asyncio.TaskGroup() as self._group:
             self._ovs = await self.ovs_client.monitor(MONITORS)
-            switch = str(next(iter(self._ovs["Open_vSwitch"]), ""))
+            switch = str(next(iter(self._ovs["Open_vSwitch"]), "")) + self._place
             copied = await self._copied(switch)
+            watch = None
             if copied is None:
                 await self.pool_client.wait_connected()
+                watch = self.spawn(self._watch_start())
                 await self.claim.begin(switch)
             else:
                 self.claim.presume(switch)
+            self.rows.begin()
             self._ovs.subscribe(self._ovs_changed)
             self.ports_changed(self.flows.bridge, announced=False)
             replica = copied or await self._monitored()
             replica.subscribe(self._pool_changed)
             self.pool_client.on_connection_change(self._pool_connected)
             await self._take_up(replica, whole=copied is not None)
+            if watch is not None:
+                watch.cancel()
             self.pool.touch_everything(self.bindings.ports.vifs)
+            self.encryption.begin()
             watches = copied is None and await self.watcher.start()
             self.wake()
-            self.copies.follow(CopySource(replica, lambda: self.pool.named, switch))
+            self.copies.follow(CopySource(replica, self.pool.held_rows, lambda: self.pool.named, switch))
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
                 self.conditions.run(replica), *self._answering(), self.watcher.run(started=watches),
-                self.limits.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
+                self.limits.run(), self.zones.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
+                self.encryption.run(), self.parts.run(), self.storms.run(), self.routers.run(), self.learning.run(),
+                self.snooping.run(), self.handovers.run(), self.plugs.run(), measure_lag(self.measures.lag),
             ):  # fmt: skip
                 self.spawn(job)
             try:
                 await self._turns()
             finally:
                 self.copies.flush()
+
+    async def _watch_start(self) -> None:
+        """Raises PoolLost once the pool database, which had answered, has been away for as long as one that never did. An agent that stands by goes on
+        to wait."""
+        lost = asyncio.Event()
+        unwatch = self.pool_client.on_connection_change(lambda connected: None if connected else lost.set())
+        try:
+            if not self.pool_client.connected:
+                lost.set()
+            while True:
+                await lost.wait()
+                lost.clear()
+                try:
+                    await self.pool_client.wait_connected(copy_keeper.ALONE_AFTER_S)
+                except ConnectFailed as error:
+                    if not self.claim.holder:
+                        raise PoolLost(str(error)) from None
+        finally:
+            unwatch()
 
     @asynccontextmanager
     async def _reaching_pool(self) -> AsyncIterator[None]:
@@ -249,6 +336,21 @@ class Agent:
         yield Questions(Probe, self.me, self.pool_client, self._prober.answer, no_answer).run()
         yield Questions(RuleQuery, self.me, self.pool_client, self.rule_counters.answer, no_reply).run()
 
+    def _reconnect(self, bridge: str) -> None:
+        self.rows.reconnect(bridge)
+
+    async def _zones_in_use(self) -> Set[int]:
+        return zones.ALL_ZONES if self.access.target else await self.limits.zones_in_use()
+
+    def _networks_of_zones(self) -> dict[int, int]:
+        """The numbers of the networks of the VIFs here, by ofport."""
+        networks, vifs = self.compiler.inputs.networks, self.compiler.view.vifs
+        found = ((port, vifs[id].network) for id, port in self.compiler.view.ports.items() if id in vifs)
+        return {port: networks[name].number for port, name in found if name in networks}
+
+    def _awaits_port(self, network: str) -> bool:
+        return self.rows.awaits(network)
+
     def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if self._group is None:
             raise RuntimeError("the agent is not running")
@@ -263,12 +365,7 @@ class Agent:
 
     async def _turns(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_S):
-                    await self._work.wait()
-            self._on_pass()
-            if not self._work.is_set():
-                continue
+            await self._work.wait()
             self._work.clear()
             if self.complete or self.compiler.view.pool is not None:  # an empty database is no desired state
                 self._attempt(self._turn)
@@ -290,16 +387,26 @@ class Agent:
         touched, self.pool.touched = self.pool.touched, set()
         self.bindings.decide(touched)
         self.link_locals.settle(touched)
+        self.learning.settle(touched)
+        self.snooping.settle(touched)
+        self.handovers.settle(touched)
         if not urgent:
             self.bindings.send()
-        self.flows.want(self.compiler.compile(RULES_OF_A_TURN), urgent=urgent)
+        changes = self.compiler.compile(RULES_OF_A_TURN)
+        self.measures.turned(self.revisions.newest, self._is_programmed, changed=bool(changes))
+        self.flows.want(changes, urgent=urgent)
         if self.compiler.unfinished:
             # In the loop's next pass: what has come meanwhile goes first.
             asyncio.get_running_loop().call_soon(self.wake)
         # After the flows: the reconciler was woken before.
         asyncio.get_running_loop().call_soon(self._attempt, self._follow_up, touched)
 
-    def _not_compiled(self, source: Source, error: Exception) -> None:
+    def _is_programmed(self, vif_id: str) -> bool:
+        view = self.compiler.view
+        vif = view.vifs.get(vif_id)
+        return vif is not None and vif_id in view.ports and view.role(vif) in (VifRole.ACTIVE, VifRole.INCOMING)
+
+    def _not_compiled(self, source: FlowSource, error: Exception) -> None:
         log.error("flows of %s stay as they are", self.compiler.origin(source), exc_info=error)
 
     def _follow_up(self, touched: set[tuple[str, str]]) -> None:
@@ -308,7 +415,10 @@ class Agent:
         self.uplinks.want(self.ovs)
         self.rows.want(self.bindings.ports.vifs)
         self.reports.state(touched, whole=not self.compiler.unfinished)
-        self.conditions.look()
+        # VIFs that wait for a port have it by now, or know that it does not come. A row that is missing may not exist: the pool answers that.
+        if self.pool.needs_changed or self.pool.waiting or False in self.bindings.questions.values():
+            self.pool.needs_changed = False
+            self.conditions.look()
 
     # Observed
 
@@ -325,6 +435,7 @@ class Agent:
             self.spawn(self.identity.keep())
         self.copies.touch()
         self.pool.fold(batch)
+        self.encryption.changed(batch)
         self.wake()
 
     def _pool_connected(self, connected: bool) -> None:
@@ -341,8 +452,15 @@ class Agent:
         if self.pool.touched:
             self.wake()
 
+    async def _give_way(self, rival: str) -> None:
+        raise DisplacedAgent(f"host {self.me} is that of the agent at {rival}: its bridges connect there")
+
     def _ovs_changed(self, batch: tuple[Change, ...]) -> None:
+        if rival := self.rows.rival:
+            self.spawn(self._give_way(rival))
+            return
         self.rows.changed(batch)
+        self.plugs.changed(batch)
         for change in batch:
             if change.table == "Interface" and change.new is None and change.old is not None:
                 # The next port of that name may be another VIF's: its number is not known until the switch says it.
@@ -355,7 +473,8 @@ class Agent:
         before its first packet."""
         if bridge != self.flows.bridge:
             return
-        ports = LocalPorts.of(read_ports(self.ovs, bridge, self.flows.ports))
+        ports = LocalPorts.of(read_ports(self.ovs, bridge, self.flows.ports, self.plugs.unnumbered))
+        self.measures.ports(self.bindings.ports.vifs, ports.vifs)
         to_program = self.bindings.see_ports(ports)
         self.uplinks.ports_changed()
         devices = self.compiler.view.devices
@@ -374,21 +493,28 @@ class Agent:
         self.wake()
 
     def packet_in(self, message: PacketIn) -> None:
-        """Takes a packet that is rejected, or logged; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
-        the binding becomes active; or a frame of a VIF whose guest has chosen a link-local address."""
+        """Takes a packet that is rejected, logged or monitored; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
+        the binding becomes active; a frame of a VIF whose guest has chosen a link-local address; or what a VIF says of its multicast groups."""
         if is_rejection(message.userdata):
             self.rejections.packet_in(message)
             return
         if is_logged(message.userdata):
             self.rule_log.packet_in(message)
             return
-        if message.userdata not in (ANNOUNCEMENT, CHOICE):
+        if is_monitored(message.userdata):
+            self.monitoring.packet_in(message)
+            return
+        if message.userdata not in (ANNOUNCEMENT, CHOICE, HEARD, REPORT):
             self.watcher.packet_in(message)
             return
         view = self.compiler.view
         vif, ofport = next(((v, port) for v, port in view.ports.items() if port == message.in_port), ("", 0))
         if vif and message.userdata == ANNOUNCEMENT:
             self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
+        elif vif in view.vifs and message.userdata == HEARD:
+            self.learning.frame_from(view.vifs[vif], message.data)
+        elif vif in view.vifs and message.userdata == REPORT:
+            self.snooping.frame_from(view.vifs[vif], message.data)
         elif vif in view.vifs:
             self.link_locals.frame_from(view.vifs[vif], ofport, message.data)
 
@@ -397,7 +523,7 @@ class Agent:
         opened, view = learned.match.get("reg2"), self.compiler.view
         for vif, ofport in view.ports.items():
             if opened is not None and opened.value == ofport and vif in view.vifs:
-                moving = view.role(view.vifs[vif]) is Role.INCOMING
+                moving = view.role(view.vifs[vif]) is VifRole.INCOMING
                 if moving:
                     self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
                 return moving
@@ -406,15 +532,32 @@ class Agent:
     async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
         """Opens the ports of VIFs that are moving here, ahead of the next turn. Returns those that are here or on their way."""
         view = self.compiler.view
-        gated = [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is Role.INCOMING]
+        gated = [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is VifRole.INCOMING]
+        if state is BindingState.RECEIVING:
+            for vif in gated:
+                self.measures.opened(vif.id, asyncio.ensure_future(self._counters_of(vif.id)))
+            await asyncio.sleep(0)  # the switch is asked for their counters before it opens them
         found = [vif for vif in vifs if self.bindings.set_state(vif, state, announced=False)]
         await self.flows.at_once([gate_flow(vif, view.ports[vif.id], state) for vif in gated])
         return found
 
     # Announced and reported
 
+    async def _counters_of(self, vif: str) -> PortStats | None:
+        """The counters of a VIF's port; None where the switch does not say."""
+        ofport = self.compiler.view.ports.get(vif)
+        with suppress(OpenFlowError):
+            return (await self.flows.port_counters(ofport)).get(ofport) if ofport is not None else None
+        return None
+
+    async def _measure_move(self, vif: str) -> None:
+        self.measures.arrived(vif, await self._counters_of(vif))
+
     def arrived(self, vif: str, *, announced: bool) -> None:
+        if self.measures.is_opened(vif):
+            self.spawn(self._measure_move(vif))
         self.spawn(self._announce_move(vif, announced=announced))
+        self.handovers.arrived(vif)
 
     async def _announce_move(self, vif: str, *, announced: bool) -> None:
         await self.programmed()
@@ -424,7 +567,9 @@ class Agent:
         self.announcer.took_up(vif, addresses)
 
     def _more_is_true(self) -> None:
-        self.reports.statements.again()
+        self.measures.held(self.revisions.flows)
+        if self.reports.statements.pending:
+            self.reports.statements.again()
 
     def event(self, topic: str, text: str) -> None:
         self.reports.event(topic, text)
@@ -448,27 +593,22 @@ class Agent:
     @property
     def problems(self) -> dict[str, str]:
         """All that is wrong on this host, by object."""
-        vifs = {
-            f"vif {vif}": text
-            for vif, text in (self.limits.problems | self.link_locals.problems | self.bindings.problems).items()
-        }
-        flows = {f"flows of {self.compiler.origin(source)}": text for source, text in self.compiler.failed.items()}
+        objection = self.identity.objection
         away = self._ovs is not None and not self.flows.connected
-        switch = {SWITCH: f"does not answer at {self.flows.remote}"} if away else {}
-        rival = {"agent": problem} if (problem := self.claim.problem) else {}
-        # On an uplink's bridge others have flows, ovs-vswitchd itself for one.
-        found = self.flows.stranger_problem
-        strangers = {f"flows of {self.flows.bridge}": found} if found else {}
-        pool = {POOL: f"the pool database {self.identity.objection}"} if self.identity.objection else {}
-        copy = {"copy": self.copies.problem} if self.copies.problem else {}
-        return (
-            vifs
-            | flows
-            | rival
-            | switch
-            | strangers
-            | pool
-            | copy
-            | self.rows.problems
-            | {f"row {uuid}": text for uuid, text in self.pool.problems.items()}
+        of_vifs = (self.storms.problems, self.limits.problems, self.link_locals.problems, self.bindings.problems)
+        of_parts = (
+            ("agent", self.claim.problem),
+            (SWITCH, f"does not answer at {self.flows.remote}" if away else ""),
+            # On an uplink's bridge others have flows, ovs-vswitchd itself for one.
+            (f"flows of {self.flows.bridge}", self.flows.stranger_problem),
+            (POOL, f"the pool database {objection}" if objection else ""),
+            ("copy", self.copies.problem),
         )
+        found = {f"vif {vif}": text for problems in of_vifs for vif, text in problems.items()}
+        found |= self.encryption.problems | self.snooping.problems | self.parts.problems | self.rows.problems
+        found |= {part: text for part, text in of_parts if text}
+        for source, text in self.compiler.failed.items():
+            found[f"flows of {self.compiler.origin(source)}"] = text
+        for uuid, text in self.pool.problems.items():
+            found[f"row {uuid}"] = text
+        return found

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ovsctl.ovsdb import (
-    Client,
     ConnectionLost,
     Delete,
     InputOutputError,
     NotConnected,
     OutcomeUnknown,
+    OvsdbClient,
     OvsdbError,
     ResourcesExhausted,
     Select,
@@ -34,9 +34,11 @@ from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.shell import Shell
 from vnet.agent.status_writer import StatusWriter
 from vnet.objects import Binding, BindingState, InvalidValue, Vif
+from vnet.objects.behind import known_behind
 from vnet.objects.binding import published
 from vnet.objects.limits import MAX_REMOTE_GROUPS, MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.objects.link_local import chosen
+from vnet.objects.multicast import listening_of
 from vnet.util.logs import about
 
 log = logging.getLogger(__name__)
@@ -66,10 +68,10 @@ class Bindings:
     """Decides and claims."""
 
     def __init__(
-        self, pool: PoolReplica, client: Client, status: StatusWriter, shell: Shell, now_ms: Callable[[], int]
+        self, pool: PoolReplica, client: OvsdbClient, status: StatusWriter, shell: Shell, now_ms: Callable[[], int]
     ) -> None:
         self.ports = LocalPorts()
-        self.problems: dict[str, str] = {}  # by VIF id
+        self.problems: Final[dict[str, str]] = {}  # by VIF id
         self.questions: dict[str, bool] = {}  # VIFs here whose rows are missing, and whether the pool has answered
         self._pool: Final = pool
         self._client: Final = client
@@ -77,7 +79,7 @@ class Bindings:
         self._shell: Final = shell
         self._now_ms: Final = now_ms
         self._reserved = now_ms()  # how many numbers were given before, which an agent that starts does not know
-        self._departed: set[str] = set()  # VIFs with a port here that a migration takes away, or has taken
+        self._departed: Final[set[str]] = set()  # VIFs with a port here that a migration takes away, or has taken
         self._under_way: Final[set[tuple[str, str]]] = set()  # (job, VIF): one of each at a time
 
     # Observed
@@ -90,6 +92,7 @@ class Bindings:
         changed = {vif for vif in before.vifs.keys() | ports.vifs.keys() if before.vifs.get(vif) != ports.vifs.get(vif)}
         others = [self._place(vif) or vif not in view.ports for vif in sorted(changed)]
         self._pool.touch(changed)
+        self._pool.needs_changed |= bool(changed)
         if any(ofport >= MIN_RESERVED_OFPORT for ofport in before.taken ^ ports.taken):
             # A port may have taken a number that another VIF's was to have.
             others += [self._place(vif) for vif in self._pool.mine]
@@ -158,7 +161,7 @@ class Bindings:
         mine = view.binding(vif.network, vif.id, self._pool.me)
         decision = decide(
             self._pool.me, vif, view.networks.get(vif.network), view.location(vif.network, vif.id), mine,
-            plugged=port is not None, departed=vif.id in self._departed,
+            plugged=port is not None, departed=vif.id in self._departed, tiers=self._has_tiers(vif),
         )  # fmt: skip
         (self._departed.add if decision.departs else self._departed.discard)(vif.id)
         if problem := decision.problem or (port.problem if port else "") or self._unknown_group(vif):
@@ -166,6 +169,13 @@ class Bindings:
         if addresses := taken_up(vif, mine, decision):
             self._shell.took_up(vif, addresses)
         self._carry_out(vif, mine, decision)
+        if mine is not None and not mine.moved and decision.act is Act.KEEP and self._is_stateless(vif):
+            self._pool.set_overlay(
+                replace(mine, moved=True)
+            )  # should its groups track connections one day, nobody has seen them begin
+        former = self._pool.mine.get(vif.id)
+        if former is not None and former.network != vif.network and vif.id not in self._pool.overlay:
+            self._status.release(former)  # a claim on the new network would take the row over
         if self._pool.spoiled(vif.id) is not None and self._is_free("restore", vif.id):
             self._start("restore", vif.id, self._restore)
         if self._remembers_move(vif.id) is not None and self._is_free("forget the move", vif.id):
@@ -175,7 +185,7 @@ class Bindings:
         """The problem of a VIF here that is in a group whose rules do not exist, or cannot be followed: it stays silent. Till that is
         known, they are waited for."""
         view = self._pool.compiler.view
-        missing = [group for group in vif.groups if group not in view.groups]
+        missing = [group for group in view.obeyed(vif) if group not in view.groups]
         if vif.id not in self.ports.vifs:
             return ""
         if not missing:
@@ -201,9 +211,11 @@ class Bindings:
                 self.set_state(vif.id, BindingState.ACTIVE, announced=False)
             case Act.BECOME if mine is not None:
                 self._pool.set_overlay(replace(mine, state=decision.state, since=self._now_ms()))
-            case Act.COPY if mine is not None and vif.groups and not mine.groups and not mine.moved:
+            case Act.COPY if mine is not None and not mine.moved and self._joins(vif, mine):
                 # Nobody has tracked its connections: they are judged by the end that listens, as after a move.
-                self._pool.set_overlay(replace(copied(mine, vif), moved=True, since=self._now_ms()))
+                self._pool.set_overlay(
+                    replace(copied(mine, vif, tiers=self._has_tiers(vif)), moved=True, since=self._now_ms())
+                )
             case Act.COPY:
                 self._bring(vif.id)
             case Act.RELEASE if mine is not None:
@@ -253,10 +265,13 @@ class Bindings:
             host=self._pool.me,
             epoch=vif.epoch + 1,
             state=state,
-            moved=state is BindingState.HELD and bool(vif.groups),
+            moved=state is BindingState.HELD and bool(self._pool.compiler.view.obeyed(vif)),
+            tiers=self._has_tiers(vif),
             since=self._now_ms(),
             ofport=self._reserve(vif) if awaited(self._pool.me, vif) else 0,
             link_locals=chosen(self._pool.compiler.view.bindings_of(vif.network, vif.id)),
+            behind=known_behind(self._pool.compiler.view.bindings_of(vif.network, vif.id)),
+            listening=listening_of(self._pool.compiler.view.bindings_of(vif.network, vif.id)),
             **published(vif),
         )
 
@@ -345,9 +360,11 @@ class Bindings:
         if (decided := self._pool.overlay.get(vif_id)) is not None:
             return SentWrite(self._claim(decided), decided, self._pool.mine.get(vif_id))
         vif, mine = self._pool.compiler.view.vifs.get(vif_id), self._pool.mine.get(vif_id)
-        if vif is None or mine is None or copied(mine, vif) == mine:
+        if vif is None or mine is None or copied(mine, vif, tiers=self._has_tiers(vif)) == mine:
             return None
-        return SentWrite(self._client.send(transactions.copy(copied(mine, vif), self._pool.locate(mine))))
+        return SentWrite(
+            self._client.send(transactions.copy(copied(mine, vif, tiers=self._has_tiers(vif)), self._pool.locate(mine)))
+        )
 
     def _written(self, decided: Binding, before: Binding | None) -> None:
         if self._pool.overlay.get(decided.vif) == decided:
@@ -378,6 +395,27 @@ class Bindings:
                 log.warning("binding not put back: %s", error, extra=about(vif=vif_id))
             await asyncio.sleep(RETRY_S)  # by then the row that was written is here
 
+    def _has_tiers(self, vif: Vif) -> bool:
+        """Whether groups judge a VIF that are not its own."""
+        return set(self._pool.compiler.view.obeyed(vif)) > set(vif.groups)
+
+    def _joins(self, vif: Vif, mine: Binding) -> bool:
+        """Whether a VIF that no group has judged obeys one now."""
+        return bool(self._pool.compiler.view.obeyed(vif)) and not mine.groups and not mine.tiers
+
+    def _is_untracked(self, vif_id: str) -> bool:
+        """Whether a VIF's groups judge none of its packets by their connections: all are in monitor mode, or stateless."""
+        view = self._pool.compiler.view
+        vif = view.vifs.get(vif_id)
+        groups = [view.groups[name] for name in view.obeyed(vif) if name in view.groups] if vif is not None else []
+        return bool(groups) and not any(group.decides_tracked for group in groups)
+
+    def _is_stateless(self, vif: Vif) -> bool:
+        """Whether none of a VIF's groups tracks connections."""
+        view = self._pool.compiler.view
+        groups = [view.groups[name] for name in view.obeyed(vif) if name in view.groups]
+        return bool(groups) and not any(group.stateful for group in groups)
+
     def _remembers_move(self, vif_id: str) -> Binding | None:
         """This host's binding of a VIF that has moved here or joined its first group of late, as the database has it."""
         mine = self._pool.mine.get(vif_id)
@@ -386,15 +424,20 @@ class Bindings:
     async def _forget_move(self, vif_id: str) -> None:
         """Takes back that a VIF has moved here or joined its first group of late, after PICKUP_S: its connections are known by then.
 
-        When that was is asked of the database, so that a restart of this agent changes nothing.
+        When that was is asked of the database, so that a restart of this agent changes nothing. While a VIF's groups are in monitor mode, or
+        stateless, it has what it needs to be judged by its connections at any time: one may be silent until then.
         """
+        untracked, untracked_s = False, 0.0  # whether it was so when last looked at, and when that may have ended
         while (mine := self._remembers_move(vif_id)) is not None:
             row = self._pool.locate(mine)
             try:
                 (rows,) = await self._client.transact(Select("Binding", row, ("since",)))
                 since_s = rows[0]["since"] / 1000 if rows else 0  # without a row, there is nothing to wait for
+                before, untracked = untracked, self._is_untracked(vif_id)
+                if before or untracked:
+                    untracked_s = self._now_ms() / 1000
                 # Another's clock may have said it, so never wait longer than from now.
-                left_s = min(since_s + PICKUP_S - self._now_ms() / 1000, PICKUP_S)
+                left_s = min(max(since_s, untracked_s) + PICKUP_S - self._now_ms() / 1000, PICKUP_S)
                 if left_s > 0:
                     await asyncio.sleep(left_s)
                     continue

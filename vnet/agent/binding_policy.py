@@ -93,9 +93,10 @@ def decide(
     *,
     plugged: bool,
     departed: bool = False,
+    tiers: bool = False,
 ) -> Decision:
     """The transition of host `me`'s binding `mine` of a VIF. plugged: the VIF's port is here; departed: as the last decision
-    about the VIF says."""
+    about the VIF says; tiers: groups judge it that are not its own."""
     here = situation(me, vif, at, mine, plugged=plugged, departed=departed)
     if here is not Situation.UNWANTED:
         if network is None:
@@ -108,7 +109,7 @@ def decide(
     if decision.problem:
         runner = at.current.host if at.current is not None else "none"
         return replace(decision, problem=decision.problem.format(vif=vif.id, host=runner))
-    if decision.act is Act.KEEP and mine is not None and copied(mine, vif) != mine:
+    if decision.act is Act.KEEP and mine is not None and copied(mine, vif, tiers=tiers) != mine:
         return replace(decision, act=Act.COPY)
     return decision
 
@@ -167,6 +168,6 @@ def awaited(me: str, vif: Vif) -> bool:
     return vif.awaited and vif.host == me
 
 
-def copied(binding: Binding, vif: Vif) -> Binding:
+def copied(binding: Binding, vif: Vif, *, tiers: bool) -> Binding:
     """The binding with the fields of its VIF as they are now. Its network stays: on another one it is another binding."""
-    return replace(binding, **{**published(vif), "network": binding.network})
+    return replace(binding, **{**published(vif), "network": binding.network, "tiers": tiers})

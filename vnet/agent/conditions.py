@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any, Final
 
 from ovsctl.ovsdb import Monitor, Replica
-from vnet.agent.pool_replica import BINDING_COLUMNS, ConditionNames, PoolReplica
+from vnet.agent.pool_replica import BINDING_COLUMNS, POOL_COLUMNS, ConditionNames, PoolReplica
 
 TRIM_AFTER_S = 2.0
 
@@ -21,13 +21,17 @@ Condition = tuple[tuple[str, str, Any], ...] | bool
 def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
     """The rows to replicate before anything is known but the host's name and the VIFs of its ports."""
     return {
-        "Pool": Monitor(columns=("name", "underlay_mtu", "locking_mode", "id", "generation")),
+        "Pool": Monitor(columns=POOL_COLUMNS),
         "Host": Monitor(columns=("name", "address", "owner")),
+        "TunnelKey": Monitor(),  # two rows a host, which change when keys do
         "Uplink": Monitor(where=(("host", "==", me),)),
         "Vif": Monitor(where=vif_condition(me, ports)),
         "QosClass": Monitor(),  # a few rows, of which no condition need follow
+        "AddressSet": Monitor(),
+        "PlugBridge": Monitor(),
+        "FlowCollector": Monitor(),
         "Network": Monitor(where=False),
-        "SecurityGroup": Monitor(where=False),
+        "SecurityGroup": Monitor(where=group_condition(())),
         "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
     }
 
@@ -56,8 +60,9 @@ def network_conditions(me: str, networks: Iterable[str]) -> tuple[Condition, Con
 
 
 def group_condition(groups: Iterable[str]) -> Condition:
-    """The security groups a host needs. Of those that their rules name it needs no rows: bindings say who is in them."""
-    return tuple(("name", "==", name) for name in sorted(groups)) or False
+    """The security groups a host needs. Of those that their rules name it needs no rows: bindings say who is in them. Groups of a tier above
+    the VIF's are few, and on every host at any time: so a VIF waits for none of them."""
+    return (("tier", "!=", ""), *(("name", "==", name) for name in sorted(groups)))
 
 
 def next_named(named: Set[str], needed: Set[str], useful: Set[str], *, trim: bool) -> Set[str]:

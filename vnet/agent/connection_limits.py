@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from ovsctl.appctl import Appctl, AppctlError, control_socket
+from ovsctl.appctl import AppctlError
+from vnet.agent.switch_access import SwitchAccess
 from vnet.compile import HostView
 from vnet.compile.ovs import Switch
 
@@ -22,15 +23,16 @@ MAX_CONNECTIONS = 32768
 PERIOD_S = 2.0
 TIMEOUT_S = 5.0
 _LIMIT = re.compile(r"zone=(\d+),limit=(\d+),count=(\d+)")  # a line of dpctl/ct-get-limits, ovs-vswitchd(8)
+_ZONE = re.compile(r"\bzone=(\d+)")  # in a line of dpctl/dump-conntrack
 FULL = "has {} connections, the most that it may have: answers to further ones do not pass"
 
 
 class ConnectionLimits:
     """Keeps the limits of the zones in use. problems: of VIFs that are at their limit. on_change: called when those changed."""
 
-    def __init__(self, view: HostView, ovs_rundir: str, switch: Switch, on_change: Callable[[], None]) -> None:
+    def __init__(self, view: HostView, access: SwitchAccess, switch: Switch, on_change: Callable[[], None]) -> None:
         self._view: Final = view
-        self._rundir: Final = ovs_rundir
+        self._access: Final = access
         # The name that ovs-vswitchd gives a datapath type's only datapath (dpif.c).
         self._datapath: Final = "{0}@ovs-{0}".format(switch.datapath_type or "system")
         self._on_change: Final = on_change
@@ -50,15 +52,22 @@ class ConnectionLimits:
                 reason = error.reason
             await asyncio.sleep(PERIOD_S)
 
+    async def zones_in_use(self) -> set[int]:
+        """The zones that hold connections, whosever. ovs-vswitchd does nothing else meanwhile. Raises AppctlError."""
+        text = await self._access.control(TIMEOUT_S).call("dpctl/dump-conntrack", self._datapath)
+        return {int(zone) for zone in _ZONE.findall(text)}
+
     async def _round(self) -> None:
+        if not (self._view.groups or self._limited):
+            return
         vifs = {
             ofport: id
             for id, ofport in self._view.ports.items()
-            if (vif := self._view.vifs.get(id)) is not None and vif.groups
+            if (vif := self._view.vifs.get(id)) is not None and self._view.obeyed(vif)
         }
         if not vifs and not self._limited:
             return
-        switch = Appctl(control_socket(self._rundir), TIMEOUT_S)
+        switch = self._access.control(TIMEOUT_S)
         text = await switch.call("dpctl/ct-get-limits", self._datapath)
         found = {int(zone): (int(limit), int(count)) for zone, limit, count in _LIMIT.findall(text)}
         lacking = [zone for zone in sorted(vifs) if zone not in found or found[zone][0] != MAX_CONNECTIONS]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from ovsctl.ovsdb import Client, ConnectFailed, OvsdbError, Replica, Schema
+from ovsctl.ovsdb import ConnectFailed, OvsdbClient, OvsdbError, Replica, Row, Schema, Uuid
+from vnet.agent.conditions import monitors
 from vnet.agent.local_copy import (
     FORMAT,
     NAME,
@@ -63,18 +64,20 @@ class TakenCopy:
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """The replica that is copied, what its conditions name, and the switch of this host."""
+    """The replica that is copied, what its conditions name, and the switch of this host. held: what holds instead of rows that cannot be read."""
 
     replica: Replica
+    held: Callable[[], Iterable[tuple[str, Uuid, Row]]]
     names: Callable[[], ConditionNames]
     switch: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeeperState:
-    """taken: the copy that the agent runs on. problem: of writing one. number: of the newest copy, written: how many were."""
+    """taken: the copy that the agent runs on. former: the rows of the one that was there at the start, once they were asked for. problem: of writing one. number: of the newest copy, written: how many were."""
 
     taken: TakenCopy | None = None
+    former: Mapping[str, Mapping[Uuid, Row]] | None = None
     problem: str = ""
     number: int = 0
     written: int = 0
@@ -118,7 +121,7 @@ class CopyKeeper:
 
     # Taken
 
-    async def take(self, client: Client, switch: str) -> TakenCopy | None:
+    async def take(self, client: OvsdbClient, switch: str) -> TakenCopy | None:
         """The copy, if the pool database does not answer and the copy may be used."""
         with suppress(ConnectFailed):
             await client.wait_connected(ALONE_AFTER_S)
@@ -150,6 +153,27 @@ class CopyKeeper:
         else:
             return taken
         return None
+
+    def former(self, table: str, uuid: Uuid) -> Row | None:
+        """A row as the copy had it at the start, until the first copy of this agent."""
+        if self._state.former is None:
+            self._state = replace(self._state, former=self._read_former())
+        return (self._state.former or {}).get(table, {}).get(uuid)
+
+    def _read_former(self) -> Mapping[str, Mapping[Uuid, Row]]:
+        if self._directory is None or self._source is not None:
+            return {}
+        identity = self._identity
+        owner = CopyOwner(self._host, identity.switch, identity.followed, identity.copy_number)
+        try:
+            schema = Schema.parse(SCHEMA_TEXT)
+            _, body = read_copy(self._directory, owner, schema)
+            found = Replica(schema, monitors(self._host, ()))
+            found.preload(body.tables)
+        except (FileNotFoundError, CopyRefused, OvsdbError) as error:
+            log.info("what this host had of the pool is not known: %s", error)
+            return {}
+        return {table: found[table] for table in found}
 
     def _check_mark(self, directory: Path) -> None:
         """An agent that died had changes in the switch that its copy has not; they are lost only with that ovs-vswitchd."""
@@ -190,6 +214,7 @@ class CopyKeeper:
     def follow(self, source: CopySource) -> None:
         """Has a replica copied, now and whenever it changes."""
         self._source = source
+        self._state = replace(self._state, former={})
         self.touch()
 
     def touch(self) -> None:
@@ -248,6 +273,8 @@ class CopyKeeper:
             return str
         replica, names = source.replica, source.names()
         schema, rows = replica.schema, {table: dict(replica[table]) for table in replica}
+        for table, uuid, row in source.held():
+            rows[table][uuid] = row
         number = max(self._state.number, self._identity.copy_number) + 1
         self._state = replace(self._state, number=number)
         header = CopyHeader(

@@ -4,7 +4,7 @@ One rule: only flows with our cookie mark are ours, and meters and groups with n
 new meters before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A
 switch that has none gets them the most urgent first. A zone of the connection tracker is emptied before another VIF uses it,
 which inherits no connections from the one that had its port before, and before a VIF uses it that was away from it. It is not
-emptied because ovs-vswitchd or the agent is new: a kernel's tracker outlives them.
+emptied because ovs-vswitchd or the agent is new: a kernel's tracker outlives them (zones.py).
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Group, Match, Meter, Output, Port
+from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Group, Match, Meter, Output, ReservedPort
 from ovsctl.openflow.client import OpenFlowClient
-from ovsctl.openflow.errors import ConnectionLost, ModError, OpenFlowError
-from ovsctl.openflow.flow import FULL_COOKIE
+from ovsctl.openflow.errors import ChannelLost, ModError, OpenFlowError, PeerError
+from ovsctl.openflow.flow import FULL_COOKIE, MATCH_ALL
 from ovsctl.openflow.messages import (
     FlowEvent,
     FlowUpdate,
     FlushZone,
-    FragmentHandling,
     GroupMod,
     MeterMod,
     MeterStats,
     PacketIn,
     PortReason,
+    PortStats,
     PortStatus,
 )
 from ovsctl.openflow.session import Sendable
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
+from vnet.agent.switch_access import SwitchAccess
+from vnet.agent.zones import NOBODY, TrackerZones
 from vnet.compile import (
     COOKIE_MARK,
     COOKIE_MARK_MASK,
@@ -41,13 +43,14 @@ from vnet.compile import (
     OURS,
     REG_PORT,
     Category,
-    Change,
     FlowKey,
     Key,
-    Reply,
+    RejectReply,
+    SourceChange,
     Table,
     cookie,
     key_of,
+    segments_of,
     zones_of,
 )
 
@@ -57,15 +60,15 @@ log = logging.getLogger(__name__)
 # back within tenths of a second and is found at once, and one that stays away costs little.
 RETRY_SHARE, RETRY_LEAST_S, RETRY_MOST_S = 0.02, 0.003, 0.05
 REFUSED_RETRY_S = 1.0
+READ_BACK_S = 10.0  # of a switch that does not tell of changes by others
 PIECE = 4000  # flows in a bundle for a switch that has none: some 20 ms
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
 MAX_NAME = 15  # characters in an OpenFlow message: a name that fills it may be the beginning of a longer one
 OF_A_PORT = frozenset({Category.VIF, Category.LOOKUP, Category.FLOOD})
 LEARNED = cookie(Category.LEARNED, "")
-NOBODY = 0  # no VIF's cookie
 
 
-def no_longer_gated(changes: Sequence[Change]) -> list[FlowKey]:
+def no_longer_gated(changes: Sequence[SourceChange]) -> list[FlowKey]:
     """The flows that the switch learned for ports that no longer ask GATE: the next VIF on such a port starts closed."""
     gated = {_port(f) for c in changes for f in _flows(c.old) if f.table == Table.GATED and REG_PORT in f.match}
     still = {_port(f) for c in changes for f in _flows(c.new) if f.table == Table.GATED and REG_PORT in f.match}
@@ -125,14 +128,16 @@ class SwitchObserver(Protocol):
 class BridgeFlows:
     """Keeps the flows of one bridge. ports: name to ofport, as the switch says on the connection that is open.
 
-    groups: those that flows may send frames to, each after the groups that its buckets name.
+    groups: those that flows may send frames to, each after the groups that its buckets name. zones: of the tracker, that flows use.
     """
 
     def __init__(
-        self, bridge: str, rundir: str, observer: SwitchObserver, revisions: Revisions, groups: Sequence[Group] = ()
-    ) -> None:
+        self, bridge: str, access: SwitchAccess, observer: SwitchObserver, revisions: Revisions, groups: Sequence[Group] = (),
+        zones: TrackerZones | None = None,
+    ) -> None:  # fmt: skip
         self.bridge: Final = bridge
-        self.remote: Final = f"unix:{rundir}/{bridge}.mgmt"
+        self.remote: Final = access.place(bridge)
+        self._access: Final = access
         self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
         self.connected = False  # and compared
@@ -145,7 +150,7 @@ class BridgeFlows:
         self._client: OpenFlowClient | None = None
         self._refused = False  # by the switch, on the last connection
         self._urgent = True  # all that is pending is of ports that are new
-        self._zones: dict[int, int] = {}  # whose connections each zone of the tracker holds: the VIF's cookie
+        self._zones: Final = zones or TrackerZones()
         self._meters: set[int] = set()  # of ours, that the switch has
         self._foreign: dict[FlowKey, Flow] | None = {}  # changed by others; None: too many for the switch to say which
         revisions.holds(bridge, 0)
@@ -164,24 +169,32 @@ class BridgeFlows:
         listing = f"ovs-ofctl dump-flows {self.bridge} | grep -v cookie=0x{COOKIE_MARK >> 48:x}"
         return f"{flows} not ours, and may take frames past ours: '{listing}' lists them; delete them, or use another bridge"
 
-    def want(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
+    def want(self, changes: Sequence[SourceChange], *, urgent: bool = False) -> None:
         """Takes sources' changes into the desired flows. urgent: they are for a new port, whose first packet is on its way."""
         removed: dict[Key, Flow | Meter] = {}
         added: dict[Key, Flow | Meter] = {}
+        left: set[int] = (
+            set()
+        )  # zones; a source is a VIF on one network: on another one it inherits nothing from itself
         for change in changes:
+            left |= zones_of(_flows(change.old)).keys() - zones_of(_flows(change.new)).keys()
             removed |= {key_of(entry): entry for entry in change.old}
             added |= {key_of(entry): entry for entry in change.new}
         delta: dict[Key, FlowMod | Meter | None] = {key: None for key in removed if key not in added}
         for key, entry in added.items():
             mod = FlowMod.add(entry) if isinstance(entry, Flow) else entry
-            if self.desired.get(key) != mod:
+            # The flows of a zone have it emptied when they are sent, so they are sent again where they stay the same.
+            if self.desired.get(key) != mod or (left and left & zones_of(_flows((entry,))).keys()):
                 delta[key] = mod
         delta |= dict.fromkeys(no_longer_gated(changes))
-        left = zones_of(_flows(removed.values())).keys() - zones_of(_flows(added.values())).keys()
-        self._zones |= dict.fromkeys(left, NOBODY)
+        self._zones.leave(left)
         self._urgent = (self._urgent or not self._reconciler.pending) and urgent
         self._urgent = self._urgent and all(change.source.category in OF_A_PORT for change in changes)
         self._reconciler.want(delta)
+
+    def renew(self, keys: Iterable[Key]) -> None:
+        """Has flows sent again that the switch would take away by itself. Its counters stay (OpenFlow 1.5.1 §6.4)."""
+        self._reconciler.again([key for key in keys if key in self.desired])
 
     # The verbs of the reconciler
 
@@ -222,8 +235,8 @@ class BridgeFlows:
                 await client.bundle([GroupMod.add_or_modify(group) for group in self._groups if group in missing])
             found = {meter.meter_id: meter for meter in await client.meters() if meter.meter_id in OURS}
             actual = await client.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-            # An agent that has just started knows no owners yet.
-            self._zones = zones_of(entry.flow for entry in actual) | self._zones
+            await self._zones.load()
+            self._zones.found(self._owners([entry.flow for entry in actual]))
             self._meters = set(found)
             both = list(desired().values())
             wanted = [mod for mod in both if isinstance(mod, FlowMod)]
@@ -242,6 +255,13 @@ class BridgeFlows:
         if not self.connected:
             self.connected = True
             self._observer.connection_changed(self.bridge)
+
+    def _owners(self, actual: Sequence[Flow]) -> dict[int, int]:
+        """The owner of each zone that flows on the switch use: nobody, where its VIF is on another network by now."""
+        found, segments = zones_of(actual), segments_of(actual)
+        wanted = segments_of(mod.flow for mod in self.desired.values() if isinstance(mod, FlowMod))
+        changed = {zone for zone in found if zone in wanted and segments.get(zone) != wanted[zone]}
+        return found | dict.fromkeys(changed, NOBODY)
 
     async def _count_strangers(self, client: OpenFlowClient) -> None:
         every = await client.aggregate()
@@ -273,10 +293,10 @@ class BridgeFlows:
     ) -> None:
         """Sends modifications, after meters and the emptying of zones that have another owner now."""
         self.messages += len(mods) + len(meters)
-        others = [zone for zone, owner in owners.items() if self._zones.get(zone) != owner]
-        first: list[Sendable] = [FlushZone(zone) for zone in sorted(others)]
+        others = self._zones.to_empty(owners)
+        first: list[Sendable] = [FlushZone(zone) for zone in others]
         first += [MeterMod.modify(m) if m.meter_id in self._meters else MeterMod.add(m) for m in meters]
-        self._zones |= owners  # before any wait: a VIF may leave its zone meanwhile
+        await self._zones.take(owners)
         # The switch does one after the other, so the flows need not wait for the answer about zones and meters.
         begun = client.begin(first) if first else None
         try:
@@ -289,8 +309,9 @@ class BridgeFlows:
                 if begun is not None:
                     await begun
         except OpenFlowError:
-            self._zones |= dict.fromkeys(others, NOBODY)
+            self._zones.leave(others)
             raise
+        self._zones.hold(owners)
         self._meters.update(meter.meter_id for meter in meters)
 
     async def _delete_meters(self, client: OpenFlowClient, meters: Set[int]) -> None:
@@ -310,7 +331,7 @@ class BridgeFlows:
     async def _give_up(self, client: OpenFlowClient, error: OpenFlowError) -> None:
         """Closes the connection: what the switch holds is not known any more. A refusal is not repeated at once."""
         self.connected = False
-        if not isinstance(error, ConnectionLost):
+        if not isinstance(error, ChannelLost):
             self._refuse(str(error))
         await client.close()
 
@@ -334,7 +355,7 @@ class BridgeFlows:
             try:
                 await self._serve()
                 lost_at = loop.time()
-            except ConnectionLost as error:
+            except ChannelLost as error:
                 log.debug("no OpenFlow connection to %s: %s", self.remote, error)
             except (OpenFlowError, OSError) as error:
                 self._refuse(str(error))
@@ -349,7 +370,7 @@ class BridgeFlows:
     async def _serve(self) -> None:
         lost = asyncio.Event()
         statuses: list[PortStatus] = []
-        client = OpenFlowClient(self.remote, fragments=FragmentHandling.NX_MATCH)
+        client = self._access.client(self.bridge)
         client.on_packet_in(self._observer.packet_in)
         stop = client.on_port_status(statuses.append)
         client.on_disconnect(lambda _: lost.set())
@@ -362,11 +383,26 @@ class BridgeFlows:
             stop()
             client.on_port_status(self._port_changed)
             self.ports = {port.name: port.number for port in found if len(port.name) < MAX_NAME}
-            await client.on_flow_change(self._flow_changed)
+            watched = await self._watch(client)
             self._client = client
             self._observer.ports_changed(self.bridge)  # after a restart of ovs-vswitchd ports may have other numbers
             self._reconciler.distrust()
-            await lost.wait()
+            while not lost.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), None if watched else READ_BACK_S)
+                    continue
+                self._foreign = None
+                self._reconciler.distrust()
+
+    async def _watch(self, client: OpenFlowClient) -> bool:
+        """Has the switch tell of changes of its flows. Open vSwitch before 3.0 does so in OpenFlow 1.0 only: there the flows are read back now
+        and then."""
+        try:
+            await client.on_flow_change(self._flow_changed)
+        except PeerError as error:
+            log.info("%s does not tell of changes of its flows (%s): they are read back", self.bridge, error.name)
+            return False
+        return True
 
     def _port_changed(self, status: PortStatus) -> None:
         name = status.port.name
@@ -423,7 +459,9 @@ class BridgeFlows:
             with suppress(OpenFlowError):  # the desired flows follow, and are refused likewise
                 await self._client.send_flow_mods([FlowMod.add(flow) for flow in flows])
 
-    async def send_packet(self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(Port.TABLE),)) -> bool:
+    async def send_packet(
+        self, frame: bytes, ofport: int, actions: Sequence[Action] = (Output(ReservedPort.TABLE),)
+    ) -> bool:
         """Sends a frame as if it had come in by a port: through the pipeline, or straight through `actions`. Whether it did."""
         if self._client is None or not self.connected:
             return False
@@ -432,9 +470,15 @@ class BridgeFlows:
             return True
         return False
 
-    async def send_reply(self, reply: Reply) -> None:
+    async def send_reply(self, reply: RejectReply) -> None:
         """Sends the answer to a rejected packet. One that the switch does not take is lost, as any packet may be."""
         await self.send_packet(reply.frame, reply.in_port, reply.actions)
+
+    async def has_meters(self) -> bool:
+        """Whether the switch has meters at all. Raises OpenFlowError, ChannelLost where it is not connected to."""
+        if self._client is None:
+            raise ChannelLost(f"{self.bridge}: not connected")
+        return (await self._client.meter_features()).max_meter > 0
 
     async def metered(self) -> list[tuple[Meter, MeterStats]]:
         """The desired meters that the switch has, each with what has come to it and what it dropped."""
@@ -444,11 +488,28 @@ class BridgeFlows:
         meters = (meter for meter in self.desired.values() if isinstance(meter, Meter))
         return [(meter, stats[meter.meter_id]) for meter in meters if meter.meter_id in stats]
 
-    async def counted(self, object_cookie: int, mask: int) -> list[tuple[Flow, int, int]]:
-        """The switch's flows with these cookie bits, each with its packets and bytes."""
+    async def meter_drops(self) -> dict[int, int]:
+        """The packets that each meter of ours has dropped, by its number."""
+        if self._client is None:
+            return {}
+        stats = await self._client.meter_stats()
+        return {
+            found.meter_id: sum(band.n_packets for band in found.bands) for found in stats if found.meter_id in OURS
+        }
+
+    async def port_counters(self, ofport: int = ReservedPort.NONE) -> dict[int, PortStats]:
+        """The counters of a port, or of all, by ofport."""
+        if self._client is None:
+            return {}
+        return {stats.number: stats for stats in await self._client.port_stats(ofport)}
+
+    async def counted(
+        self, object_cookie: int, mask: int, match: Match = MATCH_ALL, table: Table | None = None
+    ) -> list[tuple[Flow, int, int]]:
+        """The switch's flows with these cookie bits that `match` covers, of one table or of all, each with its packets and bytes."""
         if self._client is None:
             return []
-        found = await self._client.dump_flows(cookie=object_cookie, cookie_mask=mask)
+        found = await self._client.dump_flows(table, match, cookie=object_cookie, cookie_mask=mask)
         return [(entry.flow, entry.stats.packets or 0, entry.stats.bytes or 0) for entry in found]
 
 

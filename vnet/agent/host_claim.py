@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ovsctl.ovsdb import Client, Operation, OvsdbError, Row, Select, Uuid, WaitTimedOut, by_uuid
+from ovsctl.ovsdb import Operation, OvsdbClient, OvsdbError, Row, Select, Uuid, WaitTimedOut, by_uuid
 from vnet.agent import transactions
 from vnet.agent.pool_identity import AS_FOLLOWED
 from vnet.objects import AgentStatus, Event
@@ -65,12 +65,15 @@ class ClaimState:
 
 
 class HostClaim:
-    """Takes the host, and notices another agent that wants it."""
+    """Takes the host, and notices another agent that wants it. fenced: one that is only cut off from the pool learns from the switch that it is the host's no more."""
 
-    def __init__(self, client: Client, status: AgentStatus, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, client: OvsdbClient, status: AgentStatus, now_ms: Callable[[], int], *, fenced: bool = False
+    ) -> None:
         self.status = status  # without what changes while the agent runs
         self._client: Final = client
         self._now_ms: Final = now_ms
+        self._fenced: Final = fenced
         self._state = ClaimState()
 
     @property
@@ -111,7 +114,7 @@ class HostClaim:
                 if seen is None or holder.heartbeat != seen.heartbeat:
                     heard = heard or (seen is not None and holder.heartbeat != 0)  # 0: the database was restarted
                     seen, since = holder, clock()
-                elif clock() - since >= (HEARD_SILENT_S if heard else SILENT_S):
+                elif clock() - since >= (HEARD_SILENT_S if heard and not self._fenced else SILENT_S):
                     return await self._write(holder)
                 await self._stand_by(holder, looks)
                 looks += 1

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from socket import AF_INET6, inet_ntop
 from typing import Final
 
-from ovsctl.openflow import Output, Port
+from ovsctl.openflow import Output, ReservedPort
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.reconciler import Revisions
 from vnet.agent.shell import Shell
 from vnet.agent.status_writer import StatusWriter
-from vnet.objects import Binding, Vif
+from vnet.objects import Binding, Location, Vif
+from vnet.objects.identity import own_identities
 from vnet.objects.link_local import (
     MAX_LINK_LOCALS,
     LinkLocal,
@@ -79,6 +80,8 @@ class LinkLocals:
     @property
     def problems(self) -> dict[str, str]:
         """The refusals of late, by VIF."""
+        if not self._refused:
+            return {}
         oldest = self._now_ms() - REMEMBERED_MS
         for vif in [vif for vif, refusal in self._refused.items() if refusal.last_ms < oldest]:
             del self._refused[vif]
@@ -134,7 +137,7 @@ class LinkLocals:
         """Answers duplicate address detection as the holder would, whom the question does not reach: the guest takes another address, or
         none, instead of one that nobody hears it by (RFC 4862 §5.4.4)."""
         answer = neighbor_advertisement(holder.mac, address, router=False)
-        await self._flows.send_packet(answer, ofport, (Output(Port.IN_PORT),))
+        await self._flows.send_packet(answer, ofport, (Output(ReservedPort.IN_PORT),))
 
     async def _send_on(self, ofport: int, frame: bytes) -> None:
         await self._shell.programmed()
@@ -164,13 +167,20 @@ class LinkLocals:
         """Brings this host's bindings of these VIFs, given as (network, VIF), to what the VIFs have chosen by all their bindings; takes
         back what is another VIF's."""
         vifs = sorted(touched)
-        for network, vif in vifs:
+        concerned = [(network, vif) for network, vif in vifs if self._concerns(network, vif)]
+        for network, vif in concerned:
             self._index(network, vif)
         if self._holders:
             for network, vif in vifs:
                 self._contest(network, vif)
-        for network, vif in vifs:
+        for network, vif in concerned:
             self._bring(network, vif)
+
+    def _concerns(self, network: str, vif: str) -> bool:
+        """Whether a VIF has chosen an address, or had, or has asked for one."""
+        if (network, vif) in self._held or vif in self._lost or vif in self._budgets:
+            return True
+        return bool([of for of in self._pool.compiler.view.bindings_of(network, vif) if of.link_locals])
 
     def _mine(self, network: str, vif: str) -> Binding | None:
         return self._pool.compiler.view.binding(network, vif, self._pool.me)
@@ -200,7 +210,8 @@ class LinkLocals:
     def _contest(self, network: str, vif: str) -> None:
         """Takes back what VIFs here have chosen and this one has."""
         for binding in self._pool.compiler.view.bindings_of(network, vif):
-            for key in (binding.mac, *binding.addresses, *(entry.address for entry in binding.link_locals)):
+            declared = (key for of in own_identities(binding) for key in (of.mac, *of.addresses))
+            for key in (*declared, *(entry.address for entry in binding.link_locals)):
                 for other, address in list(self._holders.get((network, key), {}).items()):
                     mine = self._mine(network, other)
                     if other != vif and mine is not None and not comes_before(address, mine, binding):
@@ -213,10 +224,13 @@ class LinkLocals:
         self._bring(mine.network, mine.vif)
 
     def _bring(self, network: str, vif: str) -> None:
-        mine, lost = self._mine(network, vif), self._lost.get(vif, set())
-        if mine is None or mine in self._pool.compiler.view.location(network, vif).superseded:
+        bindings, lost = self._pool.compiler.view.bindings_of(network, vif), self._lost.get(vif, set())
+        if not lost and not any(binding.link_locals for binding in bindings):
             return
-        all_chosen = chosen(self._pool.compiler.view.bindings_of(network, vif))
+        mine = self._mine(network, vif)
+        if mine is None or mine in Location.of(bindings).superseded:
+            return
+        all_chosen = chosen(bindings)
         lost &= {entry.address for entry in all_chosen}
         if not lost:
             self._lost.pop(vif, None)

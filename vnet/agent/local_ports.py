@@ -9,34 +9,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
 from ovsctl.ovsdb import Monitor
 from ovsctl.vswitch import COLUMNS
-from vnet.db.rows import Row
+from ovsctl.vswitch.snapshot import AnyRow, Tables
 from vnet.objects.limits import VIF_ID
 
 IFACE_ID = "iface-id"
 XS_VIF_UUID = "xs-vif-uuid"  # XenServer's and XCP-ng's scripts name a VIF's port so
+# Of a guest that emulates a NIC until it has a driver, they plug both devices, and ovs-xapi-sync says which of them is in use.
+IFACE_STATUS = "iface-status"
+IN_USE, UNSAID, NOT_IN_USE = range(3)
 NO_OFPORT = 1 << 16  # more than any
 
 # The columns that a plan of rows needs, and those that ovs-vswitchd fills; statistics, which change every few seconds, are left out.
-MONITORS = {
-    table: Monitor(columns=(*columns, *(("ofport", "error", "mtu", "admin_state") if table == "Interface" else ())))
-    for table, columns in COLUMNS.items()
-}
-
-
-class Tables(Protocol):
-    """A replica, or plain dicts: table to uuid to row."""
-
-    def __getitem__(self, table: str, /) -> Mapping[Any, Row]: ...
+_FILLED = {"Interface": ("ofport", "error", "mtu", "admin_state"), "Bridge": ("datapath_id",)}
+MONITORS = {table: Monitor(columns=(*columns, *_FILLED.get(table, ()))) for table, columns in COLUMNS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPort:
-    """An interface on the integration bridge. ofport and mtu (bytes) are None until vswitchd has it; also: other ports
-    that name the same VIF and are not used."""
+    """An interface on the integration bridge. ofport and mtu (bytes) are None until vswitchd has it; use: what its iface-status says;
+    also: other ports that name the same VIF as much as this one does, and are not used."""
 
     name: str
     vif: str | None
@@ -44,6 +38,7 @@ class LocalPort:
     mtu_request: int | None
     mtu: int | None
     error: str | None
+    use: int = UNSAID
     also: tuple[str, ...] = ()
 
     @property
@@ -81,9 +76,11 @@ def vif_of(external_ids: Mapping[str, str]) -> str | None:
     return found if found and VIF_ID.fullmatch(found) else None
 
 
-def read_ports(tables: Tables, bridge: str, ofports: Mapping[str, int]) -> list[LocalPort]:
+def read_ports(
+    tables: Tables, bridge: str, ofports: Mapping[str, int], unnumbered: Set[str] = frozenset()
+) -> list[LocalPort]:
     """The interfaces on a bridge, in the order of their names; nothing where there is no such bridge. `ofports` by name are
-    what the switch itself says, as far as it does."""
+    what the switch itself says, as far as it does; unnumbered: names whose number in the database may be of another bridge."""
     ports, interfaces = tables["Port"], tables["Interface"]
     found = []
     for row in tables["Bridge"].values():
@@ -91,27 +88,43 @@ def read_ports(tables: Tables, bridge: str, ofports: Mapping[str, int]) -> list[
             continue
         for port in row["ports"]:
             if port in ports:
-                found += [_local_port(interfaces[i], ofports) for i in ports[port]["interfaces"] if i in interfaces]
+                found += [
+                    _local_port(interfaces[i], ofports, unnumbered)
+                    for i in ports[port]["interfaces"]
+                    if i in interfaces
+                ]
     return sorted(found, key=lambda port: port.name)
 
 
 def vif_ports(found: Iterable[LocalPort]) -> dict[str, LocalPort]:
-    """The port of each VIF. Of several that name one VIF it is the one with the lowest ofport, which came first: a second
-    one must not take over what runs."""
+    """The port of each VIF. Of several that name one VIF it is the one whose iface-status is active; else the one with the lowest
+    ofport, which came first: a second one must not take over what runs."""
     naming: dict[str, list[LocalPort]] = defaultdict(list)
     for port in found:
         if port.vif is not None:
             naming[port.vif].append(port)
     chosen = {}
     for vif, ports in naming.items():
-        first, *others = sorted(ports, key=lambda port: (port.ofport or NO_OFPORT, port.name))
-        chosen[vif] = replace(first, also=tuple(port.name for port in others))
+        known = _paired(ports) if len(ports) > 1 else ports
+        first, *others = sorted(known, key=lambda port: (port.use, port.ofport or NO_OFPORT, port.name))
+        chosen[vif] = replace(first, also=tuple(port.name for port in others if port.use == first.use))
     return chosen
 
 
-def _local_port(row: Row, ofports: Mapping[str, int]) -> LocalPort:
-    ofport = ofports.get(row["name"], row["ofport"])
+def _paired(ports: Iterable[LocalPort]) -> list[LocalPort]:
+    """The ports of one VIF, with what ovs-xapi-sync will say of a tap and the vif of the same number: the tap is in use while it is there."""
+    by_name = {port.name: port for port in ports}
+    for name, port in list(by_name.items()):
+        tap = by_name.get("tap" + name.removeprefix("vif")) if name.startswith("vif") else None
+        if tap is not None and port.use == tap.use == UNSAID:
+            by_name |= {name: replace(port, use=NOT_IN_USE), tap.name: replace(tap, use=IN_USE)}
+    return list(by_name.values())
+
+
+def _local_port(row: AnyRow, ofports: Mapping[str, int], unnumbered: Set[str]) -> LocalPort:
+    ofport = ofports.get(row["name"], row["ofport"] if row["name"] not in unnumbered else None)
     usable = ofport if ofport is not None and ofport > 0 else None
     # -1: vswitchd could not add it (ovs-vswitchd.conf.db(5)); it does not always say why.
     error = row["error"] or ("ovs-vswitchd could not add it: see its log" if ofport == -1 else None)
-    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], row["mtu"], error)
+    use = {"active": IN_USE, "inactive": NOT_IN_USE}.get(row["external_ids"].get(IFACE_STATUS, ""), UNSAID)
+    return LocalPort(row["name"], vif_of(row["external_ids"]), usable, row["mtu_request"], row["mtu"], error, use)

@@ -10,12 +10,13 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ovsctl import vswitch
-from vnet.agent.local_ports import Tables
+from ovsctl.vswitch.snapshot import Tables
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h; pyroute2 would take 0.1 s and 15 MB of every agent for this one question.
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -141,16 +142,32 @@ def hold_back(
 ) -> tuple[vswitch.VSwitch, dict[str, str]]:
     """The rows without those `new` NICs that the host uses, and why by 'interface eth1'. Pure."""
     held = {nic: bridge for nic, bridge in nics(rows).items() if nic in new and nic in used}
-    if not held:
-        return rows, {}
-    bridges = tuple(replace(bridge, ports=tuple(_without(bridge.ports, held))) for bridge in rows.bridges)
     problems = {
         f"interface {nic}": f"NIC {nic} carries {' and '.join(used[nic])}: move "
         f"{'it' if len(used[nic]) == 1 else 'them'} to {bridge} first, or take {nic} out of the uplink; "
         "until then it is left alone, so that the host stays reachable"
         for nic, bridge in held.items()
     }
-    return replace(rows, bridges=bridges), problems
+    return _without_nics(rows, held), problems
+
+
+def hold_back_unseen(rows: vswitch.VSwitch, new: frozenset[str]) -> tuple[vswitch.VSwitch, dict[str, str]]:
+    """The rows without those `new` NICs, of a host whose addresses the agent cannot see, and why by 'interface eth1'. Pure."""
+    held = {nic: bridge for nic, bridge in nics(rows).items() if nic in new}
+    problems = {
+        f"interface {nic}": f"the agent of this host runs on another machine, and cannot see whether NIC {nic} carries the host's address: "
+        f"put it into a bridge there, and name that as the uplink's bridge; or 'ovs-vsctl add-br {bridge} -- add-port {bridge} {nic}'"
+        for nic, bridge in held.items()
+    }
+    return _without_nics(rows, held), problems
+
+
+def _without_nics(rows: vswitch.VSwitch, held: Mapping[str, str]) -> vswitch.VSwitch:
+    if not held:
+        return rows
+    return replace(
+        rows, bridges=tuple(replace(bridge, ports=tuple(_without(bridge.ports, held))) for bridge in rows.bridges)
+    )
 
 
 def _without(ports: tuple[vswitch.Port, ...], held: Mapping[str, str]) -> list[vswitch.Port]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
-from ovsctl.appctl import Appctl, AppctlError, control_socket
+from ovsctl.appctl import AppctlError
+from vnet.agent.switch_access import SwitchAccess
 from vnet.agent.traced_frames import TracedFrames
 from vnet.compile import HostView
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
@@ -24,10 +25,10 @@ ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 class Prober:
     """Answers the questions to this host. traced: note each frame before the switch is asked about it."""
 
-    def __init__(self, view: HostView, ovs_rundir: str, bridge: str, traced: Sequence[TracedFrames]) -> None:
+    def __init__(self, view: HostView, access: SwitchAccess, bridge: str, traced: Sequence[TracedFrames]) -> None:
         self._view: Final = view
         self._traced: Final = traced
-        self._rundir: Final = ovs_rundir
+        self._access: Final = access
         self._bridge: Final = bridge
 
     async def answer(self, probe: Probe) -> str:
@@ -41,7 +42,7 @@ class Prober:
             port = f"port for VIF {probe.vif}" if probe.vif else f"port {probe.device} on {self._bridge}"
             return Answer(problem=f"host {view.me} has no {port}")
         try:
-            switch = Appctl(control_socket(self._rundir), TRACE_TIMEOUT_S, MAX_TRACE_BYTES)
+            switch = self._access.control(TRACE_TIMEOUT_S, MAX_TRACE_BYTES)
             tracked = (word for state in probe.tracked.split() for word in ("--ct-next", state.replace("+", ",")))
             frame = bytes.fromhex(probe.frame)
             match = metadata(probe, ofport)

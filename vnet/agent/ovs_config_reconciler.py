@@ -13,11 +13,12 @@ from functools import partial
 from typing import Final
 
 from ovsctl import vswitch
-from ovsctl.ovsdb import Change, Client, OvsdbError, Replica, Select, Update, Uuid
+from ovsctl.ovsdb import Change, Mutate, OvsdbClient, OvsdbError, Replica, Select, Update, Uuid, by_uuid
+from ovsctl.vswitch.snapshot import Tables
 from vnet.agent import nic_guard
 from vnet.agent.local_ports import LocalPort
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
-from vnet.compile import HostView, Switch, ovs_rows, vif_mtus
+from vnet.compile import HostView, Switch, ovs_rows, vif_mtus, way_out
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,10 @@ RETRY_S = 0.5
 # After flows changed, till Open vSwitch has surely looked at its cached ones, which may use a port that goes.
 CACHES_S = 0.2
 LOOK_AGAIN_S = 2.0  # whether the host still uses a NIC that waits for it not to
+SYSTEM = "system"  # the kernel's datapath, as is ""
 SIMULATED = "dummy"  # the datapath whose NICs are not the host's
-OWNER = vswitch.Owner()
+OWNER = vswitch.OwnerMark()
+UNREACHED = "open vswitch"  # the problem where its database does not take rows
 ALL = "rows"  # the one key: the rows are planned and written together
 
 
@@ -46,7 +49,7 @@ class OvsConfig:
 
     def __init__(
         self,
-        client: Client,
+        client: OvsdbClient,
         replica: Callable[[], Replica],
         view: HostView,
         switch: Switch,
@@ -62,6 +65,8 @@ class OvsConfig:
         self._on_change: Final = on_change
         self._replica: Final = replica
         self._rows: Final[Reconciler[str, DesiredRows]] = Reconciler(self, revisions, partial(revisions.holds, None))
+        self._to_reconnect: Final[set[str]] = set()  # bridges
+        self._leftovers: frozenset[Uuid] = frozenset()  # controllers that agents before this one have left behind
         self._blocked = False  # something that is to be ours is somebody else's
         self._applied: vswitch.VSwitch | None = (
             None  # the rows that the database was last brought to, removals included
@@ -71,6 +76,41 @@ class OvsConfig:
     def settled(self) -> bool:
         """Whether all that is desired is in the switch, or is known to have failed."""
         return self._rows.settled
+
+    def begin(self) -> None:
+        """This agent is the host's: controllers that others have set up so far are none any more."""
+        self._leftovers = frozenset(self._others())
+
+    @property
+    def rival(self) -> str:
+        """The target of an agent that has set itself up as the bridges' controller since, "" for none: it has taken this host over."""
+        return next((target for uuid, target in self._others().items() if uuid not in self._leftovers), "")
+
+    def reconnect(self, bridge: str) -> None:
+        """Has a bridge connect to this agent now. It tries ever more seldom by itself, with Open vSwitch 3.1 each 8 s whatever max_backoff says; a
+        controller that is new is tried at once."""
+        self._to_reconnect.add(bridge)
+        self._rows.again([ALL])
+
+    async def _take_off_controllers(self) -> None:
+        """Takes the controllers of bridges that are to connect anew off; the plan puts them on again. Raises OvsdbError, VSwitchError."""
+        names, tables = set(self._to_reconnect), self._replica()
+        self._to_reconnect.clear()
+        own = frozenset(
+            u for u, row in tables["Controller"].items() if OWNER.owns(row) and row["target"] == self._switch.target
+        )
+        bridges = {u: row["controller"] & own for u, row in tables["Bridge"].items() if row["name"] in names}
+        if any(bridges.values()):
+            self._applied = None  # what is put on again was not changed by somebody else
+            gone = (
+                Mutate("Bridge", by_uuid(u), (("controller", "delete", rows),)) for u, rows in bridges.items() if rows
+            )
+            await vswitch.reconfigure(self._client, *gone)
+
+    def _others(self) -> dict[Uuid, str]:
+        """The controllers of ours that are other agents, by row."""
+        own, rows = self._switch.target, self._replica()["Controller"]
+        return {uuid: row["target"] for uuid, row in rows.items() if own and OWNER.owns(row) and row["target"] != own}
 
     async def run(self) -> None:
         """Applies what is desired, for ever."""
@@ -85,10 +125,10 @@ class OvsConfig:
     def _concerns_us(self, change: Change, deleted: Set[Uuid]) -> bool:
         if change.table not in ("Bridge", "Port", "Interface"):
             return False
-        if self._blocked and change.old is not None:  # they may have given it up
-            return True
         if _only_ports(change, deleted):
             return False
+        if self._blocked and (change.old is not None or change.table == "Bridge"):  # given up; or the one that we lack
+            return True
         ours = self._switch.bridge
         return any(row is not None and (OWNER.owns(row) or row["name"] == ours) for row in (change.old, change.new))
 
@@ -97,14 +137,20 @@ class OvsConfig:
         desired = DesiredRows(ovs_rows(self._view, self._switch), self._mtus(ports))
         self._rows.want({ALL: desired} if desired != self._rows.desired.get(ALL) else {})
 
+    def awaits(self, network: str) -> bool:
+        """Whether the port by which a network's frames leave this host is still to come. One that Open vSwitch does not take is not awaited."""
+        row = self._view.networks.get(network)
+        device = way_out(row) if row is not None else None
+        if device is None or device in self._view.devices or UNREACHED in self.problems:
+            return False
+        wanted, applied = ovs_rows(self._view, self._switch), self._applied
+        return device in _ports(wanted) and (applied is None or device not in _ports(applied))
+
     def _mtus(self, ports: Mapping[str, LocalPort]) -> tuple[tuple[str, str, int], ...]:
         """The MTUs to set. A device that has its MTU already, or has not said, is not asked for it: setting it makes ovs-vswitchd
         go over all its ports again, while a new one waits to be finished."""
-        return tuple(
-            (vif, port.name, mtu)
-            for vif, mtu in sorted(vif_mtus(self._view).items())
-            if (port := ports.get(vif)) is not None and (port.mtu_request or port.mtu) not in (None, mtu)
-        )
+        known = {vif: mtu for vif, port in ports.items() if (mtu := port.mtu_request or port.mtu) is not None}
+        return tuple((vif, ports[vif].name, mtu) for vif, mtu in sorted(vif_mtus(self._view, known).items()))
 
     # The verbs of the reconciler: what is to be changed follows from the replica, so both plan anew
 
@@ -118,11 +164,13 @@ class OvsConfig:
             await self._apply(value)
 
     async def _apply(self, desired: DesiredRows) -> None:
+        if self.rival:
+            raise Retry(RETRY_S)
         try:
             rows, held = self._hold_back(desired.rows)
             await self._write(rows, held, desired.mtus)
         except (OvsdbError, vswitch.VSwitchError, OSError) as error:
-            self._problem({"open vswitch": str(error)})
+            self._problem({UNREACHED: str(error)})
             raise Retry(RETRY_S) from error
         if held:
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._rows.again, [ALL])
@@ -133,11 +181,15 @@ class OvsConfig:
             return rows, {}
         present = nic_guard.in_place(self._replica())
         new = frozenset(nic for nic, bridge in nic_guard.nics(rows).items() if (nic, bridge) not in present)
+        if self._switch.target:
+            return nic_guard.hold_back_unseen(rows, new)
         return nic_guard.hold_back(rows, new, nic_guard.carried()) if new else (rows, {})
 
     async def _write(self, rows: vswitch.VSwitch, held: dict[str, str], mtus: tuple[tuple[str, str, int], ...]) -> None:
         """One round. held: the NICs that are left out, and why. A difference from rows that the database was brought to already is somebody else's change."""
         changes = self._rows.changes
+        if self._to_reconnect:
+            await self._take_off_controllers()
         if mtus:
             await self._client.transact(
                 *(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus)
@@ -145,6 +197,7 @@ class OvsConfig:
         plan = vswitch.plan(rows, self._replica(), OWNER)
         self._blocked = bool(plan.conflicts)
         problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts} | held
+        problems |= _unjoined(rows, self._replica())
         if plan.additions:
             applied = await vswitch.apply(self._client, plan.additions)
             problems |= {f"interface {name}": text for name, text in dict(applied.errors if applied else {}).items()}
@@ -166,6 +219,27 @@ class OvsConfig:
         if problems != self.problems:
             self.problems = problems
             self._on_change()
+
+
+def _ports(rows: vswitch.VSwitch) -> set[str]:
+    return {port.name for bridge in rows.bridges for port in bridge.ports}
+
+
+def _unjoined(rows: vswitch.VSwitch, tables: Tables) -> dict[str, str]:
+    """Why the host's own bridges that uplinks name carry nothing, by 'bridge xenbr0'."""
+    theirs = {row["name"]: row["datapath_type"] or SYSTEM for row in tables["Bridge"].values()}
+    ours = next((bridge.datapath_type for bridge in rows.bridges), "") or SYSTEM
+    found = {}
+    for name in (attachment.bridge for attachment in rows.attachments):
+        if name not in theirs:
+            found[f"bridge {name}"] = (
+                f"this host has no bridge {name}, which an uplink names: 'ovs-vsctl list-br' lists what there is"
+            )
+        elif theirs[name] != ours:
+            found[f"bridge {name}"] = (
+                f"its datapath_type is {theirs[name]}, and br-int's is {ours}: no frame passes between the two"
+            )
+    return found
 
 
 def _only_ports(change: Change, deleted: Set[Uuid]) -> bool:

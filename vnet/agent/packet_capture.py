@@ -12,11 +12,11 @@ from typing import Final
 
 from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn
-from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Row, Update
+from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Row, Update
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.questions import SCHEMA_PERIOD_S
 from vnet.agent.shell import Shell
-from vnet.compile import REG_PORT, Compiler, Role, Stage, bare, marked_fields, read_note, refusal
+from vnet.compile import REG_PORT, Compiler, VifRole, WatchPoint, bare, marked_fields, read_note, refusal
 from vnet.db.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row
 from vnet.objects import InvalidValue
 
@@ -43,12 +43,12 @@ class Watching:
 class Watcher:
     """The watches of this host. Callbacks only fold and wake; `run` sends and writes."""
 
-    def __init__(self, compiler: Compiler, flows: BridgeFlows, client: Client, shell: Shell) -> None:
+    def __init__(self, compiler: Compiler, flows: BridgeFlows, client: OvsdbClient, shell: Shell) -> None:
         self._compiler: Final = compiler
         self._flows: Final = flows
         self._client: Final = client
         self._shell: Final = shell
-        self._watches: dict[str, Watching] = {}
+        self._watches: Final[dict[str, Watching]] = {}
         self._due: list[tuple[Watching, int]] = []
         self._unwritten: dict[str, Report] = {}
         self._work: Final = asyncio.Event()
@@ -160,7 +160,7 @@ class Watcher:
         if not watching.programmed or watching.ended or not 0 <= number < len(watch.frames):
             return f"host {view.me} does not watch for it"
         vif = view.vifs.get(watch.senders[number])
-        if vif is None or view.role(vif) is not Role.ACTIVE or view.plugged(vif.id) is None:
+        if vif is None or view.role(vif) is not VifRole.ACTIVE or view.plugged(vif.id) is None:
             return f"VIF {watch.senders[number]} does not run on host {view.me}"
         unwatched = sorted(set(view.members(vif.network)) - watch.hosts)
         if unwatched:
@@ -176,18 +176,18 @@ class Watcher:
         if note is None or watching is None:
             return
         view, report = self._compiler.view, watching.report
-        port = message.match.get(REG_PORT) if note.stage is Stage.CAUGHT else message.match.get("in_port")
+        port = message.match.get(REG_PORT) if note.stage is WatchPoint.CAUGHT else message.match.get("in_port")
         ofport = port.value if port is not None else 0
-        if note.stage is Stage.CAUGHT and ofport == message.in_port:
+        if note.stage is WatchPoint.CAUGHT and ofport == message.in_port:
             return  # a switch sends no frame back to where it came from
-        names = view.ports if note.stage is Stage.CAUGHT else {**view.devices, **view.ports}
+        names = view.ports if note.stage is WatchPoint.CAUGHT else {**view.devices, **view.ports}
         port_name = next((name for name, number in names.items() if number == ofport), f"port {ofport}")
         if len(report.came) + len(report.caught) >= MAX_SEEN:
             report.left_off += 1
         else:
             same = bare(watching.watch.frames[note.number]) == bare(message.data)
             seen = Seen(note.number, port_name, "" if same else message.data.hex())
-            (report.caught if note.stage is Stage.CAUGHT else report.came).append(seen)
+            (report.caught if note.stage is WatchPoint.CAUGHT else report.came).append(seen)
         self._tell(note.probe, report)
 
     def _tell(self, id: str, report: Report) -> None:

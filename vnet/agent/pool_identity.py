@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ovsctl.ovsdb import Change, Client, Mutate, Operation, OvsdbError, Select, Update, Uuid
+from ovsctl.ovsdb import Change, Mutate, Operation, OvsdbClient, OvsdbError, Select, Update, Uuid
 from vnet.agent import transactions
 from vnet.objects import AgentStatus, Event
 from vnet.objects.binding import POOL
@@ -73,7 +73,8 @@ class IdentityState:
 class PoolIdentity:
     """Keeps to one pool. status: the agent's, for the database that is not followed to show."""
 
-    def __init__(self, ovs: Client, status: AgentStatus, now_ms: Callable[[], int]) -> None:
+    def __init__(self, ovs: OvsdbClient, status: AgentStatus, now_ms: Callable[[], int], place: str = "") -> None:
+        self._place: Final = place
         self._ovs: Final = ovs
         self._status: Final = status
         self._now_ms: Final = now_ms
@@ -89,6 +90,11 @@ class PoolIdentity:
     def objection(self) -> str:
         """The reason why the database that was looked at last is not followed, "" if it is."""
         return self._state.objection
+
+    @property
+    def switch(self) -> Uuid:
+        """The UUID of the switch's row; "" before `load`."""
+        return self._state.switch
 
     @property
     def copy_number(self) -> int:
@@ -186,7 +192,7 @@ class PoolIdentity:
 
     async def _read(self) -> IdentityState:
         (rows,) = await self._ovs.transact(Select("Open_vSwitch", (), ("_uuid", "external_ids")))
-        switch, ids = (rows[0]["_uuid"], rows[0]["external_ids"]) if rows else ("", {})
+        switch, ids = (rows[0]["_uuid"] + self._place, rows[0]["external_ids"]) if rows else ("", {})
         known = Followed(ids[ID], _number(ids, REVISION)) if ids.get(ID) else None
         return replace(self._state, switch=switch, known=known, kept=known, copy_number=_number(ids, COPY))
 

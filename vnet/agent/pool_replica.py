@@ -19,14 +19,18 @@ from vnet.db.rows import TABLE_OF, by_key, from_row
 from vnet.db.tables import TABLES as DECLARED_TABLES
 from vnet.grammar.declare import Declared, attrs_of
 from vnet.objects import (
+    AddressSet,
     Binding,
     BindingState,
+    FlowCollector,
     Host,
     InvalidValue,
     Network,
+    PlugBridge,
     Pool,
     QosClass,
     SecurityGroup,
+    TunnelKey,
     Uplink,
     Vif,
 )
@@ -36,11 +40,24 @@ log = logging.getLogger(__name__)
 # The columns of a binding that peers need. The others are for the controller: were they monitored, each acknowledgement of
 # one host would be sent to all others. Table Agent is not monitored at all: the server would look through the conditions of
 # every agent at every heartbeat of any.
-UNMONITORED = {"ready": False, "acked": frozenset(), "since": 0}
+UNMONITORED = {"ready": False, "acked": frozenset(), "since": 0, "connections": ""}
 BINDING_COLUMNS = tuple(name for name in attrs_of(Binding) if name not in UNMONITORED)
-TABLES = ("Pool", "Host", "Uplink", "QosClass", "Network", "SecurityGroup", "Vif", "Binding")
+TABLES = (
+    "Pool",
+    "Host",
+    "TunnelKey",
+    "Uplink",
+    "QosClass",
+    "AddressSet",
+    "PlugBridge",
+    "FlowCollector",
+    "Network",
+    "SecurityGroup",
+    "Vif",
+    "Binding",
+)
 # The columns of the pool's row that decide something here. Its revision rises with each write of anybody.
-POOL_COLUMNS = ("name", "underlay_mtu", "locking_mode", "id", "generation")
+POOL_COLUMNS = ("name", "underlay_mtu", "locking_mode", "id", "generation", "key_epoch")
 MAX_LISTED = 100  # rows that cannot be read, in the agent's problems: they are written to the database again
 
 _KEYS: dict[str, Callable[[Row], Any]] = {
@@ -70,19 +87,33 @@ class ConditionNames:
 class PoolReplica:
     """Folds changes of rows into a compiler.
 
-    on_arrival: called with a VIF whose binding here somebody else has made active. overlay: bindings of this host that were decided on and are not in the database yet; they win over its rows.
+    kept: the row of a table and a UUID as this host had it before the agent started; it is asked for what cannot be read at first sight.
+    on_arrival: called with a VIF whose binding here somebody else has made active. awaits_port: whether the port by which a network's frames leave
+    this host is still to come. overlay: bindings of this host that were decided on and are not in the database yet; they win over its rows.
     """
 
-    def __init__(self, compiler: Compiler, on_arrival: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        compiler: Compiler,
+        on_arrival: Callable[[str], None],
+        kept: Callable[[str, Uuid], Row | None] = lambda table, uuid: None,
+        awaits_port: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self.compiler: Final = compiler
+        self._kept: Final = kept
+        self._awaits_port: Final = awaits_port
         self._on_arrival: Final = on_arrival
         self.touched: set[tuple[str, str]] = set()  # (network, VIF) of all that changed since the last turn
-        self.overlay: dict[str, Binding] = {}
-        self.mine: dict[str, Binding] = {}  # this host's bindings as the database has them, by VIF id
+        self.overlay: Final[dict[str, Binding]] = {}
+        self.mine: Final[dict[str, Binding]] = {}  # this host's bindings as the database has them, by VIF id
+        self.tunnel_keys: Final[dict[tuple[str, int], TunnelKey]] = {}  # by host and plane
         self.unreadable: Final[dict[Uuid, UnreadableRow]] = {}
         self.named = ConditionNames()
-        self.waiting: dict[str, Vif] = {}  # VIFs as they are once the security groups they have joined are known
+        self.waiting: Final[
+            dict[str, Vif]
+        ] = {}  # VIFs as they are once their new network, with its way out of this host, or groups they have joined, are known
         self.doubtful: set[str] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
+        self.needs_changed = True  # a row came by which this host may need other rows
         self.rows_read = 0  # for tests to count
         self._counts: Final[Counter[str]] = Counter()
         self._rows: Final[dict[tuple[str, Any], Uuid]] = {}  # table and key to the UUID of the row that holds there
@@ -105,7 +136,7 @@ class PoolReplica:
             self.fold(Change(table, uuid, None, row) for uuid, row in replica[table].items())
 
     def fold(self, batch: Iterable[Change]) -> None:
-        """Takes one transaction's changes. Of a row that cannot be read what was taken in last goes on to hold."""
+        """Takes one transaction's changes. Of a row that cannot be read what was taken in last goes on to hold, by this agent or the one before."""
         ordered = sorted(batch, key=lambda change: change.new is not None)
         for change in ordered:
             self.rows_read += 1
@@ -121,10 +152,28 @@ class PoolReplica:
             for row in (held, change.old, change.new):
                 if row is not None:
                     self.touched.update(self._concerned(change.table, row))
+                    self.needs_changed |= change.table != "Binding" or row["host"] == self.me
+
+    def _kept_row(self, change: Change) -> Row | None:
+        """The row as it was before the agent started, taken in, of one that cannot be read and is new to the agent; None if there is none, or another row
+        has its name by now. This host's own bindings are claimed anew instead."""
+        row = self._kept(change.table, change.uuid)
+        if row is None or (change.table, _KEYS[change.table](row)) in self._rows:
+            return None
+        if change.table == "Binding" and row["host"] == self.me:
+            return None
+        try:
+            self._fold(change.table, change.uuid, None, row)
+        except InvalidValue:
+            return None
+        self.touched.update(self._concerned(change.table, row))
+        return row
 
     def _refuse(self, change: Change, held: Row | None, problem: str) -> None:
         if change.new is None:
             return
+        if held is None:
+            held = self._kept_row(change)
         self._counts["refused"] += 1
         problem = f"{change.table}: {problem}"
         self.unreadable[change.uuid] = UnreadableRow(change.table, problem, change.new, held)
@@ -144,6 +193,10 @@ class PoolReplica:
             return found
         return dict(list(found.items())[:MAX_LISTED]) | {"others": f"{len(found) - MAX_LISTED} more rows of the pool"}
 
+    def held_rows(self) -> Iterator[tuple[str, Uuid, Row]]:
+        """Table, UUID and content of the rows that hold instead of those that cannot be read."""
+        return ((row.table, uuid, row.held) for uuid, row in self.unreadable.items() if row.held is not None)
+
     def _fold(self, table: str, uuid: Uuid, old: Row | None, new: Row | None) -> None:
         """Takes a row in. It is read before anything changes; a key is given up only by the row that holds it."""
         value = self._read(table, new) if new is not None else None
@@ -160,7 +213,7 @@ class PoolReplica:
         """The object of a row. Raises InvalidValue."""
         match table:
             case "Pool":
-                return from_row(Pool, {**_columns(row, *POOL_COLUMNS), "revision": 0})
+                return from_row(Pool, {**_columns(row, *POOL_COLUMNS), "revision": 0, "encryption": None, "keyed": 0})
             case "Binding":
                 return from_row(Binding, {**_columns(row, *BINDING_COLUMNS), **UNMONITORED})
             case _:
@@ -173,9 +226,17 @@ class PoolReplica:
                 self.compiler.inputs.set_pool(value)
             case Host():
                 self._set_host(value)
+            case TunnelKey():
+                self.tunnel_keys[value.host, value.plane] = value
             case Uplink():
                 self._uplinks[value.name] = (uuid, value)
                 self._uplinks_changed()
+            case AddressSet():
+                self.compiler.inputs.set_address_set(value)
+            case PlugBridge():
+                self.compiler.inputs.set_plug_bridge(value.name)
+            case FlowCollector():
+                self.compiler.inputs.set_flow_collector(value)
             case QosClass():
                 self.compiler.inputs.set_qos(value)
             case Network():
@@ -193,9 +254,17 @@ class PoolReplica:
                 self.compiler.inputs.set_pool(None)
             case "Host":
                 self.compiler.inputs.drop_host(old["name"])
+            case "TunnelKey":
+                self.tunnel_keys.pop((old["host"], old["plane"]), None)
             case "Uplink":
                 self._uplinks.pop(old["name"], None)
                 self._uplinks_changed()
+            case "AddressSet":
+                self.compiler.inputs.drop_address_set(old["name"])
+            case "PlugBridge":
+                self.compiler.inputs.drop_plug_bridge(old["name"])
+            case "FlowCollector":
+                self.compiler.inputs.drop_flow_collector(old["name"])
             case "QosClass":
                 self.compiler.inputs.drop_qos(old["name"])
             case "Network":
@@ -216,8 +285,11 @@ class PoolReplica:
             yield row["network"], row["id"]
         elif table == "Network":
             yield from ((row["name"], vif.id) for vif in view.local(row["name"]))
+        elif table == "AddressSet":
+            named = {name for name, group in view.groups.items() if row["name"] in group.address_sets}
+            yield from ((vif.network, vif.id) for vif in view.vifs.values() if not named.isdisjoint(view.obeyed(vif)))
         elif table == "SecurityGroup":
-            yield from ((vif.network, vif.id) for vif in view.vifs.values() if row["name"] in vif.groups)
+            yield from ((vif.network, vif.id) for vif in view.vifs.values() if row["tier"] or row["name"] in vif.groups)
 
     def touch(self, vifs: Iterable[str]) -> None:
         """Has VIFs decided on in the next turn."""
@@ -244,7 +316,8 @@ class PoolReplica:
 
     def wanted_networks(self) -> set[str]:
         """The networks of the VIFs that are, are to be, or were here."""
-        return {vif.network for vif in self.compiler.view.vifs.values()} | {b.network for b in self.mine.values()}
+        vifs = (*self.compiler.view.vifs.values(), *self.waiting.values())
+        return {vif.network for vif in vifs} | {b.network for b in self.mine.values()}
 
     def wanted_groups(self) -> set[str]:
         """The security groups of the VIFs that are, or are to be, here."""
@@ -252,7 +325,7 @@ class PoolReplica:
         return {group for vif in vifs for group in vif.groups}
 
     def settle_waiting(self) -> set[str]:
-        """VIFs whose new groups have come by now, or do not exist."""
+        """VIFs whose new network, with its way out, and groups have come by now, or do not exist."""
         ready = {vif.id: vif for vif in self.waiting.values() if not self._must_wait(vif)}
         for vif in ready.values():
             del self.waiting[vif.id]
@@ -260,12 +333,14 @@ class PoolReplica:
         return set(ready)
 
     def _must_wait(self, vif: Vif) -> bool:
-        """Whether a VIF that runs here has joined a group whose rules have not come yet: meanwhile it stays as it was."""
+        """Whether a VIF that runs here is on another network, or in another group, whose rows have not come yet, or whose tunnel or patch this
+        host does not have yet: meanwhile it stays as it was, so that one bundle takes it from the one to the other and no frame is lost."""
         view = self.compiler.view
-        known = view.vifs.get(vif.id)
-        if known is None or known.network != vif.network:
+        if vif.id not in view.vifs:
             return False
-        return not self.named.groups >= set(vif.groups) - view.groups.keys()
+        groups, networks = set(vif.groups) - view.groups.keys(), {vif.network} - view.networks.keys()
+        known = self.named.groups >= groups and self.named.networks >= networks
+        return not known or self._awaits_port(vif.network)
 
     def locate(self, value: Vif | Binding) -> Where:
         """The row of a VIF or a binding: by its UUID where it is known, which costs the server nothing, else by its key."""
@@ -282,6 +357,9 @@ class PoolReplica:
 
     def set_overlay(self, binding: Binding) -> None:
         """This host has decided on its binding of a VIF: it holds here, whatever the database says so far."""
+        before = self.overlay.get(binding.vif)
+        if before is not None and before.network != binding.network:
+            self.compiler.inputs.drop_binding(before.network, binding.vif, self.me)
         self.overlay[binding.vif] = binding
         self.compiler.inputs.set_binding(binding)
 
@@ -290,10 +368,10 @@ class PoolReplica:
         decided = self.overlay.pop(vif, None)
         if decided is not None:
             actual = self.mine.get(vif)
+            if actual is None or actual.network != decided.network:
+                self.compiler.inputs.drop_binding(decided.network, vif, self.me)
             if actual is not None:
                 self.compiler.inputs.set_binding(actual)
-            else:
-                self.compiler.inputs.drop_binding(decided.network, vif, self.me)
 
     def _set_host(self, host: Host) -> None:
         """Takes a host in. This one has its uplinks: of those that do not go together the first by name."""
@@ -341,11 +419,7 @@ class PoolReplica:
             self._note_arrival(binding)
             decided = self.overlay.get(binding.vif)
             if decided is not None:
-                if (decided.epoch, decided.state, decided.link_locals) != (
-                    binding.epoch,
-                    binding.state,
-                    binding.link_locals,
-                ):
+                if _decided(decided) != _decided(binding):
                     return
                 del self.overlay[binding.vif]
         self.compiler.inputs.set_binding(binding)
@@ -363,6 +437,11 @@ class PoolReplica:
         known = self.compiler.view.binding(binding.network, binding.vif, self.me)
         if binding.state is BindingState.ACTIVE and known is not None and known.state.moving:
             self._on_arrival(binding.vif)
+
+
+def _decided(b: Binding) -> tuple[object, ...]:
+    """What of a binding its host decides."""
+    return b.network, b.epoch, b.state, b.link_locals, b.behind, b.listening
 
 
 def _columns(row: Row, *names: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from ovsctl.ovsdb import Change, Client, Monitor, OvsdbError, Replica, Update
+from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Replica, Update
 from vnet.db.rows import from_row
 from vnet.grammar.declare import Declared
 from vnet.objects import InvalidValue
@@ -31,7 +31,7 @@ class Questions(Generic[Q]):
         self,
         asked: type[Q],
         host: str,
-        client: Client,
+        client: OvsdbClient,
         answer: Callable[[Q], Awaitable[str]],
         refusal: Callable[[str], str],
     ) -> None:

@@ -43,7 +43,7 @@ class Revisions:
     def __init__(self, on_held: Callable[[], None] = lambda: None) -> None:
         self.newest = 0
         self._on_held: Final = on_held
-        self._held: dict[str | None, int] = {}  # by bridge; None: the Open vSwitch rows
+        self._held: Final[dict[str | None, int]] = {}  # by bridge; None: the Open vSwitch rows
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     @property
@@ -96,7 +96,7 @@ class Reconciler(Generic[K, V]):
         on_held: Callable[[int], None],
         is_due: Callable[[V], bool] = lambda _: True,
     ) -> None:
-        self.desired: dict[K, V] = {}
+        self.desired: Final[dict[K, V]] = {}
         self.pending: dict[K, int] = {}  # key to the number of its last change
         self._driver: Final = driver
         self._revisions: Final = revisions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from ovsctl.openflow.errors import OpenFlowError
@@ -13,28 +13,40 @@ from vnet.compile import (
     COOKIE_MARK,
     COOKIE_OBJECT_MASK,
     DIRECTIONS,
+    FIRST,
+    MONITORS,
+    REG_GROUP,
     Category,
     HostView,
+    Table,
+    counted_of,
     rule_cookie,
 )
-from vnet.db.rule_queries import RuleCounter, RuleQuery, RuleReply
+from vnet.db.rule_queries import MonitoredConnection, MonitoredCounter, RuleCounter, RuleQuery, RuleReply
 from vnet.objects import Direction, Rule, SecurityGroup, Verdict
+from vnet.objects.limits import MONITORED_OF_GROUP
 
 GROUPS = COOKIE_MARK | Category.GROUP << COOKIE_CATEGORY_SHIFT
+MONITORED = COOKIE_MARK | Category.MONITOR << COOKIE_CATEGORY_SHIFT
+ANY_OBJECT = ~COOKIE_OBJECT_MASK & 2**64 - 1
 
 
 class RuleCounters:
     """Reads the counters of rules. It raises OpenFlowError where the switch does not answer."""
 
-    def __init__(self, view: HostView, flows: BridgeFlows) -> None:
+    def __init__(
+        self, view: HostView, flows: BridgeFlows, connections: Callable[[str], tuple[MonitoredConnection, ...]]
+    ) -> None:
+        """connections: what a group would have forbidden in monitor mode."""
         self._view: Final = view
         self._flows: Final = flows
+        self._connections: Final = connections
 
     async def read(self, groups: Iterable[SecurityGroup]) -> dict[str, tuple[RuleCounter, ...]]:
         """The counters of groups by their names: of each rule, and of each default that does not allow."""
         packets: Counter[tuple[int, Direction]] = Counter()
         sizes: Counter[tuple[int, Direction]] = Counter()
-        for flow, count, size in await self._flows.counted(GROUPS, ~COOKIE_OBJECT_MASK & 2**64 - 1):
+        for flow, count, size in await self._flows.counted(GROUPS, ANY_OBJECT):
             if (side := DIRECTIONS.get(flow.table)) is not None:
                 packets[flow.cookie, side] += count
                 sizes[flow.cookie, side] += size
@@ -46,6 +58,20 @@ class RuleCounters:
             for group in groups
         }
 
+    async def monitored(self, group: SecurityGroup) -> tuple[MonitoredCounter, ...]:
+        """What a group in monitor mode would have forbidden the VIFs here, since their flows are as they are."""
+        found: dict[tuple[str, Direction], list[int]] = {}
+        members = counted_of(self._view, group)
+        for flow, packets, _ in await self._flows.counted(MONITORED, ANY_OBJECT):
+            side, number = MONITORS.get(Table(flow.table)), flow.match.get(REG_GROUP)
+            vif = members.get(flow.cookie)
+            if side is None or vif is None or number is None or number.value != group.number:
+                continue
+            found.setdefault((vif, side), [0, 0])[flow.priority != FIRST] += packets
+        rows = [MonitoredCounter(vif, side, *counts) for (vif, side), counts in found.items()]
+        rows.sort(key=lambda row: (-row.begun - row.running, row.vif, row.direction.value))
+        return tuple(rows[:MONITORED_OF_GROUP])
+
     async def answer(self, query: RuleQuery) -> str:
         """The answer to a controller's question, for its row."""
         group = self._view.groups.get(query.group)
@@ -54,7 +80,12 @@ class RuleCounters:
         if not self._flows.connected:
             return no_reply(f"Open vSwitch of host {self._view.me} does not answer")
         try:
-            return RuleReply((await self.read([group]))[group.name]).encode()
+            counters = (await self.read([group]))[group.name]
+            if group.enforces:
+                return RuleReply(counters).encode()
+            return RuleReply(
+                counters, monitored=await self.monitored(group), connections=self._connections(group.name)
+            ).encode()
         except OpenFlowError as error:
             return no_reply(f"Open vSwitch of host {self._view.me}: {error}")
 

@@ -41,9 +41,10 @@ class RuleLog:
             return
         entry = entry_of(self._view, Logged(message.userdata, tag.value, message.data))
         if entry is not None:
-            self._write(entry)
+            self.write(entry)
 
-    def _write(self, entry: LogEntry) -> None:
+    def write(self, entry: LogEntry) -> None:
+        """Writes a line, unless its rule has had so many of late."""
         rule = (entry.group, entry.rule)
         if len(self._buckets) >= MAX_KNOWN:
             self._buckets.clear()
@@ -57,6 +58,6 @@ class RuleLog:
         text = "%s %s: %s %s > %s"
         log.info(
             text, entry.direction, entry.action, entry.protocol, entry.source, entry.target,
-            extra=about(vif=entry.vif, network=entry.network, vm=entry.vm, group=entry.group, rule=entry.rule,
+            extra=about(vif=entry.vif, network=entry.network, vm=entry.vm, group=entry.group, tier=entry.tier, rule=entry.rule,
                         place=entry.place, left_out=left_out or None),
         )  # fmt: skip

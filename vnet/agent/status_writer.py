@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ovsctl.ovsdb import Client, Operation, OutcomeUnknown, OvsdbError, Uuid, WaitTimedOut
+from ovsctl.ovsdb import Operation, OutcomeUnknown, OvsdbClient, OvsdbError, Uuid, WaitTimedOut
 from vnet.agent import transactions
 from vnet.agent.host_claim import HostClaim
+from vnet.agent.measures import Measures
 from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
-from vnet.compile import Role
+from vnet.compile import VifRole
 from vnet.objects import AgentStatus, Binding, BindingState, Event, NetworkType
 from vnet.util.logs import about
 
@@ -49,19 +50,21 @@ class Statement:
 class StatusWriter:
     """Writes statements, in one transaction at a time.
 
-    problems: all that is wrong on this host, by object. is_alive: whether the switch is there.
+    problems: all that is wrong on this host, by object. masters: the virtual routers that VIFs here are the masters of. is_alive: whether the switch is there.
     """
 
     def __init__(
         self,
         pool: PoolReplica,
-        client: Client,
+        client: OvsdbClient,
         revisions: Revisions,
         claim: HostClaim,
         identity: PoolIdentity,
         problems: Callable[[], dict[str, str]],
+        masters: Callable[[], dict[str, str]],
         is_alive: Callable[[], bool],
         now_ms: Callable[[], int],
+        measures: Measures,
     ) -> None:
         self.statements: Final[Reconciler[Key, Statement]] = Reconciler(self, revisions, lambda _: None, self._is_due)
         self._pool: Final = pool
@@ -70,8 +73,10 @@ class StatusWriter:
         self.claim: Final = claim
         self._identity: Final = identity
         self._problems: Final = problems
+        self._masters: Final = masters
         self._is_alive: Final = is_alive
         self._now_ms: Final = now_ms
+        self._measures: Final = measures
         self._written: AgentStatus | None = None
         self._row: Uuid | None = None  # of the agent's status; None while the host must be claimed anew
 
@@ -79,6 +84,7 @@ class StatusWriter:
 
     def event(self, topic: str, text: str, binding: Binding | None = None, vif: str = "") -> None:
         """Records an event for people to read later."""
+        self._measures.events[topic] += 1
         network, vif = (binding.network, binding.vif) if binding else ("", vif)
         fields = about(network=network or None, vif=vif or None, generation=self._pool.generation)
         log.log(logging.WARNING if topic in WARNINGS else logging.INFO, "%s: %s", topic, text, extra=fields)
@@ -122,7 +128,7 @@ class StatusWriter:
         vif = view.vifs.get(vif_id)
         if vif is None or mine is None or mine.state is BindingState.AWAITED:  # that one is once its port has come
             return None
-        if view.role(vif) not in (Role.ACTIVE, Role.INCOMING) or not view.groups.keys() >= set(vif.groups):
+        if view.role(vif) not in (VifRole.ACTIVE, VifRole.INCOMING) or not view.groups.keys() >= set(view.obeyed(vif)):
             return None
         row = self._pool.locate(mine)  # a binding made anew under the same id has epoch 1 again
         operation = transactions.ready(mine, row, self._now_ms())
@@ -179,10 +185,8 @@ class StatusWriter:
         reached = (
             generation.subject if generation is not None and isinstance(generation.subject, int) else known.generation
         )
-        problems = self._problems()
-        if known is not own and (known.switch, known.generation, known.problems) == (own.switch, reached, problems):
-            return known
-        return replace(own, generation=reached, problems=problems)
+        found = replace(own, generation=reached, problems=self._problems(), masters=self._masters())
+        return known if known is not own and _reported(known) == _reported(found) else found
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
         """Has everything stated again: the database may have lost any of it."""
@@ -206,9 +210,10 @@ class StatusWriter:
 
     async def beat(self, row: Uuid) -> bool:
         """Whether the row of this agent's status is there and its own."""
-        before = self.claim.rival
+        before, begun_s = self.claim.rival, self._measures.clock()
         try:
             found, pool = await self.claim.beat(row)
+            self._measures.database.observe(self._measures.clock() - begun_s)
         except WaitTimedOut:
             return False
         if self._identity.seen(pool):
@@ -222,3 +227,8 @@ class StatusWriter:
             self._written = None
             self.statements.again([GENERATION])
         return found is not None
+
+
+def _reported(status: AgentStatus) -> tuple[object, ...]:
+    """What a status says that changes while an agent runs."""
+    return status.switch, status.generation, status.problems, status.masters

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Row, Update, Uuid, Wait, Where, by_uuid
 from vnet.agent.pool_replica import BINDING_COLUMNS
-from vnet.db.rows import key_of, to_columns
+from vnet.db.rows import key_of, new_columns, to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Event
 from vnet.objects.binding import PUBLISHED, acknowledgement
 
@@ -19,15 +19,18 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours
     """Makes this host's binding the decided one. actual: the one in row `mine` of the database; vif: the VIF's row; ours: the host's
     claim, without which a new binding does not hold.
 
-    A binding with a new epoch takes it from the VIF, so of two hosts that claim at once one is refused.
+    A binding with a new epoch, or on another network, takes it from the VIF, so of two hosts that claim at once one is refused.
     """
-    if actual is not None and actual.epoch == decided.epoch:
-        link_locals = to_columns(decided)["link_locals"]
+    if actual is not None and (actual.epoch, actual.network) == (decided.epoch, decided.network):
+        columns = to_columns(decided)
         state = {
             "state": decided.state.value,
             "since": decided.since,
             "moved": decided.moved,
-            "link_locals": link_locals,
+            "tiers": decided.tiers,
+            "link_locals": columns["link_locals"],
+            "behind": columns["behind"],
+            "listening": columns["listening"],
         }
         if decided.state is BindingState.AWAITED:
             state["ready"] = False
@@ -38,14 +41,15 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours
         Update("Vif", vif, {"epoch": decided.epoch}),
     ]
     if actual is None:
-        return [*take, Insert("Binding", to_columns(decided))]
+        return [*take, Insert("Binding", new_columns(decided))]
     return [*take, Update("Binding", mine, _but_key(decided))]
 
 
 def copy(binding: Binding, row: Where) -> Operation:
     """Brings a binding's copy of its VIF to that of `binding`, whatever state it is in by now."""
     columns = to_columns(binding)
-    return Update("Binding", _still(binding, row), {name: columns[name] for name in PUBLISHED if name != "network"})
+    names = (name for name in (*PUBLISHED, "tiers") if name != "network")
+    return Update("Binding", _still(binding, row), {name: columns[name] for name in names})
 
 
 def restore(binding: Binding, row: Uuid) -> Operation:
@@ -57,6 +61,11 @@ def restore(binding: Binding, row: Uuid) -> Operation:
 def settle(binding: Binding, row: Where) -> Operation:
     """The tracker knows the connections that it did not see begin."""
     return Update("Binding", _still(binding, row), {"moved": False})
+
+
+def connections(binding: Binding, row: Where, text: str) -> Operation:
+    """Says what became of a VIF's tracked connections when it came here."""
+    return Update("Binding", _still(binding, row), {"connections": text})
 
 
 def release(binding: Binding, row: Where) -> Operation:
@@ -113,7 +122,7 @@ def take_host(status: AgentStatus, seen: tuple[Uuid, str, int] | None) -> list[O
 
 
 # The columns of an agent's status that it reads again with its heartbeat.
-REPORTED = ("rival", "host", "generation", "started", "version", "problems", "machine")
+REPORTED = ("rival", "host", "generation", "started", "version", "problems", "machine", "masters")
 
 
 def is_written(status: AgentStatus, row: Row) -> bool:

@@ -10,18 +10,21 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from ovsctl.appctl import Appctl, AppctlError, control_socket
+from ovsctl.appctl import AppctlError
 from ovsctl.openflow import FlowMod
+from ovsctl.vswitch.snapshot import Tables
 from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
-from vnet.agent.local_ports import Tables, read_ports
+from vnet.agent.local_ports import read_ports
 from vnet.agent.reconciler import Revisions
-from vnet.compile import Category, Change, HostView, Source, UplinkPorts, uplink_flows
-from vnet.objects import Uplink
+from vnet.agent.switch_access import SwitchAccess
+from vnet.compile import Category, FlowSource, HostView, SourceChange, UplinkPorts, uplink_flows
+from vnet.objects import BondMode, Uplink
 from vnet.objects.devices import uplink_bridge, uplink_patch
 
 log = logging.getLogger(__name__)
 
 # Pauses between telling a bridge that a MAC has left: it learns it again from flows that it counted till then.
+BALANCE_SLB = BondMode.BALANCE_SLB.value
 UNLEARN_AFTER_S = (0.0, 0.02, 0.1, 0.4, 0.6)
 Gone = tuple[str, str, frozenset[int]]  # a VIF that has left this host: its uplink, MAC and tags
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -29,24 +32,41 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 def uplink_ports(tables: Tables, uplink: Uplink) -> UplinkPorts | None:
     """The ofports of an uplink's bridge; None until ovs-vswitchd has the patch to br-int."""
-    found = {port.name: port.ofport for port in read_ports(tables, uplink_bridge(uplink.name), {})}
-    patch = found.get(uplink_patch(uplink.name))
-    nics = tuple(ofport for nic in uplink.members if (ofport := found.get(nic)) is not None)
-    return None if patch is None else UplinkPorts(nics, patch)
+    found = {port.name: port.ofport for port in read_ports(tables, uplink.bridge_name, {})}
+    patch = found.pop(uplink_patch(uplink.name), None)
+    if patch is None:
+        return None
+    names, by_mac = _trunks(tables, uplink.bridge_name)
+    nics = names & found.keys() if uplink.bridge is not None else uplink.members
+    return UplinkPorts(tuple(ofport for nic in sorted(nics) if (ofport := found.get(nic)) is not None), patch, by_mac)
+
+
+def _trunks(tables: Tables, bridge: str) -> tuple[set[str], bool]:
+    """The interfaces of a bridge that bring frames of any VLAN, with their tags on; whether a bond among them is balanced by MAC. On
+    other ports a frame without a tag may be of any VLAN."""
+    ports, interfaces = tables["Port"], tables["Interface"]
+    found: set[str] = set()
+    by_mac = False
+    for row in tables["Bridge"].values():
+        for port in (ports[p] for p in row["ports"] if row["name"] == bridge and p in ports):
+            if port["tag"] is None and not port["trunks"] and port["vlan_mode"] in (None, "trunk"):
+                found |= {interfaces[i]["name"] for i in port["interfaces"] if i in interfaces}
+                by_mac |= port["bond_mode"] == BALANCE_SLB and port["lacp"] in (None, "off")
+    return found, by_mac
 
 
 class UplinkFlows:
     """The flows of the bridge of each uplink of this host."""
 
     def __init__(
-        self, view: HostView, rundir: str, observer: SwitchObserver, revisions: Revisions, spawn: Spawn
+        self, view: HostView, access: SwitchAccess, observer: SwitchObserver, revisions: Revisions, spawn: Spawn
     ) -> None:
         self._view: Final = view
-        self._rundir: Final = rundir
+        self._access: Final = access
         self._observer: Final = observer
         self._revisions: Final = revisions
         self._spawn: Final = spawn
-        self._bridges: dict[str, tuple[BridgeFlows, asyncio.Task[None]]] = {}  # by uplink
+        self._bridges: Final[dict[str, tuple[BridgeFlows, asyncio.Task[None]]]] = {}  # by name
         self._ports: dict[Uplink, UplinkPorts | None] = {}
         self._gone: set[Gone] = set()
 
@@ -54,20 +74,24 @@ class UplinkFlows:
         """The switch's ports may be others by now."""
         self._ports.clear()
 
+    def balanced_by_mac(self, uplink: str | None) -> bool:
+        """Whether an uplink is a bond that is balanced by MAC, as far as the switch has it."""
+        return any(ports is not None and ports.by_mac for row, ports in self._ports.items() if row.name == uplink)
+
     def want(self, tables: Tables) -> None:
         """Has each bridge hold the flows that the view asks for, with a connection to just the bridges that there are."""
         uplinks = self._view.host.uplinks if self._view.host else ()
         if self._ports.keys() != set(uplinks):
             self._ports = {uplink: uplink_ports(tables, uplink) for uplink in uplinks}
-        self._follow({uplink.name for uplink in uplinks})
+        self._follow({uplink.bridge_name for uplink in uplinks})
         before, self._gone = self._gone, self._view.gone()
         for gone in self._gone - before:
             self._spawn(self._unlearn(gone))
         for uplink_, ports in self._ports.items():
-            bridge = self._bridges[uplink_.name][0]
+            bridge = self._bridges[uplink_.bridge_name][0]
             flows = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
             held = tuple(mod.flow for mod in bridge.desired.values() if isinstance(mod, FlowMod))
-            bridge.want([Change(Source(Category.NETWORK, uplink_.name), held, flows)])
+            bridge.want([SourceChange(FlowSource(Category.NETWORK, uplink_.name), held, flows)])
 
     def _follow(self, names: set[str]) -> None:
         for name in self._bridges.keys() - names:
@@ -75,29 +99,32 @@ class UplinkFlows:
             task.cancel()
             self._revisions.forget(bridge.bridge)
         for name in sorted(names - self._bridges.keys()):
-            bridge = BridgeFlows(uplink_bridge(name), self._rundir, self._observer, self._revisions)
+            bridge = BridgeFlows(name, self._access, self._observer, self._revisions)
             self._bridges[name] = bridge, self._spawn(bridge.run())
 
     async def learned(self, uplink: str, mac: str) -> set[int]:
         """The VLANs on which an uplink's bridge has heard a MAC of late, 0 for untagged frames. Raises AppctlError."""
-        table = await Appctl(control_socket(self._rundir)).call("fdb/show", uplink_bridge(uplink))
+        table = await self._access.control().call("fdb/show", self._bridge(uplink))
         entries = (line.split() for line in table.splitlines()[1:])  # port, VLAN, MAC, age
         return {int(entry[1]) for entry in entries if entry[2] == mac}
+
+    def _bridge(self, uplink: str) -> str:
+        row = self._view.host.uplink(uplink) if self._view.host is not None else None
+        return row.bridge_name if row is not None else uplink_bridge(uplink)
 
     async def _unlearn(self, gone: Gone) -> None:
         """Has an uplink's bridge forget where a MAC was: a bond that is balanced by MAC takes what comes back in as its own
         for a loop, and drops it till the entry is five minutes old (ovs-vswitchd.conf.db(5), balance-slb)."""
         uplink, mac, tags = gone
-        bridge = uplink_bridge(uplink)
         for pause_s in UNLEARN_AFTER_S:
             await asyncio.sleep(pause_s)
             if gone not in self._gone:
                 return
             try:
-                switch = Appctl(control_socket(self._rundir))
+                switch, bridge = self._access.control(), self._bridge(uplink)
                 for tag in sorted(tags & await self.learned(uplink, mac)):
                     # Only what was set by hand can be taken away by hand, so it is set first, where it is.
                     await switch.call("fdb/add", bridge, uplink_patch(uplink), str(tag), mac)
                     await switch.call("fdb/del", bridge, str(tag), mac)
             except AppctlError as error:
-                log.info("%s was not told that %s has left: %s", bridge, mac, error)
+                log.info("uplink %s was not told that %s has left: %s", uplink, mac, error)

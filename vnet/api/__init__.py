@@ -64,7 +64,9 @@ class Reason(AnswerStruct, frozen=True, kw_only=True):
 class Place(AnswerStruct, frozen=True, kw_only=True):
     """The state and the host of a VIF: `defined` (no host has it), `awaited` (a host has a number for its port, which is not there), `claimed` (a
     host has its port), `ready` (packets reach it). ofport: what its port there is to ask for as its ofport_request.
-    link_locals: the link-local addresses that its guest has chosen, the oldest first."""
+    link_locals: the link-local addresses that its guest has chosen, the oldest first. connections: what became of its tracked connections when it
+    came to the host by a migration. picks_up: whether that host picks up its TCP connections as they go on, since it has not seen them begin: for 300 s
+    at most. masters: the virtual routers of which it is the master, by its advertisements of the last seconds."""
 
     state: Literal["defined", "awaited", "claimed", "ready"]
     host: str | None = None
@@ -72,6 +74,9 @@ class Place(AnswerStruct, frozen=True, kw_only=True):
     why: list[Reason] = []
     ofport: int | None = None
     link_locals: list[str] = []
+    connections: str = ""
+    picks_up: bool = False
+    masters: list[int] = []
 
 
 class Migration(AnswerStruct, frozen=True, kw_only=True):
@@ -93,10 +98,14 @@ class Pool(AnswerStruct, frozen=True, kw_only=True):
     locking_mode: str
     revision: int
     generation: int
+    encryption: str | None = None
+    key_epoch: int = 0
+    id: str = ""
 
 
 class Agent(AnswerStruct, frozen=True, kw_only=True):
-    """The last report of a host's agent. behind: the number of generations that it has not acknowledged yet."""
+    """The last report of a host's agent. behind: the number of generations that it has not acknowledged yet. elsewhere: the machine that it runs on, if
+    that is not the host."""
 
     alive: bool
     generation: int = 0
@@ -105,21 +114,28 @@ class Agent(AnswerStruct, frozen=True, kw_only=True):
     version: str = ""
     ovs_version: str = ""
     problems: dict[str, str] = {}
+    elsewhere: str = ""
 
 
 class ListFilter(msgspec.Struct, frozen=True):
-    """A parameter of a list. refers: the noun whose name it takes; else it takes one of `choices`."""
+    """A parameter of a list. refers: the noun whose name it takes; labels: it takes labels; else it takes one of `choices`."""
 
     name: str
     doc: str
     refers: str = ""
     choices: tuple[str, ...] = ()
+    labels: bool = False
+
+    @property
+    def metavar(self) -> str | None:
+        """The value, as help has it; None where it is one of `choices`."""
+        return None if self.choices else "KEY=VALUE" if self.labels else "NAME"
 
 
 class Resource(msgspec.Struct, frozen=True):
     """The words and the types of a noun's calls. new: the body of a POST, None where the caller always names the object.
 
-    references: a filter of the list for each noun that its objects name.
+    references: a filter of the list for each noun that its objects name, and for their labels.
     """
 
     word: str
@@ -149,14 +165,15 @@ ANSWER_FILTERS = {
 
 
 class Uplink(ObjectStruct, frozen=True, kw_only=True):
-    """A host's way to the physical network: one NIC, or several as a bond. Its name is the same on every host; NICs differ."""
+    """A host's way to the physical network: a NIC, several as a bond, or a bridge that has them. Its name is the same on every host."""
 
     name: str
-    members: list[str]
+    members: list[str] = []
     mode: Literal["active-backup", "balance-slb", "lacp"] | None = None
     lacp_time: Literal["slow", "fast"] = "slow"
     hash: Literal["source-mac", "tcpudp-ports"] = "source-mac"
     mtu: int | None = None
+    bridge: str | None = None
 
 
 class Host(AnswerStruct, frozen=True, kw_only=True):
@@ -197,6 +214,9 @@ class QosClass(AnswerStruct, frozen=True, kw_only=True):
     to_vm: str | None
     burst: str | None
     packets: str | None
+    broadcast: str | None
+    multicast: str | None
+    unknown: str | None
     dscp: int | None
     aggregate: bool
     owner: str
@@ -217,6 +237,12 @@ class QosClassSpec(ObjectStruct, frozen=True, kw_only=True):
         Meta(description="How much may pass at once, each way. Left out: what the rate gives in half a second."),
     ] = None
     packets: Annotated[str | None, Meta(description="Packets per second, each way.")] = None
+    broadcast: Annotated[str | None, Meta(description="Broadcast frames that the VM may send per second.")] = None
+    multicast: Annotated[str | None, Meta(description="Multicast frames that the VM may send per second.")] = None
+    unknown: Annotated[
+        str | None,
+        Meta(description="Frames per second that the VM may send to a MAC which no VIF has; they are flooded."),
+    ] = None
     dscp: Annotated[
         int | None, Meta(description="What IP packets from the VM are marked with (RFC 2474); their ECN bits stay.")
     ] = None
@@ -235,6 +261,9 @@ class QosClassChange(ObjectStruct, frozen=True, kw_only=True):
     to_vm: str | UnsetType | None = UNSET
     burst: str | UnsetType | None = UNSET
     packets: str | UnsetType | None = UNSET
+    broadcast: str | UnsetType | None = UNSET
+    multicast: str | UnsetType | None = UNSET
+    unknown: str | UnsetType | None = UNSET
     dscp: int | UnsetType | None = UNSET
     aggregate: bool | UnsetType | None = UNSET
 
@@ -252,7 +281,16 @@ class Network(AnswerStruct, frozen=True, kw_only=True):
     uplink: str | None
     hosts: list[str]
     qos: str | None
+    vif_qos: str | None
+    isolation: str | None
+    encryption: str | None
+    tpid: str | None
+    multicast_snooping: bool
+    query_interval: int | None
+    querier: str | None
     owner: str
+    security_groups: list[str]
+    labels: dict[str, str]
     vifs: int = 0
 
 
@@ -284,6 +322,49 @@ class NetworkSpec(ObjectStruct, frozen=True, kw_only=True):
     qos: Annotated[str | None, Meta(description="The QoS class, an aggregate, that limits all its VIFs together.")] = (
         None
     )
+    vif_qos: Annotated[str | None, Meta(description="The QoS class of each VIF on it that names none.")] = None
+    isolation: Annotated[
+        str | None, Meta(description="The isolation of its VIFs that do not state their own. Left out: `promiscuous`.")
+    ] = None
+    encryption: Annotated[
+        Literal["required"] | None,
+        Meta(
+            description="`required`: frames between hosts go encrypted or not at all. Left out: as `underlay.encryption`."
+        ),
+    ] = None
+    tpid: Annotated[
+        Literal["0x8100", "0x88a8"] | None,
+        Meta(
+            description="The Ethernet type of the tag: `0x88a8` for a service tag (802.1ad), inside which guests' own tags stay as they are. Left out: `0x8100`. Where a network on an uplink states it, frames from there are told apart by the type of their tag; else any type counts as `0x8100`."
+        ),
+    ] = None
+    multicast_snooping: Annotated[
+        bool | None,
+        Meta(
+            description="Whether frames to a multicast group go only to VIFs that listen to it (IGMP, MLD) and to multicast routers. Else they are flooded."
+        ),
+    ] = None
+    query_interval: Annotated[
+        int | None,
+        Meta(
+            description="Seconds between the queries by which hosts ask their VIFs for their multicast groups. Twice as long a group is kept that nobody reports. Left out: 125."
+        ),
+    ] = None
+    querier: Annotated[
+        str | None,
+        Meta(
+            description="The IPv4 address that the queries of IGMP come from. Left out: 0.0.0.0, as a switch's that is no router. Those of MLD come from a link-local address."
+        ),
+    ] = None
+    security_groups: Annotated[
+        list[str] | None, Meta(description="Security groups of a tier above `vif` that judge each of its VIFs.")
+    ] = None
+    labels: Annotated[
+        dict[str, str] | None,
+        Meta(
+            description="Words that say what it is. Its VIFs have them too, unless they or their VMs state another value of a key."
+        ),
+    ] = None
 
 
 class NetworkChange(ObjectStruct, frozen=True, kw_only=True):
@@ -297,6 +378,78 @@ class NetworkChange(ObjectStruct, frozen=True, kw_only=True):
     uplink: str | UnsetType | None = UNSET
     hosts: list[str] | UnsetType | None = UNSET
     qos: str | UnsetType | None = UNSET
+    vif_qos: str | UnsetType | None = UNSET
+    isolation: str | UnsetType | None = UNSET
+    encryption: Literal["required"] | UnsetType = UNSET
+    tpid: Literal["0x8100", "0x88a8"] | UnsetType | None = UNSET
+    multicast_snooping: bool | UnsetType | None = UNSET
+    query_interval: int | UnsetType | None = UNSET
+    querier: str | UnsetType | None = UNSET
+    security_groups: list[str] | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType | None = UNSET
+
+
+class PlugBridge(AnswerStruct, frozen=True, kw_only=True):
+    """A bridge of each host into which a toolstack plugs the VIFs of a network."""
+
+    name: str
+    network: str
+    title: str | None
+    owner: str
+
+
+class PlugBridgeSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A plug bridge as a toolstack makes it. None leaves a field out."""
+
+    network: Annotated[
+        str, Meta(description="The network whose VIFs are plugged there. A VIF's own network is what its row says.")
+    ]
+    title: Annotated[str | None, Meta(description="What people choose it by; others may be called the same.")] = None
+
+
+class PlugBridgeChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a plug bridge that change; the others stay as they are. None gives a field its default."""
+
+    network: str | UnsetType = UNSET
+    title: str | UnsetType | None = UNSET
+
+
+class FlowCollector(AnswerStruct, frozen=True, kw_only=True):
+    """A collector that every host tells of the frames on its br-int."""
+
+    name: str
+    protocol: str
+    to: str
+    sample: int | None
+    owner: str
+
+
+class FlowCollectorSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A flow collector as a toolstack makes it. None leaves a field out."""
+
+    protocol: Annotated[
+        Literal["ipfix", "netflow", "sflow"], Meta(description="What the collector reads: IPFIX, NetFlow 5 or sFlow 5.")
+    ]
+    to: Annotated[
+        str,
+        Meta(
+            description="The collector, as ADDRESS:PORT of UDP, an IPv6 address in brackets. Hosts send to it as their own routes say."
+        ),
+    ]
+    sample: Annotated[
+        int | None,
+        Meta(
+            description="One frame of so many is looked at, 400 unless told; not with NetFlow, which counts all. Each costs a host a way through `ovs-vswitchd`."
+        ),
+    ] = None
+
+
+class FlowCollectorChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a flow collector that change; the others stay as they are. None gives a field its default."""
+
+    protocol: Literal["ipfix", "netflow", "sflow"] | UnsetType = UNSET
+    to: str | UnsetType = UNSET
+    sample: int | UnsetType | None = UNSET
 
 
 class Subnet(AnswerStruct, frozen=True, kw_only=True):
@@ -325,6 +478,28 @@ class SubnetChange(ObjectStruct, frozen=True, kw_only=True):
     gateway: str | UnsetType | None = UNSET
 
 
+class AddressSet(AnswerStruct, frozen=True, kw_only=True):
+    """Ranges of addresses, of both IP versions."""
+
+    name: str
+    addresses: list[str]
+    owner: str
+
+
+class AddressSetSpec(ObjectStruct, frozen=True, kw_only=True):
+    """An address set as a toolstack makes it. None leaves a field out."""
+
+    addresses: Annotated[
+        list[str] | None, Meta(description="Its ranges; a document may write them in place of the set's map.")
+    ] = None
+
+
+class AddressSetChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of an address set that change; the others stay as they are. None gives a field its default."""
+
+    addresses: list[str] | UnsetType | None = UNSET
+
+
 class Rule(ObjectStruct, frozen=True, kw_only=True):
     """A rule of a security group. The order of rules means nothing: one that drops wins over one that rejects, that over one that allows."""
 
@@ -334,12 +509,25 @@ class Rule(ObjectStruct, frozen=True, kw_only=True):
     protocol: Literal["tcp", "udp", "icmp", "igmp", "gre", "esp", "ah", "ospf", "vrrp", "sctp"] | int | None = None
     ports: list[int | str] = []
     remote: str | list[str] = "any"
-    icmp: list[Literal["echo-request", "timestamp-request"]] = []
+    icmp: list[
+        Literal[
+            "echo-request",
+            "timestamp-request",
+            "echo-reply",
+            "timestamp-reply",
+            "destination-unreachable",
+            "packet-too-big",
+            "time-exceeded",
+            "parameter-problem",
+        ]
+    ] = []
     log: bool = False
+    source_ports: list[int | str] = []
+    mandatory: bool = False
 
 
 class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):
-    """Rules that the VIFs in it obey. They are stateful: replies to what they allow pass."""
+    """Rules that the VIFs in it obey. Unless the group is stateless, replies to what they allow pass."""
 
     name: str
     number: int
@@ -347,6 +535,12 @@ class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):
     egress: str
     rules: list[Rule]
     owner: str
+    mode: str
+    stateful: bool
+    tier: str
+    selector: dict[str, str]
+    network_ranges: list[str]
+    address_sets: list[str]
     vifs: int = 0
 
 
@@ -360,6 +554,30 @@ class SecurityGroupSpec(ObjectStruct, frozen=True, kw_only=True):
         Literal["allow", "drop", "reject"] | None, Meta(description="To a connection that the VM begins.")
     ] = None
     rules: Annotated[list[Rule] | None, Meta(description="Its rules, in any order.")] = None
+    mode: Annotated[
+        Literal["enforce", "monitor"] | None,
+        Meta(
+            description="Whether its rules decide. `monitor` drops nothing: what the group would drop is counted and logged."
+        ),
+    ] = None
+    stateful: Annotated[
+        bool | None,
+        Meta(
+            description="Whether replies pass with what they answer. `false`: each packet is judged by itself, both ways, and no connection is tracked."
+        ),
+    ] = None
+    tier: Annotated[
+        Literal["pool", "network", "vm", "vif"] | None,
+        Meta(
+            description="Where its rules stand: above those of narrower tiers where they are mandatory, else below. A group of tier `pool` holds for every VIF, others for the VIFs, VMs and networks that name them. Above `vif` a group has no `default`."
+        ),
+    ] = None
+    selector: Annotated[
+        dict[str, str] | None,
+        Meta(
+            description="In a tier above `vif`: the labels of the VIFs that it holds for besides those that name it. Left out in tier `pool`: of all."
+        ),
+    ] = None
 
 
 class SecurityGroupChange(ObjectStruct, frozen=True, kw_only=True):
@@ -368,6 +586,10 @@ class SecurityGroupChange(ObjectStruct, frozen=True, kw_only=True):
     ingress: Literal["allow", "drop", "reject"] | UnsetType | None = UNSET
     egress: Literal["allow", "drop", "reject"] | UnsetType | None = UNSET
     rules: list[Rule] | UnsetType | None = UNSET
+    mode: Literal["enforce", "monitor"] | UnsetType | None = UNSET
+    stateful: bool | UnsetType | None = UNSET
+    tier: Literal["pool", "network", "vm", "vif"] | UnsetType | None = UNSET
+    selector: dict[str, str] | UnsetType | None = UNSET
 
 
 class Vm(AnswerStruct, frozen=True, kw_only=True):
@@ -375,7 +597,11 @@ class Vm(AnswerStruct, frozen=True, kw_only=True):
 
     name: str
     host: str | None
+    title: str | None
+    origin: str | None
     owner: str
+    security_groups: list[str]
+    labels: dict[str, str]
     vifs: list[Vif] = []
     migration: Migration
 
@@ -384,12 +610,33 @@ class VmSpec(ObjectStruct, frozen=True, kw_only=True):
     """A VM as a toolstack makes it. None leaves a field out."""
 
     host: Annotated[str | None, Meta(description="Where a lab starts it. In production the toolstack decides.")] = None
+    title: Annotated[str | None, Meta(description="What people call it; others may be called the same.")] = None
+    origin: Annotated[
+        str | None, Meta(description="The pool of a toolstack that it comes from, as made it: `xapi-UUID`.")
+    ] = None
+    security_groups: Annotated[
+        list[str] | None, Meta(description="Security groups of a tier above `vif` that judge each of its VIFs.")
+    ] = None
+    labels: Annotated[
+        dict[str, str] | None, Meta(description="Words that say what it is. Its VIFs have them too; rules name them.")
+    ] = None
 
 
 class VmChange(ObjectStruct, frozen=True, kw_only=True):
     """The fields of a VM that change; the others stay as they are. None gives a field its default."""
 
     host: str | UnsetType | None = UNSET
+    title: str | UnsetType | None = UNSET
+    origin: str | UnsetType | None = UNSET
+    security_groups: list[str] | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType | None = UNSET
+
+
+class Identity(ObjectStruct, frozen=True, kw_only=True):
+    """A MAC that a VIF may have besides its own, with the addresses that go with it."""
+
+    mac: str
+    addresses: list[str] = []
 
 
 class Vif(AnswerStruct, frozen=True, kw_only=True):
@@ -411,7 +658,16 @@ class Vif(AnswerStruct, frozen=True, kw_only=True):
     owner: str
     security_groups: list[str]
     qos: str | None
+    also: list[Identity]
+    vrrp: list[int]
+    isolation: str | None
     awaited: bool
+    learn: int
+    labels: dict[str, str]
+    vm_labels: dict[str, str]
+    vm_groups: list[str]
+    former_network: str | None
+    former_addresses: list[str]
     place: Place
     migration: Migration | None = None
 
@@ -454,9 +710,41 @@ class VifSpec(ObjectStruct, frozen=True, kw_only=True):
             description="The security groups whose rules it obeys, all of them together. In none, it is not filtered. A trunk VIF is in none."
         ),
     ] = None
-    qos: Annotated[str | None, Meta(description="The QoS class that limits its rates.")] = None
+    qos: Annotated[
+        str | None, Meta(description="The QoS class that limits its rates, instead of its network's `vif-qos`.")
+    ] = None
+    also: Annotated[
+        list[Identity] | None,
+        Meta(
+            description="What it may be besides: MACs with their addresses. The addresses of a virtual router stand here by its virtual MAC."
+        ),
+    ] = None
+    vrrp: Annotated[
+        list[int] | None,
+        Meta(
+            description="The virtual routers (RFC 9568) of which it may be the master: it may use their virtual MACs, which others on the network may have as well."
+        ),
+    ] = None
+    isolation: Annotated[
+        str | None,
+        Meta(
+            description="Whom it reaches on its network: only promiscuous VIFs and the physical network (isolated), those of its community too, or everybody (promiscuous). Left out, as its network says. What is not promiscuous is locked, and no trunk."
+        ),
+    ] = None
     awaited: Annotated[
         bool | None, Meta(description="Whether all hosts program it on `host` before its port is there.")
+    ] = None
+    learn: Annotated[
+        int | None,
+        Meta(
+            description="How many MACs behind it are learned, so that frames to them are not flooded. For an unlocked VIF of a tunnel or internal network."
+        ),
+    ] = None
+    labels: Annotated[
+        dict[str, str] | None,
+        Meta(
+            description="Words that say what it is, besides those of its network and VM. Of one key its own holds, then its VM's."
+        ),
     ] = None
 
 
@@ -483,7 +771,12 @@ class VifChange(ObjectStruct, frozen=True, kw_only=True):
     host: str | UnsetType | None = UNSET
     security_groups: list[str] | UnsetType | None = UNSET
     qos: str | UnsetType | None = UNSET
+    also: list[Identity] | UnsetType | None = UNSET
+    vrrp: list[int] | UnsetType | None = UNSET
+    isolation: str | UnsetType | None = UNSET
     awaited: bool | UnsetType | None = UNSET
+    learn: int | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType | None = UNSET
 
 
 class Expectation(AnswerStruct, frozen=True, kw_only=True):
@@ -544,7 +837,24 @@ RESOURCES = {
         references=(
             ListFilter("host", "Only networks that name this host.", "host"),
             ListFilter("qos-class", "Only networks that name this QoS class.", "qos-class"),
+            ListFilter("security-group", "Only networks that name this security group.", "security-group"),
+            ListFilter(
+                "label", "Only networks with this label, or with all of several: app=shop,tier=web.", labels=True
+            ),
         ),
+    ),
+    "plug-bridge": Resource(
+        "plug-bridge",
+        "plug-bridges",
+        "plug bridge",
+        "name",
+        PlugBridge,
+        PlugBridgeSpec,
+        PlugBridgeChange,
+        references=(ListFilter("network", "Only plug bridges that name this network.", "network"),),
+    ),
+    "flow-collector": Resource(
+        "flow-collector", "flow-export", "flow collector", "name", FlowCollector, FlowCollectorSpec, FlowCollectorChange
     ),
     "subnet": Resource(
         "subnet",
@@ -555,6 +865,9 @@ RESOURCES = {
         SubnetSpec,
         SubnetChange,
         references=(ListFilter("network", "Only subnets that name this network.", "network"),),
+    ),
+    "address-set": Resource(
+        "address-set", "address-sets", "address set", "name", AddressSet, AddressSetSpec, AddressSetChange
     ),
     "security-group": Resource(
         "security-group",
@@ -573,7 +886,11 @@ RESOURCES = {
         Vm,
         VmSpec,
         VmChange,
-        references=(ListFilter("host", "Only VMs that name this host.", "host"),),
+        references=(
+            ListFilter("host", "Only VMs that name this host.", "host"),
+            ListFilter("security-group", "Only VMs that name this security group.", "security-group"),
+            ListFilter("label", "Only VMs with this label, or with all of several: app=shop,tier=web.", labels=True),
+        ),
     ),
     "vif": Resource(
         "vif",
@@ -589,6 +906,7 @@ RESOURCES = {
             ListFilter("vm", "Only VIFs that name this VM.", "vm"),
             ListFilter("security-group", "Only VIFs that name this security group.", "security-group"),
             ListFilter("qos-class", "Only VIFs that name this QoS class.", "qos-class"),
+            ListFilter("label", "Only VIFs with this label, or with all of several: app=shop,tier=web.", labels=True),
         ),
     ),
     "expectation": Resource(
@@ -618,8 +936,11 @@ class Binding(AnswerStruct, frozen=True, kw_only=True):
     since: str | None
     security_groups: list[str] = []
     moved: bool = False
+    connections: str = ""
     ofport: int | None = None
     link_locals: list[str] = []
+    behind: list[str] = []
+    listening: list[str] = []
 
 
 class Event(AnswerStruct, frozen=True, kw_only=True):
@@ -635,6 +956,24 @@ class Event(AnswerStruct, frozen=True, kw_only=True):
 
 
 # --- calls ----------------------------------------------------------------------------------------
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """The VIFs that move as one: all VIFs of a VM, or a single VIF. plural: as in the API's paths."""
+
+    plural: str
+    id: str
+
+    @classmethod
+    def of_vm(cls, name: str) -> Unit:
+        return cls("vms", name)
+
+    @classmethod
+    def of_vif(cls, id: str) -> Unit:
+        return cls("vifs", id)
+
+    def __str__(self) -> str:
+        return f"{'VM' if self.plural == 'vms' else 'VIF'} {self.id}"
 
 
 class PlugCall(CallStruct, frozen=True, kw_only=True):
@@ -777,7 +1116,8 @@ class Difference(AnswerStruct, frozen=True, kw_only=True):
 class Plan(AnswerStruct, frozen=True, kw_only=True):
     """The changes that a call would make, or has made. revision: of the pool before them. text: the same for people.
 
-    reachability: the pairs of VIFs that gain or lose a way to each other; None where that was not asked.
+    reachability: the pairs of VIFs that gain or lose a way to each other; None where that was not asked. id: of a document's plan, shared with none that makes
+    other changes, or another pool's.
     """
 
     revision: int
@@ -786,12 +1126,13 @@ class Plan(AnswerStruct, frozen=True, kw_only=True):
     text: str = ""
     expectations: list[Expected] = []
     reachability: list[Difference] | None = None
+    id: str = ""
 
 
 class Applied(AnswerStruct, frozen=True, kw_only=True):
     """The result of an apply. acknowledged, waiting, dead: the hosts that have followed, have not yet, and do not report.
 
-    problems: those of hosts that have followed as far as they could.
+    problems: those of hosts that have followed as far as they could. trial: where it is taken back unless it is confirmed.
     """
 
     plan: Plan
@@ -801,6 +1142,18 @@ class Applied(AnswerStruct, frozen=True, kw_only=True):
     waiting: list[str] = []
     dead: list[str] = []
     problems: list[Reason] = []
+    trial: Trial | None = None
+
+
+class Trial(AnswerStruct, frozen=True, kw_only=True):
+    """A revision on trial. ends: when it is taken back; seconds: till then. caller, source, reason: who tries it, from where and why."""
+
+    revision: int
+    ends: str
+    seconds: int
+    caller: str = ""
+    source: str = ""
+    reason: str = ""
 
 
 class TunnelCall(CallStruct, frozen=True, kw_only=True):
@@ -853,6 +1206,7 @@ class RuleCount(AnswerStruct, frozen=True, kw_only=True):
     rule: str
     direction: str
     action: str
+    tier: str = "vif"
     packets: int = 0
     bytes: int = 0
 
@@ -865,6 +1219,52 @@ class GroupCounters(AnswerStruct, frozen=True, kw_only=True):
 
     security_group: str
     rules: list[RuleCount]
+    hosts: list[str]
+    missing: dict[str, str] = {}
+
+
+class MonitoredConnection(AnswerStruct, frozen=True, kw_only=True):
+    """Connections of one kind that a group in monitor mode would have forbidden a VIF, of those that hosts have looked at.
+
+    direction: in which they began, from the VIF's side. port: of the side that answers, with ICMP the type of the message. peer: the VIF at the
+    other end, its address where that is none, or its MAC without IP. rule: empty for the group's default. last: RFC 3339. answers: packets from that port, of a
+    stateless group; their direction is their own.
+    """
+
+    vif: str
+    direction: str
+    protocol: str
+    port: int | None
+    peer: str
+    address: str
+    rule: str
+    count: int
+    last: str
+    answers: bool = False
+
+
+class MonitoredCount(AnswerStruct, frozen=True, kw_only=True):
+    """All that a group in monitor mode would have forbidden a VIF: packets that began a connection, and packets of those that ran on."""
+
+    vif: str
+    direction: str
+    begun: int
+    running: int
+
+
+class Monitored(AnswerStruct, frozen=True, kw_only=True):
+    """What a security group in monitor mode would have forbidden, summed over `hosts`, and the rules that would allow it.
+
+    connections: the most frequent first, at most 1,000 kinds. vifs: counted by the switches, since the group is in monitor mode on the host.
+    notes: what rules cannot allow. missing: as in GroupCounters.
+    """
+
+    security_group: str
+    mode: str
+    connections: list[MonitoredConnection]
+    vifs: list[MonitoredCount]
+    suggested: list[Rule]
+    notes: list[str]
     hosts: list[str]
     missing: dict[str, str] = {}
 
@@ -931,7 +1331,10 @@ class Move(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Status(AnswerStruct, frozen=True, kw_only=True):
-    """The pool at a glance. problems: everything that is not as desired. moving: the migrations that are under way."""
+    """The pool at a glance. problems: everything that is not as desired. moving: the migrations that are under way. picking_up: the VIFs whose
+    connections did not come along when they moved, or have just become tracked: for 300 s at most they are picked up as they go on. elsewhere: by host whose
+    agent runs on another machine, that machine. trial: the
+    revision that is on trial."""
 
     pool: Pool | None
     controller: str
@@ -942,3 +1345,108 @@ class Status(AnswerStruct, frozen=True, kw_only=True):
     vifs: dict[str, int]
     problems: list[Reason]
     moving: list[Move] = []
+    picking_up: list[Reason] = []
+    elsewhere: dict[str, str] = {}
+    trial: Trial | None = None
+
+
+# --- who calls, and what was done ------------------------------------------------------------------
+
+
+class TokenCall(CallStruct, frozen=True, kw_only=True):
+    """A token that is made. networks, vms, security_groups, qos_classes: its scope, by names with `*` for anything; labels: KEY=VALUE, of networks and VMs; none
+    for the whole pool.
+    max_vifs, max_vms: quotas of the scope. host: of the role host. days: until it ends, 0 for never. user: a user whom a reverse proxy
+    names, without a secret. replace: end one of that name that is there."""
+
+    role: str
+    host: str = ""
+    networks: list[str] = []
+    vms: list[str] = []
+    security_groups: list[str] = []
+    qos_classes: list[str] = []
+    labels: list[str] = []
+    max_vifs: int | None = None
+    max_vms: int | None = None
+    days: float = 0.0
+    user: bool = False
+    replace: bool = False
+
+
+class Token(AnswerStruct, frozen=True, kw_only=True):
+    """A token without its secret. maker: who made it. ends: null for never."""
+
+    name: str
+    role: str
+    user: bool = False
+    host: str = ""
+    networks: list[str] = []
+    vms: list[str] = []
+    security_groups: list[str] = []
+    qos_classes: list[str] = []
+    labels: list[str] = []
+    max_vifs: int | None = None
+    max_vms: int | None = None
+    made: str | None = None
+    maker: str = ""
+    ends: str | None = None
+
+
+class NewToken(AnswerStruct, frozen=True, kw_only=True):
+    """A token that was made. secret: what its bearer shows; this answer alone has it. Empty for a user."""
+
+    token: Token
+    secret: str
+
+
+class Done(AnswerStruct, frozen=True, kw_only=True):
+    """Whether there was anything to do."""
+
+    done: bool
+
+
+class Caller(AnswerStruct, frozen=True, kw_only=True):
+    """Who calls. token: null for the controller's own machine and its token file, which may do everything."""
+
+    name: str
+    role: str
+    source: str = ""
+    token: Token | None = None
+
+
+class HistoryChange(AnswerStruct, frozen=True, kw_only=True):
+    """An object that changed. old, new: the fields that differ, or all of one that goes or comes; of rules and uplinks those that differ."""
+
+    action: str
+    noun: str
+    name: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+
+
+class HistoryEntry(AnswerStruct, frozen=True, kw_only=True):
+    """A change of the pool. revision: the pool's after it, null for a step that raises none. caller, source: who made it, from where.
+    reason: why, in their words. disruption: of its plan, empty for a step. count: of objects; changes: them, null in a list. refused: the code of the
+    refusal, of `count` calls that were refused and of which `call` is the first; empty for a change."""
+
+    id: str
+    revision: int | None
+    time: str
+    caller: str
+    source: str = ""
+    reason: str = ""
+    call: str = ""
+    disruption: str = ""
+    summary: str = ""
+    count: int = 0
+    refused: str = ""
+    changes: list[HistoryChange] | None = None
+
+
+class PastPool(AnswerStruct, frozen=True, kw_only=True):
+    """The pool as it was after a revision or at a time. revision, time: of the last change before it. objects: all that was configured, by the word of its
+    noun, each with the words of its object in this API."""
+
+    revision: int
+    time: str = ""
+    objects: dict[str, list[dict[str, Any]]] = {}

@@ -16,7 +16,8 @@ from typing import Any
 
 from vnet.api import ANSWER_FILTERS, ListFilter
 from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, references_of, shape_of
-from vnet.grammar.kinds import Choice, Kind, ListOf, NotYet
+from vnet.grammar.value_types import Choice, ListOf, NotYet, ValueType
+from vnet.objects.labels import has_labels
 from vnet.objects.state import CONFIGURED
 from vnet.util.suggest import plural
 
@@ -44,7 +45,7 @@ def generated() -> Mapping[Path, str]:
     """The text of each file with generated code, as the declarations have it."""
     api = _formatted(_filled(API, "\n\n".join(("", *_structs()))))
     calls = _formatted(_filled(ASYNC, "\n".join(map(_calls, CONFIGURED)), indent="    "))
-    bodies = sorted(re.findall(r"^class (\w+)\((?:ObjectStruct|\w+Spec),", api, re.MULTILINE))
+    bodies = sorted(re.findall(r"^class (Unit|\w+(?=\((?:ObjectStruct|\w+Spec),))", api, re.MULTILINE))
     imported, listed = f"from vnet.api import {', '.join(bodies)}", f"__all__ += {bodies}"
     return {
         API: api,
@@ -75,15 +76,15 @@ def _structs() -> Iterator[str]:
     done: set[type[Declared]] = set()
     for declared in CONFIGURED:
         for found in attrs_of(declared).values():
-            if (inside := _inside(found.kind)) is not None and inside not in done:
+            if (inside := _inside(found.type)) is not None and inside not in done:
                 done.add(inside)
                 yield _struct(inside.__name__, "ObjectStruct", _doc(inside), map(_part, _fields(inside)))
         yield from _struct_of_object(declared)
     yield "RESOURCES = {\n" + "".join(map(_resource, CONFIGURED)) + "}"
 
 
-def _inside(of: Kind[Any]) -> type[Declared] | None:
-    """The objects that a list of a kind has inside."""
+def _inside(of: ValueType[Any]) -> type[Declared] | None:
+    """The objects that a list has inside."""
     item = of.item if isinstance(of, (ListOf, Named)) else None
     return item.declared if isinstance(item, StructOf) else None
 
@@ -106,19 +107,27 @@ def _struct_of_object(declared: type[Declared]) -> Iterator[str]:
 def _resource(declared: type[Declared]) -> str:
     noun, name = declared.NOUN, declared.__name__
     new = f", new=New{name}" if _names_itself(declared) else ""
-    filters = "".join(f"ListFilter({found.name!r}, {found.doc!r}, {found.refers!r}), " for found in _filters(declared))
+    filters = "".join(map(_filter, _filters(declared)))
     references = f", references=({filters})" if filters else ""
     words = ", ".join(map(repr, (noun.word, noun.plural, noun.text, noun.key)))
     return f"{noun.word!r}: Resource({words}, {name}, {name}Spec, {name}Change{new}{references}),\n"
 
 
+def _filter(found: ListFilter) -> str:
+    takes = f", {found.refers!r}" if found.refers else ", labels=True"
+    return f"ListFilter({found.name!r}, {found.doc!r}{takes}), "
+
+
 def _filters(declared: type[Declared]) -> Iterator[ListFilter]:
-    """A filter for each noun that the objects name, but for those that are filtered by what answers show."""
+    """A filter for each noun that the objects name, but for those that are filtered by what answers show; and one by their labels."""
     nouns = {other.NOUN.word: other.NOUN for other in CONFIGURED}
     others = {found.name for found in ANSWER_FILTERS.get(declared.NOUN.word, ())}
     for word in dict.fromkeys(refers for _, refers in references_of(declared)):
         if word not in others:
             yield ListFilter(word, f"Only {plural(declared.NOUN.text)} that name this {nouns[word].text}.", word)
+    if has_labels(declared):
+        text = f"Only {plural(declared.NOUN.text)} with this label, or with all of several: app=shop,tier=web."
+        yield ListFilter("label", text, labels=True)
 
 
 def _names_itself(declared: type[Declared]) -> bool:
@@ -129,7 +138,7 @@ def _names_itself(declared: type[Declared]) -> bool:
 def _fields(declared: type[Declared]) -> Iterator[tuple[Attr, Spelling]]:
     """The fields that a toolstack states."""
     for item in shape_of(declared, flat=True, toolstack=True).words.values():
-        if isinstance(item, tuple) and not isinstance(item[1].kind, NotYet):
+        if isinstance(item, tuple) and not isinstance(item[1].type, NotYet):
             yield item
 
 
@@ -162,29 +171,29 @@ def _optional(found: Attr, spelling: Spelling) -> bool:
 
 def _shown(found: Attr, spelling: Spelling) -> str:
     """A field of an answer. A choice is a string there, for words that later versions add."""
-    type_ = "str" if isinstance(spelling.kind, Choice) else spelling.kind.python
+    type_ = "str" if isinstance(spelling.type, Choice) else spelling.type.python
     return _field(found, spelling, f"{type_} | None" if _optional(found, spelling) else type_, None)
 
 
 def _part(item: tuple[Attr, Spelling]) -> str:
     """A field of an object inside another one."""
     found, spelling = item
-    type_ = f"{spelling.kind.python} | None" if found.optional else spelling.kind.python
+    type_ = f"{spelling.type.python} | None" if found.optional else spelling.type.python
     default = None if found.required else found.default
-    shown = spelling.kind.plain(default) if default is not None else None
+    shown = spelling.type.plain(default) if default is not None else None
     return _field(found, spelling, type_, None if found.required else repr(shown))
 
 
 def _stated(found: Attr, spelling: Spelling) -> str:
     required = found.required and not spelling.only
-    type_ = spelling.kind.python if required else f"{spelling.kind.python} | None"
+    type_ = spelling.type.python if required else f"{spelling.type.python} | None"
     described = f"Annotated[{type_}, Meta(description={spelling.doc!r})]"
     return _field(found, spelling, described, None if required else "None")
 
 
 def _changed(found: Attr, spelling: Spelling) -> str:
     none = "" if found.required or found.allocated else " | None"
-    return _field(found, spelling, f"{spelling.kind.python} | UnsetType{none}", "UNSET")
+    return _field(found, spelling, f"{spelling.type.python} | UnsetType{none}", "UNSET")
 
 
 # --- clients ----------------------------------------------------------------------------------------

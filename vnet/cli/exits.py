@@ -11,7 +11,7 @@ import click
 from vnet.util.printable import printable
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
     CHANGES = 2  # plan --detailed-exitcode: there is something to apply
@@ -31,7 +31,7 @@ def colour() -> bool | None:
 class CommandError(click.ClickException):
     """Ends a command: the message goes to standard error, `exit` is what the process exits with."""
 
-    def __init__(self, message: str, exit: Exit = Exit.FAILED) -> None:
+    def __init__(self, message: str, exit: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.exit = exit
 

@@ -18,7 +18,7 @@ from vnet.util.suggest import listing
 
 @dataclass(frozen=True, slots=True)
 class OptionField:
-    """A field that options state. word: as in JSON. many: it is a list. inside: the struct of a list's items.
+    """A field that options state. word: as in JSON. many: it is a list. inside: the struct of a list's items. map: it is a map of words.
 
     words: the constants that it takes. scalars: the types of its other values. nothing: the value that `--no-FIELD` states.
     """
@@ -31,6 +31,7 @@ class OptionField:
     words: tuple[str, ...]
     scalars: frozenset[type]
     nothing: Any = UNSET
+    map: bool = False
 
     @property
     def option(self) -> str:
@@ -39,6 +40,11 @@ class OptionField:
         if not self.many:
             return name
         return name.removesuffix("es") if name.endswith("sses") else name.removesuffix("s")
+
+    @property
+    def empty(self) -> Any:
+        """A list, or a map, of nothing."""
+        return {} if self.map else []
 
     @property
     def _argument(self) -> str:
@@ -66,6 +72,8 @@ class OptionField:
         )(run)
 
     def _metavar(self) -> str | None:
+        if self.map:
+            return "KEY=VALUE"
         if self.inside is not None:
             return "'KEY=VALUE ...'"
         return "NUMBER" if self.scalars == {int} else None if self.words and not self.scalars else "TEXT"
@@ -89,6 +97,8 @@ class OptionField:
             return None
         if not self.many:
             return self._scalar(value)
+        if self.map:
+            return dict(_pair(item.strip()) for text in value for item in text.split(","))
         if self.inside is not None:
             return [self._struct(text) for text in value]
         return self._items(",".join(value))
@@ -133,7 +143,7 @@ def fields_to_make(resource: Resource) -> tuple[OptionField, ...]:
     """The fields of a new object. A list that is filled where it is left out may be stated as empty."""
     resets = _resets(resource.change)
     return tuple(
-        replace(field, nothing=[]) if field.many and not resets[field.word] else field
+        replace(field, nothing=field.empty) if field.many and not resets[field.word] else field
         for field in fields_of(resource.spec)
     )
 
@@ -142,7 +152,7 @@ def fields_to_change(resource: Resource) -> tuple[OptionField, ...]:
     """The fields of an object that is there. Null gives a field its default, where it has one."""
     resets = _resets(resource.change)
     return tuple(
-        replace(field, required=False, nothing=None if resets[field.word] else [] if field.many else UNSET)
+        replace(field, required=False, nothing=None if resets[field.word] else field.empty if field.many else UNSET)
         for field in fields_of(resource.spec)
     )
 
@@ -159,6 +169,7 @@ def _field(entry: msgspec.structs.FieldInfo) -> OptionField:
         text = meta.description
     parts = list(_parts(type_))
     lists = [get_args(part)[0] for part in parts if get_origin(part) is list]
+    map_ = any(get_origin(part) is dict for part in parts)
     inner = [inner for item in lists for inner in _parts(item)] + [
         part for part in parts if get_origin(part) is not list
     ]
@@ -166,13 +177,20 @@ def _field(entry: msgspec.structs.FieldInfo) -> OptionField:
     words = tuple(word for part in inner if get_origin(part) is Literal for word in get_args(part))
     scalars = frozenset(part for part in inner if part in (int, str, bool))
     inside = structs[0] if structs else None
-    return OptionField(entry.encode_name, text, entry.required, bool(lists), inside, words, scalars)
+    return OptionField(entry.encode_name, text, entry.required, bool(lists) or map_, inside, words, scalars, map=map_)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"'{text}' is no KEY=VALUE")
+    return key, value
 
 
 def _parts(type_: Any) -> Iterator[Any]:
     """The members of a union; the type itself if it is none."""
     args = get_args(type_)
-    if get_origin(type_) in (list, Literal) or not args:
+    if get_origin(type_) in (list, dict, Literal) or not args:
         yield type_
     else:
         for member in args:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
 from vnet.cli.nouns import noun_group
 from vnet.cli.output import Column, echo, emit, output_option, progress, say
 from vnet.cli.pki import pki_dir_option
@@ -82,13 +84,62 @@ def join(pki_dir: Path, conf: Path) -> None:
     try:
         invitation = decode_invitation(sys.stdin.readline())
     except ValueError as error:
-        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+        raise CommandError(str(error), ExitCode.INVALID_INPUT) from None
     with failures():
         joining.take_certificate(invitation, pki_dir)
     say(f"host {invitation.name} has its certificate in {pki_dir}")
     joining.write_options(invitation, pki_dir, conf)
     say(f"wrote {conf}")
     say(joining.start_agent())
+
+
+@host.command("adopt-nic")
+@click.argument("nic")
+@click.option("--bridge", help="The bridge to make.  [default: br-NIC]")
+@click.option(
+    "--check", "checks", multiple=True, metavar="ADDRESS|HOST:PORT",
+    help="What must answer afterwards, by ping or TCP, besides the NIC's gateways; repeatable.",
+)  # fmt: skip
+@click.option("--undo", is_flag=True, help="Give the NIC back what its bridge carries, and take it out of the bridge.")
+@click.option("--dry-run", is_flag=True, help="Print the commands, and run none.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def adopt_nic(nic: str, bridge: str | None, checks: tuple[str, ...], undo: bool, dry_run: bool, yes: bool) -> None:
+    """Put a NIC that carries this host's address into a bridge of Open vSwitch, and the address on the bridge, which an uplink may name.
+
+    It is taken back unless the gateways and each --check answer within 10 seconds, also if this terminal is cut off. A reboot takes the
+    host's own network configuration: change that too (docs/install.md).
+    """
+    from vnet.cli import nic_adoption  # noqa: PLC0415 - only here
+    from vnet.util.commands import ToolFailed  # noqa: PLC0415
+
+    try:
+        move = nic_adoption.give_back(nic, checks) if undo else nic_adoption.adopt(nic, bridge or f"br-{nic}", checks)
+    except ToolFailed as error:
+        raise CommandError(str(error)) from None
+    if dry_run:
+        for command in (*move.forward, *move.last):
+            for line in nic_adoption.shown(command):
+                echo(line)
+        return
+    if not yes:
+        click.confirm(
+            f"The host's address moves; {', '.join(move.checks)} must answer, or it moves back. Go on?",
+            abort=True,
+            err=True,
+        )
+    log = Path(tempfile.mkdtemp(prefix="vnet-adopt-")) / "log"
+    process = nic_adoption.in_background(move, log)
+    with stopped(f"it goes on by itself: {log}"):
+        kept = process.wait() == 0
+    say(log.read_text().strip())
+    shutil.rmtree(log.parent)
+    if not kept:
+        raise CommandError(f"{nic} is as it was")
+    say(
+        f"{nic} carries the host's address"
+        if undo
+        else f"in the document: uplinks: {{NAME: {{bridge: {bridge or f'br-{nic}'}}}}}"
+    )
 
 
 @host.command()

@@ -17,7 +17,7 @@ import httpx
 import msgspec
 
 from vnet import api
-from vnet.client.errors import BadAnswer, Unreachable, error_of
+from vnet.api.errors import BadAnswer, Unreachable, error_of
 from vnet.controller.pki import signing_request
 from vnet.util.files import replace_file
 from vnet.util.invitation_line import InvitationLine

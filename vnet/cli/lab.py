@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
 from vnet.cli.output import echo
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def find(name: str | None) -> Lab:
     if not up:
         raise CommandError("no lab is up: 'vnet lab up FILE' starts one")
     if len(up) > 1:
-        raise CommandError(f"several labs are up ({', '.join(up)}): choose one with --name", Exit.USAGE)
+        raise CommandError(f"several labs are up ({', '.join(up)}): choose one with --name", ExitCode.USAGE)
     return Lab.attach(up[0])
 
 
@@ -63,15 +63,15 @@ def document_of(file: Path) -> tuple[Document, PoolState]:
     """A document and the pool it describes. Raises CommandError with all of the document's errors."""
     from vnet.objects import PoolState as State  # noqa: PLC0415
     from vnet.plan import desired_state  # noqa: PLC0415
-    from vnet.topology import TopologyErrors, load  # noqa: PLC0415
+    from vnet.topology import TopologyErrors, load, read_file  # noqa: PLC0415
 
     try:
-        document = load(file.read_bytes(), str(file))
+        document = load(read_file(file), str(file))
         return document, desired_state(document, State())
     except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}", Exit.INVALID_INPUT) from error
+        raise CommandError(f"{file}: {error.strerror}", ExitCode.INVALID_INPUT) from error
     except TopologyErrors as error:
-        raise CommandError(str(error), Exit.INVALID_INPUT) from error
+        raise CommandError(str(error), ExitCode.INVALID_INPUT) from error
 
 
 @click.group()
@@ -153,7 +153,7 @@ def replace_by(argv: list[str], env: dict[str, str]) -> None:
     try:
         os.execvpe(argv[0], argv, {**os.environ, **env})  # noqa: S606 - the person's own command
     except OSError as error:
-        raise CommandError(f"{argv[0]}: {error.strerror}", Exit.FAILED) from error
+        raise CommandError(f"{argv[0]}: {error.strerror}", ExitCode.FAILED) from error
 
 
 @lab.command()
@@ -182,7 +182,7 @@ def resume(name: str | None, vm: str) -> None:
 @reports_errors
 def migrate(name: str | None, vm: str, host: str, pause_ms: int) -> None:
     """Migrate a running VM, as a toolstack does: `vnet vm migrate` moves VIFs, but nobody's guest."""
-    from vnet.client.errors import ClientError  # noqa: PLC0415 - loads an HTTP library
+    from vnet.api.errors import ClientError  # noqa: PLC0415 - loads an HTTP library
 
     try:
         find(name).migrate(vm, host, pause_s=pause_ms / 1000)
@@ -200,7 +200,7 @@ def demo(file: Path, name: str) -> int:
     from vnet.lab.demo import run_demo  # noqa: PLC0415
 
     document, pool = document_of(file)
-    return int(Exit.OK if run_demo(document, pool, file, name, echo) else Exit.EXPECTATION_FAILED)
+    return int(ExitCode.OK if run_demo(document, pool, file, name, echo) else ExitCode.EXPECTATION_FAILED)
 
 
 @lab.command()

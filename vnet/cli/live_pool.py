@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, json, structs
 
-from vnet.grammar.declare import Declared, attrs_of, json_word, unchecked
-from vnet.grammar.json_tree import json_tree
-from vnet.grammar.kinds import FAILED, Failed
-from vnet.grammar.nodes import List, entry_of, is_null
-from vnet.grammar.source import Source
+from vnet.grammar.declare import Declared
+from vnet.grammar.read_back import read_back
 from vnet.objects import Binding, LockingMode, PoolState
 from vnet.objects.state import CONFIGURED
 from vnet.topology import Document, desired_state, load
@@ -36,32 +33,28 @@ def running_state(client: Client) -> tuple[PoolState, Document]:
     for name, network in objects["networks"].items():
         if network.key is None and name in known.networks:
             objects["networks"][name] = replace(network, key=known.networks[name].key)
-    vifs = objects["vifs"]
-    bindings = {
+    # Hosts' addresses inside WireGuard follow from it.
+    pool = replace(known.pool, id=client.pool().id) if known.pool is not None else None
+    state = replace(known, **objects, pool=pool)
+    return replace(state, bindings=bindings_of(client, state)), document
+
+
+def bindings_of(client: Client, state: PoolState) -> dict[tuple[str, str], Binding]:
+    """The bindings, as they are now, of a state's VIFs."""
+    return {
         (answer.vif, answer.host): _object(
             Binding,
             structs.replace(answer, since=None),
-            unlocked=vifs[answer.vif].locking_mode is LockingMode.UNLOCKED,
+            unlocked=state.vifs[answer.vif].locking_mode is LockingMode.UNLOCKED,
         )
         for answer in client.bindings()
-        if answer.vif in vifs and answer.network in objects["networks"]
+        if answer.vif in state.vifs and answer.network in state.networks
     }
-    return replace(known, **objects, bindings=bindings), document
 
 
 def _object(declared: type[D], answer: Struct, **more: Any) -> D:
     """The object of an answer. more: fields that answers lack."""
-    node, paths = json_tree(json.encode(answer))
-    source, values = Source("", paths=paths), dict(more)
-    for found in attrs_of(declared).values():
-        for spelling in found.spellings:
-            entry = entry_of(node, json_word(found, spelling).replace("_", "-"))
-            empty = entry is None or is_null(entry[1]) or (isinstance(entry[1], List) and not entry[1].items)
-            value = FAILED if entry is None or empty else spelling.kind.read(entry[1], source)
-            if not isinstance(value, Failed):
-                values[found.name] = value
-    source.finish()
-    return unchecked(declared, values)
+    return read_back(declared, json.encode(answer), **more)
 
 
 def twin_of_running(client: Client) -> SimPool:

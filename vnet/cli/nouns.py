@@ -5,15 +5,17 @@ One rule: a command that changes the pool prints the object on standard output, 
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vnet.api import RESOURCES, Plan, Resource
-from vnet.cli.columns import columns_of
-from vnet.cli.options import with_connection
-from vnet.cli.output import dump, emit, output_option, plain, say
+from vnet.cli.columns import columns_of, value_of, wide_columns_of
+from vnet.cli.options import LIST_FORMATS, with_connection
+from vnet.cli.output import dump, echo, emit, output_option, plain, say
 from vnet.cli.remote import connected
 from vnet.util.suggest import plural
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from vnet.cli.fields import OptionField
     from vnet.grammar.nodes import Node
 
+COMPLETION_S = 2.0  # that a shell waits for names
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the changes and their disruption; change nothing.")
 file_option = click.option(
     "--file", "file", type=click.File("rb"), help="YAML or JSON with the fields, over which options go."
@@ -45,7 +48,9 @@ class NounGroup(click.Group):
     def __init__(self, resource: Resource) -> None:
         super().__init__(resource.word, help=f"List, make, change and delete {plural(resource.text)}.")
         self._resource = resource
-        self._makers = {"list": list_command, "get": _get, "create": _create, "set": _set, "delete": _delete}
+        self._makers = {
+            "list": list_command, "get": _get, "create": _create, "set": _set, "edit": _edit, "delete": _delete,
+        }  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self._makers, *self.commands]
@@ -58,28 +63,65 @@ class NounGroup(click.Group):
 def list_command(resource: Resource, name: str = "list") -> click.Command:
     """The command that lists a noun's objects, with a filter for each that the noun has."""
 
-    @output_option
-    def run(output: str, **filters: str | None) -> None:
+    @click.option("-w", "--watch", is_flag=True, help="Go on with those that change, until Ctrl-C.")
+    @shown_options
+    def run(watch: bool, fields: tuple[str, ...], output: str, **filters: str | None) -> None:
         from vnet.client.requests import reading  # noqa: PLC0415 - loads an HTTP library
 
+        answer: Any = list[resource.answer]  # type: ignore[name-defined]  # a type that is a value
         with connected() as client:
-            answer: Any = list[resource.answer]  # type: ignore[name-defined]  # a type that is a value
-            emit(client.send(reading(answer, resource.plural, **filters)).value, output, columns_of(resource))
+            if not watch:
+                show(client.send(reading(answer, resource.plural, **filters)).value, resource, fields, output)
+                return
+            from vnet.cli.watching import watched  # noqa: PLC0415
+
+            ask = lambda: client.send(reading(answer, resource.plural, **filters)).value  # noqa: E731
+            with contextlib.suppress(KeyboardInterrupt):
+                for rows, gone in watched(client, resource, ask):
+                    if rows or not gone:
+                        show(rows, resource, fields, output)
+                    for old in gone:
+                        say(f"{resource.text} {old} is deleted")
 
     for found in reversed(resource.filters):
         choices = click.Choice(found.choices) if found.choices else None
-        run = click.option(f"--{found.name}", type=choices, metavar=None if choices else "NAME", help=found.doc)(run)
+        names = ("-l", "--label") if found.labels else (f"--{found.name}",)
+        complete = _completion(RESOURCES[found.name]) if found.name in RESOURCES else None
+        run = click.option(*names, type=choices, metavar=found.metavar, help=found.doc, shell_complete=complete)(run)
     return click.command(name, help=f"List {plural(resource.text)}.")(run)
 
 
+def shown_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`-o table|wide|json|yaml` and `--field KEY`."""
+    help_text = "Only this field, as -o json names it, a line for each object; of several, with tabs between them."
+    field = click.option("--field", "fields", multiple=True, metavar="KEY", help=help_text)
+    return field(output_option(function, LIST_FORMATS))
+
+
+def show(data: Any, resource: Resource, fields: tuple[str, ...], output: str) -> None:
+    """Print an object or several: as a table, with all columns if wide, as JSON or YAML, or only some fields."""
+    if fields:
+        for row in data if isinstance(data, list) else [data]:
+            echo("\t".join(value_of(resource, row, field) for field in fields))
+    elif output == "wide":
+        emit(data, "table", wide_columns_of(resource, data if isinstance(data, list) else [data]))
+    else:
+        emit(data, output, columns_of(resource))
+
+
+def name_argument(resource: Resource) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The name of an object, completed from the pool that runs."""
+    return click.argument("name", metavar=resource.key.upper(), shell_complete=_completion(resource))
+
+
 def _get(resource: Resource) -> click.Command:
-    @click.argument("name", metavar=resource.key.upper())
-    @output_option
-    def run(name: str, output: str) -> None:
+    @name_argument(resource)
+    @shown_options
+    def run(name: str, fields: tuple[str, ...], output: str) -> None:
         from vnet.client.requests import reading  # noqa: PLC0415
 
         with connected() as client:
-            emit(client.send(reading(resource.answer, resource.plural, name)).value, output, columns_of(resource))
+            show(client.send(reading(resource.answer, resource.plural, name)).value, resource, fields, output)
 
     return click.command("get", help=f"Show one {resource.text}.")(run)
 
@@ -130,7 +172,7 @@ def _set(resource: Resource) -> click.Command:
 
     fields = fields_to_change(resource)
 
-    @click.argument("name", metavar=resource.key.upper())
+    @name_argument(resource)
     @file_option
     @dry_run_option
     @output_option
@@ -150,17 +192,79 @@ def _set(resource: Resource) -> click.Command:
 
 
 def _delete(resource: Resource) -> click.Command:
-    @click.argument("name", metavar=resource.key.upper())
+    @name_argument(resource)
+    @dry_run_option
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @output_option
+    def run(name: str, dry_run: bool, yes: bool, output: str) -> None:
+        from vnet.client.requests import sending  # noqa: PLC0415
+
+        def call(*, dry_run: bool) -> Plan:
+            return client.send(sending("DELETE", Plan, None, resource.plural, name, dry_run=dry_run)).value
+
+        with connected() as client:
+            asks = not dry_run and not yes and sys.stdin.isatty() and sys.stderr.isatty()
+            plan = call(dry_run=dry_run or asks)
+            if asks and plan.changes:
+                print_plan(plan, "table")
+                click.confirm("Delete?", abort=True, err=True)
+                plan = call(dry_run=False)
+        if output != "table" or not (asks and plan.changes):
+            print_plan(plan, output)
+
+    return click.command("delete", help=f"Delete a {resource.text}; nothing to do if there is none.")(run)
+
+
+def _edit(resource: Resource) -> click.Command:
+    @name_argument(resource)
     @dry_run_option
     @output_option
     def run(name: str, dry_run: bool, output: str) -> None:
-        from vnet.client.requests import sending  # noqa: PLC0415
+        import yaml  # noqa: PLC0415
 
+        from vnet.cli.fields import fields_to_change  # noqa: PLC0415
+        from vnet.client.requests import reading, sending  # noqa: PLC0415
+
+        words = [field.word for field in fields_to_change(resource)]
         with connected() as client:
-            plan = client.send(sending("DELETE", Plan, None, resource.plural, name, dry_run=dry_run)).value
+            found = plain(client.send(reading(resource.answer, resource.plural, name)).value)
+            before = {word: found[word] for word in words if word in found}
+            text = yaml.safe_dump(before, sort_keys=False, allow_unicode=True)
+            edited = click.edit(
+                f"# {resource.text} {name}: what is changed here is changed in the pool.\n{text}", extension=".yaml"
+            )
+            after = _parsed((edited or text).encode(), resource.text, "nothing was changed")
+            body = {word: after.get(word) for word in words if after.get(word) != before.get(word)}
+            if unknown := [word for word in after if word not in words]:
+                raise click.UsageError(f"a {resource.text} has no '{unknown[0]}' that can be changed")
+            if not body:
+                say("nothing to change")
+                return
+            plan = client.send(sending("PATCH", Plan, body, resource.plural, name, dry_run=dry_run)).value
         print_plan(plan, output)
 
-    return click.command("delete", help=f"Delete a {resource.text}; nothing to do if there is none.")(run)
+    return click.command("edit", help=f"Change a {resource.text} in your editor ($EDITOR).")(run)
+
+
+def _completion(resource: Resource) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda context, _, text: names_of_pool(context, resource, text)
+
+
+def names_of_pool(context: click.Context, resource: Resource, text: str) -> list[str]:
+    """The names of objects that begin with a text, for a shell; none where the controller does not answer soon."""
+    from vnet.client import Client  # noqa: PLC0415
+    from vnet.client.requests import reading  # noqa: PLC0415
+    from vnet.client.wire import read_token  # noqa: PLC0415
+
+    options = context.find_root().params
+    with contextlib.suppress(Exception):  # a shell that completes shows no errors
+        token = read_token(options.get("token_file"))
+        ca, cleartext = options.get("ca"), bool(options.get("cleartext"))
+        with Client(options["controller"], token=token, ca=ca, cleartext=cleartext, timeout_s=COMPLETION_S) as client:
+            answer: Any = list[resource.answer]  # type: ignore[name-defined]  # a type that is a value
+            rows = client.send(reading(answer, resource.plural)).value
+            return [name for row in rows if (name := getattr(row, resource.key)).startswith(text)]
+    return []
 
 
 def print_plan(plan: Plan, output: str) -> None:
@@ -190,19 +294,26 @@ def _of_file(resource: Resource, file: Any) -> dict[str, Any]:
     if file is None:
         return {}
     from vnet.cli.fields import fields_to_change  # noqa: PLC0415
-    from vnet.grammar.problems import TopologyErrors  # noqa: PLC0415 - loads the YAML library
-    from vnet.topology.yaml_tree import decode, parse  # noqa: PLC0415
 
-    try:
-        data = _data(parse(decode(file.read(), file.name)))
-    except TopologyErrors as errors:
-        raise click.UsageError(f"--file: {errors}") from None
-    if not isinstance(data, dict):
-        raise click.UsageError(f"--file: {file.name} has no map with fields")
+    data = _parsed(file.read(), file.name, "--file")
     fields = {field.word: field for field in fields_to_change(resource)}
     read_only = set(resource.answer.__struct_encode_fields__) - fields.keys() - {resource.key}
     empty = {word for word, value in data.items() if value == [] and word in fields and fields[word].nothing is None}
     return {word: _filled(value) for word, value in data.items() if word not in read_only | empty and value is not None}
+
+
+def _parsed(text: bytes, name: str, failed: str) -> dict[str, Any]:
+    """The fields of a YAML or JSON text. failed: what is said before the reason of a UsageError."""
+    from vnet.grammar.problems import TopologyErrors  # noqa: PLC0415 - loads the YAML library
+    from vnet.topology.yaml_tree import decode, parse  # noqa: PLC0415
+
+    try:
+        data = _data(parse(decode(text, name)))
+    except TopologyErrors as errors:
+        raise click.UsageError(f"{failed}: {errors}") from None
+    if not isinstance(data, dict):
+        raise click.UsageError(f"{failed}: {name} has no map with fields")
+    return data
 
 
 def _filled(value: Any) -> Any:
@@ -215,16 +326,16 @@ def _filled(value: Any) -> Any:
 
 def _data(node: Node) -> Any:
     """A tree as JSON has it. Words are spelled with underscores there."""
-    from vnet.grammar.nodes import List, Map, Text, is_null  # noqa: PLC0415
+    from vnet.grammar.nodes import ListNode, MapNode, TextNode, is_null  # noqa: PLC0415
 
     match node:
-        case Map(entries=entries):
+        case MapNode(entries=entries):
             return {key.text.replace("-", "_"): _data(value) for key, value in entries}
-        case List(items=items):
+        case ListNode(items=items):
             return [_data(item) for item in items]
-        case Text(text=text, plain=True) if is_null(node) or text in ("true", "false"):
+        case TextNode(text=text, plain=True) if is_null(node) or text in ("true", "false"):
             return {"true": True, "false": False}.get(text)
-        case Text(text=text, plain=True) if text.isascii() and text.isdigit() and str(int(text)) == text:
+        case TextNode(text=text, plain=True) if text.isascii() and text.isdigit() and str(int(text)) == text:
             return int(text)
-        case Text(text=text):
+        case TextNode(text=text):
             return text

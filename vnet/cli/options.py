@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 FORMATS = click.Choice(["table", "json", "yaml"])
+LIST_FORMATS = click.Choice(["table", "wide", "json", "yaml"])
 
 
 class RootOptions:  # no dataclass: that would cost every command a millisecond
@@ -17,12 +18,14 @@ class RootOptions:  # no dataclass: that would cost every command a millisecond
         output: str | None = None,
         ca: str | None = None,
         cleartext: bool = False,
+        message: str | None = None,
     ) -> None:
         self.controller = controller
         self.token_file = token_file
         self.output = output
         self.ca = ca
         self.cleartext = cleartext
+        self.message = message
 
 
 def _stored(context: click.Context, option: click.Parameter, value: str | bool | None) -> None:
@@ -33,11 +36,13 @@ def _stored(context: click.Context, option: click.Parameter, value: str | bool |
 def with_connection(command: click.Command) -> click.Command:
     """The command with the options of the connection, and so its subcommands. Their help is the root command's."""
     names = {name for option in command.params for name in option.opts}
-    for name in ("--controller", "--token-file", "--ca", "--cleartext"):
+    for name, *short in (("--controller",), ("--token-file",), ("--ca",), ("--cleartext",), ("--message", "-m")):
         if name not in names:
             flag = True if name == "--cleartext" else None
             command.params.append(
-                click.Option([name], is_flag=flag, default=None, expose_value=False, hidden=True, callback=_stored)
+                click.Option(
+                    [name, *short], is_flag=flag, default=None, expose_value=False, hidden=True, callback=_stored
+                )
             )
     if isinstance(command, click.Group):
         for inner in command.commands.values():

@@ -6,6 +6,7 @@ All that `vnet` prints passes `echo`, `print_table` or an error's `show`, which 
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -26,10 +27,10 @@ _COLOURS = {
 }
 
 
-def output_option(function: F) -> F:
+def output_option(function: F, formats: click.Choice[str] = FORMATS) -> F:
     """`-o table|json|yaml`, as the argument `output`."""
     return click.option(
-        "-o", "--output", type=FORMATS, callback=_output, show_default="table", help="The form of what is printed."
+        "-o", "--output", type=formats, callback=_output, show_default="table", help="The form of what is printed."
     )(function)
 
 
@@ -90,7 +91,7 @@ def table(rows: Iterable[Any], columns: Sequence[Column]) -> list[str]:
     """The lines of a table: a heading, then a line per row, as wide as they need."""
     cells = [[_cell(value(row)) for _, value in columns] for row in rows]
     titles = [title for title, _ in columns]
-    widths = [max(len(line[at]) for line in [titles, *cells]) for at in range(len(columns))]
+    widths = [max(_width(line[at]) for line in [titles, *cells]) for at in range(len(columns))]
     heading = click.style(_joined(titles, widths), bold=True)
     return [heading, *(_joined(line, widths, colour=True) for line in cells)]
 
@@ -103,8 +104,17 @@ def _cell(value: object) -> str:
     return on_one_line(str(value))
 
 
+def _width(text: str) -> int:
+    """Cells of a terminal: two for what East Asian Width (UAX #11) calls wide, as emoji are, none for marks that combine."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
 def _joined(cells: Sequence[str], widths: Sequence[int], *, colour: bool = False) -> str:
-    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
     padded[-1] = cells[-1]
     if colour:
         padded = [click.style(text, fg=_COLOURS.get(cell)) for text, cell in zip(padded, cells, strict=True)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
 from vnet.cli.output import Column, dump, output_option, print_table, say
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ def pki() -> None:
 
 @contextmanager
 def _authority(directory: Path) -> Iterator[Authority]:
-    from vnet.controller.errors import Conflict, Refused  # noqa: PLC0415
+    from vnet.api.errors import Conflict, Refused  # noqa: PLC0415
     from vnet.controller.pki import Authority  # noqa: PLC0415
 
     try:
         yield Authority(directory)
     except Conflict as error:
-        raise CommandError(str(error), Exit.CONFLICT) from None
+        raise CommandError(str(error), ExitCode.CONFLICT) from None
     except (Refused, OSError, ValueError) as error:
-        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+        raise CommandError(str(error), ExitCode.INVALID_INPUT) from None
 
 
 @pki.command()
@@ -88,7 +88,7 @@ def renew(pki_dir: Path) -> None:
     with _authority(pki_dir):
         if not renew_server(pki_dir, datetime.now(UTC), notice=None):
             text = f"{pki_dir} has no CA with a server's certificate: renew it on the CA's machine by 'vnet pki issue'"
-            raise CommandError(text, Exit.CONFLICT)
+            raise CommandError(text, ExitCode.CONFLICT)
     say("renewed the server's certificate")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
 from vnet.cli.output import dump, echo, output_option, print_table, say
 from vnet.cli.pki import pki_dir_option
 
 if TYPE_CHECKING:
     from vnet.controller.embedded import EmbeddedDatabase
+    from vnet.db.history import Author
 
 F = TypeVar("F", bound=Callable[..., Any])
 COLUMNS = ("server", "role", "leader", "term", "connected", "since")
@@ -84,7 +86,7 @@ def _server_options(function: Callable[..., None]) -> Callable[..., None]:
             "controllers",
             multiple=True,
             metavar="PREMOTE",
-            help="For controllers and relays: pssl:6641:10.0.0.1. Hosts must not reach it (docs/trust.md).",
+            help="For controllers and relays: pssl:6641:10.0.0.1. No host is let in.",
         ),
     ):
         command = option(command)
@@ -104,20 +106,20 @@ def _database(run_dir: Path, state_dir: Path) -> EmbeddedDatabase:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    from vnet.controller.errors import Conflict, Invalid  # noqa: PLC0415
+    from vnet.api.errors import Conflict, Invalid, NotFound  # noqa: PLC0415
     from vnet.db.errors import DatabaseFull, PoolUnreachable, SchemaMismatch, WriteConflict  # noqa: PLC0415
     from vnet.util.transport import TransportError  # noqa: PLC0415
 
     try:
         yield
     except (Conflict, WriteConflict) as error:
-        raise CommandError(str(error), Exit.CONFLICT) from None
-    except (Invalid, TransportError) as error:
-        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+        raise CommandError(str(error), ExitCode.CONFLICT) from None
+    except (Invalid, NotFound, TransportError) as error:
+        raise CommandError(str(error), ExitCode.INVALID_INPUT) from None
     except (SchemaMismatch, DatabaseFull) as error:
         raise CommandError(str(error)) from None
     except (PoolUnreachable, OSError) as error:
-        raise CommandError(str(error), Exit.UNREACHABLE) from None
+        raise CommandError(str(error), ExitCode.UNREACHABLE) from None
 
 
 @pool.command("create-cluster")
@@ -164,6 +166,18 @@ def join(
 
 
 @pool.command()
+@click.argument("server", metavar="ssl:IP:PORT")
+@_files
+def kick(server: str, run_dir: Path, state_dir: Path) -> None:
+    """Take a server that will not come back out of the cluster, by the address that 'vnet pool status' shows."""
+    from vnet.controller import cluster  # noqa: PLC0415
+
+    with _failures():
+        cluster.kick(_database(run_dir, state_dir), server)
+    say(f"taken out of the cluster: {server}")
+
+
+@pool.command()
 @_server_options
 def start(
     server: ServerOptions,
@@ -174,8 +188,8 @@ def start(
     with _failures():
         database = server.database
         if not database.clustered:
-            raise CommandError(f"{database.database} is not of a cluster: create or join one", Exit.CONFLICT)
-        started = server.serving(cluster.local_address(database)).ensure()
+            raise CommandError(f"{database.database} is not of a cluster: create or join one", ExitCode.CONFLICT)
+        started = cluster.at_its_address(server.serving(cluster.local_address(database))).ensure()
     say("started" if started else "it runs")
 
 
@@ -226,7 +240,7 @@ def backup(file: Path, run_dir: Path, state_dir: Path) -> None:
     from vnet.controller import backup as backups  # noqa: PLC0415
 
     with _failures():
-        backups.save(_database(run_dir, state_dir), file)
+        backups.save(backups.BackupSource((_database(run_dir, state_dir).remote,)), file)
         found = asyncio.run(backups.load(file))
     say(f"{file}: {found.summary}")
     _tell_problems(found.problems)
@@ -242,7 +256,7 @@ def verify(file: Path) -> int:
         found = asyncio.run(backups.load(file))
     say(f"{file}: {found.summary}")
     _tell_problems(found.problems)
-    return Exit.FAILED if found.problems else Exit.OK
+    return ExitCode.FAILED if found.problems else ExitCode.OK
 
 
 @pool.command()
@@ -280,9 +294,17 @@ async def _restore(database: EmbeddedDatabase, file: Path, *, yes: bool) -> None
         if not plan:
             return
         _ask(yes=yes)
-        say(f"restored: revision {await backups.write(live, desired, file.name)}")
+        say(f"restored: revision {await backups.write(live, desired, file.name, _author(file))}")
     finally:
         await live.close()
+
+
+def _author(file: Path) -> Author:
+    from vnet.controller.access import user_of  # noqa: PLC0415
+    from vnet.db.history import Author  # noqa: PLC0415
+
+    message = click.get_current_context().find_root().obj.message or ""
+    return Author(user_of(os.getuid()), f"process {os.getpid()} here", message, f"vnet pool restore {file.name}")
 
 
 def _ask(*, yes: bool) -> None:

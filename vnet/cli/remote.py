@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
 from vnet.cli.options import RootOptions
 
 if TYPE_CHECKING:
@@ -24,19 +24,20 @@ socket_option = click.option(
 @contextmanager
 def failures() -> Iterator[None]:
     """Turn the clients' errors into the command's exit codes."""
-    from vnet.client import errors, local  # noqa: PLC0415 - its HTTP library takes a while to load
+    from vnet.api import errors  # noqa: PLC0415
+    from vnet.client import local  # noqa: PLC0415 - its HTTP library takes a while to load
 
     try:
         yield
     except (errors.Unreachable, errors.BadAnswer) as error:
-        raise CommandError(str(error), Exit.UNREACHABLE) from None
+        raise CommandError(str(error), ExitCode.UNREACHABLE) from None
     except errors.Conflict as error:
-        raise CommandError(str(error), Exit.CONFLICT) from None
+        raise CommandError(str(error), ExitCode.CONFLICT) from None
     except (errors.Invalid, errors.NotFound) as error:
-        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+        raise CommandError(str(error), ExitCode.INVALID_INPUT) from None
     except local.LocalRefused as error:
-        code = {"invalid": Exit.INVALID_INPUT, "missing": Exit.INVALID_INPUT, "conflict": Exit.CONFLICT}
-        raise CommandError(str(error), code.get(error.code, Exit.FAILED)) from None
+        code = {"invalid": ExitCode.INVALID_INPUT, "missing": ExitCode.INVALID_INPUT, "conflict": ExitCode.CONFLICT}
+        raise CommandError(str(error), code.get(error.code, ExitCode.FAILED)) from None
     except errors.ClientError as error:
         raise CommandError(str(error)) from None
 
@@ -53,21 +54,22 @@ def stopped(text: str) -> Iterator[None]:
 @contextmanager
 def connected() -> Iterator[Client]:
     """A client of the controller that `--controller` names."""
+    from vnet.api.errors import Unreachable  # noqa: PLC0415
     from vnet.client import Client  # noqa: PLC0415
-    from vnet.client.errors import Unreachable  # noqa: PLC0415
     from vnet.client.wire import read_token  # noqa: PLC0415
 
     options: RootOptions = click.get_current_context().find_root().obj
     try:
         token = read_token(options.token_file)
     except OSError as error:
-        raise CommandError(f"token file {options.token_file}: {error.strerror}", Exit.INVALID_INPUT) from None
+        raise CommandError(f"token file {options.token_file}: {error.strerror}", ExitCode.INVALID_INPUT) from None
     try:
-        client = Client(options.controller, token=token, ca=options.ca, cleartext=options.cleartext)
+        reason = options.message or ""
+        client = Client(options.controller, token=token, ca=options.ca, cleartext=options.cleartext, reason=reason)
     except ValueError as error:
         raise click.UsageError(f"--controller or --token-file: {error}") from None
     except OSError as error:
-        raise CommandError(f"--ca {options.ca}: {error.strerror or error}", Exit.INVALID_INPUT) from None
+        raise CommandError(f"--ca {options.ca}: {error.strerror or error}", ExitCode.INVALID_INPUT) from None
     with client, failures():
         try:
             yield client

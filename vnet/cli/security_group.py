@@ -14,6 +14,7 @@ from vnet.cli.remote import connected
 RULES: list[Column] = [
     ("GROUP", lambda r: r["group"]),
     ("RULE", lambda r: r["rule"] or "(default)"),
+    ("TIER", lambda r: r.get("tier", "vif")),
     ("DIRECTION", lambda r: r["direction"]),
     ("ACTION", lambda r: r["action"]),
     ("PACKETS", lambda r: str(r["packets"])),

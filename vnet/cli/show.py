@@ -6,7 +6,7 @@ import click
 
 from vnet import api
 from vnet.api import RESOURCES
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.cli.nouns import list_command
 from vnet.cli.output import Column, dump, echo, emit, output_option, plain, print_table
 from vnet.cli.remote import connected, failures, socket_option
@@ -29,6 +29,12 @@ EVENTS: list[Column] = [
     ("VIF", lambda e: e.vif),
     ("TEXT", lambda e: e.text),
 ]
+GROUPS: list[Column] = [
+    ("NETWORK", lambda g: g["network"]),
+    ("GROUP", lambda g: g["group"]),
+    ("VIF", lambda g: g["vif"]),
+    ("HOST", lambda g: g["host"]),
+]
 RATES: list[Column] = [
     ("OF", lambda r: r["of"]),
     ("DIRECTION", lambda r: r["direction"]),
@@ -45,6 +51,9 @@ FLOWS: list[Column] = [
     ("FROM", lambda f: f["source"]),
     ("FLOW", lambda f: f["flow"]),
 ]
+
+
+SHOWN = 20  # VIFs whose connections are picked up, in status: after an evacuation these are many
 
 
 @click.command()
@@ -73,10 +82,24 @@ def _print_status(now: api.Status) -> None:
         f"VIFs      {states}",
     ):
         echo(line)
+    if now.trial is not None:
+        who = f" ({now.trial.reason})" if now.trial.reason else ""
+        text = f"on trial  revision {now.trial.revision} of {now.trial.caller}{who}, {now.trial.seconds} s more: 'vnet confirm' keeps it"
+        echo(on_one_line(text), fg="yellow")
     if now.moving:
         echo("\nmoving:")
     for move in now.moving:
         echo(f"  {on_one_line(_moving(move))}")
+    if now.picking_up:
+        echo("\nconnections, for 300 s at most:")
+    for reason in now.picking_up[:SHOWN]:
+        echo(f"  {on_one_line(reason.text)}")
+    if (more := len(now.picking_up) - SHOWN) > 0:
+        echo(f"  and {more} more VIFs: -o json lists them")
+    if now.elsewhere:
+        echo("\nwithout an agent on them, and so without some parts ('vnet doctor' beside the agent lists it):")
+    for host, machine in now.elsewhere.items():
+        echo(f"  {host}: its agent runs on {machine}")
     if now.problems:
         echo("\nnot as desired:", fg="yellow")
     for problem in now.problems:
@@ -111,6 +134,40 @@ def bindings(vif: str | None, host: str | None, output: str) -> None:
 
 
 @show.command()
+@click.option("--network", metavar="NAME", help="Only of this network.")
+@click.option("--vif", metavar="ID", help="Only of this VIF.")
+@output_option
+def multicast(network: str | None, vif: str | None, output: str) -> None:
+    """List the multicast groups that VIFs listen to, on networks that snoop on IGMP and MLD."""
+    with connected() as client:
+        snooping = {
+            found.name for found in client.networks() if found.multicast_snooping and network in (None, found.name)
+        }
+        bindings = [found for found in client.bindings(vif=vif) if found.network in snooping]
+    if not snooping:
+        echo(
+            "no network has multicast-snooping" if network is None else f"network {network} has no multicast-snooping",
+            err=True,
+        )
+    found = (
+        {"network": binding.network, "group": group, "vif": binding.vif, "host": binding.host}
+        for binding in bindings
+        for group in _groups(binding)
+    )
+    emit(sorted(found, key=lambda row: tuple(row.values())), output, GROUPS)
+
+
+def _groups(binding: api.Binding) -> list[str]:
+    """What a VIF gets, in words where it is every group."""
+    from vnet.objects.multicast import ASKED, EVERY, ROUTER  # noqa: PLC0415 - loads all objects, which status does without
+
+    if ASKED not in binding.listening:
+        return ["every group: not known yet what it listens to"]
+    words = {ROUTER: "every group: a multicast router", EVERY: "every group: it listens to too many"}
+    return [words.get(word, word) for word in binding.listening if word != ASKED]
+
+
+@show.command()
 @click.option("--vif", metavar="ID", help="Only those of this VIF.")
 @socket_option
 @output_option
@@ -128,6 +185,9 @@ def flows(vif: str | None, socket: str, output: str) -> None:
         echo(f"table {number} {name}", bold=True, nl=not text)
         if text:
             echo(f": {text}")
+        asks = {tuple(flow["asks"]): None for flow in found if flow["number"] == number and flow["asks"]}
+        for steps in asks if vif is not None else ():
+            echo(f"  asks, till a step has decided: {'; '.join(steps)}")
     echo()
     print_table(found, FLOWS)
 
@@ -175,7 +235,7 @@ def _rules_here(group: str | None, socket: str, output: str) -> None:
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on with those that come, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with those that come, until Ctrl-C.")
 @click.option("--limit", type=click.IntRange(0, 10_000), default=50, show_default=True, help="How many of the newest.")
 @click.option("--kind", metavar="KIND", help="Only of this kind.")
 @click.option("--host", metavar="NAME", help="Only of this host.")
@@ -188,13 +248,13 @@ def events(follow: bool, limit: int, output: str, **filters: str | None) -> int:
     with connected() as client:
         if not follow:
             emit(client.events(limit, **chosen), output, EVENTS)
-            return Exit.OK
+            return ExitCode.OK
         try:
             for event in client.follow(limit=str(limit), **chosen):
                 _print_event(event, output)
         except KeyboardInterrupt:
-            return Exit.OK
-    return Exit.OK
+            return ExitCode.OK
+    return ExitCode.OK
 
 
 def _print_event(event: api.Event, output: str) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
+from vnet.cli.moment import at_option
 from vnet.cli.output import dump, echo, output_option
 from vnet.cli.remote import connected
-from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, running_twin, twin_of
+from vnet.cli.twin import document_of, planned_twin, protocol_of, refusals, running_twin, twin_of, twin_of_past
 
 if TYPE_CHECKING:
     from random import Random
@@ -36,6 +37,7 @@ PORT = click.IntRange(1, 65535)
 @click.option("--pcap", metavar="FILE:N", help="Send packet N (from 1) of a capture.")
 @click.option("--file", "file", metavar="DOC", help="In the pool of this document, not in the running one.")
 @click.option("--plan", "plan", metavar="DOC", help="In the pool as it would be once this document was applied.")
+@at_option
 @click.option(
     "--live",
     is_flag=True,
@@ -56,6 +58,7 @@ def trace(
     pcap: str | None,
     file: str | None,
     plan: str | None,
+    at: str | None,
     live: bool,
     wait_s: float,
     full: bool,
@@ -66,16 +69,18 @@ def trace(
     switches or the packets do not agree."""
     if sum(given is not None for given in (tcp, udp, packet, pcap)) + icmp > 1:
         raise click.UsageError("one of --tcp, --udp, --icmp, --packet and --pcap")
-    if (file is not None) + (plan is not None) + live > 1:
-        raise click.UsageError("one of --file, --plan and --live")
+    if sum(given is not None for given in (file, plan, at)) + live > 1:
+        raise click.UsageError("one of --file, --plan, --at and --live")
     if target is None and packet is None and pcap is None:
         raise click.UsageError("name TO, or give a packet with --packet or --pcap")
-    question = _Question(source, target, *protocol_of(tcp, udp), packet, pcap)
+    question = Question(source, target, *protocol_of(tcp, udp), packet, pcap)
     if live:
         return _live(question, wait_s, full, output)
     with refusals():
         if file is not None:
             pool = twin_of(document_of(file))
+        elif at is not None:
+            pool = twin_of_past(at, source, target)
         else:
             pool = planned_twin(document_of(plan)) if plan is not None else running_twin()
         traced = question.put(pool)
@@ -83,10 +88,10 @@ def trace(
         echo(traced.render(full))
     else:
         dump(traced.as_dict(), output)
-    return Exit.OK if traced.reached else Exit.EXPECTATION_FAILED
+    return ExitCode.OK if traced.reached else ExitCode.EXPECTATION_FAILED
 
 
-def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
+def _live(question: Question, wait_s: float, full: bool, output: str) -> int:
     from random import SystemRandom  # noqa: PLC0415 - help need not pay for it
 
     from vnet.cli.live_pool import twin_of_running  # noqa: PLC0415
@@ -104,11 +109,11 @@ def _live(question: _Question, wait_s: float, full: bool, output: str) -> int:
         echo(traced.render(full))
     else:
         dump(traced.as_dict(), output)
-    return Exit.OK if traced.reached and traced.agrees else Exit.EXPECTATION_FAILED
+    return ExitCode.OK if traced.reached and traced.agrees else ExitCode.EXPECTATION_FAILED
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class Question:
     """A question to the pool: a conversation, or with `text` or `pcap` one packet."""
 
     source: str
@@ -197,5 +202,5 @@ def _captured(packet: str) -> bytes:
                 if at == int(number):
                     return bytes(data)
     except (OSError, EOFError, Scapy_Exception) as error:
-        raise CommandError(f"{file}: {error}", Exit.INVALID_INPUT) from None
-    raise CommandError(f"{file} has no packet {number}", Exit.INVALID_INPUT)
+        raise CommandError(f"{file}: {error}", ExitCode.INVALID_INPUT) from None
+    raise CommandError(f"{file} has no packet {number}", ExitCode.INVALID_INPUT)

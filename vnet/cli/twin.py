@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
+from vnet.cli.output import say
 from vnet.cli.remote import connected
 from vnet.cli.topology import invalid, read
 from vnet.objects import Protocol
@@ -43,6 +44,18 @@ def running_twin() -> SimPool:
         return twin_of_running(client)
 
 
+def twin_of_past(at: str, *ends: str | None) -> SimPool:
+    """The twin of the pool as it was. ends: VIFs and VMs; where it is not known where they ran, that is told."""
+    from vnet.cli.past_twin import past_twin  # noqa: PLC0415
+
+    with connected() as client:
+        pool, guessed = past_twin(client, at)
+    for id in sorted(guessed):
+        if {id, pool.state.vifs[id].vm} & set(ends):
+            say(f"where VIF {id} ran then is not known: taken to be on {pool.runs_on(pool.state.vifs[id])}")
+    return pool
+
+
 def planned_twin(document: Document) -> SimPool:
     """The twin of the pool as it would be once a document was applied to it and its agents had followed."""
     from vnet.cli.live_pool import running_state  # noqa: PLC0415
@@ -69,7 +82,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (SimError, DatapathError) as error:
-        raise CommandError(str(error), Exit.INVALID_INPUT) from None
+        raise CommandError(str(error), ExitCode.INVALID_INPUT) from None
 
 
 def protocol_of(tcp: int | None, udp: int | None) -> tuple[Protocol, int]:

@@ -6,7 +6,7 @@ import click
 
 from vnet.cli.columns import COLUMNS
 from vnet.cli.migration_commands import add_moves
-from vnet.cli.nouns import noun_group
+from vnet.cli.nouns import dry_run_option, noun_group, print_plan
 from vnet.cli.output import emit, output_option, say
 from vnet.cli.remote import connected, failures, socket_option
 
@@ -21,6 +21,23 @@ def security_groups(id: str, groups: tuple[str, ...], output: str) -> None:
     """Have a VIF obey these security groups instead of its present ones; none for no filter."""
     with connected() as client:
         emit(client.set_security_groups(id, groups), output, COLUMNS["vif"])
+
+
+@vif.command()
+@click.argument("id")
+@click.option("--network", metavar="NAME", help="The network that it is put on.")
+@click.option("--release", is_flag=True, help="Put it back where it was, with the addresses that it had there.")
+@dry_run_option
+@output_option
+def quarantine(id: str, network: str | None, release: bool, dry_run: bool, output: str) -> None:
+    """Put a VIF on another network (--network), also while it runs, until it is released (--release)."""
+    if (network is not None) == release:
+        raise click.UsageError("say either --network NAME or --release")
+    with connected() as client:
+        if network is not None:
+            print_plan(client.quarantine_vif(id, network, dry_run=dry_run), output)
+        else:
+            print_plan(client.release_vif(id, dry_run=dry_run), output)
 
 
 @vif.command()

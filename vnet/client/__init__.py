@@ -7,14 +7,21 @@ with Client("unix:/run/vnet/controller.sock") as client:
 
 # --- generated: begin
 from vnet.api import (
+    AddressSetChange,
+    AddressSetSpec,
     ExpectationChange,
     ExpectationSpec,
+    FlowCollectorChange,
+    FlowCollectorSpec,
     HostChange,
     HostSpec,
+    Identity,
     NetworkChange,
     NetworkSpec,
     NewExpectation,
     NewVif,
+    PlugBridgeChange,
+    PlugBridgeSpec,
     QosClassChange,
     QosClassSpec,
     Rule,
@@ -22,6 +29,7 @@ from vnet.api import (
     SecurityGroupSpec,
     SubnetChange,
     SubnetSpec,
+    Unit,
     Uplink,
     VifChange,
     VifSpec,
@@ -30,20 +38,21 @@ from vnet.api import (
 )
 
 # --- generated: end
-from vnet.client.aio import AsyncClient
-from vnet.client.blocking import Client
-from vnet.client.errors import (
+from vnet.api.errors import (
     BadAnswer,
     ClientError,
     Conflict,
+    Forbidden,
     Invalid,
+    NoRoom,
     NotFound,
     Refused,
     TimedOut,
     Unauthorized,
     Unreachable,
 )
-from vnet.client.requests import Unit
+from vnet.client.aio import AsyncClient
+from vnet.client.blocking import Client
 
 __all__ = [
     "AsyncClient",
@@ -51,24 +60,32 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
+    "Forbidden",
     "Invalid",
+    "NoRoom",
     "NotFound",
     "Refused",
     "TimedOut",
     "Unauthorized",
-    "Unit",
     "Unreachable",
 ]
 # --- generated: begin
 __all__ += [
+    "AddressSetChange",
+    "AddressSetSpec",
     "ExpectationChange",
     "ExpectationSpec",
+    "FlowCollectorChange",
+    "FlowCollectorSpec",
     "HostChange",
     "HostSpec",
+    "Identity",
     "NetworkChange",
     "NetworkSpec",
     "NewExpectation",
     "NewVif",
+    "PlugBridgeChange",
+    "PlugBridgeSpec",
     "QosClassChange",
     "QosClassSpec",
     "Rule",
@@ -76,6 +93,7 @@ __all__ += [
     "SecurityGroupSpec",
     "SubnetChange",
     "SubnetSpec",
+    "Unit",
     "Uplink",
     "VifChange",
     "VifSpec",

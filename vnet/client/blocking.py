@@ -10,21 +10,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
 from vnet import api
-from vnet.client.errors import BadAnswer, Unreachable
+from vnet.api import Unit
+from vnet.api.errors import BadAnswer, Unreachable
 from vnet.client.requests import (
     DISRUPTION,
     GRACE_S,
     LINES,
     MAX_ANSWER_BYTES,
+    REASON,
     STREAM,
     ApiAnswer,
-    Call,
+    ApiRequest,
     Progress,
-    Unit,
     path,
     progress_of,
     reading,
@@ -37,16 +39,16 @@ from vnet.client.wire import Address, EventStream, Lines
 T = TypeVar("T")
 
 
-def _step(unit: Unit, name: str, *, force: bool) -> Call[api.Migration]:
+def _step(unit: Unit, name: str, *, force: bool) -> ApiRequest[api.Migration]:
     return sending("POST", api.Migration, api.StepCall(force=force), unit.plural, unit.id, name)
 
 
 class Client:
     """Calls the controller at `address` (unix:PATH or https://HOST:PORT), with a bearer token where it wants one.
 
-    Every method raises the errors of `vnet.client.errors`. timeout_s: the wait for an answer, besides the wait of the call itself.
+    Every method raises the errors of `vnet.api.errors`. timeout_s: the wait for an answer, besides the wait of the call itself.
     ca: the file of the CA that signed the server's certificate; without it, those that this machine trusts count.
-    cleartext: whether http:// to another machine is allowed. Raises ValueError for an address or token, OSError for a CA's file.
+    cleartext: whether http:// to another machine is allowed. reason: why changes are made, for the pool's history. Raises ValueError for an address or token, OSError for a CA's file.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class Client:
         token: str | None = None,
         ca: str | Path | None = None,
         cleartext: bool = False,
+        reason: str = "",
         timeout_s: float = GRACE_S,
     ) -> None:
         parsed = Address.parse(address, cleartext=cleartext)
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        if reason:
+            headers[REASON] = quote(reason, safe=" ")
         transport = httpx.HTTPTransport(uds=parsed.socket, verify=parsed.verification(ca))
         self.address = address
         self._timeout_s = timeout_s
@@ -87,14 +92,18 @@ class Client:
         """The pool itself."""
         return self._do(reading(api.Pool, "pool"))
 
+    def rekey(self) -> api.Pool:
+        """Have every host make new keys of encrypted tunnels. No frame is lost, and it takes some seconds. Raises Conflict where no network is encrypted."""
+        return self._do(sending("POST", api.Pool, None, "pool", "rekey"))
+
     def plan(self, document: bytes, filename: str = "document", *, reachability: bool = False) -> api.Plan:
         """The changes that applying a document would make. Raises Invalid with all errors of the document."""
         query = {"filename": filename, "reachability": "1" if reachability else None}
-        return self._do(uploading(api.Plan, "plan", document, query, 60.0))
+        return self._do(uploading(api.Plan, "plan", document=document, query=query, wait_s=60.0))
 
-    def export(self) -> str:
-        """The pool as a document."""
-        return self._do(reading(str, "export"))
+    def export(self, *, at: str | None = None) -> str:
+        """The pool as a document; at: as it was after a revision or the record of an id, or at a time (RFC 3339). Raises NotFound for one that is not kept."""
+        return self._do(reading(str, "export", at=at))
 
     # --- generated: begin
 
@@ -146,9 +155,25 @@ class Client:
         """Remove a QoS class; nothing to do if there is none. dry_run: without doing it."""
         return self._do(sending("DELETE", api.Plan, None, "qos", name, dry_run=dry_run))
 
-    def networks(self, *, host: str | None = None, qos_class: str | None = None) -> list[api.Network]:
+    def networks(
+        self,
+        *,
+        host: str | None = None,
+        qos_class: str | None = None,
+        security_group: str | None = None,
+        label: str | None = None,
+    ) -> list[api.Network]:
         """All networks that the filters leave."""
-        return self._do(reading(list[api.Network], "networks", host=host, qos_class=qos_class))
+        return self._do(
+            reading(
+                list[api.Network],
+                "networks",
+                host=host,
+                qos_class=qos_class,
+                security_group=security_group,
+                label=label,
+            )
+        )
 
     def network(self, name: str) -> api.Network:
         """One network. Raises NotFound."""
@@ -169,6 +194,54 @@ class Client:
     def delete_network(self, name: str, *, dry_run: bool = False) -> api.Plan:
         """Remove a network; nothing to do if there is none. dry_run: without doing it."""
         return self._do(sending("DELETE", api.Plan, None, "networks", name, dry_run=dry_run))
+
+    def plug_bridges(self, *, network: str | None = None) -> list[api.PlugBridge]:
+        """All plug bridges that the filters leave."""
+        return self._do(reading(list[api.PlugBridge], "plug-bridges", network=network))
+
+    def plug_bridge(self, name: str) -> api.PlugBridge:
+        """One plug bridge. Raises NotFound."""
+        return self._do(reading(api.PlugBridge, "plug-bridges", name))
+
+    def put_plug_bridge(self, name: str, spec: api.PlugBridgeSpec) -> api.PlugBridge:
+        """Make a plug bridge. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.PlugBridge, spec, "plug-bridges", name))
+
+    def plan_plug_bridge(self, name: str, spec: api.PlugBridgeSpec) -> api.Plan:
+        """The changes that `put_plug_bridge` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "plug-bridges", name, dry_run=True))
+
+    def change_plug_bridge(self, name: str, change: api.PlugBridgeChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a plug bridge in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "plug-bridges", name, dry_run=dry_run))
+
+    def delete_plug_bridge(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a plug bridge; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "plug-bridges", name, dry_run=dry_run))
+
+    def flow_export(self) -> list[api.FlowCollector]:
+        """All flow collectors."""
+        return self._do(reading(list[api.FlowCollector], "flow-export"))
+
+    def flow_collector(self, name: str) -> api.FlowCollector:
+        """One flow collector. Raises NotFound."""
+        return self._do(reading(api.FlowCollector, "flow-export", name))
+
+    def put_flow_collector(self, name: str, spec: api.FlowCollectorSpec) -> api.FlowCollector:
+        """Make a flow collector. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.FlowCollector, spec, "flow-export", name))
+
+    def plan_flow_collector(self, name: str, spec: api.FlowCollectorSpec) -> api.Plan:
+        """The changes that `put_flow_collector` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "flow-export", name, dry_run=True))
+
+    def change_flow_collector(self, name: str, change: api.FlowCollectorChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a flow collector in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "flow-export", name, dry_run=dry_run))
+
+    def delete_flow_collector(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a flow collector; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "flow-export", name, dry_run=dry_run))
 
     def subnets(self, *, network: str | None = None) -> list[api.Subnet]:
         """All subnets that the filters leave."""
@@ -194,6 +267,30 @@ class Client:
         """Remove a subnet; nothing to do if there is none. dry_run: without doing it."""
         return self._do(sending("DELETE", api.Plan, None, "subnets", name, dry_run=dry_run))
 
+    def address_sets(self) -> list[api.AddressSet]:
+        """All address sets."""
+        return self._do(reading(list[api.AddressSet], "address-sets"))
+
+    def address_set(self, name: str) -> api.AddressSet:
+        """One address set. Raises NotFound."""
+        return self._do(reading(api.AddressSet, "address-sets", name))
+
+    def put_address_set(self, name: str, spec: api.AddressSetSpec) -> api.AddressSet:
+        """Make an address set, or make it what `spec` says."""
+        return self._do(sending("PUT", api.AddressSet, spec, "address-sets", name))
+
+    def plan_address_set(self, name: str, spec: api.AddressSetSpec) -> api.Plan:
+        """The changes that `put_address_set` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "address-sets", name, dry_run=True))
+
+    def change_address_set(self, name: str, change: api.AddressSetChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of an address set in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "address-sets", name, dry_run=dry_run))
+
+    def delete_address_set(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove an address set; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "address-sets", name, dry_run=dry_run))
+
     def security_groups(self) -> list[api.SecurityGroup]:
         """All security groups."""
         return self._do(reading(list[api.SecurityGroup], "security-groups"))
@@ -218,9 +315,11 @@ class Client:
         """Remove a security group; nothing to do if there is none. dry_run: without doing it."""
         return self._do(sending("DELETE", api.Plan, None, "security-groups", name, dry_run=dry_run))
 
-    def vms(self, *, host: str | None = None) -> list[api.Vm]:
+    def vms(
+        self, *, host: str | None = None, security_group: str | None = None, label: str | None = None
+    ) -> list[api.Vm]:
         """All VMs that the filters leave."""
-        return self._do(reading(list[api.Vm], "vms", host=host))
+        return self._do(reading(list[api.Vm], "vms", host=host, security_group=security_group, label=label))
 
     def vm(self, name: str) -> api.Vm:
         """One VM. Raises NotFound."""
@@ -251,6 +350,7 @@ class Client:
         vm: str | None = None,
         security_group: str | None = None,
         qos_class: str | None = None,
+        label: str | None = None,
     ) -> list[api.Vif]:
         """All VIFs that the filters leave."""
         return self._do(
@@ -263,6 +363,7 @@ class Client:
                 vm=vm,
                 security_group=security_group,
                 qos_class=qos_class,
+                label=label,
             )
         )
 
@@ -328,7 +429,21 @@ class Client:
     def group_counters(self, name: str, *, wait_s: int = 5) -> api.GroupCounters:
         """What each rule of a security group has matched, summed over the hosts. wait_s: the wait for their answers."""
         location = path("security-groups", name, "counters")
-        return self._do(Call("GET", location, api.GroupCounters, {"wait_s": str(wait_s)}, wait_s=wait_s))
+        return self._do(ApiRequest("GET", location, api.GroupCounters, {"wait_s": str(wait_s)}, wait_s=wait_s))
+
+    def quarantine_vif(self, id: str, network: str, *, dry_run: bool = False) -> api.Plan:
+        """Put a VIF on this network till `release_vif`, also while it runs. dry_run: only say what that would change."""
+        body = api.VifChange(network=network)
+        return self._do(sending("PUT", api.Plan, body, "vifs", id, "quarantine", dry_run=dry_run))
+
+    def release_vif(self, id: str, *, dry_run: bool = False) -> api.Plan:
+        """Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there."""
+        return self._do(sending("DELETE", api.Plan, None, "vifs", id, "quarantine", dry_run=dry_run))
+
+    def monitored(self, group: str, *, wait_s: int = 5) -> api.Monitored:
+        """What a security group in monitor mode would have forbidden, and the rules that would allow it. wait_s: as for the counters."""
+        location = path("security-groups", group, "monitored")
+        return self._do(ApiRequest("GET", location, api.Monitored, {"wait_s": str(wait_s)}, wait_s=wait_s))
 
     def plug_vif(self, id: str, host: str, *, wait_s: float = 0.0, awaited: bool = False) -> api.Vif:
         """Want a VIF on a host, and wait until it is ready there, or with `awaited` until its `place.ofport` is known. The port is
@@ -388,17 +503,21 @@ class Client:
         filename: str = "document",
         *,
         revision: int | None = None,
+        plan: str | None = None,
         wait_s: int = 30,
         force: bool = False,
+        try_s: int | None = None,
         progress: Progress = silent,
     ) -> api.Applied:
-        """Make the pool as a document says, if its revision is still `revision`; wait for the hosts to follow.
+        """Make the pool as a document says, if its revision is still `revision` and this is still the plan of the id `plan`; wait for the hosts to follow. try_s: take it back by itself after so many
+        seconds, unless `confirm` was called.
 
-        Raises Conflict for a change that breaks an expectation which holds now, unless `force`.
+        Raises Conflict while another revision is on trial, and for a change that breaks an expectation which holds now, unless `force`.
         """
         expected = None if revision is None else str(revision)
         query = {"filename": filename, "wait_s": str(wait_s), "revision": expected, "force": "1" if force else None}
-        return self._long(uploading(api.Applied, "apply", document, query, wait_s), progress)
+        query |= {"try_s": None if try_s is None else str(try_s), "plan": plan}
+        return self._long(uploading(api.Applied, "apply", document=document, query=query, wait_s=wait_s), progress)
 
     def migrate(
         self, unit: Unit, to: str, *, activate: bool = False, timeout_s: float = 60.0, progress: Progress = silent
@@ -419,6 +538,82 @@ class Client:
     def revoke(self, host: str) -> api.Revoked:
         """Renew a host's certificate no more. Raises NotFound, and Conflict where the CA is not there."""
         return self._do(sending("DELETE", api.Revoked, None, "hosts", host, "certificate"))
+
+    def caller(self) -> api.Caller:
+        """Who we are to the controller."""
+        return self._do(reading(api.Caller, "caller"))
+
+    def tokens(self) -> list[api.Token]:
+        """All tokens."""
+        return self._do(reading(list[api.Token], "tokens"))
+
+    def make_token(self, name: str, call: api.TokenCall) -> api.NewToken:
+        """Make a token. Raises Conflict if there is one of that name, unless it is to be replaced."""
+        return self._do(sending("PUT", api.NewToken, call, "tokens", name))
+
+    def revoke_token(self, name: str) -> api.Done:
+        """End a token; nothing to do if there is none."""
+        return self._do(sending("DELETE", api.Done, None, "tokens", name))
+
+    def history(self, limit: int = 100, *, caller: str | None = None, refused: bool = False) -> list[api.HistoryEntry]:
+        """The newest changes of the pool, oldest first; with `refused` the calls that were refused because of who made them."""
+        return self._do(
+            reading(
+                list[api.HistoryEntry], "history", limit=str(limit), caller=caller, refused="true" if refused else None
+            )
+        )
+
+    def change(self, id: str) -> api.HistoryEntry:
+        """A change, by the revision that it made or by its id, with what was before and after. Raises NotFound for one that is not kept."""
+        return self._do(reading(api.HistoryEntry, "history", id))
+
+    def past(self, at: str) -> api.PastPool:
+        """The pool as it was after a revision or the record of an id, or at a time (RFC 3339). Raises NotFound for one that is not kept."""
+        return self._do(reading(api.PastPool, "history", at, "pool"))
+
+    def diff(self, old: str, new: str | None = None) -> api.Plan:
+        """What differs between the pool at two moments, as for `past`; new: the present if left out."""
+        return self._do(reading(api.Plan, "diff", **{"from": old}, to=new))
+
+    def plan_rollback(self, at: str) -> api.Plan:
+        """The changes that `rollback` would make. Raises NotFound, and Conflict where the pool cannot be so again, with the reasons."""
+        return self._do(reading(api.Plan, "history", at, "rollback"))
+
+    def rollback(
+        self,
+        at: str,
+        *,
+        revision: int | None = None,
+        wait_s: int = 30,
+        force: bool = False,
+        try_s: int | None = None,
+        progress: Progress = silent,
+    ) -> api.Applied:
+        """Make the pool what it was, as for `past`, if its revision is still `revision`; wait for the hosts to follow. VIFs and VMs stay where they are.
+        try_s: as for `apply`.
+
+        Raises NotFound, and Conflict where the pool cannot be so again or, unless `force`, an expectation that holds now would break.
+        """
+        expected = None if revision is None else str(revision)
+        query = {"wait_s": str(wait_s), "revision": expected, "force": "1" if force else None}
+        query["try_s"] = None if try_s is None else str(try_s)
+        call = uploading(api.Applied, "history", at, "rollback", document=None, query=query, wait_s=wait_s)
+        return self._long(call, progress)
+
+    def trial(self) -> api.Trial:
+        """The revision that is on trial. Raises NotFound if none is."""
+        return self._do(reading(api.Trial, "trial"))
+
+    def confirm(self, revision: int | None = None) -> api.Trial:
+        """Keep the revision that is on trial, if it is this one. Raises NotFound if it is not."""
+        query = {"revision": None if revision is None else str(revision)}
+        return self._do(uploading(api.Trial, "trial", "confirm", document=None, query=query, wait_s=10.0))
+
+    def revert(self, revision: int | None = None, *, progress: Progress = silent) -> api.Applied:
+        """Take the revision that is on trial back at once, if it is this one, and wait for the hosts to follow. Raises NotFound if it is not."""
+        query = {"revision": None if revision is None else str(revision)}
+        call = uploading(api.Applied, "trial", "revert", document=None, query=query, wait_s=60.0)
+        return self._long(call, progress)
 
     def evacuate(
         self,
@@ -445,7 +640,7 @@ class Client:
             try:
                 with self._http.stream("GET", "/v1/events", params=filters, headers=headers, timeout=60.0) as answer:
                     if answer.status_code != 200:
-                        Call("GET", "/v1/events", None).decode(answer.status_code, self._read(answer))
+                        ApiRequest("GET", "/v1/events", None).decode(answer.status_code, self._read(answer))
                     connected = True
                     for chunk in answer.iter_bytes():
                         yield from stream.feed(chunk)
@@ -455,7 +650,7 @@ class Client:
             stream.restart()
             time.sleep(1.0)
 
-    def send(self, call: Call[T]) -> ApiAnswer[T]:
+    def send(self, call: ApiRequest[T]) -> ApiAnswer[T]:
         """Send a call; its answer with the disruption."""
         try:
             with self._http.stream(**self._arguments(call, {})) as answer:
@@ -464,10 +659,10 @@ class Client:
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.address}: {error}") from None
 
-    def _do(self, call: Call[T]) -> T:
+    def _do(self, call: ApiRequest[T]) -> T:
         return (self.send(call)).value
 
-    def _long(self, call: Call[T], progress: Progress) -> T:
+    def _long(self, call: ApiRequest[T], progress: Progress) -> T:
         lines = Lines()
         try:
             with self._http.stream(**self._arguments(call, {"Accept": LINES})) as answer:
@@ -482,7 +677,7 @@ class Client:
             raise Unreachable(f"{self.address}: {error}") from None
         raise Unreachable(f"{self.address}: the controller ended in the middle of the call; repeat it")
 
-    def _arguments(self, call: Call[T], headers: dict[str, str]) -> dict[str, Any]:
+    def _arguments(self, call: ApiRequest[T], headers: dict[str, str]) -> dict[str, Any]:
         headers = {"Content-Type": call.media, **headers} if call.body is not None else headers
         wait_s = call.wait_s + self._timeout_s
         return {

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
-from vnet.client.errors import BadAnswer, ClientError, Unreachable
+from vnet.api.errors import BadAnswer, ClientError, Unreachable
 
 DEFAULT_SOCKET = "/run/vnet/agent.sock"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024

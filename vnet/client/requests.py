@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from vnet import api
-from vnet.client.errors import BadAnswer, ClientError, error_of
+from vnet.api.errors import BadAnswer, ClientError, error_of
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -18,6 +18,7 @@ Progress = Callable[[str], None]
 LINES = "application/x-ndjson"
 STREAM = "text/event-stream"
 DISRUPTION = "Vnet-Disruption"  # the header with the disruption of a PUT or POST: none, flows, vif or uplink
+REASON = "Vnet-Reason"  # the header with the reason of a change, percent-encoded
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
 GRACE_S = 30.0  # on top of what a call itself may wait
@@ -28,7 +29,7 @@ def silent(text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class ApiRequest(Generic[T]):
     """One call. wait_s: how long it may take by itself."""
 
     method: str
@@ -80,24 +81,26 @@ def path(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def reading(answer: type[T], *parts: str, **query: str | None) -> Call[T]:
+def reading(answer: type[T], *parts: str, **query: str | None) -> ApiRequest[T]:
     """A GET. Of the query, parameters that are None are left out; their names have dashes for underscores."""
     given = {name.replace("_", "-"): value for name, value in query.items() if value is not None}
-    return Call("GET", path(*parts), answer, given)
+    return ApiRequest("GET", path(*parts), answer, given)
 
 
 def sending(
     method: str, answer: type[T], body: object, *parts: str, dry_run: bool = False, wait_s: float = 0.0
-) -> Call[T]:
+) -> ApiRequest[T]:
     """A call that changes the pool. body: sent as JSON, None for no body."""
     data = None if body is None else msgspec.json.encode(body)
-    return Call(method, path(*parts), answer, {"dry-run": "true"} if dry_run else {}, data, wait_s=wait_s)
+    return ApiRequest(method, path(*parts), answer, {"dry-run": "true"} if dry_run else {}, data, wait_s=wait_s)
 
 
-def uploading(answer: type[T], name: str, document: bytes, query: Mapping[str, str | None], wait_s: float) -> Call[T]:
-    """A call with a document. Of the query, parameters that are None are left out."""
+def uploading(
+    answer: type[T], *parts: str, document: bytes | None, query: Mapping[str, str | None], wait_s: float
+) -> ApiRequest[T]:
+    """A call that makes the pool another one, with a document or without. Of the query, parameters that are None are left out."""
     given = {name: value for name, value in query.items() if value is not None}
-    return Call("POST", path(name), answer, given, document, "application/yaml", wait_s)
+    return ApiRequest("POST", path(*parts), answer, given, document, "application/yaml", wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +109,3 @@ class ApiAnswer(Generic[T]):
 
     value: T
     disruption: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """The VIFs that move as one: all VIFs of a VM, or a single VIF. plural: as in the API's paths."""
-
-    plural: str
-    id: str
-
-    @classmethod
-    def of_vm(cls, name: str) -> Unit:
-        return cls("vms", name)
-
-    @classmethod
-    def of_vif(cls, id: str) -> Unit:
-        return cls("vifs", id)

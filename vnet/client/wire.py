@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from vnet import api
-from vnet.client.errors import BadAnswer
+from vnet.api.errors import BadAnswer
 from vnet.client.requests import MAX_LINE_BYTES
 from vnet.util.loopback import is_loopback
 
@@ -30,7 +31,9 @@ class Address:
         if text.startswith(("http://", "https://")):
             host = urlsplit(text).hostname or ""
             if text.startswith("http:") and not (cleartext or is_loopback(host)):
-                raise ValueError(f"{text} is cleartext off loopback: use https, or allow cleartext")
+                raise ValueError(
+                    f"{text} is cleartext off loopback: use https, or allow it by --cleartext (cleartext=True)"
+                )
             return cls(None, text.rstrip("/"))
         raise ValueError(f"expected unix:PATH or https://HOST:PORT, got {text!r}")
 
@@ -45,8 +48,8 @@ class Address:
 
 
 def read_token(path: str | Path | None) -> str | None:
-    """The bearer token in a file; None without one. Raises OSError."""
-    return Path(path).read_text().strip() if path is not None else None
+    """The bearer token in a file, else in the environment (VNET_TOKEN); None without one. Raises OSError."""
+    return Path(path).read_text().strip() if path is not None else os.environ.get("VNET_TOKEN")
 
 
 class Lines:

@@ -1,11 +1,15 @@
 """From the rows of a pool to the rows and flows that one host's Open vSwitch should hold. Pure: reads a HostView and returns values."""
 
-from vnet.compile.compiler import Change, Compiler, compile_flows, flat, meters_of
-from vnet.compile.features import FEATURES, Feature, Source
+from vnet.compile.compiler import Compiler, SourceChange, compile_flows, flat, meters_of
+from vnet.compile.features import FEATURES, Feature, FlowSource
 from vnet.compile.flows import FlowKey, Key, key_of
-from vnet.compile.guard import CHOICE, Privilege, privilege_for
-from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex
-from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus
+from vnet.compile.guard import CHOICE, WATCHED, Privilege, privilege_for
+from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex, inner_addresses
+from vnet.compile.learning import HEARD, OF_HEARD
+from vnet.compile.monitoring import DIRECTION_OF as MONITORS
+from vnet.compile.monitoring import FIRST, OF_FIRST, OF_RUNNING, WouldForbid, counted_of, is_monitored, would_forbid
+from vnet.compile.multicast import OF_REPORTS, REPORT
+from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus, way_out
 from vnet.compile.parts import GROUPS
 from vnet.compile.pipeline import (
     COOKIE_CATEGORY_SHIFT,
@@ -13,6 +17,7 @@ from vnet.compile.pipeline import (
     COOKIE_MARK_MASK,
     COOKIE_OBJECT_MASK,
     PIPELINE,
+    REG_GROUP,
     REG_LOG,
     REG_PORT,
     Category,
@@ -20,13 +25,13 @@ from vnet.compile.pipeline import (
     Table,
     cookie,
 )
-from vnet.compile.probe import HOPS, Note, Stage, bare, mark, marked_fields, read_note, refusal
-from vnet.compile.rates import OF_NETWORK, OF_VIF, OURS, Limit
-from vnet.compile.rejection import Rejected, Reply, is_rejection, reply_to
-from vnet.compile.rule_log import LogEntry, Logged, entry_of, is_logged
-from vnet.compile.security import DIRECTIONS, rule_cookie, rule_tag, zones_of
+from vnet.compile.probe import HOPS, ProbeNote, WatchPoint, bare, mark, marked_fields, read_note, refusal
+from vnet.compile.rates import OF_FLOODED, OF_NETWORK, OF_VIF, OURS, Flooded, Limit, storm_meters
+from vnet.compile.rejection import OF_REJECT, Rejected, RejectReply, is_rejection, reply_to
+from vnet.compile.rule_log import OF_LOG, LogEntry, Logged, entry_of, is_logged
+from vnet.compile.security import DIRECTIONS, rule_cookie, rule_tag, segments_of, zones_of
 from vnet.compile.uplink import UplinkPorts, announced_tags, announcements_out, uplink_flows
-from vnet.compile.view import HostView, Role
+from vnet.compile.view import HostView, VifRole
 from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
@@ -38,20 +43,34 @@ __all__ = [
     "COOKIE_OBJECT_MASK",
     "DIRECTIONS",
     "FEATURES",
+    "FIRST",
     "GROUPS",
+    "HEARD",
     "HOPS",
     "LEARNED_PRIORITY",
+    "MONITORS",
+    "OF_FIRST",
+    "OF_FLOODED",
+    "OF_HEARD",
+    "OF_LOG",
     "OF_NETWORK",
+    "OF_REJECT",
+    "OF_REPORTS",
+    "OF_RUNNING",
     "OF_VIF",
     "OURS",
     "PIPELINE",
+    "REG_GROUP",
     "REG_LOG",
     "REG_PORT",
+    "REPORT",
+    "WATCHED",
     "Category",
-    "Change",
     "Compiler",
     "Feature",
+    "Flooded",
     "FlowKey",
+    "FlowSource",
     "From",
     "HostInputs",
     "HostView",
@@ -60,26 +79,30 @@ __all__ = [
     "LocalNetwork",
     "LogEntry",
     "Logged",
-    "Note",
     "Privilege",
+    "ProbeNote",
+    "RejectReply",
     "Rejected",
-    "Reply",
-    "Role",
-    "Source",
-    "Stage",
+    "SourceChange",
     "StateIndex",
     "Switch",
     "Table",
     "UplinkPorts",
+    "VifRole",
+    "WatchPoint",
+    "WouldForbid",
     "announced_tags",
     "announcements_out",
     "bare",
     "compile_flows",
     "cookie",
+    "counted_of",
     "entry_of",
     "flat",
     "gate_flow",
+    "inner_addresses",
     "is_logged",
+    "is_monitored",
     "is_rejection",
     "key_of",
     "mark",
@@ -92,8 +115,12 @@ __all__ = [
     "reply_to",
     "rule_cookie",
     "rule_tag",
+    "segments_of",
+    "storm_meters",
     "tunnels_in_use",
     "uplink_flows",
     "vif_mtus",
+    "way_out",
+    "would_forbid",
     "zones_of",
 ]

@@ -12,30 +12,30 @@ from typing import NamedTuple
 
 from ovsctl.openflow import Flow, Meter
 from vnet.compile.dependencies import Dependencies
-from vnet.compile.features import FEATURES, Feature, Source
+from vnet.compile.features import FEATURES, Feature, FlowSource
 from vnet.compile.flows import Entries
 from vnet.compile.inputs import EVERYTHING, HostInputs, Input, InputKey
 from vnet.compile.pipeline import Category
 from vnet.compile.view import HostView
 
 
-class Change(NamedTuple):
+class SourceChange(NamedTuple):
     """One source's flows and meters before and after."""
 
-    source: Source
+    source: FlowSource
     old: Entries
     new: Entries
 
 
-def compile_flows(view: HostView, features: Sequence[Feature] = FEATURES) -> dict[Source, Entries]:
+def compile_flows(view: HostView, features: Sequence[Feature] = FEATURES) -> dict[FlowSource, Entries]:
     """The flows of every source, compiled at once, in order of their sources. Sources without flows are left out."""
     found = sorted({source: feature for feature in features for source in _sources(view, feature)}.items())
     compiled = {source: feature.flows(view, source.name, source.network) for source, feature in found}
     return {source: flows for source, flows in compiled.items() if flows}
 
 
-def _sources(view: HostView, feature: Feature) -> set[Source]:
-    return {Source(feature.category, *key) for of in feature.of for key in view.objects(of)}
+def _sources(view: HostView, feature: Feature) -> set[FlowSource]:
+    return {FlowSource(feature.category, *key) for of in feature.of for key in view.objects(of)}
 
 
 class Compiler:
@@ -50,12 +50,12 @@ class Compiler:
         self,
         me: str,
         features: Sequence[Feature] = FEATURES,
-        on_failure: Callable[[Source, Exception], None] | None = None,
+        on_failure: Callable[[FlowSource, Exception], None] | None = None,
     ) -> None:
         self.inputs = HostInputs(me)
         self.view = HostView(self.inputs)
-        self.flows: dict[Source, Entries] = {}
-        self.failed: dict[Source, str] = {}
+        self.flows: dict[FlowSource, Entries] = {}
+        self.failed: dict[FlowSource, str] = {}
         self._on_failure = on_failure
         self.recomputed = 0
         self.full: Counter[str] = Counter()
@@ -68,10 +68,10 @@ class Compiler:
         self._reads: set[InputKey] = set()
         self._recorded = self.view.recorded(self._reads)
         self._revision = 0
-        self._put_off: dict[Source, None] = {}  # groups whose rules are still to be compiled, in order
-        self._held: dict[Source, Change] = {}  # of groups, to be returned together with those
+        self._put_off: dict[FlowSource, None] = {}  # groups whose rules are still to be compiled, in order
+        self._held: dict[FlowSource, SourceChange] = {}  # of groups, to be returned together with those
 
-    def compile(self, most: int | None = None) -> list[Change]:
+    def compile(self, most: int | None = None) -> list[SourceChange]:
         """The sources whose flows changed, with their flows before and after, in order of the sources.
 
         most: flows after which no further rules of groups are compiled by this call. `unfinished` then says that there are more. What is
@@ -99,31 +99,31 @@ class Compiler:
         """Whether another call is needed for all that has changed."""
         return bool(self._put_off)
 
-    def _compile_all(self, sources: Collection[Source]) -> list[Change]:
+    def _compile_all(self, sources: Collection[FlowSource]) -> list[SourceChange]:
         self.recomputed += len(sources)
         return [change for source in sorted(sources) if (change := self._compile(source)) is not None]
 
-    def _hold(self, changes: Iterable[Change]) -> None:
+    def _hold(self, changes: Iterable[SourceChange]) -> None:
         for change in changes:
             before = self._held.get(change.source)
             self._held[change.source] = change if before is None else change._replace(old=before.old)
 
-    def _lack_rules(self, changes: Iterable[Change]) -> bool:
+    def _lack_rules(self, changes: Iterable[SourceChange]) -> bool:
         """Whether sources that changed count on the rules of a group of which nothing was returned yet."""
         unknown = {source for source in self._put_off if source not in self.flows}
         unknown |= {source for source, change in self._held.items() if not change.old}
         keys = {(Input.GROUP, source.name, source.network) for source in unknown}
         return bool(keys) and any(keys & self._dependencies.keys(change.source) for change in changes)
 
-    def origin(self, source: Source) -> str:
+    def origin(self, source: FlowSource) -> str:
         """A source in words."""
         return self._features[source.category].origin.format(source.name)
 
-    def _dirty(self) -> set[Source]:
-        found: set[Source] = set()
+    def _dirty(self) -> set[FlowSource]:
+        found: set[FlowSource] = set()
         for key in self.inputs.take_changed():
             of, name, network = key
-            found.update(Source(feature.category, name, network) for feature in self._of.get(of, ()))
+            found.update(FlowSource(feature.category, name, network) for feature in self._of.get(of, ()))
             if of is Input.NETWORK:
                 found.update(self._on_network(name))
             found.update(self._dependencies.readers(key))
@@ -134,12 +134,12 @@ class Compiler:
             found |= coarse
         return found
 
-    def _on_network(self, network: str) -> Iterator[Source]:
+    def _on_network(self, network: str) -> Iterator[FlowSource]:
         for of, features in self._of.items():
             for name in self.inputs.objects_on(of, network):
-                yield from (Source(feature.category, name, network) for feature in features)
+                yield from (FlowSource(feature.category, name, network) for feature in features)
 
-    def _compile(self, source: Source) -> Change | None:
+    def _compile(self, source: FlowSource) -> SourceChange | None:
         feature = self._features[source.category]
         self._reads.clear()
         old = self.flows.get(source, ())
@@ -162,14 +162,14 @@ class Compiler:
             self.flows[source] = new
         else:
             del self.flows[source]
-        return Change(source, old, new)
+        return SourceChange(source, old, new)
 
 
-def flat(compiled: dict[Source, Entries]) -> list[Flow]:
+def flat(compiled: dict[FlowSource, Entries]) -> list[Flow]:
     """The flows of all sources together."""
     return [entry for entries in compiled.values() for entry in entries if isinstance(entry, Flow)]
 
 
-def meters_of(compiled: dict[Source, Entries]) -> list[Meter]:
+def meters_of(compiled: dict[FlowSource, Entries]) -> list[Meter]:
     """The meters of all sources together."""
     return [entry for entries in compiled.values() for entry in entries if isinstance(entry, Meter)]

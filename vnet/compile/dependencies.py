@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vnet.compile.features import Source
+from vnet.compile.features import FlowSource
 from vnet.compile.inputs import InputKey
 
 
@@ -17,28 +17,28 @@ class ReadSet:
     """HostInputs, and the sources that read just these."""
 
     keys: frozenset[InputKey]
-    sources: set[Source] = field(default_factory=set)
+    sources: set[FlowSource] = field(default_factory=set)
 
 
 class Dependencies:
     """The inputs that each source read when it was last compiled."""
 
     def __init__(self) -> None:
-        self._of: dict[Source, ReadSet] = {}
+        self._of: dict[FlowSource, ReadSet] = {}
         self._sets: dict[frozenset[InputKey], ReadSet] = {}
         self._with: dict[InputKey, set[ReadSet]] = {}
 
-    def readers(self, key: InputKey) -> Iterator[Source]:
+    def readers(self, key: InputKey) -> Iterator[FlowSource]:
         """The sources that read an input."""
         for found in self._with.get(key, ()):
             yield from found.sources
 
-    def keys(self, source: Source) -> frozenset[InputKey]:
+    def keys(self, source: FlowSource) -> frozenset[InputKey]:
         """The inputs that a source read."""
         found = self._of.get(source)
         return found.keys if found is not None else frozenset()
 
-    def record(self, source: Source, keys: frozenset[InputKey]) -> None:
+    def record(self, source: FlowSource, keys: frozenset[InputKey]) -> None:
         """The source read these inputs, and no longer those it read before."""
         before = self._of.get(source)
         if (before.keys if before is not None else frozenset()) == keys:
@@ -55,7 +55,7 @@ class Dependencies:
         found.sources.add(source)
         self._of[source] = found
 
-    def _forget(self, source: Source, found: ReadSet) -> None:
+    def _forget(self, source: FlowSource, found: ReadSet) -> None:
         del self._of[source]
         found.sources.discard(source)
         if not found.sources:

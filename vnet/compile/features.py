@@ -9,10 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vnet.compile.address_sets import set_flows
 from vnet.compile.flows import Entries, Flows
 from vnet.compile.guard import service_flows
 from vnet.compile.inputs import Input
+from vnet.compile.isolation import role_flows
 from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
+from vnet.compile.learning import behind_flows
+from vnet.compile.monitoring import monitor_flows
+from vnet.compile.multicast import listener_flows, multicast_flows
 from vnet.compile.pipeline import Category, Table
 from vnet.compile.probe import probe_flows
 from vnet.compile.rates import network_rate_flows, rate_flows
@@ -21,9 +26,10 @@ from vnet.compile.rule_log import log_flows
 from vnet.compile.security import group_flows, peer_flows, policy_flows, server_flows
 from vnet.compile.view import HostView
 from vnet.compile.vif import vif_flows
+from vnet.compile.virtual_router import router_flows
 
 
-class Source(NamedTuple):
+class FlowSource(NamedTuple):
     """The origin of flows: a feature, by its category, and the object that it is of, by name and, where it has one, network."""
 
     category: Category
@@ -51,14 +57,31 @@ def _base(view: HostView, _: str, __: str) -> Flows:
 
 
 def _location(view: HostView, vif: str, network: str) -> Flows:
-    return (*lookup_flows(view, vif, network), *server_flows(view, vif, network))
+    return (*lookup_flows(view, vif, network), *server_flows(view, vif, network), *role_flows(view, vif, network))
 
 
 T = Table
-OWN_POLICY = frozenset({T.EGRESS_STATE, T.EGRESS_COMMITTED, T.INGRESS_STATE, T.INGRESS_COMMITTED})
+OWN_POLICY = frozenset(
+    {
+        T.EGRESS,
+        T.EGRESS_STATE,
+        T.EGRESS_COMMITTED,
+        T.INGRESS,
+        T.INGRESS_STATE,
+        T.INGRESS_COMMITTED,
+        T.FROM_ISOLATION,
+        T.TO_ISOLATION,
+    }
+)
 FEATURES = (
     Feature(Category.BASE, "every network", (Input.HOST,), frozenset(Table), _base),
-    Feature(Category.NETWORK, "network {}", (Input.NETWORK,), frozenset({T.CLASSIFY}), network_flows),
+    Feature(
+        Category.NETWORK,
+        "network {}",
+        (Input.NETWORK,),
+        frozenset({T.CLASSIFY, T.TAGGED, T.SERVICE_TAGGED}),
+        network_flows,
+    ),
     Feature(
         Category.FLOOD,
         "members of network {}",
@@ -67,24 +90,32 @@ FEATURES = (
         flood_flows,
     ),
     Feature(
+        Category.ROUTER,
+        "virtual routers of network {}",
+        (Input.NETWORK,),
+        frozenset({T.LOOKUP, T.SENDER_ROLE}),
+        router_flows,
+    ),
+    Feature(
         Category.VIF,
         "VIF {}",
         (Input.VIF,),
-        frozenset({T.CLASSIFY, T.TAGGED, T.ADMIT, T.SERVICES, T.GUARD, T.GATED, T.DELIVER, T.GATE}) | OWN_POLICY,
+        frozenset({T.CLASSIFY, T.TAGGED, T.ADMIT, T.SERVICES, T.GUARD, T.LEARN, T.REPORTS, T.GATED, T.DELIVER, T.GATE})
+        | OWN_POLICY,
         vif_flows,
     ),
     Feature(
         Category.LOOKUP,
         "location of VIF {}",
         (Input.BINDINGS, Input.VIF),
-        frozenset({T.GUARD, T.LOOKUP, T.HELD, T.INGRESS}),
+        frozenset({T.GUARD, T.LOOKUP, T.HELD, T.INGRESS, T.RECEIVER_ROLE, T.SENDER_ROLE}),
         _location,
     ),
     Feature(
         Category.TRUNK,
         "trunks on uplink {}",
         (Input.UPLINK,),
-        frozenset({T.CLASSIFY, T.FLOOD, T.FLOOD_PART, T.UNKNOWN}),
+        frozenset({T.CLASSIFY, T.TAG_TYPE, T.TAGGED, T.FLOOD, T.FLOOD_PART, T.UNKNOWN}),
         trunk_flows,
     ),
     Feature(
@@ -98,7 +129,18 @@ FEATURES = (
         peer_flows,
     ),
     Feature(
-        Category.RATE, "QoS class of VIF {}", (Input.VIF,), frozenset({T.FROM_RATE, T.TO_RATE, T.TO_METER}), rate_flows
+        Category.ADDRESS_SET,
+        "address sets that rules on network {} name",
+        (Input.NETWORK,),
+        frozenset({T.EGRESS_SETS, T.INGRESS_SETS}),
+        set_flows,
+    ),
+    Feature(
+        Category.RATE,
+        "QoS class of VIF {}",
+        (Input.VIF,),
+        frozenset({T.STORM, T.FROM_RATE, T.UNKNOWN_RATE, T.TO_RATE, T.TO_METER}),
+        rate_flows,
     ),
     Feature(
         Category.NETWORK_RATE,
@@ -120,6 +162,28 @@ FEATURES = (
         (Input.VIF,),
         frozenset({T.EGRESS_LOG, T.INGRESS_LOG}),
         log_flows,
+    ),
+    Feature(
+        Category.MONITOR,
+        "monitored packets of VIF {}",
+        (Input.VIF,),
+        frozenset({T.EGRESS_LOG, T.INGRESS_LOG}),
+        monitor_flows,
+    ),
+    Feature(Category.BEHIND, "MAC {}", (Input.BEHIND,), frozenset({T.LOOKUP}), behind_flows),
+    Feature(
+        Category.MULTICAST,
+        "multicast of network {}",
+        (Input.NETWORK,),
+        frozenset({T.LOOKUP, T.MULTICAST, T.ALL_GROUPS, T.FLOOD_PART}),
+        multicast_flows,
+    ),
+    Feature(
+        Category.LISTENERS,
+        "listeners of multicast group {}",
+        (Input.LISTENERS,),
+        frozenset({T.MULTICAST}),
+        listener_flows,
     ),
     Feature(Category.PROBE, "probe {}", (Input.PROBE,), frozenset({T.CLASSIFY, T.DELIVER}), probe_flows),
 )

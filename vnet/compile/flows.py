@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ovsctl.openflow import Action, Flow, Match, Meter
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import MatchValue, Port
+from ovsctl.openflow.fields import MatchValue, ReservedPort
 from vnet.compile.pipeline import Table
 
 Actions = tuple[Action, ...]
@@ -16,9 +16,9 @@ Fields = dict[str, MatchValue]
 
 ETH_IPV4, ETH_ARP, ETH_RARP, ETH_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
 # A clone is a copy in the datapath only if what is in it cannot be undone by the translation; this action cannot, and does nothing.
-IN_THE_DATAPATH = act.OutputTrunc(Port.CONTROLLER, 14)
+IN_THE_DATAPATH = act.OutputTrunc(ReservedPort.CONTROLLER, 14)
 ETH_MPLS = (0x8847, 0x8848)
-ICMP, IGMP, TCP, UDP, ICMPV6 = 1, 2, 6, 17, 58
+ICMP, IGMP, TCP, UDP, ICMPV6, PIM, VRRP = 1, 2, 6, 17, 58, 103, 112
 
 
 def goto(table: Table) -> Action:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from ipaddress import ip_address
 
 from ovsctl.openflow import Band, Flow, Match, Meter
 from ovsctl.openflow import actions as act
@@ -23,13 +22,16 @@ from vnet.compile.flows import (
     ICMPV6,
     IGMP,
     UDP,
+    VRRP,
     Actions,
     Fields,
     goto,
 )
 from vnet.compile.pipeline import Category, Table, cookie, following
 from vnet.objects import LockingMode, Vif
+from vnet.objects.identity import Identity, own_identities, virtual_identities
 from vnet.objects.link_local import link_local
+from vnet.objects.words import ip_version
 
 # ICMPv6 types
 ECHO = (128, 129)  # RFC 4443 §4
@@ -104,14 +106,20 @@ NO_ANNOUNCEMENT = 160  # priority in ADMIT, between announcements and ports that
 LINK_ADDRESSES = {NEIGHBOUR_SOLICITATION: "nd_sll", NEIGHBOUR_ADVERTISEMENT: "nd_tll"}
 
 
+NO_MAC = "00:00:00:00:00:00"  # of a message without the option
+
+
 def _discovery(number: int) -> Fields:
     return {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": number}
 
 
 def link_addresses(mac: str, number: int) -> Iterator[Fields]:
     """Solicitations or advertisements that teach no other link-layer address than `mac`."""
-    for address in (mac, "00:00:00:00:00:00"):  # zero: without the option
-        yield _discovery(number) | {"icmpv6_code": 0, "ip_frag": WHOLE, LINK_ADDRESSES[number]: address}
+    yield from (_teaching(number, address) for address in (mac, NO_MAC))
+
+
+def _teaching(number: int, mac: str) -> Fields:
+    return _discovery(number) | {"icmpv6_code": 0, "ip_frag": WHOLE, LINK_ADDRESSES[number]: mac}
 
 
 @cache
@@ -142,17 +150,22 @@ def guard_flows(
     unlocked: anything. locked with addresses: ARP, IP and ND as its MAC and those addresses, the messages that DHCP, duplicate
     address detection and multicast need before there is one, and RARP. locked without addresses: anything as its MAC.
     """
-    held = {Privilege.ROUTER: vif.router, Privilege.DHCP_SERVER: vif.dhcp_server, Privilege.NOBODY: False}
+    held = [Privilege.ROUTER] * vif.router + [Privilege.DHCP_SERVER] * vif.dhcp_server
     goes_on: Actions = (goto(following(Table.SERVICES)),)
     allowed: list[Fields] = []
     if vif.locking_mode is LockingMode.LOCKED:
-        allowed += [restricted.match for restricted in RESTRICTED if held[restricted.privilege]]
-        if not vif.addresses or any(ip_address(address).version == 6 for address in vif.addresses):
-            allowed += [match for number in LINK_ADDRESSES for match in link_addresses(vif.mac, number)]
+        allowed += [restricted.match for restricted in RESTRICTED if restricted.privilege in held]
+        taught = [identity.mac for identity in _identities(vif) if not identity.addresses or _versions(identity)[6]]
+        for number in LINK_ADDRESSES if taught else ():
+            allowed += [_teaching(number, mac) for mac in (*taught, NO_MAC)]
     yield from (_flow(mark, Table.SERVICES, PRIVILEGED, {"in_port": ofport, **match}, goes_on) for match in allowed)
     passes: Actions = (goto(after),)
     for priority, match in _rules(vif, chosen, segment):
         yield _flow(mark, Table.GUARD, priority, {"in_port": ofport, **match}, () if priority == REFUSE else passes)
+    if claims := [{"in_port": ofport, **match} for match in _claims(vif)]:
+        yield Meter(CLAIMED | ofport, (Band(CLAIM_RATE, CLAIM_BURST),), packets=True)
+        limited: Actions = (act.MeterAction(CLAIMED | ofport), *passes)
+        yield from (_flow(mark, Table.GUARD, EXCEPT, match, limited) for match in claims)
     if _has_ipv6(vif):
         yield from _watch(vif, ofport, mark, segment)
 
@@ -169,8 +182,24 @@ WATCHED = 0x7700_0000  # a meter's number, but for the ofport of its VIF (see ra
 WATCHED_RATE, WATCHED_BURST = 5, 10  # frames a second: a guest that comes up sends two or three
 
 
+CLAIMED = 0x770A_0000  # the meter of a VIF's claims, but for its ofport
+CLAIM_RATE, CLAIM_BURST = 50, 100  # a master advertises itself once a second, at most a hundred times (RFC 9568 §5.2.7)
+
+
+def _claims(vif: Vif) -> Iterator[Fields]:
+    """The advertisements by which a VIF claims to be the master of a virtual router: each backup and each physical switch acts on one."""
+    for identity in virtual_identities(vif) if vif.locking_mode is LockingMode.LOCKED else ():
+        for version, eth_type, source in ((4, ETH_IPV4, "ip_src"), (6, ETH_IPV6, "ipv6_src")):
+            claim: Fields = {"eth_src": identity.mac, "eth_type": eth_type, "nw_proto": VRRP}
+            if not identity.addresses:
+                yield claim
+            elif addresses := _versions(identity)[version]:
+                local = [link_local(identity.mac)] if version == 6 else []
+                yield from (claim | {source: address} for address in (*addresses, *local))
+
+
 def _has_ipv6(vif: Vif) -> bool:
-    return vif.locking_mode is LockingMode.LOCKED and any(ip_address(address).version == 6 for address in vif.addresses)
+    return vif.locking_mode is LockingMode.LOCKED and 6 in map(ip_version, vif.addresses)
 
 
 def _watch(vif: Vif, ofport: int, mark: int, segment: int) -> Iterator[Flow | Meter]:
@@ -181,7 +210,7 @@ def _watch(vif: Vif, ofport: int, mark: int, segment: int) -> Iterator[Flow | Me
     """
     meter = WATCHED | ofport
     yield Meter(meter, (Band(WATCHED_RATE, WATCHED_BURST),), packets=True)
-    tell: Actions = (act.MeterAction(meter), act.Controller(userdata=CHOICE))
+    tell: Actions = (act.MeterAction(meter), act.ToController(userdata=CHOICE))
     ipv6 = _on_its_network(vif, segment) | {"eth_src": vif.mac, "eth_type": ETH_IPV6}
     discovery = ipv6 | {"nw_proto": ICMPV6, "nd_target": LINK_LOCAL}
     for priority, match in (
@@ -201,26 +230,45 @@ def _rules(vif: Vif, chosen: Sequence[str], segment: int) -> Iterator[tuple[int,
     if vif.locking_mode is LockingMode.UNLOCKED:
         yield ALLOW, {}
         return
-    own: Fields = {"eth_src": vif.mac}
+    for identity in _identities(vif):
+        yield from _rules_as(identity, chosen if identity.mac == vif.mac else (), vif, segment)
+
+
+def _identities(vif: Vif) -> Iterator[Identity]:
+    yield from own_identities(vif)
+    yield from virtual_identities(vif)
+
+
+def _versions(identity: Identity) -> dict[int, list[str]]:
+    """An identity's addresses by their IP version."""
+    found: dict[int, list[str]] = {4: [], 6: []}
+    for address in identity.addresses:
+        found[ip_version(address)].append(address)
+    return found
+
+
+def _rules_as(identity: Identity, chosen: Sequence[str], vif: Vif, segment: int) -> Iterator[tuple[int, Fields]]:
+    """What a VIF sends as one of its MACs."""
+    own: Fields = {"eth_src": identity.mac}
     arp, ipv4, ipv6 = (own | {"eth_type": eth_type} for eth_type in (ETH_ARP, ETH_IPV4, ETH_IPV6))
-    if not vif.addresses:
-        yield from ((ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": vif.mac}))
+    if not identity.addresses:
+        yield from ((ALLOW, own), (REFUSE, arp), (EXCEPT, arp | {"arp_sha": identity.mac}))
         return
-    v4 = [a for a in vif.addresses if ip_address(a).version == 4]
-    v6 = [a for a in vif.addresses if ip_address(a).version == 6]
+    versions = _versions(identity)
+    v4, v6 = versions[4], versions[6]
     yield ALLOW, own | {"eth_type": ETH_RARP}
     for address in v4:
-        yield ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": address}
+        yield ALLOW, arp | {"arp_sha": identity.mac, "arp_spa": address}
         yield ALLOW, ipv4 | {"ip_src": address}
     if v4:
-        yield ALLOW, arp | {"arp_sha": vif.mac, "arp_spa": "0.0.0.0"}  # a probe, RFC 5227 §1.1
+        yield ALLOW, arp | {"arp_sha": identity.mac, "arp_spa": "0.0.0.0"}  # a probe, RFC 5227 §1.1
         nobody = ipv4 | {"ip_src": "0.0.0.0"}
         dhcp: Fields = {"nw_proto": UDP, "ip_dst": "255.255.255.255", "udp_src": 68, "udp_dst": 67}
         yield ALLOW, nobody | dhcp  # RFC 2131 §4.1
         yield ALLOW, nobody | {"nw_proto": IGMP, "ip_dst": MULTICAST_V4}  # RFC 3376 §4.2.13
     if v6:
         only: Fields = _on_its_network(vif, segment)
-        yield from _ipv6_rules(ipv6, [*v6, link_local(vif.mac)], dict.fromkeys(chosen, only))
+        yield from _ipv6_rules(ipv6, [*v6, link_local(identity.mac)], dict.fromkeys(chosen, only))
 
 
 def _ipv6_rules(ipv6: Fields, declared: list[str], chosen: dict[str, Fields]) -> Iterator[tuple[int, Fields]]:

@@ -10,12 +10,29 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from vnet.compile.pipeline import TAG_BITS, VLAN_SEGMENT
-from vnet.objects import Binding, Host, Network, Pool, PoolState, QosClass, SecurityGroup, Vif, Way
+from vnet.compile.pipeline import SERVICE_SEGMENT, TAG_BITS, VLAN_SEGMENT
+from vnet.objects import (
+    AddressSet,
+    Binding,
+    FlowCollector,
+    Host,
+    Network,
+    Pool,
+    PoolState,
+    QosClass,
+    SecurityGroup,
+    Vif,
+    Way,
+)
 from vnet.objects.devices import patch_device
+from vnet.objects.encryption import PLANES, inner_address
+from vnet.objects.isolation import ISOLATED, PROMISCUOUS, isolation_of
+from vnet.objects.labels import LABEL, Labels
 from vnet.objects.limits import MAX_REMOTE_GROUPS
+from vnet.objects.multicast import MAX_GROUPS_OF_NETWORK, listening_of
+from vnet.objects.tiers import Tier, applied, obeyed
 
 
 class Input(IntEnum):
@@ -36,9 +53,21 @@ class Input(IntEnum):
     MEMBERS = 12  # of a network: the hosts with bindings, and those with unlocked VIFs
     PEER_BITS = 13  # of a network: the groups that rules for VIFs here name, each with its bit
     QOS = 14  # of a QoS class: its limits
-    EVERYTHING = 15  # all of it: what reads this is compiled again at any change
+    ROLES = 15  # of a network: the numbers of isolation, where VIFs here are kept apart from others
+    INNER = 16  # of a host: its address inside WireGuard
+    ROUTERS = 17  # of a network: its virtual routers, with the hosts of the VIFs that may be their masters
+    BEHIND = 18  # of a MAC on a network: the VIFs that it is behind
+    ADDRESS_SET = 19  # of an address set: its ranges
+    SET_NAME = 20  # of an address set: whether it is known
+    LISTENERS = 21  # of a multicast group on a network: the hosts of the VIFs that listen to it, and those VIFs here
+    GETS_ALL = 22  # of a VIF on a network: whether it gets every multicast group
+    ALL_GROUPS = 23  # of a network: the hosts of VIFs that get every multicast group
+    MULTICAST_ROUTERS = 24  # of a network: the VIFs that are multicast routers
+    CROWDED = 25  # of a network: whether it has too many multicast groups
+    EVERYTHING = 26  # all of it: what reads this is compiled again at any change
 
 
+K = TypeVar("K")
 InputKey = tuple[Input, str, str]
 THIS_HOST: InputKey = (Input.HOST, "", "")
 EVERYTHING: InputKey = (Input.EVERYTHING, "", "")
@@ -69,6 +98,12 @@ class LocalNetwork:
     patch: int | None
     number: int
     qos: str | None
+    vif_qos: str | None
+    isolation: str | None
+    encrypted: bool
+    service: bool
+    snooping: bool
+    labels: Labels
 
 
 @dataclass(slots=True)
@@ -78,27 +113,57 @@ class NetworkIndex:
     bindings: dict[str, tuple[Binding, ...]] = field(default_factory=dict)
     members: Counter[str] = field(default_factory=Counter)  # bindings by host
     unlocked: Counter[str] = field(default_factory=Counter)  # bindings of unlocked VIFs by host
+    routers: dict[int, Counter[str]] = field(default_factory=dict)  # bindings by virtual router and host
     unsettled: set[str] = field(default_factory=set)  # VIFs that move, or have just moved
     vifs: dict[str, Vif] = field(default_factory=dict)  # those this host has rows of
     trunks: set[str] = field(default_factory=set)
     groups: Counter[str] = field(default_factory=Counter)  # how many VIFs here are in each
     peer_bits: dict[str, int] = field(default_factory=dict)
+    names_labels: bool = False  # whether rules for VIFs here name labels
+    behind: dict[str, set[str]] = field(default_factory=dict)  # by MAC: the VIFs that it is behind
+    # Of multicast: hosts by group, the VIFs of this host by group, VIFs that get every group by host, and VIFs that are routers.
+    listeners: dict[str, Counter[str]] = field(default_factory=dict)
+    listening_here: dict[str, set[str]] = field(default_factory=dict)
+    all_groups: Counter[str] = field(default_factory=Counter)
+    multicast_routers: set[str] = field(default_factory=set)
+    isolation: Counter[str | None] = field(default_factory=Counter)  # VIFs here by what they state of it
+    roles: dict[str, int] = field(default_factory=dict)
 
     def count(self, binding: Binding, step: int) -> None:
         """Adds a binding to its host's counts, or takes it off."""
         _count(self.members, binding.host, step)
         if binding.unlocked:
             _count(self.unlocked, binding.host, step)
+        for router in binding.vrrp:
+            hosts = self.routers.setdefault(router, Counter())
+            _count(hosts, binding.host, step)
+            if not hosts:
+                del self.routers[router]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether VIFs listen to more groups than are told apart."""
+        return len(self.listeners) > MAX_GROUPS_OF_NETWORK
 
     def has(self, host: str) -> tuple[bool, bool]:
         """Whether a host has members, and unlocked ones."""
         return host in self.members, host in self.unlocked
 
+    def routers_of(self, host: str) -> set[int]:
+        """The virtual routers that VIFs of a host may be masters of."""
+        return {router for router, hosts in self.routers.items() if host in hosts}
+
 
 NOTHING = NetworkIndex()
 
 
-def _count(counts: Counter[str], key: str, step: int) -> None:
+def inner_addresses(state: PoolState) -> dict[str, str]:
+    """The addresses inside WireGuard of all hosts that may have tunnels, each with keys that all others know."""
+    id = state.pool.id if state.pool is not None else ""
+    return {host.name: inner_address(id, host.name, PLANES[0]) for host in state.hosts.values() if host.address}
+
+
+def _count(counts: Counter[K], key: K, step: int) -> None:
     counts[key] += step
     if not counts[key]:
         del counts[key]
@@ -129,9 +194,18 @@ class HostInputs:
         self.networks: dict[str, Network] = {}
         self.vifs: dict[str, Vif] = {}
         self.groups: dict[str, SecurityGroup] = {}
+        self._applied: dict[str, SecurityGroup] = {}  # those of them that apply to VIFs that do not name them
         self.qos: dict[str, QosClass] = {}
+        self.address_sets: dict[str, AddressSet] = {}
+        self.network_ranges: dict[
+            str, tuple[str, ...]
+        ] = {}  # of networks that rules of groups here name, as those name them
+        self.plug_bridges: set[str] = set()
+        self.flow_collectors: dict[str, FlowCollector] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
+        self.inner: dict[str, str] = {}  # a host to its address inside WireGuard; this one too, if it can encrypt
+        self.wireguard = ""  # the MAC of this host's bridge before WireGuard, "" where there is none to be
         self.probes: dict[str, tuple[bytes, ...]] = {}  # a probe's id to the marked frames to watch for
         self.local_networks: dict[str, LocalNetwork] = {}
         self.local_uplinks: dict[str, LocalUplink] = {}
@@ -153,13 +227,21 @@ class HostInputs:
         inputs.pool = state.pool
         inputs.hosts = dict(state.hosts)
         inputs.qos = dict(state.qos)
+        inputs.address_sets = dict(state.address_sets)
+        inputs.plug_bridges = set(state.plug_bridges)
+        inputs.flow_collectors = dict(state.flow_collectors)
         inputs.devices = dict(devices)
         inputs.refresh_uplinks()
+        for wide in state.groups.values():
+            if wide.tier is not Tier.VIF:
+                inputs.set_group(wide)
         here = index.wanted[me] | {state.vifs[vif].network for vif in ports if vif in state.vifs}
         for name in sorted(here):
             network = state.networks.get(name)
             if network is not None and network.on(me):
                 inputs.set_network(network)
+                if network.encryption is not None and not inputs.inner:
+                    inputs.inner = inner_addresses(state)
                 for binding in index.bindings[name]:
                     inputs.set_binding(binding)
         for vif, ofport in ports.items():
@@ -187,7 +269,7 @@ class HostInputs:
                 yield from ((name, "") for name in self.networks)
             case Input.PROBE:
                 yield from ((probe, "") for probe in self.probes)
-            case Input.VIF | Input.BINDINGS | Input.PEER | Input.GROUP:
+            case Input.VIF | Input.BINDINGS | Input.PEER | Input.GROUP | Input.BEHIND | Input.LISTENERS:
                 yield from ((name, network) for network in self.indexes for name in self.objects_on(of, network))
             case _:
                 raise ValueError(f"no source is of {of.name}")
@@ -204,6 +286,10 @@ class HostInputs:
                 return index.bindings if index.peer_bits else ()
             case Input.GROUP:
                 return index.groups
+            case Input.BEHIND:
+                return index.behind
+            case Input.LISTENERS:
+                return index.listeners
             case _:
                 return ()
 
@@ -228,6 +314,22 @@ class HostInputs:
         """The pool's own settings decide nothing in the flows."""
         self.revision += 1
         self.pool = pool
+
+    def set_inner(self, host: str, address: str | None) -> None:
+        """The address inside WireGuard at which a host is reached; None if it is not. Of this host: whether it can encrypt."""
+        if self.inner.get(host) == address:
+            return
+        self.revision += 1
+        if address is None:
+            del self.inner[host]
+        else:
+            self.inner[host] = address
+        self._note(Input.INNER, host)
+
+    def set_wireguard(self, mac: str) -> None:
+        """The MAC that this host's bridge before WireGuard has, "" where there is none to be."""
+        self.revision += 1
+        self.wireguard = mac
 
     # Hosts, and the uplinks of this one
 
@@ -285,8 +387,8 @@ class HostInputs:
 
     def _network_changed(self, name: str, old: Network | None, new: Network | None) -> None:
         self.revision += 1
-        before = (old.uplink, old.tag) if old else (None, None)
-        after = (new.uplink, new.tag) if new else (None, None)
+        before = (old.uplink, old.tag, old.tpid) if old else (None, None, None)
+        after = (new.uplink, new.tag, new.tpid) if new else (None, None, None)
         if before != after:
             if before[0] is not None:
                 self.on_uplink[before[0]].discard(name)
@@ -295,6 +397,8 @@ class HostInputs:
                 self.on_uplink.setdefault(after[0], set()).add(name)
                 self._note(Input.UPLINK_NETWORKS, after[0])
         self._refresh_network(name)
+        if (old and (old.groups, old.labels, old.is_service)) != (new and (new.groups, new.labels, new.is_service)):
+            self._rejudge(name)
 
     def _refresh_network(self, name: str) -> None:
         row, old = self.networks.get(name), self.local_networks.get(name)
@@ -308,14 +412,32 @@ class HostInputs:
         if row.uplink is None:
             segment: int | None = row.number
         else:
-            segment = uplink.base | (row.tag or 0) if uplink is not None else None
+            service = SERVICE_SEGMENT if row.is_service else 0
+            segment = uplink.base | service | (row.tag or 0) if uplink is not None else None
         patch = uplink.patch if uplink is not None else None
         new = LocalNetwork(
-            name, row.carrier.way, row.key, row.tag, row.uplink, segment, tunnel, patch, row.number, row.qos
+            name,
+            row.carrier.way,
+            row.key,
+            row.tag,
+            row.uplink,
+            segment,
+            tunnel,
+            patch,
+            row.number,
+            row.qos,
+            row.vif_qos,
+            row.isolation,
+            row.encryption is not None,
+            row.is_service,
+            row.multicast_snooping,
+            row.labels,
         )
         if new != old:
             self.local_networks[name] = new
             self._note(Input.NETWORK, name)
+            if name in self.indexes:
+                self._refresh_roles(name, self.indexes[name])
 
     # Bindings
 
@@ -347,9 +469,10 @@ class HostInputs:
             index.bindings[vif] = new
         else:
             del index.bindings[vif]
+        self._note_listening(index, changed, old, new)
         if len(old) == len(new) and all(map(_programs_the_same, old, new)):
             return
-        had = index.has(host)
+        had, routers = index.has(host), index.routers_of(host)
         for binding in old:
             if binding.host == host:
                 index.count(binding, -1)
@@ -358,14 +481,68 @@ class HostInputs:
                 index.count(binding, 1)
         if had != index.has(host):
             self._note(Input.MEMBERS, network)
+        if routers != index.routers_of(host):
+            self._note(Input.ROUTERS, network)
         if len(new) > 1 or any(binding.state.moving for binding in new):
             index.unsettled.add(vif)
         else:
             index.unsettled.discard(vif)
         self._note(Input.BINDINGS, vif, network)
+        self._note_behind(index, changed, old, new)
         if index.peer_bits:
             self._note(Input.PEER, vif, network)
         self._forget_empty(network, index)
+
+    def _note_behind(
+        self, index: NetworkIndex, changed: Binding, old: tuple[Binding, ...], new: tuple[Binding, ...]
+    ) -> None:
+        before, after = ({entry.mac for binding in found for entry in binding.behind} for found in (old, new))
+        for mac in sorted(before | after):
+            vifs = index.behind.setdefault(mac, set())
+            (vifs.add if mac in after else vifs.discard)(changed.vif)
+            if not vifs:
+                del index.behind[mac]
+            self._note(Input.BEHIND, mac, changed.network)
+
+    def _note_listening(
+        self, index: NetworkIndex, changed: Binding, old: tuple[Binding, ...], new: tuple[Binding, ...]
+    ) -> None:
+        """What a VIF listens to is on each of its hosts. Others need to know of it only which hosts those are."""
+        network, vif = changed.network, changed.vif
+        before, after = listening_of(old), listening_of(new)
+        were, are = [binding.host for binding in old], [binding.host for binding in new]
+        if before == after and were == are:
+            return
+        crowded, got_all = index.crowded, before is None or before.gets_all
+        gets_all = after is None or after.gets_all
+        all_groups = set(index.all_groups)
+        for hosts, has_all, step in ((were, got_all, -1), (are, gets_all, 1)):
+            for host in hosts if has_all else ():
+                _count(index.all_groups, host, step)
+        if all_groups != index.all_groups.keys():
+            self._note(Input.ALL_GROUPS, network)
+        if got_all is not gets_all:
+            self._note(Input.GETS_ALL, vif, network)
+        was_router, is_router = before is not None and before.router, after is not None and after.router
+        if was_router is not is_router:
+            (index.multicast_routers.add if is_router else index.multicast_routers.discard)(vif)
+            self._note(Input.MULTICAST_ROUTERS, network)
+        left, joined = (frozenset(found.groups) if found is not None else frozenset() for found in (before, after))
+        for group in sorted(left | joined):
+            hosts_of = index.listeners.setdefault(group, Counter())
+            known = set(hosts_of)
+            for hosts, has, step in ((were, group in left, -1), (are, group in joined, 1)):
+                for host in hosts if has else ():
+                    _count(hosts_of, host, step)
+            is_here = group in joined and self.me in are
+            here = index.listening_here.setdefault(group, set())
+            if known != hosts_of.keys() or is_here is not (vif in here):
+                self._note(Input.LISTENERS, group, network)
+            (here.add if is_here else here.discard)(vif)
+            if not hosts_of:
+                del index.listeners[group], index.listening_here[group]
+        if crowded is not index.crowded:
+            self._note(Input.CROWDED, network)
 
     # VIFs here
 
@@ -384,12 +561,25 @@ class HostInputs:
         else:
             self.vifs[vif] = new
         if old is not None and new is not None and replace(old, epoch=new.epoch) == new:
-            self._index(new.network).vifs[vif] = new
+            self._index(new.network).vifs[vif] = self._judged(new)
             return  # its bindings carry what a claim changes
         if old is not None and (new is None or new.network != old.network):
-            self._replace_vif(old.network, vif, old, None)
+            self._replace_vif(old.network, vif, self.index(old.network).vifs[vif], None)
+            old = None
         if new is not None:
-            self._replace_vif(new.network, vif, old if old is not None and old.network == new.network else None, new)
+            known = self.index(new.network).vifs[vif] if old is not None else None
+            self._replace_vif(new.network, vif, known, self._judged(new))
+
+    def _judged(self, vif: Vif) -> Vif:
+        """A VIF in all groups that judge it."""
+        names = obeyed(vif, self.networks.get(vif.network), self._applied.values())
+        return vif if names == vif.groups else replace(vif, groups=names)
+
+    def _rejudge(self, network: str) -> None:
+        """Other groups may judge the VIFs of a network."""
+        for id, known in list(self.index(network).vifs.items()):
+            if (new := self._judged(self.vifs[id])) != known:
+                self._replace_vif(network, id, known, new)
 
     def _replace_vif(self, network: str, vif: str, old: Vif | None, new: Vif | None) -> None:
         index = self._index(network)
@@ -404,6 +594,11 @@ class HostInputs:
         if was_trunk is not is_trunk:
             (index.trunks.add if is_trunk else index.trunks.discard)(vif)
             self._note(Input.TRUNKS, network)
+        if old is not None:
+            _count(index.isolation, old.isolation, -1)
+        if new is not None:
+            _count(index.isolation, new.isolation, 1)
+        self._refresh_roles(network, index)
         before = set(index.groups)
         for group in old.groups if old is not None else ():
             _count(index.groups, group, -1)
@@ -431,10 +626,26 @@ class HostInputs:
 
     def set_group(self, group: SecurityGroup) -> None:
         self.groups[group.name] = group
+        self._apply(group.name, next(applied([group]), None))
+        for name, ranges in group.ranges_of_networks().items():
+            if self.network_ranges.get(name) != ranges:
+                if name not in self.network_ranges:
+                    self._note(Input.SET_NAME, name)
+                self.network_ranges[name] = ranges
+                self._note(Input.ADDRESS_SET, name)
         self._group_changed(group.name)
+
+    def _apply(self, name: str, new: SecurityGroup | None) -> None:
+        old = self._applied.pop(name, None)
+        if new is not None:
+            self._applied[name] = new
+        if (old and (old.tier, old.selector)) != (new and (new.tier, new.selector)):
+            for network in list(self.indexes):
+                self._rejudge(network)
 
     def drop_group(self, name: str) -> None:
         self.groups.pop(name, None)
+        self._apply(name, None)
         self._group_changed(name)
 
     def _group_changed(self, name: str) -> None:
@@ -448,14 +659,26 @@ class HostInputs:
         named: set[str] = set()
         for group in (self.groups[name] for name in sorted(index.groups) if name in self.groups):
             # A group that names more than there are bits for is not judged; it takes no bits from others.
-            if len(named | group.remotes()) <= MAX_REMOTE_GROUPS:
-                named |= group.remotes()
+            if len(named | group.named()) <= MAX_REMOTE_GROUPS:
+                named |= group.named()
         bits = {name: bit for bit, name in enumerate(sorted(named))}
         if bits != index.peer_bits:
             index.peer_bits = bits
+            index.names_labels = any(name.startswith(LABEL) for name in bits)
             self._note(Input.PEER_BITS, network)
             for vif in index.bindings:
                 self._note(Input.PEER, vif, network)
+
+    def _refresh_roles(self, network: str, index: NetworkIndex) -> None:
+        """Numbers the isolation of VIFs here. A community that none of them is in is as good as isolated."""
+        row = self.networks.get(network)
+        stated = {isolation_of(own, row.isolation if row is not None else None) for own in index.isolation}
+        communities = sorted(stated - {PROMISCUOUS, ISOLATED})
+        apart = bool(stated - {PROMISCUOUS})
+        roles = {name: number for number, name in enumerate((PROMISCUOUS, ISOLATED, *communities))} if apart else {}
+        if roles != index.roles:
+            index.roles = roles
+            self._note(Input.ROLES, network)
 
     # QoS classes
 
@@ -468,6 +691,41 @@ class HostInputs:
         self.revision += 1
         self.qos.pop(name, None)
         self._note(Input.QOS, name)
+
+    # Address sets
+
+    def set_address_set(self, found: AddressSet) -> None:
+        self.revision += 1
+        if found.name not in self.address_sets:
+            self._note(Input.SET_NAME, found.name)
+        self.address_sets[found.name] = found
+        self._note(Input.ADDRESS_SET, found.name)
+
+    def drop_address_set(self, name: str) -> None:
+        self.revision += 1
+        self.address_sets.pop(name, None)
+        self._note(Input.SET_NAME, name)
+        self._note(Input.ADDRESS_SET, name)
+
+    # Plug bridges: rows of the switch follow from them, and no flow
+
+    def set_plug_bridge(self, name: str) -> None:
+        self.revision += 1
+        self.plug_bridges.add(name)
+
+    def drop_plug_bridge(self, name: str) -> None:
+        self.revision += 1
+        self.plug_bridges.discard(name)
+
+    # Flow collectors: as with plug bridges
+
+    def set_flow_collector(self, collector: FlowCollector) -> None:
+        self.revision += 1
+        self.flow_collectors[collector.name] = collector
+
+    def drop_flow_collector(self, name: str) -> None:
+        self.revision += 1
+        self.flow_collectors.pop(name, None)
 
     # Probes
 
@@ -488,4 +746,7 @@ def _programs_the_same(old: Binding, new: Binding) -> bool:
 
 def _programmed(b: Binding) -> tuple[object, ...]:
     """The fields of a binding that flows depend on."""
-    return b.host, b.mac, b.epoch, b.state, b.unlocked, b.moved, b.groups, b.addresses, b.dhcp_server, b.link_locals
+    return (
+        *(b.host, b.mac, b.epoch, b.state, b.unlocked, b.moved, b.groups, b.addresses, b.dhcp_server, b.isolation),
+        *(b.link_locals, b.also, b.vrrp, b.behind, b.labels, b.vm_labels),
+    )

@@ -1,65 +1,152 @@
-"""The Open vSwitch rows a host should have: br-int with its tunnels and patches, and a bridge per uplink.
+"""The Open vSwitch rows a host should have: br-int with its tunnels and patches, a bridge per uplink, and empty ones for toolstacks.
 
 VIF ports are not here: toolstacks add them, and we set their MTU only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import msgspec
 
 from ovsctl import vswitch
-from vnet.compile.view import HostView, Role
-from vnet.objects import BondHash, BondMode, LacpTime, Network, Uplink, Way
+from vnet.compile.view import HostView, VifRole
+from vnet.objects import BondHash, BondMode, FlowCollector, FlowProtocol, LacpTime, Network, Uplink, Way
 from vnet.objects.carriers import ENCAPSULATIONS, Encapsulation
-from vnet.objects.devices import bond_device, patch_device, uplink_bridge, uplink_patch
+from vnet.objects.devices import (
+    ENCRYPTION_BRIDGE,
+    WIREGUARD_LINK,
+    bond_device,
+    patch_device,
+    uplink_patch,
+)
 
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)
+SAMPLE = 400  # one frame of so many, as Open vSwitch has it (ovs-vswitchd.conf.db(5))
+ACTIVE_S = 60  # seconds after which a flow that goes on is told of
+MAX_CACHED = 4096  # flows that wait for that
+# Of bridges that connect to their agent: how soon they try again, and when they take a silent one for dead.
+LEAST_BACKOFF_MS, PROBE_MS = 1000, 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """How this host's Open vSwitch is run: the integration bridge's name, and the datapath ("" is the kernel's)."""
+    """How this host's Open vSwitch is run: the integration bridge's name, the datapath ("" is the kernel's), and where its bridges connect to
+    the agent ("" if the agent runs on the host, and connects to them)."""
 
     bridge: str = "br-int"
     datapath_type: str = ""
+    target: str = ""
+
+    @property
+    def controllers(self) -> tuple[vswitch.Controller, ...]:
+        """The agent as a bridge's controller. While it is away the bridge does as before: it is of type service, which fail_mode is not for."""
+        if not self.target:
+            return ()
+        controller = vswitch.Controller(
+            self.target,
+            type=vswitch.ControllerType.SERVICE,
+            connection_mode=vswitch.ConnectionMode.OUT_OF_BAND,
+            max_backoff=LEAST_BACKOFF_MS,
+            inactivity_probe=PROBE_MS,
+        )
+        return (controller,)
 
 
 def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
     """All rows of ours that this host's Open_vSwitch database should hold."""
-    uplinks = view.host.uplinks if view.host else ()
-    used = {network.uplink for network in view.networks.values()}
-    in_use = tunnels_in_use(view)
+    host = view.host
+    used = frozenset([network.uplink for network in view.networks.values()])
+    return _rows(
+        switch,
+        host.uplinks if host else (),
+        used,
+        tunnels_in_use(view),
+        view.wireguard,
+        tuple(sorted(view.plug_bridges)),
+        tuple(collector for _, collector in sorted(view.flow_collectors.items())),
+    )
+
+
+@lru_cache(maxsize=16)  # an agent asks at every turn, and the answer is nearly always the last one
+def _rows(
+    switch: Switch,
+    uplinks: tuple[Uplink, ...],
+    used: frozenset[str | None],
+    in_use: frozenset[Encapsulation],
+    wireguard: str,
+    plugs: tuple[str, ...],
+    collectors: tuple[FlowCollector, ...],
+) -> vswitch.VSwitch:
+    """All rows of ours. used: the uplinks that networks here are on; in_use: the encapsulations that they need; plugs: the plug bridges."""
     tunnels = tuple(_tunnel(encapsulation) for encapsulation in ENCAPSULATIONS if encapsulation in in_use)
     patches = tuple(_patch(patch_device(u.name), uplink_patch(u.name)) for u in uplinks if u.name in used)
-    integration = vswitch.Bridge(
-        switch.bridge,
-        ports=tunnels + patches,
-        datapath_type=switch.datapath_type,
-        fail_mode=vswitch.FailMode.SECURE,
-        protocols=PROTOCOLS,
-        other_config={"disable-in-band": "true"},
+    integration = msgspec.structs.replace(
+        _secure(switch.bridge, switch, tunnels + patches, switch.controllers), **_exporting(collectors)
     )
-    return vswitch.VSwitch((integration, *(_uplink(u, u.name in used, switch) for u in uplinks)))
+    bridges = (integration, *(_uplink(u, u.name in used, switch) for u in uplinks if u.bridge is None))
+    joined = (
+        vswitch.Attachment(u.bridge, (_far_patch(u),) if u.name in used else (), switch.controllers)
+        for u in uplinks
+        if u.bridge is not None and (u.name in used or switch.controllers)
+    )
+    if wireguard:
+        bridges = (*bridges, _encryption(wireguard, switch))
+    return vswitch.VSwitch((*bridges, *(_secure(name, switch) for name in plugs)), tuple(joined))
 
 
-def tunnels_in_use(view: HostView) -> set[Encapsulation]:
+def _exporting(collectors: tuple[FlowCollector, ...]) -> dict[str, Any]:
+    """The columns of br-int by which it tells collectors of its frames. A bridge has one row for each protocol, with all collectors of it: of
+    several, the one that wants most frames says how many."""
+    found: dict[str, Any] = {}
+    for protocol in FlowProtocol:
+        mine = [collector for collector in collectors if collector.protocol is protocol]
+        if not mine:
+            continue
+        targets = frozenset(collector.to for collector in mine)
+        wanted = [collector.sample for collector in mine]
+        sample = min((one for one in wanted if one is not None and (None not in wanted or one < SAMPLE)), default=None)
+        match protocol:
+            case FlowProtocol.NETFLOW:
+                found["netflow"] = vswitch.NetFlow(targets, active_timeout=ACTIVE_S)
+            case FlowProtocol.SFLOW:
+                found["sflow"] = vswitch.Sflow(targets, sampling=sample or SAMPLE, polling=ACTIVE_S)
+            case FlowProtocol.IPFIX:
+                found["ipfix"] = vswitch.Ipfix(
+                    targets, sampling=sample or SAMPLE, cache_active_timeout=ACTIVE_S, cache_max_flows=MAX_CACHED
+                )
+    return found
+
+
+def tunnels_in_use(view: HostView) -> frozenset[Encapsulation]:
     """The encapsulations that this host's networks need, and the relay's while a VIF on an uplink moves from or to here."""
-    return {
-        network.carrier.encapsulation
-        for network in view.networks.values()
-        if network.carrier.encapsulation is not None and (network.carrier.way is Way.TUNNEL or _relays(view, network))
-    }
+    networks = view.networks.values()
+    carriers = [type.carrier for type in {network.type for network in networks}]
+    found = {carrier.encapsulation for carrier in carriers if carrier.way is Way.TUNNEL}
+    found |= {net.carrier.encapsulation for net in networks if net.uplink is not None and _relays(view, net)}
+    return frozenset(found - {None})  # type: ignore[arg-type]  # what is left is none of these
+
+
+def way_out(network: Network) -> str | None:
+    """The port of br-int by which a network's frames leave this host; None where they never do."""
+    carrier = network.carrier
+    if carrier.way is Way.TUNNEL and carrier.encapsulation is not None:
+        return carrier.encapsulation.device
+    return patch_device(network.uplink) if network.uplink is not None else None
 
 
 def _relays(view: HostView, network: Network) -> bool:
     if view.vtep(view.me) is None:
         return False
-    for vif in view.local(network.name):
+    for vif in view.unsettled(network.name):
         place = view.location(network.name, vif.id)
-        if vif.incoming is not None or place.incoming is not None or place.superseded:
+        if place.incoming is not None or place.superseded:
             return True
-    return False
+    return bool([vif for vif in view.local(network.name) if vif.incoming is not None])
 
 
 def _tunnel(encapsulation: Encapsulation) -> vswitch.Port:
@@ -72,17 +159,48 @@ def _patch(name: str, peer: str) -> vswitch.Port:
     return vswitch.Port(name, (vswitch.Interface(name, type="patch", options={"peer": peer}),))
 
 
+def _far_patch(uplink: Uplink) -> vswitch.Port:
+    return _patch(uplink_patch(uplink.name), patch_device(uplink.name))
+
+
 def _uplink(uplink: Uplink, used: bool, switch: Switch) -> vswitch.Bridge:
     """The bridge of an uplink: it switches by MAC like any other, so it needs no flows of ours and no controller."""
     ports = [_physical(uplink)]
     if used:
-        ports.append(_patch(uplink_patch(uplink.name), patch_device(uplink.name)))
+        ports.append(_far_patch(uplink))
     return vswitch.Bridge(
-        uplink_bridge(uplink.name),
+        uplink.bridge_name,
         ports=tuple(ports),
         datapath_type=switch.datapath_type,
         fail_mode=vswitch.FailMode.STANDALONE,
+        controllers=switch.controllers,
         other_config={"disable-in-band": "true"},
+    )
+
+
+def _secure(
+    name: str, switch: Switch, ports: tuple[vswitch.Port, ...] = (), controllers: tuple[vswitch.Controller, ...] = ()
+) -> vswitch.Bridge:
+    """A bridge that forwards nothing but by its flows."""
+    return vswitch.Bridge(
+        name,
+        ports=ports,
+        datapath_type=switch.datapath_type,
+        fail_mode=vswitch.FailMode.SECURE,
+        protocols=PROTOCOLS,
+        controllers=controllers,
+        other_config={"disable-in-band": "true"},
+    )
+
+
+def _encryption(mac: str, switch: Switch) -> vswitch.Bridge:
+    """The bridge that encrypted tunnels end on. It has the host's addresses inside WireGuard, and the link there."""
+    return vswitch.Bridge(
+        ENCRYPTION_BRIDGE,
+        ports=(vswitch.Port(WIREGUARD_LINK, (vswitch.Interface(WIREGUARD_LINK, options=None),)),),
+        datapath_type=switch.datapath_type,
+        fail_mode=vswitch.FailMode.STANDALONE,
+        other_config={"disable-in-band": "true", "hwaddr": mac},
     )
 
 
@@ -93,17 +211,23 @@ def _physical(uplink: Uplink) -> vswitch.Port:
         return vswitch.Port(uplink.members[0], members)
     name = bond_device(uplink.name)
     if uplink.mode is not BondMode.LACP:
-        return vswitch.Port(name, members, bond_mode=vswitch.BondMode(uplink.mode.value))
-    spread = vswitch.BondMode.BALANCE_TCP if uplink.hash is BondHash.TCPUDP_PORTS else vswitch.BondMode.BALANCE_SLB
+        return vswitch.Port(name, members, bond_mode=vswitch.PortBondMode(uplink.mode.value))
+    spread = (
+        vswitch.PortBondMode.BALANCE_TCP if uplink.hash is BondHash.TCPUDP_PORTS else vswitch.PortBondMode.BALANCE_SLB
+    )
     # Until the switch answers LACP the bond works as active-backup, so a host can boot from a switch not set up yet.
     config = {"lacp-fallback-ab": "true", "lacp-time": "fast" if uplink.lacp_time is LacpTime.FAST else "slow"}
     return vswitch.Port(name, members, bond_mode=spread, lacp=vswitch.Lacp.ACTIVE, other_config=config)
 
 
-def vif_mtus(view: HostView) -> dict[str, int]:
-    """The MTU in bytes that each local VIF's port should have, by VIF id."""
+def vif_mtus(view: HostView, known: Mapping[str, int | None]) -> dict[str, int]:
+    """The MTU in bytes that a local VIF's port should have, by VIF id, where the port is known to have another one."""
+    vifs, networks = view.vifs, view.networks
     return {
-        vif: view.networks[row.network].mtu
-        for vif in view.ports
-        if (row := view.vifs.get(vif)) is not None and view.role(row) is not Role.ABSENT
+        id: network.mtu
+        for id, mtu in known.items()
+        if (row := vifs.get(id)) is not None
+        and (network := networks.get(row.network)) is not None
+        and mtu != network.mtu
+        and view.role(row) is not VifRole.ABSENT
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from hashlib import blake2b
+from typing import NamedTuple
 
 from vnet.objects import LockingMode, Vif
 
@@ -21,28 +22,41 @@ class Table(IntEnum):
     CLASSIFY = 0
     TAG_TYPE = 1
     TAGGED = 2
+    SERVICE_TAGGED = 3
     ADMIT = 5
     SERVICES = 8
     GUARD = 10
+    LEARN = 12
+    REPORTS = 13
+    FROM_ISOLATION = 15
     EGRESS = 20
     EGRESS_NEIGHBOUR = 21
     EGRESS_STATE = 22
     EGRESS_PEER = 24
+    EGRESS_SETS = 25
+    EGRESS_MONITOR = 26
     EGRESS_VERDICT = 28
     EGRESS_COMMITTED = 29
     EGRESS_REJECT = 30
     EGRESS_LOG = 31
+    STORM = 38
     FROM_RATE = 40
     LOOKUP = 50
+    MULTICAST = 53
+    ALL_GROUPS = 54
     HELD = 55
+    UNKNOWN_RATE = 57
     UNKNOWN = 58
     FLOOD = 60
     FLOOD_PART = 62
     GATED = 65
+    TO_ISOLATION = 68
     INGRESS = 70
     INGRESS_NEIGHBOUR = 71
     INGRESS_STATE = 72
     INGRESS_PEER = 74
+    INGRESS_SETS = 75
+    INGRESS_MONITOR = 76
     INGRESS_VERDICT = 78
     INGRESS_COMMITTED = 79
     TO_RATE = 80
@@ -55,6 +69,8 @@ class Table(IntEnum):
     INGRESS_RULES = 94
     TURN = 96
     LISTENER = 98
+    RECEIVER_ROLE = 100
+    SENDER_ROLE = 102
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +88,55 @@ class Stage:
 
 Path = tuple[Table, ...]
 # The stages that a frame passes, in order: from a VIF until its destination is looked up, and from there to a VIF's port.
-FROM_VIF: Path = (Table.SERVICES, Table.GUARD, Table.EGRESS, Table.FROM_RATE, Table.LOOKUP)
-TO_VIF: Path = (Table.INGRESS, Table.TO_RATE, Table.DELIVER)
-# Which VIFs a stage is for, by the VIF and whether QoS classes limit it; a stage that is not here is for every VIF.
-TAKES: dict[Table, Callable[[Vif, bool], bool]] = {
+FROM_VIF: Path = (
+    Table.SERVICES,
+    Table.GUARD,
+    Table.LEARN,
+    Table.REPORTS,
+    Table.FROM_ISOLATION,
+    Table.EGRESS,
+    Table.STORM,
+    Table.FROM_RATE,
+    Table.LOOKUP,
+)
+TO_VIF: Path = (Table.TO_ISOLATION, Table.INGRESS, Table.TO_RATE, Table.DELIVER)
+
+
+class Passing(NamedTuple):
+    """What decides which stages are for a VIF, beside the VIF itself: whether QoS classes limit it, whether it is kept apart from others, and
+    whether its host hears which multicast groups it listens to."""
+
+    limited: bool
+    apart: bool
+    heard: bool
+
+
+# Which VIFs a stage is for; a stage that is not here is for every VIF.
+TAKES: dict[Table, Callable[[Vif, Passing], bool]] = {
     Table.SERVICES: lambda vif, _: vif.locking_mode is LockingMode.LOCKED,
+    Table.LEARN: lambda vif, _: bool(vif.learn),
+    Table.REPORTS: lambda _, passing: passing.heard,
+    Table.FROM_ISOLATION: lambda _, passing: passing.apart,
     Table.EGRESS: lambda vif, _: bool(vif.groups),
+    Table.TO_ISOLATION: lambda _, passing: passing.apart,
     Table.INGRESS: lambda vif, _: bool(vif.groups),
-    Table.FROM_RATE: lambda _, limited: limited,
-    Table.TO_RATE: lambda _, limited: limited,
+    Table.STORM: lambda _, passing: passing.limited,
+    Table.FROM_RATE: lambda _, passing: passing.limited,
+    Table.TO_RATE: lambda _, passing: passing.limited,
 }
 
 
-def enter(path: Path, vif: Vif, *, limited: bool) -> Table:
+def enter(path: Path, vif: Vif, passing: Passing) -> Table:
     """The first stage of a path that is for a VIF."""
-    return next(table for table in path if table not in TAKES or TAKES[table](vif, limited))
+    for table in path:
+        if table not in TAKES or TAKES[table](vif, passing):
+            return table
+    raise ValueError("a path ends with a stage that is for every VIF")
 
 
-def onward(table: Table, vif: Vif, *, limited: bool) -> Table:
+def onward(table: Table, vif: Vif, passing: Passing) -> Table:
     """The stage after `table` on a VIF's path."""
-    return enter(_after(table), vif, limited=limited)
+    return enter(_after(table), vif, passing)
 
 
 def following(table: Table) -> Table:
@@ -121,35 +166,62 @@ _GUARD = frozenset({
     "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
 })  # fmt: skip
 
-_TRACK = frozenset({"eth_type", "nw_proto", "ip_frag", "icmpv6_type", "udp_src", "udp_dst"})
+_TRACK = frozenset({
+    "eth_dst", "eth_type", "nw_proto", "ip_frag", "icmpv6_type", "ip_dst", "ipv6_dst", "udp_src", "udp_dst",
+})  # fmt: skip
 _NEIGHBOUR = frozenset({"eth_type", "nw_proto", "icmpv6_type", "nw_ttl", "ipv6_dst"})
-_RULES = frozenset({"metadata", "reg3", "reg8", "reg9", "reg10", "reg11", "eth_type", "nw_proto", "tcp_dst", "udp_dst"})
+_RULES = frozenset(
+    {
+        "metadata",
+        "reg3",
+        "reg4",
+        "reg8",
+        "reg9",
+        "reg10",
+        "reg11",
+        "eth_type",
+        "nw_proto",
+        "ip_frag",
+        "tcp_dst",
+        "udp_dst",
+        "tcp_src",
+        "udp_src",
+    }
+)
 _STATE = frozenset({"ct_state", "ct_zone", "eth_type", "ip_frag", "nw_proto", "tcp_flags"})
 _VERDICT = frozenset({"reg4", "ct_state", "eth_type", "ip_frag"})
 _REJECT = frozenset({"eth_dst", "eth_type", "reg15"})
 _BY_RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES, Table.TURN, Table.LISTENER})
 _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
+_ROLES = frozenset({Table.RECEIVER_ROLE, Table.SENDER_ROLE})
 
 PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
-        _PORT | {"tun_id", "eth_type"},
-        frozenset({Table.CLASSIFY, Table.TAG_TYPE, Table.ADMIT, Table.LOOKUP, Table.GATE}) | _entries(FROM_VIF),
+        _PORT | {"tun_id", "tun_ipv6_src", "eth_type"},
+        frozenset({Table.CLASSIFY, Table.TAG_TYPE, Table.ADMIT, Table.LOOKUP, Table.GATE})
+        | _entries(FROM_VIF)
+        | _ROLES,
     ),
     Table.TAG_TYPE: Stage(
-        "whether the tag of a trunk VIF's frame is one of 802.1Q, by its Ethernet type",
-        frozenset({"vlan_tci", "eth_type"}),
-        frozenset({Table.TAGGED}),
+        "whether the tag of a frame of a trunk VIF, or of an uplink, is one of 802.1Q, by its Ethernet type",
+        _PORT | {"eth_type"},
+        frozenset({Table.TAGGED, Table.SERVICE_TAGGED}),
     ),
     Table.TAGGED: Stage(
-        "which network a trunk VIF's frame is on, by its tag",
+        "which network a frame of a trunk VIF, or of an uplink, is on, by its tag",
         _PORT,
-        frozenset({Table.ADMIT, Table.GATE}) | _entries(FROM_VIF),
+        frozenset({Table.ADMIT, Table.LOOKUP, Table.GATE, Table.RECEIVER_ROLE, Table.SENDER_ROLE}) | _entries(FROM_VIF),
+    ),
+    Table.SERVICE_TAGGED: Stage(
+        "which network a frame from an uplink is on, by its service tag",
+        _PORT,
+        frozenset({Table.LOOKUP, Table.SENDER_ROLE}),
     ),
     Table.ADMIT: Stage(
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",
         _PORT | _ANNOUNCE | {"reg5", "eth_src", "eth_dst"},
-        _entries(FROM_VIF),
+        _entries(FROM_VIF) | {Table.RECEIVER_ROLE},
     ),
     Table.SERVICES: Stage(
         "what a locked VIF sends only as a router or a DHCP server: advertisements, redirects, answers to DHCP clients",
@@ -177,10 +249,25 @@ PIPELINE: dict[Table, Stage] = {
         _L2 | _GUARD,
         _entries(_after(Table.GUARD)) | {Table.LOOKUP},
     ),
+    Table.LEARN: Stage(
+        "whether a MAC behind an unlocked VIF is known; else a copy tells the agent of it",
+        frozenset({"in_port", "eth_src"}),
+        _entries(_after(Table.LEARN)),
+    ),
+    Table.REPORTS: Stage(
+        "what a VIF says of its multicast groups, by IGMP and MLD: a copy tells the agent",
+        frozenset({"in_port", "eth_dst", "eth_type", "nw_proto", "icmpv6_type"}),
+        _entries(_after(Table.REPORTS)),
+    ),
+    Table.FROM_ISOLATION: Stage(
+        "whether a VIF that is isolated, or in a community, may send to the VIF that a frame is for",
+        frozenset({"in_port", "reg7"}),
+        _entries(_after(Table.FROM_ISOLATION)),
+    ),
     Table.EGRESS: Stage(
         "what a VIF in security groups sends, through the connection tracker; ARP, ND and DHCP pass",
-        _TRACK | {"eth_dst", "ip_dst", "ipv6_dst"},
-        frozenset({Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, following(Table.EGRESS)}),
+        _TRACK | {"in_port", "reg7"},
+        frozenset({Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, following(Table.EGRESS)}),
     ),
     Table.EGRESS_NEIGHBOUR: Stage(
         "neighbour discovery and MLD, with the hop limit that they have on their own link",
@@ -190,12 +277,23 @@ PIPELINE: dict[Table, Stage] = {
     Table.EGRESS_STATE: Stage(
         "puts a packet to the VIF's groups, by the first packet of its connection",
         _STATE | {"in_port"},
-        _BY_RULES | {Table.EGRESS_PEER, Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED},
+        _BY_RULES
+        | {Table.EGRESS_PEER, Table.EGRESS_SETS, Table.EGRESS_MONITOR, Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED},
     ),
     Table.EGRESS_PEER: Stage(
         "which groups the receiver is in, of those that rules here name",
         frozenset({"metadata", "eth_dst", "eth_type", "ip_dst", "ipv6_dst"}),
         frozenset(),
+    ),
+    Table.EGRESS_SETS: Stage(
+        "which address sets the receiver is in, of those that rules here name",
+        frozenset({"metadata", "eth_type", "ip_dst", "ipv6_dst"}),
+        frozenset(),
+    ),
+    Table.EGRESS_MONITOR: Stage(
+        "what a group in monitor mode would drop or reject of what the VIF's other groups let through",
+        frozenset({"reg4"}),
+        frozenset({Table.EGRESS_LOG}),
     ),
     Table.EGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over reject, reject over allow, allow over the default",
@@ -213,9 +311,15 @@ PIPELINE: dict[Table, Stage] = {
         frozenset(),
     ),
     Table.EGRESS_LOG: Stage(
-        "what a VIF sends and its rules log, at a rate to the agent, which writes a line",
-        frozenset({"in_port", "reg15"}),
+        "what a VIF sends and its rules log or would drop, at a rate to the agent, which writes a line",
+        frozenset({"in_port", "reg15", "reg3", "reg4", "ct_state"}),
         frozenset(),
+    ),
+    Table.STORM: Stage(
+        "what QoS classes let a VIF send to everybody, or to a group, by meters",
+        frozenset({"in_port", "eth_dst", "reg7"}),
+        frozenset({following(Table.STORM)}),
+        miss=following(Table.STORM),
     ),
     Table.FROM_RATE: Stage(
         "what QoS classes let a VIF send, by meters, and the DSCP that it is marked with",
@@ -226,13 +330,30 @@ PIPELINE: dict[Table, Stage] = {
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
         _L2,
-        frozenset({Table.HELD, Table.UNKNOWN, Table.FLOOD, Table.GATE}) | _entries(TO_VIF),
-        miss=Table.UNKNOWN,
+        frozenset({Table.HELD, Table.UNKNOWN_RATE, Table.FLOOD, Table.MULTICAST, Table.GATE}) | _entries(TO_VIF),
+        miss=Table.UNKNOWN_RATE,
+    ),
+    Table.MULTICAST: Stage(
+        "which VIFs, hosts and uplinks listen to a multicast group, or are to get a report",
+        frozenset({"metadata", "reg0", "eth_src", "eth_type", "nw_proto", "icmpv6_type", "ip_dst", "ipv6_dst"}),
+        _TO_VIF | {Table.ALL_GROUPS, Table.FLOOD},
+        miss=Table.FLOOD,
+    ),
+    Table.ALL_GROUPS: Stage(
+        "the VIFs here that get every multicast group",
+        frozenset({"metadata"}),
+        _TO_VIF | {Table.FLOOD_PART},
     ),
     Table.HELD: Stage(
         "unicast from here to a VIF that is moving here: to its port once that is open, else to where it still runs",
         frozenset({"metadata", "reg0", "reg2", "reg5"}),
         frozenset({Table.GATED}),
+    ),
+    Table.UNKNOWN_RATE: Stage(
+        "what QoS classes let a VIF send to addresses that are not known, by meters",
+        frozenset({"in_port"}),
+        frozenset({Table.UNKNOWN}),
+        miss=Table.UNKNOWN,
     ),
     Table.UNKNOWN: Stage(
         "unknown unicast: to unlocked VIFs and to the physical network, which could own the address; nowhere else",
@@ -254,10 +375,15 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"reg2", "reg5"}),
         _entries(TO_VIF),
     ),
+    Table.TO_ISOLATION: Stage(
+        "whether a VIF that is isolated, or in a community, may be sent what the frame's sender sends",
+        frozenset({"reg2", "reg7"}),
+        _entries(_after(Table.TO_ISOLATION)),
+    ),
     Table.INGRESS: Stage(
         "what a VIF in security groups is sent, through the connection tracker; ARP, ND and DHCP pass",
-        _TRACK | {"reg0", "metadata", "eth_src"},
-        frozenset({Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, following(Table.INGRESS)}),
+        _TRACK | {"reg0", "metadata", "eth_src", "reg2", "reg7"},
+        frozenset({Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, following(Table.INGRESS)}),
     ),
     Table.INGRESS_NEIGHBOUR: Stage(
         "neighbour discovery and MLD, with the hop limit that they have on their own link",
@@ -267,12 +393,29 @@ PIPELINE: dict[Table, Stage] = {
     Table.INGRESS_STATE: Stage(
         "puts a packet to the VIF's groups, by the first packet of its connection",
         _STATE | {"reg2"},
-        _BY_RULES | {Table.INGRESS_PEER, Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED},
+        _BY_RULES
+        | {
+            Table.INGRESS_PEER,
+            Table.INGRESS_SETS,
+            Table.INGRESS_MONITOR,
+            Table.INGRESS_VERDICT,
+            Table.INGRESS_COMMITTED,
+        },
     ),
     Table.INGRESS_PEER: Stage(
         "which groups the sender is in, of those that rules here name",
         frozenset({"metadata", "eth_src", "eth_type", "ip_src", "ipv6_src"}),
         frozenset(),
+    ),
+    Table.INGRESS_SETS: Stage(
+        "which address sets the sender is in, of those that rules here name",
+        frozenset({"metadata", "eth_type", "ip_src", "ipv6_src"}),
+        frozenset(),
+    ),
+    Table.INGRESS_MONITOR: Stage(
+        "what a group in monitor mode would drop or reject of what the VIF's other groups let through",
+        frozenset({"reg4"}),
+        frozenset({Table.INGRESS_LOG}),
     ),
     Table.INGRESS_VERDICT: Stage(
         "what the groups' rules come to: drop wins over reject, reject over allow, allow over the default",
@@ -286,7 +429,7 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.TO_RATE: Stage(
         "whether QoS classes limit what a VIF is sent: if so, a copy for it alone goes to its meters",
-        frozenset({"reg2", "metadata"}),
+        frozenset({"reg2", "metadata", "reg7"}),
         frozenset({Table.TO_METER, following(Table.TO_RATE)}),
         miss=following(Table.TO_RATE),
     ),
@@ -304,8 +447,8 @@ PIPELINE: dict[Table, Stage] = {
         frozenset(),
     ),
     Table.INGRESS_LOG: Stage(
-        "what a VIF is sent and its rules log, at a rate to the agent, which writes a line",
-        frozenset({"reg2", "reg15"}),
+        "what a VIF is sent and its rules log or would drop, at a rate to the agent, which writes a line",
+        frozenset({"reg2", "reg15", "reg3", "reg4", "ct_state"}),
         frozenset(),
     ),
     Table.GATE: Stage(
@@ -333,6 +476,16 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"eth_type", "nw_proto", "tcp_src", "tcp_dst"}),
         frozenset(),
     ),
+    Table.RECEIVER_ROLE: Stage(
+        "the isolation of the VIF that a frame is for, by its destination MAC",
+        frozenset({"metadata", "eth_dst"}),
+        frozenset(),
+    ),
+    Table.SENDER_ROLE: Stage(
+        "the isolation of the VIF that sent a frame from elsewhere, by its source MAC",
+        frozenset({"metadata", "eth_src"}),
+        frozenset(),
+    ),
 }
 
 # Flows that watch for a probe's marked frame (vnet/compile/probe.py) are in these tables, and match these fields besides.
@@ -357,11 +510,18 @@ REG_FROM = "reg0"
 REG_LOG = "reg1"  # the tag of the rule that logs a packet
 REG_PORT = "reg2"  # ofport of the VIF a frame is for, or that GATE is asked about
 REG_GROUP = "reg3"  # number of the security group whose rules are asked
+# Above the number, of VIFs that groups of tiers judge: whether its mandatory rules are asked, whether a step ends here, and whether one has decided.
+GROUP_NUMBER, MANDATORY, STEP_ENDS, DECIDED = (1 << 24) - 1, 1 << 24, 1 << 25, 1 << 26
 REG_VERDICT = "reg4"  # their answers, as Finding
 REG_OPEN = "reg5"  # the answer of GATE
 REG_PART = "reg6"  # the part of the VIFs here that FLOOD_PART delivers to
 REG_PRIORITY = "reg7"  # bits 0..2: the priority (PCP) of the VLAN tag that a frame came with, 0 without one
-REG_PEER = "xxreg2"  # the groups that the other side is in, a bit each (HostView.peer_bits)
+REG_ROLE = (
+    "reg7"  # bits 16..31: the isolation of the receiver up to FROM_ISOLATION, then that of the sender (isolation.py)
+)
+REG_COPY = "reg7"  # bit 3: the frame is a copy that is only judged, and goes nowhere
+COPY = 8
+REG_PEER = "xxreg2"  # the groups and address sets that the other side is in, a bit each (HostView.peer_bits)
 REG_ALLOWING, REG_DROPPING, REG_REJECTING = (
     "reg12",
     "reg13",
@@ -376,7 +536,8 @@ class Finding(IntFlag):
     """reg4: what the rules of all of a VIF's groups say of a packet.
 
     TURNED_*: of a TCP segment whose connection the tracker did not see begin, what the rules of the other direction say of its
-    answer. LOG_*: the rule that says so logs. MIDSTREAM: nobody knows which end listens, or the sender does; LISTENER_SENDS: the sender does.
+    answer. STANDING_*: what the groups that enforce say, while one in monitor mode is asked; MONITORED: that one would drop or reject it.
+    LOG_*: the rule that says so logs. MIDSTREAM: nobody knows which end listens, or the sender does; LISTENER_SENDS: the sender does.
     """
 
     ALLOW = 1
@@ -394,11 +555,18 @@ class Finding(IntFlag):
     TURNED_DEFAULT_DROP = 4 << 16
     TURNED_REJECT = 8 << 16
     TURNED_DEFAULT_REJECT = 16 << 16
+    STANDING_ALLOW = 1 << 21
+    STANDING_DROP = 2 << 21
+    STANDING_DEFAULT_DROP = 4 << 21
+    STANDING_REJECT = 8 << 21
+    STANDING_DEFAULT_REJECT = 16 << 21
+    MONITORED = 1 << 26
 
 
 # A VLAN segment is 1 << 32 | uplink << 12 | tag, so that a trunk for all tags can move the tag in and out of it;
 # any other segment is the network's number (at most 24 bits). Segments never leave the host.
 VLAN_SEGMENT = 1 << 32
+SERVICE_SEGMENT = 1 << 33  # of a VLAN whose tag is a service tag (802.1Q-2018 §9.5)
 TAG_BITS = 12
 TAG_MASK = (1 << TAG_BITS) - 1
 ANY_TAG = ((1 << 64) - 1) ^ TAG_MASK
@@ -427,6 +595,12 @@ class Category(IntEnum):
     NETWORK_RATE = 11
     REJECT = 12
     LOG = 13
+    MONITOR = 14
+    ROUTER = 15
+    BEHIND = 16
+    ADDRESS_SET = 17
+    MULTICAST = 18
+    LISTENERS = 19
 
 
 def cookie(category: Category, name: str) -> int:

@@ -32,17 +32,17 @@ EXTENSIONS = frozenset(
 NEIGHBOUR_DISCOVERY = range(133, 138)  # is dropped with any other hop limit than 255 (RFC 4861 §7.1)
 
 
-class Stage(IntEnum):
+class WatchPoint(IntEnum):
     """Where a watched frame was seen."""
 
     CAME = 0  # as it entered the integration bridge
     CAUGHT = 1  # where it would have left to a VIF
 
 
-class Note(NamedTuple):
+class ProbeNote(NamedTuple):
     """What a packet-in of ours says: which frame of which probe, and where it was seen."""
 
-    stage: Stage
+    stage: WatchPoint
     number: int
     probe: str
 
@@ -51,16 +51,16 @@ _NOTE = struct.Struct(">12sBH")
 _NOTE_MARK = b"vnet:probe:\0"
 
 
-def note_userdata(note: Note) -> bytes:
+def note_userdata(note: ProbeNote) -> bytes:
     return _NOTE.pack(_NOTE_MARK, note.stage, note.number) + note.probe.encode()
 
 
-def read_note(userdata: bytes) -> Note | None:
+def read_note(userdata: bytes) -> ProbeNote | None:
     """The note in a packet-in's userdata; None for a packet-in that is about something else."""
     if not userdata.startswith(_NOTE_MARK) or len(userdata) < _NOTE.size:
         return None
     _, stage, number = _NOTE.unpack_from(userdata)
-    return Note(Stage(stage), number, userdata[_NOTE.size :].decode())
+    return ProbeNote(WatchPoint(stage), number, userdata[_NOTE.size :].decode())
 
 
 def probe_flows(view: HostView, probe: str, _: str) -> Flows:
@@ -69,10 +69,10 @@ def probe_flows(view: HostView, probe: str, _: str) -> Flows:
     flows: list[Flow] = []
     for number, frame in enumerate(view.probe_frames(probe)):
         fields = marked_fields(frame)
-        tell = act.Controller(userdata=note_userdata(Note(Stage.CAME, number, probe)))
+        tell = act.ToController(userdata=note_userdata(ProbeNote(WatchPoint.CAME, number, probe)))
         came = (tell, act.SetField(REG_SEEN, 1), goto(Table.CLASSIFY))
         flows.append(Flow(Match(**fields, **{REG_SEEN: 0}), came, Table.CLASSIFY, WATCH_PRIORITY, owner))
-        catch = (act.Controller(userdata=note_userdata(Note(Stage.CAUGHT, number, probe))),)
+        catch = (act.ToController(userdata=note_userdata(ProbeNote(WatchPoint.CAUGHT, number, probe))),)
         flows.append(Flow(Match(**fields), catch, Table.DELIVER, WATCH_PRIORITY, owner))
     return tuple(flows)
 

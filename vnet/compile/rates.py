@@ -7,7 +7,7 @@ changes in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -15,13 +15,15 @@ from ovsctl.openflow import Action, Band, Flow, Match, Meter
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, IN_THE_DATAPATH, Actions, Entries, Fields, goto
 from vnet.compile.inputs import LocalNetwork
+from vnet.compile.l2 import BROADCAST, MULTICAST
 from vnet.compile.pipeline import Category, Table, cookie, following
-from vnet.compile.view import HostView, Role
+from vnet.compile.view import HostView, VifRole
 from vnet.objects import QosClass, Vif
 from vnet.objects.qos import DEFAULT_BURST_S, KBIT
 
 # Meters have no cookie: those of ours are told by their numbers. An ofport has 16 bits, a network's number 24; two bits tell Limits apart.
 OF_VIF, OF_NETWORK = 0x7600_0000, 0x7800_0000
+OF_FLOODED = 0x7710_0000
 OURS = range(OF_VIF, 0x7C00_0000)
 
 
@@ -34,6 +36,14 @@ class Limit(IntEnum):
     PACKETS_TO_VM = 3
 
 
+class Flooded(IntEnum):
+    """What of a VIF's frames is flooded, each with a meter: the low bits of its number."""
+
+    BROADCAST = 0
+    MULTICAST = 1
+    UNKNOWN = 2
+
+
 class Meters(NamedTuple):
     """The meters that frames from a VM pass, and those that frames to it pass."""
 
@@ -43,12 +53,14 @@ class Meters(NamedTuple):
 
 def rate_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     """The meters of a VIF's own QoS class, and its flows through them and through its network's."""
-    vif, network = view.vif(vif_id, network_name), view.network(network_name)
-    qos = view.qos(vif.qos) if vif is not None and vif.qos is not None else None
-    ofport = view.ofport(vif) if vif is not None else None
-    if vif is None or network is None or network.segment is None or qos is None or ofport is None:
+    vif = view.vif(vif_id, network_name)
+    qos = view.qos_of(vif) if vif is not None else None
+    if vif is None or qos is None:
         return ()
-    if view.role(vif) not in (Role.ACTIVE, Role.INCOMING):
+    network, ofport = view.network(network_name), view.ofport(vif)
+    if network is None or network.segment is None or ofport is None:
+        return ()
+    if view.role(vif) not in (VifRole.ACTIVE, VifRole.INCOMING):
         return ()
     mark, own = cookie(Category.RATE, vif_id), _meters(qos, OF_VIF | ofport << 2)
     flows: list[Flow] = []
@@ -59,7 +71,33 @@ def rate_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
         received = (*_metered(own.to_vm), *_metered(shared.to_vm))
         flows += _from_vm(mark, priority, {"in_port": ofport} | match, sent, qos.dscp)
         flows += _to_vm(mark, priority, {"reg2": ofport} | match, received)
-    return (*own.from_vm, *own.to_vm, *flows)
+    storm = storm_meters(qos, ofport)
+    return (*own.from_vm, *own.to_vm, *storm.values(), *flows, *_storm_flows(mark, ofport, storm))
+
+
+def storm_meters(qos: QosClass, ofport: int) -> dict[Flooded, Meter]:
+    """The meters of what a VIF may have flooded."""
+    limits = {Flooded.BROADCAST: qos.broadcast, Flooded.MULTICAST: qos.multicast, Flooded.UNKNOWN: qos.unknown}
+    return {
+        flooded: Meter(OF_FLOODED | ofport << 2 | flooded, (_packet_band(rate),), packets=True)
+        for flooded, rate in limits.items()
+        if rate is not None
+    }
+
+
+def _packet_band(rate: float) -> Band:
+    return Band(max(1, round(rate)), max(1, round(rate * DEFAULT_BURST_S)))
+
+
+def _storm_flows(mark: int, ofport: int, storm: Mapping[Flooded, Meter]) -> Iterator[Flow]:
+    own: Fields = {"in_port": ofport}
+    if storm.keys() - {Flooded.UNKNOWN}:
+        # Broadcast is multicast as well: it has a flow of its own where only that is limited.
+        for priority, address, flooded in ((110, BROADCAST, Flooded.BROADCAST), (100, MULTICAST, Flooded.MULTICAST)):
+            metered = _metered([storm[flooded]] if flooded in storm else [])
+            yield _flow(mark, Table.STORM, priority, own | {"eth_dst": address}, *metered, goto(following(Table.STORM)))
+    if Flooded.UNKNOWN in storm:
+        yield _flow(mark, Table.UNKNOWN_RATE, 100, own, *_metered([storm[Flooded.UNKNOWN]]), goto(Table.UNKNOWN))
 
 
 def network_rate_flows(view: HostView, name: str, _: str) -> Entries:
@@ -104,9 +142,7 @@ def _meters(qos: QosClass, base: int, hosts: int = 1) -> Meters:
             band = Band(max(1, round(rate_bps / hosts / KBIT)), max(1, round(qos.burst_of(rate_bps) / hosts / KBIT)))
             yield Meter(base | bits, (band,))
         if qos.packets is not None:
-            share = qos.packets / hosts
-            band = Band(max(1, round(share)), max(1, round(share * DEFAULT_BURST_S)))
-            yield Meter(base | packets, (band,), packets=True)
+            yield Meter(base | packets, (_packet_band(qos.packets / hosts),), packets=True)
 
     return Meters(
         tuple(limited(Limit.FROM_VM, Limit.PACKETS_FROM_VM, qos.from_vm)),

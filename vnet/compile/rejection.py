@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from ovsctl.openflow import Band, Flow, Match, Meter
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import Port
+from ovsctl.openflow.fields import ReservedPort
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, Actions, Entries, Fields, goto
 from vnet.compile.pipeline import REG_FROM, REG_PORT, REG_SEEN, Category, From, Table, cookie
 from vnet.compile.rejection_frames import LOOKED_AT, rejection_of
-from vnet.compile.view import HostView, Role
+from vnet.compile.view import HostView, VifRole
 from vnet.objects import Direction, SecurityGroup, Verdict, Vif
+from vnet.objects.identity import macs_of
 from vnet.objects.limits import REJECTIONS_OF_VIF
 from vnet.util.frames import mac_bytes
 
@@ -37,7 +38,7 @@ class Rejected(NamedTuple):
     tun_src: str | None
 
 
-class Reply(NamedTuple):
+class RejectReply(NamedTuple):
     """A packet-out: the answer to a rejected packet, sent as if it had come in by a port."""
 
     frame: bytes
@@ -57,14 +58,16 @@ def rejects(group: SecurityGroup) -> bool:
 
 def reject_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     """The meter of a VIF's rejections, and its flows that send them to the agent; none for a VIF that can reject nothing."""
-    vif, network = view.vif(vif_id, network_name), view.network(network_name)
-    ofport = view.ofport(vif) if vif is not None else None
-    if vif is None or network is None or network.segment is None or ofport is None:
+    vif = view.vif(vif_id, network_name)
+    if vif is None or not vif.groups:
+        return ()
+    network, ofport = view.network(network_name), view.ofport(vif)
+    if network is None or network.segment is None or ofport is None:
         return ()
     groups = [view.group(name, network_name) for name in vif.groups]
-    if not any(group is not None and rejects(group) for group in groups):
+    if not any(group is not None and group.enforces and rejects(group) for group in groups):
         return ()
-    if view.role(vif) not in (Role.ACTIVE, Role.INCOMING):
+    if view.role(vif) not in (VifRole.ACTIVE, VifRole.INCOMING):
         return ()
     meter = Meter(OF_REJECT | ofport, (Band(REJECTIONS_OF_VIF, REJECTIONS_OF_VIF),), packets=True)
     return (meter, *_to_agent(vif, ofport, meter.meter_id))
@@ -73,19 +76,20 @@ def reject_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
 def _to_agent(vif: Vif, ofport: int, meter: int) -> Iterator[Flow]:
     """What is for a single host. What is sent to a VIF must be for its own MAC: others got a copy of a frame for an unknown one."""
     mark = cookie(Category.REJECT, vif.id)
-    sides: tuple[tuple[Direction, Table, Fields], ...] = (
-        (Direction.EGRESS, Table.EGRESS_REJECT, {"in_port": ofport, "eth_dst": UNICAST}),
-        (Direction.INGRESS, Table.INGRESS_REJECT, {REG_PORT: ofport, "eth_dst": vif.mac}),
-    )
+    sides: list[tuple[Direction, Table, Fields]] = [
+        (Direction.EGRESS, Table.EGRESS_REJECT, {"in_port": ofport, "eth_dst": UNICAST})
+    ]
+    for mac in macs_of(vif):
+        sides.append((Direction.INGRESS, Table.INGRESS_REJECT, {REG_PORT: ofport, "eth_dst": mac}))
     for direction, table, own in sides:
         userdata = _MARK + _SIDES[direction] + ofport.to_bytes(2, "big")
-        actions = (act.MeterAction(meter), act.Controller(max_len=LOOKED_AT, userdata=userdata))
+        actions = (act.MeterAction(meter), act.ToController(max_len=LOOKED_AT, userdata=userdata))
         for eth_type in (ETH_IPV4, ETH_IPV6):
             match = Match(**own, **{REG_SEEN: 0, "eth_type": eth_type})  # no guest gets an answer to a probe's packet
             yield Flow(table=table, priority=100, cookie=mark, match=match, actions=actions)
 
 
-def reply_to(view: HostView, rejected: Rejected) -> Reply | None:
+def reply_to(view: HostView, rejected: Rejected) -> RejectReply | None:
     """The packet-out that answers a rejected packet; None where there must be none."""
     body = rejected.userdata.removeprefix(_MARK)
     ofport = int.from_bytes(body[1:3], "big")
@@ -95,10 +99,10 @@ def reply_to(view: HostView, rejected: Rejected) -> Reply | None:
     segment = act.SetField("metadata", rejected.segment)
     if body[:1] == _SIDES[Direction.EGRESS]:
         deliver = (segment, act.SetField(REG_PORT, ofport), goto(Table.DELIVER))
-        return Reply(answer, Port.CONTROLLER, deliver)
+        return RejectReply(answer, ReservedPort.CONTROLLER, deliver)
     if _is_spoofed(view, vif, rejected):
         return None
-    return Reply(answer, ofport, (segment, act.SetField(REG_FROM, From.VIF), goto(Table.LOOKUP)))
+    return RejectReply(answer, ofport, (segment, act.SetField(REG_FROM, From.VIF), goto(Table.LOOKUP)))
 
 
 def _is_spoofed(view: HostView, receiver: Vif, rejected: Rejected) -> bool:
@@ -108,8 +112,8 @@ def _is_spoofed(view: HostView, receiver: Vif, rejected: Rejected) -> bool:
     by_port = next((id for id, number in view.ports.items() if number == rejected.in_port), None)
     if by_port is not None:
         sender = view.vifs.get(by_port)
-        return sender is None or mac_bytes(sender.mac) != mac
-    homes = {binding.host for binding in view.bindings(receiver.network) if mac_bytes(binding.mac) == mac}
+        return sender is None or mac not in map(mac_bytes, macs_of(sender))
+    homes = {binding.host for binding in view.bindings(receiver.network) if mac in map(mac_bytes, macs_of(binding))}
     if not homes:
         return False
     if rejected.tun_src is None:

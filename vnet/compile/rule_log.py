@@ -17,9 +17,10 @@ from vnet.compile.flows import ICMP, ICMPV6, TCP, UDP, Entries, Fields
 from vnet.compile.pipeline import REG_PORT, REG_SEEN, Category, Table, cookie
 from vnet.compile.rejection_frames import packet_of
 from vnet.compile.security import rule_tag
-from vnet.compile.view import HostView, Role
+from vnet.compile.view import HostView, VifRole
 from vnet.objects import Direction, Rule, SecurityGroup
 from vnet.objects.limits import LOGGED_OF_VIF, SCTP
+from vnet.objects.tiers import Tier
 
 OF_LOG = 0x7702_0000  # the meter of a VIF's logged packets, but for its ofport (see rates.OURS)
 LOGGED_BYTES = 192  # of a frame: its headers
@@ -50,10 +51,11 @@ class LogEntry:
     protocol: str
     source: str
     target: str
+    tier: str = Tier.VIF.value
 
     @property
     def place(self) -> str:
-        return f"security-groups.{self.group}.rules.{self.rule}"
+        return f"security-groups.{self.group}.{f'rules.{self.rule}' if self.rule else 'default'}"
 
 
 def is_logged(userdata: bytes) -> bool:
@@ -63,14 +65,16 @@ def is_logged(userdata: bytes) -> bool:
 
 def log_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     """The meter of what a VIF's rules log, and its flows that send it to the agent; none for a VIF without such rules."""
-    vif, network = view.vif(vif_id, network_name), view.network(network_name)
-    ofport = view.ofport(vif) if vif is not None else None
-    if vif is None or network is None or network.segment is None or ofport is None:
+    vif = view.vif(vif_id, network_name)
+    if vif is None or not vif.groups:
+        return ()
+    network, ofport = view.network(network_name), view.ofport(vif)
+    if network is None or network.segment is None or ofport is None:
         return ()
     groups = [group for name in vif.groups if (group := view.group(name, network_name)) is not None]
-    if not any(rule.log for group in groups for rule in group.rules):
+    if not any(rule.log for group in groups if group.enforces for rule in group.rules):
         return ()
-    if view.role(vif) not in (Role.ACTIVE, Role.INCOMING):
+    if view.role(vif) not in (VifRole.ACTIVE, VifRole.INCOMING):
         return ()
     meter = Meter(OF_LOG | ofport, (Band(LOGGED_OF_VIF, LOGGED_OF_VIF),), packets=True)
     return (meter, *_to_agent(vif_id, ofport, meter.meter_id))
@@ -84,7 +88,7 @@ def _to_agent(vif_id: str, ofport: int, meter: int) -> Iterator[Flow]:
     )
     for direction, table, own in sides:
         userdata = _MARK + _SIDES[direction] + ofport.to_bytes(2, "big")
-        actions = (act.MeterAction(meter), act.Controller(max_len=LOGGED_BYTES, userdata=userdata))
+        actions = (act.MeterAction(meter), act.ToController(max_len=LOGGED_BYTES, userdata=userdata))
         match = Match(**own, **{REG_SEEN: 0})  # a probe's packet is nobody's
         yield Flow(table=table, priority=100, cookie=mark, match=match, actions=actions)
 
@@ -94,13 +98,14 @@ def entry_of(view: HostView, logged: Logged) -> LogEntry | None:
     body = logged.userdata.removeprefix(_MARK)
     ofport, outwards = int.from_bytes(body[1:3], "big"), body[:1] == _SIDES[Direction.EGRESS]
     vif = next((vif for id, number in view.ports.items() if number == ofport and (vif := view.vifs.get(id))), None)
-    found = _rule_of(view, vif.groups if vif is not None else (), logged.tag)
+    found = _rule_of(view, view.obeyed(vif) if vif is not None else (), logged.tag)
     if vif is None or found is None:
         return None
     group, rule = found
     direction = Direction.EGRESS if outwards else Direction.INGRESS
     ends = five_tuple(logged.frame)
-    return LogEntry(vif.id, vif.vm or "", vif.network, group.name, rule.name, rule.action.value, direction.value, *ends)
+    about = (vif.id, vif.vm or "", vif.network, group.name, rule.name, rule.action.value, direction.value)
+    return LogEntry(*about, *ends, tier=group.step_of(rule.name))
 
 
 def _rule_of(view: HostView, groups: tuple[str, ...], tag: int) -> tuple[SecurityGroup, Rule] | None:

@@ -8,7 +8,7 @@ first packet of its connection, so an answer passes as long as that may still be
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import ip_address, ip_network
 
@@ -31,13 +31,19 @@ from vnet.compile.flows import (
     goto,
 )
 from vnet.compile.pipeline import (
+    COPY,
+    DECIDED,
+    GROUP_NUMBER,
+    MANDATORY,
     REG_ALLOWING,
+    REG_COPY,
     REG_DROPPING,
     REG_GROUP,
     REG_LOG,
     REG_PEER,
     REG_REJECTING,
     REG_VERDICT,
+    STEP_ENDS,
     Category,
     Finding,
     From,
@@ -46,9 +52,11 @@ from vnet.compile.pipeline import (
     following,
 )
 from vnet.compile.view import HostView
-from vnet.objects import Binding, Direction, IcmpType, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects import Direction, IcmpType, Protocol, Rule, SecurityGroup, Verdict, Vif
+from vnet.objects.identity import Identity, macs_of, own_identities
 from vnet.objects.limits import SCTP
-from vnet.objects.link_local import link_local
+from vnet.objects.link_local import LinkLocal, link_local
+from vnet.objects.tiers import Tier, steps_of
 from vnet.objects.values import port_masks
 
 TRACKED = {ETH_IPV4: (TCP, UDP, ICMP, SCTP), ETH_IPV6: (TCP, UDP, ICMPV6, SCTP)}  # protocols that Open vSwitch follows
@@ -63,26 +71,41 @@ DHCP_SERVERS: dict[int, Fields] = {  # where a client sends to: RFC 2131 §4.1, 
     ETH_IPV6: {"eth_dst": "33:33:00:01:00:02", "ipv6_dst": "ff02::1:2"},
 }
 
+# What is for a group or for everybody: the answer comes from another address, so no tracker would know it.
+MANY: dict[int, tuple[Fields, ...]] = {
+    ETH_IPV4: ({"ip_dst": ("224.0.0.0", "240.0.0.0")}, {"eth_dst": "ff:ff:ff:ff:ff:ff"}),  # RFC 5771, RFC 919 §7
+    ETH_IPV6: ({"ipv6_dst": ("ff00::", "ff00::")},),  # RFC 4291 §2.7
+}
+
 NEW, RELATED, REPLY, INVALID, IS_TRACKED = 1, 4, 8, 16, 32  # bits of ct_state, ovs-fields(7)
 SYN = 2  # bit of tcp_flags
+ENDS = 65000  # priority of the flow that ends copies
 WHOLE: Fields = {"ip_frag": "no"}
 FRAGMENT: Fields = {"ip_frag": "yes"}
 LATER: Fields = {"ip_frag": "later"}
+NOT_LATER: Fields = {"ip_frag": "not_later"}
 MIDSTREAM: Fields = {"nw_proto": TCP, "tcp_flags": (0, SYN)}
 # Ports of services: those that need privileges, then those below the ones that clients take (RFC 6335 §6; Linux begins at 32768).
 PRIVILEGED, SERVICE, CLIENT = (0, 0xFC00), (0, 0x8000), (0x8000, 0x8000)
-FOUND_BITS, TURNED_SHIFT = 5, 16
+LISTENING = 1024, 32768  # the same as numbers: a port below listens, where the other end's is not
+FOUND_BITS, TURNED_SHIFT, STANDING_SHIFT = 5, 16, 21
 FOUND = (1 << FOUND_BITS) - 1  # bits of Finding: what rules say
 TURNED = FOUND << TURNED_SHIFT  # and what those of the other direction say
 
 ICMP_TYPES = {
     IcmpType.ECHO_REQUEST: {ETH_IPV4: 8, ETH_IPV6: 128},  # RFC 792, RFC 4443 §4.1
     IcmpType.TIMESTAMP_REQUEST: {ETH_IPV4: 13},  # RFC 792; ICMPv6 has none
+    IcmpType.ECHO_REPLY: {ETH_IPV4: 0, ETH_IPV6: 129},
+    IcmpType.TIMESTAMP_REPLY: {ETH_IPV4: 14},
+    IcmpType.DESTINATION_UNREACHABLE: {ETH_IPV4: 3, ETH_IPV6: 1},  # IPv4: also that a packet is too big (RFC 1191)
+    IcmpType.PACKET_TOO_BIG: {ETH_IPV6: 2},
+    IcmpType.TIME_EXCEEDED: {ETH_IPV4: 11, ETH_IPV6: 3},
+    IcmpType.PARAMETER_PROBLEM: {ETH_IPV4: 12, ETH_IPV6: 4},
 }
-PORTED: dict[Protocol | int, tuple[int, str]] = {
-    Protocol.TCP: (TCP, "tcp_dst"),
-    Protocol.UDP: (UDP, "udp_dst"),
-    SCTP: (SCTP, "sctp_dst"),
+PORTED: dict[Protocol | int, tuple[int, str, str]] = {
+    Protocol.TCP: (TCP, "tcp_dst", "tcp_src"),
+    Protocol.UDP: (UDP, "udp_dst", "udp_src"),
+    SCTP: (SCTP, "sctp_dst", "sctp_src"),
 }
 
 # Of one group a rule that drops wins over one that rejects, that over one that allows, and all over the default.
@@ -108,7 +131,9 @@ class Side:
     neighbour: Table
     state: Table
     peer: Table
+    sets: Table
     rules: Table
+    monitor: Table
     verdict: Table
     committed: Table
     reject: Table
@@ -126,12 +151,12 @@ class Side:
 
 
 EGRESS = Side(
-    Direction.EGRESS, Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_RULES,
+    Direction.EGRESS, Table.EGRESS, Table.EGRESS_NEIGHBOUR, Table.EGRESS_STATE, Table.EGRESS_PEER, Table.EGRESS_SETS, Table.EGRESS_RULES, Table.EGRESS_MONITOR,
     Table.EGRESS_VERDICT, Table.EGRESS_COMMITTED, Table.EGRESS_REJECT, Table.EGRESS_LOG,
     "in_port", "in_port", "eth_dst", "ip_dst", "ipv6_dst",
 )  # fmt: skip
 INGRESS = Side(
-    Direction.INGRESS, Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_RULES,
+    Direction.INGRESS, Table.INGRESS, Table.INGRESS_NEIGHBOUR, Table.INGRESS_STATE, Table.INGRESS_PEER, Table.INGRESS_SETS, Table.INGRESS_RULES, Table.INGRESS_MONITOR,
     Table.INGRESS_VERDICT, Table.INGRESS_COMMITTED, Table.INGRESS_REJECT, Table.INGRESS_LOG,
     "reg2", "reg2[0..15]", "eth_src", "ip_src", "ipv6_src",
 )  # fmt: skip
@@ -154,14 +179,19 @@ def _ct(state: int, without: int = 0) -> Fields:
 def policy_flows() -> Flows:
     """The part of policy that is of no VIF and no rule."""
     mark = cookie(Category.BASE, "")
-    sides = [flow for side in SIDES for flow in (*_track(mark, side), *_by_state(mark, side), *_verdicts(mark, side))]
+    sides = [
+        flow
+        for side in SIDES
+        for flow in (*_track(mark, side), *_by_state(mark, side), *_monitored(mark, side), *_verdicts(mark, side))
+    ]
     return (*sides, *_turn(mark), *_listener(mark))
 
 
 def _track(mark: int, side: Side) -> Iterator[Flow]:
     """Through the connection tracker, in the VIF's own zone; messages that find neighbours and addresses pass untracked.
 
-    A later fragment of IPv6 does not say its protocol, so all fragments of IPv6 go there.
+    A later fragment of IPv6 does not say its protocol, so all fragments of IPv6 go there. What is for many begins no connection:
+    a zone of each receiver would have to remember it, and nothing would ever answer it there.
     """
     onward, to_state = side.onward, goto(side.state)
     for eth_type in (ETH_ARP, ETH_RARP):
@@ -174,8 +204,13 @@ def _track(mark: int, side: Side) -> Iterator[Flow]:
     for eth_type in DHCP:
         match = _asking(eth_type) if side is EGRESS else _answering(eth_type) | {"reg0": From.UPLINK}
         yield _flow(mark, side.track, 200, match, onward)
+    # A copy that is only judged has ended where its frame would go on.
+    yield _flow(mark, following(side.track), ENDS, {REG_COPY: (COPY, COPY)})
     track = Ct(table=side.state, zone=side.zone)
     yield _flow(mark, side.track, 150, {"eth_type": ETH_IPV6, **FRAGMENT}, track)
+    for eth_type, many in MANY.items():
+        for match in many:
+            yield _flow(mark, side.track, 120, {"eth_type": eth_type, **match, **WHOLE}, to_state)
     for eth_type, protocols in TRACKED.items():
         for protocol in protocols:
             yield _flow(mark, side.track, 100, {"eth_type": eth_type, "nw_proto": protocol}, track)
@@ -202,9 +237,18 @@ def server_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
     found = place.current or place.incoming
     if network is None or network.segment is None or found is None or not found.dhcp_server:
         return ()
-    own: Fields = {"metadata": network.segment, "eth_src": found.mac}
     mark = cookie(Category.LOOKUP, vif_id)
-    return tuple(_flow(mark, INGRESS.track, 200, own | _answering(eth_type), INGRESS.onward) for eth_type in DHCP)
+    return tuple(
+        _flow(
+            mark,
+            INGRESS.track,
+            200,
+            {"metadata": network.segment, "eth_src": mac, **_answering(eth_type)},
+            INGRESS.onward,
+        )
+        for mac in macs_of(found)
+        for eth_type in DHCP
+    )
 
 
 def _by_state(mark: int, side: Side) -> Iterator[Flow]:
@@ -260,6 +304,24 @@ def _verdicts(mark: int, side: Side) -> Iterator[Flow]:
         yield flow(priority, found(allowing), side.onward)
 
 
+def _monitored(mark: int, side: Side) -> Iterator[Flow]:
+    """What a group in monitor mode would forbid, and the groups that enforce do not, goes to the agent with the tag of the rule."""
+    F = Finding
+    for priority, standing, without in (
+        (400, F.STANDING_DROP, 0), (390, F.STANDING_REJECT, 0),
+        (380, F.STANDING_DEFAULT_DROP, F.STANDING_ALLOW), (370, F.STANDING_DEFAULT_REJECT, F.STANDING_ALLOW),
+    ):  # fmt: skip
+        yield _flow(mark, side.monitor, priority, {REG_VERDICT: (standing, standing | without)})
+    for priority, found, without, tag in (
+        (300, F.DROP, 0, REG_DROPPING), (290, F.REJECT, 0, REG_REJECTING),
+        (200, F.DEFAULT_DROP, F.ALLOW, None), (190, F.DEFAULT_REJECT, F.ALLOW, None),
+    ):  # fmt: skip
+        name = act.SetField(REG_LOG, 0) if tag is None else act.Move(f"{tag}[0..31]", f"{REG_LOG}[0..31]")
+        seen = act.SetField(REG_VERDICT, (F.MONITORED, F.MONITORED))
+        match: Fields = {REG_VERDICT: (found, found | without)}
+        yield _flow(mark, side.monitor, priority, match, act.Clone(IN_THE_DATAPATH, name, seen, goto(side.log)))
+
+
 def _log(side: Side, verdict: Verdict) -> Action:
     """Has the rule that came to a verdict log the packet: in a copy, as what is rejected."""
     _, tag = LOGGED[verdict]
@@ -311,12 +373,16 @@ def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
     fragments that waited in another zone.
     """
     binding = view.binding(vif.network, vif.id, view.me)
-    numbers = [row.number for name in vif.groups if (row := view.group(name, vif.network)) is not None]
+    groups = [row for name in vif.groups if (row := view.group(name, vif.network)) is not None]
+    numbers = [group for group in groups if group.enforces]
+    monitors = [group for group in groups if not group.enforces]
     zone: Fields = {"ct_zone": ofport}
     flows = []
     for side, other in (SIDES, SIDES[::-1]):
         own: Fields = {side.port: ofport}
-        begin = (act.SetField(REG_VERDICT, 0), act.SetField(REG_PEER, 0), goto(side.peer))
+        begin: Actions = (act.SetField(REG_VERDICT, 0), act.SetField(REG_PEER, 0), goto(side.peer))
+        if view.named_sets(vif.network):
+            begin = (*begin, goto(side.sets))
         verdict = goto(side.verdict)
         for priority, match, asked in (
             (200, zone | _ct(IS_TRACKED | REPLY), ask_as_begun(other.rules)),
@@ -324,21 +390,70 @@ def judge_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> list[Flow]:
             (100, zone | _ct(IS_TRACKED), goto(side.rules)),
             (100, _ct(0, IS_TRACKED), goto(side.rules)),
         ):
-            flows.append(_flow(mark, side.state, priority, own | match, *begin, *_ask(asked, numbers), verdict))
+            asks = (*begin, *_ask(asked, numbers), *_ask_monitors(side, asked, monitors, numbers), verdict)
+            flows.append(_flow(mark, side.state, priority, own | match, *asks))
         if binding is not None and binding.moved:
             asks = (*begin, *_ask_midstream(side, other, numbers), verdict)
             for eth_type in TRACKED:
                 match = own | zone | _ct(IS_TRACKED | NEW) | {"eth_type": eth_type} | MIDSTREAM | WHOLE
                 flows.append(_flow(mark, side.state, 180, match, *asks))
         flows.append(_flow(mark, side.committed, 100, own | zone | _ct(IS_TRACKED, INVALID), side.onward))
+        if groups and not any(group.stateful for group in groups):
+            forget = (act.CtClear(),) if side is INGRESS else ()  # what the zone of a sender here made of it
+            flows.append(_flow(mark, side.track, 160, own, *forget, goto(side.state)))
+        if monitors and not numbers:
+            flows.append(_only_watched(mark, side, own))
     return flows
 
 
-def _ask(asked: Action, groups: Sequence[int]) -> Actions:
-    return tuple(action for number in groups for action in (act.SetField(REG_GROUP, number), asked))
+def _only_watched(mark: int, side: Side, own: Fields) -> Flow:
+    """Has a copy of each frame judged, and the frame go on: nothing that the tracker does to the copy, as to keep a fragment, costs a VIF
+    anything whose groups are all in monitor mode."""
+    judged = act.Clone(IN_THE_DATAPATH, act.SetField(REG_COPY, (COPY, COPY)), goto(side.track))
+    return _flow(mark, side.track, 300, own | {REG_COPY: (0, COPY)}, judged, side.onward)
 
 
-def _ask_midstream(side: Side, other: Side, groups: Sequence[int]) -> Actions:
+def _ask_monitors(
+    side: Side, asked: Action, groups: Sequence[SecurityGroup], others: Sequence[SecurityGroup]
+) -> Actions:
+    """Asks each group in monitor mode by itself, beside the groups that enforce: what it alone would change. Where there are several steps,
+    those groups are asked again with it."""
+    if not groups:
+        return ()
+    kept = act.Move(
+        f"{REG_VERDICT}[0..{FOUND_BITS - 1}]", f"{REG_VERDICT}[{STANDING_SHIFT}..{STANDING_SHIFT + FOUND_BITS - 1}]"
+    )
+    return (kept, *(act.Clone(*_beside(asked, group, others), goto(side.monitor)) for group in groups))
+
+
+def _beside(asked: Action, group: SecurityGroup, others: Sequence[SecurityGroup]) -> Actions:
+    if all(each.tier is Tier.VIF for each in (group, *others)):
+        return _ask(asked, [group])
+    anew = act.SetField(REG_VERDICT, (0, FOUND | LOGS))
+    return (anew, *_ask(asked, [group, *others]), act.SetField(REG_GROUP, group.number))
+
+
+def _ask(asked: Action, groups: Sequence[SecurityGroup]) -> Actions:
+    """Asks groups step by step. Of the VIF's tier alone: there is one step. A step that decides has what follows ask nothing."""
+    if all(group.tier is Tier.VIF for group in groups):
+        return tuple(action for group in groups for action in (act.SetField(REG_GROUP, group.number), asked))
+    steps = steps_of(groups)
+    actions: list[Action] = [act.SetField(REG_GROUP, 0)]
+    for at, step in enumerate(steps):
+        if at:
+            ended = next(each for each in (*steps[at - 1], *step) if each.group.tier is not Tier.VIF)
+            actions += [_number(ended.group, STEP_ENDS), asked]
+        for group, mandatory in step:
+            actions += [_number(group, MANDATORY * mandatory), asked]
+    return tuple(actions)
+
+
+def _number(group: SecurityGroup, bits: int) -> Action:
+    """Names a group, and leaves whether something is decided."""
+    return act.SetField(REG_GROUP, (group.number | bits, GROUP_NUMBER | MANDATORY | STEP_ENDS))
+
+
+def _ask_midstream(side: Side, other: Side, groups: Sequence[SecurityGroup]) -> Actions:
     """Asks about a TCP segment whose connection the tracker did not see begin: the rules of both directions, and which end listens."""
     return (
         act.SetField(REG_VERDICT, Finding.MIDSTREAM),
@@ -358,13 +473,14 @@ def peer_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
     binding, bits = peer
     mark, action = cookie(Category.PEER, vif_id), act.SetField(REG_PEER, bits)
     return tuple(
-        _flow(mark, side.peer, 100, {"metadata": network.segment, side.mac: binding.mac, **address}, action)
+        _flow(mark, side.peer, 100, {"metadata": network.segment, side.mac: identity.mac, **address}, action)
         for side in SIDES
-        for address in _addresses(binding, side)
+        for identity in own_identities(binding)
+        for address in _addresses(identity, binding.link_locals if identity.mac == binding.mac else (), side)
     )
 
 
-def _addresses(peer: Binding, side: Side) -> Iterator[Fields]:
+def _addresses(peer: Identity, chosen: Iterable[LinkLocal], side: Side) -> Iterator[Fields]:
     """A VIF whose addresses are known is itself with those only: packets that it forwards for others are not its own."""
     if not peer.addresses:
         yield {}
@@ -373,7 +489,7 @@ def _addresses(peer: Binding, side: Side) -> Iterator[Fields]:
         yield {"eth_type": ETH_IPV4, side.ip: address} if four else {"eth_type": ETH_IPV6, side.ipv6: address}
     if any(":" in address for address in peer.addresses):
         yield {"eth_type": ETH_IPV6, side.ipv6: link_local(peer.mac)}
-    for entry in peer.link_locals:
+    for entry in chosen:
         yield {"eth_type": ETH_IPV6, side.ipv6: entry.address}
 
 
@@ -386,16 +502,26 @@ def group_flows(view: HostView, name: str, network_name: str) -> Flows:
     if group is None or network is None or network.segment is None:
         return ()
     bits = view.peer_bits(network_name)
-    if not bits.keys() >= group.remotes():  # VIFs in it stay silent (HostView.role)
+    if not bits.keys() >= group.named():  # VIFs in it stay silent (HostView.role)
         return ()
     own: Fields = {"metadata": network.segment, REG_GROUP: group.number}
-    found = [
+    found = list(_step_ends(group, own)) if group.tier is not Tier.VIF else []
+    found += [
         _flow(rule_cookie(group), side.rules, DEFAULT, own, act.SetField(REG_VERDICT, (bit, bit)))
         for side in SIDES
         if (bit := FOUND_BY_DEFAULT.get(group.default(side.direction))) is not None
     ]
-    found += [flow for rule in group.rules for flow in _rule(bits, rule, own, rule_cookie(group, rule))]
+    found += [flow for rule in group.rules for flow in _rule(bits, group, rule, own)]
     return tuple({flow.key: flow for flow in reversed(found)}.values())
+
+
+def _step_ends(group: SecurityGroup, own: Fields) -> Iterator[Flow]:
+    """Says at the end of a step that a rule has decided."""
+    decided = act.SetField(REG_GROUP, (DECIDED, DECIDED))
+    for verdict, bit in FOUND_BY_RULE.items():
+        match: Fields = own | {REG_GROUP: group.number | STEP_ENDS, REG_VERDICT: (bit, bit)}
+        for side in SIDES:
+            yield _flow(rule_cookie(group), side.rules, PRIORITIES[verdict], match, decided)
 
 
 def rule_cookie(group: SecurityGroup, rule: Rule | None = None) -> int:
@@ -404,19 +530,40 @@ def rule_cookie(group: SecurityGroup, rule: Rule | None = None) -> int:
 
 
 def rule_tag(group: SecurityGroup, rule: Rule) -> int:
-    """The tag by which a packet's registers name a rule that logs: the last bits of its cookie."""
+    """The tag by which a packet's registers name a rule that logs, or forbids: the last bits of its cookie."""
     return rule_cookie(group, rule) & TAG_MASK
 
 
-def _rule(bits: Mapping[str, int], rule: Rule, own: Fields, mark: int) -> Iterator[Flow]:
+def _rule(bits: Mapping[str, int], group: SecurityGroup, rule: Rule, own: Fields) -> Iterator[Flow]:
+    mark = rule_cookie(group, rule)
     side = EGRESS if rule.direction is Direction.EGRESS else INGRESS
     bit, priority = FOUND_BY_RULE[rule.action], PRIORITIES[rule.action]
+    logs, register = LOGGED[rule.action]
     tagged: Actions = ()
+    if rule.log or rule.action is not Verdict.ALLOW:  # a group in monitor mode names the rule that would forbid
+        tagged = (act.SetField(register, mark & TAG_MASK),)
     if rule.log:
-        logs, register = LOGGED[rule.action]
-        bit, tagged = bit | logs, (act.SetField(register, mark & TAG_MASK),)
-    for match in _matches(bits, rule, side):
+        bit |= logs
+    if rule.mandatory:
+        own = own | {REG_GROUP: group.number | MANDATORY}
+    matches = _matches(bits, rule, side) if group.stateful else _stateless_matches(bits, rule, side)
+    for match in matches:
         yield _flow(mark, side.rules, priority, own | match, act.SetField(REG_VERDICT, (bit, bit)), *tagged)
+
+
+def _stateless_matches(bits: Mapping[str, int], rule: Rule, side: Side) -> Iterator[Fields]:
+    """As _matches, for packets that no tracker puts together: a later fragment says no ports and no type of message, with IPv6 not even the
+    protocol. It passes only if it would whatever these are: so rules that forbid match it, and rules that allow do not."""
+    whole = NOT_LATER if rule.is_partial else {}
+    for match in _matches(bits, rule, side):
+        yield match | whole
+    if rule.action is Verdict.ALLOW or rule.protocol is None:
+        return
+    for match in _matches(bits, replace(rule, ports=(), source_ports=(), icmp=()), side):
+        if match["eth_type"] == ETH_IPV6:
+            yield {field: value for field, value in match.items() if field != "nw_proto"} | LATER
+        elif rule.is_partial:
+            yield match | LATER
 
 
 def _matches(bits: Mapping[str, int], rule: Rule, side: Side) -> Iterator[Fields]:
@@ -447,9 +594,11 @@ def _messages(rule: Rule, eth_type: int) -> Iterator[Fields]:
         case int(number) if number not in PORTED:
             yield {"nw_proto": number}
         case protocol:
-            number, field = PORTED[protocol]
+            number, target, source = PORTED[protocol]
             for ports in port_masks(rule.ports) or (None,):
-                yield {"nw_proto": number} if ports is None else {"nw_proto": number, field: ports}
+                for source_ports in port_masks(rule.source_ports) or (None,):
+                    found: Fields = {"nw_proto": number} if ports is None else {"nw_proto": number, target: ports}
+                    yield found if source_ports is None else found | {source: source_ports}
 
 
 def zones_of(flows: Iterable[Flow]) -> dict[int, int]:
@@ -458,4 +607,13 @@ def zones_of(flows: Iterable[Flow]) -> dict[int, int]:
         flow.match["in_port"].value: flow.cookie
         for flow in flows
         if flow.table == Table.EGRESS_STATE and "in_port" in flow.match
+    }
+
+
+def segments_of(flows: Iterable[Flow]) -> dict[int, int]:
+    """The segments of the VIFs in zones of the connection tracker, by zone: that of the frames that DELIVER lets out of their ports."""
+    return {
+        flow.match["reg2"].value: flow.match["metadata"].value
+        for flow in flows
+        if flow.table == Table.DELIVER and "reg2" in flow.match and "metadata" in flow.match
     }

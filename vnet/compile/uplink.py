@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ovsctl.openflow import Action, Flow, Match
 from ovsctl.openflow import actions as act
-from ovsctl.openflow.fields import Port
+from ovsctl.openflow.fields import ReservedPort
 from vnet.compile.flows import Actions, Flows
 from vnet.compile.inputs import LocalNetwork
 from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED, to_uplink
 from vnet.compile.pipeline import Category, cookie
-from vnet.compile.view import ALL_TAGS, HostView, carried_tags
-from vnet.objects import BondMode, Network, Vif
+from vnet.compile.view import HostView, all_tags, carried_tags
+from vnet.objects import Network, Vif
+from vnet.objects.identity import macs_of
 
 AnyTci = int | tuple[int, int]
 TO_LOCAL = 1  # the bridge's table that asks whether a frame is for a VIF here
@@ -27,15 +29,15 @@ TO_LOCAL = 1  # the bridge's table that asks whether a frame is for a VIF here
 
 @dataclass(frozen=True, slots=True)
 class UplinkPorts:
-    """The ofports of an uplink's bridge: of its NICs, and of the patch to br-int."""
+    """The ofports of an uplink's bridge: of its NICs, and of the patch to br-int. by_mac: its NICs are a bond balanced by MAC."""
 
     nics: tuple[int, ...]
     patch: int
+    by_mac: bool = False
 
 
 def uplink_flows(view: HostView, uplink: str, ports: UplinkPorts) -> Flows:
     """The flows of one uplink's bridge, for the VIFs that are moving from or to this host."""
-    row = view.host.uplink(uplink) if view.host is not None else None
     moving = [
         (network, vif)
         for network in view.networks.values()
@@ -44,13 +46,12 @@ def uplink_flows(view: HostView, uplink: str, ports: UplinkPorts) -> Flows:
         if _moving(view, network, vif)
     ]
     to_moving = [
-        _flow(vif, 0, 100, Match(in_port=nic, vlan_tci=tci, eth_dst=vif.mac), act.Output(ports.patch))
+        _flow(vif, 0, 100, Match(in_port=nic, vlan_tci=tci, eth_dst=mac), act.Output(ports.patch))
         for network, vif in moving
-        for nic in ports.nics
-        for tci in _tags(network, vif)
+        for nic, tci, mac in product(ports.nics, _tags(network, vif), macs_of(vif))
     ]
     leaving = [(network, vif) for network, vif in moving if not _comes(view, network, vif)]
-    if not leaving or row is None or row.mode is not BondMode.BALANCE_SLB:
+    if not leaving or not ports.by_mac:
         return tuple(to_moving)
     return (*to_moving, *_from_leaving(view, uplink, ports, moving, leaving))
 
@@ -66,19 +67,16 @@ def _from_leaving(
     member, if it believes the MAC to be here (bond_check_admissibility, ofproto/bond.c). No such frame is this host's own: br-int
     hands what a VIF here sends to another one here to nobody else. Everything else stays for the bond to judge."""
     for network, vif in leaving:
-        for nic in ports.nics:
-            for tci in _tags(network, vif):
-                yield _flow(
-                    vif, 0, 110, Match(in_port=nic, vlan_tci=tci, eth_src=vif.mac), act.Resubmit(table=TO_LOCAL)
-                )
+        for nic, tci, mac in product(ports.nics, _tags(network, vif), macs_of(vif)):
+            yield _flow(vif, 0, 110, Match(in_port=nic, vlan_tci=tci, eth_src=mac), act.Resubmit(table=TO_LOCAL))
     local = {(network.name, vif.id): (network, vif) for network, vif in moving}
     for network in view.networks.values():
         if network.uplink == uplink:
             local |= {(network.name, vif.id): (network, vif) for _, vif in view.here(network.name)}
     for network, vif in local.values():
-        for tci in _tags(network, vif):
-            yield _flow(vif, TO_LOCAL, 100, Match(vlan_tci=tci, eth_dst=vif.mac), act.Output(ports.patch))
-    normal = act.Output(Port.NORMAL)
+        for tci, mac in product(_tags(network, vif), macs_of(vif)):
+            yield _flow(vif, TO_LOCAL, 100, Match(vlan_tci=tci, eth_dst=mac), act.Output(ports.patch))
+    normal = act.Output(ReservedPort.NORMAL)
     yield Flow(table=TO_LOCAL, priority=0, cookie=cookie(Category.NETWORK, uplink), match=Match(), actions=(normal,))
 
 
@@ -102,7 +100,7 @@ def _moving(view: HostView, network: Network, vif: Vif) -> bool:
 def _tags(network: Network, vif: Vif) -> tuple[AnyTci, ...]:
     """The tags that the VIF's frames have on the wire."""
     tags = carried_tags(network, vif)
-    if tags == ALL_TAGS:
+    if tags == all_tags():
         return (NO_VLAN, (TAGGED, TAGGED))
     return tuple((TAGGED | tag, EXACT_TAG) if tag else NO_VLAN for tag in sorted(tags))
 
@@ -123,8 +121,8 @@ def announced_tags(view: HostView, network: LocalNetwork, vif: Vif, learned: Ite
 ANNOUNCED_AT_ONCE = 256  # tags: so many fit one OpenFlow message, and one packet's actions in the switch
 
 
-def announcements_out(patch: int, tags: Sequence[int]) -> Iterator[Actions]:
+def announcements_out(patch: int, tags: Sequence[int], *, service: bool = False) -> Iterator[Actions]:
     """How a frame leaves by an uplink on each of these tags, in as few messages as it takes."""
     for first in range(0, len(tags), ANNOUNCED_AT_ONCE):
         some = tags[first : first + ANNOUNCED_AT_ONCE]
-        yield tuple(action for tag in some for action in to_uplink(patch, tag))
+        yield tuple(action for tag in some for action in to_uplink(patch, tag, service=service))

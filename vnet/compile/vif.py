@@ -6,14 +6,12 @@ One rule: the port of a migration's destination is opened inside the switch, by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 
-from ovsctl.openflow import Action, Flow, GroupAction, Learn, LearnLoad, LearnMatch, Match
+from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import (
     ETH_ARP,
     ETH_IPV6,
-    ETH_MPLS,
     ETH_RARP,
     ICMPV6,
     Actions,
@@ -23,19 +21,22 @@ from vnet.compile.flows import (
     goto,
 )
 from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, guard_flows, link_addresses
+from vnet.compile.isolation import ask_receiver, isolation_flows
 from vnet.compile.l2 import (
     ASK_GATE,
+    BROADCAST,
     EXACT_TAG,
     STACKED_DROP,
     TAGGED,
+    ask_tag_type,
     classified,
-    read_anew,
     segment_to_tag,
     tag_to_segment,
     tag_with,
     untag,
 )
-from vnet.compile.parts import BEHIND_TAG
+from vnet.compile.learning import learn_flows
+from vnet.compile.multicast import report_flows
 from vnet.compile.pipeline import (
     ANY_TAG,
     FROM_VIF,
@@ -50,15 +51,13 @@ from vnet.compile.pipeline import (
     From,
     Table,
     cookie,
-    enter,
-    onward,
 )
 from vnet.compile.security import judge_flows
-from vnet.compile.view import HostView, Role
+from vnet.compile.view import HostView, VifRole
 from vnet.objects import BindingState, LockingMode, Vif
 from vnet.objects.link_local import link_local
+from vnet.objects.words import ip_version
 
-BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES = "ff02::1"  # RFC 4291 §2.7.1
 # userdata of the packet-in that tells the agent; the VIF's port is the packet's in_port
 ANNOUNCEMENT = b"vnet:announce"
@@ -72,18 +71,23 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     if vif is None or network is None or network.segment is None:
         return ()
     role, ofport, segment = view.role(vif), view.ofport(vif), network.segment
-    if role not in (Role.ACTIVE, Role.INCOMING) or ofport is None:
+    if role not in (VifRole.ACTIVE, VifRole.INCOMING) or ofport is None:
         return ()
     mark = cookie(Category.VIF, vif.id)
-    entries = _entries(vif, segment)
-    after, chosen = onward(Table.GUARD, vif, limited=view.limited(vif)), view.link_locals(vif)
-    guard = guard_flows(vif, ofport, mark, after, segment, chosen)
-    judge = judge_flows(view, vif, ofport, mark) if vif.groups else ()
+    entries = _entries(view, vif, segment)
+    after, chosen = view.onward(Table.GUARD, vif), view.link_locals(vif)
+    guard = (
+        *guard_flows(vif, ofport, mark, after, segment, chosen),
+        *learn_flows(view, vif, ofport, mark),
+        *report_flows(view, vif, ofport, mark),
+    )
+    judge = (*isolation_flows(view, vif, ofport, mark), *(judge_flows(view, vif, ofport, mark) if vif.groups else ()))
+    tagged = vif.trunk is not None or _keeps_tags(view, vif)
     deliver = [
-        _flow(mark, Table.DELIVER, 100 if vif.trunk is None else STACKED_DROP + 10, {"reg2": ofport, **match}, actions)
+        _flow(mark, Table.DELIVER, STACKED_DROP + 10 if tagged else 100, {"reg2": ofport, **match}, actions)
         for match, actions in _deliveries(vif, ofport, segment)
     ]
-    if role is Role.INCOMING:
+    if role is VifRole.INCOMING:
         return (*_gated(view, vif, ofport, mark, entries), *guard, *judge, *deliver)
     classify = [
         _flow(mark, _first_seen(vif, match), 100, {"in_port": ofport, **match}, actions) for match, actions in entries
@@ -97,42 +101,44 @@ def _first_seen(vif: Vif, match: Fields) -> Table:
 
 
 def _tag_asked(vif: Vif, ofport: int, mark: int) -> Flows:
-    """Has a trunk's tagged frames looked at from behind one more tag: then the Ethernet type is that of their own tag, which no
-    field shows."""
+    """Has a trunk's tagged frames looked at by the type of their tag."""
     if vif.trunk is None:
         return ()
-    tagged: Fields = {"in_port": ofport, "vlan_tci": (TAGGED, TAGGED)}
-    # Of a frame that has labels of its own, the one whose removal has it read anew would not cancel out.
-    by_hash = (act.PushVlan(), GroupAction(BEHIND_TAG))
-    return (
-        _flow(mark, Table.CLASSIFY, 150, tagged, (act.PushVlan(), *read_anew(Table.TAG_TYPE))),
-        *(_flow(mark, Table.CLASSIFY, 160, tagged | {"eth_type": mpls}, by_hash) for mpls in ETH_MPLS),
-    )
+    return ask_tag_type(mark, ofport)
 
 
 def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
     return Flow(table=table, priority=priority, cookie=mark, match=Match(**match), actions=actions)
 
 
-def _entries(vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
+def _keeps_tags(view: HostView, vif: Vif) -> bool:
+    """Whether the tags of a VIF's frames are its guest's own: they travel inside its network's service tag."""
+    network = view.network(vif.network)
+    return network is not None and network.service
+
+
+def _entries(view: HostView, vif: Vif, segment: int) -> list[tuple[Fields, Actions]]:
     """How frames enter from the port: untagged and priority-tagged ones on the VIF's network, a trunk's on the tag's segment."""
-    first = enter(FROM_VIF, vif, limited=False)  # no limit is met before the source guard
-    entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, first))]
+    on = (*ask_receiver(view, vif), goto(view.enter(FROM_VIF, vif)))
+    entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, *on))]
+    if _keeps_tags(view, vif):
+        return [*entries, ({"vlan_tci": (TAGGED, TAGGED)}, classified(From.VIF, segment, *on))]
     if vif.trunk is not None and not vif.trunk.tags:
-        actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), goto(first))
+        actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), *on)
         return [*entries, ({"vlan_tci": (TAGGED, TAGGED)}, actions)]
     for tag in (0, *(vif.trunk.tags if vif.trunk else ())):
-        actions = (*untag(), *classified(From.VIF, segment | tag, first))
+        actions = (*untag(), *classified(From.VIF, segment | tag, *on))
         entries.append(({"vlan_tci": (TAGGED | tag, EXACT_TAG)}, actions))
     return entries
 
 
 def _deliveries(vif: Vif, ofport: int, segment: int) -> list[tuple[Fields, Actions]]:
-    """How frames leave to the port: as they are, on a trunk with the tag of their segment."""
+    """How frames leave to the port: as they are, on a trunk with the tag of their segment. Those that the tracker had in hand when
+    the VIF left their network do not."""
     out: Action = act.Output(ofport)
-    if vif.trunk is None:
-        return [({}, (out,))]
     deliveries: list[tuple[Fields, Actions]] = [({"metadata": segment}, (out,))]
+    if vif.trunk is None:
+        return deliveries
     for tag in vif.trunk.tags:
         deliveries.append(({"metadata": segment | tag}, (*tag_with(tag), out, act.PopVlan())))
     if not vif.trunk.tags:
@@ -152,8 +158,8 @@ def announcements(vif: Vif, chosen: Sequence[str] = ()) -> list[Fields]:
     own: Fields = {"eth_src": vif.mac} if locked else {}
     arp = own | {"eth_type": ETH_ARP} | ({"arp_sha": vif.mac} if locked else {})
     found: list[Fields] = [own | {"eth_type": ETH_RARP}]
-    v4 = [a for a in vif.addresses if ip_address(a).version == 4]
-    v6 = [a for a in vif.addresses if ip_address(a).version == 6]
+    v4 = [a for a in vif.addresses if ip_version(a) == 4]
+    v6 = [a for a in vif.addresses if ip_version(a) == 6]
     found += [arp | {"arp_spa": a, "arp_tpa": a} for a in v4]
     if not v4 and not (locked and v6):
         found.append(arp | {"eth_dst": BROADCAST})
@@ -192,11 +198,11 @@ def _gated(
     for match, actions in entries:
         opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}
         flows.append(_flow(mark, Table.ADMIT, 200, opened, actions))
-        opening: Actions = (open_by_learning(), act.Controller(userdata=ANNOUNCEMENT), *actions)
+        opening: Actions = (open_by_learning(), act.ToController(userdata=ANNOUNCEMENT), *actions)
         for announcement in announcements(vif, view.link_locals(vif) if match["vlan_tci"] in OWN_NETWORK else ()):
             flows.append(_flow(mark, Table.ADMIT, 150, {"in_port": ofport, **match, **announcement}, opening))
     is_open: Fields = {"reg2": ofport, "reg5": (OPEN_IN, OPEN_IN)}
-    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(enter(TO_VIF, vif, limited=view.limited(vif))),)))
+    flows.append(_flow(mark, Table.GATED, 100, is_open, (goto(view.enter(TO_VIF, vif)),)))
     if view.state(vif) is BindingState.RECEIVING:
         flows.append(gate_flow(vif, ofport, BindingState.RECEIVING))
     return tuple(flows)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vnet import api
-from vnet.controller.errors import Conflict, Invalid, NotFound, Refused
+from vnet.api.errors import Conflict, Invalid, NotFound, Refused
 from vnet.grammar.declare import Declared, Shape, Stated, attrs_of, json_word, read, shape_of
 from vnet.grammar.json_tree import json_tree
-from vnet.grammar.kinds import Refused as NotOfKind
 from vnet.grammar.problems import Problem
 from vnet.grammar.source import Source
+from vnet.grammar.value_types import ValueRefused
 from vnet.objects.proposal import Fault
 from vnet.objects.state import NOUNS
 from vnet.plan.decide import Admission, Inadmissible
 from vnet.util.suggest import nearest
 
 T = TypeVar("T")
+
+Seen = Callable[[str], Container[str]] | None  # the names of a noun that the caller may see, None for all
 
 _CLASHES = frozenset({"exhausted", "in-use", "too-many"})  # besides faults that are clashes by themselves
 
@@ -49,11 +51,9 @@ def check_name(declared: type[Declared], name: str | None, body: ObjectBody) -> 
     if name is None:
         return
     try:
-        attrs_of(declared)[declared.NOUN.key].kind.check(name)
-    except NotOfKind as refused:
-        body.source.problems[declared.NOUN.key, refused.message] = Problem(
-            refused.code, refused.message, refused.hint, path=declared.NOUN.key
-        )
+        attrs_of(declared)[declared.NOUN.key].type.check(name)
+    except ValueRefused as refused:
+        body.source.note(Problem(refused.code, refused.message, refused.hint, path=declared.NOUN.key))
 
 
 def words_without_name(declared: type[Declared]) -> Mapping[str, Any]:
@@ -62,8 +62,9 @@ def words_without_name(declared: type[Declared]) -> Mapping[str, Any]:
     return {word: item for word, item in words.items() if word != declared.NOUN.key}
 
 
-def admitted(body: ObjectBody, name: str | None, decide: Callable[[], Admission]) -> Admission:
-    """The decision that a body comes to. Raises Invalid or Conflict with the errors of the body and of the pool after."""
+def admitted(body: ObjectBody, name: str | None, decide: Callable[[], Admission], seen: Seen = None) -> Admission:
+    """The decision that a body comes to. Raises Invalid or Conflict with the errors of the body and of the pool after, which suggest no name but those
+    that are `seen`."""
     problems = body.source.ordered()
     clash = False
     if not body.broken:
@@ -72,7 +73,7 @@ def admitted(body: ObjectBody, name: str | None, decide: Callable[[], Admission]
         except Inadmissible as error:
             faults = [fault for fault in error.faults if not _unclear(fault, body.stated)]
             clash = not problems and _clash(faults[0])
-            problems += [_problem(fault, name, body) for fault in faults]
+            problems += [_problem(fault, name, body, seen) for fault in faults]
     if problems:
         raise refusal(problems, Conflict if clash else Invalid)
     return decision
@@ -104,7 +105,7 @@ def _unclear(fault: Fault, stated: Stated) -> bool:
     return any(map(stated.unclear, (*fields, *(field for other, _, field in fault.relies_on if other == noun))))
 
 
-def _problem(fault: Fault, name: str | None, body: ObjectBody) -> Problem:
+def _problem(fault: Fault, name: str | None, body: ObjectBody, seen: Seen) -> Problem:
     """A fault with the path of the body's field at fault, or with the name of another object at fault."""
     declared, hint = body.stated.type, fault.hint
     path = f"{fault.noun} {fault.name}"
@@ -115,7 +116,9 @@ def _problem(fault: Fault, name: str | None, body: ObjectBody) -> Problem:
             path = (body.source.paths or {}).get(id(node), "") or _word(declared, side[2])
             break
     if fault.refers is not None and not hint:
-        hint = body.source.suggest(fault.refers[1], fault.among)
+        noun, target = fault.refers
+        among = fault.among if seen is None else [name for name in fault.among if name in seen(noun)]
+        hint = body.source.suggest(target, among)
     return Problem(fault.code, fault.message, hint, path=path)
 
 

@@ -5,9 +5,9 @@ One rule: whatever comes in is bounded and decoded by its type before anything l
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,26 +18,34 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route as StarletteRoute
 
 from vnet import api
+from vnet.api.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 from vnet.controller import openapi
+from vnet.controller.access import Access, Caller, reason_of, user_of, with_call
 from vnet.controller.body_decoder import decode_body
-from vnet.controller.connections import admit_of
+from vnet.controller.browsers import check_browser
+from vnet.controller.connections import admit_of, peer_of
 from vnet.controller.endpoint import MAX_STRANGERS_BYTES, Call, Route, Text, Written, is_for_strangers
-from vnet.controller.errors import Invalid, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
 from vnet.controller.sse import EVENTS, events
+from vnet.db.database import now_ms
+from vnet.db.history import Author
 
 log = logging.getLogger("vnet.controller.http")
 
 JSON = "application/json"
 LINES = "application/x-ndjson"
+CALLER = "vnet.caller"  # in the scope of a request
 Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-def application(service: Service, token: bytes | None = None) -> Asgi:
-    """The API as an ASGI application. With a token, every call must carry it as `Authorization: Bearer`."""
+def application(service: Service, access: Access | None = None, names: Collection[str] | None = None) -> Asgi:
+    """The API as an ASGI application. access: how callers prove who they are. names: those that this server is called by, besides addresses,
+    for one that strangers reach; None for a unix socket, whose callers may do everything unless they show a token.
+    """
+    gate_of = _Gate(access or Access(), names)
     table = routes()
     document = _encode(openapi.document([*table, EVENTS], service.version))
     page = openapi.page([*table, EVENTS])
@@ -49,7 +57,13 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
         return HTMLResponse(page)
 
     async def get_events(request: Request) -> Response:
-        return await _guarded(lambda: events(service, request))
+        caller = request.scope[CALLER]
+
+        async def answer() -> Response:
+            caller.check_role(EVENTS.allowed, scoped=EVENTS.scoped)
+            return await events(service.by(caller), request, lambda: gate_of.access.holds(caller, now_ms()))
+
+        return await _guarded(service, caller, answer)
 
     app = Starlette(
         routes=[
@@ -67,8 +81,10 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
         if scope["type"] == "http":
             # Routes match what is between the slashes as it was sent: a VIF's id has slashes of its own, sent as %2F.
             scope["path"] = scope["raw_path"].decode("latin-1")
-            refused = _stranger(scope, token) if token is not None else None
-            if refused is not None:
+            try:
+                scope[CALLER] = await gate_of.caller(scope)
+            except Refused as refused:
+                service.refused_calls.note(gate_of.claimed(scope), refused, proved=False)
                 await _refusal(refused, {"Connection": "close"})(scope, receive, send)
                 return
         await app(scope, receive, send)
@@ -76,15 +92,55 @@ def application(service: Service, token: bytes | None = None) -> Asgi:
     return gate
 
 
-def _stranger(scope: Scope, token: bytes) -> Refused | None:
-    """The refusal of a call whose caller does not show the token, or for whom there is no place."""
-    if is_for_strangers(scope["method"], scope["path"]):
-        return _too_much(scope)
-    if not _authorized(scope, token):
-        return Unauthorized("unauthorized", "give the controller's token as a bearer token")
-    if not admit_of(scope)():
-        return Unavailable("busy", "there are as many connections as may be: close some, or try again")
-    return None
+class _Gate:
+    """Lets callers in: a stranger to what strangers may ask for, others by what they show."""
+
+    def __init__(self, access: Access, names: Collection[str] | None) -> None:
+        self.access = access
+        self._names = names
+        self._users: dict[int, str] = {}  # names of users of this machine, by their number
+
+    async def caller(self, scope: Scope) -> Caller:
+        """Who makes a call. Raises Unauthorized, Forbidden, WrongServer, TooLarge, Unavailable, Invalid."""
+        headers = scope["headers"]
+        check_browser(scope["method"], headers, self._names)
+        source, uid = _source(scope)
+        caller = self.access.caller(headers, source, now_ms())
+        if caller is None and self._names is None:
+            caller = Caller(await self._user(uid), source, reason=reason_of(headers))
+        if caller is not None:
+            if not admit_of(scope)():
+                raise Unavailable("busy", "there are as many connections as may be: close some, or try again")
+            return with_call(caller, _call(scope))
+        if not is_for_strangers(scope["method"], scope["path"]):
+            raise Unauthorized("unauthorized", "show a token as a bearer token ('vnet token make' makes one)")
+        if (refused := _too_much(scope)) is not None:
+            raise refused
+        return Caller("a stranger", source, None, call=_call(scope))
+
+    def claimed(self, scope: Scope) -> Author:
+        """The caller of a call that was not let in, as it says itself: a name that is no token's is not repeated."""
+        name = self.access.claimed(scope["headers"])
+        return Author(f"a stranger as token {name}" if name else "a stranger", _source(scope)[0], "", _call(scope))
+
+    async def _user(self, uid: int | None) -> str:
+        if uid is None:
+            return "unknown"
+        if uid not in self._users:
+            self._users[uid] = await asyncio.to_thread(user_of, uid)  # names may come from elsewhere, and take long
+        return self._users[uid]
+
+
+def _call(scope: Scope) -> str:
+    return f"{scope['method']} {unquote(scope['path'])}"[:200]
+
+
+def _source(scope: Scope) -> tuple[str, int | None]:
+    """Where a call comes from, and of a unix socket's peer its user."""
+    peer = peer_of(scope)
+    if peer is not None:
+        return f"process {peer.pid} here", peer.uid
+    return (scope["client"][0], None) if scope.get("client") else ("", None)
 
 
 def _too_much(scope: Scope) -> Refused | None:
@@ -96,37 +152,26 @@ def _too_much(scope: Scope) -> Refused | None:
     return None
 
 
-def _authorized(scope: Scope, token: bytes) -> bool:
-    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    scheme, _, credentials = given.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), token)
-
-
 def _mounted(service: Service, route: Route) -> StarletteRoute:
     async def endpoint(request: Request) -> Response:
-        return await _guarded(lambda: _answer(service, route, request))
+        return await _guarded(service, request.scope[CALLER], lambda: _answer(service, route, request))
 
     return StarletteRoute(route.path, endpoint, methods=[route.method], name=f"{route.method} {route.path}")
 
 
-async def _guarded(answer: Callable[[], Awaitable[Response]]) -> Response:
+async def _guarded(service: Service, caller: Caller, answer: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await answer()
     except Refused as refused:
+        service.refused_calls.note(caller.author, refused, proved=caller.role is not None)
         return _refusal(refused)
-
-
-def problem_of(refused: Refused) -> api.Problem:
-    """A refusal as the API tells it."""
-    problems = list(refused.problems)
-    return api.Problem(code=refused.code, message=refused.message, where=refused.where, problems=problems)
 
 
 def _refusal(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
     if isinstance(refused, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer", **(headers or {})}
     media = "application/problem+json"
-    return Response(_encode(problem_of(refused)), refused.status, headers=headers, media_type=media)
+    return Response(_encode(refused.problem), refused.status, headers=headers, media_type=media)
 
 
 async def _no_path(request: Request, error: Exception) -> Response:
@@ -144,6 +189,12 @@ async def _no_method(request: Request, error: Exception) -> Response:
 
 async def _answer(service: Service, route: Route, request: Request) -> Response:
     path = {name: unquote(value) for name, value in request.path_params.items()}
+    caller = request.scope[CALLER]
+    if not is_for_strangers(route.method, request.scope["path"]):
+        caller.check_role(route.allowed, scoped=route.scoped)
+    service = service.by(caller)
+    if route.noun and "id" in path and not (route.method == "PUT" and route.path.endswith("{id}")):  # that may make it
+        service.check_visible(route.noun, path["id"])
     call = Call(service, path, _query(route, request), await _body(route, request))
     if route.steps is not None:
         steps = route.steps(call)
@@ -230,7 +281,7 @@ async def _lines(first: tuple[str, Any], steps: AsyncIterator[tuple[str, Any]]) 
             yield _line(api.Progress(kind="progress", text=text))
         yield _line(api.Progress(kind="done", text=text, result=result))
     except Refused as refused:
-        yield _line(api.Progress(kind="failed", text=refused.message, problem=problem_of(refused), result=result))
+        yield _line(api.Progress(kind="failed", text=refused.message, problem=refused.problem, result=result))
 
 
 def _line(progress: api.Progress) -> bytes:

@@ -6,29 +6,35 @@ One rule: a document is applied whole, in one transaction against the revision i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import fields, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
+from typing import Any
 
 import msgspec
 
 from vnet import api
-from vnet.controller.endpoint import Call, Text
-from vnet.controller.errors import Conflict, Invalid
+from vnet.api.errors import Conflict, Invalid
+from vnet.controller.endpoint import Call
 from vnet.controller.impact_analysis import expectations, reachability, refuse_broken
-from vnet.controller.presenters import problems_of_hosts
+from vnet.controller.old_agents import check_encryption
+from vnet.controller.presenters import problems_of_hosts, show_trial
 from vnet.controller.service import Service
-from vnet.db.changes import state_changes
+from vnet.db.changes import InsertObject, RowChange, state_changes
 from vnet.db.database import now_ms
 from vnet.db.errors import WriteConflict
 from vnet.db.view import PoolView
 from vnet.db.writes import Locate, Write, configuration_write
-from vnet.objects import Event, PoolState
-from vnet.plan import NothingToExport, PoolPlan, desired_state, export_document, plan_dict, plan_pool, render_plan
+from vnet.objects import Event, Pool, PoolState
+from vnet.objects.trial import Trial
+from vnet.plan import PoolPlan, desired_state, plan_dict, plan_pool, render_plan
+from vnet.plan.render import NOTHING
 from vnet.topology import Document, TopologyErrors, parse_document
 from vnet.util.gc_pause import collector_held
 
 MAX_WAIT_S = 600
+MAX_TRIAL_S = 24 * 3600
 
 
 class InvalidDocument(Invalid):
@@ -57,23 +63,32 @@ def wanted(document: Document, current: PoolState) -> PoolState:
 
 
 def show_plan(
-    plan: PoolPlan, expected: list[api.Expected] | None = None, reach: list[api.Difference] | None = None
+    plan: PoolPlan,
+    expected: list[api.Expected] | None = None,
+    reach: list[api.Difference] | None = None,
+    nothing: str = NOTHING,
+    pool_id: str | None = None,
 ) -> api.Plan:
-    """A plan for the API."""
+    """A plan for the API. nothing: the text of an empty one. pool_id: of a plan that has an id."""
     plain = plan_dict(plan)
     return api.Plan(
         revision=plan.base_revision or 0,
         disruption=str(plain["disruption"]),
         changes=msgspec.convert(plain["changes"], list[api.Change]),
-        text=render_plan(plan),
+        text=render_plan(plan, nothing),
         expectations=expected or [],
         reachability=reach,
+        id=_plan_id(pool_id, plain["changes"]) if pool_id is not None else "",
     )
 
 
-def _frozen(state: PoolState) -> PoolState:
-    """The state as it is now, for a thread to read while the pool goes on."""
-    return PoolState(state.pool, *(dict(getattr(state, entry.name)) for entry in fields(state) if entry.name != "pool"))
+def _plan_id(pool_id: str, changes: Any) -> str:
+    """The id of a plan. It has all that the plan says, and no revision: what others change elsewhere makes no other plan."""
+    parts = [
+        (it["action"], it["kind"], it["name"], it["fields"], it["new"] if it["old"] is None else None, it["reason"], it["disruption"])
+        for it in changes
+    ]  # fmt: skip
+    return sha256(msgspec.json.encode([pool_id, parts], order="deterministic")).hexdigest()
 
 
 def _filename(call: Call[bytes]) -> str:
@@ -83,7 +98,7 @@ def _filename(call: Call[bytes]) -> str:
 async def plan(call: Call[bytes]) -> api.Plan:
     """What an apply would do."""
     document = await asyncio.to_thread(read, call.body, _filename(call))
-    state = _frozen(call.service.view().state)
+    state = call.service.view().state.snapshot()
     desired = await asyncio.to_thread(wanted, document, state)
     expected = await asyncio.to_thread(expectations, replace(document, state=desired), state, desired)
     reach = await asyncio.to_thread(reachability, state, desired) if call.flag("reachability") else None
@@ -94,16 +109,9 @@ def _shown(
     state: PoolState, desired: PoolState, expected: list[api.Expected], reach: list[api.Difference] | None = None
 ) -> api.Plan:
     with collector_held():
-        return show_plan(plan_pool(state, desired), expected, reach)
-
-
-async def export(call: Call[None]) -> Text:
-    """The pool as a document."""
-    state = call.service.view().state
-    try:
-        return Text(export_document(state), "application/yaml")
-    except NothingToExport as error:
-        raise Conflict("no-pool", str(error)) from None
+        return show_plan(
+            plan_pool(state, desired), expected, reach, pool_id=state.pool.id if state.pool is not None else ""
+        )
 
 
 async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
@@ -111,46 +119,97 @@ async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
     document = await asyncio.to_thread(read, call.body, _filename(call))
     expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
     wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)
-    applied = await _apply(call.service, document, expected, force=call.flag("force"))
-    yield f"revision {applied.revision}: {len(applied.plan.changes)} changes", applied
-    async for line, followed in _followed(call.service, applied, wait_s):
+    same = call.query.get("plan")
+    applied = await _apply(call.service, document, expected, same, trial_s(call), force=call.flag("force"))
+    async for line, followed in followed_by_hosts(call.service, applied, wait_s):
         yield line, followed
 
 
-async def _apply(service: Service, document: Document, expected: int | None, *, force: bool) -> api.Applied:
+def trial_s(call: Call[Any]) -> int | None:
+    """The seconds of a trial; None for what stays. Raises Invalid."""
+    return call.number("try_s", 60, 1, MAX_TRIAL_S) if "try_s" in call.query else None
+
+
+async def _apply(
+    service: Service, document: Document, expected: int | None, same: str | None, try_s: int | None, *, force: bool
+) -> api.Applied:
+    """same: the id of the plan that is meant."""
     async with service.writing:
+        service.trials.check_none()
         state = service.view().state
-        revision = state.pool.revision if state.pool is not None else 0
-        if expected is not None and expected != revision:
-            message = f"the pool is at revision {revision}, the plan was made at {expected}: plan again"
-            raise Conflict("stale-revision", message, "revision")
-        frozen = _frozen(state)
+        check_revision(state.pool, expected)
+        frozen = state.snapshot()
         desired = await asyncio.to_thread(wanted, document, frozen)
         promised = await asyncio.to_thread(expectations, replace(document, state=desired), frozen, desired)
+        check_encryption(service.view(), desired.networks.values())
         if not force:
             refuse_broken(promised)
         shown = await asyncio.to_thread(_shown, frozen, desired, promised)
-        write = await asyncio.to_thread(_write_of, frozen, desired, service.database.mirror.locate)
-        if write is None:
-            generation = state.pool.generation if state.pool is not None else 0
-            return api.Applied(plan=shown, revision=revision, generation=generation)
+        if same not in (None, shown.id):
+            message = "the document would change something else in the pool as it is now than the plan says: plan again"
+            raise Conflict("another-plan", message, "plan")
+        changes = await asyncio.to_thread(_changes, frozen, desired)
         text = f"document of pool {document.pool}: {len(shown.changes)} changes"
-        await service.write(write, [Event(now_ms(), "applied", text)])
-        return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0)
+        return await write_plan(service, shown, changes, frozen.pool, Event(now_ms(), "applied", text), try_s)
 
 
-def _write_of(state: PoolState, desired: PoolState, locate: Locate) -> Write | None:
-    """The transaction that makes the one the other, None where they are the same."""
+def _changes(current: PoolState, desired: PoolState) -> Sequence[RowChange]:
     with collector_held():
-        changes = state_changes(state, desired)
+        return state_changes(current, desired)
+
+
+def check_revision(pool: Pool | None, expected: int | None) -> None:
+    """Raises Conflict if the pool's revision is not the expected one."""
+    revision = pool.revision if pool is not None else 0
+    if expected is not None and expected != revision:
+        message = f"the pool is at revision {revision}, the plan was made at {expected}: plan again"
+        raise Conflict("stale-revision", message, "revision")
+
+
+async def write_plan(
+    service: Service,
+    shown: api.Plan,
+    changes: Sequence[RowChange],
+    pool: Pool | None,
+    event: Event,
+    try_s: int | None = None,
+) -> api.Applied:
+    """Make the changes of a plan, in one transaction. pool: as it was planned for. try_s: take them back after so many seconds unless they are confirmed.
+
+    Raises Conflict if the pool is another one now.
+    """
+    if not changes:
+        return api.Applied(plan=shown, revision=pool.revision if pool else 0, generation=pool.generation if pool else 0)
+    trial = None
+    if try_s is not None:
+        if pool is None:
+            raise Conflict(
+                "no-pool", "the first document of a pool cannot be tried: there is nothing to go back to", "try_s"
+            )
+        author = service.caller.author
+        ends = now_ms() + 1000 * try_s
+        trial = Trial(pool.revision + 1, ends, author.caller, author.source, author.reason)
+        changes = [*changes, InsertObject(trial)]
+        event = replace(event, text=f"{event.text}, on trial for {try_s} s")
+    write = await asyncio.to_thread(_write_of, changes, pool, service.database.mirror.locate)
+    await service.write(write, [event], shown.disruption)
+    shown_trial = show_trial(trial, now_ms()) if trial is not None else None
+    return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0, trial=shown_trial)
+
+
+def _write_of(changes: Sequence[RowChange], pool: Pool | None, locate: Locate) -> Write:
+    with collector_held():
         try:
-            return configuration_write(changes, state.pool, generation=True, locate=locate) if changes else None
+            return configuration_write(changes, pool, generation=True, locate=locate)
         except WriteConflict as conflict:
-            raise Conflict(conflict.code, conflict.message, conflict.where) from None
+            raise Conflict(conflict.code, conflict.message, conflict.subject) from None
 
 
-async def _followed(service: Service, applied: api.Applied, wait_s: float) -> AsyncIterator[tuple[str, api.Applied]]:
+async def followed_by_hosts(
+    service: Service, applied: api.Applied, wait_s: float
+) -> AsyncIterator[tuple[str, api.Applied]]:
     """Who has programmed the generation, told as it changes, until all live hosts have or the time is over."""
+    yield f"revision {applied.revision}: {len(applied.plan.changes)} changes", applied
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         now = followers(service.view(), applied.generation)

@@ -9,16 +9,18 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vnet.controller.embedded import EmbeddedDatabase, run_tool
-from vnet.controller.errors import Conflict, Invalid
+from ovsctl.ovsdb import Tls
+from vnet.api.errors import Conflict, Invalid
+from vnet.controller.embedded import DATABASE, EmbeddedDatabase, run_tool, tls_options
 from vnet.controller.file_check import check_file
 from vnet.db.changes import state_changes
 from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.history import Author
 from vnet.db.roles import role_operations
 from vnet.db.rows import SCHEMA_NAME
 from vnet.db.writes import configuration_write
@@ -28,11 +30,12 @@ from vnet.objects.index import VifIndex
 from vnet.objects.proposal import Proposal
 from vnet.objects.rules import faults
 from vnet.objects.state import CONFIGURED
+from vnet.plan import plan_pool
 from vnet.util.suggest import plural
 
 OWNERS = ("owned-by-document", "owned-by-toolstack")  # a restore makes the objects of both sides
 LISTED = 5
-COPIES = 24  # that a controller keeps of its own database
+COPIES = 24  # of the pool database, that a controller keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,19 @@ def _nouns(declared: type[Declared], count: int) -> str:
     return declared.NOUN.text if count == 1 else plural(declared.NOUN.text)
 
 
-def save(database: EmbeddedDatabase, path: Path) -> None:
-    """Writes a backup of the database that runs here. Raises PoolUnreachable, OSError."""
-    text = run_tool("ovsdb-client", "--timeout=60", "--no-leader-only", "backup", database.remote, SCHEMA_NAME)
+@dataclass(frozen=True, slots=True)
+class BackupSource:
+    """Where a backup is read: any of the remotes of a pool database's servers, with the identity that ssl: needs."""
+
+    remotes: tuple[str, ...]
+    tls: Tls | None = None
+
+
+def save(source: BackupSource, path: Path) -> None:
+    """Writes a backup of the database that runs there. Raises PoolUnreachable, OSError."""
+    where = ",".join(source.remotes)
+    options = (*tls_options(source.tls), "--timeout=60", "--no-leader-only")
+    text = run_tool("ovsdb-client", *options, "backup", where, SCHEMA_NAME)
     made = path.with_name(f".{path.name}.new")
     made.unlink(missing_ok=True)
     with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -72,11 +85,12 @@ def save(database: EmbeddedDatabase, path: Path) -> None:
     made.replace(path)
 
 
-def keep_copy(database: EmbeddedDatabase, now: datetime) -> Path:
-    """Saves a copy beside the database, and removes the oldest of more than COPIES. Raises as save() does."""
-    made = database.state_dir / f"{database.database.name}.copy-{now:%Y%m%dT%H%M%S}"
-    save(database, made)
-    for old in sorted(database.state_dir.glob(f"{database.database.name}.copy-*"))[:-COPIES]:
+def keep_copy(source: BackupSource, directory: Path, now: datetime) -> Path:
+    """Saves a copy in a directory, and removes the oldest of more than COPIES. Raises as save() does."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = directory / f"{DATABASE}.copy-{now:%Y%m%dT%H%M%S}"
+    save(source, made)
+    for old in sorted(directory.glob(f"{DATABASE}.copy-*"))[:-COPIES]:
         old.unlink(missing_ok=True)
     return made
 
@@ -84,7 +98,7 @@ def keep_copy(database: EmbeddedDatabase, now: datetime) -> Path:
 async def load(path: Path) -> Backup:
     """The content of a backup. Raises Invalid, DamagedDatabase, SchemaMismatch, PoolUnreachable, OSError."""
     async with _served(path) as (_, pool):
-        state = _frozen(pool.mirror.state)
+        state = pool.mirror.state.snapshot()
         proposal = Proposal.between(PoolState(), state, VifIndex(), Owner.DOCUMENT)
         broken = [
             f"{fault.noun} {fault.name}: {fault.message}" for fault in faults(proposal) if fault.code not in OWNERS
@@ -157,14 +171,21 @@ def _placed_vm(kept: Vm, live: Vm | None) -> Vm:
     return kept if live is None else replace(kept, host=live.host)
 
 
-async def write(pool: PoolDatabase, desired: PoolState, name: str) -> int:
-    """Makes the pool so, if it is still as it was. Returns its revision. Raises WriteConflict, PoolUnreachable, DatabaseFull."""
+async def write(pool: PoolDatabase, desired: PoolState, name: str, author: Author) -> int:
+    """Makes the pool so in the author's name, if it is still as it was. Returns its revision. Raises WriteConflict, PoolUnreachable, DatabaseFull."""
     live = pool.mirror.state
+    if (trial := pool.mirror.trial) is not None:
+        raise Conflict(
+            "on-trial",
+            f"revision {trial.revision} of {trial.caller} is on trial: 'vnet confirm' or 'vnet revert' first",
+        )
     changes = state_changes(live, desired)
     if not changes or live.pool is None:
         return live.pool.revision if live.pool is not None else 0
     made = configuration_write(changes, live.pool, generation=True, locate=pool.mirror.locate)
-    await pool.write(made, [Event(now_ms(), "restored", f"backup {name}: {len(changes)} changes")])
+    disruption = plan_pool(live, desired).disruption.name.lower()
+    told = [Event(now_ms(), "restored", f"backup {name}: {len(changes)} changes")]
+    await pool.write(made, told, author, disruption)
     return made.revision or 0
 
 
@@ -172,10 +193,6 @@ async def fill(database: EmbeddedDatabase, live: PoolDatabase, path: Path) -> No
     """Restores a backup, with all that it holds, into the empty database that runs here. live: a connection to it. Raises as load() does."""
     async with _served(path) as (copy, _):
         converted = copy.state_dir / "converted"
-        save(copy, converted)
+        save(BackupSource((copy.remote,)), converted)
         run_tool("ovsdb-client", "--timeout=60", "restore", database.remote, SCHEMA_NAME, stdin=converted)
     await live.transact(*role_operations())  # an older backup has none, or others
-
-
-def _frozen(state: PoolState) -> PoolState:
-    return PoolState(state.pool, *(dict(getattr(state, entry.name)) for entry in fields(state) if entry.name != "pool"))

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from vnet.api.errors import Invalid
 from vnet.controller.admission import refusal
-from vnet.controller.errors import Invalid
 from vnet.grammar.json_tree import json_tree
-from vnet.grammar.kinds import FAILED, Boolean, entries
-from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, is_null
+from vnet.grammar.nodes import ListNode, MapNode, Node, TextNode, clip, describe, is_null
 from vnet.grammar.source import Source
+from vnet.grammar.value_types import FAILED, Boolean, entries
 from vnet.util.suggest import listing
 
 
@@ -38,16 +38,16 @@ def _read(type_: inspect.Type, node: Node, source: Source) -> Any:
             return None if is_null(node) else _read(only, node, source)
         case inspect.StructType():
             return _read_struct(type_, node, source)
-        case inspect.ListType(item_type=item) if isinstance(node, List):
+        case inspect.ListType(item_type=item) if isinstance(node, ListNode):
             return [_read(item, each, source) for each in node.items]
         case inspect.BoolType():
             return Boolean().read(node, source)
-        case _ if isinstance(node, Text) and (value := _scalar(type_, node)) is not FAILED:
+        case _ if isinstance(node, TextNode) and (value := _scalar(type_, node)) is not FAILED:
             return value
     return _refused(type_, node, source)
 
 
-def _scalar(type_: inspect.Type, node: Text) -> Any:
+def _scalar(type_: inspect.Type, node: TextNode) -> Any:
     if isinstance(type_, inspect.StrType):
         return FAILED if node.plain else node.text
     try:
@@ -61,8 +61,8 @@ def _scalar(type_: inspect.Type, node: Text) -> Any:
 
 def _read_struct(type_: inspect.StructType, node: Node, source: Source) -> Any:
     if is_null(node):
-        node = Map([], node.line, node.column)
-    if not isinstance(node, Map):
+        node = MapNode([], node.line, node.column)
+    if not isinstance(node, MapNode):
         return _refused(type_, node, source)
     fields = {field.encode_name: field for field in type_.fields}
     values: dict[str, Any] = {}

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vnet.api.errors import Conflict, Invalid, NotFound
 from vnet.controller.embedded import EmbeddedDatabase, run_tool
-from vnet.controller.errors import Conflict, Invalid
+from vnet.controller.server_proxy import shown_address, socket_address
 from vnet.db.errors import PoolUnreachable
 from vnet.db.rows import SCHEMA_NAME
 
@@ -50,15 +51,16 @@ def create_cluster(database: EmbeddedDatabase, address: str, election_timer_ms: 
     """
     _check_address(address)
     if _is_member(database, address):
-        database.ensure()
+        at_its_address(database).ensure()
         return False
+    database = replace(database, address=socket_address(address))
     with database.alone():
         database.prepare_file()
         database.stop()
         made = database.database.with_suffix(".db.new")
         made.unlink(missing_ok=True)
         timer = f"--election-timer={election_timer_ms}"
-        run_tool("ovsdb-tool", timer, "create-cluster", str(made), str(database.database), address)
+        run_tool("ovsdb-tool", timer, "create-cluster", str(made), str(database.database), database.address)
         shutil.copy2(database.database, database.database.with_suffix(".db.standalone"))
         made.replace(database.database)  # at once: a controller that starts meanwhile finds one or the other
         database.start()
@@ -74,13 +76,15 @@ def join(database: EmbeddedDatabase, address: str, others: tuple[str, ...]) -> b
     for text in (address, *others):
         _check_address(text)
     if _is_member(database, address):
-        database.ensure()
+        at_its_address(database).ensure()
         return False
+    database = replace(database, address=socket_address(address), peers=others)
     with database.alone():
         if database.database.exists():
             text = f"{database.database} holds a pool of its own, which joining would lose: move it away first"
             raise Conflict("pool-exists", text, str(database.database))
-        run_tool("ovsdb-tool", "join-cluster", str(database.database), SCHEMA_NAME, address, *others)
+        servers = map(socket_address, (address, *others))
+        run_tool("ovsdb-tool", "join-cluster", str(database.database), SCHEMA_NAME, *servers)
         database.start()
     _wait_member(database)
     return True
@@ -96,8 +100,9 @@ def status(database: EmbeddedDatabase, now_ms: int) -> tuple[Member, ...]:
 
 def parse_status(text: str, now_ms: int) -> tuple[Member, ...]:
     """The servers that `cluster/status` tells of, by address; `now_ms`: when it was asked."""
-    servers = {name: (address, rest) for name, address, rest in _SERVER.findall(text)}
+    servers = {name: (shown_address(address), rest) for name, address, rest in _SERVER.findall(text)}
     said = {name: _line(text, name) for name in ("Leader", "Role", "Status", "Address", "Term", "Connections")}
+    said["Address"] = shown_address(said["Address"])
     leader = said["Address"] if said["Leader"] == "self" else servers.get(said["Leader"], (None, ""))[0]
     linked = {token[2:] for token in said["Connections"].split() if token.startswith(("->", "<-"))}
     term = int(said["Term"] or 0)
@@ -130,7 +135,42 @@ def _check_address(address: str) -> None:
 
 def local_address(database: EmbeddedDatabase) -> str:
     """The address of the server whose file is here. Raises PoolUnreachable for another file."""
+    return shown_address(_file_address(database))
+
+
+def _file_address(database: EmbeddedDatabase) -> str:
     return run_tool("ovsdb-tool", "db-local-address", str(database.database)).strip()
+
+
+def at_its_address(database: EmbeddedDatabase) -> EmbeddedDatabase:
+    """The database of a cluster's server that was made before. Raises PoolUnreachable for another file."""
+    return replace(database, address=_file_address(database))
+
+
+def kick(database: EmbeddedDatabase, server: str) -> None:
+    """Take a server out of the cluster, by the address that `status` shows; returns once it is out.
+
+    Raises NotFound, Conflict where this host's server is alone, PoolUnreachable where it is not out within 30 s, as without a majority.
+    """
+    known = [member.server for member in status(database, 0)]
+    if server not in known:
+        raise NotFound("no-server", f"no server {server} in the cluster: it has {', '.join(known)}", server)
+    deadline = time.monotonic() + JOIN_TIMEOUT_S
+    while address := _known_as(database, server):
+        try:
+            run_tool("ovs-appctl", "--timeout=5", "-t", str(database.control), "cluster/kick", SCHEMA_NAME, address)
+        except PoolUnreachable:  # there is no leader to ask just now
+            if time.monotonic() > deadline:
+                raise
+        if time.monotonic() > deadline:
+            raise PoolUnreachable(f"{server} was not taken out within {JOIN_TIMEOUT_S:.0f} s; see {database.log}")
+        time.sleep(0.1)
+
+
+def _known_as(database: EmbeddedDatabase, server: str) -> str | None:
+    """The address of a server in the database, None if it has none of that name."""
+    found = (address for _, address, _ in _SERVER.findall(_ask(database)))
+    return next((address for address in found if shown_address(address) == server), None)
 
 
 def _is_member(database: EmbeddedDatabase, address: str) -> bool:

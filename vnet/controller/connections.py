@@ -6,10 +6,12 @@ One rule: who has shown no token costs a place among the strangers, never one of
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from struct import calcsize, unpack
 from typing import Any, Final
 
 import h11
@@ -27,11 +29,20 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """A process at the other end of a unix socket, as the kernel knows it (SO_PEERCRED, unix(7))."""
+
+    pid: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApiLimits:
     """How many connections of each standing there may be, and the most seconds that one may take.
 
     Together they are less than the 1,024 descriptors of a process that was given no more. handshake_s: of TLS. headers_s and body_s:
-    from a request's first byte, or the connection's begin, to the end of either. idle_s: from an answer to the next request.
+    from a request's first byte, or the connection's begin, to the end of either. idle_s: from an answer to the next request. reading_s: for
+    a peer to read what is kept for it, once that is more than the kernel takes and 64 KiB.
     """
 
     local: int = 200
@@ -41,6 +52,7 @@ class ApiLimits:
     headers_s: float = 10.0
     body_s: float = 60.0
     idle_s: int = 5
+    reading_s: float = 60.0
 
     def most(self, standing: Standing) -> int:
         return {
@@ -97,12 +109,14 @@ class ApiConnection(H11Protocol):
     def __init__(
         self, config: uvicorn.Config, state: ServerState, connections: Connections, standing: Standing
     ) -> None:
-        super().__init__(config, state, {"admit": lambda: connections.admit(self)})
+        super().__init__(config, state, {"admit": lambda: connections.admit(self), "connection": self})
         self.standing = standing
         self.begin: asyncio.Task[None] | None = None
+        self.peer: Peer | None = None  # of a unix socket
         self._connections: Final = connections
         self._part = ""  # of a request, that is waited for
         self._limit: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
 
     def drop(self, reason: str) -> None:
         """End it now, whatever it is at."""
@@ -115,6 +129,8 @@ class ApiConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.standing is Standing.LOCAL:
+            self.peer = _peer(transport)
         self._await_part()
 
     def data_received(self, data: bytes) -> None:
@@ -125,10 +141,19 @@ class ApiConnection(H11Protocol):
         super().on_response_complete()
         self._await_part()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading = self.loop.call_later(self._connections.limits.reading_s, self.drop, "late reader")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._connections.leave(self)
         self._stop()
+        self._stop_reading()
 
     def _await_part(self) -> None:
         """ApiLimits the time until the part of a request is here that the peer has to send next."""
@@ -142,9 +167,27 @@ class ApiConnection(H11Protocol):
         if part and not self.transport.is_closing():
             self._limit = self.loop.call_later(limit_s, self.drop, f"late {part}")
 
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
     def _stop(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
+
+
+def _peer(transport: asyncio.BaseTransport) -> Peer | None:
+    made = transport.get_extra_info("socket")
+    if made is None or made.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = unpack("3i", made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, calcsize("3i")))
+    return Peer(pid, uid)
+
+
+def peer_of(scope: Any) -> Peer | None:
+    """The process at the other end of a request's unix socket."""
+    connection: ApiConnection = scope["state"]["connection"]
+    return connection.peer
 
 
 Admit = Callable[[], bool]

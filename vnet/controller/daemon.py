@@ -12,27 +12,31 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from ovsctl.ovsdb import Tls
+from vnet import VERSION
+from vnet.api.errors import Invalid, Refused
+from vnet.controller.access import Access
 from vnet.controller.app import application
-from vnet.controller.backup import keep_copy
+from vnet.controller.backup import BackupSource, keep_copy
 from vnet.controller.connections import Connections, Standing
 from vnet.controller.embedded import EmbeddedDatabase
-from vnet.controller.errors import Invalid, Refused
+from vnet.controller.event_delivery import EventDelivery, EventReceiver, receiver_of
 from vnet.controller.joining import Joining
 from vnet.controller.leader import Leader
 from vnet.controller.service import Service
-from vnet.controller.shown_certificate import ShownCertificate
-from vnet.controller.sockets import Listen, Server, read_token
-from vnet.db.database import PoolDatabase
-from vnet.db.errors import PoolUnreachable
+from vnet.controller.sockets import Listen, Server
+from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.errors import DamagedDatabase, PoolUnreachable
+from vnet.db.history import KEPT, KEPT_BYTES
+from vnet.util.exposition import measure_lag
 from vnet.util.repeated_lines import RepeatedLines
 from vnet.util.sd_notify import sd_notify
 from vnet.util.service_status import LOOK_S, Obstacle, ServiceStatus
-from vnet.util.transport import CA, PKI_DIR, SERVER, check_cleartext, tls_for
+from vnet.util.shown_certificate import ShownCertificate
+from vnet.util.transport import CA, PKI_DIR, SERVER, check_cleartext, identity_file, read_secret, tls_for
 
 log = logging.getLogger("vnet.controller")
 
@@ -43,11 +47,13 @@ CERTIFICATES_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ControllerOptions:
     """pool: the pool database's remotes, none for one of our own. pool_listen: further sockets of our own database, for hosts;
-    pool_listen_controllers: for other controllers and relays.
+    pool_listen_controllers: for other controllers and relays. token_file: a token that may do everything, besides those of the pool.
+    identity_header: in which a reverse proxy names its user. server_names: further names by which the API is reached.
 
-    cleartext: whether connections off loopback may do without TLS.
+    cleartext: whether connections off loopback may do without TLS. events_to: where events are sent, by whoever leads; events_key_file, events_ca: of webhooks, the key
+    that signs, and the CA of their servers. history_records, history_mib: how many revisions, and as many steps, are kept, and MiB of changes in all.
     """
 
     pool: tuple[str, ...] = ()
@@ -57,11 +63,18 @@ class Options:
     pool_listen_controllers: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()
     token_file: Path | None = None
+    identity_header: str = ""
+    server_names: tuple[str, ...] = ()
     pki_dir: Path = PKI_DIR
     cleartext: bool = False
+    events_to: tuple[str, ...] = ()
+    events_key_file: Path | None = None
+    events_ca: Path | None = None
+    history_records: int = KEPT
+    history_mib: int = KEPT_BYTES // 2**20
 
 
-def main(options: Options) -> None:
+def main(options: ControllerOptions) -> None:
     """Serves until SIGTERM or SIGINT. A pool database that is away is waited for.
 
     Raises Invalid, TransportError, BadRemote, SchemaMismatch, OSError if it cannot start.
@@ -72,20 +85,22 @@ def main(options: Options) -> None:
     asyncio.run(_run(options))
 
 
-async def _run(options: Options) -> None:
+async def _run(options: ControllerOptions) -> None:
     listens = [Listen.parse(text) for text in options.listen] or [Listen(options.run_dir / "controller.sock")]
-    token = read_token(options.token_file) if options.token_file is not None else None
-    if token is None and any(listen.path is None for listen in listens):
-        raise Invalid("token", "TCP needs --token-file: who can connect could do anything")
+    token = read_secret(options.token_file, "token file") if options.token_file is not None else None
     for listen in listens:
         listen.check(options.cleartext)
-    shown = ShownCertificate(options.pki_dir) if any(listen.secure for listen in listens) else None
+    shown_file = identity_file(options.pki_dir, SERVER)
+    shown = ShownCertificate(shown_file) if any(listen.secure for listen in listens) else None
     remotes = options.pool + options.pool_listen + options.pool_listen_controllers
     check_cleartext(remotes, options.cleartext)
     tls = tls_for(remotes, options.pki_dir, SERVER)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    receivers = [
+        receiver_of(text, options.events_key_file, options.events_ca, options.cleartext) for text in options.events_to
+    ]
     options.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
     embedded = None
     if not options.pool:
@@ -99,7 +114,14 @@ async def _run(options: Options) -> None:
         return
     joining = Joining(options.pki_dir, _url(listens), _remotes(options.pool_listen))
     try:
-        await _serve(database, embedded, listens, token, shown, joining, status, stop)
+        access = Access(lambda: database.mirror.tokens, token, options.identity_header.lower())
+        names = _server_names(options, listens)
+        source = BackupSource(database.remotes, tls if embedded is None else None)
+        copies = source, options.state_dir
+        leader = Leader(database, kept=options.history_records, kept_bytes=options.history_mib * 2**20)
+        await _serve(
+            database, embedded, leader, listens, (access, names), shown, joining, copies, receivers, status, stop
+        )
     finally:
         await database.close()
     log.info("controller stopped")
@@ -131,25 +153,34 @@ async def _connected(
 async def _serve(
     database: PoolDatabase,
     embedded: EmbeddedDatabase | None,
+    leader: Leader,
     listens: list[Listen],
-    token: bytes | None,
+    doors: tuple[Access, frozenset[str]],
     shown: ShownCertificate | None,
     joining: Joining,
+    copies: tuple[BackupSource, Path],
+    receivers: Sequence[EventReceiver],
     status: ServiceStatus,
     stop: asyncio.Event,
 ) -> None:
     pki_dir = joining.directory
-    service = Service(database, version("vnet"), lambda: _certificate_problems(pki_dir), joining)
+    service = Service(database, VERSION, lambda: _certificate_problems(pki_dir), joining, pki_dir)
     sockets = [(listen, listen.bind()) for listen in listens]
     connections = Connections()
-    servers = [_server(service, listen, made, connections, token, shown) for listen, made in sockets]
+    servers = [_server(service, listen, made, connections, doors, shown) for listen, made in sockets]
     jobs = [asyncio.create_task(server.serve()) for server in servers]
-    leader = Leader(database)
+    service.metrics.leads = lambda: leader.leads
+    service.metrics.connections = connections.counts
     duties = [asyncio.create_task(leader.run()), asyncio.create_task(_keep_certificates(pki_dir, embedded))]
     keeper = _Keeper(embedded, database) if embedded is not None else None
     if keeper is not None:
         duties.append(asyncio.create_task(keeper.run()))
-        duties.append(asyncio.create_task(keeper.keep_copies()))
+    duties.append(asyncio.create_task(service.refused_calls.run()))
+    duties.append(asyncio.create_task(measure_lag(service.measures.lag)))
+    deliveries = [EventDelivery(service.feed, it, lambda: leader.leads, now_ms) for it in receivers]
+    service.metrics.deliveries = deliveries
+    duties += [asyncio.create_task(delivery.run()) for delivery in deliveries]
+    duties.append(asyncio.create_task(_keep_copies(database, *copies)))
     addresses = ", ".join(map(str, listens))
     log.info("controller serves on %s", addresses)
 
@@ -183,6 +214,16 @@ def _url(listens: Sequence[Listen]) -> str:
     return next((str(listen) for listen in listens if listen.secure and listen.host not in ("0.0.0.0", "::")), "")
 
 
+def _server_names(options: ControllerOptions, listens: Sequence[Listen]) -> frozenset[str]:
+    """The names by which the API is reached: as told, as in its certificate, and those that it listens at."""
+    names = {"localhost", *options.server_names, *(listen.host for listen in listens)}
+    if any(listen.secure for listen in listens):
+        from vnet.controller.pki import server_addresses  # noqa: PLC0415 - loads a library that TLS alone needs
+
+        names.update(server_addresses(options.pki_dir) or ())
+    return frozenset(name.lower() for name in names if name)
+
+
 def _remotes(listens: Sequence[str]) -> tuple[str, ...]:
     """The remotes of agents for where the database listens, as far as that names an address."""
     parts = (listen.split(":", 2) for listen in listens if listen.startswith("pssl:"))
@@ -194,13 +235,14 @@ def _server(
     listen: Listen,
     listening: socket.socket,
     connections: Connections,
-    token: bytes | None,
+    doors: tuple[Access, frozenset[str]],
     shown: ShownCertificate | None,
 ) -> Server:
+    access, names = doors
     if listen.path is not None:
-        return Server(application(service), listening, connections)
+        return Server(application(service, access), listening, connections)
     tls = shown.context if shown is not None and listen.secure else None
-    return Server(application(service, token), listening, connections, Standing.STRANGER, tls)
+    return Server(application(service, access, names), listening, connections, Standing.STRANGER, tls)
 
 
 def _obstacle(database: PoolDatabase, failure: str, servers: Sequence[Server]) -> Obstacle | None:
@@ -245,20 +287,21 @@ class _Keeper:
                 self.failure = str(error)
             await asyncio.sleep(RETRY_S)
 
-    async def keep_copies(self) -> None:
-        """Without end: saves a copy of the database each hour in which its configuration has changed."""
-        saved, after_s = -1, FIRST_COPY_S
-        while True:
-            await asyncio.sleep(after_s)
-            after_s = COPY_EVERY_S
-            pool = self._database.mirror.state.pool
-            if pool is None or pool.revision == saved:
-                continue
-            try:
-                await asyncio.to_thread(keep_copy, self._embedded, datetime.now(UTC))
-                saved = pool.revision
-            except (PoolUnreachable, OSError) as error:
-                log.warning("no copy of the pool database was kept: %s", error)
+
+async def _keep_copies(database: PoolDatabase, source: BackupSource, directory: Path) -> None:
+    """Without end: saves a copy of the database each hour in which its configuration has changed."""
+    saved, after_s = -1, FIRST_COPY_S
+    while True:
+        await asyncio.sleep(after_s)
+        after_s = COPY_EVERY_S
+        pool = database.mirror.state.pool
+        if pool is None or pool.revision == saved:
+            continue
+        try:
+            await asyncio.to_thread(keep_copy, source, directory, datetime.now(UTC))
+            saved = pool.revision
+        except (PoolUnreachable, DamagedDatabase, OSError) as error:
+            log.warning("no copy of the pool database was kept: %s", error)
 
 
 def _certificate_problems(directory: Path) -> tuple[str, ...]:

@@ -11,19 +11,22 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ovsctl.ovsdb import BadRemote, Tls, check_passive
+from vnet.api.errors import Invalid
 from vnet.controller import role_remotes
-from vnet.controller.errors import Invalid
 from vnet.controller.file_check import check_file
+from vnet.controller.server_proxy import ServerProxy, shown_address
 from vnet.db.database import check_version
 from vnet.db.errors import PoolUnreachable
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT
+from vnet.util.transport import listening_socket, passive_address
 
+DATABASE = "pool.db"  # the file
 START_TIMEOUT_S = 10.0
 CLUSTER_MAGIC = b"OVSDB CLUSTER"  # how the file of a clustered database begins, ovsdb(5)
 
@@ -33,7 +36,8 @@ class EmbeddedDatabase:
     """Where the database and its server are.
 
     listen: further remotes, as pssl:6640:10.0.0.1, whose clients by TLS are hosts and may do what hosts may. controllers: those where
-    everything may be done. tls: the server's identity, which pssl: and ssl: need. sources: of a relay, the servers that it forwards to.
+    everything may be done, and at pssl: servers alone are let in. tls: the server's identity, which pssl: and ssl: need. sources: of a relay, the
+    servers that it forwards to. address: of a cluster's server, as its file has it; peers: those that it asks to be let in, as ssl:IP:PORT.
     """
 
     run_dir: Path
@@ -42,6 +46,8 @@ class EmbeddedDatabase:
     controllers: tuple[str, ...] = ()
     tls: Tls | None = None
     sources: tuple[str, ...] = ()
+    address: str = ""
+    peers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises Invalid for what no server can listen on."""
@@ -53,7 +59,7 @@ class EmbeddedDatabase:
 
     @property
     def database(self) -> Path:
-        return self.state_dir / "pool.db"
+        return self.state_dir / DATABASE
 
     @property
     def remotes(self) -> Path:
@@ -87,6 +93,8 @@ class EmbeddedDatabase:
         """
         if self._answers():
             self._add_remotes()
+            with self.alone():
+                self.proxy.ensure()
             return False
         with self.alone():
             if self._answers():  # another controller was quicker
@@ -106,6 +114,7 @@ class EmbeddedDatabase:
 
     def stop(self) -> None:
         """Have the server end, with all that it acknowledged on disk; does nothing where none runs."""
+        self.proxy.stop()
         pid = self.pid()
         if not self._answers() or pid is None:
             return
@@ -160,7 +169,9 @@ class EmbeddedDatabase:
     def start(self) -> None:
         """Start the server as a process of its own (--detach): our end is not its end."""
         plain = [f"--remote={remote}" for remote in self.listen if not remote.startswith("pssl:")]
+        self._check_free()
         self._prepare_remotes()
+        self.proxy.ensure()
         run_tool(
             "ovsdb-server",
             "--detach",
@@ -173,9 +184,10 @@ class EmbeddedDatabase:
             f"--remote=p{self.remote}",
             *plain,
             f"--remote={role_remotes.REMOTE}",
-            *self._tls_options(),
+            *tls_options(self.tls),  # it reads the files again when they are replaced
             f"relay:{SCHEMA_NAME}:{','.join(self.sources)}" if self.sources else str(self.database),
             str(self.remotes),
+            env={"OVS_RUNDIR": str(self.run_dir)},  # where it looks for the sockets of a cluster's servers
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -183,12 +195,14 @@ class EmbeddedDatabase:
                 raise PoolUnreachable(f"ovsdb-server does not listen on {self.socket}; see {self.log}")
             time.sleep(0.01)
 
-    def _tls_options(self) -> tuple[str, ...]:
-        """ovsdb-server reads these files again when they are replaced."""
-        if self.tls is None:
-            return ()
-        own, certificate, ca = self.tls.private_key, self.tls.certificate, self.tls.ca_certificate
-        return f"--private-key={own}", f"--certificate={certificate}", f"--ca-cert={ca}"
+    def _check_free(self) -> None:
+        """Raises PoolUnreachable for an address that is somebody else's: the server would serve without it, and say so in its log alone."""
+        for remote in (*self.listen, *self._plain_controllers):
+            if remote.startswith(("ptcp:", "pssl:")):
+                try:
+                    listening_socket(*passive_address(remote)).close()
+                except OSError as error:
+                    raise PoolUnreachable(f"pool database: {error.strerror}") from None
 
     def _prepare_remotes(self) -> None:
         schema = self.run_dir / "remotes.ovsschema"
@@ -198,7 +212,22 @@ class EmbeddedDatabase:
         run_tool("ovsdb-tool", "transact", str(self.remotes), self._listening())
 
     def _listening(self) -> str:
-        return role_remotes.transaction([it for it in self.listen if it.startswith("pssl:")], self.controllers)
+        return role_remotes.transaction([it for it in self.listen if it.startswith("pssl:")], self._plain_controllers)
+
+    @property
+    def _plain_controllers(self) -> list[str]:
+        return [remote for remote in self.controllers if not remote.startswith("pssl:")]
+
+    @property
+    def proxy(self) -> ServerProxy:
+        """What stands between its sockets for servers and other machines."""
+        secure = tuple(remote for remote in self.controllers if remote.startswith("pssl:"))
+        address = shown_address(self.address)
+        cluster = (address, address != self.address) if address.startswith("ssl:") else ("", False)
+        peers = tuple(peer for peer in self.peers if peer.startswith("ssl:"))
+        return ServerProxy(
+            self.run_dir, self.state_dir / "server-proxy.log", SCHEMA_NAME, self.tls, secure, *cluster, peers
+        )
 
     def _add_remotes(self) -> None:
         """Has a server that runs listen where it is to."""
@@ -223,8 +252,18 @@ class EmbeddedDatabase:
         return run_tool("ovs-appctl", "-t", str(self.control), f"ovsdb-server/{command}", *arguments)
 
 
-def run_tool(*command: str, stdin: Path = Path(os.devnull)) -> str:
-    """What a tool of Open vSwitch printed; raises PoolUnreachable with what it said if it failed. stdin: the file it reads."""
+def tls_options(tls: Tls | None) -> tuple[str, ...]:
+    """The options of Open vSwitch's tools for an identity."""
+    if tls is None:
+        return ()
+    return f"--private-key={tls.private_key}", f"--certificate={tls.certificate}", f"--ca-cert={tls.ca_certificate}"
+
+
+def run_tool(*command: str, stdin: Path = Path(os.devnull), env: Mapping[str, str] | None = None) -> str:
+    """What a tool of Open vSwitch printed; raises PoolUnreachable with what it said if it failed. stdin: the file it reads.
+
+    env: what is added to the environment.
+    """
     # Sockets, logs and the database are for their owner alone.
     try:
         with stdin.open() as source:
@@ -236,7 +275,7 @@ def run_tool(*command: str, stdin: Path = Path(os.devnull)) -> str:
                 timeout=60,
                 umask=0o077,
                 stdin=source,
-                env={**os.environ, "LC_ALL": "C"},
+                env={**os.environ, "LC_ALL": "C", **(env or {})},
             )
     except FileNotFoundError as error:
         if error.filename != command[0]:

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from vnet.controller.errors import Invalid
+from vnet.api.errors import Invalid
+from vnet.controller.access import ADMINS, VIEWERS
 from vnet.controller.service import Service
 from vnet.objects.impact import Disruption
+from vnet.objects.token import ApiRole
 
 B = TypeVar("B")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -17,13 +19,16 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 # What a host asks for that is on its way into the pool, and has no token of the controller.
 JOIN, SHOW_CA = ("POST", "/v1/join"), ("GET", "/v1/ca")
+HEALTHY, READY = ("GET", "/healthz"), ("GET", "/readyz")
 _CERTIFICATE = re.compile(r"/v1/hosts/[^/]+/certificate")
 MAX_STRANGERS_BYTES = 16 * 1024  # of a body
 
 
 def is_for_strangers(method: str, path: str) -> bool:
     """Whether a call takes no token: what it shows is no secret, or it takes an invitation."""
-    return (method, path) in (JOIN, SHOW_CA) or (method == "GET" and _CERTIFICATE.fullmatch(path) is not None)
+    return (method, path) in (JOIN, SHOW_CA, HEALTHY, READY) or (
+        method == "GET" and _CERTIFICATE.fullmatch(path) is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,9 @@ Steps = Callable[[Call[Any]], AsyncIterator[tuple[str, Any]]]  # lines of progre
 class Route:
     """One call of the API. query: its parameters with their meaning. media: of a body that is no JSON.
 
-    body: the body's type. read: reads the body in place of its type.
+    body: the body's type. read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
+    network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. noun: of the object in
+    its path.
     """
 
     method: str
@@ -92,6 +99,14 @@ class Route:
     media: str | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     tag: str = ""
+    roles: frozenset[ApiRole] = frozenset()
+    scoped: bool = False
+    noun: str = ""
+
+    @property
+    def allowed(self) -> frozenset[ApiRole]:
+        """The roles that may call it."""
+        return self.roles or (ADMINS if self.changes else VIEWERS)
 
     @property
     def changes(self) -> bool:

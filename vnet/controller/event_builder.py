@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.changes import DeleteObject, InsertObject, RowChange, UpdateObject
 from vnet.grammar.declare import Declared, attrs_of
 from vnet.objects import Binding, Event, Vif
 from vnet.objects.state import CONFIGURED
@@ -18,16 +18,16 @@ def events_of(changes: Iterable[RowChange], now_ms: int) -> list[Event]:
 
 def _events(change: RowChange, now: int) -> Iterator[Event]:
     match change:
-        case Update(old=Vif() as old, new=Vif() as new):
+        case UpdateObject(old=Vif() as old, new=Vif() as new):
             yield from _vif(old, new, now)
-        case Update(old=Binding() as before, new=Binding() as after) if before.state is not after.state:
+        case UpdateObject(old=Binding() as before, new=Binding() as after) if before.state is not after.state:
             text = f"VIF {after.vif} on host {after.host}: {after.state.value}, as asked"
             yield Event(now, "vif-" + after.state.value, text, after.host, after.network, after.vif)
-        case Insert(new=value):
+        case InsertObject(new=value):
             yield from _event(value, "created", now)
-        case Update(new=value):
+        case UpdateObject(new=value):
             yield from _event(value, "changed", now)
-        case Delete(old=value):
+        case DeleteObject(old=value):
             yield from _event(value, "deleted", now)
 
 
@@ -50,8 +50,13 @@ def _subjects(value: Declared, name: str) -> dict[str, str]:
 
 
 def _vif(old: Vif, new: Vif, now: int) -> Iterator[Event]:
-    """A VIF's host, migration and groups have events of their own; `epoch` counts bindings, which have theirs."""
-    special = {"groups", "host", "awaited", "incoming", "epoch"}
+    """A VIF's network, host, migration and groups have events of their own; `epoch` counts bindings, which have theirs."""
+    special = {"network", "former_network", "former_addresses", "groups", "host", "awaited", "incoming", "epoch"}
+    if old.network != new.network:
+        special.add("addresses")  # they follow
+        quarantined = f" in quarantine, from {new.former_network}" if new.former_network is not None else ""
+        text = f"VIF {new.id} is on network {new.network}{quarantined}"
+        yield Event(now, "vif-network", text, network=new.network, vif=new.id)
     if any(getattr(old, name) != getattr(new, name) for name in attrs_of(Vif) if name not in special):
         yield from _event(new, "changed", now)
     if old.groups != new.groups:

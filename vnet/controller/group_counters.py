@@ -10,15 +10,15 @@ from uuid import uuid4
 from vnet import api
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
-from vnet.controller.errors import InsufficientStorage, Unavailable
 from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
+from vnet.controller.service import refusing_pool_errors
 from vnet.controller.vif_status import host_problem
 from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.errors import DatabaseFull, PoolUnreachable
 from vnet.db.probes import MAX_ASKED
 from vnet.db.rule_queries import RuleQuery, RuleReply, decode_reply
 from vnet.db.view import PoolView
 from vnet.objects import Direction, SecurityGroup, Verdict
+from vnet.objects.tiers import all_obeyed
 
 DEFAULT_WAIT_S = 5
 Counted = tuple[str, Direction]  # a rule's name, or with an empty one a direction's default
@@ -28,30 +28,32 @@ async def count(call: Call[None]) -> api.GroupCounters:
     """The counters of a group's rules, summed over the hosts that have VIFs in it. Raises Invalid, NotFound, Unavailable."""
     view = call.service.view()
     group = find("security-group", call.id, view.state.groups)
-    wait_s = call.number("wait_s", DEFAULT_WAIT_S, 0, int(MAX_WAIT_S))
-    hosts = hosts_of(view, group.name)
-    missing = {host: reason.text for host in hosts if (reason := host_problem(view, host)) is not None}
-    asked = [host for host in hosts if host not in missing]
-    try:
-        async with call.service.counting:
-            replies = await _ask(call.service.database, group.name, asked, wait_s)
-    except PoolUnreachable as error:
-        raise Unavailable("database-unreachable", str(error)) from None
-    except DatabaseFull as error:
-        raise InsufficientStorage("database-full", str(error)) from None
-    missing |= {host: reply.problem for host, reply in replies.items() if reply.problem}
+    replies, missing = await ask(call, view, group.name)
     return api.GroupCounters(
         security_group=group.name,
         rules=list(summed(group, replies)),
-        hosts=[host for host in asked if host not in missing],
-        missing=dict(sorted(missing.items())),
+        hosts=sorted(replies.keys() - missing.keys()),
+        missing=missing,
     )
+
+
+async def ask(call: Call[None], view: PoolView, group: str) -> tuple[dict[str, RuleReply], dict[str, str]]:
+    """What the hosts that have VIFs in a group answer about it, and the reasons of those that do not, by host. Raises Invalid, Unavailable."""
+    wait_s = call.number("wait_s", DEFAULT_WAIT_S, 0, int(MAX_WAIT_S))
+    hosts = hosts_of(view, group)
+    missing = {host: reason.text for host in hosts if (reason := host_problem(view, host)) is not None}
+    asked = [host for host in hosts if host not in missing]
+    with refusing_pool_errors():
+        async with call.service.counting:
+            replies = await _ask(call.service.database, group, asked, wait_s)
+    missing |= {host: reply.problem for host, reply in replies.items() if reply.problem}
+    return replies, dict(sorted(missing.items()))
 
 
 def hosts_of(view: PoolView, group: str) -> list[str]:
     """The hosts that count for a group: those with bindings of VIFs that are in it."""
-    vifs, bindings = view.state.vifs, view.state.bindings.values()
-    found = {at.host for at in bindings if group in at.groups or (at.vif in vifs and group in vifs[at.vif].groups)}
+    judging = all_obeyed(view.state)
+    found = {at.host for at in view.state.bindings.values() if group in at.groups or group in judging.get(at.vif, ())}
     return sorted(found)
 
 
@@ -66,7 +68,12 @@ def summed(group: SecurityGroup, replies: Mapping[str, RuleReply]) -> Iterator[a
     for name, side in (*((rule.name, rule.direction) for rule in group.rules), *defaults):
         action = group.action(name, side).value
         yield api.RuleCount(
-            rule=name, direction=side.value, action=action, packets=packets[name, side], bytes=sizes[name, side]
+            rule=name,
+            tier=group.step_of(name),
+            direction=side.value,
+            action=action,
+            packets=packets[name, side],
+            bytes=sizes[name, side],
         )
 
 

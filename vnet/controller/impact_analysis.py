@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vnet import api
-from vnet.controller.errors import Conflict
+from vnet.api.errors import Conflict
 from vnet.objects import PoolState
 from vnet.topology import Document
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from vnet.controller.errors import Unauthorized
+from vnet.api.errors import Unauthorized
 from vnet.util.files import replace_file
 
 VALID = timedelta(hours=1)

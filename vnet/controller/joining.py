@@ -13,7 +13,7 @@ from pathlib import Path
 from ssl import PEM_cert_to_DER_cert
 from typing import TYPE_CHECKING
 
-from vnet.controller.errors import Conflict
+from vnet.api.errors import Conflict
 from vnet.controller.invitations import Invitations
 from vnet.util.invitation_line import InvitationLine
 from vnet.util.transport import CA, PKI_DIR

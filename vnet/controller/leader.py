@@ -29,16 +29,21 @@ from ovsctl.ovsdb import (
     Where,
     by_uuid,
 )
+from vnet.controller.trial_guard import TrialGuard
+from vnet.controller.trials import reverted, taking_back
 from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.errors import PoolError
+from vnet.db.errors import PoolError, WriteConflict
+from vnet.db.handovers import Handover
+from vnet.db.history import BOUNDED, KEPT, KEPT_BYTES, Author, HistoryRecord, beyond
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.roles import role_operations
 from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
-from vnet.db.writes import new_pool_id
-from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Vif
+from vnet.db.writes import new_keys, new_pool_id
+from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Pool, PoolState, TunnelKey, Vif
 from vnet.objects.binding import SWITCH
 from vnet.objects.retired import RetiredNumber
+from vnet.plan.decide import Inadmissible
 from vnet.util.logs import about
 
 LOCK = "vnet_leader"
@@ -46,6 +51,7 @@ EVENTS_KEPT = 1000
 EVENTS_SLACK = 100  # pruned in bunches
 INTERVAL_S = 1.0
 SILENT_S = 10.0
+KEYS_LAST_MS = 30 * 24 * 3600 * 1000  # of encrypted tunnels
 MOST_CLAIMS = 1000  # of a VIF between two rounds
 PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
@@ -73,6 +79,19 @@ def orphans(view: PoolView) -> list[tuple[str, str]]:
     """(VIF id, host) of the bindings whose VIF is gone and whose host is not there to clear up."""
     state = view.state
     return [(vif, host) for vif, host in state.bindings if vif not in state.vifs and host not in view.live]
+
+
+def unheard(view: PoolView) -> list[Binding]:
+    """The bindings that say which multicast groups a VIF listens to, of hosts where nobody hears it any more: it may listen to others by now."""
+    if view.state.hosts.keys() <= view.live:
+        return []
+    networks = {name for name, network in view.state.networks.items() if network.multicast_snooping}
+    if not networks:
+        return []
+    return [
+        it for it in view.state.bindings.values()
+        if it.listening is not None and it.network in networks and it.host in view.state.hosts and it.host not in view.live
+    ]  # fmt: skip
 
 
 def usurpers(view: PoolView, known: Mapping[str, int]) -> list[Binding]:
@@ -149,7 +168,11 @@ class Leader:
     follows leads by its term alone, which no host can write.
     """
 
-    def __init__(self, database: PoolDatabase, silent_s: float = SILENT_S) -> None:
+    def __init__(
+        self, database: PoolDatabase, silent_s: float = SILENT_S, kept: int = KEPT, kept_bytes: int = KEPT_BYTES
+    ) -> None:
+        """kept, kept_bytes: the bounds of the history."""
+        self._bounds = kept, kept_bytes
         self._database = database
         self._silent_s = silent_s
         self._beat = 0
@@ -160,6 +183,8 @@ class Leader:
         self.duties = 0  # how often they were done
         self._known: set[tuple[str, str]] = set()  # VIF and host of the usurpers that the last round found
         self._epochs = Epochs()
+        self._trials = TrialGuard(database)
+        self._stuck = 0  # the revision on trial that cannot be taken back
 
     @property
     def leads(self) -> bool:
@@ -254,12 +279,60 @@ class Leader:
                 *(Insert("Event", to_columns(event)) for event in told),
                 *(Delete("Binding", (*by_key(it), ("epoch", "==", it.epoch))) for it in taken),
                 *(Update(TABLE_OF[Vif], mirror.locate(view.state.vifs[id]), {"epoch": wrong[id]}) for id in wrong),
+                *self._unheard(view),
                 *self._pruning(view),
+                *await self._old_records(),
             ]
             await self.write(*operations)
+            await self._end_trial()
             alive = view.live
             self.duties += 1
             await asyncio.sleep(INTERVAL_S)
+
+    def _unheard(self, view: PoolView) -> Iterator[Operation]:
+        """Has the VIFs of silent hosts get every multicast group; not before a live one would have been heard."""
+        if self.duties * INTERVAL_S > HOST_DOWN_AFTER_S:
+            for it in unheard(view):
+                yield Update("Binding", (*by_key(it), ("epoch", "==", it.epoch)), {"listening": frozenset()})
+
+    async def _end_trial(self) -> None:
+        """Takes a revision back that nobody has confirmed in time."""
+        trial = self._database.mirror.trial
+        if trial is None or now_ms() < trial.ends:
+            return
+        author = Author("controller", "", f"trial of {trial.caller}, not confirmed in time", "")
+        try:
+            write, admission = await taking_back(self._database, self._trials, trial, *self.guarded())
+            await self._database.write(write, [reverted(trial)], author, admission.plan.disruption.name.lower())
+            log.warning("%s", reverted(trial).text, extra=about(revision=write.revision))
+        except WriteConflict as conflict:
+            log.info("trial of revision %s: %s", trial.revision, conflict.message)
+        except (Inadmissible, ValueError) as error:
+            if self._stuck != trial.revision:
+                self._stuck = trial.revision
+                text = f"revision {trial.revision} cannot be taken back, and stays until it is confirmed: {error}"
+                log.error("%s", text)
+                await self.write(Insert("Event", to_columns(Event(now_ms(), "problem", text))))
+
+    async def _old_records(self) -> list[Operation]:
+        """Takes away the history beyond its bounds, now and then."""
+        if self.duties % PROBES_EVERY:
+            return []
+        rows = await self._database.records((), BOUNDED)
+        trial = self._database.mirror.trial
+        kept = trial.revision if trial is not None else None  # the record by which it is taken back
+        gone = beyond([row for row in rows if row["revision"] != kept], *self._bounds)
+        return [Delete(HistoryRecord.NOUN.table, by_uuid(uuid)) for uuid in gone]
+
+    def _new_keys(self, state: PoolState) -> Iterator[Operation]:
+        """Has hosts make new keys of encrypted tunnels, when theirs are old."""
+        pool, now = state.pool, now_ms()
+        if pool is None or not any(network.encryption is not None for network in state.networks.values()):
+            return
+        if not pool.keyed:
+            yield Update(TABLE_OF[Pool], (), {"keyed": now})
+        elif now - pool.keyed >= KEYS_LAST_MS:
+            yield from new_keys(pool, now).operations
 
     def _pruning(self, view: PoolView) -> Iterator[Operation]:
         """What is of no more use. An object whose row cannot be read is not known to be gone."""
@@ -274,10 +347,14 @@ class Leader:
             if not view.state.pool.id:  # made by a version that gave none, unless it was there before
                 self._pool_id = self._pool_id or new_pool_id()
                 yield Update("Pool", (("id", "==", ""),), {"id": self._pool_id})
+        for tunnel_key in view.state.tunnel_keys.values() if not mirror.lacks(Host) else ():
+            if tunnel_key.host not in view.state.hosts:
+                yield Delete(TABLE_OF[TunnelKey], by_key(tunnel_key))
+        yield from self._new_keys(view.state)
         used = view.state.still_used()
         for key, number in view.state.retired.items() if not mirror.lacks(Host, AgentStatus) else ():
             if key not in used:
                 yield Delete(TABLE_OF[RetiredNumber], (*by_key(number), ("generation", "==", number.generation)))
         if self.duties % PROBES_EVERY == 0:
-            for table in ("Probe", "RuleQuery", "Watch"):
+            for table in ("Probe", "RuleQuery", "Watch", Handover.NOUN.table):
                 yield Delete(table, (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from vnet.api import Unit
+from vnet.api.errors import Conflict, Refused, TimedOut
 from vnet.controller import migration_state
-from vnet.controller.errors import Conflict, Refused, TimedOut
-from vnet.controller.migration_state import Migration, Phase
-from vnet.controller.service import Service, Unit
+from vnet.controller.migration_state import Migration, Phase, unit_of, vifs_of
+from vnet.controller.service import Service
 from vnet.db.changes import RowChange
 from vnet.db.database import now_ms
 from vnet.db.view import PoolView
@@ -24,24 +25,24 @@ SLOT_S = 60.0  # a unit that takes longer goes on beside the next one: guests th
 def status(service: Service, unit: Unit) -> Migration:
     """How far a unit's migration is."""
     view = service.view()
-    return migration_state.unit_migration(view, unit.vifs(view))
+    return migration_state.unit_migration(view, vifs_of(view, unit))
 
 
 async def prepare(service: Service, unit: Unit, to: str, *, force: bool = False) -> Migration:
     """Make `to` an incoming host of the whole unit, in one transaction."""
-    await service.step(lambda view: migration_state.prepare(view, unit.vifs(view), to, force=force))
+    await service.step(lambda view: migration_state.prepare(view, vifs_of(view, unit), to, force=force))
     return status(service, unit)
 
 
 async def switch(service: Service, unit: Unit, *, force: bool = False) -> Migration:
     """Ask the destination's agent to let in what arrives."""
-    await service.step(lambda view: migration_state.switch(view, unit.vifs(view), now_ms(), force=force))
+    await service.step(lambda view: migration_state.switch(view, vifs_of(view, unit), now_ms(), force=force))
     return status(service, unit)
 
 
 async def activate(service: Service, unit: Unit, *, force: bool = False) -> Migration:
     """Make the destination the place where the unit runs."""
-    await service.step(lambda view: migration_state.activate(view, unit.vifs(view), now_ms(), force=force))
+    await service.step(lambda view: migration_state.activate(view, vifs_of(view, unit), now_ms(), force=force))
     return status(service, unit)
 
 
@@ -49,7 +50,13 @@ async def finish(service: Service, unit: Unit, *, force: bool = False) -> Migrat
     """End the migration at its destination."""
 
     def decide(view: PoolView) -> Sequence[RowChange]:
-        return migration_state.finish(view, unit.vifs(view), now_ms(), vm=unit.row(view), force=force)
+        return migration_state.finish(
+            view,
+            vifs_of(view, unit),
+            now_ms(),
+            vm=view.state.vms.get(unit.id) if unit.plural == "vms" else None,
+            force=force,
+        )
 
     await service.step(decide)
     return status(service, unit)
@@ -57,7 +64,7 @@ async def finish(service: Service, unit: Unit, *, force: bool = False) -> Migrat
 
 async def abort(service: Service, unit: Unit) -> Migration:
     """End the migration at its source."""
-    await service.step(lambda view: migration_state.abort(view, unit.vifs(view)))
+    await service.step(lambda view: migration_state.abort(view, vifs_of(view, unit)))
     return status(service, unit)
 
 
@@ -72,9 +79,9 @@ async def migrate(service: Service, unit: Unit, to: str, *, activated: bool, tim
     said = ""
     while True:
         view = service.view()
-        now = migration_state.unit_migration(view, unit.vifs(view))
+        now = migration_state.unit_migration(view, vifs_of(view, unit))
         if now.phase is Phase.NONE:
-            if migration_state.runs_on(view, unit.vifs(view), to):
+            if migration_state.runs_on(view, vifs_of(view, unit), to):
                 yield f"{unit} runs on host {to}"
                 return
             raise Conflict("aborted", f"{unit}: the migration to host {to} was aborted")
@@ -114,13 +121,13 @@ async def evacuate(
                     raise TimedOut("timeout", f"{unit} was not begun within {timeout_s:g} s", destination)
                 async for line in migrate(service, unit, destination, activated=activated, timeout_s=left_s):
                     lines.put_nowait(line)
-            moved[unit.vm or unit.vif or ""] = destination
+            moved[unit.id] = destination
         except Refused as error:
             lines.put_nowait(error)
         finally:
             lines.put_nowait(None)
 
-    units = {_unit_of(view, vifs): destination for vifs, destination in plan.items()}
+    units = {unit_of(view.state.vifs[vifs[0]]): destination for vifs, destination in plan.items()}
     failed: list[Refused] = []
     async with asyncio.TaskGroup() as tasks:
         for unit, destination in units.items():
@@ -152,11 +159,6 @@ async def _slot(slots: asyncio.Semaphore) -> AsyncIterator[None]:
             slots.release()
 
 
-def _unit_of(view: PoolView, vifs: tuple[str, ...]) -> Unit:
-    vm = view.state.vifs[vifs[0]].vm
-    return Unit(vm=vm) if vm is not None else Unit(vif=vifs[0])
-
-
 def _progress(unit: Unit, now: Migration) -> str:
     dead = f" (not waited for: {', '.join(now.not_waited)})" if now.not_waited else ""
     match now.phase:
@@ -170,7 +172,7 @@ def _progress(unit: Unit, now: Migration) -> str:
 
 async def _changed(service: Service, unit: Unit, now: Migration, timeout_s: float) -> None:
     def differs(view: PoolView) -> bool:
-        vifs = [view.state.vifs.get(vif.id) for vif in unit.vifs(view)]
+        vifs = [view.state.vifs.get(vif.id) for vif in vifs_of(view, unit)]
         return migration_state.unit_migration(view, [vif for vif in vifs if vif is not None]) != now
 
     await service.database.wait_for(differs, timeout_s)

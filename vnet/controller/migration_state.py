@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from vnet.controller.errors import Conflict
+from vnet.api import Unit
+from vnet.api.errors import Conflict
+from vnet.controller.admission import find
 from vnet.controller.vif_status import host_problem, place_problem
-from vnet.db.changes import Delete, RowChange, Update
+from vnet.db.changes import DeleteObject, RowChange, UpdateObject
 from vnet.db.view import PoolView
 from vnet.objects import Binding, BindingState, Location, Vif, Vm, Way
 
@@ -58,6 +60,22 @@ def vif_migration(view: PoolView, vif: Vif) -> Migration:
     return Migration(Phase.PREPARING if waiting else Phase.PREPARED, source, vif.incoming, waiting, dead)
 
 
+def unit_of(vif: Vif) -> Unit:
+    """The unit that a VIF moves with."""
+    return Unit.of_vm(vif.vm) if vif.vm is not None else Unit.of_vif(vif.id)
+
+
+def vifs_of(view: PoolView, unit: Unit) -> tuple[Vif, ...]:
+    """A unit's VIFs now; raises NotFound, and Conflict for a VM without any."""
+    if unit.plural == "vifs":
+        return (find("vif", unit.id, view.state.vifs),)
+    find("vm", unit.id, view.state.vms)
+    vifs = view.vifs(unit.id)
+    if not vifs:
+        raise Conflict("no-vifs", f"{unit} has no VIFs", unit.id)
+    return vifs
+
+
 def unit_migration(view: PoolView, unit: Sequence[Vif]) -> Migration:
     """How far the migration of a unit is. VIFs that run nowhere come along at the end and hold nobody up."""
     parts = [vif_migration(view, vif) for vif in unit if _plugged(view, vif)]
@@ -93,7 +111,7 @@ def prepare(view: PoolView, unit: Sequence[Vif], to: str, *, force: bool = False
         if reason is not None:
             raise Conflict(reason.code, f"VIF {vif.id} cannot go to host {to}: {reason.text}", "to")
     return tuple(
-        Update(vif, replace(vif, incoming=to, host=vif.host or _host(here[vif.id].current)))
+        UpdateObject(vif, replace(vif, incoming=to, host=vif.host or _host(here[vif.id].current)))
         for vif in unit
         if vif.incoming != to
     )
@@ -134,9 +152,9 @@ def finish(
             changes += _take_over(view, vif, status, now_ms, force)
         elif force:
             changes += _forget_dead(view, vif)
-        changes.append(Update(vif, replace(vif, host=vif.incoming, incoming=None)))
+        changes.append(UpdateObject(vif, replace(vif, host=vif.incoming, incoming=None)))
     if vm is not None and moving and vm.host is not None and vm.host != moving[0].incoming:
-        changes.append(Update(vm, replace(vm, host=moving[0].incoming)))
+        changes.append(UpdateObject(vm, replace(vm, host=moving[0].incoming)))
     return tuple(changes)
 
 
@@ -147,10 +165,10 @@ def abort(view: PoolView, unit: Sequence[Vif]) -> tuple[RowChange, ...]:
     for vif in moving:
         if vif_migration(view, vif).phase is Phase.ACTIVE:
             raise Conflict("active", f"VIF {vif.id} runs on host {vif.incoming} already: finish it, or migrate it back")
-        changes.append(Update(vif, replace(vif, incoming=None)))
+        changes.append(UpdateObject(vif, replace(vif, incoming=None)))
         held = view.bindings_of.get(vif.id, {}).get(vif.incoming or "")
         if held is not None:
-            changes.append(Delete(held))
+            changes.append(DeleteObject(held))
     return tuple(changes)
 
 
@@ -267,7 +285,7 @@ def _advance(
             continue
         if held is None or (part.phase < Phase.PREPARED and not force):
             raise Conflict("not-prepared", f"VIF {vif.id} is not prepared: {'; '.join(part.waiting)}")
-        changes.append(Update(held, replace(held, state=to, since=now_ms)))
+        changes.append(UpdateObject(held, replace(held, state=to, since=now_ms)))
     return tuple(changes)
 
 
@@ -277,10 +295,12 @@ def _take_over(view: PoolView, vif: Vif, status: Migration, now_ms: int, force: 
     if status.source in view.live:
         raise Conflict("source-alive", f"host {status.source} is alive: activate VIF {vif.id} instead of forcing it")
     held = _held(view.location(vif.id), vif)
-    changes: list[RowChange] = [Update(held, replace(held, state=BindingState.ACTIVE, since=now_ms))] if held else []
+    changes: list[RowChange] = (
+        [UpdateObject(held, replace(held, state=BindingState.ACTIVE, since=now_ms))] if held else []
+    )
     return changes + _forget_dead(view, vif)
 
 
 def _forget_dead(view: PoolView, vif: Vif) -> list[RowChange]:
     bindings = view.bindings_of.get(vif.id, {})
-    return [Delete(b) for host, b in sorted(bindings.items()) if host != vif.incoming and host not in view.live]
+    return [DeleteObject(b) for host, b in sorted(bindings.items()) if host != vif.incoming and host not in view.live]

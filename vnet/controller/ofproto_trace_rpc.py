@@ -5,12 +5,12 @@ from __future__ import annotations
 from uuid import uuid4
 
 from vnet import api
+from vnet.api.errors import Invalid
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
-from vnet.controller.errors import InsufficientStorage, Invalid, Unavailable
+from vnet.controller.service import refusing_pool_errors
 from vnet.controller.vif_status import Reason, host_problem
 from vnet.db.database import now_ms
-from vnet.db.errors import DatabaseFull, PoolUnreachable
 from vnet.db.probes import MAX_ASKED, Answer, Probe, decode_answer
 from vnet.objects import InvalidValue
 
@@ -29,12 +29,8 @@ async def probe(call: Call[api.ProbesCall]) -> list[api.Probe]:
     silent = {one.host: host_problem(view, one.host) for one in body.probes}
     asked = [question for question in questions if silent[question.host] is None]
     wait_s = min(max(body.wait_s, 0.0), MAX_WAIT_S)
-    try:
+    with refusing_pool_errors():
         found = await service.database.ask(asked, wait_s) if asked else []
-    except PoolUnreachable as error:
-        raise Unavailable("database-unreachable", str(error)) from None
-    except DatabaseFull as error:
-        raise InsufficientStorage("database-full", str(error)) from None
     texts = dict(zip((question.id for question in asked), found, strict=True))
     return [_answer(question, silent[question.host], texts.get(question.id), wait_s) for question in questions]
 

@@ -21,10 +21,12 @@ _NAMES = re.compile(r"\{(\w+)\}")
 # Refusals that any call may get; the problem in the answer has the reason.
 _REFUSALS = {
     "400": "The call can never be right.",
-    "401": "No token, or a wrong one.",
+    "401": "No token, a wrong one, or one that has ended.",
+    "403": "The caller's role or scope does not have it.",
     "404": "There is no such object.",
     "409": "Not as the pool is now; the problem says why.",
     "413": "The body is too large.",
+    "421": "This server has another name.",
     "503": "The pool database does not answer.",
     "507": "The pool database's disk is full. Nothing has changed.",
 }

@@ -15,13 +15,13 @@ from uuid import uuid4
 
 from ovsctl.ovsdb import Delete, Insert, Select, Update, Wait, WaitTimedOut
 from vnet import api
+from vnet.api.errors import Invalid
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
-from vnet.controller.errors import InsufficientStorage, Invalid, Unavailable
 from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
+from vnet.controller.service import refusing_pool_errors
 from vnet.controller.vif_status import host_problem
 from vnet.db.database import WRITE_TIMEOUT_S, PoolDatabase, now_ms
-from vnet.db.errors import DatabaseFull, PoolUnreachable
 from vnet.db.view import PoolView
 from vnet.db.watches import Marked, Report, columns_of, decode_report, watch_from_row
 from vnet.objects import InvalidValue, Network, Vif, Way
@@ -42,17 +42,13 @@ async def send(call: Call[api.PacketsCall]) -> api.Packets:
     if silent:
         return _answer(watch, packets, silent)
     wait_s = min(max(call.body.wait_s, 0.0), MAX_WAIT_S)
-    try:
+    with refusing_pool_errors():
         try:
             problems = await watch.open(packets, wait_s)
             if not problems:
                 await _rounds(watch, packets, homes, wait_s)
         finally:
             await watch.close()
-    except PoolUnreachable as error:
-        raise Unavailable("database-unreachable", str(error)) from None
-    except DatabaseFull as error:
-        raise InsufficientStorage("database-full", str(error)) from None
     return _answer(watch, packets, problems)
 
 
@@ -131,7 +127,7 @@ class _Watch:
             self.refused |= report.refused
             for stage, sightings in ((self.came, report.came), (self.caught, report.caught)):
                 for seen in sightings:
-                    stage[seen.number].append(api.Sighting(host=host, where=seen.where, changed=seen.changed))
+                    stage[seen.number].append(api.Sighting(host=host, where=seen.place, changed=seen.changed))
 
     async def release(self, due: Mapping[int, str]) -> None:
         """Let hosts send frames, each the ones that are its own."""

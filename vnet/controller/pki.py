@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from vnet.controller.errors import Conflict, Invalid, NotFound
+from vnet.api.errors import Conflict, Invalid, NotFound
 from vnet.util.files import replace_file
 from vnet.util.transport import CA, HOST, SERVER, identity_file
 
@@ -137,7 +137,7 @@ class Authority:
         path = self._issued(CertificateUse.HOST, host)
         if not path.exists():
             raise NotFound("no-certificate", f"host {host} has no certificate of this CA, or it is revoked", host)
-        ends = _end(path, now)
+        ends = certificate_end(path, now)
         kept = self.directory / "revoked" / f"{path.stem}-{_certificate(path).serial_number:x}.pem"
         kept.parent.mkdir(exist_ok=True, mode=0o700)
         path.rename(kept)
@@ -145,7 +145,7 @@ class Authority:
 
     def ended_between(self, before: datetime, now: datetime) -> bool:
         """Whether a revoked certificate ended after `before`, and by `now`: who is connected by it may stay until it is asked again."""
-        ends = (_end(path, now).ends for path in (self.directory / "revoked").glob("*.pem"))
+        ends = (certificate_end(path, now).ends for path in (self.directory / "revoked").glob("*.pem"))
         return any(before < end <= now for end in ends)
 
     def _issued(self, use: CertificateUse, name: str) -> Path:
@@ -180,7 +180,7 @@ class Authority:
 
     def certificates(self, now: datetime) -> tuple[CertificateEnd, ...]:
         """The CA's own certificate, and the newest of each name, those that end first in front."""
-        return tuple(sorted((_end(path, now) for path in self.files), key=lambda found: found.ends))
+        return tuple(sorted((certificate_end(path, now) for path in self.files), key=lambda found: found.ends))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -227,7 +227,7 @@ def renew_server(directory: Path, now: datetime, life: timedelta = LIFE, notice:
     authority, path = Authority(directory), identity_file(directory, SERVER)
     if not authority.present or not path.exists():
         return False
-    if notice is not None and _end(path, now).ends - now > notice:
+    if notice is not None and certificate_end(path, now).ends - now > notice:
         return False
     old = _certificate(path)
     authority.issue(_common_name(old), CertificateUse.SERVER, directory, now, addresses_of(old), life)
@@ -238,7 +238,7 @@ def certificate_problems(directory: Path, now: datetime) -> tuple[str, ...]:
     """The certificates that end within 30 days or have ended: the server's here, and all of the CA that is here."""
     files = [identity_file(directory, SERVER), *Authority(directory).files]
     try:
-        found = sorted({_end(path, now) for path in files if path.exists()}, key=lambda each: each.ends)
+        found = sorted({certificate_end(path, now) for path in files if path.exists()}, key=lambda each: each.ends)
     except (OSError, ValueError) as error:
         return (f"certificates in {directory}: {error}",)
     return tuple(each.problem for each in found if each.problem is not None)
@@ -295,7 +295,8 @@ def _certificate(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificates(path.read_bytes())[0]
 
 
-def _end(path: Path, now: datetime) -> CertificateEnd:
+def certificate_end(path: Path, now: datetime) -> CertificateEnd:
+    """The end of the first certificate in a file. Raises OSError, ValueError."""
     certificate = _certificate(path)
     ends = certificate.not_valid_after_utc
     notice = min(
@@ -303,6 +304,14 @@ def _end(path: Path, now: datetime) -> CertificateEnd:
     )  # a short one is renewed when half of it is over
     state = "expired" if ends <= now else "ends-soon" if ends - now <= notice else "valid"
     return CertificateEnd(_common_name(certificate), _use(certificate), ends, state)
+
+
+def is_server(certificate: bytes) -> bool:
+    """Whether a certificate, in DER, is a server's. That it is of the pool's CA is for others to verify."""
+    try:
+        return _use(x509.load_der_x509_certificate(certificate)) is CertificateUse.SERVER
+    except (ValueError, x509.ExtensionNotFound):
+        return False
 
 
 def _use(certificate: x509.Certificate) -> CertificateUse:

@@ -6,15 +6,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from vnet import api
-from vnet.controller.migration_state import Migration, Phase, unit_migration
+from vnet.controller import old_agents
+from vnet.controller.migration_state import Migration, Phase, unit_migration, unit_of
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, plain
 from vnet.objects import AgentStatus, Binding, Event, Host, Network, Pool, SecurityGroup, Vif, Vm
+from vnet.objects.multicast import words_of
+from vnet.objects.tiers import all_obeyed
+from vnet.objects.trial import Trial
 from vnet.util.suggest import nearest
+
+A = TypeVar("A", bound=api.AnswerStruct)
 
 
 def timestamp(milliseconds: int | None) -> str | None:
@@ -28,14 +36,13 @@ def timestamp(milliseconds: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _answer(type: type[A], value: Declared, **derived: object) -> A:
+    """A runtime object's answer: the fields of its names, and those that are shown otherwise or follow from other objects."""
+    return msgspec.convert({**msgspec.to_builtins(value), **derived}, type)
+
+
 def show_pool(pool: Pool) -> api.Pool:
-    return api.Pool(
-        name=pool.name,
-        underlay_mtu=pool.underlay_mtu,
-        locking_mode=pool.locking_mode.value,
-        revision=pool.revision,
-        generation=pool.generation,
-    )
+    return _answer(api.Pool, pool)
 
 
 MAX_ROWS = 100  # rows that cannot be read, in a status
@@ -97,7 +104,7 @@ class Presenter:
 
     @cached_property
     def _in_group(self) -> Counter[str]:
-        return Counter(name for vif in self.view.state.vifs.values() for name in vif.groups)
+        return Counter(name for names in all_obeyed(self.view.state).values() for name in names)
 
     def _agent(self, host: str) -> api.Agent:
         state = self.view.state
@@ -105,14 +112,13 @@ class Presenter:
         if agent is None:
             return api.Agent(alive=False)
         wanted = state.pool.generation if state.pool is not None else 0
-        return api.Agent(
+        return _answer(
+            api.Agent,
+            agent,
             alive=host in self.view.live,
-            generation=agent.generation,
             behind=max(0, wanted - agent.generation),
             started=timestamp(agent.started),
-            version=agent.version,
-            ovs_version=agent.ovs_version,
-            problems=dict(agent.problems),
+            elsewhere=agent.elsewhere,
         )
 
     def _place(self, vif: Vif) -> api.Place:
@@ -121,14 +127,17 @@ class Presenter:
             state=at.presence.value,
             host=at.host,
             since=timestamp(at.since if at.host is not None else self._since(vif.id)),
-            why=[api.Reason(code=reason.code, text=reason.text, host=reason.host) for reason in at.why],
+            why=[api.Reason(code=reason.code, text=reason.text, host=reason.host) for reason in at.reasons],
             ofport=at.ofport,
             link_locals=list(at.link_locals),
+            connections=at.connections,
+            picks_up=at.picks_up,
+            masters=list(at.masters),
         )
 
 
 def show_binding(binding: Binding, view: PoolView) -> api.Binding:
-    return api.Binding(
+    return api.Binding(  # field by field: a pool has many, and _answer takes twice the time
         vif=binding.vif,
         host=binding.host,
         network=binding.network,
@@ -141,25 +150,37 @@ def show_binding(binding: Binding, view: PoolView) -> api.Binding:
         since=timestamp(binding.since),
         security_groups=list(binding.groups),
         moved=binding.moved,
+        connections=binding.connections,
         ofport=binding.ofport or None,
         link_locals=[entry.address for entry in binding.link_locals],
+        behind=[entry.mac for entry in binding.behind],
+        listening=words_of(binding.listening),
     )
 
 
 def show_event(id: str, event: Event) -> api.Event:
-    return api.Event(
-        id=id,
-        time=timestamp(event.time) or "",
-        kind=event.kind,
-        text=event.text,
-        host=event.host,
-        network=event.network,
-        vif=event.vif,
+    return _answer(api.Event, event, id=id, time=timestamp(event.time) or "")
+
+
+def show_trial(trial: Trial, now: int) -> api.Trial:
+    """A trial, with the seconds that it has left. now: milliseconds since 1970."""
+    return api.Trial(
+        revision=trial.revision,
+        ends=timestamp(trial.ends) or "",
+        seconds=max((trial.ends - now) // 1000, 0),
+        caller=trial.caller,
+        source=trial.source,
+        reason=trial.reason,
     )
 
 
 def show_status(
-    view: PoolView, database: Iterable[str], version: str, invalid: Iterable[str] = (), certificates: Iterable[str] = ()
+    view: PoolView,
+    database: Iterable[str],
+    version: str,
+    invalid: Iterable[str] = (),
+    certificates: Iterable[str] = (),
+    trial: api.Trial | None = None,
 ) -> api.Status:
     """The pool at a glance. invalid: the errors of rows that no pool may hold. certificates: the problems of certificates."""
     state = view.state
@@ -171,12 +192,18 @@ def show_status(
     reasons += [api.Reason(code="certificate-ends", text=text) for text in certificates]
     reasons += _host_reasons(view)
     down = {reason.host for reason in reasons if reason.code in ("host-down", "no-agent")}
+    picking_up = []
     for _, vif in sorted(state.vifs.items()):
         at = whereabouts(view, vif)
         places[at.presence.value] += 1
+        if at.picks_up:
+            text = at.connections or "picked up as they go on"
+            picking_up.append(
+                api.Reason(code="picking-up", text=f"VIF {vif.id} on host {at.host}: {text}", host=at.host or "")
+            )
         reasons += [
             api.Reason(code=reason.code, text=f"VIF {vif.id}: {reason.text}", host=reason.host)
-            for reason in at.why
+            for reason in at.reasons
             if not (reason.code in ("host-down", "no-agent") and reason.host in down)  # listed once, with the host
         ]
     return api.Status(
@@ -189,6 +216,13 @@ def show_status(
         vifs=places,
         problems=reasons,
         moving=_moving(view),
+        picking_up=picking_up,
+        elsewhere={
+            host: agent.elsewhere
+            for host, agent in sorted(state.agents.items())
+            if agent.elsewhere and host in state.hosts
+        },
+        trial=trial,
     )
 
 
@@ -197,7 +231,7 @@ def _moving(view: PoolView) -> list[api.Move]:
     units: dict[str, list[Vif]] = {}
     for _, vif in sorted(view.state.vifs.items()):
         if vif.incoming is not None:
-            units.setdefault(f"VM {vif.vm}" if vif.vm is not None else f"VIF {vif.id}", []).append(vif)
+            units.setdefault(str(unit_of(vif)), []).append(vif)
     return [
         api.Move(unit=unit, migration=show_migration(unit_migration(view, vifs)))
         for unit, vifs in sorted(units.items())
@@ -220,12 +254,15 @@ def _host_reasons(view: PoolView) -> Iterator[api.Reason]:
         text = f"an agent was started as host {name}, which the pool does not have{hint}"
         yield api.Reason(code="agent-of-no-host", text=text, host=name)
     wanted = view.state.pool.generation if view.state.pool is not None else 0
+    in_clear = dict(old_agents.problems(view))
     for name in sorted(view.state.hosts):
         problem = host_problem(view, name)
         if problem is not None:
             yield api.Reason(code=problem.code, text=problem.text, host=name)
             continue
         agent = view.state.agents[name]
+        if name in in_clear:
+            yield api.Reason(code="agent-too-old", text=in_clear[name], host=name)
         if agent.generation < wanted:
             text = f"host {name} has programmed generation {agent.generation} of {wanted}"
             yield api.Reason(code="behind", text=text, host=name)

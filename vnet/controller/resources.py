@@ -10,20 +10,23 @@ from functools import partial
 from typing import Any
 
 from vnet import api
-from vnet.controller.admission import ObjectBody, admitted, check_name, find, read_object, words_without_name
+from vnet.api.errors import Forbidden, Invalid, NotFound
+from vnet.controller.access import ADMINS, OPERATORS, VIEWERS
+from vnet.controller.admission import ObjectBody, Seen, admitted, check_name, find, read_object, words_without_name
 from vnet.controller.apply import show_plan
 from vnet.controller.endpoint import Call, Route, Written
-from vnet.controller.errors import Invalid, NotFound
 from vnet.controller.presenters import Presenter
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, Stated, names_in, references_of, shape_of
 from vnet.grammar.source import Source
-from vnet.objects import Vif
-from vnet.objects.state import CONFIGURED, NOUNS
+from vnet.objects import Network, QosClass, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects.labels import Labels, is_label, labels_of
+from vnet.objects.state import CONFIGURED, NOUNS, PoolState
 from vnet.plan import decide
 from vnet.plan.decide import Admission, NotThere
 from vnet.util.suggest import plural
 
+SCOPED = (Network, Subnet, SecurityGroup, QosClass, Vm, Vif)  # what may be in a scope
 DRY_RUN = {"dry-run": "Say what would change and what that disrupts, and change nothing: true or false."}
 
 
@@ -34,7 +37,29 @@ def resource_routes() -> Iterator[Route]:
     body = partial(read_object, Vif, words={"security-groups": _words(Vif)["security-groups"]}, partial=True)
     text = "Have a VIF obey these security groups instead of its present ones; also while it runs."
     path = "/v1/vifs/{id}/security-groups"
-    yield Route("PUT", path, text, api.Vif, _put_groups, body=api.VifChange, read=body, tag="vifs")
+    yield Route("PUT", path, text, api.Vif, _put_groups, body=api.VifChange, read=body, tag="vifs", **_whose(Vif))
+    body = partial(read_object, Vif, words={"network": _words(Vif)["network"]}, partial=True)
+    path, text = "/v1/vifs/{id}/quarantine", "Put a VIF on this network till it is released, also while it runs."
+    yield Route(
+        "PUT",
+        path,
+        text,
+        api.Plan,
+        _quarantine,
+        body=api.VifChange,
+        read=body,
+        query=DRY_RUN,
+        tag="vifs",
+        roles=OPERATORS,
+    )
+    text = "Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there."
+    yield Route("DELETE", path, text, api.Plan, _release, query=DRY_RUN, tag="vifs", roles=OPERATORS)
+
+
+def _whose(declared: type[Declared]) -> dict[str, Any]:
+    """Who may change objects: operators VMs and VIFs, network admins all."""
+    roles = OPERATORS if declared in (Vm, Vif) else ADMINS
+    return {"roles": roles, "scoped": declared in SCOPED, "noun": declared.NOUN.word}
 
 
 def _words(declared: type[Declared]) -> Mapping[str, Any]:
@@ -45,6 +70,8 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
     noun, types, title = declared.NOUN, api.RESOURCES[declared.NOUN.word], declared.TITLE
     many, single, tag = f"/v1/{noun.plural}", f"/v1/{noun.plural}/{{id}}", noun.plural.replace("-", " ")
     words = words_without_name(declared)
+    whose = _whose(declared)
+    seen = {**whose, "roles": VIEWERS}
     stated = partial(read_object, declared, words=words, partial=False)
     query = {filter_.name: _doc(filter_) for filter_ in types.filters}
 
@@ -68,26 +95,35 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
 
     same = "becomes as the body says" if noun.replaced else "must be the same"
     yield Route(
-        "GET", many, f"All {plural(noun.text)}.", list.__class_getitem__(types.answer), list_, query=query, tag=tag
+        "GET",
+        many,
+        f"All {plural(noun.text)}.",
+        list.__class_getitem__(types.answer),
+        list_,
+        query=query,
+        tag=tag,
+        **seen,
     )
     if types.new is not None:
         body = partial(read_object, declared, words=_words(declared), partial=False)
         text = f"Make {title}; one that is there {same}."
-        yield Route("POST", many, text, types.answer, post, body=types.new, read=body, query=DRY_RUN, tag=tag)
-    yield Route("GET", single, f"One {noun.text}.", types.answer, get, tag=tag)
+        yield Route("POST", many, text, types.answer, post, body=types.new, read=body, query=DRY_RUN, tag=tag, **whose)
+    yield Route("GET", single, f"One {noun.text}.", types.answer, get, tag=tag, **seen)
     text = f"Make {title} of this {noun.key}; one that is there {same}."
-    yield Route("PUT", single, text, types.answer, put, body=types.spec, read=stated, query=DRY_RUN, tag=tag)
+    yield Route("PUT", single, text, types.answer, put, body=types.spec, read=stated, query=DRY_RUN, tag=tag, **whose)
     text = f"Change fields of {title} in place; null gives a field its default."
     changed = partial(read_object, declared, words=words, partial=True)
-    yield Route("PATCH", single, text, api.Plan, patch, body=types.change, read=changed, query=DRY_RUN, tag=tag)
-    yield Route("DELETE", single, f"Remove {title}.", api.Plan, delete, query=DRY_RUN, tag=tag)
+    yield Route(
+        "PATCH", single, text, api.Plan, patch, body=types.change, read=changed, query=DRY_RUN, tag=tag, **whose
+    )
+    yield Route("DELETE", single, f"Remove {title}.", api.Plan, delete, query=DRY_RUN, tag=tag, **whose)
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
 def _presenter(call: Call[Any]) -> Presenter:
-    return Presenter(call.service.view(), call.service.feed.defined_since)
+    return Presenter(call.service.seen(), call.service.feed.defined_since)
 
 
 def _shown(declared: type[Declared], call: Call[Any], name: str) -> dict[str, Any]:
@@ -101,11 +137,20 @@ def _listed(declared: type[Declared], call: Call[None]) -> list[dict[str, Any]]:
     presenter, noun = _presenter(call), declared.NOUN
     objects = getattr(presenter.view.state, noun.state)
     chosen = {filter_.name: text for filter_ in api.RESOURCES[noun.word].filters if (text := _filter(filter_, call))}
+    labels = frozenset(chosen.pop("label", "").split(",")) - {""}
     late = {name: chosen.pop(name) for name in [*chosen] if (noun.word, name) in _OF_ANSWER}
     named = [(field, chosen[refers]) for field, refers in references_of(declared) if refers in chosen]
     found = (objects[name] for name in sorted(objects))
+    if labels:
+        found = (each for each in found if labels.issubset(_labels(each, presenter.view.state)))
     shown = [presenter.show(each) for each in found if all(name in names_in(each, field) for field, name in named)]
     return [each for each in shown if all(_OF_ANSWER[noun.word, name](each) == late[name] for name in late)]
+
+
+def _labels(value: Any, state: PoolState) -> Labels:
+    """The labels of an object that has some; of a VIF all."""
+    labels: Labels = labels_of(value, state.networks[value.network].labels) if isinstance(value, Vif) else value.labels
+    return labels
 
 
 # Filters by what an answer says, in place of a field of the object.
@@ -127,6 +172,10 @@ def _filter(filter_: api.ListFilter, call: Call[None]) -> str | None:
     if filter_.choices and text not in filter_.choices:
         choices = ", ".join(filter_.choices)
         raise Invalid("query", f"{filter_.name}: {text[:40]!r} is none of {choices}", filter_.name)
+    if filter_.labels and not all(map(is_label, text.split(","))):
+        raise Invalid(
+            "query", f"{filter_.name}: {text[:40]!r} is no label KEY=VALUE, nor several by commas", filter_.name
+        )
     if filter_.refers:
         named(call, filter_.refers, filter_.name, text)
     return text
@@ -135,7 +184,7 @@ def _filter(filter_: api.ListFilter, call: Call[None]) -> str | None:
 def named(call: Call[Any], noun: str, parameter: str, name: str) -> None:
     """Check the name in a query; raises Invalid for one that names nothing, with the nearest name."""
     try:
-        find(noun, name, getattr(call.service.view().state, NOUNS[noun].state))
+        find(noun, name, getattr(call.service.seen().state, NOUNS[noun].state))
     except NotFound as missing:
         raise Invalid(missing.code, f"{parameter}: {missing.message}", parameter) from None
 
@@ -146,8 +195,19 @@ def named(call: Call[Any], noun: str, parameter: str, name: str) -> None:
 async def _written(call: Call[Any], decision: Callable[[PoolView], Admission]) -> Admission:
     """A decision, written unless the call only asks."""
     if call.flag("dry-run"):
-        return decision(call.service.view())
+        view = call.service.view()
+        found = decision(view)
+        call.service.admit(found.changes, view)
+        return found
     return await call.service.configure(decision)
+
+
+def _seen(call: Call[Any]) -> Seen:
+    """The names that its caller may see, by noun; None for all."""
+    if call.service.caller.scope is None:
+        return None
+    state = call.service.seen().state
+    return lambda noun: getattr(state, NOUNS[noun].state)
 
 
 async def _judged(
@@ -158,7 +218,7 @@ async def _judged(
 
     def decision(view: PoolView) -> Admission:
         try:
-            return admitted(body, name, lambda: judge(view, body.stated))
+            return admitted(body, name, lambda: judge(view, body.stated), _seen(call))
         except NotThere as missing:
             raise _not_found(missing) from None
 
@@ -167,10 +227,22 @@ async def _judged(
 
 async def _made(declared: type[Declared], call: Call[ObjectBody], name: str | None) -> Any:
     check_name(declared, name, call.body)
+    _check_hidden(call, declared, name or decide.name_of(declared, call.body.stated))
     decision = await _judged(call, name, lambda view, stated: decide.make(view, declared, name, stated))
     if call.flag("dry-run"):
         return show_plan(decision.plan)
     return Written(_shown(declared, call, decision.name), decision.plan.disruption)
+
+
+def _check_hidden(call: Call[Any], declared: type[Declared], name: str | None) -> None:
+    """Raises Forbidden for the name of an object that is there and that the caller may not see: what it is stays untold."""
+    state = declared.NOUN.state
+    if call.service.caller.scope is None or name is None or name not in getattr(call.service.view().state, state):
+        return
+    if name not in getattr(call.service.seen().state, state):
+        raise Forbidden(
+            "scope", f"{declared.NOUN.text} {name} is not in the scope of {call.service.caller.name}", "scope"
+        )
 
 
 async def _decided(call: Call[ObjectBody], name: str, judge: Callable[..., Admission]) -> api.Plan:
@@ -184,12 +256,28 @@ async def _put_groups(call: Call[ObjectBody]) -> Any:
     return Written(_shown(Vif, call, call.id), decision.plan.disruption)
 
 
+async def _quarantine(call: Call[ObjectBody]) -> api.Plan:
+    if "network" not in call.body.stated.values and not call.body.source.problems:
+        raise Invalid("missing-key", "the body needs 'network'", "network")
+    return await _decided(call, call.id, partial(decide.quarantine, name=call.id))
+
+
+async def _release(call: Call[None]) -> api.Plan:
+    return await _without_body(call, Vif, lambda view: decide.release(view, call.id))
+
+
 async def _removed(declared: type[Declared], call: Call[None]) -> api.Plan:
     """Remove an object. There is nothing to do if it is gone: a lost answer is asked for again."""
+    return await _without_body(call, declared, lambda view: decide.remove(view, declared, call.id))
 
+
+async def _without_body(call: Call[None], declared: type[Declared], judge: Callable[[PoolView], Admission]) -> api.Plan:
     def decision(view: PoolView) -> Admission:
         nothing = ObjectBody(Stated(declared, {}), Source("", paths={}), broken=False)
-        return admitted(nothing, call.id, lambda: decide.remove(view, declared, call.id))
+        try:
+            return admitted(nothing, call.id, lambda: judge(view), _seen(call))
+        except NotThere as missing:
+            raise _not_found(missing) from None
 
     return show_plan((await _written(call, decision)).plan)
 

@@ -6,22 +6,34 @@ One rule: a decision is taken anew when another write came first, so a call eith
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
+from vnet.api.errors import Conflict, NoRoom, NotFound, Unavailable
+from vnet.controller.access import Caller
 from vnet.controller.admission import find
-from vnet.controller.errors import Conflict, InsufficientStorage, NotFound, Unavailable
 from vnet.controller.event_builder import events_of
 from vnet.controller.event_log import Feed
 from vnet.controller.joining import Joining
+from vnet.controller.metrics import ControllerMeasures, PoolMetrics
+from vnet.controller.old_agents import check_encryption
+from vnet.controller.quotas import Quotas
+from vnet.controller.refused_calls import RefusedCalls
+from vnet.controller.trial_guard import TrialGuard
 from vnet.controller.vif_status import Presence, Whereabouts, host_problem, place_problem, whereabouts
-from vnet.db.changes import Delete, RowChange, Update
+from vnet.db.changes import DeleteObject, RowChange, UpdateObject
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import DatabaseFull, PoolUnreachable, WriteConflict
+from vnet.db.mirror import Delta
 from vnet.db.view import PoolView
 from vnet.db.writes import Write, configuration_write, runtime_write
-from vnet.objects import Event, Vif, Vm
+from vnet.objects import Event, Network
+from vnet.objects.state import NOUNS
 from vnet.plan.decide import Admission
 from vnet.util.logs import about
 
@@ -34,33 +46,19 @@ OVERTAKEN = ("stale-revision", "row-changed")
 Step = Callable[[PoolView], Sequence[RowChange]]
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """The VIFs that move as one: a VM with all its VIFs, or a single VIF. Exactly one of the two is given."""
-
-    vm: str | None = None
-    vif: str | None = None
-
-    def __str__(self) -> str:
-        return f"VM {self.vm}" if self.vm is not None else f"VIF {self.vif}"
-
-    def vifs(self, view: PoolView) -> tuple[Vif, ...]:
-        """Its VIFs now; raises NotFound, and Conflict for a VM without any."""
-        if self.vif is not None:
-            return (find("vif", self.vif, view.state.vifs),)
-        find("vm", self.vm or "", view.state.vms)
-        vifs = view.vifs(self.vm or "")
-        if not vifs:
-            raise Conflict("no-vifs", f"VM {self.vm} has no VIFs", self.vm or "")
-        return vifs
-
-    def row(self, view: PoolView) -> Vm | None:
-        """The VM's row; None for a single VIF."""
-        return view.state.vms.get(self.vm) if self.vm is not None else None
+@contextmanager
+def refusing_pool_errors() -> Iterator[None]:
+    """A pool database that does not answer, or cannot write, refuses the call."""
+    try:
+        yield
+    except PoolUnreachable as error:
+        raise Unavailable("database-unreachable", str(error)) from None
+    except DatabaseFull as error:
+        raise NoRoom("database-full", str(error)) from None
 
 
 class Service:
-    """The pool, to read and to write. certificate_problems: reads files and may be called in a thread."""
+    """The pool, to read and to write. certificate_problems: reads files and may be called in a thread. certificates: the directory of those files. caller: who reads and writes."""
 
     def __init__(
         self,
@@ -68,6 +66,7 @@ class Service:
         version: str = "",
         certificate_problems: Callable[[], tuple[str, ...]] = tuple,
         joining: Joining | None = None,
+        certificates: Path | None = None,
     ) -> None:
         self.database = database
         self.version = version
@@ -77,12 +76,42 @@ class Service:
         database.subscribe(lambda deltas: self.feed.take(deltas, now_ms()))
         self.writing = asyncio.Lock()
         self.counting = asyncio.Semaphore(MAX_COUNTING)
+        self.quotas = Quotas(database)
+        self.trials = TrialGuard(database)
+        self.refused_calls = RefusedCalls(database, now_ms)
+        self.measures = ControllerMeasures()
+        self.metrics = PoolMetrics(self.view, self.measures, certificates)
+        self.caller = Caller()
+        database.subscribe(self._count)
+
+    def _count(self, deltas: list[Delta]) -> None:
+        for delta in deltas:
+            if isinstance(delta.new, Event) and delta.old is None:
+                self.measures.event(delta.new)
+
+    def by(self, caller: Caller) -> Service:
+        """The same for a caller: its writes are in its name, and within its scope."""
+        made = copy.copy(self)
+        made.caller = caller
+        return made
 
     def view(self) -> PoolView:
         """The pool now; raises Unavailable while the database is away, for what we hold may be old."""
         if not self.database.connected:
             raise Unavailable("database-unreachable", f"the pool database {self.database.remotes[0]} does not answer")
         return self.database.view()
+
+    def seen(self) -> PoolView:
+        """The pool as the caller may see it, to show; raises Unavailable."""
+        view, scope = self.view(), self.caller.scope
+        return view if scope is None else view.within(scope)
+
+    def check_visible(self, noun: str, name: str) -> None:
+        """Raises NotFound for an object that is not there for a caller with a scope. Without its scope's names, none is meant."""
+        if self.caller.scope is not None and name not in getattr(self.seen().state, NOUNS[noun].state):
+            text = f"{NOUNS[noun].text} {name} is not in the scope of {self.caller.name}"
+            self.refused_calls.add(self.caller.author, "scope", text, proved=True)
+            raise NotFound(f"unknown-{noun}", f"there is no {NOUNS[noun].text} {name}", name)
 
     async def configure(self, decide: Callable[[PoolView], Admission]) -> Admission:
         """Write a decision as configuration: it raises the pool's revision. Returns the decision that was written."""
@@ -92,7 +121,10 @@ class Service:
             taken.append(decide(view))
             return taken[-1].changes
 
-        await self._write(changes, self._configuration)
+        def disruption() -> str:
+            return taken[-1].plan.disruption.name.lower()
+
+        await self._write(changes, self._configuration, disruption)
         return taken[-1]
 
     def _configuration(self, changes: Sequence[RowChange], view: PoolView) -> Write:
@@ -102,31 +134,50 @@ class Service:
         """Write a decision as a step of what runs; whether there was anything to write."""
         return await self._write(decide, lambda changes, _: runtime_write(changes, locate=self.database.mirror.locate))
 
-    async def write(self, write: Write, events: Sequence[Event]) -> None:
+    async def note(self, summary: str) -> None:
+        """Record what the caller does beside the pool's rows; raises Unavailable, NoRoom."""
+        with refusing_pool_errors():
+            await self.database.note(self.caller.author, summary)
+
+    async def write(self, write: Write, events: Sequence[Event], disruption: str = "") -> None:
         """One write, as it is; raises Conflict if another one came first."""
+        begun_s = time.monotonic()
         try:
-            await self.database.write(write, events)
+            with refusing_pool_errors():
+                await self.database.write(write, events, self.caller.author, disruption)
+            self.measures.writes.observe(time.monotonic() - begun_s)
             _log(write, events)
         except WriteConflict as conflict:
-            raise Conflict(conflict.code, conflict.message, conflict.where) from None
-        except PoolUnreachable as error:
-            raise Unavailable("database-unreachable", str(error)) from None
-        except DatabaseFull as error:
-            raise InsufficientStorage("database-full", str(error)) from None
+            raise Conflict(conflict.code, conflict.message, conflict.subject) from None
 
-    async def _write(self, decide: Step, build: Callable[[Sequence[RowChange], PoolView], Write]) -> bool:
+    def admit(self, changes: Sequence[RowChange], view: PoolView) -> None:
+        """Raises Forbidden for a change that the caller may not make, Conflict for one beyond its quota or that an older agent would not follow."""
+        check_encryption(view, (change.new for change in changes if isinstance(change.new, Network)))
+        self.caller.check_changes(changes, view)
+        if (scope := self.caller.scope) is not None:
+            self.quotas.check(scope.resolved(view.state.networks.values()), changes, view.state)
+
+    async def _write(
+        self,
+        decide: Step,
+        build: Callable[[Sequence[RowChange], PoolView], Write],
+        disruption: Callable[[], str] = str,
+    ) -> bool:
         async with self.writing:
             for _ in range(ATTEMPTS):
                 view = self.view()
                 changes = decide(view)
                 if not changes:
                     return False
+                self.admit(changes, view)
+                with refusing_pool_errors():
+                    await self.trials.check(changes, view)
                 try:
                     write = build(changes, view)
                 except WriteConflict as conflict:
-                    raise Conflict(conflict.code, conflict.message, conflict.where) from None
+                    raise Conflict(conflict.code, conflict.message, conflict.subject) from None
                 try:
-                    await self.write(write, events_of(changes, now_ms()))
+                    await self.write(write, events_of(changes, now_ms()), disruption())
                 except Conflict as conflict:
                     if conflict.code not in OVERTAKEN:
                         raise
@@ -149,7 +200,7 @@ class Service:
             if reason is not None:
                 raise Conflict(reason.code, f"VIF {id} cannot be on host {host}: {reason.text}", "host")
             wanted = replace(vif, host=host, awaited=awaited or vif.awaited)
-            return () if wanted == vif else (Update(vif, wanted),)
+            return () if wanted == vif else (UpdateObject(vif, wanted),)
 
         await self.step(decide)
 
@@ -159,7 +210,9 @@ class Service:
             enough = (Presence.READY, Presence.AWAITED) if awaited else (Presence.READY,)
             return at is None or (at.presence in enough and at.host == host)
 
+        begun_s = time.monotonic()
         await self.database.wait_for(ready, wait_s)
+        self.measures.plugs.observe(time.monotonic() - begun_s)
 
     async def unplug(self, id: str) -> None:
         """Want a VIF nowhere in particular, and forget it on dead hosts. Raises Conflict while a live host has its port."""
@@ -175,9 +228,9 @@ class Service:
                 raise Conflict(
                     "port-there", f"host {there} has the port of VIF {id}: take it away there (vnet vif unplug)", id
                 )
-            changes: list[RowChange] = [Delete(binding) for binding in bindings.values()]
+            changes: list[RowChange] = [DeleteObject(binding) for binding in bindings.values()]
             if vif.host is not None:
-                changes.append(Update(vif, replace(vif, host=None, awaited=False)))
+                changes.append(UpdateObject(vif, replace(vif, host=None, awaited=False)))
             return changes
 
         await self.step(decide)

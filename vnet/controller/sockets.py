@@ -19,11 +19,11 @@ from typing import Final
 
 import uvicorn
 
+from vnet.api.errors import Invalid
 from vnet.controller.app import Asgi
 from vnet.controller.connections import ApiConnection, Connections, Standing
-from vnet.controller.errors import Invalid
 from vnet.util.loopback import is_loopback
-from vnet.util.transport import TransportError
+from vnet.util.transport import TransportError, listening_socket
 
 SOCKET_MODE = 0o660
 _GRACE_S = 1
@@ -62,18 +62,14 @@ class Listen:
     def bind(self) -> socket.socket:
         """A listening socket; a unix socket that a dead controller left is replaced. Raises OSError."""
         if self.path is None:
-            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-            made = socket.socket(family)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((self.host, self.port))
-        else:
-            made = socket.socket(socket.AF_UNIX)
-            self._remove_dead(self.path)
-            before = os.umask(0o777 & ~SOCKET_MODE)
-            try:
-                made.bind(str(self.path))
-            finally:
-                os.umask(before)
+            return listening_socket(self.host, self.port)
+        made = socket.socket(socket.AF_UNIX)
+        self._remove_dead(self.path)
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            made.bind(str(self.path))
+        finally:
+            os.umask(before)
         made.listen(128)
         return made
 
@@ -185,16 +181,3 @@ def _turn_away(accepted: socket.socket) -> None:
     """Answers 503 to a connection that there is no place for, if it takes that at once."""
     with accepted, suppress(OSError):
         accepted.send(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-
-
-def read_token(path: Path) -> bytes:
-    """The token in a file, which only its owner may read; raises Invalid."""
-    try:
-        mode, token = path.stat().st_mode, path.read_bytes().strip()
-    except OSError as error:
-        raise Invalid("token", f"token file {path}: {error.strerror}") from None
-    if mode & 0o077:
-        raise Invalid("token", f"token file {path} may be read by others: chmod 600 it")
-    if len(token) < 16:
-        raise Invalid("token", f"token file {path}: a token has at least 16 characters")
-    return token

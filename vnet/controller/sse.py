@@ -5,17 +5,15 @@ One rule: a stream holds nothing but its place in the feed, so a reader that doe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vnet import api
+from vnet.api.errors import Invalid
 from vnet.controller.endpoint import Call, Route
-from vnet.controller.errors import Invalid
-from vnet.controller.event_log import Entry
-from vnet.controller.presenters import show_event
+from vnet.controller.event_log import KEPT, Entry
 from vnet.controller.service import Service
 from vnet.objects import Event
 
@@ -30,18 +28,19 @@ EVENTS = Route(
     "The newest events, oldest first; with `Accept: text/event-stream` those that come, resumed after Last-Event-ID.",
     list[api.Event],
     query={
-        "limit": "How many of the newest, 100 unless told; for a stream, how many to start with, none unless told.",
+        "limit": "How many of the newest, 100 unless told; for a stream, how many to start with, none unless told. At most the 2,000 that are kept.",
         "kind": "Only events of this kind.",
         "host": "Only events of this host.",
         "network": "Only events of this network.",
         "vif": "Only events of this VIF.",
     },
     tag="events",
+    scoped=True,
 )
 
 
-async def events(service: Service, request: Request) -> Response:
-    """Answer GET /v1/events; raises Invalid."""
+async def events(service: Service, request: Request, holds: Callable[[], bool]) -> Response:
+    """Answer GET /v1/events; raises Invalid. holds: whether the caller's token still is one."""
     query = dict(request.query_params)
     unknown = query.keys() - EVENTS.query.keys()
     if unknown:
@@ -49,33 +48,45 @@ async def events(service: Service, request: Request) -> Response:
     call: Call[None] = Call(service, {}, query, None)
     streamed = STREAM in request.headers.get("accept", "")
     limit = call.number("limit", 0 if streamed else 100, 0, 10_000)
-    found = [entry for entry in service.feed.latest(10_000) if _wanted(entry.event, query)]
+    latest = service.feed.latest(KEPT if limit else 0)
+    found = [entry for entry in latest if _wanted(service, entry.event, query)]
     newest = found[max(0, len(found) - limit) :]
     if not streamed:
-        shown = [show_event(entry.id, entry.event) for entry in newest]
-        return Response(msgspec.json.encode(shown), media_type="application/json")
+        return Response(b"[" + b",".join(entry.data for entry in newest) + b"]", media_type="application/json")
     if last := request.headers.get("last-event-id"):
         position = service.feed.position_after(last)
     else:
         position = newest[0].position - 1 if newest else service.feed.end
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(service, position, query), media_type=STREAM, headers=headers)
+    return StreamingResponse(_stream(service, position, query, holds), media_type=STREAM, headers=headers)
 
 
-def _wanted(event: Event, query: Mapping[str, str]) -> bool:
-    return all(getattr(event, name) == query[name] for name in FILTERS if name in query)
+def _wanted(service: Service, event: Event, query: Mapping[str, str]) -> bool:
+    return all(getattr(event, name) == query[name] for name in FILTERS if name in query) and _visible(service, event)
 
 
-async def _stream(service: Service, position: int, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+def _visible(service: Service, event: Event) -> bool:
+    """Whether the caller may see an event: of what is in its scope, or was."""
+    scope = service.caller.scope
+    if scope is None:
+        return True
+    state = service.database.mirror.state
+    vif = state.vifs.get(event.vif)
+    return bool(event.network) and scope.resolved(state.networks.values()).sees_event(event.network, event.vif, vif)
+
+
+async def _stream(
+    service: Service, position: int, query: Mapping[str, str], holds: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     yield f"retry: {RETRY_MS}\n\n".encode()
-    async for entry in service.feed.follow(position, IDLE_S):
-        if entry is None:
-            yield b": alive\n\n"
-        elif _wanted(entry.event, query):
-            yield _message(entry)
+    async for batch in service.feed.follow(position, IDLE_S):
+        if not holds():  # the token is revoked, or has ended
+            return
+        messages = b"".join(_message(entry) for entry in batch if _wanted(service, entry.event, query))
+        if messages or not batch:
+            yield messages or b": alive\n\n"
 
 
 def _message(entry: Entry) -> bytes:
     """One message of the stream (HTML Living Standard §9.2.5): JSON has no line breaks, so the data is one line."""
-    data = msgspec.json.encode(show_event(entry.id, entry.event))
-    return b"id: " + entry.id.encode() + b"\ndata: " + data + b"\n\n"
+    return b"id: " + entry.id.encode() + b"\ndata: " + entry.data + b"\n\n"

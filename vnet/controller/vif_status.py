@@ -10,6 +10,7 @@ from vnet.db.view import PoolView
 from vnet.objects import Binding, Location, Vif
 from vnet.objects.binding import POOL, SWITCH
 from vnet.objects.rules import place_fault
+from vnet.objects.tiers import obeyed_in
 
 
 class Presence(Enum):
@@ -33,15 +34,20 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """since: milliseconds since 1970, None where nobody knows any more. why: empty when all is as desired. ofport: the number
-    that its port on the host is to ask for, if there is one. link_locals: the addresses that its guest has chosen."""
+    """since: milliseconds since 1970, None where nobody knows any more. reasons: empty when all is as desired. ofport: the number
+    that its port on the host is to ask for, if there is one. link_locals: the addresses that its guest has chosen. connections: what became of its tracked
+    connections when it came to the host. picks_up: whether the host picks up TCP connections of it that it has not seen begin (docs/adr/0008). masters: the numbers of the virtual routers that it is the master of, by its advertisements of the last
+    seconds."""
 
     presence: Presence
     host: str | None
     since: int | None
-    why: tuple[Reason, ...]
+    reasons: tuple[Reason, ...]
     ofport: int | None = None
     link_locals: tuple[str, ...] = ()
+    connections: str = ""
+    picks_up: bool = False
+    masters: tuple[int, ...] = ()
 
 
 def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> Whereabouts:
@@ -51,9 +57,30 @@ def whereabouts(view: PoolView, vif: Vif, location: Location | None = None) -> W
     if current is None:
         return Whereabouts(Presence.DEFINED, None, None, tuple(_why_unclaimed(view, vif)))
     presence = Presence.READY if current.ready else Presence.CLAIMED if current.plugged else Presence.AWAITED
-    why = tuple(_why_not_ready(view, vif, current))
+    reasons = tuple(_why_not_ready(view, vif, current))
     link_locals = tuple(entry.address for entry in current.link_locals)
-    return Whereabouts(presence, current.host, current.since, why, current.ofport or None, link_locals)
+    agent = view.state.agents.get(current.host) if vif.vrrp else None
+    reported = agent.masters.get(vif.id, "").split() if agent is not None else ()
+    masters = tuple(router for router in vif.vrrp if str(router) in reported)
+    return Whereabouts(
+        presence,
+        current.host,
+        current.since,
+        reasons,
+        current.ofport or None,
+        link_locals,
+        current.connections,
+        _picks_up(view, vif, current),
+        masters,
+    )
+
+
+def _picks_up(view: PoolView, vif: Vif, current: Binding) -> bool:
+    """Whether the host of a VIF picks up connections that it has not seen begin: for 300 s where none came along."""
+    if not current.moved:
+        return False
+    groups = (view.state.groups.get(name) for name in obeyed_in(view.state, vif))
+    return any(group is not None and group.decides_tracked for group in groups)
 
 
 def place_problem(view: PoolView, vif: Vif, host: str) -> Reason | None:

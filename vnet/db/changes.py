@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vnet.grammar.declare import Declared, SetBy, attrs_of, configured
 from vnet.objects import Pool, PoolState
@@ -15,12 +15,13 @@ OWN_FIELDS = tuple(name for name, found in attrs_of(Pool).items() if found.set_b
 
 
 @dataclass(frozen=True, slots=True)
-class Insert:
+class InsertObject:
     new: Declared
+    old: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class UpdateObject:
     """Only the columns that differ are written, and only if they still are as in `old`."""
 
     old: Declared
@@ -28,11 +29,12 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class DeleteObject:
     old: Declared
+    new: ClassVar[None] = None
 
 
-RowChange = Insert | Update | Delete
+RowChange = InsertObject | UpdateObject | DeleteObject  # each has old and new, None where there is no such object
 
 
 def state_changes(current: PoolState, desired: PoolState) -> tuple[RowChange, ...]:
@@ -43,9 +45,9 @@ def state_changes(current: PoolState, desired: PoolState) -> tuple[RowChange, ..
 def _state_changes(current: PoolState, desired: PoolState) -> Iterator[RowChange]:
     if desired.pool is not None:
         if current.pool is None:
-            yield Insert(desired.pool)
+            yield InsertObject(desired.pool)
         elif any(getattr(current.pool, name) != getattr(desired.pool, name) for name in configured(Pool)):
-            yield Update(current.pool, desired.pool)
+            yield UpdateObject(current.pool, desired.pool)
     for declared in CONFIGURED:
         mapping = declared.NOUN.state
         yield from _map_changes(getattr(current, mapping), getattr(desired, mapping))
@@ -54,9 +56,9 @@ def _state_changes(current: PoolState, desired: PoolState) -> Iterator[RowChange
 def _map_changes(current: Mapping[str, Any], desired: Mapping[str, Any]) -> Iterator[RowChange]:
     for name, old in current.items():
         if name not in desired:
-            yield Delete(old)
+            yield DeleteObject(old)
         elif (new := desired[name]) is not old and new != old:  # a plan keeps the objects that stay as they are
-            yield Update(old, new)
+            yield UpdateObject(old, new)
     for name, new in desired.items():
         if name not in current:
-            yield Insert(new)
+            yield InsertObject(new)

@@ -8,12 +8,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from ovsctl.ovsdb import Change, Client, Commit, Delete, Insert, Lock, Monitor, Operation, Schema, Select, Tls, Wait
+from ovsctl.ovsdb import (
+    Change,
+    Commit,
+    Delete,
+    Insert,
+    Lock,
+    Monitor,
+    Operation,
+    OvsdbClient,
+    Schema,
+    Select,
+    Tls,
+    Wait,
+    Where,
+)
 from ovsctl.ovsdb.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -24,6 +38,7 @@ from ovsctl.ovsdb.errors import (
     WaitTimedOut,
 )
 from vnet.db.errors import DatabaseFull, PoolUnreachable, SchemaMismatch
+from vnet.db.history import Author, HistoryRecord, record_of
 from vnet.db.mirror import Delta, PoolMirror
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, by_key, to_columns
@@ -39,6 +54,8 @@ Question = Probe | RuleQuery
 WRITE_TIMEOUT_S = 10.0
 WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
 READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds
+MANY_CHANGES = 200  # whose record is made in a thread
+UNKNOWN = Author()
 OUR_SCHEMA = Schema.parse(SCHEMA_TEXT)
 
 
@@ -148,15 +165,18 @@ class PoolDatabase:
             await self.transact(*(Delete(table, one) for one in mine))
         return [next((row["answer"] for row in rows), "") for rows in found]
 
-    async def write(self, write: Write, events: Sequence[Event] = ()) -> None:
-        """Do a write, with the events that tell of it, and return when it is on disk and the mirror shows it.
+    async def write(
+        self, write: Write, events: Sequence[Event] = (), author: Author = UNKNOWN, disruption: str = ""
+    ) -> None:
+        """Do a write, with its record and the events that tell of it, and return when it is on disk and the mirror shows it.
 
         Raises WriteConflict if the pool is not as the write's maker saw it, PoolUnreachable, DatabaseFull.
         """
         told = [Insert("Event", to_columns(event)) for event in events]
+        record = await self._record(write, author, disruption)
         try:
             # A standalone ovsdb-server answers before it has written: killed then, it would forget what it acknowledged.
-            await self.transact(*write.operations, *told, Commit(durable=True))
+            await self.transact(*write.operations, *told, record, Commit(durable=True))
         except TransactError as error:
             conflict = write.conflict(error)
             if conflict is None:
@@ -167,6 +187,26 @@ class PoolDatabase:
             await self.wait_for(
                 lambda view: view.state.pool and view.state.pool.revision >= (write.revision or 0), shown_s
             )
+
+    async def _record(self, write: Write, author: Author, disruption: str) -> Insert:
+        arguments = (write.changes, author, write.revision or 0, disruption, now_ms())
+        many = len(write.changes) > MANY_CHANGES
+        record = await asyncio.to_thread(record_of, *arguments) if many else record_of(*arguments)
+        return Insert(HistoryRecord.NOUN.table, to_columns(record))
+
+    async def note(self, author: Author, summary: str) -> None:
+        """Record what changes no row of the pool. Raises PoolUnreachable, DatabaseFull."""
+        record = record_of((), author, 0, "", now_ms(), summary)
+        await self.transact(Insert(HistoryRecord.NOUN.table, to_columns(record)), Commit(durable=True))
+
+    async def note_all(self, records: Iterable[HistoryRecord]) -> None:
+        """Record calls that changed nothing. Raises PoolUnreachable, DatabaseFull."""
+        await self.transact(*(Insert(HistoryRecord.NOUN.table, to_columns(record)) for record in records))
+
+    async def records(self, condition: Where, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Columns of the records that a condition leaves, in no order. Raises PoolUnreachable."""
+        (rows,) = await self.transact(Select(HistoryRecord.NOUN.table, condition, tuple(columns)))
+        return list(rows)
 
     async def wait_for(self, condition: Callable[[PoolView], T], timeout_s: float) -> T:
         """The first true answer of `condition`, asked at every change; its last answer when the time is over."""
@@ -182,8 +222,10 @@ class PoolDatabase:
                 async with asyncio.timeout(min(left_s, 1.0)):
                     await changed.wait()
 
-    def _new_client(self) -> Client:
-        return Client(self.remotes, SCHEMA_NAME, leader_only=self._leader_only, connect_timeout_s=None, tls=self._tls)
+    def _new_client(self) -> OvsdbClient:
+        return OvsdbClient(
+            self.remotes, SCHEMA_NAME, leader_only=self._leader_only, connect_timeout_s=None, tls=self._tls
+        )
 
     async def _bring_up_to_date(self) -> None:
         if not self._convert:

@@ -10,14 +10,14 @@ class PoolError(Exception):
 class WriteConflict(PoolError):
     """A write was refused because the pool is not as its maker saw it; nothing of it is in the database.
 
-    code: stale-revision, row-changed, missing-reference, in-use or exists. where: the object it is about.
+    code: stale-revision, row-changed, missing-reference, in-use or exists. subject: the object it is about.
     """
 
-    def __init__(self, code: str, message: str, where: str = "") -> None:
+    def __init__(self, code: str, message: str, subject: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.where = where
+        self.subject = subject
 
 
 class SchemaMismatch(PoolError):

@@ -14,11 +14,13 @@ from typing import Any, Protocol
 
 from ovsctl.ovsdb import Where, by_uuid
 from vnet.db.rows import TABLE_OF, by_key, from_row, key_of
-from vnet.db.tables import TABLES, Table
+from vnet.db.tables import TABLES, ObjectTable
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Attr, Declared, attrs_of
 from vnet.objects import AgentStatus, Binding, Event, Pool, PoolState, Vif
 from vnet.objects.index import VifIndex
+from vnet.objects.token import Token
+from vnet.objects.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class _Whole:
 
 
 # A part's table to its owner's, and the owner's field.
-_OWNERS: dict[str, tuple[Table, str]] = {
+_OWNERS: dict[str, tuple[ObjectTable, str]] = {
     part.name: (table, name) for table in TABLES.values() for name, part in table.parts.items()
 }
 _WHOLES = {table.name for table in TABLES.values() if table.parts}
@@ -82,7 +84,7 @@ BESIDE_THE_POINT: dict[type[Declared], tuple[str, ...]] = {
 }
 
 
-def _without_statements(table: Table, row: MirrorRow) -> Declared | None:
+def _without_statements(table: ObjectTable, row: MirrorRow) -> Declared | None:
     """The object of a row of which only such columns may be wrong; None where others are."""
     columns = {cell.column: row[cell.column] for cell in table.cells}
     for name in BESIDE_THE_POINT[table.declared]:
@@ -139,6 +141,16 @@ class PoolMirror:
     def events(self) -> dict[str, Event]:
         """Events by row UUID, in no order of their times."""
         return self._tables[TABLE_OF[Event]]
+
+    @property
+    def tokens(self) -> dict[str, Token]:
+        """Tokens by name."""
+        return self._tables[TABLE_OF[Token]]
+
+    @property
+    def trial(self) -> Trial | None:
+        """The revision that is on trial."""
+        return self._tables[TABLE_OF[Trial]].get("")
 
     def locate(self, value: Declared) -> Where:
         """The row of a value: by its UUID, which costs the server nothing, else by its key.
@@ -198,7 +210,7 @@ class PoolMirror:
         """Whether a row is the one of its key: another may have taken the key meanwhile."""
         return self._uuids.get((table, _KEYS[table](row))) == row.uuid
 
-    def _read(self, table: Table, row: MirrorRow, **parts: tuple[Declared, ...]) -> Declared | None:
+    def _read(self, table: ObjectTable, row: MirrorRow, **parts: tuple[Declared, ...]) -> Declared | None:
         try:
             return from_row(table.declared, row, **parts)
         except ValueError as error:
@@ -210,7 +222,7 @@ class PoolMirror:
             self._refuse(table, row, f"{type(error).__name__}: {error}")
         return None
 
-    def _refuse(self, table: Table, row: MirrorRow, problem: str, outcome: str = "it is left out") -> None:
+    def _refuse(self, table: ObjectTable, row: MirrorRow, problem: str, outcome: str = "it is left out") -> None:
         self.refused += 1
         self._unreadable[row.uuid] = table.name
         self.problems[row.uuid] = f"{table.name} row {row.uuid}: {problem}"
@@ -315,7 +327,7 @@ class PoolMirror:
             del self._wholes[table, key]
         return self._put(table, key, value)
 
-    def _look_for_orphans(self, table: Table, key: str, whole: _Whole) -> None:
+    def _look_for_orphans(self, table: ObjectTable, key: str, whole: _Whole) -> None:
         """Parts whose owner is not there are nobody's."""
         for name, parts in whole.parts.items():
             for uuid, _ in parts.values():

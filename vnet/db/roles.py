@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsctl.ovsdb import Delete, Insert, NamedUuid, Operation
+from vnet.db.handovers import Handover
 from vnet.db.probes import Probe
 from vnet.db.rows import TABLE_OF
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import table_of
 from vnet.db.watches import WatchRow
 from vnet.grammar.declare import Declared
-from vnet.objects import AgentStatus, Binding, Event, Vif
+from vnet.objects import AgentStatus, Binding, Event, TunnelKey, Vif
 
 HOST_ROLE = "host"
 ROLES, PERMISSIONS = "RBAC_Role", "RBAC_Permission"  # the names that ovsdb-server looks for
@@ -45,9 +46,11 @@ def _own_rows(declared: type[Declared]) -> Permission:
 HOST_PERMISSIONS: Mapping[str, Permission] = {
     TABLE_OF[Binding]: _own_rows(Binding),
     TABLE_OF[AgentStatus]: _own_rows(AgentStatus),
+    TABLE_OF[TunnelKey]: _own_rows(TunnelKey),
     TABLE_OF[Event]: Permission("host", insert_delete=True),
     # Each claim takes the next number of the VIF, so that of two hosts that claim at once one is refused.
     TABLE_OF[Vif]: Permission("", frozenset({"epoch"})),
+    Handover.NOUN.table: _own_rows(Handover),
     Probe.NOUN.table: Permission("host", frozenset({"answer"})),
     RuleQuery.NOUN.table: Permission("host", frozenset({"answer"})),
     WatchRow.NOUN.table: Permission("host", frozenset({"report"})),

@@ -15,7 +15,9 @@ from vnet.grammar.noun import Noun
 from vnet.objects import Direction
 from vnet.objects.words import COUNT, GROUP_NAME, LINE
 
-MAX_ANSWER_BYTES = 512 * 1024  # the counters of MAX_RULES rules with the longest names take a third of it
+MAX_ANSWER_BYTES = (
+    768 * 1024
+)  # MAX_RULES rules with the longest names, and MONITORED_OF_GROUP kinds of connections, take two thirds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,48 @@ class RuleCounter(msgspec.Struct, frozen=True, array_like=True):
     bytes: int = 0
 
 
+class MonitoredCounter(msgspec.Struct, frozen=True, array_like=True):
+    """What a group in monitor mode would have forbidden a VIF on one host: what began a connection, and packets of those that ran on."""
+
+    vif: str
+    direction: Direction
+    begun: int = 0
+    running: int = 0
+
+
+class MonitoredConnection(msgspec.Struct, frozen=True, array_like=True):
+    """Connections of one kind that a group in monitor mode would have forbidden a VIF, of those that the agent has looked at.
+
+    direction: in which they began, from the VIF's side. port: of the side that answers, with ICMP the message's type. protocol: -1 without
+    IP, port is the Ethernet type then. peer: the other end's address. rule: "" for the group's default. last: milliseconds since 1970. answers: packets from that
+    port, of a stateless group; their direction is their own.
+    """
+
+    vif: str
+    direction: Direction
+    protocol: int
+    port: int
+    peer: str
+    mac: str
+    rule: str
+    count: int
+    last: int
+    answers: bool = False
+
+    @property
+    def rank(self) -> tuple[int | str, ...]:
+        """Orders them, the most frequent first."""
+        rest = (self.vif, self.direction.value, self.protocol, self.port, self.peer, self.mac, self.rule, self.answers)
+        return (-self.count, *rest)
+
+
 class RuleReply(msgspec.Struct, frozen=True):
-    """A host's counters of a group's rules. problem: the reason for no answer; else empty."""
+    """A host's counters of a group's rules, and what it would have forbidden in monitor mode. problem: the reason for no answer; else empty."""
 
     counters: tuple[RuleCounter, ...] = ()
     problem: str = ""
+    monitored: tuple[MonitoredCounter, ...] = ()
+    connections: tuple[MonitoredConnection, ...] = ()
 
     def encode(self) -> str:
         """The text for the row."""

@@ -9,15 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from vnet.grammar.declare import Attr, Declared, Derived, Named, attrs_of, cache
-from vnet.grammar.kinds import STRING, Boolean, Choice, Column
-from vnet.objects import AgentStatus, Binding, Event, Pool
+from vnet.grammar.value_types import STRING, Boolean, Choice, Column
+from vnet.objects import AgentStatus, Binding, Event, Pool, TunnelKey
 from vnet.objects.retired import RetiredNumber
 from vnet.objects.state import CONFIGURED
+from vnet.objects.token import Token
+from vnet.objects.trial import Trial
 
-RUNTIME: tuple[type[Declared], ...] = (Binding, AgentStatus, Event, RetiredNumber)  # agents and controllers write them
+RUNTIME: tuple[type[Declared], ...] = (
+    Binding,
+    AgentStatus,
+    TunnelKey,
+    Event,
+    RetiredNumber,
+    Token,
+    Trial,
+)  # agents and controllers write them
 STORED: tuple[type[Declared], ...] = (Pool, *CONFIGURED, *RUNTIME)  # everything that a pool's state is made of
 REMEMBERED = 512  # contents of a column that are read only once while they are remembered
 
@@ -42,10 +53,15 @@ class Cell:
     def many(self) -> bool:
         return isinstance(self.type, dict) and self.type.get("max") == "unlimited"
 
+    @property
+    def optional(self) -> bool:
+        """Whether it holds one value or none."""
+        return isinstance(self.type, dict) and self.type.get("min") == 0 and self.type.get("max") == 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """An object's table. key: the columns that name a row. owner: the column that names the owner of a part, else "".
+class ObjectTable:
+    """An object's table. key: the columns that name a row, and key_fields: the fields in them that are the object's own. owner: the column that names the owner of a part, else "".
 
     parts: the tables of the parts by the field that has them.
     """
@@ -53,29 +69,30 @@ class Table:
     name: str
     declared: type[Declared]
     key: tuple[str, ...]
+    key_fields: tuple[str, ...]
     owner: str
     cells: tuple[Cell, ...]
-    parts: Mapping[str, Table]
+    parts: Mapping[str, ObjectTable]
 
     def key_of(self, value: Declared) -> tuple[Any, ...]:
         """The values of an object's key columns."""
-        return tuple(getattr(value, field) for field in self.declared.NOUN.keys)
+        return tuple([getattr(value, field) for field in self.key_fields])
 
 
 @cache
-def table_of(declared: type[Declared]) -> Table:
+def table_of(declared: type[Declared]) -> ObjectTable:
     """The table of a declared object."""
     noun = declared.NOUN
     attrs = attrs_of(declared)
     cells = [_cell(found, key=found.name == noun.key) for found in attrs.values() if found.stored]
     parts = {
-        name: table_of(found.kind.item.declared)
+        name: table_of(found.type.item.declared)
         for name, found in attrs.items()
-        if not found.stored and isinstance(found.kind, Named)
+        if not found.stored and isinstance(found.type, Named)
     }
     owner = "" if noun.state else noun.parent
     key = ((owner,) if owner else ()) + noun.keys
-    return Table(noun.table, declared, key, owner, (*cells, *map(_derived, declared.DERIVED)), parts)
+    return ObjectTable(noun.table, declared, key, noun.keys, owner, (*cells, *map(_derived, declared.DERIVED)), parts)
 
 
 def _cell(found: Attr, *, key: bool) -> Cell:
@@ -84,21 +101,36 @@ def _cell(found: Attr, *, key: bool) -> Cell:
     name, encode = found.name, column.encode
     # A value that a column has in one form only may be None.
     absent = found.optional and not column.many
+    empty = (dict if column.value is not None else frozenset) if column.many and not column.least else None
 
-    def write(value: Any) -> Any:
+    def encoded(value: Any) -> Any:
         content = getattr(value, name)
+        if not content and empty is not None:  # as most are
+            return empty()
         return content if absent and content is None else encode(content)
 
+    write: Callable[[Any], Any] = encoded if column.many or encode is not STRING.encode else attrgetter(name)
     read = _reader(found, column)
     # Many rows refer to few objects, and have few words.
-    if isinstance(found.kind, Choice | Boolean) or (found.kind.refers and not key):
+    if isinstance(found.type, Choice | Boolean) or (found.type.refers and not key):
         read = lru_cache(REMEMBERED)(read)
-    return Cell(name.rstrip("_"), type_, found.ephemeral, found.kind.refers, write, name, read)
+    return Cell(name.rstrip("_"), type_, found.ephemeral, found.type.refers, write, name, read)
 
 
 def _reader(found: Attr, column: Column) -> Callable[[Any], Any]:
     decode, check, optional = column.decode, found.check, found.optional
     absent = optional and not column.many
+    if column.many and not column.least and decode is not dict:
+        none = decode(frozenset() if column.value is None else {})
+
+        def read_many(content: Any) -> Any:
+            if not content:  # as most are
+                return none
+            value = decode(content)
+            check(value)
+            return value
+
+        return read_many
 
     def read(content: Any) -> Any:
         value = None if absent and content is None else decode(content)
@@ -115,7 +147,7 @@ def _reader(found: Attr, column: Column) -> Callable[[Any], Any]:
 
 def _column(found: Attr) -> Column:
     """The column of a field. Of several spellings it takes the numbers of all."""
-    columns = [spelling.kind.column for spelling in found.spellings]
+    columns = [spelling.type.column for spelling in found.spellings]
     if len(columns) == 1:
         return columns[0]
     low, high = (min(c.key["minInteger"] for c in columns), max(c.key["maxInteger"] for c in columns))
@@ -123,12 +155,12 @@ def _column(found: Attr) -> Column:
 
 
 def _derived(derived: Derived) -> Cell:
-    column, value = derived.kind.column, derived.value
+    column, value = derived.type.column, derived.value
     return Cell(
-        derived.name, column.type(optional=True), False, derived.kind.refers, lambda made: column.encode(value(made))
+        derived.name, column.type(optional=True), False, derived.type.refers, lambda made: column.encode(value(made))
     )
 
 
-TABLES: Mapping[str, Table] = {
+TABLES: Mapping[str, ObjectTable] = {
     table.name: table for declared in STORED for table in (table_of(declared), *table_of(declared).parts.values())
 }

@@ -5,12 +5,16 @@ One rule: nothing here remembers; everything is derived from the rows and from w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from vnet.objects import Binding, Location, PoolState, Vif
 from vnet.objects.binding import acknowledgement
 from vnet.objects.index import VifIndex
+from vnet.objects.scope import Scope
+
+T = TypeVar("T")
 
 # Agents write their heartbeat every 5 s; three in a row missing is no accident.
 HOST_DOWN_AFTER_S = 15.0
@@ -49,5 +53,43 @@ class PoolView:
 
     def vifs(self, vm: str) -> tuple[Vif, ...]:
         """A VM's VIFs, by index."""
-        found = [self.state.vifs[id] for id in self.index.by_reference.get(("vm", vm), ())]
+        vifs = self.state.vifs
+        found = [vifs[id] for id in self.index.by_reference.get(("vm", vm), ()) if id in vifs]
         return tuple(sorted(found, key=lambda vif: (vif.index, vif.id)))
+
+    def within(self, scope: Scope) -> PoolView:
+        """The part that a scope names, for what is shown: decisions are taken on all of it. Hosts stay, since VIFs are on them."""
+        state = self.state
+        scope = scope.resolved(state.networks.values())
+        vms = _Part(state.vms, lambda vm: scope.sees(vm, self.vifs(vm.name)))
+        part = replace(
+            state,
+            networks=_Part(state.networks, scope.sees),
+            subnets=_Part(state.subnets, scope.sees),
+            groups=_Part(state.groups, scope.sees),
+            qos=_Part(state.qos, scope.sees),
+            vms=vms,
+            vifs=_Part(state.vifs, scope.sees),
+            expectations={},
+        )
+        return replace(self, state=part)
+
+
+class _Part(Mapping[str, T], Generic[T]):
+    """The items of a mapping that a condition leaves, asked as they are looked at."""
+
+    def __init__(self, whole: Mapping[str, T], holds: Callable[[T], bool]) -> None:
+        self._whole = whole
+        self._holds = holds
+
+    def __getitem__(self, name: str) -> T:
+        value = self._whole[name]
+        if not self._holds(value):
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, value in self._whole.items() if self._holds(value))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -12,10 +12,10 @@ from typing import ClassVar
 import msgspec
 
 from vnet.compile import marked_fields
-from vnet.db.rows import Columns, Row, to_columns
+from vnet.db.rows import Columns, PoolRow, to_columns
 from vnet.grammar.declare import Declared, InvalidValue, SetBy, attr
-from vnet.grammar.kinds import Integer, ListOf
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import Integer, ListOf
 from vnet.objects.words import COUNT, LINE
 
 MAX_FRAMES = 256
@@ -30,7 +30,7 @@ class Marked(msgspec.Struct, frozen=True):
     vif: str
 
 
-class Plan(msgspec.Struct, frozen=True):
+class WatchPlan(msgspec.Struct, frozen=True):
     """The part of a watch that all its hosts have: the hosts that watch, and the frames that they watch for."""
 
     hosts: list[str]
@@ -38,13 +38,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """A frame by its number. where: the port that it came in by, or the id of the VIF that would have got it.
+    """A frame by its number. place: the port that it came in by, or the id of the VIF that would have got it.
 
     changed: the frame's bytes in hexadecimal where they were not as it was sent, else empty.
     """
 
     number: int
-    where: str
+    place: str
     changed: str = ""
 
 
@@ -107,10 +107,10 @@ class Watch:
             marked_fields(frame)
 
 
-def watch_from_row(row: Row) -> Watch:
+def watch_from_row(row: PoolRow) -> Watch:
     """The watch of a row. Raises InvalidValue for one that no host may take part in."""
     try:
-        plan = msgspec.json.decode(row["plan"], type=Plan)
+        plan = msgspec.json.decode(row["plan"], type=WatchPlan)
         frames = tuple(bytes.fromhex(marked.frame) for marked in plan.frames)
     except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidValue("plan", f"no plan of a watch: {error}") from None
@@ -120,7 +120,7 @@ def watch_from_row(row: Row) -> Watch:
 
 def columns_of(id: str, host: str, created: int, hosts: Sequence[str], frames: Sequence[Marked]) -> Columns:
     """The columns of a row."""
-    plan = msgspec.json.encode(Plan(sorted(hosts), list(frames))).decode()
+    plan = msgspec.json.encode(WatchPlan(sorted(hosts), list(frames))).decode()
     return to_columns(WatchRow(id, host, created, plan))
 
 

@@ -16,10 +16,10 @@ from ovsctl.ovsdb import Insert as InsertOp
 from ovsctl.ovsdb import Mutate, Operation, TransactError, Wait, Where
 from ovsctl.ovsdb import Update as UpdateOp
 from ovsctl.ovsdb.errors import ConstraintViolation
-from vnet.db.changes import OWN_FIELDS, Delete, Insert, RowChange, Update
+from vnet.db.changes import OWN_FIELDS, DeleteObject, InsertObject, RowChange, UpdateObject
 from vnet.db.errors import WriteConflict
-from vnet.db.rows import TABLE_OF, by_key, key_of, to_columns
-from vnet.db.tables import RUNTIME, Cell, Table, table_of
+from vnet.db.rows import TABLE_OF, by_key, key_of, new_columns, to_columns
+from vnet.db.tables import RUNTIME, Cell, ObjectTable, table_of
 from vnet.grammar.declare import Declared
 from vnet.objects import Binding, Network, Pool
 from vnet.objects.retired import RetiredNumber, retired
@@ -45,9 +45,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One transaction. revision: the pool's after it, None where it leaves it alone."""
+    """One transaction. changes: the objects that it changes. revision: the pool's after it, None where it leaves it alone."""
 
     steps: tuple[Step, ...]
+    changes: tuple[RowChange, ...] = ()
     revision: int | None = None
     generation: int | None = None
 
@@ -74,7 +75,7 @@ def configuration_write(
     `generation` is raised too by an apply, so that agents say when they have followed, and where a network gives up a number.
     `pool` None: there is none yet, and the changes insert it. `locate`: how to find a value's row, see PoolMirror.locate.
     """
-    created = next((c.new for c in changes if isinstance(c, Insert) and isinstance(c.new, Pool)), None)
+    created = next((c.new for c in changes if c.old is None and isinstance(c.new, Pool)), None)
     if pool is None and created is None:
         raise WriteConflict("no-pool", "the pool is empty: apply a document first")
     guard = _pool_is(pool)
@@ -82,25 +83,34 @@ def configuration_write(
     generation = generation or bool(given_up)
     steps = [guard, *_steps(changes, locate), *given_up]
     if pool is None:
-        return Write(tuple(steps), revision=1, generation=1)
+        return Write(tuple(steps), tuple(changes), revision=1, generation=1)
     raised = [("revision", "+=", 1), ("generation", "+=", 1)][: 2 if generation else 1]
     steps.append(Step(Mutate("Pool", (), raised)))
-    return Write(tuple(steps), pool.revision + 1, pool.generation + 1 if generation else pool.generation)
+    after = pool.generation + 1 if generation else pool.generation
+    return Write(tuple(steps), tuple(changes), pool.revision + 1, after)
 
 
 def _retired(changes: Sequence[RowChange], generation: int) -> Iterator[Step]:
     """Remembers the numbers that networks give up."""
     for change in changes:
-        if not isinstance(change, Insert) and isinstance(change.old, Network):
-            new = change.new if isinstance(change, Update) and isinstance(change.new, Network) else None
-            for number in retired(change.old, new, generation):
+        old, new = change.old, change.new
+        if isinstance(old, Network):
+            for number in retired(old, new if isinstance(new, Network) else None, generation):
                 yield Step(DeleteOp(TABLE_OF[RetiredNumber], by_key(number)))
                 yield Step(InsertOp(TABLE_OF[RetiredNumber], to_columns(number)))
 
 
 def runtime_write(changes: Sequence[RowChange], *, locate: Locate = by_key) -> Write:
     """A write of locations, such as a step of a migration: it leaves the pool's revision alone."""
-    return Write(tuple(_steps(changes, locate)))
+    return Write(tuple(_steps(changes, locate)), tuple(changes))
+
+
+def new_keys(pool: Pool, now_ms: int) -> Write:
+    """Has every host make new keys of encrypted tunnels. It leaves the pool's revision alone."""
+    changed = ("row-changed", "new keys have been asked for in the meantime", "pool")
+    raised = {"key_epoch": pool.key_epoch + 1, "keyed": now_ms}
+    guard = Wait("Pool", (), ("key_epoch",), ({"key_epoch": pool.key_epoch},))
+    return Write((Step(guard, changed), Step(UpdateOp("Pool", (), raised))))
 
 
 def _pool_is(pool: Pool | None) -> Step:
@@ -117,7 +127,9 @@ def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
     for change in changes:
         yield from (Step(operation) for operation in _operations(change, locate))
     # One look per name, and none for objects that this transaction makes itself.
-    made = {(TABLE_OF[type(c.new)], *table_of(type(c.new)).key_of(c.new)) for c in changes if isinstance(c, Insert)}
+    made = {
+        (TABLE_OF[type(c.new)], *table_of(type(c.new)).key_of(c.new)) for c in changes if isinstance(c, InsertObject)
+    }
     looked: set[Reference] = set()
     for change in changes:
         for reference in _references(change):
@@ -131,11 +143,11 @@ def _named(value: Declared) -> str:
     return f"{_word(table_of(type(value)))} {key}".rstrip()
 
 
-def _word(table: Table) -> str:
+def _word(table: ObjectTable) -> str:
     return table.declared.NOUN.word.replace("-", " ")
 
 
-def _difference(change: Update) -> tuple[dict[str, object], dict[str, object]]:
+def _difference(change: UpdateObject) -> tuple[dict[str, object], dict[str, object]]:
     """The columns that an update changes: as they were, and as they become."""
     if key_of(change.old) != key_of(change.new):
         raise ValueError(f"an update cannot rename {_named(change.old)}")
@@ -147,12 +159,12 @@ def _difference(change: Update) -> tuple[dict[str, object], dict[str, object]]:
 
 def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
     match change:
-        case Update(old=old):
+        case UpdateObject(old=old):
             before, _ = _difference(change)
             if before:
                 changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
                 yield Step(Wait(TABLE_OF[type(old)], locate(old), tuple(before), (before,)), changed)
-        case Delete(old=Binding() as old):
+        case DeleteObject(old=Binding() as old):
             # These two decided that it may go.
             columns = {"state": old.state.value, "epoch": old.epoch}
             changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
@@ -163,16 +175,16 @@ def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
 
 def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
     match change:
-        case Insert(new=new):
+        case InsertObject(new=new):
             first = {"id": new_pool_id(), "revision": 1, "generation": 1} if isinstance(new, Pool) else {}
-            yield InsertOp(TABLE_OF[type(new)], {**to_columns(new), **first})
+            yield InsertOp(TABLE_OF[type(new)], {**new_columns(new), **first})
             yield from _parts(None, new)
-        case Update(old=old, new=new):
+        case UpdateObject(old=old, new=new):
             _, after = _difference(change)
             if after:
                 yield UpdateOp(TABLE_OF[type(new)], locate(old), after)
             yield from _parts(old, new)
-        case Delete(old=old):
+        case DeleteObject(old=old):
             yield DeleteOp(TABLE_OF[type(old)], locate(old))
             for table, column in _following(type(old)):
                 yield DeleteOp(table, tuple((column, "==", content) for _, content in key_of(old)))
@@ -208,7 +220,7 @@ def _parts(old: Declared | None, new: Declared) -> Iterator[Operation]:
             if key not in after:
                 yield DeleteOp(table.name, where)
             elif key not in before:
-                yield InsertOp(table.name, {table.owner: owner, **to_columns(part)})
+                yield InsertOp(table.name, {table.owner: owner, **new_columns(part)})
             elif before[key] != part:
                 yield UpdateOp(table.name, where, to_columns(part))
 
@@ -221,7 +233,7 @@ class Reference:
     of several names, `among`, is looked through.
     """
 
-    table: Table
+    table: ObjectTable
     column: str
     name: str
     exists: bool
@@ -240,10 +252,10 @@ class Reference:
 
 
 def _references(change: RowChange) -> Iterator[Reference]:
-    if isinstance(change, Delete):
+    if isinstance(change, DeleteObject):
         yield from _referrers(change.old)
         return
-    old, new = (change.old if isinstance(change, Update) else None), change.new
+    old, new = change.old, change.new
     for cell in _REFERENCES.get(type(new), ()):
         table = _HELD[cell.refers]
         for name in sorted(_names(cell, new) - (_names(cell, old) if old is not None else frozenset())):
@@ -252,7 +264,7 @@ def _references(change: RowChange) -> Iterator[Reference]:
 
 def _names(cell: Cell, value: Declared) -> frozenset[str]:
     content = cell.write(value)
-    return content if cell.many else frozenset(() if content is None else (content,))
+    return content if isinstance(content, frozenset) else frozenset(() if content is None else (content,))
 
 
 def _referrers(old: Declared) -> Iterator[Reference]:

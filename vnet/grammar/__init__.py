@@ -1,1 +1,1 @@
-"""The grammar of inputs: nodes, kinds of values, declared objects. It knows no networks."""
+"""The grammar of inputs: nodes, types of values, declared objects. It knows no networks."""

@@ -1,6 +1,6 @@
 """Declaring an object's fields once: reader, checks, JSON Schema, database columns, answers and commands follow from it.
 
-One rule: an object is a frozen dataclass whose fields are made by `attr`. A field has one kind, or several spellings of which
+One rule: an object is a frozen dataclass whose fields are made by `attr`. A field has one type of value, or several spellings of which
 each belongs to some variants (a network's key is `vni` or `key`, as its type has it).
 """
 
@@ -12,9 +12,9 @@ from enum import Enum
 from functools import cache as _cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, NotYet, Refused, entries
-from vnet.grammar.nodes import List, Map, Node, Text, clip, describe, entry_of, is_null
+from vnet.grammar.nodes import ListNode, MapNode, Node, TextNode, clip, describe, entry_of, is_null
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import FAILED, Failed, JsonSchema, NotYet, ValueRefused, ValueType, entries
 from vnet.util.suggest import listing, plural
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Spelling:
     """
 
     word: str
-    kind: Kind[Any]
+    type: ValueType[Any]
     doc: str
     only: tuple[str, ...] = ()
     needed: bool = False
@@ -75,8 +75,8 @@ class Attr:
     ephemeral: bool
 
     @property
-    def kind(self) -> Kind[Any]:
-        return self.spellings[0].kind
+    def type(self) -> ValueType[Any]:
+        return self.spellings[0].type
 
     @property
     def doc(self) -> str:
@@ -92,8 +92,8 @@ class Attr:
 
     @property
     def check(self) -> Callable[[Any], None]:
-        """A function that raises Refused for a value that no spelling takes."""
-        return self.kind.check if len(self.spellings) == 1 else _any_of(self)
+        """A function that raises ValueRefused for a value that no spelling takes."""
+        return self.type.check if len(self.spellings) == 1 else _any_of(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +101,12 @@ class Derived:
     """A column that follows from an object's fields, for the database to look through."""
 
     name: str
-    kind: Kind[Any]
+    type: ValueType[Any]
     value: Callable[[Any], Any]
 
 
 def attr(
-    kind: Kind[Any] | tuple[Spelling, ...],
+    type: ValueType[Any] | tuple[Spelling, ...],
     doc: str = "",
     *,
     default: Any = MISSING,
@@ -123,7 +123,7 @@ def attr(
     ephemeral: bool = False,
 ) -> Any:
     """A dataclass field that is declared; see Attr and Spelling."""
-    spellings = kind if isinstance(kind, tuple) else (Spelling(word, kind, doc, only, needed, also, at),)
+    spellings = type if isinstance(type, tuple) else (Spelling(word, type, doc, only, needed, also, at),)
     metadata = {"attr": (spellings, default is None, set_by, allocated, change, peers, stored, ephemeral)}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
@@ -166,6 +166,7 @@ class Declared:
     MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {}
     UNSUPPORTED: ClassVar[Mapping[str, NotYet]] = {}
     DERIVED: ClassVar[tuple[Derived, ...]] = ()
+    SHORT: ClassVar[str] = ""  # the word of the field that a list in place of the map states
 
     def __post_init__(self) -> None:
         for name, check, optional in _checks(type(self)):
@@ -174,7 +175,7 @@ class Declared:
                 continue
             try:
                 check(value)
-            except Refused as refused:
+            except ValueRefused as refused:
                 raise InvalidValue(name, refused.message, refused.code) from None
         for flaw in self.flaws():
             raise InvalidValue(flaw.field, flaw.message, flaw.code)
@@ -185,7 +186,7 @@ class Declared:
 
 
 def unchecked(declared: type[D], values: Mapping[str, Any]) -> D:
-    """An object from values that their kinds have read. It may have flaws, for rules to report."""
+    """An object from values that their types have read. It may have flaws, for rules to report."""
     made = object.__new__(declared)
     for name, put, left_out in _setters(declared):
         put(made, values[name] if name in values else left_out())
@@ -226,7 +227,7 @@ def attrs_of(declared: type[Declared]) -> Mapping[str, Attr]:
 
 def _rest(spelling: Spelling) -> tuple[Any, ...]:
     s = spelling
-    return s.kind, s.doc, s.only, s.needed, s.also, s.at
+    return s.type, s.doc, s.only, s.needed, s.also, s.at
 
 
 def configured(declared: type[Declared]) -> list[str]:
@@ -238,9 +239,9 @@ def configured(declared: type[Declared]) -> list[str]:
 def references_of(declared: type[Declared], *, runtime: bool = False) -> tuple[tuple[str, str], ...]:
     """The fields that name other objects, each with the word of their noun. runtime: those that the running pool sets as well."""
     return tuple(
-        (name, found.kind.refers)
+        (name, found.type.refers)
         for name, found in attrs_of(declared).items()
-        if found.kind.refers and (runtime or found.set_by is not SetBy.RUNTIME)
+        if found.type.refers and (runtime or found.set_by is not SetBy.RUNTIME)
     )
 
 
@@ -255,7 +256,7 @@ def _checks(declared: type[Declared]) -> tuple[tuple[str, Callable[[Any], None],
     return tuple(
         (name, found.check, found.optional)
         for name, found in attrs_of(declared).items()
-        if type(found.kind).check is not Kind.check
+        if type(found.type).check is not ValueType.check
     )
 
 
@@ -264,8 +265,8 @@ def _any_of(found: Attr) -> Callable[[Any], None]:
         refusals = []
         for spelling in found.spellings:
             try:
-                return spelling.kind.check(value)
-            except Refused as refused:
+                return spelling.type.check(value)
+            except ValueRefused as refused:
                 refusals.append(refused)
         raise refusals[0]
 
@@ -284,7 +285,7 @@ class Stated:
 
     type: type[Declared]
     values: Mapping[str, Any]
-    node: Map | None = field(default=None, compare=False, repr=False)
+    node: MapNode | None = field(default=None, compare=False, repr=False)
     partial: frozenset[str] = frozenset()
 
     def at(self, name: str | None = None, path: tuple[str | int, ...] = ()) -> Node | None:
@@ -293,6 +294,10 @@ class Stated:
             return self.node
         entry = self._entry(name)
         return self.node if entry is None else _inside(entry[1], path)
+
+    def names(self, name: str) -> bool:
+        """Whether the input has the field, also one without a value."""
+        return name in self.values or self._entry(name) is not None
 
     def unclear(self, name: str) -> bool:
         """Whether the input has the field, or a word that may be meant for it, and it could not be read."""
@@ -305,7 +310,7 @@ class Stated:
         known = words_of(self.type)
         return any(key.text not in known for key, _ in self.node.entries)
 
-    def _entry(self, name: str) -> tuple[Text, Node] | None:
+    def _entry(self, name: str) -> tuple[TextNode, Node] | None:
         found = attrs_of(self.type).get(name)
         for spelling in found.spellings if found is not None else ():
             flat = entry_of(self.node, spelling.word)
@@ -323,9 +328,9 @@ def _inside(node: Node, path: tuple[str | int, ...]) -> Node:
     """The node at a path, or as near to it as there is one. A word in a list is the item that it names."""
     for step in path:
         below: Node | None = None
-        if isinstance(node, List) and isinstance(step, int):
+        if isinstance(node, ListNode) and isinstance(step, int):
             below = node.items[step] if step < len(node.items) else None
-        elif isinstance(node, List):
+        elif isinstance(node, ListNode):
             below = next((item for item in node.items if _names(item, step)), None)
         elif (entry := entry_of(node, str(step))) is not None:
             below = entry[1]
@@ -339,7 +344,7 @@ def _names(item: Node, word: str | int) -> bool:
     """Whether an item of a list is a word, or the map with it as its name."""
     named = entry_of(item, "name")
     text = named[1] if named is not None else item
-    return isinstance(text, Text) and text.text.casefold() == str(word).casefold()
+    return isinstance(text, TextNode) and text.text.casefold() == str(word).casefold()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -374,13 +379,13 @@ def _shape(declared: type[Declared], tree: Mapping[str, Any], path: tuple[str, .
         word: _shape(declared, item, (*path, word)) if isinstance(item, dict) else item for word, item in tree.items()
     }
     if not path:
-        words.update((word, extra_word(word, kind, "")) for word, kind in declared.UNSUPPORTED.items())
+        words.update((word, extra_word(word, type, "")) for word, type in declared.UNSUPPORTED.items())
     return Shape(title, doc, words, also)
 
 
-def extra_word(word: str, kind: Kind[Any], doc: str, also: tuple[str, ...] = ()) -> tuple[Attr, Spelling]:
+def extra_word(word: str, type: ValueType[Any], doc: str, also: tuple[str, ...] = ()) -> tuple[Attr, Spelling]:
     """A word of a map that is no field of its object."""
-    spelling = Spelling(word, kind, doc, also=also)
+    spelling = Spelling(word, type, doc, also=also)
     return Attr(word, (spelling,), None, True, SetBy.DOCUMENT, False, None, False, False, False), spelling
 
 
@@ -401,8 +406,8 @@ def read(
     json = source.paths is not None
     shape = shape or shape_of(declared, flat=json, toolstack=json)
     if is_null(node):
-        node = Map([], node.line, node.column)
-    if not isinstance(node, Map):
+        node = MapNode([], node.line, node.column)
+    if not isinstance(node, MapNode):
         source.add(
             "wrong-type", f"wanted {shape.title} (a map with {listing(shape.words)}), found {describe(node)}", node
         )
@@ -418,7 +423,7 @@ def read(
             continue
         broken = True
         if found.word not in present:
-            hint = f"'{found.word}' is {found.kind.expected}"
+            hint = f"'{found.word}' is {found.type.expected}"
             source.add("missing-key", f"{shape.title} needs '{found.word}'", node, hint)
     return Stated(declared, values, node, frozenset(partial_fields)), broken
 
@@ -430,7 +435,7 @@ def _required(declared: type[Declared]) -> tuple[Attr, ...]:
 
 
 def _read_map(
-    shape: Shape, node: Map, source: Source, values: dict[str, Any], present: set[str], partial_fields: set[str]
+    shape: Shape, node: MapNode, source: Source, values: dict[str, Any], present: set[str], partial_fields: set[str]
 ) -> bool:
     broken = False
     for key, value in entries(node, source):
@@ -440,15 +445,15 @@ def _read_map(
             continue
         present.add(key.text)
         if isinstance(item, Shape):
-            if isinstance(value, Map):
+            if isinstance(value, MapNode):
                 broken = _read_map(item, value, source, values, present, partial_fields) or broken
             elif not is_null(value):
                 message = f"wanted {item.title} (a map with {listing(item.words)}), found {describe(value)}"
                 source.add("wrong-type", message, value)
             continue
         found, spelling = item
-        if isinstance(spelling.kind, NotYet):
-            hint = f"{spelling.kind.expected}: leave the key out until then"
+        if isinstance(spelling.type, NotYet):
+            hint = f"{spelling.type.expected}: leave the key out until then"
             source.add("not-supported", f"'{key.text}' is not supported yet", key, hint)
             continue
         if source.paths is not None and is_null(
@@ -457,7 +462,7 @@ def _read_map(
             if not found.required and not found.allocated:
                 values[found.name] = found.default
             continue
-        got = spelling.kind.read(value, source)
+        got = spelling.type.read(value, source)
         if got is not FAILED:
             values[found.name] = got
             if id(value) in source.partial:
@@ -467,7 +472,7 @@ def _read_map(
     return broken
 
 
-def _unknown(key: Text, shape: Shape, source: Source) -> str:
+def _unknown(key: TextNode, shape: Shape, source: Source) -> str:
     """Refuse a key; return the one that was probably meant, so that its lack is not a second problem."""
     meant: str | None = None
     if key.text == "<<":
@@ -486,7 +491,7 @@ def _unknown(key: Text, shape: Shape, source: Source) -> str:
 def _variant(
     declared: type[Declared],
     shape: Shape,
-    node: Map,
+    node: MapNode,
     values: dict[str, Any],
     present: set[str],
     source: Source,
@@ -500,20 +505,20 @@ def _variant(
     variant, broken = str(chosen.value), False
     spelled = {word: item[1] for word, item in shape.words.items() if not isinstance(item, Shape)}
     has = [word for word, spelling in spelled.items() if not spelling.only or variant in spelling.only]
-    kind = plural(declared.TITLE.split(" ", 1)[1])
+    objects = plural(declared.TITLE.split(" ", 1)[1])
     for key, _ in node.entries:
         spelling = spelled.get(key.text)
         if spelling is not None and spelling.only and variant not in spelling.only:
             broken = True
-            hint = f"{' and '.join(spelling.only)} {kind} have it; {variant} ones have {', '.join(has)}"
-            source.add("wrong-variant", f"{variant} {kind} have no '{key.text}'", key, hint)
+            hint = f"{' and '.join(spelling.only)} {objects} have it; {variant} ones have {', '.join(has)}"
+            source.add("wrong-variant", f"{variant} {objects} have no '{key.text}'", key, hint)
     for word in has:
         spelling = spelled[word]
         if partial or not (spelling.needed and spelling.only):
             continue
         if word not in present:
-            hint = f"'{word}' is {spelling.kind.expected}"
-            source.add("missing-key", f"{variant} {kind} need '{word}'", node, hint)
+            hint = f"'{word}' is {spelling.type.expected}"
+            source.add("missing-key", f"{variant} {objects} need '{word}'", node, hint)
         item = shape.words[word]
         broken = broken or (not isinstance(item, Shape) and item[0].name not in values)
     return broken
@@ -532,7 +537,7 @@ def made_of(stated: Stated, values: Mapping[str, Any], source: Source) -> Any:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StructOf(Kind[D]):
+class StructOf(ValueType[D]):
     """A map that is an object with no place of its own in the pool, as a rule of a security group."""
 
     declared: type[D]
@@ -551,7 +556,7 @@ class StructOf(Kind[D]):
 
     def check(self, value: D) -> None:
         if not isinstance(value, self.declared):
-            raise Refused("wrong-type", f"wanted {self.declared.TITLE}, found {clip(str(value))}")
+            raise ValueRefused("wrong-type", f"wanted {self.declared.TITLE}, found {clip(str(value))}")
 
     def plain(self, value: D) -> Any:
         return plain(value, document=False)
@@ -561,13 +566,13 @@ class StructOf(Kind[D]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Named(Kind[tuple[D, ...]]):
+class Named(ValueType[tuple[D, ...]]):
     """Objects by name inside another one: a map from names in a document, a list of maps with a `name` in JSON.
 
     The value has them in the order of their names.
     """
 
-    name: Kind[str]
+    name: ValueType[str]
     item: StructOf[D]
     expected: str
 
@@ -580,7 +585,7 @@ class Named(Kind[tuple[D, ...]]):
             return ()
         found: dict[str, D] = {}
         if source.paths is not None:
-            if not isinstance(node, List):
+            if not isinstance(node, ListNode):
                 return self.wrong(node, source)
             for item in node.items:
                 value = self.item.read(item, source)
@@ -592,8 +597,8 @@ class Named(Kind[tuple[D, ...]]):
                     source.add("twice", f"{name} stands twice in this list", item)
                 found[name] = value
         else:
-            if not isinstance(node, Map):
-                hint = "names are keys here, not items: 'NAME: {...}'" if isinstance(node, List) else ""
+            if not isinstance(node, MapNode):
+                hint = "names are keys here, not items: 'NAME: {...}'" if isinstance(node, ListNode) else ""
                 return self.wrong(node, source, hint)
             for key, item in entries(node, source):
                 name_read = self.name.read(key, source)
@@ -604,7 +609,7 @@ class Named(Kind[tuple[D, ...]]):
                     found[name_read] = value
         return tuple(found[name] for name in sorted(found))
 
-    def _named(self, key: Text, node: Node, source: Source) -> D | Failed:
+    def _named(self, key: TextNode, node: Node, source: Source) -> D | Failed:
         shape = shape_of(self.item.declared)
         words = {word: item for word, item in shape.words.items() if word != "name"}
         stated, broken = read(self.item.declared, node, source, Shape(shape.title, shape.doc, words), partial=False)
@@ -652,7 +657,7 @@ def _json_map(value: Declared, variant: str | None) -> dict[str, Any]:
 def _json_fields(declared: type[Declared]) -> tuple[tuple[str, str, Callable[[Any], Any] | None, tuple[str, ...]], ...]:
     """Name, word, conversion and variants of each field. Looked up once, since lists have many objects."""
     return tuple(
-        (name, json_word(found, s), None if type(s.kind).plain is Kind.plain else s.kind.plain, s.only)
+        (name, json_word(found, s), None if type(s.type).plain is ValueType.plain else s.type.plain, s.only)
         for name, found in attrs_of(declared).items()
         for s in found.spellings
     )
@@ -671,5 +676,5 @@ def _document_map(value: Declared, variant: str | None) -> dict[str, Any]:
         level = result
         for step in spelling.at:
             level = level.setdefault(step, {})
-        level[spelling.word] = spelling.kind.plain(content)
+        level[spelling.word] = spelling.type.plain(content)
     return result

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.grammar.nodes import List, Map, Node, Text
+from vnet.grammar.nodes import ListNode, MapNode, Node, TextNode
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -41,17 +41,17 @@ def _json_node(value: Any, path: str, paths: dict[int, str]) -> Node:
             entries = []
             for name, item in value:
                 below = f"{path}.{name}" if path else name
-                key = Text(name.replace("_", "-"), True, 0, 0, 1)
+                key = TextNode(name.replace("_", "-"), True, 0, 0, 1)
                 paths[id(key)] = below
                 entries.append((key, _json_node(item, below, paths)))
-            node = Map(entries, 0, 0)
+            node = MapNode(entries, 0, 0)
         case list():
-            node = List([_json_node(item, f"{path}[{at}]", paths) for at, item in enumerate(value)], 0, 0)
+            node = ListNode([_json_node(item, f"{path}[{at}]", paths) for at, item in enumerate(value)], 0, 0)
         case _Number():
-            node = Text(str(value), True, 0, 0, 1)
+            node = TextNode(str(value), True, 0, 0, 1)
         case str():
-            node = Text(value, False, 0, 0, 1)
+            node = TextNode(value, False, 0, 0, 1)
         case _:
-            node = Text({None: "null", True: "true", False: "false"}[value], True, 0, 0, 1)
+            node = TextNode({None: "null", True: "true", False: "false"}[value], True, 0, 0, 1)
     paths[id(node)] = path
     return node

@@ -12,7 +12,7 @@ from vnet.util.printable import on_one_line
 
 # Not frozen, for speed: a document has hundreds of thousands. Nobody writes to them after `parse`.
 @dataclass(slots=True, eq=False)
-class Text:
+class TextNode:
     """A scalar as written. plain: without quotes, so that it may also be a number, a boolean or null. line, column: from 0."""
 
     text: str
@@ -23,34 +23,34 @@ class Text:
 
 
 @dataclass(slots=True, eq=False)
-class List:
+class ListNode:
     items: list[Node]
     line: int
     column: int
 
 
 @dataclass(slots=True, eq=False)
-class Map:
+class MapNode:
     """Entries in the order of the document; equal keys are still there, for the reader to refuse."""
 
-    entries: list[tuple[Text, Node]]
+    entries: list[tuple[TextNode, Node]]
     line: int
     column: int
 
 
-Node = Text | List | Map
+Node = TextNode | ListNode | MapNode
 
 
 def is_null(node: Node) -> bool:
     """Whether a node is YAML 1.2's null: `~`, `null` or nothing at all."""
-    return isinstance(node, Text) and node.plain and node.text in ("", "~", "null", "Null", "NULL")
+    return isinstance(node, TextNode) and node.plain and node.text in ("", "~", "null", "Null", "NULL")
 
 
 def describe(node: Node) -> str:
     """A node's sort in words, for 'wanted X, found Y'."""
-    if isinstance(node, Map):
+    if isinstance(node, MapNode):
         return "a map"
-    if isinstance(node, List):
+    if isinstance(node, ListNode):
         return "a list"
     return "nothing" if is_null(node) else f"'{clip(node.text)}'" if node.plain else f'the string "{clip(node.text)}"'
 
@@ -61,7 +61,7 @@ def clip(text: str, width: int = 60) -> str:
     return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 
-def entry_of(node: Node | None, key: str) -> tuple[Text, Node] | None:
+def entry_of(node: Node | None, key: str) -> tuple[TextNode, Node] | None:
     """A map's entry of that key; None where it has none."""
-    entries = node.entries if isinstance(node, Map) else ()
+    entries = node.entries if isinstance(node, MapNode) else ()
     return next((entry for entry in entries if entry[0].text == key), None)

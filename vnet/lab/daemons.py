@@ -7,13 +7,16 @@ driver, which has no networks, over its unix socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,18 +25,28 @@ from vnet.db.changes import state_changes
 from vnet.db.database import PoolDatabase
 from vnet.db.view import PoolView
 from vnet.db.writes import configuration_write
+from vnet.lab import links
 from vnet.lab.errors import LabError, LabUnsupported
-from vnet.lab.names import CONTROLLER_ADDRESS, MARK, NETNS_DIR, POOL_PORT, host_netns, underlay_netns
+from vnet.lab.names import CONTROLLER_ADDRESS, MARK, NETNS_DIR, POOL_PORT, host_netns, underlay_netns, wireguard_netns
 from vnet.lab.packet_bridge_client import ROOT
 from vnet.lab.preload import Preloaded
-from vnet.lab.processes import alive, run, start, start_time, stop, wait_until
+from vnet.lab.processes import alive, command_of, inside, run, start, start_time, stop, wait_until
 from vnet.lab.spec import Driver, Spec
-from vnet.lab.switchd import Switchd, tool_path
+from vnet.lab.switchd import REAL_TIME, Switchd, tool_path
 from vnet.objects import PoolState
 
+FORK = "VNET_LAB_FORK"  # environment variable: daemons that a process starts again in its lab are forked, as its first ones
 READY_TIMEOUT_S = 60.0  # only names a failure
 CONTROLLER = "controller"
+
+
+def wireguard_of(host: str) -> str:
+    """The name of a host's WireGuard service among the daemons."""
+    return f"{host} wireguard"
+
+
 R = TypeVar("R")
+_PRELOADED = Preloaded()
 
 
 def call_async(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
@@ -87,13 +100,42 @@ class Daemons:
     def agent_socket(self, host: str) -> Path:
         return self.spec.host_dir(host) / "agent.sock"
 
+    def wireguard_dir(self, host: str) -> Path:
+        return self.spec.host_dir(host) / "wireguard"
+
+    def start_wireguard(self, host: str, ovs: Switchd) -> None:
+        """Start a host's WireGuard service, where there are network namespaces."""
+        directory, name = self.wireguard_dir(host), wireguard_netns(self.spec.name, host)
+        names = ["--netns", name, "--prefix", f"wg{sha256(name.encode()).hexdigest()[:10]}"]
+        args = ["wireguard", "--dir", str(directory), "--keys", str(directory / "keys"), *names]
+        directory.mkdir(exist_ok=True)
+        netns = host_netns(self.spec.name, host)
+        pid = self._start(wireguard_of(host), netns, [*args, "--ovs-rundir", str(ovs.dir)])
+        # What it starts carries frames, as ovs-vswitchd does, where the kernel has no WireGuard.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(REAL_TIME["ovs-vswitchd"]))
+
+    def crash_wireguard(self, host: str) -> None:
+        """End a host's WireGuard service and all that it has made, but for its keys: the rest is in memory."""
+        self.kill(wireguard_of(host))
+        devices = wireguard_netns(self.spec.name, host)
+        for process in inside([host_netns(self.spec.name, host)]):
+            if command_of(process).startswith("wireguard"):
+                stop([process])
+        links.remove(devices)
+        for path in self.wireguard_dir(host).glob("*.json"):
+            path.unlink()
+
     # -- processes; `name` is 'controller' or a host's
 
     def _record(self, name: str) -> Path:
-        return (self.dir if name == CONTROLLER else self.spec.host_dir(name)) / "daemon.json"
+        if name == CONTROLLER:
+            return self.dir / "daemon.json"
+        return self.spec.host_dir(name.partition(" ")[0]) / ("wireguard.json" if " " in name else "daemon.json")
 
     def log(self, name: str) -> Path:
-        return self._record(name).with_name("controller.log" if name == CONTROLLER else "agent.log")
+        log = "controller.log" if name == CONTROLLER else "wireguard.log" if " " in name else "agent.log"
+        return self._record(name).with_name(log)
 
     def pid(self, name: str) -> int:
         """The daemon's process id; 0 when it does not run."""
@@ -105,17 +147,19 @@ class Daemons:
 
     @contextmanager
     def preloaded(self) -> Iterator[None]:
-        """Inside, daemons are forked by one process that has loaded their code; outside, each loads its own, as hosts' do."""
-        with Preloaded(self.env, self.spec.dir / "preload.log") as made:
-            self._preloaded = made
-            try:
-                yield
-            finally:
-                self._preloaded = None
+        """Inside, daemons are forked by one process that has loaded their code; outside, each loads its own, as hosts' do,
+        unless FORK is in the environment."""
+        self._preloaded = _PRELOADED
+        try:
+            yield
+        finally:
+            self._preloaded = _PRELOADED if FORK in os.environ else None
 
     def _start(self, name: str, netns: str | None, args: list[str]) -> int:
         if self._preloaded is not None:
-            pid = self._preloaded.start(args, log=self.log(name), netns=NETNS_DIR / netns if netns else None)
+            pid = self._preloaded.start(
+                args, env=self.env, log=self.log(name), netns=NETNS_DIR / netns if netns else None
+            )
         else:
             command = [sys.executable, "-m", "vnet.cli.main", *args]
             pid = start(command, log=self.log(name), env=self.env, netns=netns)
@@ -149,6 +193,7 @@ class Daemons:
         switch = ["--ovs-rundir", str(ovs.dir), "--ovs-db", ovs.db, "--datapath-type", ovs.datapath_type]
         own = ["--host", named or host, *pool, "--bridge", "br-int", "--socket", str(self.agent_socket(host))]
         own += ["--state-dir", str(self.spec.host_dir(host) / "state")]
+        own += ["--wireguard-dir", str(self.wireguard_dir(host))]
         self._start(host, netns, ["agent", *own, *switch])
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> None:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ovsctl.appctl import AppctlError, call_sync, control_socket
 from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import host_mac, vtep_network
 from vnet.lab.netns import switch_ports
@@ -18,10 +17,10 @@ from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
+from vnet.lab.uplinks import nic_of, own_bridges
 from vnet.objects import Host, Vif
 
 UNDERLAY = "underlay"
-ANSWER_TIMEOUT_S = 1.0
 RECEIVED = re.compile(r"^  port \d+: (\S+).*\n    RX packets:(\d+)", re.MULTILINE)
 
 
@@ -32,6 +31,8 @@ def check() -> None:
 
 class DummyDriver:
     """The parts of a lab on the dummy datapath."""
+
+    COPIES_LAG = True  # behind changes of flows, as `land` says
 
     def __init__(self, spec: Spec, wires: WiresClient) -> None:
         self.spec = spec
@@ -48,7 +49,7 @@ class DummyDriver:
             self.wires.call("switch", name=f"uplink {name}", mtu=mtu)
 
     def ovs(self, host: str) -> Switchd:
-        return Switchd(self.spec.host_dir(host), self.spec.dir, dummy=True)
+        return Switchd(self.spec.host_dir(host), self.spec.dir, datapath_type=self.spec.datapath_type)
 
     def host(self, name: str) -> None:
         """Start a host's Open vSwitch and give the host its VTEP."""
@@ -71,6 +72,7 @@ class DummyDriver:
             *("--", "add-port", "br-phy", "lab-phy", "--", "set", "interface", "lab-phy", "type=dummy"),
             *(f"options:pstream=punix:{path}", f"mtu_request={mtu}"),
             *("--", "set", "interface", "br-phy", f"mtu_request={mtu}"),
+            *own_bridges(host, "dummy"),
         )
         self._plug_cable(UNDERLAY, name, "lab-phy", path)
         self._address(name)
@@ -101,16 +103,16 @@ class DummyDriver:
         wait_until(path.exists, f"port {nic} of {host}")
         self.wires.call("nic", switch=switch, name=f"{host} {nic}", path=str(path))
 
-    def cable(self, host: str, nic: str) -> None:
+    def cable(self, host: str, link: str) -> None:
         """Plug a NIC, which an uplink bridge of the host has by now, into its physical switch. Safe to repeat."""
-        uplink = next((u for u in self.spec.host(host).uplinks if nic in u.members), None)
+        uplink = next((u for u in self.spec.host(host).uplinks if link in u.links), None)
         if uplink is None:
-            raise LabError(f"{host} has no NIC {nic!r}")
-        ovs = self.ovs(host)
+            raise LabError(f"{host} has no NIC {link!r}")
+        ovs, nic = self.ovs(host), nic_of(uplink, link)
         path = ovs.dir / f"{nic}.sock"
         # The interface is the agent's, and its MTU with it: an agent puts back an MTU that is set here, and logs drift.
         ovs.vsctl("wait-until", "interface", nic, "--", "set", "interface", nic, f"options:pstream=punix:{path}")
-        self._plug_cable(f"uplink {uplink.name}", host, nic, path)
+        self._plug_cable(f"uplink {uplink.name}", host, link, path)
 
     def cut_underlay(self, host: str, cut: bool) -> None:
         """Let nothing pass between a host's VTEP and the underlay."""
@@ -123,7 +125,7 @@ class DummyDriver:
     def cut_nic(self, host: str, nic: str, cut: bool) -> None:
         """Let nothing pass through one of a host's NICs; the dummy driver cannot take its link away."""
         for uplink in self.spec.host(host).uplinks:
-            if nic in uplink.members:
+            if nic in uplink.links:
                 self.wires.call("cut", switch=f"uplink {uplink.name}", name=f"{host} {nic}", cut=cut)
 
     def guest(self, guest: Guest) -> None:
@@ -161,6 +163,11 @@ class DummyDriver:
         """Open an outside station on the physical switch of an uplink."""
         self.wires.call("station", name=name, switch=f"uplink {uplink}")
 
+    def forwarding(self) -> list[str]:
+        """The control sockets of the switches that forward frames."""
+        found = [self.ovs(host.name) for host in self.spec.hosts]
+        return [str(ovs.control) for ovs in found if ovs.forwards]
+
     def land(self) -> None:
         """Return once every frame whose first copy has left a host has been through the switches of the hosts that it is for.
 
@@ -169,23 +176,16 @@ class DummyDriver:
         """
         for host in self.spec.hosts:
             for _ in self.spec.hosts:  # the copies for the other hosts follow the first one, one in each turn
-                self._main_loop(host.name, "version")
+                self.ovs(host.name).turn()
         written = self.wires.call("status")["written"]
         for host in self.spec.hosts:
             wait_until(lambda name=host.name: self._has_taken(name, written), f"{host.name} to take its frames")  # type: ignore[misc]
 
     def _has_taken(self, host: str, written: Mapping[str, int]) -> bool:
         """Whether the host's datapath has taken that many frames from its NICs; a host without a switch takes none."""
-        shown = self._main_loop(host, "dpctl/show", "-s")
+        shown = self.ovs(host).turn("dpctl/show", "-s")
         taken = {f"{host} {nic}": int(count) for nic, count in RECEIVED.findall(shown)}
         return all(count >= written.get(nic, 0) for nic, count in taken.items())
-
-    def _main_loop(self, host: str, *command: str) -> str:
-        """The answer of a host's ovs-vswitchd, which its main loop gives once a turn; nothing if it does not run."""
-        try:
-            return call_sync(control_socket(self.ovs(host).dir), *command, timeout_s=ANSWER_TIMEOUT_S)
-        except AppctlError:
-            return ""
 
     def down(self) -> None:
         """Nothing is left but processes and files."""

@@ -54,6 +54,7 @@ def _names(lab: Lab) -> Fabric:
             vms={guest.name: Vm(guest.name, hosts[guest.name]) for guest in spec.guests},
             vifs=vifs,
             groups={group.name: group for group in spec.groups},
+            address_sets={found.name: found for found in spec.address_sets},
         )
     )
 

@@ -20,6 +20,8 @@ class LabHosts(LabBase):
     def _start_host(self, host: str) -> None:
         self.driver.host(host)
         self.driver.prime(host)
+        if self._has_wireguard:
+            self.daemons.start_wireguard(host, self.driver.ovs(host))
         if self.spec.daemons:
             self.daemons.start_agent(host, self.driver.ovs(host))
 
@@ -27,8 +29,8 @@ class LabHosts(LabBase):
         """Plug in a dummy host's NICs, which its agent makes."""
         if isinstance(self.driver, dummy.DummyDriver):
             for uplink in self.spec.host(host).uplinks:
-                for nic in uplink.members:
-                    self.driver.cable(host, nic)
+                for link in uplink.links:
+                    self.driver.cable(host, link)
 
     def ovs(self, host: str) -> Switchd:
         """A host's Open vSwitch."""
@@ -72,9 +74,11 @@ class LabHosts(LabBase):
             self.driver.prime(other.name)
 
     def crash_host(self, host: str) -> None:
-        """All that runs on a host ends at once, as when it loses power: agent, ovs-vswitchd, ovsdb-server."""
+        """All that runs on a host ends at once, as when it loses power: agent, ovs-vswitchd, ovsdb-server, WireGuard."""
         ovs = self.ovs(host)
         stop({pid for pid in (self.daemons.pid(host), *map(ovs.pid, SERVERS)) if pid})
+        if self._has_wireguard:
+            self.daemons.crash_wireguard(host)
 
     def boot_host(self, host: str) -> None:
         """Start a crashed host again, with the Open vSwitch database that it had."""
@@ -82,8 +86,14 @@ class LabHosts(LabBase):
         ovs.start_database()
         ovs.start_vswitchd()
         self.revive(host)
+        if self._has_wireguard:
+            self.daemons.start_wireguard(host, ovs)
         if self.spec.daemons:
             self.daemons.start_agent(host, ovs)
+
+    @property
+    def _has_wireguard(self) -> bool:
+        return self.spec.encrypted and self.spec.driver is Driver.NETNS
 
     def restart_agent(self, host: str) -> None:
         """Crash a host's agent and start it again."""
@@ -119,12 +129,12 @@ class LabHosts(LabBase):
         self._cut(host, link, False)
 
     def _cut(self, host: str, link: str, cut: bool) -> None:
-        nics = [nic for uplink in self.spec.host(host).uplinks for nic in uplink.members]
+        found = [link for uplink in self.spec.host(host).uplinks for link in uplink.links]
         if link == "underlay":
             self.driver.cut_underlay(host, cut)
         elif link == "database":
             self.driver.cut_database(host, cut)
-        elif link in nics:
+        elif link in found:
             self.driver.cut_nic(host, link, cut)
         else:
-            raise NotInLab(f"link of {host}", link, ["underlay", "database", *nics])
+            raise NotInLab(f"link of {host}", link, ["underlay", "database", *found])

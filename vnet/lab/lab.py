@@ -56,6 +56,8 @@ class Lab(LabPackets):
             raise LabError(f"{name!r} is no lab name: letters, digits, '.', '_' and '-', at most {LAB_NAME_MAX}")
         owner = (os.getpid(), start_time(os.getpid()))
         spec = replace(Spec.of(pool, name, driver), daemons=daemons, document=document, owner=owner)
+        if spec.datapath_type == "system":
+            netns.check_kernel(spec)
         try:
             spec.dir.mkdir(parents=True, mode=0o700)
         except FileExistsError:
@@ -121,8 +123,9 @@ class Lab(LabPackets):
     def migrate(self, vm: str, to: str, *, pause_s: float = 0.0, announce: bool = True) -> None:
         """Migrate a running VM as a toolstack does, with the controller: prepare, plug, switch over, finish, unplug.
 
-        The switch-over is one instant; with `pause_s` the guest stands still that long before, and the destination keeps the
-        frames that arrive meanwhile. Without `announce` the guest is silent and the controller activates it. Raises ClientError, LabError.
+        The switch-over is one instant, on the dummy driver some milliseconds (`DummyDriver.land`); with `pause_s` the guest stands still
+        that long before, and the destination keeps the frames that arrive meanwhile. Without `announce` the guest is silent and the
+        controller activates it. Raises ClientError, LabError.
         """
         from vnet.lab.toolstack import migrate  # noqa: PLC0415 - loads an HTTP library
 

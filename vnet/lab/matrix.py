@@ -9,8 +9,10 @@ from enum import Enum
 
 from vnet.lab.lab import Lab
 from vnet.lab.streams import UDP_PORT, ip_ends, packet_between
-from vnet.objects import Direction, LockingMode, Protocol, Trunk, Verdict, Vif, Way
+from vnet.objects import AddressSet, Direction, LockingMode, Protocol, Trunk, Verdict, Vif, Way
+from vnet.objects.labels import NETWORK, as_remotes
 from vnet.objects.security import Begun, judge
+from vnet.objects.tiers import applied, obeyed
 
 MARK = b"vnet-matrix:"
 FIRST_PORT = 20_000  # that VIFs send from, each from its own
@@ -70,8 +72,9 @@ def expected(lab: Lab) -> dict[Pair, bool]:
     state = lab.wires.call("status")["vifs"]
     vifs = running_vifs(lab)
     return {
-        (lab.label(a), lab.label(b)): _share(lab, a, b, state[a.id]["host"] == state[b.id]["host"]) and _may(lab, a, b)
-        for a in vifs
+        (lab.label(a), lab.label(b)): _share(lab, a, b, state[a.id]["host"] == state[b.id]["host"])
+        and _may(lab, a, b, port)
+        for port, a in enumerate(vifs, FIRST_PORT)
         for b in vifs
         if a is not b
     }
@@ -88,13 +91,18 @@ def _share(lab: Lab, a: Vif, b: Vif, same_host: bool) -> bool:
     )
 
 
-def _may(lab: Lab, a: Vif, b: Vif) -> bool:
-    """Whether the security groups of both let through the frames of `measure`."""
+def _may(lab: Lab, a: Vif, b: Vif, port: int) -> bool:
+    """Whether the security groups of both let through the frames of `measure`. port: that they come from."""
     ends = ip_ends(a, b)
     for vif, peer, direction in ((a, b, Direction.EGRESS), (b, a, Direction.INGRESS)):
-        known = frozenset(peer.groups) if peer.network == vif.network else frozenset()
-        begun = Begun(Protocol.UDP, ends[peer is b], UDP_PORT, known) if ends is not None else None
-        groups = [group for group in lab.spec.groups if group.name in vif.groups]
+        known = as_remotes(peer, lab.spec.network(peer.network).labels) if peer.network == vif.network else frozenset()
+        known |= {found.name for found in lab.spec.address_sets if ends is not None and found.has(ends[peer is b])}
+        for name, ranges in (item for group in lab.spec.groups for item in group.ranges_of_networks().items()):
+            if ends is not None and AddressSet(name.removeprefix(NETWORK), ranges).has(ends[peer is b]):
+                known |= {name}
+        begun = Begun(Protocol.UDP, ends[peer is b], UDP_PORT, known, port) if ends is not None else None
+        names = obeyed(vif, lab.spec.network(vif.network), applied(lab.spec.groups))
+        groups = [group for group in lab.spec.groups if group.name in names]
         if groups and judge(groups, direction, begun) is not Verdict.ALLOW:
             return False
     return True

@@ -51,6 +51,10 @@ def underlay_netns(lab: str) -> str:
     return f"{lab}-underlay"
 
 
+def wireguard_netns(lab: str, host: str) -> str:
+    return f"{lab}-{host}-wg"
+
+
 def vif_device(vm: str, index: int) -> str:
     """The host's end of a VIF: `web1.0`."""
     suffix = f".{index}"

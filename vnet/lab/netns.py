@@ -28,14 +28,17 @@ from vnet.lab.names import (
     management_address,
     underlay_netns,
     vm_netns,
+    wireguard_netns,
 )
 from vnet.lab.packet_bridge_client import WiresClient
-from vnet.lab.processes import wait_until
+from vnet.lab.processes import run, wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
+from vnet.lab.uplinks import nic_of, nics, own_bridges
 from vnet.objects import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"
+VPORTS = {"geneve", "gre", "vxlan"}  # network types whose tunnels are modules of the kernel's datapath
 MANAGEMENT_BRIDGE = "mgmt"
 QUIET = {"ipv6/conf/default/disable_ipv6": "1", "ipv6/conf/all/disable_ipv6": "1"}
 GUEST_IPV6 = {"accept_dad": "0", "accept_ra": "0", "router_solicitations": "0", "disable_ipv6": "0"}
@@ -52,6 +55,16 @@ def check() -> None:
     require()
 
 
+def check_kernel(spec: Spec) -> None:
+    """Raises LabUnsupported where the kernel lacks a part of its datapath that the lab's networks need."""
+    tunnels = {network.type.value for network in spec.networks} & VPORTS
+    for module in ("openvswitch", *(f"vport-{tunnel}" for tunnel in sorted(tunnels))):
+        try:
+            run(["modprobe", "--quiet", module])
+        except CommandFailed:
+            raise LabUnsupported(f"this kernel has no {module}") from None
+
+
 def switch_ports(spec: Spec) -> dict[str, list[tuple[Host, Uplink]]]:
     """The physical switches by uplink name, each with the hosts' uplinks that are plugged into it."""
     found: dict[str, list[tuple[Host, Uplink]]] = {}
@@ -65,10 +78,10 @@ def switch_bridge(spec: Spec, uplink: str) -> str:
     return f"sw{sorted(switch_ports(spec)).index(uplink)}"
 
 
-def switch_port(spec: Spec, host: Host, nic: str) -> str:
-    """The far end of a host's NIC, in the underlay's namespace."""
-    nics = [member for uplink in host.uplinks for member in uplink.members]
-    return f"h{spec.hosts.index(host)}n{nics.index(nic)}"
+def switch_port(spec: Spec, host: Host, link: str) -> str:
+    """The far end of one of an uplink's links, in the underlay's namespace."""
+    found = [name for uplink in host.uplinks for name in uplink.links]
+    return f"h{spec.hosts.index(host)}n{found.index(link)}"
 
 
 def is_lacp(plugged: Iterable[tuple[Host, Uplink]]) -> bool:
@@ -87,6 +100,8 @@ def _routed(ovs: Switchd, prefix: str) -> bool:
 class NetnsDriver:
     """The parts of a lab in network namespaces."""
 
+    COPIES_LAG = False
+
     def __init__(self, spec: Spec, wires: WiresClient) -> None:
         self.spec = spec
         self.wires = wires
@@ -95,8 +110,10 @@ class NetnsDriver:
 
     def namespaces(self) -> None:
         """Make the namespaces of underlay, hosts and VMs."""
+        made_later = {wireguard_netns(self.spec.name, host.name) for host in self.spec.hosts}
         for name in self.spec.namespaces():
-            links.create(name, QUIET)
+            if name not in made_later:  # by the host's WireGuard service
+                links.create(name, QUIET)
 
     def underlay(self) -> None:
         """Make the underlay: the VTEPs' bridge, the physical switches, and every host's NICs."""
@@ -127,8 +144,9 @@ class NetnsDriver:
         for uplink in host.uplinks:
             # An LACP bond's switch is an Open vSwitch, which takes its ports itself.
             bridge = None if is_lacp(switch_ports(spec)[uplink.name]) else switch_bridge(spec, uplink.name)
-            for nic in uplink.members:
-                underlay.cable(switch_port(spec, host, nic), far, nic, uplink.mtu or spec.underlay_mtu, bridge)
+            for link in uplink.links:
+                port, nic = switch_port(spec, host, link), nic_of(uplink, link)
+                underlay.cable(port, far, nic, uplink.mtu or spec.underlay_mtu, bridge)
 
     def add_host(self, host: Host) -> None:
         """Namespace and links of a host that was not there when the lab was built. LACP bonds are set up only then."""
@@ -153,7 +171,7 @@ class NetnsDriver:
             bridge = switch_bridge(self.spec, name)
             args = ["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev"]
             for host, uplink in plugged:
-                ports = [switch_port(self.spec, host, nic) for nic in uplink.members]
+                ports = [switch_port(self.spec, host, link) for link in uplink.links]
                 if uplink.mode is BondMode.LACP:
                     bond = f"b{self.spec.hosts.index(host)}"
                     options = ["bond_mode=balance-slb", "lacp=active", "other_config:lacp-time=fast"]
@@ -163,16 +181,16 @@ class NetnsDriver:
             self.switch.vsctl(*args)
 
     def ovs(self, host: str) -> Switchd:
-        return Switchd(self.spec.host_dir(host), self.spec.dir, host_netns(self.spec.name, host))
+        netns = host_netns(self.spec.name, host)
+        return Switchd(self.spec.host_dir(host), self.spec.dir, netns, self.spec.datapath_type)
 
     def host(self, name: str) -> None:
         """Start a host's Open vSwitch and give the host its VTEP. The underlay is there already."""
         spec, host, netns, ovs = self.spec, self.spec.host(name), host_netns(self.spec.name, name), self.ovs(name)
-        nics = [nic for uplink in host.uplinks for nic in uplink.members]
 
         def cables(own: Links) -> None:
             own.address("lab-mgmt", f"{management_address(spec.hosts.index(host))}/16")
-            for device in ("lo", "lab-phy", "lab-mgmt", *nics):
+            for device in ("lo", "lab-phy", "lab-mgmt", *nics(host)):
                 own.set(device, state="up")
 
         links.change(netns, cables)
@@ -187,7 +205,7 @@ class NetnsDriver:
                 "set",
                 "bridge",
                 "br-phy",
-                "datapath_type=netdev",
+                f"datapath_type={spec.datapath_type}",
                 f'other_config:hwaddr="{mac}"',
             ),
             *(
@@ -201,7 +219,10 @@ class NetnsDriver:
                 "br-phy",
                 f"mtu_request={spec.underlay_mtu}",
             ),
+            *own_bridges(host, "netdev"),
         )
+        if spec.groups and "CT zone: No" in ovs.appctl("dpif/show-dp-features", "br-phy"):
+            raise LabUnsupported("this kernel's connection tracker has no zones (CONFIG_NF_CONNTRACK_ZONES)")
         links.change(netns, lambda own: self._vtep(own, host))
         # Frames through the userspace datapath must carry their checksums: it does not fill in those that a veth leaves out.
         links.no_checksum_offload(netns)
@@ -216,6 +237,8 @@ class NetnsDriver:
 
     def prime(self, name: str) -> None:
         """Tell a host's userspace tunnels their route, and their peers' MACs: they drop the frame that makes them ask."""
+        if self.spec.datapath_type == "system":
+            return  # a kernel's tunnels keep the frame, and ask by themselves
         ovs = self.ovs(name)
         own = self.spec.host(name).address
         if own is not None:
@@ -305,6 +328,13 @@ class NetnsDriver:
         links.change(netns, plug)
         if not in_kernel:
             self.switch.vsctl("--may-exist", "add-port", bridge, device)
+
+    def forwarding(self) -> list[str]:
+        """The control sockets of the switches that forward frames."""
+        found = [self.ovs(host.name) for host in self.spec.hosts]
+        if any(is_lacp(plugged) for plugged in switch_ports(self.spec).values()):
+            found.append(self.switch)
+        return [str(ovs.control) for ovs in found if ovs.forwards]
 
     def land(self) -> None:
         """Frames are under way for microseconds: the kernel hands them on, and switches run before other processes."""

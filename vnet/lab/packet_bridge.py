@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vnet.lab.main_loops import MainLoops
 from vnet.lab.numbered import MAX_STREAM_FRAMES, STREAM_MAGIC, STREAM_TAIL, Stream, start_timer
 from vnet.lab.ports import PhysicalSwitch, Port, Sink, StreamPort, Tap
 
 Request = dict[str, Any]
 
 # The share of a send's quiet time that must be quiet before it too, so that later frames are the send's.
-DRAIN_SHARE = 0.2
+DRAIN_SHARE = 0.3
 DRAIN_LIMIT_S = 1.0
 MAX_RECORDS = 200_000
 MAX_REQUEST = 16 * 1024 * 1024
@@ -53,7 +54,8 @@ class Wire:
 
 @dataclass
 class Pending:
-    """A `send` under way. frames: those to send once earlier frames have arrived; None while the answer collects."""
+    """A `send` under way. frames: those to send once earlier frames have arrived; None while the answer collects. awaited: frames that have yet
+    to come, without which it is not quiet. switches: the control sockets of those that forward. forwarded: they have."""
 
     client: BridgeClient
     out: Sink
@@ -62,6 +64,14 @@ class Pending:
     limit_s: float
     deadline: float
     quiet_at: float
+    awaited: list[bytes]
+    switches: list[str]
+    forwarded: bool = False
+
+    @property
+    def ends_at(self) -> float:
+        waits = self.frames is None and (self.awaited or not self.forwarded)
+        return self.deadline if waits else min(self.quiet_at, self.deadline)
 
 
 @dataclass
@@ -159,6 +169,8 @@ class Wires:
             self.pending.quiet_at = time.monotonic() + self.pending.settle_s * (DRAIN_SHARE if early else 1)
             if early:
                 return
+            with contextlib.suppress(ValueError):
+                self.pending.awaited.remove(unpadded(frame))
         if len(self.records) < MAX_RECORDS:
             self.records.append((time.monotonic_ns(), endpoint, frame))
         else:
@@ -208,6 +220,9 @@ class Wires:
                 self.queue.append((client, request))
                 self.next_send()
                 return
+            if request["op"] == "forward":
+                MainLoops(self.selector, request["switches"], lambda: self.answer(client, {"result": None})).ask()
+                return
             result = getattr(self, f"do_{request['op']}")(request)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.answer(client, {"error": f"{type(error).__name__}: {error}"})
@@ -223,6 +238,7 @@ class Wires:
             client, request = self.queue.popleft()
             try:
                 frames = [base64.b64decode(frame) for frame in request["frames"]]
+                awaited = [unpadded(base64.b64decode(frame)) for frame in request["awaited"]]
                 out = self.way_out(request["from"])
                 settle_s, limit_s = float(request["settle_s"]), float(request["limit_s"])
             except (KeyError, ValueError, TypeError) as error:
@@ -231,8 +247,9 @@ class Wires:
             now = time.monotonic()
             self.records, self.lost_records, self.recording = [], 0, True
             self.pending = Pending(
-                client, out, frames, settle_s, limit_s, now + DRAIN_LIMIT_S, now + settle_s * DRAIN_SHARE
-            )
+                client, out, frames, settle_s, limit_s, now + DRAIN_LIMIT_S, now + settle_s * DRAIN_SHARE, awaited,
+                list(request["switches"]),
+            )  # fmt: skip
 
     def turn(self) -> None:
         """The send under way has been quiet for long enough, or its time is over: send its frames, or answer."""
@@ -244,6 +261,11 @@ class Wires:
         pending.quiet_at, pending.deadline = now + pending.settle_s, now + pending.limit_s
         for frame in frames:
             pending.out(frame)
+        MainLoops(self.selector, pending.switches, lambda: self.forwarded(pending)).ask()
+
+    def forwarded(self, pending: Pending) -> None:
+        """What the frames of a send lead to has been through the switches."""
+        pending.forwarded, pending.quiet_at = True, time.monotonic() + pending.settle_s
 
     def way_out(self, endpoint: str) -> Sink:
         """How a frame leaves a VIF's guest or a station. Raises ValueError if it has no way."""
@@ -442,14 +464,18 @@ class Wires:
         while self.running:
             timeout = None
             if self.pending is not None:
-                until = min(self.pending.quiet_at, self.pending.deadline)
-                timeout = until - time.monotonic()
+                timeout = self.pending.ends_at - time.monotonic()
                 if timeout <= 0:
                     self.turn()
                     continue
             for key, _ in self.selector.select(timeout):
                 if key.fd in self.selector.get_map():  # an earlier callback may have closed it
                     key.data()
+
+
+def unpadded(frame: bytes) -> bytes:
+    """A frame without the zeros at its end: a kernel may cut off what fills a short one up."""
+    return frame.rstrip(b"\0")
 
 
 if __name__ == "__main__":

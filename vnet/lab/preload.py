@@ -1,13 +1,15 @@
-"""The first daemons of a lab, forked by one process that has loaded their code: loading it takes most of a start's time.
+"""The first daemons of labs, forked by one process that has loaded their code: loading it takes most of a start's time.
 
-One rule: a forked daemon differs from an executed one in its command line only: namespace, session and log are its own.
+One rule: a forked daemon differs from an executed one in its command line only: environment, namespace, session and log are its own.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,53 +17,63 @@ import threading
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vnet.lab.errors import LabError
+from vnet.lab.names import MARK
 from vnet.lab.ports import enter
 
 COMMAND = "vnet.cli.main"
-MODULES = (COMMAND, "vnet.cli.agent", "vnet.agent.daemon", "vnet.cli.controller")
-MAX_MESSAGE = 65536
+MODULES = (
+    COMMAND,
+    "vnet.cli.agent",
+    "vnet.agent.daemon",
+    "vnet.cli.controller",
+    "vnet.cli.wireguard",
+    "vnet.wireguard.service",
+)
+MAX_MESSAGE = 1 << 20
+ROOM = 4096  # bytes of the environment for the mark of a lab, which is a path
 
 
 class Preloaded:
-    """The process that forks daemons. A context manager: it ends at the end, and its daemons go on."""
+    """The process that forks daemons, for all labs that this process starts. It ends with this process, and its daemons go on."""
 
-    def __init__(self, env: Mapping[str, str], log: Path) -> None:
-        self._log = log
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far, log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "vnet.lab.preload"], env={**os.environ, **env}, cwd="/", start_new_session=True,
-                stdin=far.fileno(), stdout=output, stderr=output,
-            )  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
 
-    def start(self, args: Sequence[str], *, log: Path, netns: Path | None) -> int:
-        """Fork a process that runs `vnet ARGS...`; its id. Raises LabError."""
-        request = {"args": args, "log": str(log), "netns": str(netns) if netns else None}
+    def start(self, args: Sequence[str], *, env: Mapping[str, str], log: Path, netns: Path | None) -> int:
+        """Fork a process that runs `vnet ARGS...`; its id. env: what is its own, with the lab's mark. Raises LabError."""
+        request = {"args": args, "env": {**os.environ, **env}, "log": str(log), "netns": str(netns) if netns else None}
         with self._lock:
+            if self._socket is None or self._process is None or self._process.poll() is not None:
+                self._socket = self._load(env)
             try:
                 self._socket.send(json.dumps(request).encode())
                 return int(self._socket.recv(MAX_MESSAGE))
             except (OSError, ValueError):
-                raise LabError(f"the process that starts the lab's daemons has ended; see {self._log}") from None
+                raise LabError("the process that starts daemons of labs has ended") from None
 
-    def __enter__(self) -> Preloaded:
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
-        self._process.wait()
+    def _load(self, env: Mapping[str, str]) -> socket.socket:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE)
+        with far:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vnet.lab.preload"], env={**os.environ, **env, MARK: " " * ROOM}, cwd="/",
+                start_new_session=True, stdin=far.fileno(), stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        return near
 
 
 def _become(request: dict[str, Any]) -> int:
     """Run a command line in this process, which was forked for it; the code to exit with."""
     os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _carry(request["env"][MARK])
+    os.environ.clear()
+    os.environ.update(request["env"])
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT),
@@ -76,12 +88,20 @@ def _become(request: dict[str, Any]) -> int:
     return code
 
 
+def _carry(mark: str) -> None:
+    """Put the lab's mark where /proc shows a process's environment: the memory that it was executed with."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    ctypes.memmove(libc.getenv(MARK.encode()), os.fsencode(mark).ljust(ROOM, b"\0"), ROOM)
+
+
 def main() -> None:
     """Fork a daemon for each request on standard input, and answer with its process id."""
     for module in MODULES:
         import_module(module)
     gc.collect()
     gc.freeze()  # so that no daemon's collector writes to the pages that they share
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # daemons that end are nobody's to wait for
     requests = socket.socket(fileno=0)
     while request := requests.recv(MAX_MESSAGE):
         if (pid := os.fork()) == 0:

@@ -95,10 +95,25 @@ def alive(pid: int) -> bool:
             return False
     try:
         # A main thread is "Z" while its other threads still end, with the process's files and locks.
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
+        return state(pid) not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def command_of(pid: int) -> str:
+    """The name of a process's program, at most 15 bytes of it (proc(5), comm); "" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def state(pid: int) -> str:
+    """A process's state as proc(5) has it: a letter, "X" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def start_time(pid: int) -> int:

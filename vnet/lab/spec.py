@@ -20,11 +20,13 @@ from vnet.lab.names import (
     vif_device,
     vm_netns,
     vtep_prefix,
+    wireguard_netns,
 )
-from vnet.objects import Host, Network, PoolState, SecurityGroup, Subnet, Vif
+from vnet.objects import AddressSet, Host, Network, PoolState, SecurityGroup, Subnet, Vif
 
 SPEC_FILE = "lab.json"
 DEFAULT_UNDERLAY_MTU = 1500
+DATAPATH_TYPE = "VNET_LAB_DATAPATH_TYPE"  # environment variable: of the hosts of labs in namespaces
 MAX_FILE_BYTES = 64 * 1024 * 1024
 T = TypeVar("T", Host, "Guest", Network)
 
@@ -55,13 +57,16 @@ class Spec:
     subnets: tuple[Subnet, ...]
     guests: tuple[Guest, ...]
     groups: tuple[SecurityGroup, ...] = ()
+    address_sets: tuple[AddressSet, ...] = ()
     daemons: bool = False
     document: str | None = None
     owner: tuple[int, int] = (0, 0)
+    datapath_type: str = "netdev"  # of the hosts' bridges
 
     @classmethod
     def of(cls, pool: PoolState, name: str, driver: Driver) -> Spec:
         """The lab for a pool: its hosts and every VM's VIFs."""
+        in_namespaces = os.environ.get(DATAPATH_TYPE, "netdev")
         vms = [*pool.vms, *(vif.vm for vif in pool.vifs.values() if vif.vm is not None and vif.vm not in pool.vms)]
         return cls(
             name=name,
@@ -72,6 +77,8 @@ class Spec:
             subnets=tuple(pool.subnets.values()),
             guests=tuple(_guest(pool, vm) for vm in dict.fromkeys(vms)),
             groups=tuple(pool.groups.values()),
+            address_sets=tuple(pool.address_sets.values()),
+            datapath_type=in_namespaces if driver is Driver.NETNS else "dummy",
         )
 
     @property
@@ -122,7 +129,14 @@ class Spec:
         if self.driver is Driver.DUMMY:
             return []
         hosts = [host_netns(self.name, host.name) for host in self.hosts]
+        if self.encrypted:
+            hosts += [wireguard_netns(self.name, host.name) for host in self.hosts]
         return [underlay_netns(self.name), *hosts, *(vm_netns(self.name, guest.name) for guest in self.guests)]
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the hosts have WireGuard."""
+        return self.daemons and any(network.encryption is not None for network in self.networks)
 
     def with_host(self, host: Host) -> Spec:
         """With one more host. It comes last, since places and numbers of hosts follow their order."""

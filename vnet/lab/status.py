@@ -11,6 +11,7 @@ from vnet.lab.names import NETNS_DIR
 from vnet.lab.processes import marked
 from vnet.lab.spec import Driver, Guest
 from vnet.lab.switchd import SERVERS
+from vnet.lab.uplinks import nics
 from vnet.objects import Host
 
 
@@ -40,8 +41,8 @@ def _host(lab: Lab, host: Host) -> dict[str, Any]:
     return {
         "netns": lab.host_netns(host.name),
         "address": host.address,
-        "uplinks": {uplink.name: list(uplink.members) for uplink in host.uplinks},
-        "interfaces": ["lab-phy", *(nic for uplink in host.uplinks for nic in uplink.members)],
+        "uplinks": {uplink.name: list(uplink.links) for uplink in host.uplinks},
+        "interfaces": ["lab-phy", *nics(host)],
         "rundir": str(ovs.dir),
         "sockets": {"ovs-db": str(ovs.dir / "db.sock"), **lab.host_sockets(host.name)},
         "processes": {server: ovs.pid(server) or None for server in SERVERS}

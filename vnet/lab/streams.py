@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import time
 from array import array
 from collections import Counter
@@ -23,6 +24,7 @@ from vnet.objects import Vif
 
 UDP_PORT = 9  # discard
 EXPERIMENTAL = 0x88B5  # IEEE 802: local experimental ethertype
+LEAST_PERIOD = "VNET_LAB_LEAST_PERIOD_MS"  # environment variable: between frames of a stream, where the machine is slow
 _numbers = itertools.count(time.monotonic_ns() & 0xFFFFFF)
 
 
@@ -88,11 +90,20 @@ def received(sent: tuple[int, ...], seqs: array[int], times: array[int]) -> Rece
     )
 
 
+class StreamDriver(Protocol):
+    """The part of a lab's driver that its streams use."""
+
+    def forwarding(self) -> list[str]: ...
+
+
 class StreamLab(Protocol):
     """The part of a lab that its streams use."""
 
     @property
     def wires(self) -> WiresClient: ...
+
+    @property
+    def driver(self) -> StreamDriver: ...
 
     def settled_after_s(self) -> float: ...
 
@@ -113,7 +124,7 @@ class RunningStream:
             "from": source,
             "number": self._number,
             "frame": encoded,
-            "period_s": period_ms / 1000,
+            "period_s": max(period_ms, float(os.environ.get(LEAST_PERIOD, "0"))) / 1000,
         }
         lab.wires.call("stream", **request)
 
@@ -143,6 +154,7 @@ class RunningStream:
             before = -1
             while (now := self._arrived()) != before:
                 before = now
+                self._lab.wires.call("forward", switches=self._lab.driver.forwarding())
                 time.sleep(self._lab.settled_after_s())
             self._report = self._fetch(end=True)
         return self._report

@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovsctl.appctl import AppctlError, call_sync, control_socket
 from vnet.lab.errors import LabUnsupported
 from vnet.lab.names import MARK
-from vnet.lab.processes import alive, run, start, stop, wait_until
+from vnet.lab.processes import alive, run, start, state, stop, wait_until
 
-SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+SCHEMA = Path(os.environ.get("OVS_PKGDATADIR", "/usr/share/openvswitch")) / "vswitch.ovsschema"  # as in ovs-lib
 NEEDED = ("ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl")
 SERVERS = ("ovsdb-server", "ovs-vswitchd")
+OPTIONS = {
+    "dummy": ["--enable-dummy=system", "--disable-system"],
+    # Of the kernel's routes Open vSwitch forgets all whenever any device comes or goes, and for some milliseconds takes no
+    # tunnel's frames in or out. The lab gives it the one route that it needs.
+    "netdev": ["--disable-system-route"],
+    "system": [],
+}
+ANSWER_TIMEOUT_S = 1.0
 REAL_TIME = {"ovs-vswitchd": 1}  # as a datapath in a kernel, it forwards whatever else the machine does
 
 
@@ -37,12 +46,14 @@ def tool_path() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Switchd:
-    """An Open vSwitch in `dir`, run in network namespace `netns` or, on the dummy datapath, in none."""
+    """An Open vSwitch in `dir`, run in network namespace `netns` or, on the dummy datapath, in none.
+
+    datapath_type: "dummy", "netdev" (userspace) or "system" (the kernel's)."""
 
     dir: Path
     lab_dir: Path
     netns: str | None = None
-    dummy: bool = False
+    datapath_type: str = "netdev"
 
     @property
     def env(self) -> dict[str, str]:
@@ -53,10 +64,6 @@ class Switchd:
     @property
     def db(self) -> str:
         return f"unix:{self.dir / 'db.sock'}"
-
-    @property
-    def datapath_type(self) -> str:
-        return "dummy" if self.dummy else "netdev"
 
     def log(self, server: str) -> Path:
         return self.dir / f"{server}.log"
@@ -86,10 +93,7 @@ class Switchd:
         wait_until(self._listens, f"ovsdb-server of {self.dir.name}")
 
     def start_vswitchd(self) -> None:
-        # Of the kernel's routes Open vSwitch forgets all whenever any device comes or goes, and for some milliseconds takes no
-        # tunnel's frames in or out. The lab gives it the one route that it needs.
-        kind = ["--enable-dummy=system", "--disable-system"] if self.dummy else ["--disable-system-route"]
-        pid = self._start("ovs-vswitchd", [self.db, *kind])
+        pid = self._start("ovs-vswitchd", [self.db, *OPTIONS[self.datapath_type]])
         control = self.dir / f"ovs-vswitchd.{pid}.ctl"
         file = self.dir / "ovs-vswitchd.pid"
         wait_until(
@@ -115,6 +119,23 @@ class Switchd:
         """End one server, as a crash by default."""
         if pid := self.pid(server):
             stop([pid], sig)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether ovs-vswitchd runs, and nobody has stopped it."""
+        return (pid := self.pid("ovs-vswitchd")) != 0 and state(pid) not in "tT"
+
+    @property
+    def control(self) -> Path:
+        """The socket of ovs-vswitchd for commands. Raises DaemonUnreachable."""
+        return control_socket(self.dir)
+
+    def turn(self, *command: str) -> str:
+        """The answer to a command, which the main loop of ovs-vswitchd gives between two turns; nothing if it does not run."""
+        try:
+            return call_sync(self.control, *(command or ("version",)), timeout_s=ANSWER_TIMEOUT_S)
+        except AppctlError:
+            return ""
 
     def vsctl(self, *args: str) -> str:
         return run(["ovs-vsctl", f"--db={self.db}", "--timeout=60", *args], env=self.env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 from vnet.client import Client, Unit
 from vnet.client.local import LocalAgent
@@ -20,14 +21,16 @@ def migrate(lab: LabGuests, vm: str, to: str, *, pause_s: float, announce: bool)
         client.prepare(unit, to)
         lab.plug(vm, to)
         _wait_phase(client, unit, "prepared")
-        if pause_s:
+        with ExitStack() as stack:
             # The toolstack on the destination has its connection to the agent before, so that its word follows at once.
-            with LocalAgent(str(lab.daemons.agent_socket(to))) as agent:
+            agent = stack.enter_context(LocalAgent(str(lab.daemons.agent_socket(to)))) if pause_s else None
+            if agent or lab.driver.COPIES_LAG:
                 lab.pause(vm)
                 lab.driver.land()  # the guest had one copy of these frames; the other must meet the port that is still held
+            if agent:
                 agent.call("switch", {"vm": vm})
-            time.sleep(pause_s)
-        lab.run(vm, to, announce=announce, resume=True)
+                time.sleep(pause_s)
+            lab.run(vm, to, announce=announce, resume=True)
         if not announce:
             client.activate(unit)
         _wait_phase(client, unit, "active")

@@ -5,16 +5,30 @@ the same thing everywhere, and a reference can be written before its target is r
 """
 
 from vnet.grammar.declare import InvalidValue
+from vnet.objects.address_set import AddressSet
 from vnet.objects.binding import AgentStatus, Binding, Event, Location
 from vnet.objects.carriers import NetworkType, Way
-from vnet.objects.enums import BindingState, BondHash, BondMode, IcmpType, LacpTime, LockingMode, Owner, Protocol
+from vnet.objects.encryption import TunnelKey
+from vnet.objects.enums import (
+    BindingState,
+    BondHash,
+    BondMode,
+    Encryption,
+    IcmpType,
+    LacpTime,
+    LockingMode,
+    Owner,
+    Protocol,
+)
 from vnet.objects.expectation import Expectation, Reach
+from vnet.objects.flow_collector import FlowCollector, FlowProtocol
 from vnet.objects.host import Host, Uplink
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
 from vnet.objects.network import Network
+from vnet.objects.plug_bridge import PlugBridge
 from vnet.objects.pool import Pool
 from vnet.objects.qos import QosClass
-from vnet.objects.security import Direction, Rule, SecurityGroup, Verdict
+from vnet.objects.security import Direction, PolicyMode, Rule, SecurityGroup, Verdict
 from vnet.objects.state import PoolState
 from vnet.objects.subnet import Subnet
 from vnet.objects.values import PortRange, Trunk
@@ -22,14 +36,18 @@ from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
 
 __all__ = [
+    "AddressSet",
     "AgentStatus",
     "Binding",
     "BindingState",
     "BondHash",
     "BondMode",
     "Direction",
+    "Encryption",
     "Event",
     "Expectation",
+    "FlowCollector",
+    "FlowProtocol",
     "Host",
     "IcmpType",
     "InvalidValue",
@@ -39,6 +57,8 @@ __all__ = [
     "Network",
     "NetworkType",
     "Owner",
+    "PlugBridge",
+    "PolicyMode",
     "Pool",
     "PoolState",
     "PortRange",
@@ -49,6 +69,7 @@ __all__ = [
     "SecurityGroup",
     "Subnet",
     "Trunk",
+    "TunnelKey",
     "Uplink",
     "Verdict",
     "Vif",

@@ -6,12 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgspec
+
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr, attrs_of
-from vnet.grammar.kinds import Boolean, Column, Integer, ListOf, Scalar, choice
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import Boolean, Column, Integer, ListOf, Scalar, choice
+from vnet.objects.behind import MacBehind, MacsBehind
 from vnet.objects.enums import BindingState, LockingMode
+from vnet.objects.identity import Identity
+from vnet.objects.labels import Labels
 from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.objects.link_local import LinkLocal, LinkLocalList
+from vnet.objects.multicast import Listening, ListeningKind
 from vnet.objects.vif import Vif
 from vnet.objects.words import COUNT, HOST_REF, LINE, VIF_REF
 
@@ -40,7 +46,9 @@ class Binding(Declared):
     migration's destination. ready: the host's flows are in, answered by a barrier. acked: the hosts that have programmed
     this binding. since: milliseconds since 1970, of the last change of state. moved: it came here by a migration of late, or has
     just joined its first group, so this host's connection tracking has not seen its TCP connections begin. ofport: the number that its port is to ask for,
-    under which it is programmed while it is awaited; 0 for none. link_locals: the addresses that its guest has chosen, which it may use as its own.
+    under which it is programmed while it is awaited; 0 for none. connections: what became of its tracked connections when it came here by a
+    migration. link_locals: the addresses that its guest has chosen, which it may use as its own. behind: the MACs that
+    it was heard to send as, besides its own. listening: the multicast groups that it listens to; None while that is not known.
     """
 
     NOUN: ClassVar[Noun] = Noun("binding", "bindings", "binding", "Binding", "bindings", key="vif", second="host")
@@ -67,11 +75,19 @@ class Binding(Declared):
     since: int = attr(COUNT, "Milliseconds since 1970, of the last change of state.", default=0, set_by=SetBy.RUNTIME)
     groups: tuple[str, ...] = _published("groups")
     dhcp_server: bool = _published("dhcp_server")
+    isolation: str | None = _published("isolation")
+    also: tuple[Identity, ...] = _published("also")
+    vrrp: tuple[int, ...] = _published("vrrp")
+    labels: Labels = _published("labels")
+    vm_labels: Labels = _published("vm_labels")
     moved: bool = attr(
         Boolean(),
         "Whether it came by a migration, or joined its first group, of late.",
         default=False,
         set_by=SetBy.RUNTIME,
+    )
+    connections: str = attr(
+        LINE, "What became of its tracked connections when it came here.", default="", set_by=SetBy.RUNTIME
     )
     ofport: int = attr(
         Integer("an OpenFlow port number", 0, MAX_RESERVED_OFPORT),
@@ -79,8 +95,21 @@ class Binding(Declared):
         default=0,
         set_by=SetBy.RUNTIME,
     )
+    tiers: bool = attr(
+        Boolean(),
+        "Whether groups judge it that are not its own: those of its VM, its network or the pool.",
+        default=False,
+        set_by=SetBy.RUNTIME,
+    )
     link_locals: tuple[LinkLocal, ...] = attr(
         LinkLocalList(), "The link-local addresses that its guest has chosen.", default=(), set_by=SetBy.RUNTIME
+    )
+
+    behind: tuple[MacBehind, ...] = attr(
+        MacsBehind(), "The MACs that were heard behind it.", default=(), set_by=SetBy.RUNTIME
+    )
+    listening: Listening | None = attr(
+        ListeningKind(), "The multicast groups that it listens to.", default=None, set_by=SetBy.RUNTIME
     )
 
     def flaws(self) -> Iterator[Flaw]:
@@ -111,6 +140,7 @@ def acknowledgement(binding: Binding) -> str:
 
 # Objects of agents' problems: a switch that is away, and a pool database that the host does not follow.
 SWITCH, POOL = "ovs-vswitchd", "pool"
+ELSEWHERE = " by "
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +148,8 @@ class AgentStatus(Declared):
     """The last report of a host's agent. heartbeat and started: milliseconds since 1970.
 
     generation: the highest of the pool's that it has programmed. problems: object ("vif web1/0") to what is wrong with it. switch: the
-    UUID of the row in table Open_vSwitch, "" of an agent that does not write it. rival: another agent that was started as this host.
-    acked: by VIF, `acknowledgement` of the binding.
+    UUID of the row in table Open_vSwitch, with ELSEWHERE and where it connects to if the agent runs on another machine; "" of an agent that does not write it. rival: another agent that was started as this host.
+    acked: by VIF, `acknowledgement` of the binding. masters: by VIF, the numbers of the virtual routers that it advertised itself as the master of, of late.
     """
 
     NOUN: ClassVar[Noun] = Noun("agent", "agents", "agent", "Agent", "agents", key="host")
@@ -145,6 +175,17 @@ class AgentStatus(Declared):
         default={},
         set_by=SetBy.RUNTIME,
     )
+    masters: Mapping[str, str] = attr(
+        _Problems("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]"),
+        "The virtual routers of which VIFs are the masters, by VIF.",
+        default={},
+        set_by=SetBy.RUNTIME,
+    )
+
+    @property
+    def elsewhere(self) -> str:
+        """The machine that it runs on, if that is not the host; "" if it is."""
+        return self.machine if ELSEWHERE in self.switch else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +202,7 @@ class Event(Declared):
     vif: str = attr(LINE, "The VIF it is about.", default="", set_by=SetBy.RUNTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """The hosts of a VIF, derived from its bindings alone: never remembered."""
 
     current: Binding | None = None

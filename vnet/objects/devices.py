@@ -5,8 +5,16 @@ from __future__ import annotations
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.objects.limits import DEVICE_NAME_MAX
 
+# The bridge that encrypted tunnels end on, and its port towards WireGuard.
+ENCRYPTION_BRIDGE, WIREGUARD_LINK = "vnet-encrypted", "vnet-wireguard"
 # Of every host: loopback, Open vSwitch's own devices, br-int and the tunnel ports on it.
-RESERVED_DEVICES = frozenset({"lo", "ovs-system", "ovs-netdev", "br-int", *ENCAPSULATION_OF_DEVICE})
+RESERVED_DEVICES = frozenset(
+    {"lo", "ovs-system", "ovs-netdev", "br-int", ENCRYPTION_BRIDGE, WIREGUARD_LINK, *ENCAPSULATION_OF_DEVICE}
+)
+
+
+# Of uplinks' bridges and ports: the functions below.
+OUR_PREFIXES = ("br-", "int-", "phy-", "bond-")
 
 
 def uplink_bridge(uplink: str) -> str:
@@ -28,7 +36,7 @@ def bond_device(uplink: str) -> str:
     return f"bond-{uplink}"[:DEVICE_NAME_MAX]
 
 
-def devices_of(uplink: str, *, bond: bool) -> tuple[str, ...]:
-    """All names that an uplink takes on its host."""
-    names = (uplink_bridge(uplink), patch_device(uplink), uplink_patch(uplink))
-    return (*names, bond_device(uplink)) if bond else names
+def devices_of(uplink: str, *, bond: bool, bridge: bool) -> tuple[str, ...]:
+    """All names that an uplink takes on its host; `bridge`: whether its bridge is one of ours."""
+    names = (patch_device(uplink), uplink_patch(uplink))
+    return (*names, *((uplink_bridge(uplink),) if bridge else ()), *((bond_device(uplink),) if bond else ()))

@@ -31,6 +31,12 @@ class BondHash(Enum):
     TCPUDP_PORTS = "tcpudp-ports"
 
 
+class Encryption(Enum):
+    """Whether frames between hosts are encrypted; there is no word for "if possible"."""
+
+    REQUIRED = "required"
+
+
 class Protocol(Enum):
     """The protocols that expectations, policy and probes distinguish."""
 
@@ -40,10 +46,22 @@ class Protocol(Enum):
 
 
 class IcmpType(Enum):
-    """The ICMP messages that begin a conversation in Open vSwitch's connection tracker. Answers and errors belong to one."""
+    """The ICMP messages that rules name. Those that begin a conversation in Open vSwitch's connection tracker are for any group; answers and
+    errors, which belong to a conversation there, for one that does not track."""
 
     ECHO_REQUEST = "echo-request"
     TIMESTAMP_REQUEST = "timestamp-request"
+    ECHO_REPLY = "echo-reply"
+    TIMESTAMP_REPLY = "timestamp-reply"
+    DESTINATION_UNREACHABLE = "destination-unreachable"
+    PACKET_TOO_BIG = "packet-too-big"
+    TIME_EXCEEDED = "time-exceeded"
+    PARAMETER_PROBLEM = "parameter-problem"
+
+    @property
+    def begins(self) -> bool:
+        """Whether it begins a conversation."""
+        return self in (IcmpType.ECHO_REQUEST, IcmpType.TIMESTAMP_REQUEST)
 
 
 class Owner(Enum):
@@ -65,7 +83,13 @@ class BindingState(Enum):
     RECEIVING = "receiving"
     ACTIVE = "active"
 
-    @property
-    def moving(self) -> bool:
-        """Whether the VIF is on its way to the host, and another may still run it."""
-        return self in (BindingState.HELD, BindingState.RECEIVING)
+    def __init__(self, word: str) -> None:
+        # Whether the VIF is on its way to the host, and another may still run it.
+        self.moving = word in ("held", "receiving")
+
+
+class TagType(Enum):
+    """The Ethernet type of a VLAN tag (802.1Q-2018 table 9-1)."""
+
+    CUSTOMER = "0x8100"
+    SERVICE = "0x88a8"

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
-from vnet.grammar.kinds import Integer, choice
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import Integer, choice
 from vnet.objects.enums import Owner, Protocol
 from vnet.objects.impact import NOTHING, Cost, Usage
 from vnet.objects.words import OWNER, text_kind

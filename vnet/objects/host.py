@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, Named, SetBy, StructOf, attr
-from vnet.grammar.kinds import ListOf, choice
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import ListOf, choice
 from vnet.objects.carriers import Way
-from vnet.objects.devices import devices_of
+from vnet.objects.devices import devices_of, uplink_bridge
 from vnet.objects.enums import BondHash, BondMode, LacpTime, Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged, some
 from vnet.objects.limits import MAX_MEMBERS
-from vnet.objects.words import DEVICE, MTU, NAME_KIND, OWNER, UPLINK_NAME, VTEP
+from vnet.objects.words import BRIDGE_NAME, DEVICE, MTU, NAME_KIND, OWNER, UPLINK_NAME, VTEP
 
 
 def _members(_: Usage, __: str, old: Uplink, new: Uplink) -> Cost:
+    if old.bridge is not None or new.bridge is not None:
+        return Disruption.UPLINK, "another bridge carries it"
     if old.mode is None or new.mode is None or not set(old.members) & set(new.members):
         return Disruption.UPLINK, "other NICs carry it"
     if set(old.members) - set(new.members):
@@ -27,15 +29,16 @@ def _members(_: Usage, __: str, old: Uplink, new: Uplink) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class Uplink(Declared):
-    """A host's way to the physical network: one NIC, or several as a bond. Its name is the same on every host; NICs differ."""
+    """A host's way to the physical network: a NIC, several as a bond, or a bridge that has them. Its name is the same on every host."""
 
     NOUN: ClassVar[Noun] = Noun("uplink", "uplinks", "uplink", "Uplink", "", parent="host")
     TITLE: ClassVar[str] = "an uplink"
 
-    name: str = attr(UPLINK_NAME, "Its name; its bridge is br-NAME.")
+    name: str = attr(UPLINK_NAME, "Its name; its bridge is br-NAME, unless `bridge` names one.")
     members: tuple[str, ...] = attr(
         ListOf(DEVICE, "a list of NICs", empty="an uplink needs a NIC", most=MAX_MEMBERS, ordered=True),
         "The host's NICs, by device name. Two or more are a bond, and need `mode`.",
+        default=(),
         also=("nic", "nics", "slaves", "interfaces", "ports"),
         change=_members,
     )
@@ -69,9 +72,30 @@ class Uplink(Declared):
         default=None,
         change=(Disruption.UPLINK, "NICs restart their link for another MTU"),
     )
+    bridge: str | None = attr(
+        BRIDGE_NAME,
+        "Instead of `members`: a bridge of Open vSwitch that the host has, such as xenbr0. It is joined by a patch port, "
+        "and stays as it is.",
+        default=None,
+        change=_members,
+    )
 
     def flaws(self) -> Iterator[Flaw]:
         count = len(self.members)
+        if self.bridge is not None:
+            for field in ("members", "mode", "mtu"):
+                if getattr(self, field):
+                    message = f"uplink {self.name} is the bridge {self.bridge}, which is not vnet's to set up"
+                    yield Flaw("bridge", field, message, f"leave out '{field}', or 'bridge'", relies_on=("bridge",))
+        elif not count:
+            hint = "'members' lists the host's NICs; 'bridge' names a bridge that has them already"
+            yield Flaw(
+                "missing-key",
+                "members",
+                f"uplink {self.name} has neither NICs nor a bridge",
+                hint,
+                relies_on=("bridge",),
+            )
         if self.mode is not None and count == 1:
             hint = "a bond has two or more; for a plain NIC leave out 'mode'"
             yield Flaw("bond", "members", f"bond {self.name} has one member", hint)
@@ -89,8 +113,20 @@ class Uplink(Declared):
                     yield Flaw("bond", field, message, hint, relies_on=("mode",))
 
     @property
+    def bridge_name(self) -> str:
+        """The bridge of Open vSwitch that it is: one of ours, or the host's own."""
+        return self.bridge or uplink_bridge(self.name)
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """What carries it: its NICs, or the bridge that has them."""
+        return self.members if self.bridge is None else (self.bridge,)
+
+    @property
     def summary(self) -> str:
         """A few words for a plan."""
+        if self.bridge is not None:
+            return f"bridge {self.bridge}"
         mode = f"{self.mode.value} " if self.mode is not None else ""
         mtu = f" mtu {self.mtu}" if self.mtu is not None else ""
         return f"{mode}{'+'.join(self.members)}{mtu}"
@@ -151,20 +187,21 @@ class Host(Declared):
         used: dict[str, str] = {}
         ours: dict[str, str] = {}
         for uplink in self.uplinks:
-            for device in devices_of(uplink.name, bond=uplink.mode is not None):
+            for device in devices_of(uplink.name, bond=uplink.mode is not None, bridge=uplink.bridge is None):
                 if (other := ours.setdefault(device, uplink.name)) != uplink.name:
                     message = f"uplinks {other} and {uplink.name} of {self.name} would both have a device {device}"
                     yield Flaw("wrong-name", "uplinks", message, "another name for one of them", (uplink.name,))
         for uplink in self.uplinks:
-            for at, nic in enumerate(uplink.members):
-                if nic in ours:
-                    message = f"{self.name}'s NIC {nic} has the name of a device that uplink {ours[nic]} gets"
-                    hint = "another name for the NIC, or for the uplink"
-                    yield Flaw("wrong-name", "uplinks", message, hint, (uplink.name, "members", at))
-                if (other := used.setdefault(nic, uplink.name)) != uplink.name:
-                    message = f"{self.name}'s NIC {nic} is in uplink {other} already"
-                    path = (uplink.name, "members", at)
-                    yield Flaw("nic-used-twice", "uplinks", message, "a NIC has one uplink", path)
+            what = "NIC" if uplink.bridge is None else "bridge"
+            for at, link in enumerate(uplink.links):
+                path = (uplink.name, "members", at) if uplink.bridge is None else (uplink.name, "bridge")
+                if link in ours:
+                    message = f"{self.name}'s {what} {link} has the name of a device that uplink {ours[link]} gets"
+                    hint = f"another name for the {what}, or for the uplink"
+                    yield Flaw("wrong-name", "uplinks", message, hint, path)
+                if (other := used.setdefault(link, uplink.name)) != uplink.name:
+                    message = f"{self.name}'s {what} {link} is in uplink {other} already"
+                    yield Flaw("nic-used-twice", "uplinks", message, f"a {what} has one uplink", path)
 
     def uplink(self, name: str) -> Uplink | None:
         return next((uplink for uplink in self.uplinks if uplink.name == name), None)

@@ -12,6 +12,8 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Any, Protocol
 
+from vnet.objects.tiers import all_obeyed, applied, obeyed
+
 NAMED_MAX = 5
 
 
@@ -32,7 +34,7 @@ NOTHING: Cost = (Disruption.NONE, "")
 FLOWS: Cost = (Disruption.FLOWS, "")
 
 
-class Tables(Protocol):
+class PoolTables(Protocol):
     """The part of a pool that Usage needs: PoolState is one."""
 
     @property
@@ -45,13 +47,16 @@ class Tables(Protocol):
     def vifs(self) -> Mapping[str, Any]: ...
 
     @property
+    def groups(self) -> Mapping[str, Any]: ...
+
+    @property
     def bindings(self) -> Mapping[tuple[str, str], Any]: ...
 
 
 class Usage:
     """The VIFs that are plugged, counted by host, network and group, in the pool before the change. Counted when asked for."""
 
-    def __init__(self, current: Tables, bindings_of: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, current: PoolTables, bindings_of: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """bindings_of: the bindings by VIF and host, where the caller has them."""
         self._state = current
         self._bindings_of = bindings_of
@@ -92,8 +97,34 @@ class Usage:
 
     @cached_property
     def in_group(self) -> Counter[str]:
+        return Counter(group for name in self._plugged for group in self._obeyed.get(name, ()))
+
+    @cached_property
+    def _obeyed(self) -> Mapping[str, tuple[str, ...]]:
+        return all_obeyed(self._state)
+
+    def applies_to(self, group: Any) -> int:
+        """The VIFs with a port that a group applies to though nobody names it."""
+        if not list(applied([group])):
+            return 0
+        vifs, networks = self._state.vifs, self._state.networks
+        return sum(
+            group.name in obeyed(vifs[name], networks.get(vifs[name].network), [group])
+            for name in self._plugged
+            if name in vifs
+        )
+
+    @cached_property
+    def of_address_set(self) -> Counter[str]:
+        """The VIFs with a port that are in a group whose rules name an address set, by its name."""
+        remotes = {name: group.address_sets for name, group in self._state.groups.items()}
         vifs = self._state.vifs
-        return Counter(group for name in self._plugged if name in vifs for group in vifs[name].groups)
+        named = (
+            frozenset().union(*(remotes.get(group, frozenset()) for group in self._obeyed[name]))
+            for name in self._plugged
+            if name in vifs
+        )
+        return Counter(name for found in named for name in found)
 
     def networks_of_uplink(self, host: str, uplink: str) -> list[str]:
         """The VLAN networks that a host carries through an uplink."""

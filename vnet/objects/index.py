@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from vnet.grammar.declare import names_in, references_of
+from vnet.objects.identity import macs_of
 from vnet.objects.vif import Vif
 
 T = TypeVar("T")
@@ -28,8 +29,8 @@ class VifIndex:
     def put(self, old: Vif | None, new: Vif | None) -> None:
         """A VIF comes, changes or goes."""
         if old is not None:
-            if old.addresses:
-                self.cursors = {cursor: low for cursor, low in self.cursors.items() if cursor[0] != old.network}
+            if freed := {network for network, _ in _addresses(old)}:
+                self.cursors = {cursor: low for cursor, low in self.cursors.items() if cursor[0] not in freed}
             for table, key in self._keys(old):
                 names = table[key]
                 del names[old.id]
@@ -40,12 +41,23 @@ class VifIndex:
                 table.setdefault(key, {})[new.id] = None
 
     def _keys(self, vif: Vif) -> Iterator[tuple[dict[object, Names], object]]:
-        yield self.by_mac, vif.mac  # type: ignore[misc]  # each table has keys of its own type
-        for address in vif.addresses:
-            yield self.by_address, (vif.network, address)  # type: ignore[misc]
+        for mac in dict.fromkeys(macs_of(vif)):
+            yield self.by_mac, mac  # type: ignore[misc]  # each table has keys of its own type
+        for address in dict.fromkeys(_addresses(vif)):
+            yield self.by_address, address  # type: ignore[misc]
         for field in _REFERENCES:
-            for name in names_in(vif, field):
-                yield self.by_reference, (field, name)  # type: ignore[misc]
+            if getattr(vif, field):  # most name nothing
+                for name in names_in(vif, field):
+                    yield self.by_reference, (field, name)  # type: ignore[misc]
+
+
+def _addresses(vif: Vif) -> Iterator[tuple[str, str]]:
+    """A VIF's addresses with their networks: also those that are kept for it during its quarantine."""
+    yield from ((vif.network, address) for address in vif.addresses)
+    if vif.also:
+        yield from ((vif.network, address) for identity in vif.also for address in identity.addresses)
+    if vif.former_network is not None:
+        yield from ((vif.former_network, address) for address in vif.former_addresses)
 
 
 class Overlay(Mapping[str, T], Generic[T]):

@@ -30,8 +30,15 @@ MAX_GROUPS_OF_VIF = 32
 MAX_MATCHES_OF_RULE, MAX_MATCHES_OF_GROUP, MAX_MATCHES_OF_VIF = 1024, 4096, 8192
 # The groups that rules on one network may name: packets carry one bit for each while they are looked at.
 MAX_REMOTE_GROUPS = 128
+MAX_ADDRESSES_OF_SET = 1024
+MAX_TITLE = 200  # characters
+MAX_LABELS = 16  # of a VM, a VIF or a network
+MAX_ADDRESSES_OF_NETWORK = 8192  # of all address sets that rules of its VIFs name
 # Rejected packets that are answered in a second: those of a VIF, and those of all VIFs of a host.
 REJECTIONS_OF_VIF, REJECTIONS_OF_HOST = 20, 100
 # Lines in a host's log about packets of one rule in a second, and packets of a VIF that are looked at for them.
 LOGGED_OF_RULE, LOGGED_OF_VIF = 10, 50
+# Groups in monitor mode that a VIF may be in. Of each VIF packets a second, of connections that run on, that are looked at for them;
+# kinds of connections that a host keeps of a VIF for a group, and that a controller keeps of a group.
+MAX_MONITORS_OF_VIF, MONITORED_RUNNING, MONITORED_OF_VIF, MONITORED_OF_GROUP = 8, 2, 64, 1000
 DEFAULT_UNDERLAY_MTU = 1500

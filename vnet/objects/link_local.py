@@ -12,13 +12,13 @@ from ipaddress import IPv6Address
 from socket import AF_INET6, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vnet.grammar.kinds import Column, Kind, Refused
-from vnet.grammar.nodes import List, Text, clip
+from vnet.grammar.nodes import ListNode, TextNode, clip
+from vnet.grammar.value_types import Column, ValueRefused, ValueType
 
 if TYPE_CHECKING:
-    from vnet.grammar.kinds import Failed, JsonSchema
     from vnet.grammar.nodes import Node
     from vnet.grammar.source import Source
+    from vnet.grammar.value_types import Failed, JsonSchema
 
 MAX_LINK_LOCALS = 4  # that one VIF has chosen; the oldest goes where another one comes
 _EUI64 = b"\xff\xfe"  # in the middle of an interface identifier that follows from a MAC (RFC 4291 appendix A)
@@ -32,6 +32,15 @@ class LinkLocal:
     address: str
 
 
+class OtherIdentity(Protocol):
+    """What a VIF is besides its own MAC."""
+
+    @property
+    def mac(self) -> str: ...
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+
+
 class Neighbour(Protocol):
     """What of a binding says which addresses its VIF has."""
 
@@ -41,6 +50,8 @@ class Neighbour(Protocol):
     def mac(self) -> str: ...
     @property
     def addresses(self) -> tuple[str, ...]: ...
+    @property
+    def also(self) -> tuple[OtherIdentity, ...]: ...
     @property
     def link_locals(self) -> tuple[LinkLocal, ...]: ...
 
@@ -88,6 +99,7 @@ def owner(address: str, vif: str, bindings: Iterable[Neighbour]) -> Neighbour | 
         if binding.vif != vif and (
             binding.mac == mac
             or address in binding.addresses
+            or any(mac == identity.mac or address in identity.addresses for identity in binding.also)
             or any(entry.address == address for entry in binding.link_locals)
         ):
             return binding
@@ -100,7 +112,7 @@ def comes_before(address: str, first: Neighbour, second: Neighbour) -> bool:
 
 
 def _rank(address: str, binding: Neighbour) -> tuple[int, str]:
-    if address in binding.addresses or address == link_local(binding.mac):
+    if any(address in of.addresses or address == link_local(of.mac) for of in (binding, *binding.also)):
         return -1, binding.vif
     since = (entry.since for entry in binding.link_locals if entry.address == address)
     return next(since, 1 << 63), binding.vif
@@ -113,11 +125,11 @@ def _decoded(cell: Mapping[str, int]) -> tuple[LinkLocal, ...]:
         except OSError:
             octets = bytes(16)
         if not is_link_local(octets) or inet_ntop(AF_INET6, octets) != address:
-            raise Refused("wrong-address", f"{clip(address)} is no link-local address")
+            raise ValueRefused("wrong-address", f"{clip(address)} is no link-local address")
     return tuple(sorted(LinkLocal(since, address) for address, since in cell.items()))
 
 
-class LinkLocalList(Kind[tuple[LinkLocal, ...]]):
+class LinkLocalList(ValueType[tuple[LinkLocal, ...]]):
     """Addresses that a guest chose, the oldest first, each with its time: agents write them, and no document has them."""
 
     expected = "a list of link-local addresses"
@@ -130,13 +142,13 @@ class LinkLocalList(Kind[tuple[LinkLocal, ...]]):
 
     def read(self, node: Node, source: Source) -> tuple[LinkLocal, ...] | Failed:
         """As answers have them: the oldest first, without their times."""
-        if not isinstance(node, List):
+        if not isinstance(node, ListNode):
             return self.wrong(node, source)
-        return tuple(LinkLocal(n, item.text) for n, item in enumerate(node.items) if isinstance(item, Text))
+        return tuple(LinkLocal(n, item.text) for n, item in enumerate(node.items) if isinstance(item, TextNode))
 
     def check(self, value: tuple[LinkLocal, ...]) -> None:
         if not isinstance(value, tuple):
-            raise Refused("wrong-type", f"wanted {self.expected}")
+            raise ValueRefused("wrong-type", f"wanted {self.expected}")
 
     def plain(self, value: tuple[LinkLocal, ...]) -> Any:
         return [entry.address for entry in value]

@@ -7,12 +7,28 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, Spelling, attr
-from vnet.grammar.kinds import Integer, ListOf, choice
 from vnet.grammar.noun import Noun
-from vnet.objects.carriers import CARRIERS, Carrier, Encapsulation, NetworkType, Way, types_with
-from vnet.objects.enums import Owner
+from vnet.grammar.value_types import Boolean, Integer, ListOf, choice
+from vnet.objects.carriers import CARRIERS, TUNNEL_TYPES, Carrier, Encapsulation, NetworkType, Way, types_with
+from vnet.objects.enums import Encryption, Owner, TagType
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged, some
-from vnet.objects.words import HOST_REF, MTU, NAME_KIND, NUMBER, OWNER, QOS_REF, UPLINK_NAME, TagOrUntagged
+from vnet.objects.isolation import ISOLATION, PROMISCUOUS
+from vnet.objects.labels import LABELS, Labels
+from vnet.objects.limits import MAX_GROUPS_OF_VIF
+from vnet.objects.multicast import DEFAULT_INTERVAL_S, MAX_INTERVAL_S
+from vnet.objects.words import (
+    ADDRESS,
+    ENCRYPTION,
+    GROUP_REF,
+    HOST_REF,
+    MTU,
+    NAME_KIND,
+    NUMBER,
+    OWNER,
+    QOS_REF,
+    UPLINK_NAME,
+    TagOrUntagged,
+)
 
 
 def _cuts(reason: str) -> Callable[[Usage, str, Network, Network], Cost]:
@@ -44,6 +60,23 @@ def _mtu(usage: Usage, _: str, old: Network, new: Network) -> Cost:
     if new.mtu > old.mtu:
         return Disruption.NONE, "ports take larger frames; VMs send them once they are told"
     return Disruption.VIF, "VMs lose larger frames until they are told"
+
+
+def _isolation(usage: Usage, _: str, old: Network, new: Network) -> Cost:
+    count = usage.on_network[old.name]
+    if not count:
+        return Disruption.NONE, "no VIF is plugged"
+    if (new.isolation or PROMISCUOUS) == PROMISCUOUS:
+        return Disruption.FLOWS, "nothing that passed is dropped"
+    return Disruption.VIF, f"VIFs that do not say otherwise are kept apart: {plugged(count)}"
+
+
+def _snooping(usage: Usage, _: str, old: Network, new: Network) -> Cost:
+    if not usage.on_network[old.name]:
+        return Disruption.NONE, "no VIF is plugged"
+    if not new.multicast_snooping:
+        return Disruption.FLOWS, "frames to multicast groups are flooded"
+    return Disruption.FLOWS, "VIFs get the multicast groups that they listen to, each once it was asked"
 
 
 def _keys() -> tuple[Spelling, ...]:
@@ -145,8 +178,76 @@ class Network(Declared):
         also=("rate", "rate-limit", "bandwidth", "qos-class"),
         change=(Disruption.FLOWS, "what is above the rates is dropped"),
     )
+    vif_qos: str | None = attr(
+        QOS_REF,
+        "The QoS class of each VIF on it that names none.",
+        default=None,
+        also=("default-qos",),
+        change=(Disruption.FLOWS, "what is above the rates of its VIFs is dropped"),
+    )
+    isolation: str | None = attr(
+        ISOLATION,
+        "The isolation of its VIFs that do not state their own. Left out: `promiscuous`.",
+        default=None,
+        also=("private-vlan", "pvlan", "port-isolation", "isolated"),
+        change=_isolation,
+    )
+    encryption: Encryption | None = attr(
+        ENCRYPTION,
+        "`required`: frames between hosts go encrypted or not at all. Left out: as `underlay.encryption`.",
+        default=None,
+        only=TUNNEL_TYPES,
+        allocated=True,
+        change=_cuts("hosts drop each other's frames until all have changed over"),
+    )
+    tpid: TagType | None = attr(
+        choice("a tag type", TagType),
+        "The Ethernet type of the tag: `0x88a8` for a service tag (802.1ad), inside which guests' own tags stay as they are. "
+        "Left out: `0x8100`. Where a network on an uplink states it, frames from there are told apart by the type of their tag; else any type counts as `0x8100`.",
+        default=None,
+        only=types_with("tag"),
+        also=("ethertype", "tag-type", "qinq", "service-tag"),
+        change=_cuts("it becomes another VLAN of the physical network"),
+    )
+    multicast_snooping: bool = attr(
+        Boolean(),
+        "Whether frames to a multicast group go only to VIFs that listen to it (IGMP, MLD) and to multicast routers. Else they are flooded.",
+        default=False,
+        also=("igmp-snooping", "mld-snooping", "mcast-snoop", "mcast-snooping-enable", "snooping"),
+        change=_snooping,
+    )
+    query_interval: int | None = attr(
+        Integer(f"a number of seconds, 1..{MAX_INTERVAL_S}", 1, MAX_INTERVAL_S),
+        "Seconds between the queries by which hosts ask their VIFs for their multicast groups. Twice as long a group is kept that nobody reports. "
+        f"Left out: {DEFAULT_INTERVAL_S}.",
+        default=None,
+        also=("igmp-query-interval", "mcast-query-interval"),
+        change=(Disruption.NONE, "hosts ask their VIFs at other times"),
+    )
+    querier: str | None = attr(
+        ADDRESS,
+        "The IPv4 address that the queries of IGMP come from. Left out: 0.0.0.0, as a switch's that is no router. Those of MLD come from a link-local address.",
+        default=None,
+        also=("igmp-querier", "querier-address"),
+        change=(Disruption.NONE, "hosts ask their VIFs from another address"),
+    )
     owner: Owner = attr(
         OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME
+    )
+    groups: tuple[str, ...] = attr(
+        ListOf(GROUP_REF, "a list of security groups", most=MAX_GROUPS_OF_VIF, ordered=True),
+        "Security groups of a tier above `vif` that judge each of its VIFs.",
+        default=(),
+        word="security-groups",
+        also=("security-group", "groups", "group"),
+        change=_cuts("connections that its security groups do not allow are cut"),
+    )
+    labels: Labels = attr(
+        LABELS,
+        "Words that say what it is. Its VIFs have them too, unless they or their VMs state another value of a key.",
+        default=(),
+        also=("label", "metadata"),
+        change=_cuts("connections that rules no longer allow those with its labels are cut"),
     )
 
     def flaws(self) -> Iterator[Flaw]:
@@ -159,6 +260,30 @@ class Network(Declared):
             if (getattr(self, field) is not None) != (field in self.carrier.fields):
                 verb = "need" if getattr(self, field) is None else "have no"
                 yield Flaw("wrong-variant", field, f"{name} networks {verb} {field}")
+
+        if self.encryption is not None and self.carrier.way is not Way.TUNNEL:
+            yield Flaw("wrong-variant", "encryption", f"{name} networks have no tunnels to encrypt")
+
+        if self.querier is not None and (":" in self.querier or not self.multicast_snooping):
+            message, hint = (
+                ("is no IPv4 address", "queries of MLD come from a link-local address of their own")
+                if ":" in self.querier
+                else ("is asked for by nobody", "say 'multicast-snooping: true'")
+            )
+            yield Flaw("querier", "querier", f"{self.querier} {message}", hint)
+
+        if self.is_service and not self.tag:
+            yield Flaw("service-tag", "tpid", "an untagged network has no tag of any type", "say 'tag: 1..4094'")
+
+    @property
+    def is_service(self) -> bool:
+        """Whether its tag on the uplink is a service tag."""
+        return self.tpid is TagType.SERVICE
+
+    @property
+    def interval_s(self) -> int:
+        """Seconds between queries for multicast groups."""
+        return self.query_interval or DEFAULT_INTERVAL_S
 
     @property
     def carrier(self) -> Carrier:
@@ -173,12 +298,24 @@ class Network(Declared):
         """A few words for a plan."""
         words = [self.type.value]
         if self.carrier.way is Way.UPLINK:
-            words += [f"tag {self.tag}" if self.tag else "untagged", f"uplink {self.uplink}"]
+            words += [
+                f"tag {self.tag}" if self.tag else "untagged",
+                *([f"tpid {TagType.SERVICE.value}"] if self.is_service else []),
+                f"uplink {self.uplink}",
+            ]
         elif self.key is not None:
             words.append(f"{self.carrier.key_word} {self.key}")
         words.append(f"mtu {self.mtu}")
+        if self.encryption is not None:
+            words.append("encrypted")
         if self.qos is not None:
             words.append(f"qos {self.qos}")
+        if self.isolation is not None:
+            words.append(self.isolation)
+        if self.multicast_snooping:
+            words.append("multicast-snooping")
+        if self.vif_qos is not None:
+            words.append(f"vif-qos {self.vif_qos}")
         if self.hosts:
             words.append(f"on {', '.join(sorted(self.hosts))}")
         return " ".join(words)

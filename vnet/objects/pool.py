@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, SetBy, attr
-from vnet.grammar.kinds import choice
 from vnet.grammar.noun import Noun
-from vnet.objects.enums import LockingMode
+from vnet.grammar.value_types import choice
+from vnet.objects.enums import Encryption, LockingMode
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage
 from vnet.objects.limits import DEFAULT_UNDERLAY_MTU
-from vnet.objects.words import COUNT, LINE, MTU, NAME_KIND
+from vnet.objects.words import COUNT, ENCRYPTION, LINE, MTU, NAME_KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,13 @@ class Pool(Declared):
         at=("defaults", "vif"),
         change=(Disruption.NONE, "VIFs whose mode follows are listed themselves"),
     )
+    encryption: Encryption | None = attr(
+        ENCRYPTION,
+        "`required`: every tunnel network is encrypted, as if each said so.",
+        default=None,
+        at=("underlay",),
+        change=(Disruption.NONE, "networks that follow are listed themselves"),
+    )
     id: str = attr(LINE, "Tells it from other pools of its name. Given once.", default="", set_by=SetBy.RUNTIME)
     revision: int = attr(COUNT, "Raised by every write of configuration.", default=0, set_by=SetBy.RUNTIME)
     generation: int = attr(
@@ -58,10 +65,19 @@ class Pool(Declared):
         set_by=SetBy.RUNTIME,
     )
 
+    key_epoch: int = attr(
+        COUNT, "Raised to have every host make new keys of encrypted tunnels.", default=0, set_by=SetBy.RUNTIME
+    )
+
+    keyed: int = attr(
+        COUNT, "When the key epoch was last raised, in milliseconds since 1970.", default=0, set_by=SetBy.RUNTIME
+    )
+
     @property
     def summary(self) -> str:
         """A few words for a plan."""
-        return f"underlay mtu {self.underlay_mtu}, VIFs {self.locking_mode.value}"
+        encrypted = ", tunnels encrypted" if self.encryption is not None else ""
+        return f"underlay mtu {self.underlay_mtu}, VIFs {self.locking_mode.value}{encrypted}"
 
     def cost_of_new(self, usage: Usage, name: str) -> Cost:
         return NOTHING

@@ -13,8 +13,10 @@ from vnet.objects.enums import Owner
 from vnet.objects.host import Host
 from vnet.objects.index import Overlay, VifIndex
 from vnet.objects.network import Network
+from vnet.objects.security import SecurityGroup
 from vnet.objects.state import CONFIGURED, PoolState
 from vnet.objects.subnet import Range
+from vnet.objects.tiers import Tier, applied, obeyed
 from vnet.objects.vif import Vif
 
 Ref = tuple[str, str, str]  # the noun's word, the object's name, the field
@@ -139,6 +141,30 @@ class Proposal:
     def unchanged_vifs_naming(self, field: str, name: str) -> Iterator[Vif]:
         """Those of vifs_naming() that the proposal does not change."""
         return self._unchanged("by_reference", (field, name))
+
+    @cached_property
+    def _applied(self) -> list[SecurityGroup]:
+        return list(applied(self.after.groups.values()))
+
+    def obeyed(self, vif: Vif) -> tuple[str, ...]:
+        """The groups that judge a VIF of the pool after."""
+        return obeyed(vif, self.after.networks.get(vif.network), self._applied)
+
+    @cached_property
+    def rejudged(self) -> list[Vif]:
+        """The VIFs of the pool after which other groups may judge than before, or the same with other rules."""
+        if any(table in self.changes for table in ("groups", "networks")):
+            before, after = self.before.groups, self.changed("groups")
+            wide = [
+                each
+                for n in after
+                for each in (before.get(n), after[n])
+                if each is not None and each.tier is not Tier.VIF
+            ]
+            if wide or any(network.groups for network in self.changed("networks").values()):
+                return list(self.after.vifs.values())
+        named = {vif.id: vif for name in sorted(self.changed("groups")) for vif in self.vifs_naming("groups", name)}
+        return list({**named, **self.changed("vifs")}.values())
 
     @cached_property
     def ranges(self) -> Mapping[str, list[Range]]:

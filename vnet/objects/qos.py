@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
-from vnet.grammar.kinds import FAILED, Boolean, Column, Failed, Integer, JsonSchema, Kind, Refused
-from vnet.grammar.nodes import Node, Text, clip, is_null
+from vnet.grammar.nodes import Node, TextNode, clip, is_null
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import FAILED, Boolean, Column, Failed, Integer, JsonSchema, ValueRefused, ValueType
 from vnet.objects.enums import Owner
 from vnet.objects.impact import FLOWS, NOTHING, Cost, Disruption, Usage
 from vnet.objects.words import NAME_KIND, OWNER
@@ -37,7 +37,7 @@ _BITS = {"gbit": KBIT**3, "mbit": KBIT**2, "kbit": KBIT}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantity(Kind[int]):
+class Quantity(ValueType[int]):
     """A number with a unit. units: the size of each, those that a value is written in first, largest to smallest.
 
     read_only: units that are read and never written. hints: what to say of units that mean something else elsewhere.
@@ -53,38 +53,38 @@ class Quantity(Kind[int]):
     python: str = "str"
 
     def read(self, node: Node, source: Source) -> int | Failed:
-        if not isinstance(node, Text) or is_null(node):
+        if not isinstance(node, TextNode) or is_null(node):
             return self.wrong(node, source)
         try:
             return self.parse(node.text)
-        except Refused as refused:
+        except ValueRefused as refused:
             source.add(refused.code, refused.message, node, refused.hint)
             return FAILED
 
     def parse(self, text: str) -> int:
-        """The value of a text. Raises Refused for a number without a unit, and for what is no number."""
+        """The value of a text. Raises ValueRefused for a number without a unit, and for what is no number."""
         found = _WRITTEN.fullmatch(text.strip())
         if found is None:
-            raise Refused("wrong-rate", f"'{clip(text)}' is no number with a unit: wanted {self.expected}")
+            raise ValueRefused("wrong-rate", f"'{clip(text)}' is no number with a unit: wanted {self.expected}")
         number, unit = found.groups()
         size = {**self.units, **self.read_only}.get(unit.lower())
         if size is None:
             shown = f"has the unit '{unit}'" if unit else "has no unit"
             hint = self.hints.get(unit.lower(), "").format(number)
-            raise Refused("wrong-rate", f"'{clip(text)}' {shown}: wanted {self.expected}", hint)
+            raise ValueRefused("wrong-rate", f"'{clip(text)}' {shown}: wanted {self.expected}", hint)
         whole, _, fraction = number.partition(".")
         scale: int = 10 ** len(fraction)
         value, rest = divmod(int(whole + fraction) * size, scale)
         if rest:
-            raise Refused("wrong-rate", f"'{clip(text)}' is no whole number of bits or packets")
+            raise ValueRefused("wrong-rate", f"'{clip(text)}' is no whole number of bits or packets")
         if not self.low <= value <= self.high:
             low, high = self.plain(self.low), self.plain(self.high)
-            raise Refused("out-of-range", f"{clip(text)} is out of range: wanted {low} to {high}")
+            raise ValueRefused("out-of-range", f"{clip(text)} is out of range: wanted {low} to {high}")
         return value
 
     def check(self, value: int) -> None:
         if not isinstance(value, int) or not self.low <= value <= self.high:
-            raise Refused("out-of-range", f"{clip(str(value))} is outside {self.low}..{self.high}")
+            raise ValueRefused("out-of-range", f"{clip(str(value))} is outside {self.low}..{self.high}")
 
     def plain(self, value: int) -> str:
         """The value in the largest unit that it is a whole number of, else in the smallest."""
@@ -129,6 +129,7 @@ PACKETS = Quantity(
     {},
     {"": "write {0}pps", "k": "write {0}kpps"},
 )
+_STORM = ("broadcast", "multicast", "unknown")  # the limits of what is flooded
 _IN_PLACE: Cost = (FLOWS[0], "meters change in place, ports stay as they are")
 
 
@@ -167,6 +168,23 @@ class QosClass(Declared):
     packets: int | None = attr(
         PACKETS, "Packets per second, each way.", default=None, also=("pps", "packet-rate"), change=_IN_PLACE
     )
+    broadcast: int | None = attr(
+        PACKETS,
+        "Broadcast frames that the VM may send per second.",
+        default=None,
+        also=("broadcasts", "storm", "storm-control"),
+        change=_IN_PLACE,
+    )
+    multicast: int | None = attr(
+        PACKETS, "Multicast frames that the VM may send per second.", default=None, change=_IN_PLACE
+    )
+    unknown: int | None = attr(
+        PACKETS,
+        "Frames per second that the VM may send to a MAC which no VIF has; they are flooded.",
+        default=None,
+        also=("unknown-unicast",),
+        change=_IN_PLACE,
+    )
     dscp: int | None = attr(
         Integer(f"a DSCP, 0..{MAX_DSCP}", 0, MAX_DSCP),
         "What IP packets from the VM are marked with (RFC 2474); their ECN bits stay.",
@@ -191,10 +209,17 @@ class QosClass(Declared):
         if self.aggregate and self.dscp is not None:
             hint = "the class of the VIFs themselves marks packets"
             yield Flaw("aggregate-dscp", "dscp", "an aggregate limits a network and marks no packets", hint)
-        if all(value is None for value in (self.from_vm, self.to_vm, self.burst, self.packets, self.dscp)):
-            relies_on = ("from_vm", "to_vm", "burst", "packets", "dscp")
+        for field in _STORM if self.aggregate else ():
+            if getattr(self, field) is not None:
+                hint = f"a class without 'aggregate' as the network's 'vif-qos' gives each of its VIFs a '{field}' of its own"
+                yield Flaw(
+                    "aggregate-storm", field, f"an aggregate limits no {field} frames: one VIF would use it up", hint
+                )
+        relies_on = ("from_vm", "to_vm", "burst", "packets", *_STORM, "dscp")
+        if all(getattr(self, field) is None for field in relies_on):
             message = f"QoS class {self.name} limits nothing"
-            yield Flaw("no-rate", "", message, "say 'from-vm', 'to-vm', 'packets' or 'dscp'", relies_on=relies_on)
+            hint = "say 'from-vm', 'to-vm', 'packets', 'broadcast', 'multicast', 'unknown' or 'dscp'"
+            yield Flaw("no-rate", "", message, hint, relies_on=relies_on)
 
     def burst_of(self, rate_bps: int) -> int:
         """The bits that may pass at once with one of the rates."""
@@ -207,6 +232,7 @@ class QosClass(Declared):
         words += [f"to-vm {RATE.plain(self.to_vm)}"] if self.to_vm is not None else []
         words += [f"burst {BURST.plain(self.burst)}"] if self.burst is not None else []
         words += [f"packets {PACKETS.plain(self.packets)}"] if self.packets is not None else []
+        words += [f"{name} {PACKETS.plain(value)}" for name in _STORM if (value := getattr(self, name)) is not None]
         words += [f"dscp {self.dscp}"] if self.dscp is not None else []
         return " ".join(words + ["aggregate"] * self.aggregate)
 

@@ -5,8 +5,8 @@ A document and a call of the REST API resolve alike: a document states every obj
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from operator import attrgetter
@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from vnet.grammar.declare import Declared, SetBy, Stated, attrs_of, cache, unchecked
 from vnet.objects.allocate import Exhausted, Ids, in_order
-from vnet.objects.enums import Owner
+from vnet.objects.carriers import NetworkType, Way
+from vnet.objects.enums import Encryption, Owner, TagType
 from vnet.objects.index import VifIndex
+from vnet.objects.labels import NETWORK
 from vnet.objects.mtu import default_mtu, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.pool import Pool
@@ -23,6 +25,7 @@ from vnet.objects.proposal import Fault, Proposal
 from vnet.objects.rules import range_of
 from vnet.objects.security import SecurityGroup
 from vnet.objects.state import CONFIGURED, PoolState
+from vnet.objects.tiers import Tier
 from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
 
@@ -71,6 +74,7 @@ class Resolver:
                 changed |= {n: None for n, old in before.items() if n not in stated and old.owner is self.actor}
             if changed:
                 changes[declared.NOUN.state] = changed
+        pass_on(self._after(changes), changes)
         return changes
 
     def _values(
@@ -83,6 +87,13 @@ class Resolver:
         values = {name: self._settled(declared, name, found) for name, found in stated.items()}
         if declared is SecurityGroup:
             self._group_numbers(values)
+            after = self._after(changes)
+            sets = after.after.address_sets
+            for name, fields in values.items():
+                self._no_default(name, fields, stated[name])
+                named = {name for rule in fields["rules"] for name in rule.groups}
+                fields["address_sets"] = frozenset(name for name in named if name in sets)
+                fields["network_ranges"] = _network_ranges(after, named)
         return values
 
     def _settled(self, declared: type[Declared], name: str, stated: Stated) -> dict[str, Any]:
@@ -121,18 +132,44 @@ class Resolver:
             if "key" not in fields:
                 same = before is not None and before.type is fields["type"]
                 fields["key"] = before.key if before is not None and same else self._key(name, fields)
-            if "mtu" not in fields and before is not None and self.partial and before.type is fields["type"]:
+            if "encryption" not in fields:
+                kept = before if self.partial and not stated[name].names("encryption") else None
+                fields["encryption"] = self._encryption(fields["type"], kept)
+            same = before is not None and before.type is fields["type"] and before.encryption is fields["encryption"]
+            if "mtu" not in fields and before is not None and self.partial and same:
                 fields["mtu"] = before.mtu
             elif "mtu" not in fields:
                 mtus = after.mtus_of(fields["type"], fields["uplink"], fields["hosts"])
-                fields["mtu"] = default_mtu(
-                    fields["type"], mtu_capacity(fields["type"], underlay_mtu, after.vtep, mtus)
+                encrypted = fields["encryption"] is not None
+                service = fields.get("tpid") is TagType.SERVICE
+                capacity = mtu_capacity(
+                    fields["type"], underlay_mtu, after.vtep, mtus, encrypted=encrypted, service=service
                 )
+                fields["mtu"] = default_mtu(fields["type"], capacity)
         return {name: values[name] for name in stated}
+
+    def _encryption(self, network_type: NetworkType, kept: Network | None) -> Encryption | None:
+        """Of a network that does not say: as it is, if it is `kept` so, else the pool's."""
+        if network_type.carrier.way is not Way.TUNNEL:
+            return None
+        if kept is not None:
+            return kept.encryption
+        pool = self.pool if self.pool is not None else self.before.pool
+        return pool.encryption if pool is not None else None
 
     def _key(self, name: str, fields: Mapping[str, Any]) -> int | None:
         key: int | None = self._allocated("network", name, lambda: self.ids.key(fields["type"]))
         return key
+
+    def _no_default(self, name: str, fields: Mapping[str, Any], stated: Stated) -> None:
+        """Refuses the default of a group that has none, also where it says what one would be that is left out."""
+        for field in ("ingress", "egress") if fields["tier"] is not Tier.VIF else ():
+            if field in stated.values and fields[field] is attrs_of(SecurityGroup)[field].default:
+                message, hint = (
+                    f"a group of tier {fields['tier'].value} has no default",
+                    "write a rule that is not mandatory",
+                )
+                self.faults.append(Fault("tier", "security-group", name, field, message, hint))
 
     def _group_numbers(self, values: dict[str, dict[str, Any]]) -> None:
         for name in in_order(values):
@@ -161,8 +198,15 @@ class Resolver:
             if "addresses" in fields:
                 self.ids.take_addresses(fields["network"], fields["addresses"])
             before = self.before.vifs.get(name)
+            if before is not None and before.network != fields["network"]:
+                fields |= {"former_network": None, "former_addresses": ()}
+            elif before is not None and self.partial:
+                # Of no subnet as well: a locked VIF that lost them would be held to none.
+                fields.setdefault("addresses", before.addresses)
             keep_mode = before is not None and self.partial
             fields.setdefault("locking_mode", before.locking_mode if before is not None and keep_mode else default_mode)
+            vm = after.after.vms.get(fields["vm"] or "")
+            fields["vm_labels"], fields["vm_groups"] = (vm.labels, vm.groups) if vm is not None else ((), ())
             if "index" not in fields:
                 fields["index"] = before.index if before is not None else self._index(fields["vm"])
         lacking: list[tuple[str, list[str]]] = []
@@ -211,6 +255,25 @@ class Resolver:
             hint = "a larger subnet; or 'addresses: []' for a VIF without one"
             self.faults.append(Fault("exhausted", "vif", name, "", message, hint))
             return []
+
+
+def pass_on(after: Proposal, changes: dict[str, dict[str, Any]]) -> None:
+    """Adds the objects that repeat something of others which change: VIFs the labels of their VMs, groups the ranges of networks."""
+    for name, vm in after.changed("vms").items():
+        for vif in after.unchanged_vifs_naming("vm", name):
+            if (vif.vm_labels, vif.vm_groups) != (vm.labels, vm.groups):
+                changes.setdefault("vifs", {})[vif.id] = replace(vif, vm_labels=vm.labels, vm_groups=vm.groups)
+    for name, group in after.before.groups.items() if "subnets" in after.changes else ():
+        if name not in after.changes.get("groups", {}) and group.networks():
+            ranges = _network_ranges(after, group.named())
+            if ranges != group.network_ranges:
+                changes.setdefault("groups", {})[name] = replace(group, network_ranges=ranges)
+
+
+def _network_ranges(after: Proposal, named: Collection[str]) -> tuple[str, ...]:
+    """The ranges of the networks that rules name."""
+    networks = [name.removeprefix(NETWORK) for name in named if name.startswith(NETWORK)]
+    return tuple(sorted(f"{name} {found.subnet.cidr}" for name in networks for found in after.ranges.get(name, ())))
 
 
 @lru_cache(maxsize=100)

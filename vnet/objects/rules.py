@@ -15,25 +15,33 @@ from typing import Any
 from vnet.grammar.declare import Declared, names_in, references_of
 from vnet.grammar.noun import Noun
 from vnet.objects.carriers import Encapsulation, Way
-from vnet.objects.enums import Owner
+from vnet.objects.encryption import wireguard_bytes
+from vnet.objects.enums import LockingMode, Owner
 from vnet.objects.expectation import OUTSIDE
 from vnet.objects.host import Host
+from vnet.objects.identity import Identity, macs_of, virtual_router
+from vnet.objects.isolation import PROMISCUOUS, isolation_of
+from vnet.objects.labels import LABEL, NETWORK
 from vnet.objects.limits import (
     ANY,
+    MAX_ADDRESSES_OF_NETWORK,
+    MAX_GROUPS_OF_VIF,
     MAX_MATCHES_OF_GROUP,
     MAX_MATCHES_OF_RULE,
     MAX_MATCHES_OF_VIF,
+    MAX_MONITORS_OF_VIF,
     MAX_REMOTE_GROUPS,
     MIN_IPV6_MTU,
     MIN_MTU,
 )
-from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity
+from vnet.objects.mtu import TAG_BYTES, default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import Fault, Proposal, Ref
 from vnet.objects.retired import wire_numbers
-from vnet.objects.security import Direction, Verdict
-from vnet.objects.state import CONFIGURED, NOUNS, PoolState
+from vnet.objects.security import Direction, SecurityGroup, Verdict
+from vnet.objects.state import CONFIGURED, NOUNS, PoolState, passed_on
 from vnet.objects.subnet import Range
+from vnet.objects.tiers import Tier
 from vnet.objects.vif import Vif
 from vnet.objects.words import is_never
 from vnet.util.suggest import LISTED_MAX, listing
@@ -75,7 +83,7 @@ def _owners(p: Proposal) -> Faults:
         before, gone = getattr(p.before, noun.state), p.removed(noun.state)
         for name in (*p.changed(noun.state), *gone):
             old = before.get(name)
-            if old is None or old.owner is p.actor:
+            if old is None or old.owner is p.actor or passed_on(old, getattr(p.after, noun.state).get(name)):
                 continue
             if old.owner is Owner.TOOLSTACK:
                 message = f"{noun.text} {name} is there already, made by the toolstack"
@@ -109,6 +117,10 @@ def _users(p: Proposal, noun: str, gone: set[str]) -> Mapping[str, list[str]]:
     if noun == "security-group":
         for group in p.after.groups.values():
             for name in group.remotes() & gone:
+                users[name].append(f"a rule of security group {group.name}")
+    elif noun == "network":
+        for group in p.after.groups.values():
+            for name in group.networks() & gone:
                 users[name].append(f"a rule of security group {group.name}")
     elif noun == "host":
         # A document's VIFs run where they run; their host goes with its bindings.
@@ -335,20 +347,35 @@ def _underlay(p: Proposal) -> Faults:
         yield Fault("mtu", "pool", "", "underlay_mtu", message, hint, other=("host", holder, "address"))
 
 
+def _encrypted(p: Proposal) -> Faults:
+    """Encrypted tunnels are of IPv6 inside WireGuard, which leaves them what every IPv6 link carries."""
+    least = MIN_IPV6_MTU + wireguard_bytes(p.vtep)
+    if p.underlay_mtu >= least or not {"pool", "hosts", "networks"} & p.changes.keys():
+        return
+    for net in p.after.networks.values():
+        if net.encryption is not None:
+            message = f"underlay.mtu {p.underlay_mtu} is too small for encrypted tunnels, as network {net.name}'s"
+            yield Fault("mtu", "pool", "", "underlay_mtu", message, f"at least {least}", other=("network", net.name, "encryption"))  # fmt: skip
+            return
+
+
 def _mtus(p: Proposal) -> Faults:
     """The MTU of a network fits its carrier."""
     for net in _networks(p):
         mtus = p.mtus_of(net.type, net.uplink, net.hosts)
-        capacity = mtu_capacity(net.type, p.underlay_mtu, p.vtep, mtus)
-        arithmetic = mtu_arithmetic(net.type, p.underlay_mtu, p.vtep)
+        encrypted = net.encryption is not None
+        capacity = mtu_capacity(net.type, p.underlay_mtu, p.vtep, mtus, encrypted=encrypted, service=net.is_service)
+        arithmetic = mtu_arithmetic(net.type, p.underlay_mtu, p.vtep, encrypted=encrypted)
         if default_mtu(net.type, capacity) < MIN_MTU:
             message = f"nothing is left of the MTU for network {net.name}: {arithmetic}"
             yield Fault("mtu", "pool", "", "underlay_mtu", message, f"a network has at least {MIN_MTU}", other=("network", net.name, "mtu"))  # fmt: skip
         elif net.mtu > capacity:
             message = f"mtu {net.mtu} of network {net.name} does not fit"
             if net.carrier.way is Way.UPLINK:
-                source = "its own mtu" if capacity in mtus else "underlay.mtu"
-                message += f": uplink {net.uplink} carries {capacity} ({source})"
+                carried = capacity + TAG_BYTES * net.is_service
+                source = "its own mtu" if carried in mtus else "underlay.mtu"
+                message += f": uplink {net.uplink} carries {carried} ({source})"
+                message += f", {TAG_BYTES} of them a guest's tag inside the service tag" if net.is_service else ""
             else:
                 message += f": {arithmetic}"
             hint = f"at most {capacity}; or leave 'mtu' out and it is computed"
@@ -420,13 +447,80 @@ def _remotes(p: Proposal) -> Faults:
     for group in p.changed("groups").values():
         for rule in group.rules:
             for remote in rule.groups:
-                if remote in p.after.groups:
+                if (there := p.after.groups.get(remote)) is not None and there.tier is not Tier.VIF:
+                    message = f"rule {rule.name} names security group {remote} of tier {there.tier.value}, whose members no VIF states"
+                    hint = f"name those on the network that have a label, as '{LABEL}app=shop', or a network"
+                    path, ref = (rule.name, "remote", remote), ("security-group", remote, "tier")
+                    yield Fault("tier", "security-group", group.name, "rules", message, hint, path, other=ref)
+                if remote in p.after.groups or remote in p.after.address_sets or remote.startswith(LABEL):
+                    continue
+                if remote.startswith(NETWORK):
+                    yield from _remote_network(p, group, rule.name, remote)
                     continue
                 hint = f"did you mean '{ANY}'?" if remote.casefold() in _EVERYBODY else ""
                 refers, path = ("security-group", remote), (rule.name, "remote", remote)
                 yield missing(
-                    "security-group", group.name, "rules", refers, (*p.after.groups, ANY), path=path, hint=hint
+                    "security-group",
+                    group.name,
+                    "rules",
+                    refers,
+                    (*p.after.groups, *p.after.address_sets, ANY),
+                    path=path,
+                    hint=hint,
                 )
+
+
+def _remote_network(p: Proposal, group: SecurityGroup, rule: str, remote: str) -> Faults:
+    """A rule names networks that are there, and have subnets: it is about their addresses."""
+    name, path = remote.removeprefix(NETWORK), (rule, "remote", remote)
+    if name not in p.after.networks:
+        yield missing("security-group", group.name, "rules", ("network", name), p.after.networks, path=path)
+    elif not p.ranges.get(name):
+        message = f"rule {rule} of security group {group.name} names network {name}, which has no subnet"
+        yield Fault(
+            "no-subnet",
+            "security-group",
+            group.name,
+            "rules",
+            message,
+            "it has addresses once it has a subnet; or name a range",
+            path,
+        )
+
+
+def _address_sets(p: Proposal) -> Faults:
+    """A name in a rule is a group's or a set's, and the sets that rules on a network name are of a bounded size."""
+    sets, groups = p.after.address_sets, p.after.groups
+    for name in sorted({*p.changed("address_sets"), *p.changed("groups")}):
+        if name in sets and name in groups:
+            yield Fault(
+                "twice",
+                "address-set",
+                name,
+                "",
+                f"{name} is both an address set and a security group",
+                "rename one of them",
+            )
+    if not p.changed("address_sets") and not p.changed("groups") and not p.changed("vifs"):
+        return
+    if sum(len(each.addresses) for each in sets.values()) <= MAX_ADDRESSES_OF_NETWORK:
+        return
+    remotes = {name: group.named() & sets.keys() for name, group in groups.items()}
+    named: dict[str, set[str]] = defaultdict(set)
+    for vif in p.after.vifs.values():
+        for group in p.obeyed(vif):
+            named[vif.network] |= remotes.get(group, frozenset())
+    for network, found in sorted(named.items()):
+        if (count := sum(len(sets[each].addresses) for each in found)) > MAX_ADDRESSES_OF_NETWORK:
+            message = f"the address sets that rules of VIFs on network {network} name have {count} ranges"
+            yield Fault(
+                "too-many",
+                "network",
+                network,
+                "",
+                message,
+                f"at most {MAX_ADDRESSES_OF_NETWORK}: merge neighbouring ranges",
+            )
 
 
 def _futile(p: Proposal) -> Faults:
@@ -464,28 +558,92 @@ def _large(p: Proposal) -> Faults:
             message = f"the rules of security group {group.name} take {size(group.name)} matches: at most {MAX_MATCHES_OF_GROUP}"
             yield Fault("too-many", "security-group", group.name, "rules", message, hint)
     seen: set[tuple[str, ...]] = set()
-    for vif in (*p.changed("vifs").values(), *(vif for name in changed for vif in p.vifs_naming("groups", name))):
-        count = sum(map(size, vif.groups)) if vif.groups not in seen else 0
-        seen.add(vif.groups)
+    for vif in p.rejudged:
+        names = p.obeyed(vif)
+        count = sum(map(size, names)) if names not in seen else 0
+        seen.add(names)
+        if len(names) > MAX_GROUPS_OF_VIF:
+            message = f"{len(names)} security groups judge VIF {vif.id}, those of its VM, network and pool among them: at most {MAX_GROUPS_OF_VIF}"
+            yield Fault("too-many", "vif", vif.id, "groups", message, "put rules of several into one")
         if count > MAX_MATCHES_OF_VIF:
             message = f"the security groups of VIF {vif.id} take {count} matches: at most {MAX_MATCHES_OF_VIF}"
             yield Fault("too-many", "vif", vif.id, "groups", message, hint)
 
 
+def _tiers(p: Proposal) -> Faults:
+    """VMs and networks name groups of tiers above the VIF's, and networks whose VIFs can be judged."""
+    for noun, state in (("vm", "vms"), ("network", "networks")):
+        touched = p.changed(state)
+        if changed := p.changed("groups"):
+            touched = touched | {
+                n: v for n, v in getattr(p.after, state).items() if not changed.keys().isdisjoint(v.groups)
+            }
+        for name, value in touched.items():
+            for group in (p.after.groups[each] for each in value.groups if each in p.after.groups):
+                if group.tier is Tier.VIF:
+                    message = f"security group {group.name} is of tier vif: {NOUNS[noun].text} {name} cannot name it"
+                    hint = f"say 'tier: {noun}' there, or name it with each VIF"
+                    ref: Ref = ("security-group", group.name, "tier")
+                    yield Fault("tier", noun, name, "groups", message, hint, (group.name,), other=ref)
+    for network in p.changed("networks").values():
+        if network.groups and network.is_service:
+            message = f"network {network.name} has a service tag: its VIFs cannot be in security groups"
+            hint = "its guests' tags are networks of their own; filter where they end"
+            yield Fault("service-tag", "network", network.name, "groups", message, hint)
+    for vif in _touched_vifs(p):
+        if vif.trunk is not None and (net := p.after.networks.get(vif.network)) is not None and net.groups:
+            message = f"VIF {vif.id} is a trunk, and network {net.name} has security groups"
+            hint = "a trunk's tags are networks of their own; filter where they end"
+            yield Fault("trunk", "vif", vif.id, "trunk", message, hint, other=("network", net.name, "groups"))
+
+
+def _watched(p: Proposal) -> Faults:
+    """A VIF is in a few groups in monitor mode: each takes look-ups of each packet."""
+    monitors = {name for name, group in p.after.groups.items() if not group.enforces}
+    if len(monitors) <= MAX_MONITORS_OF_VIF:
+        return
+    for vif in p.rejudged:
+        if (count := len(monitors.intersection(p.obeyed(vif)))) > MAX_MONITORS_OF_VIF:
+            message = f"VIF {vif.id} is in {count} security groups in monitor mode: at most {MAX_MONITORS_OF_VIF}"
+            yield Fault(
+                "too-many",
+                "vif",
+                vif.id,
+                "groups",
+                message,
+                "switch some to 'mode: enforce', or put their rules into one",
+            )
+
+
+def _mixed(p: Proposal) -> Faults:
+    """The connections of a VIF are tracked, or they are not."""
+    stateless = {name for name, group in p.after.groups.items() if not group.stateful}
+    if not stateless:
+        return
+    for vif in p.rejudged:
+        names = p.obeyed(vif)
+        tracking = [name for name in names if name in p.after.groups and name not in stateless]
+        if tracking and (without := sorted(stateless.intersection(names))):
+            message = f"VIF {vif.id} is in {tracking[0]}, which tracks connections, and in {without[0]}, which does not"
+            hint = "put it into groups that all say 'stateful: false', or none of which does"
+            yield Fault("mixed", "vif", vif.id, "groups", message, hint)
+
+
 def _crowded(p: Proposal) -> Faults:
     """The rules of all VIFs on one network name few enough groups."""
-    if "groups" not in p.changes and not any(vif.groups for vif in p.changed("vifs").values()):
+    touched = {vif.network for vif in p.rejudged if p.obeyed(vif)}
+    if not touched:
         return
-    touched = {vif.network for vif in p.changed("vifs").values() if vif.groups}
-    touched |= {vif.network for name in p.changed("groups") for vif in p.vifs_naming("groups", name)}
-    remotes = {name: group.remotes() for name, group in p.after.groups.items()}
+    remotes = {name: group.named() for name, group in p.after.groups.items()}
     if sum(map(len, remotes.values())) <= MAX_REMOTE_GROUPS:
         return
     for network in sorted(touched):
-        names = {name for vif in p.vifs_naming("network", network) for name in vif.groups}
+        names = {name for vif in p.vifs_naming("network", network) for name in p.obeyed(vif)}
         count = len(frozenset().union(*(remotes.get(name, frozenset()) for name in names)))
         if count > MAX_REMOTE_GROUPS:
-            message = f"the rules of VIFs on network {network} name {count} security groups as 'remote'"
+            message = (
+                f"the rules of VIFs on network {network} name {count} security groups and address sets as 'remote'"
+            )
             hint = f"at most {MAX_REMOTE_GROUPS}: put VIFs of one kind into one group"
             yield Fault("too-many", "network", network, "", message, hint)
 
@@ -494,27 +652,32 @@ def _crowded(p: Proposal) -> Faults:
 
 
 def _qos(p: Proposal) -> Faults:
-    """A network names an aggregate, a VIF another class."""
-    limited: list[tuple[str, Network | Vif]] = [("network", net) for net in p.changed("networks").values()]
-    limited += [("vif", vif) for vif in p.changed("vifs").values()]
+    """A network names an aggregate for itself, and another class for its VIFs, as a VIF does."""
+    limited: list[tuple[str, Network | Vif, str]] = []
+    for net in p.changed("networks").values():
+        limited += [("network", net, "qos"), ("network", net, "vif_qos")]
+    limited += [("vif", vif, "qos") for vif in p.changed("vifs").values()]
     if changed := p.changed("qos"):
-        limited += [("network", net) for net in p.after.networks.values() if net.qos in changed]
-        limited += [("vif", vif) for name in changed for vif in p.vifs_naming("qos", name)]
-    seen: set[tuple[str, str]] = set()
-    for noun, value in limited:
-        if value.qos is None or (noun, value.name) in seen:
+        for field in ("qos", "vif_qos"):
+            limited += [("network", net, field) for net in p.after.networks.values() if getattr(net, field) in changed]
+        limited += [("vif", vif, "qos") for name in changed for vif in p.vifs_naming("qos", name)]
+    seen: set[tuple[str, str, str]] = set()
+    for noun, value, field in limited:
+        name = getattr(value, field)
+        if name is None or (noun, value.name, field) in seen:
             continue
-        seen.add((noun, value.name))
-        found = p.after.qos.get(value.qos)
-        if found is not None and found.aggregate is not (noun == "network"):
+        seen.add((noun, value.name, field))
+        found, together = p.after.qos.get(name), (noun, field) == ("network", "qos")
+        if found is not None and found.aggregate is not together:
             aggregate: Ref = ("qos-class", found.name, "aggregate")
             if found.aggregate:
-                message = f"QoS class {found.name} is an aggregate, for networks: VIF {value.name} cannot have it"
-                hint = "the network of the VIF may name it; for each VIF a class without 'aggregate'"
+                owner = "the VIFs of network" if noun == "network" else "VIF"
+                message = f"QoS class {found.name} is an aggregate, for networks: {owner} {value.name} cannot have it"
+                hint = "as 'qos' a network may name it; for each VIF a class without 'aggregate'"
             else:
                 message = f"QoS class {found.name} is for VIFs one by one: network {value.name} cannot have it"
-                hint = "a class with 'aggregate: true' limits all VIFs of a network together"
-            yield Fault("wrong-qos", noun, value.name, "qos", message, hint, other=aggregate)
+                hint = "a class with 'aggregate: true' limits all VIFs of a network together; 'vif-qos' gives this one to each"
+            yield Fault("wrong-qos", noun, value.name, field, message, hint, other=aggregate)
 
 
 # --- VMs and VIFs ----------------------------------------------------------------------------------
@@ -550,17 +713,60 @@ def _vifs(p: Proposal) -> Faults:
             message = f"a trunk on {net.name}, {kind}"
             hint = f"a trunk VIF is on a VLAN network with 'tag: untagged'; {net.name} is not"
             yield Fault("trunk", "vif", vif.id, "trunk", message, hint, other=("network", net.name, "type"))
-        if vif.addresses:
-            yield from _addresses(p, vif)
+        yield from _isolation(vif, net)
+        if vif.groups and net.is_service:
+            message = f"VIF {vif.id} is on {net.name}, whose tag is a service tag: it cannot be in security groups"
+            hint = "its guest's tags are networks of their own; filter where they end"
+            yield Fault("service-tag", "vif", vif.id, "groups", message, hint, other=("network", net.name, "tpid"))
+        if virtual_router(vif.mac) is not None and vif.id in p.changed("vifs"):
+            message = f"{vif.mac} is a virtual MAC, which several VIFs may have"
+            yield Fault("vrrp", "vif", vif.id, "mac", message, "leave 'mac' out and one is allocated, and say 'vrrp'")
+        if vif.learn and net.carrier.way is Way.UPLINK:
+            message = f"VIF {vif.id} is on VLAN network {net.name}, where the physical switches learn MACs"
+            hint = "leave 'learn' out; it is for tunnel and internal networks"
+            yield Fault("learn", "vif", vif.id, "learn", message, hint, other=("network", net.name, "type"))
+        yield from _addresses(p, vif, vif.addresses)
+        for identity in vif.also:
+            yield from _addresses(p, vif, identity.addresses, identity.mac)
+
+
+def _isolation(vif: Vif, net: Network) -> Faults:
+    """A VIF that is kept apart from others is known by its MAC on one network, so it can have no other MAC, and no other networks."""
+    isolation = isolation_of(vif.isolation, net.isolation)
+    if isolation == PROMISCUOUS:
+        return
+    if vif.trunk is not None:
+        word, hint = "a trunk", "a trunk is on networks of its own on each tag: no trunk"
+    elif vif.locking_mode is LockingMode.UNLOCKED:
+        word, hint = "unlocked", "other hosts know it by its MAC, which it could change: lock it"
+    elif vif.vrrp:
+        word, hint = "a virtual router", "other hosts know it by its MAC, and a virtual MAC is several VIFs': no 'vrrp'"
+    else:
+        return
+    message = f"VIF {vif.id} is {isolation} and {word}"
+    source = "" if vif.isolation is not None else f", as network {net.name} says"
+    hint += f", or 'isolation: {PROMISCUOUS}'"
+    yield Fault(
+        "isolation", "vif", vif.id, "isolation", message + source, hint, other=("network", net.name, "isolation")
+    )
 
 
 def _moving(p: Proposal) -> Faults:
-    """A VIF stays on its network while it migrates: its destination would be prepared for another one."""
+    """A VIF stays on its network while it migrates: its destination would be prepared for another one. Where it runs its new one may be."""
     for vif in p.changed("vifs").values():
         old = p.before.vifs.get(vif.id)
-        if old is not None and old.incoming is not None and vif.incoming is not None and old.network != vif.network:
+        if old is None or old.network == vif.network:
+            continue
+        if old.incoming is not None and vif.incoming is not None:
             message = f"VIF {vif.id} is migrating to host {vif.incoming}, so it stays on network {old.network}"
             yield Fault("migrating", "vif", vif.id, "network", message, "finish or abort the migration first")
+        net = p.after.networks.get(vif.network)
+        for host in p.before.hosts if net is not None and net.hosts else ():
+            if net is not None and not net.on(host) and (vif.id, host) in p.before.bindings and vif.host != host:
+                message = f"VIF {vif.id} runs on host {host}, and network {net.name} is not"
+                hint = f"the network is on {_some(sorted(net.hosts))}: migrate the VIF there first, or let the network be on {host}"
+                other: Ref = ("network", net.name, "hosts")
+                yield Fault("not-on-host", "vif", vif.id, "network", message, hint, other=other)
 
 
 def _placed(p: Proposal, vif: Vif, net: Network) -> Faults:
@@ -585,26 +791,37 @@ def _unique(p: Proposal) -> Faults:
     order = {name: at for at, name in enumerate(p.changed("vifs"))}
     shared_macs, shared_addresses = p.shared("by_mac"), p.shared("by_address")
     for vif in p.changed("vifs").values():
-        for other in p.vifs_with_mac(vif.network, vif.mac) if vif.mac in shared_macs else ():
-            if other.id != vif.id and order.get(other.id, -1) < order[vif.id]:
-                message = f"MAC {vif.mac} is that of VIF {other.id} on the same network"
-                hint = "leave 'mac' out and one is allocated"
-                yield Fault(
-                    "duplicate-mac", "vif", vif.id, "mac", message, hint, other=("vif", other.id, "mac"), clash=True
-                )
-                break
-        for address in vif.addresses:
-            for other in (
-                p.vifs_with_address(vif.network, address) if (vif.network, address) in shared_addresses else ()
-            ):
+        for mac in macs_of(vif):
+            for other in p.vifs_with_mac(vif.network, mac) if mac in shared_macs else ():
                 if other.id != vif.id and order.get(other.id, -1) < order[vif.id]:
-                    message = f"address {address} on network {vif.network} is taken by VIF {other.id}"
-                    hint = "leave 'addresses' out and a free one is taken"
-                    ref: Ref = ("vif", other.id, "addresses")
-                    yield Fault(
-                        "address-taken", "vif", vif.id, "addresses", message, hint, (address,), other=ref, clash=True
-                    )
+                    message = f"MAC {mac} is that of VIF {other.id} on the same network"
+                    hint = "leave 'mac' out and one is allocated" if mac == vif.mac else ""
+                    field, path = ("mac", ()) if mac == vif.mac else ("also", (mac,))
+                    there: Ref = ("vif", other.id, "mac" if mac == other.mac else "also")
+                    yield Fault("duplicate-mac", "vif", vif.id, field, message, hint, path, other=there, clash=True)
                     break
+        for identity in (Identity(vif.mac, vif.addresses), *vif.also):
+            field, path = ("addresses", ()) if identity.mac == vif.mac else ("also", (identity.mac,))
+            for address in identity.addresses:
+                for other in (
+                    p.vifs_with_address(vif.network, address) if (vif.network, address) in shared_addresses else ()
+                ):
+                    if (
+                        other.id != vif.id
+                        and order.get(other.id, -1) < order[vif.id]
+                        and not _shared(identity.mac, address, other)
+                    ):
+                        message = f"address {address} on network {vif.network} is taken by VIF {other.id}"
+                        hint = "leave 'addresses' out and a free one is taken" if field == "addresses" else ""
+                        place = (address,) if field == "addresses" else path
+                        ref: Ref = ("vif", other.id, "addresses" if address in other.addresses else "also")
+                        yield Fault("address-taken", "vif", vif.id, field, message, hint, place, other=ref, clash=True)
+                        break
+
+
+def _shared(mac: str, address: str, other: Vif) -> bool:
+    """Whether an address goes with a virtual MAC that another VIF has with the same address."""
+    return virtual_router(mac) is not None and any(i.mac == mac and address in i.addresses for i in other.also)
 
 
 def range_of(ranges: list[Range], version: int, address: int) -> Range | None:
@@ -614,42 +831,46 @@ def range_of(ranges: list[Range], version: int, address: int) -> Range | None:
     return found if found is not None and found.version == version and address <= found.last else None
 
 
-def _addresses(p: Proposal, vif: Vif) -> Faults:
+def _addresses(p: Proposal, vif: Vif, addresses: tuple[str, ...], also: str = "") -> Faults:
+    """also: the MAC of the identity that they are of. A virtual router's may be the gateway."""
     ranges = p.ranges.get(vif.network)
-    for address in vif.addresses if ranges else ():
+    field = "also" if also else "addresses"
+    for address in addresses if ranges else ():
+        path = (also or address,)
         parsed = ip_address(address)
         found = range_of(ranges or [], parsed.version, int(parsed))
         ref: Ref = ("subnet", (found or (ranges or [])[0]).subnet.name, "cidr")
+        if found is None and also:
+            continue  # it may forward for others
         if found is None:
             there = ", ".join(f"{r.subnet.cidr} ({r.subnet.name})" for r in (ranges or [])[:LISTED_MAX])
             message = f"address {address} of VIF {vif.id} is in no subnet of network {vif.network}"
-            yield Fault(
-                "outside-subnet", "vif", vif.id, "addresses", message, f"there is: {there}", (address,), other=ref
-            )
+            yield Fault("outside-subnet", "vif", vif.id, field, message, f"there is: {there}", path, other=ref)
         elif found.gateway == int(parsed):
-            yield _gateway(p, vif, found, address)
+            if not also or virtual_router(also) is None:
+                yield _gateway(p, vif, found, address, field, path)
         elif why_not := found.reserved(int(parsed)):
             message = f"address {address} of VIF {vif.id} is {why_not} ({found.subnet.cidr} of {found.subnet.name})"
             yield Fault(
                 "reserved-address",
                 "vif",
                 vif.id,
-                "addresses",
+                field,
                 message,
                 "any other address of it",
-                (address,),
+                path,
                 other=ref,
             )
 
 
-def _gateway(p: Proposal, vif: Vif, found: Range, address: str) -> Fault:
+def _gateway(p: Proposal, vif: Vif, found: Range, address: str, field: str, path: tuple[str]) -> Fault:
     """An address that a VIF and a router would share, at fault where it changes."""
-    own: Ref = ("vif", vif.id, "addresses")
+    own: Ref = ("vif", vif.id, field)
     routers: Ref = ("subnet", found.subnet.name, "gateway")
     hint = "another gateway, or another address"
     if vif.id in p.changed("vifs"):
         message = f"address {address} of VIF {vif.id} is the gateway of subnet {found.subnet.name}"
-        return Fault("address-taken", *own, message, hint, (address,), other=routers, clash=True)
+        return Fault("address-taken", *own, message, hint, path, other=routers, clash=True)
     message = f"gateway {address} of subnet {found.subnet.name} is taken by VIF {vif.id}"
     return Fault("address-taken", *routers, message, hint, other=own, clash=True)
 
@@ -689,7 +910,17 @@ def _some(names: list[str]) -> str:
 
 RULES: tuple[Callable[[Proposal], Faults], ...] = (
     *(_flaws, _owners, _removals, _references),
-    *(_host_addresses, _keys_and_tags, _retired_numbers, _uplinks, _endpoints, _underlay, _mtus, _leaving_hosts),
-    *(_subnets, _qos, _remotes, _futile, _large, _crowded),
+    *(
+        _host_addresses,
+        _keys_and_tags,
+        _retired_numbers,
+        _uplinks,
+        _endpoints,
+        _underlay,
+        _encrypted,
+        _mtus,
+        _leaving_hosts,
+    ),
+    *(_subnets, _qos, _remotes, _address_sets, _futile, _large, _watched, _tiers, _mixed, _crowded),
     *(_vifs, _moving, _unique, _expectations),
 )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from vnet.grammar.declare import Declared
 from vnet.grammar.noun import Noun
+from vnet.objects.address_set import AddressSet
 from vnet.objects.binding import AgentStatus, Binding, Location
+from vnet.objects.encryption import TunnelKey
 from vnet.objects.expectation import Expectation
+from vnet.objects.flow_collector import FlowCollector
 from vnet.objects.host import Host
 from vnet.objects.network import Network
+from vnet.objects.plug_bridge import PlugBridge
 from vnet.objects.pool import Pool
 from vnet.objects.qos import QosClass
 from vnet.objects.retired import RetiredNumber, WireNumber
@@ -20,7 +25,19 @@ from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
 
 # Every sort of object that people configure, each after those that it refers to.
-CONFIGURED: tuple[type[Declared], ...] = (Host, QosClass, Network, Subnet, SecurityGroup, Vm, Vif, Expectation)
+CONFIGURED: tuple[type[Declared], ...] = (
+    Host,
+    QosClass,
+    Network,
+    PlugBridge,
+    FlowCollector,
+    Subnet,
+    AddressSet,
+    SecurityGroup,
+    Vm,
+    Vif,
+    Expectation,
+)
 NOUNS: Mapping[str, Noun] = {declared.NOUN.word: declared.NOUN for declared in CONFIGURED}
 
 
@@ -28,7 +45,7 @@ NOUNS: Mapping[str, Noun] = {declared.NOUN.word: declared.NOUN for declared in C
 class PoolState:
     """Everything in a pool. `pool` is None in a database where no document was ever applied.
 
-    bindings are keyed (VIF id, host), retired numbers (medium, number); the other mappings by name, a VIF by its id, an agent by
+    bindings are keyed (VIF id, host), tunnel keys (host, plane), retired numbers (medium, number); the other mappings by name, a VIF by its id, an agent by
     its host.
     """
 
@@ -42,8 +59,19 @@ class PoolState:
     agents: Mapping[str, AgentStatus] = field(default_factory=dict)
     groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     qos: Mapping[str, QosClass] = field(default_factory=dict)
+    address_sets: Mapping[str, AddressSet] = field(default_factory=dict)
+    plug_bridges: Mapping[str, PlugBridge] = field(default_factory=dict)
+    flow_collectors: Mapping[str, FlowCollector] = field(default_factory=dict)
     expectations: Mapping[str, Expectation] = field(default_factory=dict)
+    tunnel_keys: Mapping[tuple[str, int], TunnelKey] = field(default_factory=dict)
     retired: Mapping[WireNumber, RetiredNumber] = field(default_factory=dict)
+
+    def snapshot(self) -> PoolState:
+        """The same, for a thread to read while mappings of this one go on changing."""
+        tables: dict[str, Any] = {
+            entry.name: dict(getattr(self, entry.name)) for entry in fields(self) if entry.name != "pool"
+        }
+        return replace(self, **tables)
 
     def location(self, vif: str) -> Location:
         """The location of one VIF. Costs one look per host of the pool at most, never one per binding."""
@@ -64,3 +92,12 @@ class PoolState:
     def still_used(self) -> dict[WireNumber, RetiredNumber]:
         """The numbers that networks have given up, and that some host may still use."""
         return {key: number for key, number in self.retired.items() if self.lagging(number.generation)}
+
+
+def passed_on(old: Declared, new: Declared | None) -> bool:
+    """Whether an object only repeats another value of objects that change."""
+    if isinstance(new, Vif) and isinstance(old, Vif):
+        return replace(old, vm_labels=new.vm_labels, vm_groups=new.vm_groups) == new
+    if isinstance(new, SecurityGroup) and isinstance(old, SecurityGroup):
+        return replace(old, network_ranges=new.network_ranges) == new
+    return False

@@ -8,8 +8,8 @@ from ipaddress import ip_address, ip_network
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
-from vnet.grammar.kinds import NotYet
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import NotYet
 from vnet.objects.enums import Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage
 from vnet.objects.words import ADDRESS, CIDR, NAME_KIND, NETWORK_REF, OWNER

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
-from vnet.grammar.kinds import Boolean, Integer, ListOf, choice
 from vnet.grammar.noun import Noun
+from vnet.grammar.value_types import Boolean, Integer, ListOf, choice
+from vnet.objects.behind import MAX_BEHIND
 from vnet.objects.enums import LockingMode, Owner
+from vnet.objects.identity import ALSO, VRRP, Identity, virtual_router
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, some
+from vnet.objects.isolation import ISOLATION, PROMISCUOUS
+from vnet.objects.labels import LABELS, Labels
 from vnet.objects.limits import MAX_GROUPS_OF_VIF, MAX_VIFS_OF_VM
 from vnet.objects.values import Trunk
 from vnet.objects.words import (
@@ -78,6 +82,28 @@ def _groups(old: Vif, new: Vif) -> Cost:
     if not new.groups:
         return Disruption.FLOWS, "it is not filtered any more"
     return Disruption.VIF, "connections that its groups do not allow are cut"
+
+
+def _labels(_: Vif, __: Vif) -> Cost:
+    return Disruption.VIF, "connections that rules no longer allow those with its labels are cut"
+
+
+def _isolation(_: Vif, new: Vif) -> Cost:
+    if new.isolation == PROMISCUOUS:
+        return Disruption.FLOWS, "nothing that passed is dropped"
+    return Disruption.VIF, "it no longer reaches the VIFs that it is kept apart from"
+
+
+def _identities(_: Vif, new: Vif) -> Cost:
+    if new.locking_mode is LockingMode.LOCKED:
+        return Disruption.VIF, "what it sends as an identity that it no longer has is dropped"
+    return Disruption.FLOWS, "others reach it at other MACs"
+
+
+def _vrrp(old: Vif, new: Vif) -> Cost:
+    if set(old.vrrp) <= set(new.vrrp):
+        return Disruption.FLOWS, "it may be another virtual router"
+    return Disruption.VIF, "it is a virtual router no more"
 
 
 def _limits(qos: str | None) -> str:
@@ -186,10 +212,36 @@ class Vif(Declared):
     )
     qos: str | None = attr(
         QOS_REF,
-        "The QoS class that limits its rates.",
+        "The QoS class that limits its rates, instead of its network's `vif-qos`.",
         default=None,
         also=("rate", "rate-limit", "bandwidth", "qos-class"),
         change=_while_plugged(lambda _, new: (Disruption.FLOWS, _limits(new.qos))),
+    )
+    also: tuple[Identity, ...] = attr(
+        ALSO,
+        "What it may be besides: MACs with their addresses. The addresses of a virtual router stand here by its virtual MAC.",
+        default=(),
+        word="also",
+        also=("identities", "aliases", "allowed-address-pairs"),
+        change=_while_plugged(_identities),
+        peers=True,
+    )
+    vrrp: tuple[int, ...] = attr(
+        VRRP,
+        "The virtual routers (RFC 9568) of which it may be the master: it may use their virtual MACs, which others on the network may have as well.",
+        default=(),
+        also=("vrid", "vrids", "virtual-routers"),
+        change=_while_plugged(_vrrp),
+        peers=True,
+    )
+    isolation: str | None = attr(
+        ISOLATION,
+        "Whom it reaches on its network: only promiscuous VIFs and the physical network (isolated), those of its community too, or everybody "
+        "(promiscuous). Left out, as its network says. What is not promiscuous is locked, and no trunk.",
+        default=None,
+        also=("private-vlan", "pvlan", "port-isolation", "isolated", "community"),
+        change=_while_plugged(_isolation),
+        peers=True,
     )
     awaited: bool = attr(
         Boolean(),
@@ -199,13 +251,92 @@ class Vif(Declared):
         change=_PORT_STAYS,
     )
 
+    learn: int = attr(
+        Integer(f"a number of MACs, 0..{MAX_BEHIND}", 0, MAX_BEHIND),
+        "How many MACs behind it are learned, so that frames to them are not flooded. For an unlocked VIF of a tunnel or internal network.",
+        default=0,
+        also=("mac-learning", "learned-macs", "mac-limit"),
+        change=_while_plugged(lambda _, new: (Disruption.FLOWS, f"{new.learn or 'no'} MACs behind it are learned")),
+    )
+    labels: Labels = attr(
+        LABELS,
+        "Words that say what it is, besides those of its network and VM. Of one key its own holds, then its VM's.",
+        default=(),
+        also=("label", "metadata"),
+        change=_while_plugged(_labels),
+        peers=True,
+    )
+    vm_labels: Labels = attr(
+        LABELS,
+        "The labels of its VM.",
+        default=(),
+        set_by=SetBy.RUNTIME,
+        allocated=True,
+        change=_while_plugged(_labels),
+        peers=True,
+    )
+    vm_groups: tuple[str, ...] = attr(
+        ListOf(GROUP_REF, "a list of security groups", ordered=True),
+        "The security groups of its VM.",
+        default=(),
+        set_by=SetBy.RUNTIME,
+        allocated=True,
+        change=_while_plugged(lambda _, __: (Disruption.VIF, "connections that its VM's groups do not allow are cut")),
+    )
+    former_network: str | None = attr(
+        NETWORK_REF,
+        "The network that it is put back on after its quarantine; none while it is in none.",
+        default=None,
+        set_by=SetBy.RUNTIME,
+    )
+    former_addresses: tuple[str, ...] = attr(
+        ListOf(ADDRESS, "a list of addresses", ordered=True),
+        "Its addresses there, which are kept for it.",
+        default=(),
+        set_by=SetBy.RUNTIME,
+    )
+
     def flaws(self) -> Iterator[Flaw]:
         if self.groups and self.trunk is not None:
             # Its tags share a connection tracking zone, where equal addresses on two of them would be one connection.
             hint = "its tags are networks of their own; filter where they end"
             yield Flaw("trunk", "groups", "a trunk VIF cannot be in security groups", hint)
+        yield from self._wrong_identities()
+        if self.learn and self.locking_mode is not LockingMode.UNLOCKED:
+            hint = "'locking-mode: unlocked' lets it send as other MACs than its own"
+            yield Flaw("learn", "learn", "MACs are learned behind an unlocked VIF only", hint)
         if self.awaited and self.host is None:
             yield Flaw("awaited", "host", "a VIF is awaited where it is wanted: 'host' is missing")
+
+    def _wrong_identities(self) -> Iterator[Flaw]:
+        taken, macs = set(self.addresses), {self.mac}
+        for identity in self.also:
+            router = virtual_router(identity.mac)
+            if identity.mac in macs:
+                hint = (
+                    "its own addresses stand in 'addresses'"
+                    if identity.mac == self.mac
+                    else "state its addresses together"
+                )
+                yield Flaw("twice", "also", f"{identity.mac} is its MAC already", hint, (identity.mac,))
+            if router is not None and router not in self.vrrp:
+                message, hint = (
+                    f"{identity.mac} is the virtual MAC of virtual router {router}",
+                    f"add 'vrrp: [{router}]'",
+                )
+                yield Flaw("vrrp", "also", message, hint, (identity.mac,), relies_on=("vrrp",))
+            if twice := sorted(taken & set(identity.addresses)):
+                yield Flaw(
+                    "twice",
+                    "also",
+                    f"it has address {twice[0]} already",
+                    "an address goes with one MAC",
+                    (identity.mac,),
+                )
+            macs.add(identity.mac)
+            taken |= set(identity.addresses)
+        if self.vrrp and self.trunk is not None:
+            yield Flaw("vrrp", "vrrp", "a trunk VIF cannot be a virtual router", "its tags are networks of their own")
 
     @property
     def name(self) -> str:
@@ -217,7 +348,11 @@ class Vif(Declared):
         trunk = f" trunk {TrunkTags().plain(self.trunk)}" if self.trunk is not None else ""
         groups = f" in {', '.join(self.groups)}" if self.groups else ""
         qos = f" qos {self.qos}" if self.qos is not None else ""
-        return " ".join([f"{self.network} {self.mac}", *self.addresses]) + trunk + groups + qos
+        isolation = f" {self.isolation}" if self.isolation is not None else ""
+        isolation += "".join(f" also {identity.mac}" for identity in self.also) + "".join(
+            f" vrrp {router}" for router in self.vrrp
+        )
+        return " ".join([f"{self.network} {self.mac}", *self.addresses]) + trunk + isolation + groups + qos
 
     def cost_of_new(self, usage: Usage, name: str) -> Cost:
         return NOTHING

@@ -1,26 +1,41 @@
-"""Kinds of words: names, addresses, MACs, tags, ports. One rule: a kind accepts a value in one spelling and returns that."""
+"""Types of words: names, addresses, MACs, tags, ports. One rule: a type accepts a value in one spelling and returns that."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, Any, cast
 
-from vnet.grammar.kinds import FAILED, Column, Failed, Integer, JsonSchema, Kind, ListOf, Refused, Scalar, choice
-from vnet.grammar.nodes import List, Node, Text, clip
-from vnet.objects.devices import RESERVED_DEVICES
-from vnet.objects.enums import Owner, Protocol
+from vnet.grammar.nodes import ListNode, Node, TextNode, clip
+from vnet.grammar.value_types import (
+    FAILED,
+    Column,
+    Failed,
+    Integer,
+    JsonSchema,
+    ListOf,
+    Scalar,
+    ValueRefused,
+    ValueType,
+    choice,
+)
+from vnet.objects.devices import OUR_PREFIXES, RESERVED_DEVICES
+from vnet.objects.enums import Encryption, Owner, Protocol
+from vnet.objects.labels import LABEL, NETWORK, is_label
 from vnet.objects.limits import (
     ANY,
     DEVICE_NAME_MAX,
     MAC,
+    MAX_ADDRESSES_OF_NETWORK,
     MAX_MTU,
     MAX_NUMBER,
     MAX_PORT,
     MAX_REMOTES,
     MAX_TAG,
+    MAX_TITLE,
     MIN_MTU,
     NAME,
     SCTP,
@@ -28,6 +43,7 @@ from vnet.objects.limits import (
     VIF_ID,
 )
 from vnet.objects.values import PortRange, Trunk
+from vnet.util.printable import on_one_line
 
 if TYPE_CHECKING:
     from vnet.grammar.source import Source
@@ -42,7 +58,7 @@ NAME_RULE = "letters, digits, '.', '_', '-', at most 63, a letter or digit at bo
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise Refused("wrong-name", f"'{clip(text)}' is no name", f"a name has {NAME_RULE}")
+        raise ValueRefused("wrong-name", f"'{clip(text)}' is no name", f"a name has {NAME_RULE}")
     return text
 
 
@@ -50,23 +66,60 @@ def _uplink_name(text: str) -> str:
     _name(text)
     if len(text) > UPLINK_NAME_MAX:
         hint = f"its bridge is br-{text}, and Linux device names have at most {DEVICE_NAME_MAX}"
-        raise Refused("wrong-name", f"'{text}' has {len(text)} characters: an uplink's name has at most 12", hint)
+        raise ValueRefused("wrong-name", f"'{text}' has {len(text)} characters: an uplink's name has at most 12", hint)
     if text == "int":
-        raise Refused("wrong-name", "an uplink cannot be named 'int'", "its bridge would be br-int, which is ours")
+        raise ValueRefused("wrong-name", "an uplink cannot be named 'int'", "its bridge would be br-int, which is ours")
     return text
 
 
 def _device(text: str) -> str:
     if not NAME.fullmatch(text) or len(text) > DEVICE_NAME_MAX:
-        raise Refused("wrong-name", f"'{clip(text)}' is no device name", "as in `ip link`: eth0, enp3s0f1, ...")
+        raise ValueRefused("wrong-name", f"'{clip(text)}' is no device name", "as in `ip link`: eth0, enp3s0f1, ...")
     if text in RESERVED_DEVICES:
-        raise Refused("wrong-name", f"{text} is no NIC: hosts have a device of that name for another purpose")
+        raise ValueRefused("wrong-name", f"{text} is no NIC: hosts have a device of that name for another purpose")
+    return text
+
+
+def _bridge(text: str) -> str:
+    if not NAME.fullmatch(text) or len(text) > DEVICE_NAME_MAX:
+        raise ValueRefused(
+            "wrong-name", f"'{clip(text)}' is no bridge's name", "as in `ovs-vsctl list-br`: xenbr0, br0, ..."
+        )
+    if text in RESERVED_DEVICES:
+        raise ValueRefused(
+            "wrong-name", f"{text} is no bridge to the physical network", "the bridge that has the host's NIC"
+        )
+    return text
+
+
+def _collector(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT and port == str(int(port))):
+        raise ValueRefused(
+            "wrong-value", f"wanted ADDRESS:PORT, found '{clip(text)}'", "as 10.0.0.9:4739, or [fd00::9]:4739"
+        )
+    bracketed = host.startswith("[") and host.endswith("]")
+    address = _ip(host.strip("[]"))
+    if bracketed != (address.version == 6):
+        raise ValueRefused(
+            "wrong-value",
+            f"wanted ADDRESS:PORT, found '{clip(text)}'",
+            "an IPv6 address, and no other, stands in brackets",
+        )
+    return f"[{address}]:{port}" if bracketed else f"{address}:{port}"
+
+
+def _plug_bridge(text: str) -> str:
+    _bridge(text)
+    if text.startswith(OUR_PREFIXES):
+        hint = f"another name: those that begin with {', '.join(OUR_PREFIXES)} are of uplinks"
+        raise ValueRefused("wrong-name", f"'{text}' may be the bridge or a port of an uplink", hint)
     return text
 
 
 def _vif_id(text: str) -> str:
     if not VIF_ID.fullmatch(text):
-        raise Refused("wrong-name", f"'{clip(text)}' is no VIF id", "letters, digits and . _ : / -, at most 128")
+        raise ValueRefused("wrong-name", f"'{clip(text)}' is no VIF id", "letters, digits and . _ : / -, at most 128")
     return text
 
 
@@ -80,12 +133,12 @@ def _mac(text: str) -> str:
             from netaddr import EUI, mac_unix_expanded  # noqa: PLC0415 - an agent reads rows, which have no such
 
             hint = f"write {EUI(text, dialect=mac_unix_expanded)}"
-        raise Refused("wrong-mac", f"'{clip(text)}' is no MAC address", hint)
+        raise ValueRefused("wrong-mac", f"'{clip(text)}' is no MAC address", hint)
     if int(value[1], 16) & 1:
         hint = "the first byte of a VIF's MAC is even (02, 06, 0a, 0e, ... for one you make up)"
-        raise Refused("wrong-mac", f"{value} is a multicast address", hint)
+        raise ValueRefused("wrong-mac", f"{value} is a multicast address", hint)
     if value == NO_MAC:
-        raise Refused("wrong-mac", f"{value} is no interface's address", "leave 'mac' out and one is allocated")
+        raise ValueRefused("wrong-mac", f"{value} is no interface's address", "leave 'mac' out and one is allocated")
     return value
 
 
@@ -100,7 +153,7 @@ def _ip(text: str) -> IPv4Address | IPv6Address:
             hint = "a leading zero means octal to some programs: write " + ".".join(
                 part.lstrip("0") or "0" for part in text.split(".")
             )
-        raise Refused("wrong-address", f"'{clip(text)}' is no IPv4 or IPv6 address", hint) from None
+        raise ValueRefused("wrong-address", f"'{clip(text)}' is no IPv4 or IPv6 address", hint) from None
 
 
 _THIS_NETWORK = ip_network("0.0.0.0/8")  # RFC 1122 §3.2.1.3 (a)
@@ -112,6 +165,11 @@ _NEVER_SENT = tuple(map(ip_network, ("127.0.0.0/8", "::/96", "::ffff:0:0/96")))
 _NO_INTERFACE = (_THIS_NETWORK, *_NO_SOURCE, *_NEVER_SENT)
 # First bytes of addresses that are looked at closely: those of _NO_INTERFACE.
 _SPECIAL = frozenset({0, 127, *range(224, 240), 255})
+
+
+def ip_version(address: str) -> int:
+    """4 or 6: the version of an address, or a range, that was read."""
+    return 6 if ":" in address else 4
 
 
 def _usual(text: str) -> bool:
@@ -129,13 +187,13 @@ def _address(text: str) -> str:
         return text
     address = _ip(text)
     if "%" in text:
-        raise Refused(
+        raise ValueRefused(
             "wrong-address",
             f"'{clip(text)}' has a scope, which is a host's own",
             f"write {clip(text.partition('%')[0])}",
         )
     if any(address in span for span in _NO_INTERFACE):
-        raise Refused("wrong-address", f"{clip(text)} is no address that an interface can have to itself")
+        raise ValueRefused("wrong-address", f"{clip(text)} is no address that an interface can have to itself")
     return str(address)
 
 
@@ -145,7 +203,7 @@ _LINK_LOCAL = ip_network("fe80::/10")
 def _vtep(text: str) -> str:
     address = _address(text)
     if ip_address(address) in _LINK_LOCAL:
-        raise Refused("wrong-address", f"{address} is link-local: tunnels need a routable address")
+        raise ValueRefused("wrong-address", f"{address} is link-local: tunnels need a routable address")
     return address
 
 
@@ -155,21 +213,28 @@ def _range(text: str) -> IPv4Network | IPv6Network:
             raise ValueError("a scope is a host's own")
         net = ip_network(text, strict=False)
     except ValueError:
-        raise Refused("wrong-address", f"'{clip(text)}' is no subnet", "as 10.1.0.0/24 or fd00:1::/64") from None
+        raise ValueRefused("wrong-address", f"'{clip(text)}' is no subnet", "as 10.1.0.0/24 or fd00:1::/64") from None
     if "/" not in text:
-        raise Refused("wrong-address", f"'{clip(text)}' has no prefix length", f"as {text}/{net.max_prefixlen - 8}")
+        raise ValueRefused(
+            "wrong-address", f"'{clip(text)}' has no prefix length", f"as {text}/{net.max_prefixlen - 8}"
+        )
     if "/" in text and not text.rsplit("/", maxsplit=1)[1].isdigit():
-        raise Refused("wrong-address", f"'{clip(text)}' has a netmask", f"write {net}")
+        raise ValueRefused("wrong-address", f"'{clip(text)}' has a netmask", f"write {net}")
     if str(ip_address(text.split("/", maxsplit=1)[0])) != str(net.network_address):
-        raise Refused("wrong-address", f"{clip(text)} has bits set beyond its prefix", f"the subnet is {net}")
+        raise ValueRefused("wrong-address", f"{clip(text)} has bits set beyond its prefix", f"the subnet is {net}")
     return net
+
+
+@lru_cache(maxsize=MAX_ADDRESSES_OF_NETWORK)  # a set of a thousand is read whole where one of them changes
+def _range_text(text: str) -> str:
+    return str(_range(text))
 
 
 def _cidr(text: str) -> str:
     net = _range(text)
     if not_theirs := next((span for span in _NO_INTERFACE if net.version == span.version and net.overlaps(span)), None):
         hint = f"no interface has an address of {not_theirs}"
-        raise Refused("wrong-address", f"{net} is no range that interfaces have addresses from", hint)
+        raise ValueRefused("wrong-address", f"{net} is no range that interfaces have addresses from", hint)
     return str(net)
 
 
@@ -200,22 +265,30 @@ def _is_address(text: str) -> bool:
 def _group_name(text: str) -> str:
     _name(text)
     if text == ANY:
-        raise Refused("wrong-name", "a security group cannot be named 'any'", "in rules it is everybody: another name")
+        raise ValueRefused(
+            "wrong-name", "a security group cannot be named 'any'", "in rules it is everybody: another name"
+        )
     if _is_address(text):
-        raise Refused("wrong-name", f"a security group cannot be named '{text}', like an address", "another name")
+        raise ValueRefused("wrong-name", f"a security group cannot be named '{text}', like an address", "another name")
     return text
 
 
 def _remote(text: str) -> str:
-    """`any`, a CIDR, or what then is a group's name."""
+    """`any`, a CIDR, a label, a network, or what then is a group's name."""
+    if text.startswith(LABEL):
+        if is_label(text.removeprefix(LABEL)):
+            return text
+        raise ValueRefused("wrong-value", f"'{clip(text)}' names no label", f"a label is {LABEL}KEY=VALUE")
+    if text.startswith(NETWORK):
+        return NETWORK + _name(text.removeprefix(NETWORK))
     if _is_address(text) and "%" not in text:
         address = ip_address(text)
         hint = f"for this address alone write {address}/{address.max_prefixlen}"
-        raise Refused("wrong-address", f"'{clip(text)}' has no prefix length", hint)
+        raise ValueRefused("wrong-address", f"'{clip(text)}' has no prefix length", hint)
     if "/" in text or ":" in text:
         return str(_range(text))
     if text == "*":
-        raise Refused("wrong-value", "wanted a security group, a CIDR or 'any', found '*'", "did you mean 'any'?")
+        raise ValueRefused("wrong-value", "wanted a security group, a CIDR or 'any', found '*'", "did you mean 'any'?")
     return text if text == ANY else _name(text)
 
 
@@ -233,6 +306,17 @@ UPLINK_NAME = Scalar(
     _uplink_name,
 )
 DEVICE = Scalar("a NIC", {**_pattern(NAME.pattern), "maxLength": DEVICE_NAME_MAX}, _device)
+BRIDGE_NAME = Scalar("a bridge", {**_pattern(NAME.pattern), "maxLength": DEVICE_NAME_MAX}, _bridge)
+COLLECTOR = Scalar("ADDRESS:PORT", {"type": "string", "pattern": r"^.+:[0-9]{1,5}$"}, _collector)
+PLUG_BRIDGE_NAME = Scalar(
+    "a bridge for VIFs",
+    {
+        "type": "string",
+        "pattern": f"^(?!{'|'.join(OUR_PREFIXES)})({NAME.pattern})$",
+        "maxLength": DEVICE_NAME_MAX,
+    },
+    _plug_bridge,
+)
 VIF_ID_KIND = Scalar("a VIF id", _pattern(VIF_ID.pattern), _vif_id)
 VIF_REF = replace(VIF_ID_KIND, refers="vif")
 QOS_REF = Scalar("the name of a QoS class", _pattern(NAME.pattern), _name, refers="qos-class")
@@ -240,19 +324,32 @@ MAC_KIND = Scalar("a MAC address", _pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"
 ADDRESS = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _address)
 VTEP = Scalar("an IPv4 or IPv6 address", _pattern(f"{_V4}|{_V6}"), _vtep)
 CIDR = Scalar("a subnet as ADDRESS/LENGTH", _pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), _cidr)
+ANY_RANGE = Scalar("a range as ADDRESS/LENGTH", _pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), _range_text)
 GROUP_NAME = Scalar(
     "the name of a security group",
     {"type": "string", "pattern": f"^(?!any$)(?!{_V4}$)({NAME.pattern})$"},
     _group_name,
 )
 GROUP_REF = replace(GROUP_NAME, refers="security-group")
+SET_REF = replace(GROUP_NAME, refers="address-set")
 _REMOTE = Scalar(
-    "'any', a CIDR, or the name of a security group",
-    {"oneOf": [_pattern(f"({_V4}|{_V6})/\\d{{1,3}}"), {"type": "string", "pattern": f"^(?!{_V4}$)({NAME.pattern})$"}]},
+    "'any', a CIDR, the name of a security group, network:NAME or label:KEY=VALUE",
+    {
+        "oneOf": [
+            _pattern(f"({_V4}|{_V6})/\\d{{1,3}}"),
+            {"type": "string", "pattern": f"^(?!{_V4}$)({NAME.pattern})$"},
+            _pattern(f"{NETWORK}({NAME.pattern})|{LABEL}({NAME.pattern})=({NAME.pattern})"),
+        ]
+    },
     _remote,
 )
 MTU = Integer(f"an MTU in bytes, {MIN_MTU}..{MAX_MTU}", MIN_MTU, MAX_MTU, bounded=False)
 OWNER = choice("an owner", Owner)
+ENCRYPTION = choice(
+    "'required'",
+    Encryption,
+    dict.fromkeys(("preferred", "optional"), "'required', or leave it out: nothing is encrypted only sometimes"),
+)
 NUMBER = Integer(f"a number, 1..{MAX_NUMBER}", 1, MAX_NUMBER)
 COUNT = Integer("a number, 0 or more", 0, 2**63 - 1, bounded=False)
 LINE = Scalar("a text", {"type": "string"}, str)
@@ -264,13 +361,21 @@ def text_kind(noun: str, most: int) -> Scalar[str]:
 
     def parse(text: str) -> str:
         if not text.strip() or len(text) > most or not text.isprintable():
-            raise Refused("wrong-text", f"wanted {noun}: one line of at most {most} characters")
+            raise ValueRefused("wrong-text", f"wanted {noun}: one line of at most {most} characters")
         return text
 
     return Scalar(noun, {"type": "string", "minLength": 1, "maxLength": most}, parse)
 
 
-class TagOrUntagged(Kind[int]):
+TITLE_KIND = text_kind("a title", MAX_TITLE)
+
+
+def title_of(label: str) -> str | None:
+    """Another system's label as a title: one line that moves no cursor; None for one without a character that shows."""
+    return on_one_line(label)[:MAX_TITLE].strip() or None
+
+
+class TagOrUntagged(ValueType[int]):
     """A VLAN network's tag; 0 is `untagged`, so that the number 0 is never written."""
 
     expected = f"a VLAN tag, 1..{MAX_TAG}, or 'untagged'"
@@ -280,15 +385,15 @@ class TagOrUntagged(Kind[int]):
 
     def check(self, value: int) -> None:
         if not isinstance(value, int) or not 0 <= value <= MAX_TAG:
-            raise Refused("out-of-range", f"{clip(str(value))} is outside 0..{MAX_TAG}")
+            raise ValueRefused("out-of-range", f"{clip(str(value))} is outside 0..{MAX_TAG}")
 
     def plain(self, value: int) -> Any:
         return value or "untagged"
 
     def read(self, node: Node, source: Source) -> int | Failed:
-        if isinstance(node, Text) and node.text == "untagged":
+        if isinstance(node, TextNode) and node.text == "untagged":
             return 0
-        if isinstance(node, Text) and node.plain and node.text in ("0", "-1", "none"):
+        if isinstance(node, TextNode) and node.plain and node.text in ("0", "-1", "none"):
             source.add("out-of-range", f"wanted {self.expected}, found {node.text}", node, "write 'untagged'")
             return FAILED
         return Integer(self.expected, 1, MAX_TAG).read(node, source)
@@ -306,7 +411,7 @@ def _trunk_of(words: frozenset[str]) -> Trunk | None:
     return Trunk() if "all" in words else Trunk(tuple(sorted(map(int, words))))
 
 
-class TrunkTags(Kind[Trunk]):
+class TrunkTags(ValueType[Trunk]):
     """The tags that a trunk VIF carries. None is stored as an empty set, all tags as {"all"}."""
 
     expected = f"'all', or a list of VLAN tags, 1..{MAX_TAG}"
@@ -320,16 +425,16 @@ class TrunkTags(Kind[Trunk]):
     python = 'list[int] | Literal["all"]'
 
     def read(self, node: Node, source: Source) -> Trunk | Failed:
-        if isinstance(node, Text) and node.text == "all":
+        if isinstance(node, TextNode) and node.text == "all":
             return Trunk()
-        if not isinstance(node, List):
+        if not isinstance(node, ListNode):
             return self.wrong(node, source)
         tags = _TRUNK_TAGS.read(node, source)
         return FAILED if isinstance(tags, Failed) else Trunk(tuple(sorted(tags)))
 
     def check(self, value: Trunk) -> None:
         if not isinstance(value, Trunk):
-            raise Refused("wrong-type", f"wanted {self.expected}, found {clip(str(value))}")
+            raise ValueRefused("wrong-type", f"wanted {self.expected}, found {clip(str(value))}")
 
     def plain(self, value: Trunk) -> Any:
         return list(value.tags) or "all"
@@ -343,29 +448,31 @@ _ANYBODY = ListOf(
 )
 
 
-class Remotes(Kind[tuple[str, ...]]):
+class Remotes(ValueType[tuple[str, ...]]):
     """The other sides of a rule, in order; none is anybody. One is written without a list."""
 
-    expected = "'any', a CIDR, the name of a security group, or a list of CIDRs and groups"
+    expected = (
+        "'any', a CIDR, the name of a security group, network:NAME, label:KEY=VALUE, or a list of these but 'any'"
+    )
     python = "str | list[str]"
 
     def check(self, value: tuple[str, ...]) -> None:
         for remote in value:
             _REMOTE.check(remote)
         if ANY in value or tuple(sorted(set(value))) != value:
-            raise Refused("wrong-value", "other sides stand once each, in order, and anybody is none")
+            raise ValueRefused("wrong-value", "other sides stand once each, in order, and anybody is none")
 
     def plain(self, value: tuple[str, ...]) -> Any:
         return list(value) if len(value) > 1 else value[0] if value else ANY
 
     def read(self, node: Node, source: Source) -> tuple[str, ...] | Failed:
-        if not isinstance(node, List):
+        if not isinstance(node, ListNode):
             one = _REMOTE.read(node, source)
             return one if isinstance(one, Failed) else () if one == ANY else (one,)
         found = _ANYBODY.read(node, source)
         if isinstance(found, Failed) or ANY not in found:
             return cast("tuple[str, ...] | Failed", found)
-        at = next(item for item in node.items if isinstance(item, Text) and item.text == ANY)
+        at = next(item for item in node.items if isinstance(item, TextNode) and item.text == ANY)
         source.add("wrong-value", "'any' beside others", at, "leave the others out, or 'any'")
         return FAILED
 
@@ -380,7 +487,7 @@ _NAMES = {number: name for name, number in _NUMBERED.items()}
 _PROTOCOLS = [*(protocol.value for protocol in Protocol), *_NUMBERED]
 
 
-class RuleProtocol(Kind[Protocol | int]):
+class RuleProtocol(ValueType[Protocol | int]):
     """An IP protocol, by its name where it has one here, else by its number."""
 
     expected = f"a protocol: {', '.join(_PROTOCOLS)}, or its number, 0..255"
@@ -390,18 +497,18 @@ class RuleProtocol(Kind[Protocol | int]):
         if isinstance(value, Protocol):
             return
         if not isinstance(value, int) or not 0 <= value <= 255:
-            raise Refused("out-of-range", f"{clip(str(value))} is outside 0..255")
+            raise ValueRefused("out-of-range", f"{clip(str(value))} is outside 0..255")
         if value in _NAMED:
-            raise Refused("wrong-value", f"protocol {value} is written by its name")
+            raise ValueRefused("wrong-value", f"protocol {value} is written by its name")
 
     def plain(self, value: Protocol | int) -> Any:
         return value.value if isinstance(value, Protocol) else _NAMES.get(value, value)
 
     def read(self, node: Node, source: Source) -> Protocol | int | Failed:
         words: dict[str, Protocol | int] = {protocol.value: protocol for protocol in Protocol} | _NUMBERED
-        if isinstance(node, Text) and node.text in words:
+        if isinstance(node, TextNode) and node.text in words:
             return words[node.text]
-        word = node.text.casefold() if isinstance(node, Text) else ""
+        word = node.text.casefold() if isinstance(node, TextNode) else ""
         if word[:1].isdigit():
             number = Integer(self.expected, 0, 255).read(node, source)
             if not isinstance(number, Failed) and number in _NAMED:
@@ -425,13 +532,13 @@ class RuleProtocol(Kind[Protocol | int]):
 _SPAN = re.compile(r"([0-9]{1,9})(\s*-\s*|:|\.\.|,|\s+)([0-9]{1,9})")
 
 
-class PortOrRange(Kind[PortRange]):
+class PortOrRange(ValueType[PortRange]):
     """One port, or FIRST-LAST."""
 
     expected = f"a port, 0..{MAX_PORT}, or a range as 443-445"
 
     def read(self, node: Node, source: Source) -> PortRange | Failed:
-        found = _SPAN.fullmatch(node.text) if isinstance(node, Text) else None
+        found = _SPAN.fullmatch(node.text) if isinstance(node, TextNode) else None
         if found is None:
             port = Integer(self.expected, 0, MAX_PORT).read(node, source)
             return port if isinstance(port, Failed) else PortRange(port, port)
@@ -457,7 +564,7 @@ class PortOrRange(Kind[PortRange]):
 _PORTS = ListOf(PortOrRange(), "a list of ports and ranges", empty="leave 'ports' out for all", unique=False)
 
 
-class PortRanges(Kind[tuple[PortRange, ...]]):
+class PortRanges(ValueType[tuple[PortRange, ...]]):
     """Ports as the model has them: in order, and as few ranges as can be."""
 
     expected = "a list of ports, 0..65535, and ranges as 443-445"
@@ -465,7 +572,7 @@ class PortRanges(Kind[tuple[PortRange, ...]]):
 
     def check(self, value: tuple[PortRange, ...]) -> None:
         if PortRange.merged(value) != value:
-            raise Refused("wrong-value", "ranges stand in order, and do not touch")
+            raise ValueRefused("wrong-value", "ranges stand in order, and do not touch")
 
     def plain(self, value: tuple[PortRange, ...]) -> Any:
         return [span.first if span.first == span.last else str(span) for span in value]

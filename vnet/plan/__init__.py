@@ -2,16 +2,16 @@
 
 from vnet.objects.impact import Disruption
 from vnet.plan.export import NothingToExport, export_document
-from vnet.plan.pool import Action, Change, FieldChange, PoolPlan, plan_pool, plan_proposal
+from vnet.plan.pool import FieldChange, ObjectChange, PlanAction, PoolPlan, plan_pool, plan_proposal
 from vnet.plan.render import change_dict, plan_dict, render_plan
 from vnet.topology import desired_state
 
 __all__ = [
-    "Action",
-    "Change",
     "Disruption",
     "FieldChange",
     "NothingToExport",
+    "ObjectChange",
+    "PlanAction",
     "PoolPlan",
     "change_dict",
     "desired_state",

@@ -7,16 +7,16 @@ that are replaced. Objects of the document are changed in the document.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.changes import DeleteObject, InsertObject, RowChange, UpdateObject
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, Stated, attrs_of
 from vnet.objects import Owner, Vif, Vm
 from vnet.objects.impact import Usage
 from vnet.objects.proposal import Fault, Proposal
-from vnet.objects.resolve import Resolver, new_vm
+from vnet.objects.resolve import Resolver, new_vm, pass_on
 from vnet.objects.rules import faults
 from vnet.objects.state import CONFIGURED, NOUNS
 from vnet.plan.pool import PoolPlan, plan_proposal
@@ -53,7 +53,10 @@ class NotThere(Exception):
 def make(view: PoolView, declared: type[Declared], name: str | None, stated: Stated) -> Admission:
     """An object that is new, or is there already as stated. name: None where the VM and index of a VIF make it."""
     noun = declared.NOUN
-    name = name if name is not None else _name_of(declared, stated)
+    name = name if name is not None else name_of(declared, stated)
+    if name is None:
+        message = "a VIF needs an id, or a VM and an index, which make one"
+        raise Inadmissible([Fault("no-id", declared.NOUN.word, "", declared.NOUN.key, message)])
     before = getattr(view.state, noun.state).get(name)
     if before is not None and not noun.replaced:
         if differing := list(_differing(declared, name, before, stated)):
@@ -77,6 +80,36 @@ def change(view: PoolView, declared: type[Declared], name: str, stated: Stated) 
     return _resolved(view, declared, name, stated, partial=True)
 
 
+def quarantine(view: PoolView, name: str, stated: Stated) -> Admission:
+    """A VIF on the stated network till `release`. It is known where it was. Raises NotThere, Inadmissible."""
+    before = _vif(view, name)
+    if before.former_network is not None and before.network == stated.values.get("network"):
+        return _decided(view, name, {})
+    if before.network == stated.values.get("network"):
+        message = f"VIF {name} is on network {before.network}: that is no quarantine"
+        raise Inadmissible([Fault("no-quarantine", "vif", name, "network", message, "another network")])
+    network, addresses = before.former_network, before.former_addresses
+    if network is None:
+        network, addresses = before.network, before.addresses
+    return _resolved(view, Vif, name, stated, partial=True, former=(network, addresses))
+
+
+def release(view: PoolView, name: str) -> Admission:
+    """A VIF as it was before its quarantine; nothing to do if it is in none. Raises NotThere, Inadmissible."""
+    before = _vif(view, name)
+    if before.former_network is None:
+        return _decided(view, name, {})
+    stated = Stated(Vif, {"network": before.former_network, "addresses": before.former_addresses})
+    return _resolved(view, Vif, name, stated, partial=True)
+
+
+def _vif(view: PoolView, name: str) -> Vif:
+    found = view.state.vifs.get(name)
+    if found is None:
+        raise NotThere(Vif.NOUN.word, name, view.state.vifs)
+    return found
+
+
 def remove(view: PoolView, declared: type[Declared], name: str) -> Admission:
     """No object of that name. A VM goes with its VIFs."""
     if name not in getattr(view.state, declared.NOUN.state):
@@ -84,18 +117,18 @@ def remove(view: PoolView, declared: type[Declared], name: str) -> Admission:
     changes: dict[str, dict[str, Any]] = {declared.NOUN.state: {name: None}}
     if declared is Vm:
         changes["vifs"] = {vif.id: None for vif in view.vifs(name)}
+    pass_on(Proposal(view.state, dict(changes), view.index, Owner.TOOLSTACK), changes)
     return _decided(view, name, changes)
 
 
-def _name_of(declared: type[Declared], stated: Stated) -> str:
+def name_of(declared: type[Declared], stated: Stated) -> str | None:
     """A VIF's id, which the caller chooses one way or the other: else a repeated call would make a second VIF."""
     values = stated.values
     if declared is Vif and values.get("id"):
         return str(values["id"])
     if declared is Vif and values.get("vm") is not None and values.get("index") is not None:
         return f"{values['vm']}/{values['index']}"
-    message = "a VIF needs an id, or a VM and an index, which make one"
-    raise Inadmissible([Fault("no-id", declared.NOUN.word, "", declared.NOUN.key, message)])
+    return None
 
 
 def _wanted_where_its_vm_is(view: PoolView, stated: Stated) -> Stated:
@@ -112,8 +145,8 @@ def _differing(declared: type[Declared], name: str, before: Any, stated: Stated)
             continue
         have = getattr(before, field)
         if value != have:
-            kind = attrs[field].kind
-            message = f"{noun.text} {name} exists with {attrs[field].word} {_spelled(kind, have)}, not {_spelled(kind, value)}"
+            type = attrs[field].type
+            message = f"{noun.text} {name} exists with {attrs[field].word} {_spelled(type, have)}, not {_spelled(type, value)}"
             yield Fault(f"{noun.word}-exists", noun.word, name, field, message)
 
 
@@ -127,11 +160,24 @@ def _spelled(of: Any, value: Any) -> str:
     return "none" if shown is None else str(shown)
 
 
-def _resolved(view: PoolView, declared: type[Declared], name: str, stated: Stated, *, partial: bool) -> Admission:
+def _resolved(
+    view: PoolView,
+    declared: type[Declared],
+    name: str,
+    stated: Stated,
+    *,
+    partial: bool,
+    former: tuple[str, tuple[str, ...]] | None = None,
+) -> Admission:
+    """former: the network and the addresses of a VIF that goes into quarantine."""
     state = view.state
     resolver = Resolver(state, state.pool, view.index, Owner.TOOLSTACK, partial=partial)
     changes = resolver.resolve({declared: {name: stated}})
     after = changes.get(declared.NOUN.state, {}).get(name)
+    if isinstance(after, Vif) and former is not None:
+        network, addresses = former
+        after = replace(after, former_network=network, former_addresses=addresses)
+        changes["vifs"] = {name: after}
     if isinstance(after, Vif) and (vms := new_vm(state, after)):
         changes["vms"] = dict(vms)
     return _decided(view, name, changes, resolver.faults)
@@ -144,16 +190,19 @@ def _decided(
     if refused := [*found, *faults(proposal)]:
         raise Inadmissible(refused)
     plan = plan_proposal(proposal, Usage(view.state, view.bindings_of))
-    return Admission(name, tuple(_rows(proposal)), plan)
+    return Admission(name, tuple(row_changes(proposal)), plan)
 
 
-def _rows(proposal: Proposal) -> Iterable[RowChange]:
+def row_changes(proposal: Proposal) -> Iterable[RowChange]:
     """The rows to write: what goes after what stood on it, what comes after what it stands on."""
+    pool = proposal.changes.get("pool", {}).get("")
+    if pool is not None and proposal.before.pool is not None:
+        yield UpdateObject(proposal.before.pool, pool)
     for declared in reversed(CONFIGURED):
         old = getattr(proposal.before, declared.NOUN.state)
         for gone in proposal.removed(declared.NOUN.state):
-            yield Delete(old[gone])
+            yield DeleteObject(old[gone])
     for declared in CONFIGURED:
         old = getattr(proposal.before, declared.NOUN.state)
         for name, new in proposal.changed(declared.NOUN.state).items():
-            yield Update(old[name], new) if name in old else Insert(new)
+            yield UpdateObject(old[name], new) if name in old else InsertObject(new)

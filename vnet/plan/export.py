@@ -12,6 +12,7 @@ from vnet.objects import Owner, PoolState, Rule, SecurityGroup, Vif, Vm
 from vnet.objects.state import CONFIGURED
 from vnet.objects.words import is_range
 from vnet.topology import API_VERSION
+from vnet.util.suggest import plural
 
 
 class NothingToExport(ValueError):
@@ -49,7 +50,7 @@ _Dumper.add_representer(
 
 
 def export_document(state: PoolState) -> str:
-    """The document, with every id that was allocated written out. Raises NothingToExport without a pool."""
+    """The document, with every id that was allocated written out, and in a comment what it leaves out. Raises NothingToExport without a pool."""
     if state.pool is None:
         raise NothingToExport("no document was ever applied to this pool")
     pool = plain(state.pool, document=True)
@@ -68,7 +69,18 @@ def export_document(state: PoolState) -> str:
             section = {name: _one_line(_map(value, state)) for name, value in ours.items()}
         if section:
             parts.append({noun.plural: section})
-    return "\n".join(map(_text, parts))
+    return _left_out(state) + "\n".join(map(_text, parts))
+
+
+def _left_out(state: PoolState) -> str:
+    """A comment on the toolstack's objects; empty if there are none."""
+    counts = [
+        f"{count} {noun.text if count == 1 else plural(noun.text)}"
+        for noun in (declared.NOUN for declared in CONFIGURED)
+        if (count := sum(value.owner is Owner.TOOLSTACK for value in getattr(state, noun.state).values()))
+    ]
+    left = "# Left out, since they are the toolstack's and stay when this is applied: "
+    return f"{left}{', '.join(counts)}. 'vnet pool backup' has everything.\n" if counts else ""
 
 
 def _map(value: Any, state: PoolState) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def _without_name(words: dict[str, Any]) -> dict[str, Any]:
 def _rule(rule: Rule) -> dict[str, Any]:
     words = plain(rule, document=True)
     order = ("name", "direction", "protocol", "icmp", "ports", "remote", "action")
-    shown = {**words, "remote": attrs_of(Rule)["remote"].kind.plain(rule.remote), "action": rule.action.value}
+    shown = {**words, "remote": attrs_of(Rule)["remote"].type.plain(rule.remote), "action": rule.action.value}
     return {
         key: shown[key] for key in dict.fromkeys((*order, *shown)) if key in shown
     }  # a field that is not named here is last
@@ -107,7 +119,7 @@ def _vif(vif: Vif, state: PoolState) -> dict[str, Any]:
     mode = attrs_of(Vif)["locking_mode"]
     words.pop("locking-mode", None)
     if state.pool is not None and vif.locking_mode is not state.pool.locking_mode:
-        words["locking-mode"] = mode.kind.plain(vif.locking_mode)
+        words["locking-mode"] = mode.type.plain(vif.locking_mode)
     return words
 
 

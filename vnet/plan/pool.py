@@ -20,7 +20,7 @@ from vnet.objects.proposal import Proposal
 from vnet.objects.state import CONFIGURED
 
 
-class Action(Enum):
+class PlanAction(Enum):
     CREATE = "create"
     UPDATE = "update"
     DELETE = "delete"
@@ -36,13 +36,13 @@ class FieldChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ObjectChange:
     """One object that comes, changes or goes. name: HOST/UPLINK for an uplink, the id for a VIF.
 
     old is None for CREATE, new for DELETE; fields: those that differ, for UPDATE. A host's uplinks are changes of their own.
     """
 
-    action: Action
+    action: PlanAction
     type: type[Declared]
     name: str
     old: Any
@@ -68,7 +68,7 @@ class PoolPlan:
     """Changes in the order to make them. base_revision: the pool's when the plan was made, None for an empty database."""
 
     base_revision: int | None
-    changes: tuple[Change, ...]
+    changes: tuple[ObjectChange, ...]
 
     def __bool__(self) -> bool:
         return bool(self.changes)
@@ -79,9 +79,9 @@ class PoolPlan:
         return max((change.disruption for change in self.changes), default=Disruption.NONE)
 
     @property
-    def counts(self) -> dict[Action, int]:
+    def counts(self) -> dict[PlanAction, int]:
         counted = Counter(change.action for change in self.changes)
-        return {action: counted[action] for action in Action}
+        return {action: counted[action] for action in PlanAction}
 
 
 def plan_pool(current: PoolState, desired: PoolState) -> PoolPlan:
@@ -92,10 +92,10 @@ def plan_pool(current: PoolState, desired: PoolState) -> PoolPlan:
     return plan_proposal(Proposal.between(current, desired, VifIndex(), Owner.DOCUMENT), Usage(current))
 
 
-def plan_proposal(proposal: Proposal, usage: Usage) -> PoolPlan:
-    """The plan of a proposal. usage: of the pool before."""
+def plan_proposal(proposal: Proposal, usage: Usage, source: str = "") -> PoolPlan:
+    """The plan of a proposal. usage: of the pool before. source: where it comes from, for its reasons; the document or the toolstack if left out."""
     before = proposal.before
-    planner = _Planner(usage)
+    planner = _Planner(usage, source)
     if (pool := proposal.changes.get("pool", {}).get("")) is not None:
         planner.compare(Pool, pool.name, before.pool, pool)
     for declared in CONFIGURED:
@@ -116,22 +116,30 @@ def plan_proposal(proposal: Proposal, usage: Usage) -> PoolPlan:
 
 
 class _Planner:
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, source: str) -> None:
         self.usage = usage
-        self.made: list[Change] = []
-        self.removed: list[Change] = []
+        self.source = source
+        self.made: list[ObjectChange] = []
+        self.removed: list[ObjectChange] = []
 
     def compare(self, declared: type[Declared], name: str, old: Any, new: Any) -> None:
         if old is None:
             disruption, cost = new.cost_of_new(self.usage, name)
-            reason = _because("new in the document", new, cost)
-            self.made.append(Change(Action.CREATE, declared, name, None, new, (), reason, disruption))
+            reason = self._because("new in the document", new, cost)
+            self.made.append(ObjectChange(PlanAction.CREATE, declared, name, None, new, (), reason, disruption))
         elif new is None:
             disruption, cost = old.cost_of_removal(self.usage, name)
-            reason = _because("no longer in the document", old, cost)
-            self.removed.append(Change(Action.DELETE, declared, name, old, None, (), reason, disruption))
+            reason = self._because("no longer in the document", old, cost)
+            self.removed.append(ObjectChange(PlanAction.DELETE, declared, name, old, None, (), reason, disruption))
         else:
             self._update(declared, name, old, new)
+
+    def _because(self, document: str, value: Any, cost: str) -> str:
+        theirs = getattr(value, "owner", Owner.DOCUMENT) is Owner.TOOLSTACK
+        first = document.replace("in the document", "from the toolstack") if theirs else document
+        if self.source:
+            first = document.replace("the document", self.source)
+        return f"{first}; {cost}" if cost else first
 
     def _update(self, declared: type[Declared], name: str, old: Any, new: Any) -> None:
         fields, costs = [], []
@@ -143,7 +151,9 @@ class _Planner:
         if fields:
             reason = "; ".join(dict.fromkeys(reason for _, reason in costs if reason))
             disruption = max(cost for cost, _ in costs)
-            self.made.append(Change(Action.UPDATE, declared, name, old, new, tuple(fields), reason, disruption))
+            self.made.append(
+                ObjectChange(PlanAction.UPDATE, declared, name, old, new, tuple(fields), reason, disruption)
+            )
 
     def uplinks(self, hosts: Mapping[str, tuple[Any, Any]]) -> None:
         old = {f"{name}/{u.name}": u for name, (host, _) in hosts.items() if host is not None for u in host.uplinks}
@@ -158,9 +168,3 @@ class _Planner:
 def _configured(field: str, set_by: SetBy, *, allocated: bool) -> bool:
     """Whether a document or a toolstack decides the field, its owner included. `awaited` is a plug's, not configuration."""
     return (set_by is not SetBy.RUNTIME or allocated or field == "owner") and field != "awaited"
-
-
-def _because(document: str, value: Any, cost: str) -> str:
-    theirs = getattr(value, "owner", Owner.DOCUMENT) is Owner.TOOLSTACK
-    first = document.replace("in the document", "from the toolstack") if theirs else document
-    return f"{first}; {cost}" if cost else first

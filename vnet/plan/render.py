@@ -7,19 +7,21 @@ from typing import Any
 from vnet.grammar.declare import Spelling, attrs_of, json_word, plain
 from vnet.objects import Network, Rule
 from vnet.objects.impact import Disruption
-from vnet.plan.pool import Action, Change, FieldChange, PoolPlan
+from vnet.plan.pool import FieldChange, ObjectChange, PlanAction, PoolPlan
 
-SIGN = {Action.CREATE: "+", Action.UPDATE: "~", Action.DELETE: "-"}
+NOTHING = "Nothing to change: the pool is as the document says."
+SIGN = {PlanAction.CREATE: "+", PlanAction.UPDATE: "~", PlanAction.DELETE: "-"}
 
 
-def render_plan(plan: PoolPlan) -> str:
-    """One line per change and a sum, without a newline at the end: '+ network tenant-a  vxlan vni 5001 mtu 1450   (...)'."""
+def render_plan(plan: PoolPlan, nothing: str = NOTHING) -> str:
+    """One line per change and a sum, without a newline at the end: '+ network tenant-a  vxlan vni 5001 mtu 1450   (...)'. nothing: the text
+    of an empty plan."""
     if not plan:
-        return "Nothing to change: the pool is as the document says."
+        return nothing
     width = min(36, max(len(_title(change)) for change in plan.changes))
     lines = [_line(change, width) for change in plan.changes]
     counts = plan.counts
-    total = ", ".join(f"{counts[action]:,} to {action.value}" for action in Action if counts[action])
+    total = ", ".join(f"{counts[action]:,} to {action.value}" for action in PlanAction if counts[action])
     return "\n".join([*lines, "", f"{total}. Disruption: {plan.disruption}."])
 
 
@@ -33,7 +35,7 @@ def plan_dict(plan: PoolPlan) -> dict[str, object]:
     }
 
 
-def change_dict(change: Change) -> dict[str, object]:
+def change_dict(change: ObjectChange) -> dict[str, object]:
     """One change for JSON. `old` and `new` are None where there is no such object."""
     return {
         "action": change.action.value,
@@ -47,22 +49,22 @@ def change_dict(change: Change) -> dict[str, object]:
     }
 
 
-def _spelling(change: Change, changed: FieldChange) -> Spelling:
+def _spelling(change: ObjectChange, changed: FieldChange) -> Spelling:
     """The field's word as the changed object has it."""
     variant = getattr(change.new, change.type.VARIANT).value if change.type.VARIANT is not None else None
     spellings = attrs_of(change.type)[changed.field].spellings
     return next((s for s in spellings if not s.only or variant in s.only), spellings[0])
 
 
-def _plain(change: Change, changed: FieldChange, value: Any) -> Any:
-    return None if value is None else _spelling(change, changed).kind.plain(value)
+def _plain(change: ObjectChange, changed: FieldChange, value: Any) -> Any:
+    return None if value is None else _spelling(change, changed).type.plain(value)
 
 
-def _title(change: Change) -> str:
+def _title(change: ObjectChange) -> str:
     return f"{change.noun} {change.name}".rstrip()
 
 
-def _line(change: Change, width: int) -> str:
+def _line(change: ObjectChange, width: int) -> str:
     shown = change.new if change.new is not None else change.old
     words = ", ".join(_field(change, f) for f in change.fields) if change.fields else shown.summary
     cost = "disrupts nothing" if change.disruption is Disruption.NONE else str(change.disruption)
@@ -70,7 +72,7 @@ def _line(change: Change, width: int) -> str:
     return f"{SIGN[change.action]} {_title(change):{width}}  {words}".rstrip() + f"   ({reason})"
 
 
-def _field(change: Change, changed: FieldChange) -> str:
+def _field(change: ObjectChange, changed: FieldChange) -> str:
     if changed.field == "rules":
         return _rules(changed.old, changed.new)
     spelling = _spelling(change, changed)

@@ -13,8 +13,9 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from ovsctl.datapath import Emitted, Passed, Tunnel
-from vnet.compile import Source, Table, flat
+from vnet.compile import FlowSource, Table, flat
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
+from vnet.objects.encryption import in_first_plane
 from vnet.probe.ofproto_trace_parser import UNRESOLVED, NotATrace, RealOutput, RealPass, RealStep, parse_trace
 from vnet.sim.fabric import Arrival, Fabric
 from vnet.sim.flow_origin import describe
@@ -186,7 +187,10 @@ class HostComparison:
     def _real_out(self, output: RealOutput) -> Out:
         vif, device = self.reply.vifs.get(output.port), self.reply.devices.get(output.port)
         if vif is None and device in ENCAPSULATION_OF_DEVICE:
-            return Out(device, output.key, output.target)
+            # The twin's hosts send on one plane of WireGuard only.
+            known = self.pool.state.pool
+            target = in_first_plane(known.id if known is not None else "", output.target) if output.target else ""
+            return Out(device, output.key, target)
         return Out(vif or device or f"port {output.port}")
 
     def _extra(self, out: Out) -> Iterator[Emitted]:
@@ -215,7 +219,7 @@ class HostComparison:
         match = f" ({step.match or 'everything'})" if step is not None else ""
         return f"priority {look.priority} of a flow that is not ours{match}"
 
-    def _sources(self) -> dict[int, Source]:
+    def _sources(self) -> dict[int, FlowSource]:
         return {
             flow.cookie: source for source, found in self.host.compiled.items() for flow in flat({source: found})[:1]
         }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from vnet.objects import Binding, BindingState, PoolState, Vif
 from vnet.objects.binding import published
+from vnet.objects.tiers import obeyed_in
 
 
 def bound(state: PoolState) -> PoolState:
@@ -25,17 +26,21 @@ def bound(state: PoolState) -> PoolState:
 
 
 def joined(before: PoolState, after: PoolState) -> PoolState:
-    """The state after agents have noted which VIFs joined their first group: nobody tracked their connections."""
+    """The state after agents have noted which VIFs joined their first group, or were in none that tracks: nobody tracked their connections."""
     bindings = {
         key: replace(binding, moved=True)
         for key, binding in after.bindings.items()
         if key in before.bindings
         and (old := before.vifs.get(binding.vif)) is not None
-        and not old.groups
+        and not _tracked(before, old)
         and (new := after.vifs.get(binding.vif)) is not None
-        and new.groups
+        and obeyed_in(after, new)
     }
     return replace(after, bindings={**after.bindings, **bindings}) if bindings else after
+
+
+def _tracked(state: PoolState, vif: Vif) -> bool:
+    return any(state.groups[name].stateful for name in obeyed_in(state, vif) if name in state.groups)
 
 
 def settled(state: PoolState) -> PoolState:

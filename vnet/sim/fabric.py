@@ -11,18 +11,23 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ovsctl.datapath import Emitted, EmulatedBridge, EmulatedPort, Passed, Tunnel
 from ovsctl.datapath.flow_extract import VLAN_TYPES
-from vnet.compile import Rejected, StateIndex, announced_tags, is_rejection, reply_to
+from vnet.compile import Rejected, StateIndex, announced_tags, inner_addresses, is_rejection, reply_to
 from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
+from vnet.objects.encryption import wireguard_bytes
+from vnet.objects.identity import macs_of
 from vnet.sim.bindings import bound, joined, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
 from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
 from vnet.sim.link_locals import take_choice, with_choice
+from vnet.sim.mac_learning import after_hearing, take_heard
+from vnet.sim.multicast_snooping import after_report, asked, take_report
 from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 from vnet.util.frames import rarp
 
@@ -54,7 +59,7 @@ class Fabric:
         """Wire a pool. With `claim` a VIF without a binding gets one, as its host's agent would write it."""
         self.configured = state  # as it was given: without the bindings that were added
         self._claim = claim
-        self.state = bound(state) if claim else state
+        self.state = asked(bound(state)) if claim else state
         self.document: Document | None = None
         self.underlay_mtu = state.pool.underlay_mtu if state.pool else DEFAULT_UNDERLAY_MTU
         self.hosts = {name: SimHost(name) for name in sorted(state.hosts)}
@@ -73,6 +78,8 @@ class Fabric:
         self._by_label: dict[str, Vif] = {}
         self._by_vtep: dict[int, tuple[SimHost, bool]] = {}  # address to its host, and whether it is IPv6
         self._vtep: dict[str, int] = {}
+        self._inner: dict[str, int] = {}  # the hosts' addresses inside WireGuard
+        self._by_inner: dict[int, SimHost] = {}
         self._index = StateIndex(self.state)
         self._host_of: dict[EmulatedBridge, SimHost] = {}
         self._links: dict[EmulatedBridge, _Link] = {}
@@ -90,7 +97,7 @@ class Fabric:
     def update(self, state: PoolState) -> None:
         """Change the pool to another state. Plugged ports, guests, and what bridges learned stay."""
         self.configured = state
-        self.state = joined(self.state, bound(state)) if self._claim else state
+        self.state = asked(joined(self.state, bound(state))) if self._claim else state
         for name in self.hosts.keys() - state.hosts.keys():
             del self.hosts[name]
         for name in sorted(state.hosts.keys() - self.hosts.keys()):
@@ -113,6 +120,9 @@ class Fabric:
         vteps = {h.name: ip_address(h.address) for h in state.hosts.values() if h.address is not None}
         self._vtep = {name: int(address) for name, address in vteps.items()}
         self._by_vtep = {int(address): (self.hosts[name], address.version == 6) for name, address in vteps.items()}
+        inner = inner_addresses(state) if any(net.encryption is not None for net in state.networks.values()) else {}
+        self._inner = {name: int(ip_address(address)) for name, address in inner.items()}
+        self._by_inner = {address: self.hosts[name] for name, address in self._inner.items()}
         self._links, self._host_of = {}, {}
         self._index = StateIndex(state)
         for host in self.hosts.values():
@@ -246,11 +256,11 @@ class Fabric:
         network = host.view.network(vif.network)
         if network is None or network.uplink is None or network.patch is None:
             return
-        bridge, frame = host.uplinks[network.uplink], rarp(vif.mac)
+        bridge = host.uplinks[network.uplink]
         mac = int(vif.mac.replace(":", ""), 16)
         learned = [vlan for vlan, known in bridge.macs if known == mac]
         self._items, self._lost = [], []
-        for tag in announced_tags(host.view, network, vif, learned):
+        for tag, frame in product(announced_tags(host.view, network, vif, learned), map(rarp, macs_of(vif))):
             self._carry(Arrival(bridge, PATCH, _tagged(frame, tag) if tag else frame, ((), self.label(vif))))
 
     def forward(self, arrival: Arrival, notes: list[Passed] | None = None) -> list[Emitted]:
@@ -307,8 +317,24 @@ class Fabric:
                 following = link(emitted, arrival.path)
                 if following is not None:
                     waiting.append(following)
+            self._learn(arrival)
             if (again := self.after_choice(arrival)) is not None:
                 waiting.append(again)
+
+    def _learn(self, arrival: Arrival) -> None:
+        """What a host's agent does about a MAC behind a VIF, or about its multicast groups, that the bridge has just told it of."""
+        report, heard = take_report(arrival.switch), take_heard(arrival.switch)  # the last first
+        if heard is None and report is None:
+            return
+        host, after = self._host_of[arrival.switch], self.state
+        vif = self.state.vifs[host.vif_at[arrival.port]]
+        if heard is not None:
+            after = after_hearing(after, vif, host.name, heard, self.now_us)
+        if report is not None:
+            after = after_report(after, vif, host.name, report)
+        if after is not self.state:
+            self.state = after
+            self._program()
 
     def after_choice(self, arrival: Arrival) -> Arrival | None:
         """The frame that a host's agent sends again: of a VIF that has just chosen a link-local address, and has it now."""
@@ -391,7 +417,11 @@ class Fabric:
             return None
         encapsulation = ENCAPSULATION_OF_DEVICE[device]
         peer, ipv6 = self._by_vtep.get(tunnel.dst, (None, False))
-        size = len(frame) - 14 + encapsulation.overhead("::" if ipv6 else None)
+        overhead, note = encapsulation.overhead("::" if ipv6 else None), ""
+        if tunnel.ipv6 and (encrypted := self._by_inner.get(tunnel.dst)) is not None:
+            overhead = encapsulation.overhead("::") + wireguard_bytes(str(ip_address(source)))
+            peer, ipv6, source, note = encrypted, True, self._inner[host.name], " (encrypted)"
+        size = len(frame) - 14 + overhead
         if peer is None or peer is host or ipv6 is not tunnel.ipv6:
             target = ip_address(tunnel.dst.to_bytes(16 if tunnel.ipv6 else 4, "big"))
             self._lose(place, f"no other host has the address {target}", frame)
@@ -405,7 +435,7 @@ class Fabric:
         else:
             key = tunnel.key & encapsulation.max_key
             received = Tunnel(key, source, tunnel.dst, ipv6)
-            return Arrival(peer.bridge, port, frame, (path, f"{peer.name} {device}"), received)
+            return Arrival(peer.bridge, port, frame, (path, f"{peer.name} {device}{note}"), received)
         return None
 
     def _from_uplink(self, host: SimHost, uplink: str) -> _Link:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ovsctl.datapath.flow_key import key_field
-from ovsctl.openflow import Controller, Flow
+from ovsctl.openflow import Flow, ToController
 from ovsctl.openflow.fields import Field, Needs, format_value
 from ovsctl.openflow.match import FieldMatch
 from vnet.compile import CHOICE, Privilege, Table, privilege_for
@@ -65,7 +65,7 @@ def wrong_fields(flows: Iterable[Flow], table: int, dropping: Flow | None, key: 
 
 def is_watch(flow: Flow) -> bool:
     """Whether a flow tells the agent of a link-local address that the VIF does not have, and drops the frame."""
-    return bool(flow.actions) and isinstance(last := flow.actions[-1], Controller) and last.userdata == CHOICE
+    return bool(flow.actions) and isinstance(last := flow.actions[-1], ToController) and last.userdata == CHOICE
 
 
 def _missing_privilege(dropping: Flow, privilege: Privilege) -> str:

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ovsctl.datapath import EmulatedBridge, EmulatedPort
 from ovsctl.openflow import Flow, Output
-from ovsctl.openflow.fields import Port as ReservedPort
+from ovsctl.openflow.fields import ReservedPort
 from ovsctl.openflow.messages import FragmentHandling
 from vnet.compile import (
     GROUPS,
+    FlowSource,
     HostInputs,
     HostView,
-    Role,
-    Source,
     StateIndex,
+    VifRole,
     compile_flows,
     flat,
     meters_of,
@@ -44,7 +44,7 @@ class UplinkBond:
 
     @property
     def alive(self) -> list[str]:
-        return [nic for nic in self.uplink.members if nic not in self.cut]
+        return [link for link in self.uplink.links if link not in self.cut]
 
     def member(self, frame: bytes) -> str | None:
         """The NIC that carries a frame, by its source MAC as balance-slb chooses; None if all are cut."""
@@ -66,8 +66,8 @@ class SimHost:
         self._device_at: dict[int, str] = {}
         self._view = HostView(HostInputs(name))
         self._due: tuple[PoolState, StateIndex] | None = None
-        self._compiled: dict[Source, Entries] | None = None
-        self._sources: dict[object, Source] | None = None
+        self._compiled: dict[FlowSource, Entries] | None = None
+        self._sources: dict[object, FlowSource] | None = None
 
     @property
     def bridge(self) -> EmulatedBridge:
@@ -118,7 +118,7 @@ class SimHost:
         self.ports.pop(vif, None)
 
     @property
-    def compiled(self) -> dict[Source, Entries]:
+    def compiled(self) -> dict[FlowSource, Entries]:
         """The flows of br-int by their sources."""
         if self._compiled is None:
             self._compiled = compile_flows(self.view)
@@ -156,7 +156,7 @@ class SimHost:
         self._device_at = {number: name for name, number in self._devices.items()}
         self._bridge.ports = self._ports(state)
         for name, bridge in self._uplinks.items():
-            ports = {NIC: EmulatedPort("+".join(self.bonds[name].uplink.members), mtu=self.bonds[name].uplink.mtu)}
+            ports = {NIC: EmulatedPort("+".join(self.bonds[name].uplink.links), mtu=self.bonds[name].uplink.mtu)}
             if patch_device(name) in self._devices:
                 ports[PATCH] = EmulatedPort(f"phy-{name}")
             if bridge.ports != ports:
@@ -178,7 +178,7 @@ class SimHost:
             del self._uplinks[name], self.bonds[name]
         for name, uplink in uplinks.items():
             if name not in self._uplinks:
-                self._uplinks[name] = EmulatedBridge((NORMAL_FLOW,), name=f"{self.name} br-{name}")
+                self._uplinks[name] = EmulatedBridge((NORMAL_FLOW,), name=f"{self.name} {uplink.bridge_name}")
             if name not in self.bonds or self.bonds[name].uplink != uplink:
                 self.bonds[name] = UplinkBond(uplink)
 
@@ -186,7 +186,7 @@ class SimHost:
         """Remove the learned flow that opened a port when its agent reports the port as active."""
         moving = {
             number for vif, number in self.ports.items()
-            if (row := self.view.vifs.get(vif)) is not None and self.view.role(row) is Role.INCOMING
+            if (row := self.view.vifs.get(vif)) is not None and self.view.role(row) is VifRole.INCOMING
         }  # fmt: skip
         learned = self.bridge.learned
         for key, flow in list(learned.items()):
@@ -194,7 +194,7 @@ class SimHost:
             if port is not None and port.value not in moving:
                 del learned[key]
 
-    def source_of(self, flow: Flow) -> Source | None:
+    def source_of(self, flow: Flow) -> FlowSource | None:
         """The source that a flow was compiled from; None for a learned flow."""
         if self._sources is None:
             self._sources = {f.key: source for source, found in self.compiled.items() for f in flat({source: found})}

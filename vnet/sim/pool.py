@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vnet.objects import BindingState, PoolState, Protocol, Vif
+from vnet.objects.behind import known_behind
 from vnet.objects.link_local import chosen
+from vnet.objects.multicast import listening_of
+from vnet.objects.tiers import obeyed_in
 from vnet.sim.bindings import binding_of
 from vnet.sim.conversation import party, trace
 from vnet.sim.deliveries import Deliveries, Delivery
@@ -88,9 +91,9 @@ class SimPool(Fabric):
 
     def _set_cut(self, name: str, link: str, cut: bool) -> None:
         host = self.host(name)
-        bond = next((bond for bond in host.bonds.values() if link in bond.uplink.members), None)
+        bond = next((bond for bond in host.bonds.values() if link in bond.uplink.links), None)
         if link != "underlay" and bond is None:
-            nics = [nic for b in host.bonds.values() for nic in b.uplink.members]
+            nics = [nic for b in host.bonds.values() for nic in b.uplink.links]
             raise UnknownName(f"link of {name}", link, ["underlay", *nics])
         links, item = (self._cut, name) if bond is None else (bond.cut, link)
         (links.add if cut else links.discard)(item)
@@ -122,6 +125,15 @@ class SimPool(Fabric):
         items = (*received.items, *(item for deliveries in sent for item in deliveries))
         return Deliveries(items, tuple(loss for deliveries in sent for loss in deliveries.lost))
 
+    @contextmanager
+    def without(self, vifs: Collection[str]) -> Iterator[None]:
+        """The guests of some VIFs, by their ids, run nowhere for a while."""
+        ran = {id: self._runs.pop(id) for id in vifs if id in self._runs}
+        try:
+            yield
+        finally:
+            self._runs |= ran
+
     def _drain(self, vifs: Iterable[Vif]) -> Deliveries:
         items = []
         for vif in vifs:
@@ -147,8 +159,9 @@ class SimPool(Fabric):
                 raise SimError(f"{vm} runs on {host} already: name another host")
             vifs[vif.id] = replace(vif, incoming=host, epoch=vif.epoch + 1)
             held = binding_of(vifs[vif.id], host, BindingState.HELD)
-            before = chosen(binding for binding in bindings.values() if binding.vif == vif.id)
-            bindings[vif.id, host] = replace(held, moved=bool(vif.groups), link_locals=before)
+            there = [binding for binding in bindings.values() if binding.vif == vif.id]
+            held = replace(held, link_locals=chosen(there), behind=known_behind(there), listening=listening_of(there))
+            bindings[vif.id, host] = replace(held, moved=bool(obeyed_in(self.state, vif)))
         self.update(replace(self.state, vifs=vifs, bindings=bindings))
 
     def switch(self, vm: str) -> None:

@@ -13,11 +13,16 @@ from ipaddress import ip_address
 from typing import Any
 
 from ovsctl.datapath import Emitted, Passed
+from ovsctl.datapath.flow_key import key_field
+from ovsctl.openflow.fields import field
 from ovsctl.openflow.text import format_match
 from vnet.compile import PIPELINE, Table
-from vnet.compile.pipeline import REG_VERDICT
+from vnet.compile.isolation import isolation_number
+from vnet.compile.pipeline import REG_GROUP, REG_PORT, REG_ROLE, REG_VERDICT, STEP_ENDS
 from vnet.compile.rejection_frames import answer_in_words
-from vnet.compile.security import DEFAULT
+from vnet.compile.security import DEFAULT, PRIORITIES
+from vnet.objects import Verdict
+from vnet.objects.isolation import ISOLATED, isolation_of
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station
 from vnet.sim.fabric import Arrival, Fabric
 from vnet.sim.flow_origin import describe, position_of
@@ -27,6 +32,15 @@ from vnet.sim.host import SimHost
 HOPS_MAX = 1000
 REJECTS = frozenset({Table.EGRESS_REJECT, Table.INGRESS_REJECT})
 LOGS = frozenset({Table.EGRESS_LOG, Table.INGRESS_LOG})
+MONITORS = frozenset({Table.EGRESS_MONITOR, Table.INGRESS_MONITOR})
+RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES})
+# Of a look-up in MONITOR by its priority: what a rule would do, and the priority of that rule.
+WOULD = {
+    300: ("drop", PRIORITIES[Verdict.DROP]),
+    290: ("reject", PRIORITIES[Verdict.REJECT]),
+    200: ("drop", DEFAULT),
+    190: ("reject", DEFAULT),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +174,7 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
     verdict = (
         _verdict(hops, items, lost)
         + logged
+        + "".join(f"; {text}" for hop in hops for text in _monitored(hop.steps))
         + "".join(f"; {item.to} is answered: {answer_in_words(item.frame)}" for item in answers)
     )
     return Leg(title, tuple(hops), tuple(items), tuple(lost), verdict, aside, tuple(answers))
@@ -204,12 +219,29 @@ def _step(pool: Fabric, host: SimHost, arrival: Arrival, note: Passed, number: i
     flow, wrong = note.flow, ""
     if number in GUARDS and arrival.port in host.vif_at and (flow is None or not flow.actions or is_watch(flow)):
         wrong = wrong_fields(host.bridge.tables, number, flow, note.key)
+    if number in (Table.FROM_ISOLATION, Table.TO_ISOLATION) and (flow is None or not flow.actions):
+        wrong = _kept_apart(pool, host, note.key, sends=number == Table.FROM_ISOLATION, in_port=arrival.port)
     if flow is None:
         return TableStep(number, name, does, "", -1, "", "", tuple(actions), wrong)
     source = host.source_of(flow)
     origin, position = describe(pool, source, flow.cookie), position_of(pool, source, flow.cookie)
     match = format_match(flow.match) or "everything"
     return TableStep(number, name, does, match, flow.priority, origin, position, tuple(actions), wrong)
+
+
+def _kept_apart(pool: Fabric, host: SimHost, key: int, *, sends: bool, in_port: int) -> str:
+    """As "web1/0 is isolated, and the receiver community:red"."""
+    port = in_port if sends else key_field(field(REG_PORT)).get(key)
+    vif = pool.state.vifs.get(host.vif_at.get(port, ""))
+    if vif is None:
+        return ""
+    number = isolation_number(key_field(field(REG_ROLE)).get(key))
+    network = host.view.network(vif.network)
+    own = isolation_of(vif.isolation, network.isolation if network is not None else None)
+    # A community that no VIF of this host is in has no number here.
+    other = next((name for name, role in host.view.roles(vif.network).items() if role == number), "")
+    other = "isolated or of another community" if other == ISOLATED else other
+    return f"{pool.label(vif)} is {own}, and the {'receiver' if sends else 'sender'} {other}"
 
 
 def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
@@ -224,14 +256,35 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
     for hop in reversed(hops):
         if not hop.sent and hop.steps:
             rejected = hop.steps[-1].table in REJECTS
-            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS)
+            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS | MONITORS)
             cause = _cause(last, hop.steps, "rejects" if rejected else "drops")
             return f"{'rejected' if rejected else 'dropped'} by {hop.switch} in {cause}{_limited(hop)}"
     return "delivered to nobody"
 
 
+def _monitored(steps: Sequence[TableStep]) -> Iterator[str]:
+    """The rules of groups in monitor mode that would forbid a packet which goes on: each was asked before its look-up in MONITOR. No other
+    group's rule forbids it: then it would not go on."""
+    for at, step in enumerate(steps):
+        if step.table in MONITORS and step.priority in WOULD:
+            verb, priority = WOULD[step.priority]
+            asked = (before for before in reversed(steps[:at]) if before.table in RULES and not _ends_step(before))
+            if (rule := next((before for before in asked if before.priority == priority), None)) is not None:
+                yield f"{_origin(rule)} would {verb} it{' by default' if rule.priority == DEFAULT else ''}"
+
+
+def _ends_step(step: TableStep) -> bool:
+    group = next((part for part in step.match.split(",") if part.startswith(f"{REG_GROUP}=")), "=0")
+    return bool(int(group.partition("=")[2], 0) & STEP_ENDS)
+
+
 def _logs(step: TableStep) -> bool:
-    return step.table in LOGS and "to the controller" in step.actions and not _over_the_rate(step)
+    return (
+        step.table in LOGS
+        and f"{REG_VERDICT}=" not in step.match
+        and "to the controller" in step.actions
+        and not _over_the_rate(step)
+    )
 
 
 def _over_the_rate(step: TableStep) -> bool:
@@ -262,7 +315,7 @@ def _forbidding_rules(verdict: TableStep, steps: Sequence[TableStep], verb: str)
     if bit is None:
         return
     for step in steps:
-        if step.table in (Table.EGRESS_RULES, Table.INGRESS_RULES) and bit.replace("=", " = ") in step.actions:
+        if step.table in RULES and bit.replace("=", " = ") in step.actions:
             yield f"{_origin(step)} {verb}{' by default' if step.priority == DEFAULT else ''}"
 
 

@@ -3,6 +3,7 @@
 from vnet.grammar.problems import Place, Problem, TopologyErrors
 from vnet.topology.desired import desired_state, load, parse_document
 from vnet.topology.document import API_VERSION, Document
+from vnet.topology.files import read_file
 
 __all__ = [
     "API_VERSION",
@@ -13,4 +14,5 @@ __all__ = [
     "desired_state",
     "load",
     "parse_document",
+    "read_file",
 ]

@@ -20,7 +20,7 @@ from vnet.objects.resolve import Resolver
 from vnet.objects.rules import faults
 from vnet.objects.state import CONFIGURED
 from vnet.topology.document import Document, read_document
-from vnet.topology.yaml_tree import decode, parse
+from vnet.topology.yaml_tree import decode, parse_files
 from vnet.util.gc_pause import collector_held
 
 
@@ -40,7 +40,7 @@ def parse_document(data: bytes, filename: str) -> Document:
     """A document of which only the text and the grammar are checked. Raises TopologyErrors for text that is no document."""
     with collector_held():
         source = decode(data, filename)
-        return read_document(parse(source), source)
+        return read_document(parse_files(source), source)
 
 
 def desired_state(document: Document, current: PoolState, index: VifIndex | None = None) -> PoolState:
@@ -51,8 +51,7 @@ def desired_state(document: Document, current: PoolState, index: VifIndex | None
     and between them and the toolstack's.
     """
     with collector_held():
-        source = Source(document.source.filename, document.source.text)
-        source.problems.update(document.source.problems)
+        source = document.source.again()
         state = _desired_state(document, current, index or VifIndex(current.vifs.values()), source)
         source.finish()
         return state
@@ -89,7 +88,7 @@ def _state(document: Document, current: PoolState, pool: Pool, changes: Mapping[
 
 def _pool(document: Document, before: Pool | None) -> Pool:
     stated: dict[str, Any] = {"name": document.pool}
-    for name in ("underlay_mtu", "locking_mode"):
+    for name in ("underlay_mtu", "locking_mode", "encryption"):
         stated[name] = document.fields.values.get(name, attrs_of(Pool)[name].default)
     if before is None:
         return unchecked(Pool, stated)

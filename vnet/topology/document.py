@@ -5,29 +5,34 @@ One rule: reading says what is wrong with the text alone; rules, which need a po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vnet.grammar.declare import Declared, Shape, Stated, attrs_of, cache, extra_word, read, shape_of
-from vnet.grammar.kinds import FAILED, Failed, JsonSchema, Kind, Refused, Scalar, entries
-from vnet.grammar.nodes import List, Map, Node, clip, describe, entry_of, is_null
+from vnet.grammar.nodes import ListNode, MapNode, Node, TextNode, clip, describe, entry_of, is_null
 from vnet.grammar.problems import Place, Problem
 from vnet.grammar.source import Source, place_of
+from vnet.grammar.value_types import FAILED, Failed, JsonSchema, ListOf, Scalar, ValueRefused, ValueType, entries
 from vnet.objects import Expectation, Pool, PoolState, Vif, Vm
 from vnet.objects.limits import MAX_VIFS_OF_VM
 from vnet.objects.proposal import Fault
 from vnet.objects.state import CONFIGURED
-from vnet.objects.words import GROUP_NAME, NAME_KIND
+from vnet.objects.words import GROUP_NAME, LINE, NAME_KIND
 from vnet.util.suggest import plural
 
 API_VERSION = "vnet/v1"
+RANGE = re.compile(r"([^\[\]]*)\[([0-9]{1,9})-([0-9]{1,9})\]([^\[\]]*)")  # of names
+MAX_SPELLED_OUT = 20_000
+MAX_INCLUDED = 1_000
+INCLUDED = ListOf(LINE, "a list of files, in which '*' stands for any letters", most=MAX_INCLUDED)
 SECTIONS = tuple(declared for declared in CONFIGURED if not declared.NOUN.parent)  # each a key of the document
 
 
 def _api_version(text: str) -> str:
     if text != API_VERSION:
-        raise Refused("wrong-version", f"this program reads apiVersion {API_VERSION}, found '{clip(text)}'")
+        raise ValueRefused("wrong-version", f"this program reads apiVersion {API_VERSION}, found '{clip(text)}'")
     return text
 
 
@@ -43,7 +48,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Section(Kind[Inputs]):
+class Section(ValueType[Inputs]):
     """A document's map from names to objects of one sort, or its list of them. Nothing at all is an empty one."""
 
     declared: type[Declared]
@@ -55,20 +60,22 @@ class Section(Kind[Inputs]):
 
     @property
     def name(self) -> Scalar[str]:
-        return GROUP_NAME if self.declared.NOUN.state == "groups" else NAME_KIND
+        return GROUP_NAME if self.declared.NOUN.state in ("groups", "address_sets") else NAME_KIND
 
     def read(self, node: Node, source: Source) -> Inputs | Failed:
         if is_null(node):
             return Inputs()
         if self.declared.NOUN.listed:
             return self._list(node, source)
-        if not isinstance(node, Map):
-            hint = "names are keys here, not items: 'NAME: {...}'" if isinstance(node, List) else ""
+        if not isinstance(node, MapNode):
+            hint = "names are keys here, not items: 'NAME: {...}'" if isinstance(node, ListNode) else ""
             return self.wrong(node, source, hint)
         stated: dict[str, Stated] = {}
         refused: set[str] = set()
         for key, item in entries(node, source):
             name = self.name.read(key, source)
+            if isinstance(item, ListNode) and self.declared.SHORT:
+                item = MapNode([(replace(key, text=self.declared.SHORT), item)], item.line, item.column)  # noqa: PLW2901
             found, broken = read(self.declared, item, source, document_shape(self.declared))
             if broken or isinstance(name, Failed):
                 refused.add(key.text)
@@ -77,7 +84,7 @@ class Section(Kind[Inputs]):
         return Inputs(stated, frozenset(refused))
 
     def _list(self, node: Node, source: Source) -> Inputs | Failed:
-        if not isinstance(node, List):
+        if not isinstance(node, ListNode):
             return self.wrong(node, source, "one value is a list too: put it in [ ]")
         stated: dict[str, Stated] = {}
         for item in node.items:
@@ -91,15 +98,19 @@ class Section(Kind[Inputs]):
         return Inputs(stated)
 
     def schema(self) -> JsonSchema:
-        item = {"$ref": f"#/$defs/{self.declared.__name__}"}
+        item: JsonSchema = {"$ref": f"#/$defs/{self.declared.__name__}"}
+        if self.declared.SHORT:
+            item = {"oneOf": [item, attrs_of(self.declared)[self.declared.SHORT].type.schema()]}
         if self.declared.NOUN.listed:
             return {"type": ["array", "null"], "items": item}
         names = {key: word for key, word in self.name.schema().items() if key != "type"}
+        if self.declared is Vm:
+            names["pattern"] += f"|^{RANGE.pattern}$"
         return {"type": ["object", "null"], "propertyNames": names, "additionalProperties": item}
 
 
 @dataclass(frozen=True, slots=True)
-class Children(Kind[tuple[Stated | None, ...]]):
+class Children(ValueType[tuple[Stated | None, ...]]):
     """A list of objects that belong to the one it stands in; None for an item that could not be read."""
 
     declared: type[Declared]
@@ -112,8 +123,8 @@ class Children(Kind[tuple[Stated | None, ...]]):
     def read(self, node: Node, source: Source) -> tuple[Stated | None, ...] | Failed:
         if is_null(node):
             return ()
-        if not isinstance(node, List):
-            return self.wrong(node, source, "one value is a list too: put it in [ ]" * (not isinstance(node, Map)))
+        if not isinstance(node, ListNode):
+            return self.wrong(node, source, "one value is a list too: put it in [ ]" * (not isinstance(node, MapNode)))
         if len(node.items) > self.most:
             source.add("too-many", f"{len(node.items)} items: at most {self.most} here", node.items[self.most])
             return FAILED
@@ -152,6 +163,8 @@ def root_shape() -> Shape:
         "pool": pool.words["pool"],
         "defaults": pool.words["defaults"],
     }
+    doc = "Files with further sections, by their paths from this one, as [networks/*.vnet.yaml, vms.vnet.yaml]. Included files include none."
+    words["include"] = extra_word("include", INCLUDED, doc)
     for declared in SECTIONS:
         noun = declared.NOUN
         words[noun.plural] = extra_word(noun.plural, Section(declared), noun.doc, noun.also)
@@ -236,7 +249,7 @@ class Document:
             if fault.clash and other is None:
                 message += ", made by the toolstack"
             elif fault.clash and own is not None and node is not None:
-                message += f", on line {node.line + 1}"
+                message += f", on {source.line_of(node)}"
         if at is None:
             declared = next((d for d in SECTIONS if d.NOUN.word == fault.noun), None)
             section = entry_of(self.fields.node, declared.NOUN.plural if declared is not None else "vms")
@@ -248,10 +261,12 @@ class Document:
         source.add(fault.code, message, at, hint)
 
 
-def read_document(root: Node, source: Source) -> Document:
-    """The document of a tree. Problems of the text go to the source; objects with too many are left out."""
-    if not isinstance(root, Map):
+def read_document(files: Sequence[Node], source: Source) -> Document:
+    """The document of the trees of its files. Problems of the text go to the source; objects with too many are left out."""
+    root = files[0]
+    if not isinstance(root, MapNode):
         source.stop("wrong-type", f"a document is a map, found {describe(root)}", root)
+    root = _spelled_out(_with_included(root, files[1:], source), source)
     version = entry_of(root, "apiVersion")
     if version is not None and isinstance(VERSION.read(version[1], source), Failed):
         source.finish()  # another version's document: what this grammar says of it would only mislead
@@ -263,6 +278,82 @@ def read_document(root: Node, source: Source) -> Document:
     own = {name: value for name, value in fields.values.items() if name in attrs_of(Pool)}
     # Where the pool's name is wrong, the rest is checked all the same; the document is refused in the end.
     return Document(own.get("name", "pool"), Stated(Pool, own, root), inputs, source)
+
+
+def _with_included(root: MapNode, parts: Sequence[Node], source: Source) -> MapNode:
+    """The first file's map with the sections of the others. What belongs to the pool as a whole stands in the first one."""
+    if (include := entry_of(root, "include")) is not None and not source.included:
+        hint = "read it from its file, as 'vnet plan FILE' does; in Python by vnet.topology.read_file(FILE)"
+        source.add("not-included", "'include' names files that this text does not have", include[0], hint)
+    sections = {declared.NOUN.plural for declared in SECTIONS}
+    made = {key.text: (key, value) for key, value in root.entries}
+    found = list(root.entries) if len(made) < len(root.entries) else None  # the reader says which keys are there twice
+    for part in parts:
+        if not isinstance(part, MapNode):
+            source.add("wrong-type", f"an included file is a map, found {describe(part)}", part)
+            continue
+        for key, value in entries(part, source):
+            mine = made.get(key.text)
+            if key.text not in sections:
+                _of_the_pool(key, value, mine, source)
+            elif mine is None:
+                made[key.text] = key, value
+            elif (both := _joined(mine[1], value)) is not None:
+                made[key.text] = mine[0], both
+            elif not is_null(value):
+                source.add("wrong-type", f"'{key.text}' is {describe(mine[1])} in the first file", value)
+    return MapNode(found or list(made.values()), root.line, root.column)
+
+
+def _of_the_pool(key: TextNode, value: Node, mine: tuple[TextNode, Node] | None, source: Source) -> None:
+    """What is no section may stand in an included file only as it stands in the first one, for editors and readers."""
+    same = (
+        mine is not None
+        and isinstance(value, TextNode)
+        and isinstance(mine[1], TextNode)
+        and value.text == mine[1].text
+    )
+    if key.text not in ("apiVersion", "pool") or not same:
+        hint = f"the first file says it, on {source.line_of(mine[0])}" if mine is not None else ""
+        source.add("not-here", f"'{clip(key.text)}' cannot stand in an included file", key, hint)
+
+
+def _joined(first: Node, second: Node) -> Node | None:
+    """Two maps, or two lists, as one; None where they are no two of one sort."""
+    if is_null(first) or is_null(second):
+        return first if is_null(second) else second
+    if isinstance(first, MapNode) and isinstance(second, MapNode):
+        return MapNode([*first.entries, *second.entries], first.line, first.column)
+    if isinstance(first, ListNode) and isinstance(second, ListNode):
+        return ListNode([*first.items, *second.items], first.line, first.column)
+    return None
+
+
+def _spelled_out(root: MapNode, source: Source) -> MapNode:
+    """The map with a name for each of a range: web[01-20] stands for web01 to web20, which are equal but for what is allocated."""
+    vms = entry_of(root, Vm.NOUN.plural)
+    if vms is None or not isinstance(vms[1], MapNode) or not any("[" in key.text for key, _ in vms[1].entries):
+        return root
+    found: list[tuple[TextNode, Node]] = []
+    for key, value in vms[1].entries:
+        found += [(replace(key, text=name), value) for name in names_of(key, source)]
+        if len(found) > MAX_SPELLED_OUT:
+            source.stop("too-many", f"ranges of names of more than {MAX_SPELLED_OUT:,} VMs", key)
+    spelled = MapNode(found, vms[1].line, vms[1].column)
+    return MapNode([(key, spelled if key is vms[0] else value) for key, value in root.entries], root.line, root.column)
+
+
+def names_of(key: TextNode, source: Source) -> Iterable[str]:
+    """The names that a key stands for: itself, or each of a range of numbers in it, of which the first says how many digits they have."""
+    match = RANGE.fullmatch(key.text)
+    if match is None:
+        return (key.text,)
+    before, first, last, after = match.groups()
+    if len(first) > len(last) or int(first) > int(last) or int(last) - int(first) >= MAX_SPELLED_OUT:
+        hint = f"the first number is the lower one, and has as many digits; at most {MAX_SPELLED_OUT:,} names"
+        source.add("bad-range", f"'{clip(key.text)}' is no range of names", key, hint)
+        return ()
+    return (f"{before}{number:0{len(first)}}{after}" for number in range(int(first), int(last) + 1))
 
 
 def _vifs(vms: Inputs, source: Source) -> Inputs:
@@ -280,8 +371,8 @@ def _vifs(vms: Inputs, source: Source) -> Inputs:
             for word in dict.fromkeys((position, id)):
                 other = taken.setdefault(word, vif)
                 if other is not vif:
-                    line = node.line + 1 if (node := other.at("id")) is not None else 0
-                    message = f"VIF id {word} is taken, on line {line}"
+                    line = source.line_of(node) if (node := other.at("id")) is not None else "no line"
+                    message = f"VIF id {word} is taken, on {line}"
                     source.add("duplicate-id", message, vif.at("id"), "an id is one VIF's in the whole pool")
             found.setdefault(id, Stated(Vif, {**vif.values, "id": id, "vm": vm, "index": index}, vif.node, vif.partial))
     for name in vms.refused:  # its VIFs are not known, and may be what an expectation names

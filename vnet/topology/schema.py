@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 
 from vnet.grammar.declare import Attr, Declared, Named, Shape, Spelling, StructOf, attrs_of
-from vnet.grammar.kinds import JsonSchema, Kind, ListOf, NotYet
+from vnet.grammar.value_types import JsonSchema, ListOf, NotYet, ValueType
 from vnet.topology.document import Children, Section, document_shape, root_shape
 
 
@@ -33,19 +33,19 @@ def declared_types(shape: Shape) -> list[type[Declared]]:
     """The objects inside a map, and those inside them, each once, from the outside in."""
     found: list[type[Declared]] = []
     for item in shape.words.values():
-        inner = declared_types(item) if isinstance(item, Shape) else list(_inside(item[1].kind))
+        inner = declared_types(item) if isinstance(item, Shape) else list(_inside(item[1].type))
         found += [declared for declared in inner if declared not in found]
     return found
 
 
-def _inside(value: Kind[object]) -> Iterator[type[Declared]]:
+def _inside(value: ValueType[object]) -> Iterator[type[Declared]]:
     declared = declared_of(value)
     if declared is not None:
         yield declared
         yield from declared_types(shape_in_document(declared))
 
 
-def declared_of(value: Kind[object]) -> type[Declared] | None:
+def declared_of(value: ValueType[object]) -> type[Declared] | None:
     """The objects that a value holds, if it holds any."""
     match value:
         case Section() | Children() | StructOf():
@@ -94,8 +94,8 @@ def _map(shape: Shape, required: tuple[str, ...] = ()) -> JsonSchema:
 
 
 def _property(spelling: Spelling) -> JsonSchema:
-    notice = f" Not supported yet: {spelling.kind.expected}." if isinstance(spelling.kind, NotYet) else ""
-    return {**spelling.kind.schema(), "description": (spelling.doc + notice).strip()}
+    notice = f" Not supported yet: {spelling.type.expected}." if isinstance(spelling.type, NotYet) else ""
+    return {**spelling.type.schema(), "description": (spelling.doc + notice).strip()}
 
 
 def _variants(declared: type[Declared], shape: Shape) -> list[JsonSchema]:
@@ -103,7 +103,7 @@ def _variants(declared: type[Declared], shape: Shape) -> list[JsonSchema]:
     variant = attrs_of(declared)[declared.VARIANT or ""]
     spelled: list[tuple[Attr, Spelling]] = [item for item in shape.words.values() if not isinstance(item, Shape)]
     rules = []
-    for word in variant.kind.schema()["enum"]:
+    for word in variant.type.schema()["enum"]:
         absent = {s.word: False for _, s in spelled if s.only and word not in s.only}
         required = [s.word for _, s in spelled if s.needed and word in s.only]
         then: JsonSchema = {"properties": absent} if absent else {}

@@ -59,7 +59,8 @@ def neighbor_advertisement(mac: str, address: str, *, router: bool) -> bytes:
     source, nodes = inet_pton(AF_INET6, address), inet_pton(AF_INET6, "ff02::1")
     flags = OVERRIDE | (ROUTER if router else 0)
     body = flags.to_bytes(4, "big") + source + TARGET_MAC + mac_bytes(mac)
-    icmp = NEIGHBOR_ADVERTISEMENT + _checksum(source + nodes + ICMPV6 + NEIGHBOR_ADVERTISEMENT + bytes(2) + body) + body
+    total = checksum(source + nodes + ICMPV6 + NEIGHBOR_ADVERTISEMENT + bytes(2) + body)
+    icmp = NEIGHBOR_ADVERTISEMENT + total.to_bytes(2, "big") + body
     return ethernet("33:33:00:00:00:01", mac, 0x86DD, IPV6_HEAD + source + nodes + icmp)
 
 
@@ -85,8 +86,9 @@ def is_detection(frame: bytes) -> bool:
     return len(frame) >= 78 and not any(frame[22:38]) and frame[20] == 58 and frame[IPV6_END] == 135
 
 
-def _checksum(data: bytes) -> bytes:
-    """The checksum of the Internet over an even number of bytes (RFC 1071)."""
-    total: int = sum(unpack(f"!{len(data) // 2}H", data))
+def checksum(data: bytes) -> int:
+    """The checksum of the Internet (RFC 1071): 0 over data that has its own in it."""
+    padded = data + bytes(len(data) % 2)
+    total: int = sum(unpack(f"!{len(padded) // 2}H", padded))
     total = (total & 0xFFFF) + (total >> 16)
-    return (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
+    return ~(total + (total >> 16)) & 0xFFFF

@@ -10,13 +10,23 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TextIO
 
 from vnet.util.printable import on_one_line, printable
 
 FIELDS = (
-    "host", "network", "vif", "generation", "revision", "port", "vm", "group", "rule", "place", "left_out",
+    "host", "network", "vif", "generation", "revision", "port", "vm", "group", "rule", "tier", "place", "left_out",
 )  # fmt: skip
+
+
+_within: ContextVar[Mapping[str, str | int]] = ContextVar("within", default=MappingProxyType({}))
+
+
+def within(**fields: str) -> None:
+    """Adds fields to every line of this task and of those that it starts."""
+    _within.set({**_within.get(), **about(**fields)})
 
 
 def about(**fields: str | int | None) -> Mapping[str, str | int]:
@@ -70,7 +80,7 @@ def configure(level: int = logging.INFO, stream: TextIO | None = None, **always:
     defaults = about(**always)
 
     def add_defaults(record: logging.LogRecord) -> bool:
-        for name, value in defaults.items():
+        for name, value in {**defaults, **_within.get()}.items():
             record.__dict__.setdefault(name, value)
         return True
 

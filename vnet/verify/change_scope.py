@@ -6,11 +6,12 @@ are one network to a frame, and so are all of an uplink that a trunk VIF is on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from typing import TypeVar
 
 from vnet.objects import Network, PoolState, Vif
+from vnet.objects.tiers import obeyed_in
 
 T = TypeVar("T")
 
@@ -19,11 +20,15 @@ def affected(before: PoolState, after: PoolState) -> tuple[PoolState, PoolState]
     """Both pools, reduced to the networks, VIFs and hosts that the change from one to the other can affect."""
     if _settings(before) != _settings(after):
         return before, after
-    shared = domains(before, after)
-    touched = set(_touched(before, after))
-    kept_domains = {domain for name in touched for domain in shared.get(name, ())}
-    kept = {name for name, of in shared.items() if of & kept_domains}
-    return _part(before, kept), _part(after, kept)
+    kept = joined_to(set(_touched(before, after)), before, after)
+    return part_of(before, kept), part_of(after, kept)
+
+
+def joined_to(networks: Set[str], *states: PoolState) -> set[str]:
+    """These networks, and those that share a broadcast domain with one of them."""
+    shared = domains(*states)
+    kept_domains = {domain for name in networks for domain in shared.get(name, ())}
+    return {name for name, of in shared.items() if of & kept_domains}
 
 
 def _settings(state: PoolState) -> object:
@@ -62,6 +67,9 @@ def _touched(before: PoolState, after: PoolState) -> Iterator[str]:
     vms, hosts, groups = (
         _changed(getattr(before, table), getattr(after, table)) for table in ("vms", "hosts", "groups")
     )
+    sets = _changed(before.address_sets, after.address_sets)
+    for state in (before, after):
+        groups |= {group.name for group in state.groups.values() if sets and not sets.isdisjoint(group.address_sets)}
     for state in (before, after):
         yield from (
             state.subnets[name].network for name in _changed(before.subnets, after.subnets) & state.subnets.keys()
@@ -71,7 +79,7 @@ def _touched(before: PoolState, after: PoolState) -> Iterator[str]:
 
 
 def _concerned(state: PoolState, vif: Vif, vifs: set[str], vms: set[str], hosts: set[str], groups: set[str]) -> bool:
-    if vif.id in vifs or vif.vm in vms or not groups.isdisjoint(vif.groups):
+    if vif.id in vifs or vif.vm in vms or (groups and not groups.isdisjoint(obeyed_in(state, vif))):
         return True
     vm = state.vms.get(vif.vm) if vif.vm else None
     return not hosts.isdisjoint((vif.host, vif.incoming, vm.host if vm else None))
@@ -81,7 +89,8 @@ def _moved(before: PoolState, after: PoolState, key: tuple[str, str]) -> bool:
     return before.bindings.get(key) != after.bindings.get(key)
 
 
-def _part(state: PoolState, networks: set[str]) -> PoolState:
+def part_of(state: PoolState, networks: Set[str]) -> PoolState:
+    """The state with these networks alone, their VIFs and the hosts of those."""
     vifs = {name: vif for name, vif in state.vifs.items() if vif.network in networks}
     named = {vif.vm for vif in vifs.values()}
     vms = {name: vm for name, vm in state.vms.items() if name in named}

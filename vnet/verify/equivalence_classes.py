@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from ovsctl.datapath.conntrack import Tracker
 from vnet.objects import Binding, Location, PoolState, Protocol, Rule, SecurityGroup, Vif, Way
+from vnet.objects.isolation import isolation_of
+from vnet.objects.labels import LABEL, NETWORK, as_remotes
+from vnet.objects.tiers import all_obeyed
 from vnet.sim.conversation import party, plan, version_of
 from vnet.sim.errors import SimError
 from vnet.sim.fabric import Fabric
@@ -214,6 +217,9 @@ class _Facts:
         for binding in state.bindings.values():
             self._bindings[binding.vif].append(binding)
         self._cidrs = _cidrs(state)
+        self._obeyed = all_obeyed(state)
+        named = (name for group in state.groups.values() for name in group.named())
+        self._named = frozenset(name for name in named if name.startswith(LABEL))
         self._hosts = {name: self._host(name) for name in state.hosts}
         self._networks = {name: self._network(name) for name in state.networks}
         self._ranges: dict[Service, frozenset[str]] = {}
@@ -226,7 +232,8 @@ class _Facts:
         runs = self.pool.runs_on(vif)
         current = location.current
         bound = current is not None and (
-            current.unlocked, current.host == runs, current.moved, current.groups, current.dhcp_server,
+            current.unlocked, current.host == runs, current.moved, current.groups, current.dhcp_server, current.isolation,
+            current.also, current.vrrp, self._labels(current),
             current.addresses == vif.addresses
         )  # fmt: skip
         twins = self._same_mac[self.domain_of.get(vif.network), vif.mac]
@@ -236,10 +243,24 @@ class _Facts:
             alone = (vif.id, *named, *(b for twin in named for b in sorted(self._bindings[twin.id], key=_place)))
         rest = self._answers.number((
             self._networks.get(vif.network), self._hosts.get(runs or ""), vif.locking_mode, vif.router, vif.dhcp_server,
+            self._isolation(vif), vif.also, vif.vrrp, self._labels(vif), vif.groups,
             families, vif.trunk,
             bound, runs is not None, vif.id in self.pool.paused, alone,
         ))  # fmt: skip
-        return _Key(vif.network, rest, vif.groups, self._within(vif))
+        return _Key(vif.network, rest, self._obeyed[vif.id], self._within(vif))
+
+    def _labels(self, member: Vif | Binding) -> frozenset[str]:
+        """The labels that rules name."""
+        network = self.pool.state.networks.get(member.network)
+        return (
+            as_remotes(member, network.labels if network is not None else ()) & self._named
+            if self._named
+            else frozenset()
+        )
+
+    def _isolation(self, vif: Vif) -> str:
+        network = self.pool.state.networks.get(vif.network)
+        return isolation_of(vif.isolation, network.isolation if network is not None else None)
 
     def moves(self, vif: Vif) -> bool:
         """Whether a VIF is migrating: then each pair of hosts is a case of its own."""
@@ -268,7 +289,7 @@ class _Facts:
         """The number of the groups' rules about a service."""
         found = self._policies.get((groups, service))
         if found is None:
-            rules = tuple(_rules_about(self.pool.state.groups.get(name), service) for name in groups)
+            rules = tuple(_rules_about(self.pool.state, self.pool.state.groups.get(name), service) for name in groups)
             found = self._policies[groups, service] = self._answers.number((groups, rules))
         return found
 
@@ -276,8 +297,13 @@ class _Facts:
         """The address ranges in rules about a service."""
         found = self._ranges.get(service)
         if found is None:
-            rules = (rule for group in self.pool.state.groups.values() for rule in group.rules)
-            found = frozenset(cidr for rule in rules if _concerns(rule, service) for cidr in rule.cidrs)
+            rules = ((group, rule) for group in self.pool.state.groups.values() for rule in group.rules)
+            found = frozenset(
+                cidr
+                for group, rule in rules
+                if _concerns(group, rule, service)
+                for cidr in _ranges(self.pool.state, rule)
+            )
             self._ranges[service] = found
         return found
 
@@ -288,20 +314,35 @@ class _Facts:
         return tuple(frozenset(name for name, cidr in self._cidrs if address in cidr) for address in addresses)
 
 
-def _rules_about(group: SecurityGroup | None, service: Service) -> object:
-    return group and (group.ingress, group.egress, tuple(rule for rule in group.rules if _concerns(rule, service)))
+def _rules_about(state: PoolState, group: SecurityGroup | None, service: Service) -> object:
+    if group is None:
+        return None
+    rules = tuple((rule, tuple(_ranges(state, rule))) for rule in group.rules if _concerns(group, rule, service))
+    return group.enforces, group.stateful, group.tier, group.ingress, group.egress, rules
 
 
-def _concerns(rule: Rule, service: Service) -> bool:
-    """Whether a rule concerns packets of a service."""
+def _ranges(state: PoolState, rule: Rule) -> Iterator[str]:
+    """The ranges of addresses that a rule names, and those of the address sets that it does."""
+    yield from rule.cidrs
+    for name in rule.groups:
+        if name in state.address_sets:
+            yield from state.address_sets[name].addresses
+        elif name.startswith(NETWORK):
+            yield from next(
+                (found[name] for g in state.groups.values() if name in (found := g.ranges_of_networks())), ()
+            )
+
+
+def _concerns(group: SecurityGroup, rule: Rule, service: Service) -> bool:
+    """Whether a rule concerns packets of a service; in a stateless group also its answers, whose ports are the other way round."""
     protocol, port = service
     if rule.protocol is not None and rule.protocol is not protocol:
         return False
-    return not rule.ports or any(ports.first <= port <= ports.last for ports in rule.ports)
+    return not group.stateful or not rule.ports or any(ports.first <= port <= ports.last for ports in rule.ports)
 
 
 def _cidrs(state: PoolState) -> list[tuple[str, IPv4Network | IPv6Network]]:
-    named = {cidr for group in state.groups.values() for rule in group.rules for cidr in rule.cidrs}
+    named = {cidr for group in state.groups.values() for rule in group.rules for cidr in _ranges(state, rule)}
     return [(cidr, ip_network(cidr)) for cidr in sorted(named)]
 
 

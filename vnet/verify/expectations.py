@@ -1,22 +1,25 @@
 """The expectations of a document, held against a pool: its twin, the running pool, or a lab.
 
 One rule: `judge` alone decides whether an expectation holds. `reachable` means that every sender reaches every receiver,
-`unreachable` that no sender reaches any. A network or a security group stands for each of its VIFs that run; a VM is one
+`unreachable` that no sender reaches any. A network or a security group stands for each of its VIFs that run, a group of a tier for those that it judges; a VM is one
 sender or receiver, by whichever of its VIFs works.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
 from vnet.objects import Expectation, Protocol, Reach, Vif
+from vnet.objects.tiers import all_obeyed
 from vnet.sim.conversation import Party, outside, party, reaches, trace
 from vnet.sim.errors import NotPlugged, UnknownName
 from vnet.sim.fabric import Fabric
 from vnet.topology import Document
+from vnet.verify.equivalence_classes import AnswerCache, EquivalenceClasses
 from vnet.verify.reachability import Reachability
 
 Side = Vif | None  # None: outside
@@ -33,13 +36,15 @@ class Evidence(typing.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An expectation, and whether it holds. position: file:line:column; reason and trace: of the pair that breaks it."""
+    """An expectation, and whether it holds. position: file:line:column; reason and trace: of the pair that breaks it. asked: False where each
+    of its pairs has an end that is left out."""
 
     expectation: Expectation
     holds: bool
     position: str = ""
     reason: str = ""
     trace: Evidence | None = None
+    asked: bool = True
 
     @property
     def name(self) -> str:
@@ -69,15 +74,30 @@ def check(pool: Fabric, document: Document) -> list[Result]:
     return [judge(pool, document, spec, witness) for spec in document.expectations]
 
 
-def judge(pool: Fabric, document: Document, spec: Expectation, witness: Witness) -> Result:
-    """Whether an expectation holds by a witness. pool: the names of VIFs, and the hosts where they run."""
+def judge(
+    pool: Fabric, document: Document, spec: Expectation, witness: Witness, gone: Collection[str] = frozenset()
+) -> Result:
+    """Whether an expectation holds by a witness. pool: the names of VIFs, and the hosts where they run. gone: the ids of VIFs that are left
+    out."""
     position = position_of(document, spec)
+    tried = left_out = 0
+
+    def living() -> Iterator[tuple[list[Side], list[Side]]]:
+        nonlocal tried, left_out
+        for pair in pairs_of(pool, spec, gone):
+            source, target = (_without(side, gone) for side in pair) if gone else pair
+            if source and target:
+                tried += 1
+                yield source, target
+            else:
+                left_out += 1
+
     try:
-        broken = _broken(pool, spec, witness)
+        broken = _broken(living(), spec, witness)
     except UnknownName as error:  # the document may not be applied to this pool yet
         return Result(spec, False, position, str(error))
     if broken is None:
-        return Result(spec, True, position)
+        return Result(spec, True, position, asked=tried > 0 or not left_out)
     source, target, reached = broken
     verb = {True: "reaches", False: "does not reach", None: "may or may not reach"}[reached]
     reason, evidence = witness.explain(source, target, spec)
@@ -85,10 +105,16 @@ def judge(pool: Fabric, document: Document, spec: Expectation, witness: Witness)
     return Result(spec, False, position, text, evidence)
 
 
-def _broken(pool: Fabric, spec: Expectation, witness: Witness) -> tuple[Side, Side, bool | None] | None:
+def _without(side: list[Side], gone: Collection[str]) -> list[Side]:
+    return [vif for vif in side if vif is None or vif.id not in gone]
+
+
+def _broken(
+    pairs: Iterable[Sequence[list[Side]]], spec: Expectation, witness: Witness
+) -> tuple[Side, Side, bool | None] | None:
     """The first pair that breaks an expectation, with its answer; None if it holds."""
     wanted = spec.expect is Reach.REACHABLE
-    for sources, targets in pairs_of(pool, spec):
+    for sources, targets in pairs:
         first: tuple[Side, Side, bool | None] | None = None
         for source, target in ((a, b) for a in sources for b in targets):
             reached = witness.reaches(source, target, spec)
@@ -106,20 +132,22 @@ def _broken(pool: Fabric, spec: Expectation, witness: Witness) -> tuple[Side, Si
 def position_of(document: Document, spec: Expectation) -> str:
     """The position of an expectation, as file:line:column."""
     at = document.place("expectation", spec.name)
-    filename = document.source.filename
-    return f"{filename}:{at.line}:{at.column}" if at is not None else filename
+    return document.source.position(at) if at is not None else document.source.filename
 
 
-def pairs_of(pool: Fabric, spec: Expectation) -> Iterator[tuple[list[Side], list[Side]]]:
-    """Each sender and receiver of an expectation, both as lists of VIFs of which one is enough. Raises UnknownName."""
-    for source in _sides(pool, spec.from_):
-        for target in _sides(pool, spec.to):
+def pairs_of(
+    pool: Fabric, spec: Expectation, gone: Collection[str] = frozenset()
+) -> Iterator[tuple[list[Side], list[Side]]]:
+    """Each sender and receiver of an expectation, both as lists of VIFs of which one is enough. gone: the ids of VIFs that run nowhere by now,
+    and are named all the same. Raises UnknownName."""
+    for source in sides_of(pool, spec.from_, gone):
+        for target in sides_of(pool, spec.to, gone):
             if source != target:
                 yield source, target
 
 
-def _sides(pool: Fabric, name: str) -> list[list[Side]]:
-    """The senders or receivers behind a name of an expectation."""
+def sides_of(pool: Fabric, name: str, gone: Collection[str] = frozenset()) -> list[list[Side]]:
+    """The senders or receivers behind a name of an expectation, each as its VIFs. Raises UnknownName."""
     if name == "outside":
         return [[None]]
     if of_vm := pool.vifs_of(name):
@@ -127,10 +155,11 @@ def _sides(pool: Fabric, name: str) -> list[list[Side]]:
     if name in pool.state.networks:
         members = [vif for vif in pool.state.vifs.values() if vif.network == name]
     elif name in pool.state.groups:
-        members = [vif for vif in pool.state.vifs.values() if name in vif.groups]
+        judged = all_obeyed(pool.state)
+        members = [vif for vif in pool.state.vifs.values() if name in judged[vif.id]]
     else:
         return [[pool.vif(name)]]
-    return [[vif] for vif in sorted(members, key=pool.label) if pool.runs_on(vif) is not None]
+    return [[vif] for vif in sorted(members, key=pool.label) if pool.runs_on(vif) is not None or vif.id in gone]
 
 
 def service_of(spec: Expectation) -> tuple[Protocol, int]:
@@ -158,15 +187,20 @@ def name_of(pool: Fabric, side: Side) -> str:
 class TwinWitness:
     """Answers from the twin: by equivalence classes between VIFs, by a conversation with the outside."""
 
-    def __init__(self, pool: Fabric) -> None:
+    def __init__(self, pool: Fabric, answers: AnswerCache | None = None) -> None:
         self._pool = pool
-        self._known: dict[tuple[Protocol, int], Reachability] = {}
+        self._answers: Final = answers
+        self._known: Final[dict[tuple[Protocol, int], Reachability]] = {}
+
+    @cached_property
+    def _equivalence(self) -> EquivalenceClasses:
+        return EquivalenceClasses(self._pool, self._answers)
 
     def reaches(self, source: Side, target: Side, spec: Expectation) -> bool:
         service = service_of(spec)
         if source is not None and target is not None:
             if service not in self._known:
-                self._known[service] = Reachability(self._pool, *service)
+                self._known[service] = Reachability(self._pool, *service, self._equivalence)
             return self._known[service].reaches(source, target)
         ends = ends_of(self._pool, source, target)
         return ends is not None and reaches(self._pool, *ends, *service)
@@ -176,6 +210,7 @@ class TwinWitness:
         if ends is None:
             return NO_UPLINK, None
         try:
-            return "", trace(self._pool, *ends, *service_of(spec))
+            found = trace(self._pool, *ends, *service_of(spec))
+            return "" if found.reached else found.legs[-1].verdict, found
         except NotPlugged as error:
             return str(error), None

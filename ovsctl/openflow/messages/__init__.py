@@ -20,6 +20,7 @@ from .core import (
     BarrierRequest,
     Capability,
     ConfigReply,
+    ControllerRole,
     EchoReply,
     EchoRequest,
     ErrorMessage,
@@ -32,7 +33,6 @@ from .core import (
     Hello,
     MessageType,
     PacketInFormat,
-    Role,
     RoleReply,
     RoleRequest,
     RoleStatus,
@@ -76,9 +76,12 @@ from .stats import (
     Counters,
     GroupStats,
     GroupStatsRequest,
+    MeterFeatures,
+    MeterFeaturesRequest,
     MeterStats,
     MeterStatsRequest,
     decode_group_stats,
+    decode_meter_features,
     decode_meter_stats,
 )
 from .tables import (
@@ -124,6 +127,7 @@ MULTIPART_DECODERS: Mapping[int, Callable[[Reader], Iterable[Any]]] = {
     MultipartType.METER_DESC: decode_meters,
     MultipartType.GROUP_STATS: decode_group_stats,
     MultipartType.METER_STATS: decode_meter_stats,
+    MultipartType.METER_FEATURES: decode_meter_features,
 }
 
 __all__ = [
@@ -143,6 +147,7 @@ __all__ = [
     "BundleFlags",
     "Capability",
     "ConfigReply",
+    "ControllerRole",
     "Counters",
     "EchoReply",
     "EchoRequest",
@@ -166,6 +171,8 @@ __all__ = [
     "Hello",
     "MessageType",
     "MeterDescRequest",
+    "MeterFeatures",
+    "MeterFeaturesRequest",
     "MeterMod",
     "MeterStats",
     "MeterStatsRequest",
@@ -185,7 +192,6 @@ __all__ = [
     "PortStatsRequest",
     "PortStatus",
     "RemovedReason",
-    "Role",
     "RoleReply",
     "RoleRequest",
     "RoleStatus",

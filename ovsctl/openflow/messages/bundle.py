@@ -5,10 +5,11 @@ Open vSwitch bundles flow-mods, group-mods and packet-outs; it refuses meter-mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import ClassVar, Self
+
+import msgspec
 
 from ..wire import HEADER, OFP15_VERSION, Reader
 from .core import MessageType
@@ -38,8 +39,7 @@ class BundleControlType(IntEnum):
 ATOMIC_ORDERED = BundleFlags.ATOMIC | BundleFlags.ORDERED
 
 
-@dataclass(frozen=True, slots=True)
-class BundleControl:
+class BundleControl(msgspec.Struct, frozen=True):
     """Open, close, commit or discard a bundle, and the answers to these."""
 
     TYPE: ClassVar[int] = MessageType.BUNDLE_CONTROL

@@ -6,13 +6,14 @@ Every sendable message has `TYPE` and `encode()`, its body; every receivable one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import ClassVar, Self
 
+import msgspec
+
 from ..error_codes import EXPERIMENTER_ERROR, NICIRA, error_name
-from ..errors import DecodeError, InvalidValueError
+from ..errors import InvalidValueError, MalformedMessage
 from ..wire import OFP15_VERSION, Reader, encode_property
 
 
@@ -61,8 +62,7 @@ _ROLE_STATUS = Struct("!IB3xQ")
 _EXPERIMENTER = Struct("!II")
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     """The versions a side speaks, as version numbers (0x06 is OpenFlow 1.5)."""
 
     TYPE: ClassVar[int] = MessageType.HELLO
@@ -83,8 +83,7 @@ class Hello:
         return cls(versions)
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorMessage:
+class ErrorMessage(msgspec.Struct, frozen=True):
     """OFPT_ERROR. `data` is what the peer quotes of the offending message (or text, for a failed hello)."""
 
     TYPE: ClassVar[int] = MessageType.ERROR
@@ -110,8 +109,7 @@ class ErrorMessage:
         return cls(type_code, code, experimenter, reader.rest())
 
 
-@dataclass(frozen=True, slots=True)
-class EchoRequest:
+class EchoRequest(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.ECHO_REQUEST
     data: bytes = b""
 
@@ -119,8 +117,7 @@ class EchoRequest:
         return self.data
 
 
-@dataclass(frozen=True, slots=True)
-class EchoReply:
+class EchoReply(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.ECHO_REPLY
     data: bytes = b""
 
@@ -132,8 +129,7 @@ class EchoReply:
         return cls(reader.rest())
 
 
-@dataclass(frozen=True, slots=True)
-class FeaturesRequest:
+class FeaturesRequest(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.FEATURES_REQUEST
 
     def encode(self) -> bytes:
@@ -154,8 +150,7 @@ class Capability(IntFlag):
     FLOW_MONITORING = 1 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class FeaturesReply:
+class FeaturesReply(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.FEATURES_REPLY
     datapath_id: int
     n_buffers: int
@@ -169,8 +164,7 @@ class FeaturesReply:
         return cls(dpid, buffers, tables, auxiliary, Capability(capabilities))
 
 
-@dataclass(frozen=True, slots=True)
-class GetConfigRequest:
+class GetConfigRequest(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.GET_CONFIG_REQUEST
 
     def encode(self) -> bytes:
@@ -187,8 +181,7 @@ class FragmentHandling(IntEnum):
     NX_MATCH = 3
 
 
-@dataclass(frozen=True, slots=True)
-class SetConfig:
+class SetConfig(msgspec.Struct, frozen=True):
     """Fragment handling and how many bytes of a packet the switch sends on a table miss."""
 
     TYPE: ClassVar[int] = MessageType.SET_CONFIG
@@ -199,8 +192,7 @@ class SetConfig:
         return _CONFIG.pack(self.flags, self.miss_send_len)
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigReply:
+class ConfigReply(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.GET_CONFIG_REPLY
     flags: int
     miss_send_len: int
@@ -210,16 +202,14 @@ class ConfigReply:
         return cls(*reader.unpack(_CONFIG, "config reply"))
 
 
-@dataclass(frozen=True, slots=True)
-class BarrierRequest:
+class BarrierRequest(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.BARRIER_REQUEST
 
     def encode(self) -> bytes:
         return b""
 
 
-@dataclass(frozen=True, slots=True)
-class BarrierReply:
+class BarrierReply(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.BARRIER_REPLY
 
     @classmethod
@@ -227,7 +217,7 @@ class BarrierReply:
         return cls()
 
 
-class Role(IntEnum):
+class ControllerRole(IntEnum):
     """Controller roles (OpenFlow 1.5 §7.3.9). A secondary may only read."""
 
     NOCHANGE = 0
@@ -236,29 +226,27 @@ class Role(IntEnum):
     SECONDARY = 3
 
 
-def _role(number: int) -> Role:
+def _role(number: int) -> ControllerRole:
     try:
-        return Role(number)
+        return ControllerRole(number)
     except ValueError:
-        raise DecodeError("role", f"{number} is none") from None
+        raise MalformedMessage("role", f"{number} is none") from None
 
 
-@dataclass(frozen=True, slots=True)
-class RoleRequest:
+class RoleRequest(msgspec.Struct, frozen=True):
     """Ask for a role, or with NOCHANGE for the present one. `generation_id` grows with each election."""
 
     TYPE: ClassVar[int] = MessageType.ROLE_REQUEST
-    role: Role = Role.NOCHANGE
+    role: ControllerRole = ControllerRole.NOCHANGE
     generation_id: int = 0
 
     def encode(self) -> bytes:
         return _ROLE.pack(self.role, self.generation_id)
 
 
-@dataclass(frozen=True, slots=True)
-class RoleReply:
+class RoleReply(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.ROLE_REPLY
-    role: Role
+    role: ControllerRole
     generation_id: int
 
     @classmethod
@@ -267,12 +255,11 @@ class RoleReply:
         return cls(_role(role), generation_id)
 
 
-@dataclass(frozen=True, slots=True)
-class RoleStatus:
+class RoleStatus(msgspec.Struct, frozen=True):
     """The switch took our role away. `reason` 0: another asked to be primary, 1: configuration changed."""
 
     TYPE: ClassVar[int] = MessageType.ROLE_STATUS
-    role: Role
+    role: ControllerRole
     reason: int
     generation_id: int
 
@@ -302,12 +289,11 @@ ALL_REASONS: Mapping[AsyncKind, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncConfig:
+class AsyncConfig(msgspec.Struct, frozen=True):
     """Which asynchronous messages the switch sends us: a bitmap of reasons per kind and role."""
 
-    primary: Mapping[AsyncKind, int] = field(default_factory=dict)
-    secondary: Mapping[AsyncKind, int] = field(default_factory=dict)
+    primary: Mapping[AsyncKind, int] = msgspec.field(default_factory=dict)
+    secondary: Mapping[AsyncKind, int] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, *kinds: AsyncKind) -> Self:
@@ -325,8 +311,7 @@ class AsyncConfig:
         return cls(secondary=masks[0], primary=masks[1])
 
 
-@dataclass(frozen=True, slots=True)
-class SetAsync:
+class SetAsync(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.SET_ASYNC
     config: AsyncConfig
 
@@ -337,8 +322,7 @@ class SetAsync:
         return b"".join(encode_property(kind, _U32.pack(mask)) for kind, mask in sorted(masks))
 
 
-@dataclass(frozen=True, slots=True)
-class GetAsyncRequest:
+class GetAsyncRequest(msgspec.Struct, frozen=True):
     TYPE: ClassVar[int] = MessageType.GET_ASYNC_REQUEST
 
     def encode(self) -> bytes:
@@ -352,8 +336,7 @@ class PacketInFormat(IntEnum):
     NXT_PACKET_IN2 = 2
 
 
-@dataclass(frozen=True, slots=True)
-class SetPacketInFormat:
+class SetPacketInFormat(msgspec.Struct, frozen=True):
     """NXT_SET_PACKET_IN_FORMAT. Only NXT_PACKET_IN2 carries the `controller` action's userdata."""
 
     TYPE: ClassVar[int] = MessageType.EXPERIMENTER
@@ -364,8 +347,7 @@ class SetPacketInFormat:
         return _EXPERIMENTER.pack(NICIRA, self.SUBTYPE) + _U32.pack(self.format)
 
 
-@dataclass(frozen=True, slots=True)
-class FlushZone:
+class FlushZone(msgspec.Struct, frozen=True):
     """NXT_CT_FLUSH_ZONE: forget every connection that is tracked in a zone (16 bits)."""
 
     TYPE: ClassVar[int] = MessageType.EXPERIMENTER
@@ -380,8 +362,7 @@ class FlushZone:
         return _EXPERIMENTER.pack(NICIRA, self.SUBTYPE) + self.zone.to_bytes(8, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class SetControllerId:
+class SetControllerId(msgspec.Struct, frozen=True):
     """NXT_SET_CONTROLLER_ID: only `controller(id=…)` actions with this id (16 bits) come to this connection."""
 
     TYPE: ClassVar[int] = MessageType.EXPERIMENTER

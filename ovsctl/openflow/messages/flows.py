@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import ClassVar, Self
 
+import msgspec
+
 from ..actions import Action
 from ..decode import decode_instructions
-from ..errors import DecodeError, InvalidValueError
-from ..fields import Port, port_to_wire
+from ..errors import InvalidValueError, MalformedMessage
+from ..fields import ReservedPort, port_to_wire
 from ..flow import ALL_TABLES, ANY_GROUP, MATCH_ALL, Flow, FlowEntry, FlowStats, decode_flow_descs, decode_stats
 from ..match import Match, decode_match
 from ..wire import Reader
@@ -33,8 +34,7 @@ _UPDATE_FULL = Struct("!HHBBHHH4xQ")
 _UPDATE_OWN = Struct("!HHI")
 
 
-@dataclass(frozen=True, slots=True)
-class FlowStatsRequest:
+class FlowStatsRequest(msgspec.Struct, frozen=True):
     """Flows that `match` covers, of one table or of all, whose cookie has these bits under the mask."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.FLOW_DESC
@@ -42,7 +42,7 @@ class FlowStatsRequest:
     match: Match = MATCH_ALL
     cookie: int = 0
     cookie_mask: int = 0
-    out_port: int = Port.NONE
+    out_port: int = ReservedPort.NONE
     out_group: int = ANY_GROUP
 
     def encode(self) -> bytes:
@@ -55,15 +55,13 @@ def decode_flows(reader: Reader) -> Iterator[FlowEntry]:
     return decode_flow_descs(reader.rest())
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateRequest(FlowStatsRequest):
+class AggregateRequest(FlowStatsRequest, frozen=True):
     """The same selection, only counted."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.AGGREGATE_STATS
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateStats:
+class AggregateStats(msgspec.Struct, frozen=True):
     n_flows: int
     n_packets: int
     n_bytes: int
@@ -98,11 +96,10 @@ def _removed_reason(number: int) -> RemovedReason:
     try:
         return RemovedReason(number)
     except ValueError:
-        raise DecodeError("flow removed", f"{number} is no reason") from None
+        raise MalformedMessage("flow removed", f"{number} is no reason") from None
 
 
-@dataclass(frozen=True, slots=True)
-class FlowRemoved:
+class FlowRemoved(msgspec.Struct, frozen=True):
     """A flow with the SEND_FLOW_REM flag went. `flow` has no actions: the switch does not say them."""
 
     TYPE: ClassVar[int] = MessageType.FLOW_REMOVED
@@ -125,7 +122,7 @@ def _flow(
     try:
         return Flow(match, actions, table, priority, cookie, idle, hard)
     except InvalidValueError as error:
-        raise DecodeError("flow", str(error)) from error
+        raise MalformedMessage("flow", str(error)) from error
 
 
 class MonitorFlags(IntFlag):
@@ -146,8 +143,7 @@ ALL_CHANGES = MonitorFlags.ADDED | MonitorFlags.REMOVED | MonitorFlags.MODIFIED 
 _MONITOR_ADD, _MONITOR_DELETE = 0, 2
 
 
-@dataclass(frozen=True, slots=True)
-class FlowMonitorRequest:
+class FlowMonitorRequest(msgspec.Struct, frozen=True):
     """Start flow monitor `monitor_id` (OFPMP_FLOW_MONITOR, which Open vSwitch offers from OpenFlow 1.4 on)."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.FLOW_MONITOR
@@ -155,7 +151,7 @@ class FlowMonitorRequest:
     flags: MonitorFlags = ALL_CHANGES
     table: int = ALL_TABLES
     match: Match = MATCH_ALL
-    out_port: int = Port.NONE
+    out_port: int = ReservedPort.NONE
     out_group: int = ANY_GROUP
 
     def encode(self) -> bytes:
@@ -166,8 +162,7 @@ class FlowMonitorRequest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class FlowMonitorCancel:
+class FlowMonitorCancel(msgspec.Struct, frozen=True):
     """End flow monitor `monitor_id`."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.FLOW_MONITOR
@@ -189,8 +184,7 @@ class FlowEvent(IntEnum):
     RESUMED = 6  # complete again
 
 
-@dataclass(frozen=True, slots=True)
-class FlowUpdate:
+class FlowUpdate(msgspec.Struct, frozen=True):
     """One change of the flow tables. `flow` is set from INITIAL to MODIFIED, `reason` for REMOVED, `xid` for OWN."""
 
     event: FlowEvent
@@ -205,7 +199,7 @@ class FlowUpdate:
         try:
             event = FlowEvent(number)
         except ValueError:
-            raise DecodeError("flow update", f"{number} is no event") from None
+            raise MalformedMessage("flow update", f"{number} is no event") from None
         reader.position = start
         if event is FlowEvent.OWN:
             return cls(event, xid=reader.unpack(_UPDATE_OWN, "flow update")[2])

@@ -6,9 +6,10 @@ Flow modifications are `FlowMod` (flow.py) and the changes that FlowTable.diff m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Self
+
+import msgspec
 
 from ..group import (
     ALL_BUCKETS,
@@ -35,8 +36,7 @@ from .multipart import MultipartType
 _REQUEST = Struct("!I4x")
 
 
-@dataclass(frozen=True, slots=True)
-class GroupMod:
+class GroupMod(msgspec.Struct, frozen=True):
     """The command to a group, or to some of its buckets."""
 
     TYPE: ClassVar[int] = MessageType.GROUP_MOD
@@ -83,8 +83,7 @@ class GroupMod:
         return cls(GroupModCommand.REMOVE_BUCKET, group_id, None, bucket)
 
 
-@dataclass(frozen=True, slots=True)
-class MeterMod:
+class MeterMod(msgspec.Struct, frozen=True):
     """The command to a meter."""
 
     TYPE: ClassVar[int] = MessageType.METER_MOD
@@ -113,8 +112,7 @@ class MeterMod:
         return cls(MeterModCommand.DELETE, meter_id)
 
 
-@dataclass(frozen=True, slots=True)
-class GroupDescRequest:
+class GroupDescRequest(msgspec.Struct, frozen=True):
     """All groups, or one."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.GROUP_DESC
@@ -128,8 +126,7 @@ def decode_groups(reader: Reader) -> Iterator[Group]:
     return decode_group_descs(reader.rest())
 
 
-@dataclass(frozen=True, slots=True)
-class MeterDescRequest:
+class MeterDescRequest(msgspec.Struct, frozen=True):
     """All meters, or one."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.METER_DESC

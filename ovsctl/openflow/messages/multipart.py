@@ -26,6 +26,7 @@ class MultipartType(IntEnum):
     GROUP_DESC = 7
     METER_STATS = 9
     METER_DESC = 10
+    METER_FEATURES = 11
     TABLE_DESC = 14
     PORT_DESC = 13
     FLOW_MONITOR = 16

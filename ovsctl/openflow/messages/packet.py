@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import Any, ClassVar, Self
 
+import msgspec
+
 from ..actions import Action, encode_actions
 from ..error_codes import NICIRA
-from ..errors import DecodeError
-from ..fields import Port
+from ..errors import MalformedMessage
+from ..fields import ReservedPort
 from ..match import Match, decode_match
 from ..wire import Reader, pad8
 from .core import MessageType
@@ -24,7 +25,7 @@ NXT_PACKET_IN2 = 30
 _PACKET_IN = Struct("!IHBBQ")
 _EXPERIMENTER = Struct("!II")
 _PACKET_OUT = Struct("!IHxx")
-FROM_CONTROLLER = Match(in_port=Port.CONTROLLER)
+FROM_CONTROLLER = Match(in_port=ReservedPort.CONTROLLER)
 _U8 = Struct("!B")
 _U32 = Struct("!I")
 _U64 = Struct("!4xQ")
@@ -47,11 +48,10 @@ def _reason(number: int) -> PacketInReason:
     try:
         return PacketInReason(number)
     except ValueError:
-        raise DecodeError("packet-in", f"{number} is no reason") from None
+        raise MalformedMessage("packet-in", f"{number} is no reason") from None
 
 
-@dataclass(frozen=True, slots=True)
-class PacketIn:
+class PacketIn(msgspec.Struct, frozen=True):
     """A packet sent to us: by a `controller` action (with its `userdata`), a group or a table miss.
 
     `match` has the pipeline fields the packet carried (in_port, tunnel, metadata, registers, ...); `data` may
@@ -87,7 +87,7 @@ class PacketIn:
         """The properties of NXT_PACKET_IN2; a continuation, which we never ask for, is ignored."""
         found = dict(reader.properties("packet-in property"))
         if _PACKET not in found:
-            raise DecodeError("packet-in", "has no packet")
+            raise MalformedMessage("packet-in", "has no packet")
         data = found[_PACKET].rest()
         return cls(
             _reason(_number(found, _REASON, _U8, 0)),
@@ -114,12 +114,11 @@ def decode_experimenter(reader: Reader) -> PacketIn:
     """The experimenter messages we ask for: NXT_PACKET_IN2."""
     experimenter, subtype = reader.unpack(_EXPERIMENTER, "experimenter message")
     if (experimenter, subtype) != (NICIRA, NXT_PACKET_IN2):
-        raise DecodeError("experimenter message", f"{experimenter:#010x}, subtype {subtype} is unknown")
+        raise MalformedMessage("experimenter message", f"{experimenter:#010x}, subtype {subtype} is unknown")
     return PacketIn.decode_nicira(reader)
 
 
-@dataclass(frozen=True, slots=True)
-class PacketOut:
+class PacketOut(msgspec.Struct, frozen=True):
     """Send `data` through `actions` as if it came in by the pipeline fields of `match`, in_port at least."""
 
     TYPE: ClassVar[int] = MessageType.PACKET_OUT

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import ClassVar, Self
 
-from ..errors import DecodeError
-from ..fields import Port, port_from_wire, port_to_wire
+import msgspec
+
+from ..errors import MalformedMessage
+from ..fields import ReservedPort, port_from_wire, port_to_wire
 from ..wire import Reader
 from .core import MessageType
 from .multipart import MultipartType
@@ -37,8 +38,7 @@ class PortState(IntFlag):
     LIVE = 1 << 2
 
 
-@dataclass(frozen=True, slots=True)
-class PortDesc:
+class PortDesc(msgspec.Struct, frozen=True):
     """A port as OpenFlow sees it. `number` is the `ofport` of OVSDB, 65534 for the local port. Speeds are in kbit/s, 0 where unknown; `features` bitmaps are OFPPF_*."""
 
     number: int
@@ -68,7 +68,7 @@ class PortDesc:
 def _ofport(wire: int) -> int:
     number = port_from_wire(wire)
     if number is None:
-        raise DecodeError("port", f"{wire:#010x} is no port number of Open vSwitch")
+        raise MalformedMessage("port", f"{wire:#010x} is no port number of Open vSwitch")
     return number
 
 
@@ -78,8 +78,7 @@ class PortReason(IntEnum):
     MODIFY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class PortStatus:
+class PortStatus(msgspec.Struct, frozen=True):
     """A port appeared, went or changed."""
 
     TYPE: ClassVar[int] = MessageType.PORT_STATUS
@@ -92,7 +91,7 @@ class PortStatus:
         try:
             reason = PortReason(number)
         except ValueError:
-            raise DecodeError("port status", f"{number} is no reason") from None
+            raise MalformedMessage("port status", f"{number} is no reason") from None
         port = reader.sub(_port_length(reader), _PORT.size, "port status")
         return cls(reason, PortDesc.decode(port))
 
@@ -102,12 +101,11 @@ def _port_length(reader: Reader) -> int:
     return int.from_bytes(reader.data[at : at + 2], "big")
 
 
-@dataclass(frozen=True, slots=True)
-class PortDescRequest:
+class PortDescRequest(msgspec.Struct, frozen=True):
     """All ports, or one."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.PORT_DESC
-    port: int = Port.NONE
+    port: int = ReservedPort.NONE
 
     def encode(self) -> bytes:
         return _REQUEST.pack(port_to_wire(self.port))
@@ -117,19 +115,17 @@ def decode_port_descs(reader: Reader) -> Iterator[PortDesc]:
     return map(PortDesc.decode, reader.entries(4, _PORT.size, "port"))
 
 
-@dataclass(frozen=True, slots=True)
-class PortStatsRequest:
+class PortStatsRequest(msgspec.Struct, frozen=True):
     """Counters of all ports, or of one."""
 
     MULTIPART: ClassVar[MultipartType] = MultipartType.PORT_STATS
-    port: int = Port.NONE
+    port: int = ReservedPort.NONE
 
     def encode(self) -> bytes:
         return _REQUEST.pack(port_to_wire(self.port))
 
 
-@dataclass(frozen=True, slots=True)
-class PortStats:
+class PortStats(msgspec.Struct, frozen=True):
     """Counters of a port; None where the switch keeps none. `duration_s` is the port's age in seconds."""
 
     number: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Self
+
+import msgspec
 
 from ..wire import Reader
 from .multipart import MultipartType
@@ -17,16 +18,14 @@ _EVICTION = 1 << 2  # OFPTC14_EVICTION
 _VACANCY_EVENTS = 1 << 3  # OFPTC14_VACANCY_EVENTS
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchDescRequest:
+class SwitchDescRequest(msgspec.Struct, frozen=True):
     MULTIPART: ClassVar[MultipartType] = MultipartType.DESC
 
     def encode(self) -> bytes:
         return b""
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchDesc:
+class SwitchDesc(msgspec.Struct, frozen=True):
     """The description that a switch gives of itself."""
 
     manufacturer: str
@@ -46,16 +45,14 @@ def decode_switch_descs(reader: Reader) -> Iterator[SwitchDesc]:
         yield SwitchDesc.decode(reader)
 
 
-@dataclass(frozen=True, slots=True)
-class TableStatsRequest:
+class TableStatsRequest(msgspec.Struct, frozen=True):
     MULTIPART: ClassVar[MultipartType] = MultipartType.TABLE_STATS
 
     def encode(self) -> bytes:
         return b""
 
 
-@dataclass(frozen=True, slots=True)
-class TableStats:
+class TableStats(msgspec.Struct, frozen=True):
     """The numbers of flows in a table, and of packets that it looked up and matched."""
 
     table: int
@@ -73,16 +70,14 @@ def decode_table_stats(reader: Reader) -> Iterator[TableStats]:
         yield TableStats.decode(reader)
 
 
-@dataclass(frozen=True, slots=True)
-class TableDescRequest:
+class TableDescRequest(msgspec.Struct, frozen=True):
     MULTIPART: ClassVar[MultipartType] = MultipartType.TABLE_DESC
 
     def encode(self) -> bytes:
         return b""
 
 
-@dataclass(frozen=True, slots=True)
-class TableDesc:
+class TableDesc(msgspec.Struct, frozen=True):
     """The behaviour of a table that is full."""
 
     table: int

@@ -32,9 +32,9 @@ from ovsctl.openflow import (
     OutputTrunc,
     Pop,
     PopVlan,
-    Port,
     Push,
     PushVlan,
+    ReservedPort,
     Resubmit,
     SetField,
     WriteActions,
@@ -128,7 +128,7 @@ def actions(
     for _ in range(count):
         pick = rng.random()
         if pick < 0.28:
-            found.append(Output(rng.choice((*PORTS, *PORTS, 9, Port.IN_PORT))))
+            found.append(Output(rng.choice((*PORTS, *PORTS, 9, ReservedPort.IN_PORT))))
         elif pick < 0.45:
             name = rng.choice(writes)
             value = rng.choice(_VALUES[name])
@@ -156,7 +156,9 @@ def actions(
         elif pick < 0.90 and kind in ("ipv4", "tcp", "ipv6"):
             found.append(DecTtl())
         elif pick < 0.92:
-            found.append(rng.choice((Output(Port.FLOOD), Output(Port.ALL), Output(Port.NORMAL))))
+            found.append(
+                rng.choice((Output(ReservedPort.FLOOD), Output(ReservedPort.ALL), Output(ReservedPort.NORMAL)))
+            )
         elif pick < 0.93:
             found.append(Exit())
         elif pick < 0.95:

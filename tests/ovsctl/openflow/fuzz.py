@@ -11,7 +11,7 @@ import random
 import time
 from struct import pack
 
-from ovsctl.openflow.errors import DecodeError, NegotiationError
+from ovsctl.openflow.errors import MalformedMessage, NegotiationError
 from ovsctl.openflow.messages import (
     BarrierRequest,
     ErrorMessage,
@@ -28,7 +28,7 @@ from ovsctl.openflow.messages import (
     SwitchDescRequest,
     TableStatsRequest,
 )
-from ovsctl.openflow.session import Session
+from ovsctl.openflow.session import OpenFlowSession
 from ovsctl.openflow.wire import MAX_MESSAGE, frame
 from tests.ovsctl.openflow.test_messages import GROUP, PARTS, REPLIES, STATS
 
@@ -88,7 +88,7 @@ def spoiled(message: bytes, rng: random.Random) -> bytes:
 
 def one_session(messages: list[bytes], rng: random.Random) -> int:
     """Feed one session until it gives up or the bytes end; the number of events it gave."""
-    session = Session(max_reply_bytes=1 << 16)
+    session = OpenFlowSession(max_reply_bytes=1 << 16)
     events = 0
     try:
         events += len(list(session.receive(frame(0, 0, Hello().encode()))))
@@ -103,7 +103,7 @@ def one_session(messages: list[bytes], rng: random.Random) -> int:
             events += len(list(session.receive(stream[:size])))
             assert session._framer.buffered <= MAX_MESSAGE
             stream = stream[size:]
-    except (DecodeError, NegotiationError):
+    except (MalformedMessage, NegotiationError):
         pass
     return events
 

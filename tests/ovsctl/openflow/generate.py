@@ -16,7 +16,6 @@ from ovsctl.openflow import (
     ClearActions,
     Clone,
     Conjunction,
-    Controller,
     Ct,
     CtClear,
     DecTtl,
@@ -42,14 +41,15 @@ from ovsctl.openflow import (
     PopMpls,
     PopQueue,
     PopVlan,
-    Port,
     Push,
     PushMpls,
     PushVlan,
+    ReservedPort,
     Resubmit,
     SetField,
     SetQueue,
     Subfield,
+    ToController,
     WriteActions,
     WriteMetadata,
 )
@@ -105,7 +105,7 @@ class Maker:
 
     def value(self, f: Field) -> int:
         if f.name == "in_port":
-            return self.rng.choice((int(Port.LOCAL), self.rng.randint(1, 9), self.rng.randint(1, 0xFEFF)))
+            return self.rng.choice((int(ReservedPort.LOCAL), self.rng.randint(1, 9), self.rng.randint(1, 0xFEFF)))
         return self.number(f.limit)
 
     def mask(self, f: Field) -> int:
@@ -306,7 +306,17 @@ class ActionMaker:
         way = rng.randrange(24 + 4 * (Needs.IP in self.needs))
         return [
             lambda: Output(make.port()),
-            lambda: Output(rng.choice((Port.IN_PORT, Port.NORMAL, Port.FLOOD, Port.ALL, Port.LOCAL))),
+            lambda: Output(
+                rng.choice(
+                    (
+                        ReservedPort.IN_PORT,
+                        ReservedPort.NORMAL,
+                        ReservedPort.FLOOD,
+                        ReservedPort.ALL,
+                        ReservedPort.LOCAL,
+                    )
+                )
+            ),
             self.set_field,
             self.set_field,
             self.set_field,
@@ -314,8 +324,8 @@ class ActionMaker:
             self.move,
             lambda: OutputReg(make.subfield([f for f in self.readable if f.bits <= 64])),
             lambda: OutputTrunc(make.port(), rng.randint(14, 0xFFFFFFFF)),
-            lambda: Controller(make.number(0xFFFF)),
-            lambda: Controller(
+            lambda: ToController(make.number(0xFFFF)),
+            lambda: ToController(
                 rng.choice((0xFFFF, 0, 128)),
                 make.bytes(),
                 rng.choice(("action", "no_match", "invalid_ttl")),

@@ -17,8 +17,8 @@ from ovsctl.openflow import (
     Add,
     Band,
     Bucket,
-    Delete,
     Flow,
+    FlowDeletion,
     FlowTable,
     Group,
     GroupModCommand,
@@ -161,8 +161,8 @@ def test_changes_lead_from_one_table_to_the_other(switch: tuple[Vswitchd, Connec
     desired = FlowTable([*flows[:10], *modified, *flows[30:]])
     changes = FlowTable.diff(desired, actual)
     kinds = [type(change) for change in changes]
-    assert kinds == sorted(kinds, key=[Add, Modify, Delete].index)
-    assert (kinds.count(Add), kinds.count(Delete)) == (20, 10)
+    assert kinds == sorted(kinds, key=[Add, Modify, FlowDeletion].index)
+    assert (kinds.count(Add), kinds.count(FlowDeletion)) == (20, 10)
     sent = {connection.send(FLOW_MOD, change.encode()): change for change in changes}
     assert not [sent[xid] for xid in connection.barrier()]
     assert FlowTable(entry.flow for entry in connection.dump()) == desired
@@ -174,7 +174,7 @@ def test_delete_spares_a_flow_with_another_cookie(switch: tuple[Vswitchd, Connec
     connection.clear()
     theirs = Flow(Match(in_port=1), cookie=5)
     connection.write([theirs])
-    connection.send(FLOW_MOD, Delete(Flow(Match(in_port=1), cookie=6)).encode())
+    connection.send(FLOW_MOD, FlowDeletion(Flow(Match(in_port=1), cookie=6)).encode())
     assert not connection.barrier()
     assert [entry.flow for entry in connection.dump()] == [theirs]
 

@@ -13,20 +13,21 @@ from pathlib import Path
 import pytest
 
 from ovsctl.openflow import Flow, FlowFlags, FlowMod, Match, Output, Resubmit, SetField
-from ovsctl.openflow.actions import Controller, GroupAction, MeterAction
+from ovsctl.openflow.actions import GroupAction, MeterAction, ToController
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import (
     BundleError,
-    ConnectionLost,
+    ChannelLost,
     InvalidValueError,
     ModError,
     NegotiationError,
     PeerError,
     RequestTimeout,
 )
-from ovsctl.openflow.fields import Port
+from ovsctl.openflow.fields import ReservedPort
 from ovsctl.openflow.group import LAST_BUCKET, Bucket, Group, GroupType
 from ovsctl.openflow.messages import (
+    ControllerRole,
     FlowEvent,
     FlowRemoved,
     FlowUpdate,
@@ -40,7 +41,6 @@ from ovsctl.openflow.messages import (
     PortReason,
     PortStatus,
     RemovedReason,
-    Role,
     RoleStatus,
 )
 from ovsctl.openflow.meter import Band, Meter
@@ -314,7 +314,7 @@ async def test_counters_of_flows(of: OpenFlowClient, br: Bridge) -> None:
 
 async def test_ports_and_their_counters(of: OpenFlowClient, br: Bridge) -> None:
     ports = {port.name: port for port in await of.ports()}
-    assert {name: port.number for name, port in ports.items()} == {"br0": Port.LOCAL, "p1": 1, "p2": 2}
+    assert {name: port.number for name, port in ports.items()} == {"br0": ReservedPort.LOCAL, "p1": 1, "p2": 2}
     mac = br.vsctl("get", "interface", "p1", "mac_in_use").strip().strip('"')
     assert ports["p1"].hw_addr.hex(":") == mac
     assert ports["p1"].link_up
@@ -323,7 +323,7 @@ async def test_ports_and_their_counters(of: OpenFlowClient, br: Bridge) -> None:
     after = {stats.number: stats for stats in await of.port_stats()}
     assert (before[1].rx_packets or 0) + 1 == after[1].rx_packets
     assert after[1].duration_s > 0
-    assert set(after) == {1, 2, Port.LOCAL}
+    assert set(after) == {1, 2, ReservedPort.LOCAL}
 
 
 async def test_tables_and_description(of: OpenFlowClient) -> None:
@@ -336,19 +336,19 @@ async def test_tables_and_description(of: OpenFlowClient) -> None:
 
 
 async def test_roles(of: OpenFlowClient, br: Bridge) -> None:
-    assert (await of.role()).role is Role.EQUAL
+    assert (await of.role()).role is ControllerRole.EQUAL
     told: list[RoleStatus] = []
     of.on_role_status(told.append)
-    assert (await of.role(Role.PRIMARY, 1)).role is Role.PRIMARY
+    assert (await of.role(ControllerRole.PRIMARY, 1)).role is ControllerRole.PRIMARY
     async with OpenFlowClient(br.remote) as other:
-        await other.role(Role.PRIMARY, 2)
+        await other.role(ControllerRole.PRIMARY, 2)
     await until(lambda: bool(told), "a role status")
-    assert told[0].role is Role.SECONDARY
+    assert told[0].role is ControllerRole.SECONDARY
     with pytest.raises(BundleError, match="OFPBRC_IS_SECONDARY"):
         await of.bundle([FlowMod.add(flow(1))])
     with pytest.raises(PeerError, match="OFPRRFC_STALE"):
-        await of.role(Role.PRIMARY, 1)
-    await of.role(Role.EQUAL)
+        await of.role(ControllerRole.PRIMARY, 1)
+    await of.role(ControllerRole.EQUAL)
 
 
 # -- packets -------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ async def test_roles(of: OpenFlowClient, br: Bridge) -> None:
 async def test_packets_come_with_their_fields_and_userdata(of: OpenFlowClient, br: Bridge) -> None:
     got: list[PacketIn] = []
     of.on_packet_in(got.append)
-    actions = (SetField("reg3", 5), SetField("metadata", 6), Controller(userdata=b"note"))
+    actions = (SetField("reg3", 5), SetField("metadata", 6), ToController(userdata=b"note"))
     await of.bundle([FlowMod.add(Flow(Match(in_port=1), actions, table=0, cookie=0xABC))])
     br.receive("p1", FRAME.hex())
     await until(lambda: bool(got), "a packet-in")
@@ -390,7 +390,7 @@ async def test_a_client_sets_the_handling_of_fragments(br: Bridge) -> None:
 
 async def test_packets_of_a_packet_out(of: OpenFlowClient) -> None:
     queue = of.packet_ins()
-    await of.packet_out(FRAME, actions=[Controller()], in_port=2)
+    await of.packet_out(FRAME, actions=[ToController()], in_port=2)
     packet = await anext(queue)
     assert packet.reason is PacketInReason.PACKET_OUT
     assert (packet.data, packet.full_length, packet.in_port, packet.cookie) == (FRAME, 60, 2, None)
@@ -409,11 +409,11 @@ async def test_packet_out_goes_through_the_pipeline(of: OpenFlowClient, br: Brid
 async def test_the_queue_is_bounded_and_ends(of: OpenFlowClient) -> None:
     queue = of.packet_ins(max_queue=2)
     for _ in range(5):
-        await of.packet_out(FRAME, actions=[Controller()])
+        await of.packet_out(FRAME, actions=[ToController()])
     await until(lambda: queue.dropped == 3, "three drops")
     queue.close()
     assert len([packet async for packet in queue]) == 2
-    await of.packet_out(FRAME, actions=[Controller()])
+    await of.packet_out(FRAME, actions=[ToController()])
     assert queue.dropped == 3
 
 
@@ -423,9 +423,9 @@ async def test_waiting_for_packets_ends_with_the_connection(br: Bridge) -> None:
         waiting = asyncio.create_task(anext(queue))
         await asyncio.sleep(0)
         await of.close()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ChannelLost):
             await waiting
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ChannelLost):
             await anext(of.packet_ins())
 
 
@@ -434,11 +434,11 @@ async def test_a_handler_given_before_connecting_works(br: Bridge) -> None:
     got: list[PacketIn] = []
     remove = of.on_packet_in(got.append)
     async with of:
-        await of.packet_out(FRAME, actions=[Controller()])
+        await of.packet_out(FRAME, actions=[ToController()])
         await until(lambda: bool(got), "a packet-in")
         remove()
         remove()
-        await of.packet_out(FRAME, actions=[Controller()])
+        await of.packet_out(FRAME, actions=[ToController()])
     assert len(got) == 1
 
 
@@ -452,7 +452,7 @@ async def test_a_failing_callback_does_not_cost_the_connection(of: OpenFlowClien
     got: list[PacketIn] = []
     of.on_packet_in(fail)
     of.on_packet_in(got.append)
-    await of.packet_out(FRAME, actions=[Controller()])
+    await of.packet_out(FRAME, actions=[ToController()])
     await until(lambda: bool(got), "a packet-in")
     assert str(failures[0]["exception"]) == "mine"
     await of.barrier()
@@ -525,12 +525,12 @@ async def test_a_monitor_of_one_table_with_our_own_changes(of: OpenFlowClient) -
 
 
 async def test_a_refused_monitor_leaves_no_callback(br: Bridge) -> None:
-    """Open vSwitch 3.1 answers with an error that names no request, so that the wait runs out."""
+    """Open vSwitch answers with an error that names no request, as 2.17 does to any flow monitor: nobody waits for another answer."""
     told: list[FlowUpdate] = []
-    async with OpenFlowClient(br.remote, timeout_s=0.3) as of:
+    async with OpenFlowClient(br.remote) as of:
         await of.on_flow_change(told.append)
         of._monitor_id = 0  # ask for the same monitor again
-        with pytest.raises(RequestTimeout):
+        with pytest.raises(PeerError):
             await of.on_flow_change(told.append)
         assert of._handlers[FlowUpdate] == [told.append]
         assert of.unexpected_count == 1
@@ -540,7 +540,7 @@ async def test_a_refused_monitor_leaves_no_callback(br: Bridge) -> None:
 
 
 async def test_nobody_listens() -> None:
-    with pytest.raises(ConnectionLost, match=r"unix:/nowhere/br0.mgmt"):
+    with pytest.raises(ChannelLost, match=r"unix:/nowhere/br0.mgmt"):
         await OpenFlowClient("unix:/nowhere/br0.mgmt").connect()
 
 
@@ -560,7 +560,7 @@ async def test_use_before_connecting_and_connecting_twice(br: Bridge) -> None:
     async with of:
         with pytest.raises(InvalidValueError, match="connects once"):
             await of.connect()
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ChannelLost):
         await of.barrier()
     assert not of.connected
 
@@ -576,9 +576,9 @@ async def test_a_switch_without_openflow_15() -> None:
 async def test_the_end_of_the_switch_is_told_at_once() -> None:
     with bridge() as br:
         async with OpenFlowClient(br.remote) as of:
-            told: list[ConnectionLost] = []
+            told: list[ChannelLost] = []
             of.on_disconnect(told.append)
-            removed: list[ConnectionLost] = []
+            removed: list[ChannelLost] = []
             of.on_disconnect(removed.append)()
             pause(br)
             waiting = [asyncio.create_task(of.barrier()), asyncio.create_task(of.bundle([FlowMod.add(flow(1))]))]
@@ -586,10 +586,10 @@ async def test_the_end_of_the_switch_is_told_at_once() -> None:
             assert br.switch.process is not None
             br.switch.process.kill()  # without waking it: it must not answer any more
             for error in await asyncio.gather(*waiting, return_exceptions=True):
-                assert isinstance(error, ConnectionLost)
+                assert isinstance(error, ChannelLost)
             assert len(told) == 1
             assert removed == []
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(ChannelLost):
                 await of.bundle([FlowMod.add(flow(1))])
 
 
@@ -617,7 +617,7 @@ async def test_over_tcp(br: Bridge) -> None:
         try:
             async with OpenFlowClient(f"tcp:127.0.0.1:{port}") as of:
                 return (await of.switch_desc()).hardware == "Open vSwitch"
-        except ConnectionLost:
+        except ChannelLost:
             return False
 
     await until(listening, "a listener")
@@ -641,11 +641,11 @@ async def test_over_tls(br: Bridge, tmp_path: Path) -> None:
             async with OpenFlowClient(f"ssl:127.0.0.1:{port}", ssl=context) as of:
                 await of.bundle([FlowMod.add(flow(1))])
                 return len(br.dump()) == 1
-        except ConnectionLost:
+        except ChannelLost:
             return False
 
     await until(listening, "a listener")
-    with pytest.raises(ConnectionLost, match="certificate verify failed"):
+    with pytest.raises(ChannelLost, match="certificate verify failed"):
         await OpenFlowClient(f"ssl:127.0.0.1:{port}", ssl=ssl.create_default_context()).connect()
     br.vsctl("del-controller", "br0")
 
@@ -704,7 +704,7 @@ async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
         await until(lambda: not connection._drained.is_set(), "a full buffer")
         assert connection._transport.get_write_buffer_size() < 4 << 20
         connection.abort()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ChannelLost):
             await sending
 
 
@@ -716,11 +716,11 @@ async def test_a_peer_that_talks_nonsense_is_dropped() -> None:
 
 async def test_a_peer_that_hangs_up_is_lost() -> None:
     async with server(lambda _reader, writer: writer.close()) as remote:
-        with pytest.raises(ConnectionLost, match="OpenFlow connection lost"):
+        with pytest.raises(ChannelLost, match="OpenFlow connection lost"):
             await OpenFlowClient(remote).connect()
 
 
 async def test_a_context_for_tls_is_needed_and_used() -> None:
     async with server(lambda _reader, writer: writer.write(b"not TLS")) as remote:
-        with pytest.raises(ConnectionLost, match="SSL"):
+        with pytest.raises(ChannelLost, match="SSL"):
             await OpenFlowClient(f"ssl:{remote[4:]}", ssl=ssl.create_default_context()).connect()

@@ -11,13 +11,12 @@ from ovsctl.openflow import (
     Band,
     BandType,
     Bucket,
-    Controller,
-    DecodeError,
     Flow,
     FlowModCommand,
     Group,
     GroupModCommand,
     GroupType,
+    MalformedMessage,
     Match,
     Meter,
     MeterModCommand,
@@ -25,6 +24,7 @@ from ovsctl.openflow import (
     OutputReg,
     Resubmit,
     SetField,
+    ToController,
     decode_flow_descs,
     decode_flow_mod,
     decode_group_descs,
@@ -80,12 +80,12 @@ def test_other_forms_of_a_match(oxm: str, match: Match) -> None:
     [
         (nx(1, "0005"), Resubmit(in_port=5)),
         (nx(14, "fff8 07 000000"), Resubmit(7)),
-        (nx(20, "0080 0007 00 00"), Controller(128, reason="no_match", controller_id=7)),
-        (nx(20, "0080 0000 01 00"), Controller(128)),
+        (nx(20, "0080 0007 00 00"), ToController(128, reason="no_match", controller_id=7)),
+        (nx(20, "0080 0000 01 00"), ToController(128)),
         (nx(15, "000f 00010004 ffff"), OutputReg("reg0[0..15]")),
         (nx(32, "000f ffff 00010004"), OutputReg("reg0[0..15]")),
         (bytes.fromhex("0017 0008 40 000000"), SetField("nw_ttl", 64)),
-        (struct.pack(">HHIH6x", 0, 16, 0xFFFFFFFD, 9), Controller(9)),
+        (struct.pack(">HHIH6x", 0, 16, 0xFFFFFFFD, 9), ToController(9)),
         (struct.pack(">HHIH6x", 0, 16, 5, 9), Output(5)),
     ],
 )
@@ -98,7 +98,7 @@ def test_empty_write_actions_are_none() -> None:
 
 
 def refused(what: str, decode: Callable[[], object], message: str) -> None:
-    with pytest.raises(DecodeError, match=message) as caught:
+    with pytest.raises(MalformedMessage, match=message) as caught:
         decode()
     assert caught.value.subject
 

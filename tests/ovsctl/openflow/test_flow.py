@@ -6,11 +6,10 @@ import pytest
 
 from ovsctl.openflow import (
     Add,
-    Controller,
     Ct,
-    Delete,
     FieldError,
     Flow,
+    FlowDeletion,
     FlowFlags,
     FlowModCommand,
     FlowTable,
@@ -23,6 +22,7 @@ from ovsctl.openflow import (
     RegField,
     Resubmit,
     SetField,
+    ToController,
     decode_flow_mod,
     encode_flow_mod,
 )
@@ -36,7 +36,7 @@ def test_flow_mod_decodes_to_the_flow_it_was_made_of() -> None:
             SetField(RegField(1, 21, 22), 2),
             Move("eth_src", "eth_dst"),
             Ct(True, table=5, zone="reg0[0..15]", nat=Nat("src", "10.0.0.1")),
-            Controller(100, b"abc"),
+            ToController(100, b"abc"),
             Resubmit(20),
             Output(5),
             GotoTable(12),
@@ -66,7 +66,7 @@ def test_table() -> None:
     new = Flow(old.match, (Output(9),))
     actual, desired = FlowTable([kept, old, gone]), FlowTable([kept, new, Flow(table=5)])
     changes = FlowTable.diff(desired, actual)
-    assert changes == [Add(Flow(table=5)), Modify(new, old), Delete(gone)]
+    assert changes == [Add(Flow(table=5)), Modify(new, old), FlowDeletion(gone)]
     assert [change.command for change in changes] == [
         FlowModCommand.ADD,
         FlowModCommand.MODIFY_STRICT,

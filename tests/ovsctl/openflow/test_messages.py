@@ -7,9 +7,9 @@ from struct import pack
 import pytest
 
 from ovsctl.openflow import Flow, FlowMod, Match, Output, SetField
-from ovsctl.openflow.actions import Controller
-from ovsctl.openflow.errors import DecodeError, InvalidValueError
-from ovsctl.openflow.fields import Port
+from ovsctl.openflow.actions import ToController
+from ovsctl.openflow.errors import InvalidValueError, MalformedMessage
+from ovsctl.openflow.fields import ReservedPort
 from ovsctl.openflow.flow import FlowStats
 from ovsctl.openflow.group import Bucket, Group, GroupType
 from ovsctl.openflow.messages import (
@@ -26,6 +26,7 @@ from ovsctl.openflow.messages import (
     BundleFlags,
     Capability,
     ConfigReply,
+    ControllerRole,
     Counters,
     EchoReply,
     EchoRequest,
@@ -48,6 +49,8 @@ from ovsctl.openflow.messages import (
     Hello,
     MessageType,
     MeterDescRequest,
+    MeterFeatures,
+    MeterFeaturesRequest,
     MeterMod,
     MeterStats,
     MeterStatsRequest,
@@ -67,7 +70,6 @@ from ovsctl.openflow.messages import (
     PortStatsRequest,
     PortStatus,
     RemovedReason,
-    Role,
     RoleReply,
     RoleRequest,
     RoleStatus,
@@ -104,7 +106,7 @@ SENT: list[tuple[Sendable, str]] = [
     (SetConfig(0, 99), "OFPT_SET_CONFIG (OF1.5) (xid=0x5): frags=normal miss_send_len=99"),
     (BarrierRequest(), "OFPT_BARRIER_REQUEST (OF1.5) (xid=0x5):"),
     (RoleRequest(), "OFPT_ROLE_REQUEST (OF1.5) (xid=0x5): role=nochange"),
-    (RoleRequest(Role.PRIMARY, 6), "OFPT_ROLE_REQUEST (OF1.5) (xid=0x5): role=primary generation_id=6"),
+    (RoleRequest(ControllerRole.PRIMARY, 6), "OFPT_ROLE_REQUEST (OF1.5) (xid=0x5): role=primary generation_id=6"),
     (GetAsyncRequest(), "OFPT_GET_ASYNC_REQUEST (OF1.5) (xid=0x5):"),
     (
         SetPacketInFormat(PacketInFormat.NXT_PACKET_IN2),
@@ -148,7 +150,7 @@ SENT: list[tuple[Sendable, str]] = [
     ),
     (MeterMod.delete(3), "OFPT_METER_MOD (OF1.5) (xid=0x5): DEL meter=3 bands="),
     (
-        PacketOut(FRAME, (SetField("reg1", 2), Controller()), Match(in_port=1, metadata=5)),
+        PacketOut(FRAME, (SetField("reg1", 2), ToController()), Match(in_port=1, metadata=5)),
         "OFPT_PACKET_OUT (OF1.5) (xid=0x5): metadata=0x5,in_port=1 "
         "actions=set_field:0x2->reg1,CONTROLLER:65535 data_len=60",
     ),
@@ -165,18 +167,19 @@ REQUESTS: list[tuple[MultipartRequest, str]] = [
     (SwitchDescRequest(), "OFPST_DESC request (OF1.5) (xid=0x5):"),
     (FlowStatsRequest(), "OFPST_FLOW request (OF1.5) (xid=0x5):"),
     (
-        FlowStatsRequest(3, Match(in_port=Port.LOCAL), 1, 3),
+        FlowStatsRequest(3, Match(in_port=ReservedPort.LOCAL), 1, 3),
         "OFPST_FLOW request (OF1.5) (xid=0x5): table=3 in_port=LOCAL",
     ),
     (AggregateRequest(out_port=4), "OFPST_AGGREGATE request (OF1.5) (xid=0x5): out_port=4"),
     (TableStatsRequest(), "OFPST_TABLE request (OF1.5) (xid=0x5):"),
     (TableDescRequest(), "OFPST_TABLE_DESC request (OF1.5) (xid=0x5):"),
     (PortStatsRequest(), "OFPST_PORT request (OF1.5) (xid=0x5): port_no=ANY"),
-    (PortStatsRequest(Port.LOCAL), "OFPST_PORT request (OF1.5) (xid=0x5): port_no=LOCAL"),
+    (PortStatsRequest(ReservedPort.LOCAL), "OFPST_PORT request (OF1.5) (xid=0x5): port_no=LOCAL"),
     (PortDescRequest(), "OFPST_PORT_DESC request (OF1.5) (xid=0x5): port=ANY"),
     (PortDescRequest(9), "OFPST_PORT_DESC request (OF1.5) (xid=0x5): port=9"),
     (GroupStatsRequest(), "OFPST_GROUP request (OF1.5) (xid=0x5): group_id=ALL"),
     (GroupDescRequest(8), "OFPST_GROUP_DESC request (OF1.5) (xid=0x5): group_id=8"),
+    (MeterFeaturesRequest(), "OFPST_METER_FEATURES request (OF1.5) (xid=0x5):"),
     (MeterStatsRequest(), "OFPST_METER request (OF1.5) (xid=0x5): meter=all"),
     (MeterDescRequest(8), "OFPST_METER_CONFIG request (OF1.5) (xid=0x5): meter=8"),
     (
@@ -246,7 +249,12 @@ REPLIES: list[tuple[int, bytes, object, str]] = [
     ),
     (MessageType.ECHO_REPLY, b"xy", EchoReply(b"xy"), "2 bytes of payload"),
     (MessageType.GET_CONFIG_REPLY, pack("!HH", 0, 128), ConfigReply(0, 128), "miss_send_len=128"),
-    (MessageType.ROLE_REPLY, pack("!I4xQ", 3, 9), RoleReply(Role.SECONDARY, 9), "role=secondary generation_id=9"),
+    (
+        MessageType.ROLE_REPLY,
+        pack("!I4xQ", 3, 9),
+        RoleReply(ControllerRole.SECONDARY, 9),
+        "role=secondary generation_id=9",
+    ),
     (MessageType.GET_ASYNC_REPLY, SetAsync(IDLE).encode(), IDLE, "PORT_STATUS: add delete modify"),
     (
         MessageType.BUNDLE_CONTROL,
@@ -257,7 +265,7 @@ REPLIES: list[tuple[int, bytes, object, str]] = [
     (
         MessageType.ROLE_STATUS,
         pack("!IB3xQ", 3, 0, 9),
-        RoleStatus(Role.SECONDARY, 0, 9),
+        RoleStatus(ControllerRole.SECONDARY, 0, 9),
         "role=secondary generation_id=9 reason=primary_request",
     ),
     (
@@ -322,7 +330,7 @@ PARTS: list[tuple[int, bytes, list[object], str]] = [
         + encode_property(0, bytes(4) + pack("!4Q", 11, 12, 13, 14)),
         [
             PortStats(3, 1.5, 1, 2, 3, 4, 5, 6, 7, None),
-            PortStats(Port.LOCAL, 1.0, 0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14),
+            PortStats(ReservedPort.LOCAL, 1.0, 0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14),
         ],
         "rx pkts=1, bytes=3, drop=5, errs=7",
     ),
@@ -337,6 +345,12 @@ PARTS: list[tuple[int, bytes, list[object], str]] = [
         pack("!IH6xIQQII", 3, 56, 1, 10, 20, 3, 0) + pack("!QQ", 5, 6),
         [MeterStats(3, 1, 10, 20, 3.0, (Counters(5, 6),))],
         "flow_count:1 packet_in_count:10 byte_in_count:20 duration:3s bands: 0: packet_count:5 byte_count:6",
+    ),
+    (
+        MultipartType.METER_FEATURES,
+        pack("!IIIBBxx", 200000, 2, 15, 8, 0),
+        [MeterFeatures(200000, 2, 15, 8)],
+        "max_meter:200000 max_bands:8 max_color:0",
     ),
     (MultipartType.AGGREGATE_STATS, STATS, [AggregateStats(6, 7, 8)], "packet_count=7 byte_count=8 flow_count=6"),
     (
@@ -385,12 +399,12 @@ UNKNOWN = [
 
 @pytest.mark.parametrize(("kind", "body", "problem"), UNKNOWN)
 def test_numbers_that_mean_nothing(kind: int, body: bytes, problem: str) -> None:
-    with pytest.raises(DecodeError, match=problem):
+    with pytest.raises(MalformedMessage, match=problem):
         {**REPLY_DECODERS, **ASYNC_DECODERS}[kind](Reader(body))
 
 
 def test_a_flow_event_that_means_nothing() -> None:
-    with pytest.raises(DecodeError, match="9 is no event"):
+    with pytest.raises(MalformedMessage, match="9 is no event"):
         list(MULTIPART_DECODERS[MultipartType.FLOW_MONITOR](Reader(pack("!HHI", 8, 9, 0))))
 
 

@@ -17,7 +17,6 @@ from ovsctl.openflow import (
     ClearActions,
     Clone,
     Conjunction,
-    Controller,
     Ct,
     DecTtl,
     FieldError,
@@ -42,14 +41,15 @@ from ovsctl.openflow import (
     OutputTrunc,
     Pop,
     PopMpls,
-    Port,
     PushMpls,
     PushVlan,
     RegField,
+    ReservedPort,
     Resubmit,
     SetField,
     Subfield,
     TextError,
+    ToController,
     WriteActions,
     encode_flow_mod,
     encode_group_mod,
@@ -99,13 +99,13 @@ REFUSED: list[tuple[Callable[[], object], type[InvalidValueError], str]] = [
     (lambda: subfield("reg0[1-2]"), FieldError, "not a sub-field"),
     (lambda: Output(0xFF01), ActionError, "neither a port"),
     (lambda: Output(-1), ActionError, "neither a port"),
-    (lambda: Output(Port.CONTROLLER), ActionError, "use Controller"),
+    (lambda: Output(ReservedPort.CONTROLLER), ActionError, "use Controller"),
     (lambda: OutputReg("xxreg0"), ActionError, "too wide"),
-    (lambda: OutputTrunc(Port.FLOOD, 100), ActionError, "port"),
+    (lambda: OutputTrunc(ReservedPort.FLOOD, 100), ActionError, "port"),
     (lambda: OutputTrunc(1, 13), ActionError, "max_len=13"),
-    (lambda: Controller(70000), ActionError, "max_len=70000"),
-    (lambda: Controller(reason="whim"), ActionError, "not one of no_match"),
-    (lambda: Controller(userdata=bytes(65001)), ActionError, "do not fit a message"),
+    (lambda: ToController(70000), ActionError, "max_len=70000"),
+    (lambda: ToController(reason="whim"), ActionError, "not one of no_match"),
+    (lambda: ToController(userdata=bytes(65001)), ActionError, "do not fit a message"),
     (lambda: SetField("eth_type", 5), ActionError, "read-only"),
     (lambda: SetField("reg0", (5, 0)), ActionError, "leaves nothing"),
     (lambda: SetField("nw_ttl[0..3]", 5), ActionError, "only be written as a whole"),
@@ -116,7 +116,7 @@ REFUSED: list[tuple[Callable[[], object], type[InvalidValueError], str]] = [
     (lambda: Pop("ct_state"), ActionError, "read-only"),
     (Resubmit, ActionError, "is a loop"),
     (lambda: Resubmit(255), ActionError, "table=255"),
-    (lambda: Resubmit(in_port=Port.IN_PORT), ActionError, "leave it out"),
+    (lambda: Resubmit(in_port=ReservedPort.IN_PORT), ActionError, "leave it out"),
     (lambda: PushVlan(0x0800), ActionError, "not 0x8100"),
     (lambda: PushMpls(0x0800), ActionError, "not 0x8847"),
     (lambda: PopMpls(1 << 16), ActionError, "ethertype=65536"),
@@ -228,7 +228,7 @@ def test_ways_to_write_a_value() -> None:
     assert Match(tun_flags=(1, 0xFFFF)) == Match(tun_flags="oam") == Match(tun_flags="+oam")
     assert Match(reg0="*") == Match()
     assert Match(xxreg1=5) == Match(reg4=0, reg5=0, reg6=0, reg7=5)
-    assert Match(in_port_oxm=0xFFFFFFFE) == Match(in_port="local") == Match(in_port=Port.LOCAL)
+    assert Match(in_port_oxm=0xFFFFFFFE) == Match(in_port="local") == Match(in_port=ReservedPort.LOCAL)
     assert Match(dl_vlan=0xFFFF) == Match(vlan_tci=0) == Match(vlan_tci=(0, 0x1000))
     assert Match(eth_type=0x0800, nw_tos=32) == Match(eth_type=0x0800, ip_dscp=8)
     assert Match(eth_type=0x0800, ip_frag=(0, 1)) == Match(eth_type=0x0800, ip_frag="no")

@@ -7,7 +7,7 @@ from struct import pack
 
 import pytest
 
-from ovsctl.openflow.errors import DecodeError, InvalidValueError, NegotiationError, PeerError
+from ovsctl.openflow.errors import InvalidValueError, MalformedMessage, NegotiationError, PeerError
 from ovsctl.openflow.messages import (
     BarrierReply,
     BarrierRequest,
@@ -24,10 +24,10 @@ from ovsctl.openflow.messages.bundle import ATOMIC_ORDERED
 from ovsctl.openflow.session import (
     MAX_BATCH_ERRORS,
     Notice,
+    OpenFlowSession,
     Ready,
-    Refused,
-    Reply,
-    Session,
+    RequestAnswered,
+    RequestFailed,
     State,
     Stray,
     bundle_chunks,
@@ -47,8 +47,8 @@ class Mod:
         return bytes(self.size)
 
 
-def ready(**options: int) -> Session:
-    session = Session(**options)
+def ready(**options: int) -> OpenFlowSession:
+    session = OpenFlowSession(**options)
     session.hello()
     assert list(session.receive(frame(0, 0, Hello().encode()))) == [Ready()]
     return session
@@ -59,7 +59,7 @@ def error(xid: int, type_code: int = 5, code: int = 6) -> bytes:
 
 
 def test_hello_offers_exactly_openflow_15() -> None:
-    assert Session().hello() == bytes.fromhex("06000010000000010001000800000040")
+    assert OpenFlowSession().hello() == bytes.fromhex("06000010000000010001000800000040")
 
 
 @pytest.mark.parametrize(
@@ -73,22 +73,22 @@ def test_hello_offers_exactly_openflow_15() -> None:
     ],
 )
 def test_without_a_common_version_the_session_fails(first: bytes, problem: str) -> None:
-    session = Session()
+    session = OpenFlowSession()
     with pytest.raises(NegotiationError, match=problem):
         list(session.receive(first))
     assert session.state is State.FAILED
-    with pytest.raises(DecodeError, match="already failed"):
+    with pytest.raises(MalformedMessage, match="already failed"):
         list(session.receive(frame(0, 0)))
 
 
 def test_a_hello_without_a_bitmap_means_all_versions_up_to_its_own() -> None:
-    session = Session()
+    session = OpenFlowSession()
     assert list(session.receive(b"\x06\x00\x00\x0e\0\0\0\0\x00\x09\x00\x06zz")) == [Ready()]
 
 
 def test_another_version_later_ends_the_session() -> None:
     session = ready()
-    with pytest.raises(DecodeError, match="version 0x04"):
+    with pytest.raises(MalformedMessage, match="version 0x04"):
         list(session.receive(b"\x04\x02\x00\x08\0\0\0\1"))
     assert session.state is State.FAILED
 
@@ -111,9 +111,9 @@ def test_answers_find_their_request() -> None:
     first, _ = session.request(BarrierRequest())
     second, _ = session.request(FeaturesRequest())
     events = list(session.receive(error(second, 1, 1) + frame(MessageType.BARRIER_REPLY, first)))
-    assert events[1] == Reply(first, BarrierReply())
+    assert events[1] == RequestAnswered(first, BarrierReply())
     refused = events[0]
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RequestFailed)
     assert isinstance(refused.error, PeerError)
     assert refused.xid == second
     assert (refused.error.name, refused.error.request) == ("OFPBRC_BAD_TYPE", FeaturesRequest())
@@ -124,8 +124,8 @@ def test_an_answer_that_makes_no_sense_fails_only_its_request() -> None:
     session = ready()
     xid, _ = session.request(FeaturesRequest())
     (event,) = session.receive(frame(MessageType.FEATURES_REPLY, xid, b"short"))
-    assert isinstance(event, Refused)
-    assert isinstance(event.error, DecodeError)
+    assert isinstance(event, RequestFailed)
+    assert isinstance(event.error, MalformedMessage)
     assert session.state is State.READY
 
 
@@ -139,7 +139,9 @@ def test_parts_of_a_reply_are_put_together() -> None:
     xid, data = session.multipart(TableStatsRequest())
     assert data == bytes.fromhex("06120010") + xid.to_bytes(4, "big") + bytes.fromhex("0003000000000000")
     assert list(session.receive(table_part(xid, True))) == []
-    assert list(session.receive(table_part(xid, False, count=2))) == [Reply(xid, [TableStats(1, 2, 3, 4)] * 3)]
+    assert list(session.receive(table_part(xid, False, count=2))) == [
+        RequestAnswered(xid, [TableStats(1, 2, 3, 4)] * 3)
+    ]
     (late,) = session.receive(table_part(xid, False))
     assert isinstance(late, Stray)
 
@@ -148,7 +150,7 @@ def test_a_part_of_another_kind_fails_the_request() -> None:
     session = ready()
     xid, _ = session.multipart(PortDescRequest())
     (event,) = session.receive(table_part(xid, False))
-    assert isinstance(event, Refused)
+    assert isinstance(event, RequestFailed)
     assert "type 3 for a request of type 13" in str(event.error)
 
 
@@ -156,7 +158,7 @@ def test_an_endless_reply_is_cut_off() -> None:
     session = ready(max_reply_bytes=100)
     xid, _ = session.multipart(TableStatsRequest())
     events = [event for _ in range(10) for event in session.receive(table_part(xid, True))]
-    assert isinstance(events[0], Refused)
+    assert isinstance(events[0], RequestFailed)
     assert "exceeds 100 bytes" in str(events[0].error)
     assert all(isinstance(event, Stray) for event in events[1:])
 
@@ -194,7 +196,7 @@ def test_messages_that_fit_nothing_are_reported() -> None:
     ]
     events = list(session.receive(b"".join(stream)))
     assert len(events) == len(stream)
-    assert all(isinstance(event, Stray) and isinstance(event.error, DecodeError) for event in events)
+    assert all(isinstance(event, Stray) and isinstance(event.error, MalformedMessage) for event in events)
 
 
 def test_port_status_is_a_notice() -> None:

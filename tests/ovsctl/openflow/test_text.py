@@ -7,15 +7,15 @@ import subprocess
 import pytest
 
 from ovsctl.openflow import (
-    Controller,
     FieldError,
     Flow,
     InvalidValueError,
     Match,
     Output,
     OutputTrunc,
-    Port,
+    ReservedPort,
     TextError,
+    ToController,
     format_flow,
     parse_flow,
     parse_flows,
@@ -107,9 +107,9 @@ table=255 actions=CONTROLLER:128,output:CONTROLLER:7
 """
     first, second = parse_flows(dump.splitlines())
     assert first == Flow(Match(in_port=1), (Output(2),), 7, 9, 5)
-    assert second.actions == (Controller(128), Controller(7))
-    assert parse_flow(format_flow(Flow(actions=(OutputTrunc(Port.LOCAL, 14),)))).actions == (
-        OutputTrunc(Port.LOCAL, 14),
+    assert second.actions == (ToController(128), ToController(7))
+    assert parse_flow(format_flow(Flow(actions=(OutputTrunc(ReservedPort.LOCAL, 14),)))).actions == (
+        OutputTrunc(ReservedPort.LOCAL, 14),
     )
 
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsctl.openflow.errors import DecodeError
-from ovsctl.openflow.wire import Framer, Reader, encode_property, frame
+from ovsctl.openflow.errors import MalformedMessage
+from ovsctl.openflow.wire import MessageFramer, Reader, encode_property, frame
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=50)), max_size=6), st.data())
 def test_any_cut_of_the_stream_gives_the_same_messages(messages: list[tuple[int, bytes]], data: st.DataObject) -> None:
     stream = b"".join(frame(kind, xid, body) for xid, (kind, body) in enumerate(messages))
-    framer, got = Framer(), []
+    framer, got = MessageFramer(), []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
         got += list(framer.feed(stream[:size]))
@@ -25,7 +25,7 @@ def test_any_cut_of_the_stream_gives_the_same_messages(messages: list[tuple[int,
 
 
 def test_the_framer_holds_at_most_one_message() -> None:
-    framer = Framer()
+    framer = MessageFramer()
     for _ in range(100):
         assert list(framer.feed(frame(2, 1, bytes(60_000))[:-1] + b"x")) != []
         assert framer.buffered == 0
@@ -35,21 +35,21 @@ def test_the_framer_holds_at_most_one_message() -> None:
 
 @pytest.mark.parametrize("length", [0, 7])
 def test_a_message_shorter_than_its_header_ends_the_stream(length: int) -> None:
-    with pytest.raises(DecodeError, match="less than the header's own"):
-        list(Framer().feed(bytes([6, 2, 0, length, 0, 0, 0, 1])))
+    with pytest.raises(MalformedMessage, match="less than the header's own"):
+        list(MessageFramer().feed(bytes([6, 2, 0, length, 0, 0, 0, 1])))
 
 
 def test_reader_never_reads_past_its_end() -> None:
     reader = Reader(bytes(10), 0, 4)
-    with pytest.raises(DecodeError, match="thing: needs 8 bytes, 4 left"):
+    with pytest.raises(MalformedMessage, match="thing: needs 8 bytes, 4 left"):
         reader.unpack(Struct("!Q"), "thing")
-    with pytest.raises(DecodeError, match="needs 5 bytes"):
+    with pytest.raises(MalformedMessage, match="needs 5 bytes"):
         reader.take(5, "thing")
-    with pytest.raises(DecodeError, match="needs -1 bytes"):
+    with pytest.raises(MalformedMessage, match="needs -1 bytes"):
         reader.take(-1, "thing")
-    with pytest.raises(DecodeError, match="claims 5 bytes"):
+    with pytest.raises(MalformedMessage, match="claims 5 bytes"):
         reader.sub(5, 0, "thing")
-    with pytest.raises(DecodeError, match="claims 3 bytes"):
+    with pytest.raises(MalformedMessage, match="claims 3 bytes"):
         reader.sub(3, 4, "thing")
     reader.take(2, "thing")
     reader.skip_pad8(2)
@@ -57,9 +57,9 @@ def test_reader_never_reads_past_its_end() -> None:
 
 
 def test_entries_that_claim_less_than_they_need_do_not_loop() -> None:
-    with pytest.raises(DecodeError, match="claims 0 bytes"):
+    with pytest.raises(MalformedMessage, match="claims 0 bytes"):
         list(Reader(bytes(16)).entries(0, 8, "entry"))
-    with pytest.raises(DecodeError, match="cut short, 4 bytes left"):
+    with pytest.raises(MalformedMessage, match="cut short, 4 bytes left"):
         list(Reader(bytes(4)).entries(0, 8, "entry"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ovsctl.ovsdb import ZERO_UUID, Column, ColumnType, Schema
+from ovsctl.ovsdb import ZERO_UUID, ColumnSchema, ColumnType, Schema
 from ovsctl.ovsdb.schema import INT_MAX, INT_MIN, AtomType, BaseType
 
 
@@ -100,7 +100,7 @@ def values(type_: ColumnType) -> st.SearchStrategy[Any]:
     return st.frozensets(atoms(type_.key), min_size=type_.min, max_size=most)
 
 
-def columns(table: str = "Kind") -> st.SearchStrategy[Column]:
+def columns(table: str = "Kind") -> st.SearchStrategy[ColumnSchema]:
     return st.sampled_from(list(SCHEMA.tables[table].columns.values()))
 
 

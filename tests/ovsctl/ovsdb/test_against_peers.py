@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from ovsctl.ovsdb import (
     Batch,
-    Client,
     Commit,
     Delete,
     Insert,
     Monitor,
     Mutate,
     Operation,
+    OvsdbClient,
     Replica,
     Row,
     Update,
@@ -37,7 +37,8 @@ Content = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def server(ovs: None) -> Iterator[OvsdbServer]:
-    with ovsdb_server(SCHEMA_JSON) as running:
+    # It writes what changed of a set, up to twice as many members as it may have, and then cannot read its own file (3.1).
+    with ovsdb_server(SCHEMA_JSON, options=["--disable-file-column-diff"]) as running:
         yield running
 
 
@@ -66,7 +67,7 @@ steps = st.lists(
 class World:
     """One client with a whole and a conditional replica, and the mirrors that their changes give."""
 
-    def __init__(self, server: OvsdbServer, client: Client, whole: Replica, some: Replica) -> None:
+    def __init__(self, server: OvsdbServer, client: OvsdbClient, whole: Replica, some: Replica) -> None:
         self.server, self.client, self.whole, self.some = server, client, whole, some
         self.condition: Any = None
         self.pending: list[Operation] = []
@@ -172,7 +173,7 @@ def chosen(all_rows: Content, condition: Any) -> Content:
 
 
 async def play(server: OvsdbServer, script: list[tuple[Any, ...]]) -> None:
-    async with Client(server.remote, "Kinds", backoff_s=(0.005, 0.02)) as client:
+    async with OvsdbClient(server.remote, "Kinds", backoff_s=(0.005, 0.02)) as client:
         await client.transact(Delete("Other", ()), Delete("Kind", ()), Insert("Kind", {**REQUIRED, "i": 1}), Commit())
         both = {"Kind": Monitor(), "Other": Monitor()}
         world = World(server, client, await client.monitor(both), await client.monitor(both))

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ovsctl.ovsdb import Batch, Client, ConnectFailed, Insert, Monitor, Mutate, NamedUuid, OvsdbError, Select, Update
+from ovsctl.ovsdb import (
+    Batch,
+    ConnectFailed,
+    Insert,
+    Monitor,
+    Mutate,
+    NamedUuid,
+    OvsdbClient,
+    OvsdbError,
+    Select,
+    Update,
+)
 from tests.servers import OvsdbServer, ovsdb_server
 
 BRIDGE = (
@@ -26,18 +37,18 @@ def server(ovs: None) -> Iterator[OvsdbServer]:
 
 
 @pytest_asyncio.fixture
-async def client(server: OvsdbServer) -> AsyncIterator[Client]:
-    async with Client(server.remote, "Open_vSwitch") as connected:
+async def client(server: OvsdbServer) -> AsyncIterator[OvsdbClient]:
+    async with OvsdbClient(server.remote, "Open_vSwitch") as connected:
         yield connected
 
 
-async def test_schema_and_server_are_known_once_connected(client: Client) -> None:
+async def test_schema_and_server_are_known_once_connected(client: OvsdbClient) -> None:
     assert client.schema.name == "Open_vSwitch"
     assert client.server is not None
     assert (client.server.model, client.server.leader) == ("standalone", True)
 
 
-async def test_results_are_plain_values(client: Client) -> None:
+async def test_results_are_plain_values(client: OvsdbClient) -> None:
     root, bridge, port, interface, rows = await client.transact(
         *BRIDGE, Select("Bridge", (), ("_uuid", "name", "ports", "external_ids", "fail_mode"))
     )
@@ -45,7 +56,7 @@ async def test_results_are_plain_values(client: Client) -> None:
     assert rows == [{"_uuid": bridge, "name": "br0", "ports": {port}, "external_ids": {"a": "b"}, "fail_mode": None}]
 
 
-async def test_replica_follows_and_reports_old_and_new(client: Client) -> None:
+async def test_replica_follows_and_reports_old_and_new(client: OvsdbClient) -> None:
     _, bridge, port, _ = await client.transact(*BRIDGE)
     replica = await client.monitor({"Bridge": Monitor(("stp_enable", "external_ids", "ports"))})
     batches: list[Batch] = []
@@ -73,9 +84,9 @@ async def test_a_server_that_the_check_refuses_is_not_used(server: OvsdbServer) 
             raise OvsdbError("has no bridge")
 
     with ovsdb_server() as other:
-        async with Client(server.remote, "Open_vSwitch") as client:
+        async with OvsdbClient(server.remote, "Open_vSwitch") as client:
             await client.transact(*BRIDGE)
-        async with Client([other.remote, server.remote], "Open_vSwitch", check=check) as client:
+        async with OvsdbClient([other.remote, server.remote], "Open_vSwitch", check=check) as client:
             assert client.server is not None
             assert client.server.remote == server.remote
             refused = True

@@ -13,7 +13,6 @@ import pytest
 from ovsctl.ovsdb import (
     Assert,
     Batch,
-    Client,
     ConnectFailed,
     Delete,
     Insert,
@@ -22,6 +21,7 @@ from ovsctl.ovsdb import (
     NotLeader,
     NotOwner,
     OutcomeUnknown,
+    OvsdbClient,
     OvsdbError,
     Patience,
     by_uuid,
@@ -46,18 +46,18 @@ def all_run(cluster: OvsdbCluster) -> Iterator[None]:
     cluster.wait_leader()
 
 
-def client_of(cluster: OvsdbCluster, *, leader_only: bool = True, remotes: list[str] | None = None) -> Client:
-    return Client(
+def client_of(cluster: OvsdbCluster, *, leader_only: bool = True, remotes: list[str] | None = None) -> OvsdbClient:
+    return OvsdbClient(
         remotes or cluster.remotes, "Kinds", leader_only=leader_only, backoff_s=(0.02, 0.1), connect_timeout_s=15
     )
 
 
-def server_at(cluster: OvsdbCluster, client: Client) -> OvsdbServer:
+def server_at(cluster: OvsdbCluster, client: OvsdbClient) -> OvsdbServer:
     assert client.server is not None
     return next(server for server in cluster.servers if server.remote == client.server.remote)
 
 
-async def lost(client: Client) -> None:
+async def lost(client: OvsdbClient) -> None:
     gone = asyncio.Event()
     end = client.on_connection_change(lambda connected: gone.set())
     if client.connected:
@@ -83,7 +83,7 @@ async def test_any_server_will_do_unless_told(cluster: OvsdbCluster) -> None:
         (uuid,) = await client.transact(Insert("Other", {"name": "by a follower"}))
         assert await client.transact(Delete("Other", by_uuid(uuid))) == [1]
     with pytest.raises(ConnectFailed, match="not the leader"):
-        async with Client([follower.remote], "Kinds", leader_only=True, connect_timeout_s=0.2):
+        async with OvsdbClient([follower.remote], "Kinds", leader_only=True, connect_timeout_s=0.2):
             pass
 
 
@@ -91,7 +91,7 @@ async def test_shuffled_remotes_are_all_used(cluster: OvsdbCluster) -> None:
     first = set()
     for seed in range(12):
         options = {"shuffle": True, "rng": random.Random(seed)}
-        async with Client(cluster.remotes, "Kinds", **options) as client:  # type: ignore[arg-type]
+        async with OvsdbClient(cluster.remotes, "Kinds", **options) as client:  # type: ignore[arg-type]
             assert client.server is not None
             first.add(client.server.remote)
     assert first == set(cluster.remotes)
@@ -162,8 +162,8 @@ async def test_a_leader_that_stands_still_is_left_once_there_is_another(cluster:
     frozen = cluster.wait_leader()
     patient = {"probe_interval_s": PATIENT_S, "connect_timeout_s": 15.0}
     async with (
-        Client(cluster.remotes, "Kinds", leader_only=True, **patient) as writer,  # type: ignore[arg-type]
-        Client([frozen.remote, *cluster.remotes], "Kinds", **patient) as reader,  # type: ignore[arg-type]
+        OvsdbClient(cluster.remotes, "Kinds", leader_only=True, **patient) as writer,  # type: ignore[arg-type]
+        OvsdbClient([frozen.remote, *cluster.remotes], "Kinds", **patient) as reader,  # type: ignore[arg-type]
     ):
         assert server_at(cluster, writer) is server_at(cluster, reader) is frozen
         replica = await reader.monitor({"Other": Monitor(("name",))})
@@ -224,9 +224,10 @@ async def test_what_was_forwarded_to_a_leader_that_stands_still_is_given_up(clus
     remotes = [server.remote for server in followers]
     async with contextlib.AsyncExitStack() as stack:
         asking = [
-            await stack.enter_async_context(Client([remote], "Kinds", patience=Patience(0.5))) for remote in remotes
+            await stack.enter_async_context(OvsdbClient([remote], "Kinds", patience=Patience(0.5)))
+            for remote in remotes
         ]
-        writer = await stack.enter_async_context(Client(cluster.remotes, "Kinds", leader_only=True))
+        writer = await stack.enter_async_context(OvsdbClient(cluster.remotes, "Kinds", leader_only=True))
         frozen.pause()
         try:
             calls = [asyncio.create_task(client.transact(Insert("Other", {"name": new_name()}))) for client in asking]
@@ -247,7 +248,7 @@ def new_name() -> str:
     return str(uuid4())
 
 
-async def write_always(client: Client) -> None:
+async def write_always(client: OvsdbClient) -> None:
     """Something each 20 ms, so that the leader never rests."""
     while True:
         with contextlib.suppress(OvsdbError):
@@ -255,7 +256,7 @@ async def write_always(client: Client) -> None:
         await asyncio.sleep(0.02)
 
 
-async def repeated(client: Client) -> bool:
+async def repeated(client: OvsdbClient) -> bool:
     try:
         await client.transact(Insert("Other", {"name": new_name()}))
     except OutcomeUnknown:
@@ -266,7 +267,7 @@ async def repeated(client: Client) -> bool:
 async def test_a_follower_is_used_as_soon_as_it_is_elected(cluster: OvsdbCluster) -> None:
     """It says so itself: it is not asked again and again."""
     leader, remotes = cluster.wait_leader(), [server.remote for server in cluster.followers()]
-    client = Client(remotes, "Kinds", leader_only=True, connect_timeout_s=None, backoff_s=(60.0, 60.0))
+    client = OvsdbClient(remotes, "Kinds", leader_only=True, connect_timeout_s=None, backoff_s=(60.0, 60.0))
     opening = asyncio.create_task(client.open())
     try:
         async with asyncio.timeout(10):
@@ -284,7 +285,7 @@ async def test_a_follower_is_used_as_soon_as_it_is_elected(cluster: OvsdbCluster
 async def test_a_client_leaves_a_leader_that_resigns(cluster: OvsdbCluster) -> None:
     # Without probes, as it would leave a leader that stands still before that resigns.
     options = {"leader_only": True, "probe_interval_s": None, "connect_timeout_s": 15}
-    async with Client(cluster.remotes, "Kinds", **options) as client:  # type: ignore[arg-type]
+    async with OvsdbClient(cluster.remotes, "Kinds", **options) as client:  # type: ignore[arg-type]
         lock = client.lock("resign")
         await lock.acquire()
         before = server_at(cluster, client)
@@ -361,7 +362,7 @@ async def test_without_a_majority_nothing_is_acknowledged(cluster: OvsdbCluster)
 
 async def test_lock_order_stealing_and_release() -> None:
     with ovsdb_server(SCHEMA_JSON) as server:
-        async with Client(server.remote, "Kinds") as one, Client(server.remote, "Kinds") as two:
+        async with OvsdbClient(server.remote, "Kinds") as one, OvsdbClient(server.remote, "Kinds") as two:
             first, second = one.lock("x"), two.lock("x")
             states: list[bool] = []
             end = first.on_change(states.append)

@@ -16,7 +16,6 @@ from ovsctl.ovsdb import (
     Assert,
     BadValue,
     Canceled,
-    Client,
     Comment,
     Commit,
     ConnectFailed,
@@ -35,6 +34,7 @@ from ovsctl.ovsdb import (
     NotSupported,
     Operation,
     OutcomeUnknown,
+    OvsdbClient,
     RangeError,
     ReferentialIntegrityViolation,
     RequestError,
@@ -57,9 +57,9 @@ KIND = Insert("Kind", REQUIRED)
 
 
 @pytest_asyncio.fixture
-async def client(ovs: None) -> AsyncIterator[Client]:
+async def client(ovs: None) -> AsyncIterator[OvsdbClient]:
     with ovsdb_server(SCHEMA_JSON) as server:
-        async with Client(server.remote, "Kinds") as connected:
+        async with OvsdbClient(server.remote, "Kinds") as connected:
             yield connected
 
 
@@ -91,7 +91,7 @@ async def client(ovs: None) -> AsyncIterator[Client]:
     ],
 )
 async def test_refused_transactions(
-    client: Client,
+    client: OvsdbClient,
     operations: tuple[Operation, ...],
     kind: type[TransactError],
     index: int | None,
@@ -110,7 +110,7 @@ async def test_refused_transactions(
     assert await client.transact(Delete("Other", ()), Delete("Kind", ())) == [0, 0]
 
 
-async def test_delete_of_a_row_that_is_referred_to_names_the_row(client: Client) -> None:
+async def test_delete_of_a_row_that_is_referred_to_names_the_row(client: OvsdbClient) -> None:
     kind, _ = await client.transact(
         Insert("Kind", REQUIRED, "k"), Insert("Other", {"name": "a", "strong": [NamedUuid("k")]})
     )
@@ -119,7 +119,7 @@ async def test_delete_of_a_row_that_is_referred_to_names_the_row(client: Client)
     assert (caught.value.table, caught.value.row) == ("Kind", kind)
 
 
-async def test_two_rows_with_one_index_name_the_row_that_was_inserted(client: Client) -> None:
+async def test_two_rows_with_one_index_name_the_row_that_was_inserted(client: OvsdbClient) -> None:
     await client.transact(Insert("Other", {"name": "a"}))
     with pytest.raises(ConstraintViolation) as caught:
         await client.transact(Comment("x"), Insert("Other", {"name": "a"}))
@@ -127,7 +127,7 @@ async def test_two_rows_with_one_index_name_the_row_that_was_inserted(client: Cl
     assert caught.value.row is not None
 
 
-async def test_the_server_gives_up_a_transaction_that_waits_too_long(client: Client) -> None:
+async def test_the_server_gives_up_a_transaction_that_waits_too_long(client: OvsdbClient) -> None:
     wait = Wait("Other", (), ("name",), ({"name": "x"},), timeout_ms=None)
     with pytest.raises(OutcomeUnknown):
         await client.transact(wait, KIND, timeout_s=0.05)
@@ -135,7 +135,7 @@ async def test_the_server_gives_up_a_transaction_that_waits_too_long(client: Cli
     assert await client.transact(Delete("Kind", ())) == [0]
 
 
-async def test_unknown_databases_and_methods(client: Client) -> None:
+async def test_unknown_databases_and_methods(client: OvsdbClient) -> None:
     with pytest.raises(UnknownDatabase) as unknown:
         await client.request("get_schema", "Nothing")
     assert unknown.value.error == "unknown database"
@@ -144,7 +144,7 @@ async def test_unknown_databases_and_methods(client: Client) -> None:
     assert await client.request("list_dbs") == ["Kinds", "_Server"]
 
 
-async def test_our_mistakes_never_reach_the_server(client: Client) -> None:
+async def test_our_mistakes_never_reach_the_server(client: OvsdbClient) -> None:
     with pytest.raises(BadValue, match=r"Kind\.i"):
         await client.transact(Update("Kind", (), {"i": "x"}))
     with pytest.raises(UnknownTable):
@@ -158,7 +158,7 @@ async def test_our_mistakes_never_reach_the_server(client: Client) -> None:
 @pytest.mark.usefixtures("ovs")
 async def test_reserved_database_is_read_only() -> None:
     with ovsdb_server(SCHEMA_JSON) as server:
-        async with Client(server.remote, "_Server") as client:
+        async with OvsdbClient(server.remote, "_Server") as client:
             with pytest.raises(NotAllowed):
                 await client.transact(Delete("Database", ()))
 
@@ -171,7 +171,7 @@ async def test_a_server_that_cannot_write_says_so() -> None:
 
     big = {"name": "x" * 30_000}
     with ovsdb_server(SCHEMA_JSON, prepare=limit) as server:
-        async with Client(server.remote, "Kinds") as client:
+        async with OvsdbClient(server.remote, "Kinds") as client:
             with pytest.raises(InputOutputError):  # noqa: PT012 - at one of them
                 for number in range(5):
                     await client.transact(Insert("Other", big | {"name": f"{number}" * 30_000}), Commit())
@@ -180,7 +180,7 @@ async def test_a_server_that_cannot_write_says_so() -> None:
 @pytest.mark.usefixtures("ovs")
 async def test_a_database_that_is_not_there() -> None:
     with ovsdb_server(SCHEMA_JSON) as server, pytest.raises(ConnectFailed, match="no database Nothing") as caught:
-        async with Client(server.remote, "Nothing", connect_timeout_s=2):
+        async with OvsdbClient(server.remote, "Nothing", connect_timeout_s=2):
             pass
     assert list(caught.value.reasons) == [server.remote]
 

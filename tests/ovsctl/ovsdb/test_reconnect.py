@@ -14,7 +14,6 @@ import pytest_asyncio
 
 from ovsctl.ovsdb import (
     Batch,
-    Client,
     Commit,
     ConnectFailed,
     ConnectionLost,
@@ -24,6 +23,7 @@ from ovsctl.ovsdb import (
     Monitor,
     NotConnected,
     OutcomeUnknown,
+    OvsdbClient,
     Replica,
     Schema,
     UnknownColumn,
@@ -43,12 +43,12 @@ def server(ovs: None) -> Iterator[OvsdbServer]:
 
 
 @pytest_asyncio.fixture
-async def client(server: OvsdbServer) -> AsyncIterator[Client]:
-    async with Client(server.remote, "Kinds", probe_interval_s=0.2, backoff_s=(0.01, 0.05)) as connected:
+async def client(server: OvsdbServer) -> AsyncIterator[OvsdbClient]:
+    async with OvsdbClient(server.remote, "Kinds", probe_interval_s=0.2, backoff_s=(0.01, 0.05)) as connected:
         yield connected
 
 
-async def lost(client: Client) -> None:
+async def lost(client: OvsdbClient) -> None:
     gone = asyncio.Event()
     end = client.on_connection_change(lambda connected: gone.set())
     if client.connected:
@@ -56,14 +56,14 @@ async def lost(client: Client) -> None:
     end()
 
 
-async def restart(client: Client, server: OvsdbServer) -> None:
+async def restart(client: OvsdbClient, server: OvsdbServer) -> None:
     server.stop()
     await lost(client)
     server.start()
     await client.wait_connected(10)
 
 
-async def test_replica_reports_the_difference_over_a_restart(client: Client, server: OvsdbServer) -> None:
+async def test_replica_reports_the_difference_over_a_restart(client: OvsdbClient, server: OvsdbServer) -> None:
     names = [Insert("Other", {"name": name}) for name in "abc"]
     a, b, c = await client.transact(*names)
     replica = await client.monitor({"Other": Monitor(("name",))})
@@ -79,7 +79,7 @@ async def test_replica_reports_the_difference_over_a_restart(client: Client, ser
         await client.transact(*names)
     server.start()
     # Before our client is back, another one writes.
-    async with Client(server.remote, "Kinds") as other:
+    async with OvsdbClient(server.remote, "Kinds") as other:
         (d,) = (await other.transact(Insert("Other", {"name": "d"}), Delete("Other", (("name", "==", "b"),))))[:1]
         await other.transact(Update("Other", (("name", "==", "c"),), {"name": "e"}))
     await client.wait_connected(10)
@@ -95,7 +95,7 @@ async def test_replica_reports_the_difference_over_a_restart(client: Client, ser
     assert await anext(stream) == batches[0]
 
 
-async def test_state_callbacks(client: Client, server: OvsdbServer) -> None:
+async def test_state_callbacks(client: OvsdbClient, server: OvsdbServer) -> None:
     states: list[bool] = []
     end = client.on_connection_change(states.append)
     assert client.server is not None
@@ -110,7 +110,7 @@ async def test_state_callbacks(client: Client, server: OvsdbServer) -> None:
     assert states == [False, True]
 
 
-async def test_a_transaction_in_flight_has_an_unknown_outcome(client: Client, server: OvsdbServer) -> None:
+async def test_a_transaction_in_flight_has_an_unknown_outcome(client: OvsdbClient, server: OvsdbServer) -> None:
     server.pause()
     sent = asyncio.create_task(client.transact(Insert("Other", {"name": "a"})))
     await asyncio.sleep(0.05)
@@ -122,7 +122,7 @@ async def test_a_transaction_in_flight_has_an_unknown_outcome(client: Client, se
 
 
 async def test_an_outcome_is_unknown_when_the_server_does_not_answer(server: OvsdbServer) -> None:
-    async with Client(server.remote, "Kinds", probe_interval_s=None) as client:
+    async with OvsdbClient(server.remote, "Kinds", probe_interval_s=None) as client:
         server.pause()
         with pytest.raises(OutcomeUnknown, match="within"):
             await client.transact(Insert("Other", {"name": "a"}), timeout_s=0.05)
@@ -130,7 +130,7 @@ async def test_an_outcome_is_unknown_when_the_server_does_not_answer(server: Ovs
         assert await client.transact(Delete("Other", ())) == [1]
 
 
-async def test_a_cancelled_caller_gives_up_at_the_server(client: Client) -> None:
+async def test_a_cancelled_caller_gives_up_at_the_server(client: OvsdbClient) -> None:
     wait = Wait("Other", (), ("name",), ({"name": "x"},), timeout_ms=None)
     waiting = asyncio.create_task(client.transact(wait, Insert("Kind", REQUIRED)))
     await asyncio.sleep(0.05)
@@ -141,7 +141,7 @@ async def test_a_cancelled_caller_gives_up_at_the_server(client: Client) -> None
     assert await client.transact(Delete("Kind", ())) == [0]
 
 
-async def test_a_silent_server_is_left(client: Client, server: OvsdbServer) -> None:
+async def test_a_silent_server_is_left(client: OvsdbClient, server: OvsdbServer) -> None:
     server.pause()
     await asyncio.wait_for(lost(client), 10)
     server.resume()
@@ -149,7 +149,7 @@ async def test_a_silent_server_is_left(client: Client, server: OvsdbServer) -> N
     assert await client.transact(Delete("Other", ())) == [0]
 
 
-async def test_conditions_are_kept_and_may_change_while_disconnected(client: Client, server: OvsdbServer) -> None:
+async def test_conditions_are_kept_and_may_change_while_disconnected(client: OvsdbClient, server: OvsdbServer) -> None:
     await client.transact(*(Insert("Other", {"name": name}) for name in "abc"))
 
     def names(replica: Replica) -> set[str]:
@@ -178,7 +178,7 @@ async def test_conditions_are_kept_and_may_change_while_disconnected(client: Cli
     assert names(replica) == set()
 
 
-async def test_conditions_changed_at_once_and_over_a_restart_all_hold(client: Client, server: OvsdbServer) -> None:
+async def test_conditions_changed_at_once_and_over_a_restart_all_hold(client: OvsdbClient, server: OvsdbServer) -> None:
     await client.transact(
         *(Insert("Other", {"name": name}) for name in "abc"), Insert("Kind", {**REQUIRED, "i": 5}), Commit()
     )
@@ -202,7 +202,7 @@ async def test_conditions_changed_at_once_and_over_a_restart_all_hold(client: Cl
     assert len(replica["Kind"]) == 1
 
 
-async def test_callbacks_that_raise_are_reported_and_harm_nobody(client: Client, server: OvsdbServer) -> None:
+async def test_callbacks_that_raise_are_reported_and_harm_nobody(client: OvsdbClient, server: OvsdbServer) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
@@ -221,13 +221,13 @@ async def test_callbacks_that_raise_are_reported_and_harm_nobody(client: Client,
 async def test_whatever_goes_wrong_with_one_remote_the_next_is_tried(server: OvsdbServer) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-    async with Client(["tcp:a..b:1", server.remote], "Kinds") as client:
+    async with OvsdbClient(["tcp:a..b:1", server.remote], "Kinds") as client:
         assert client.server is not None
         assert client.server.remote == server.remote
     assert [type(context["exception"]) for context in reported] == [UnicodeError]
 
 
-async def test_closing_ends_whoever_waits(client: Client, server: OvsdbServer) -> None:
+async def test_closing_ends_whoever_waits(client: OvsdbClient, server: OvsdbServer) -> None:
     replica = await client.monitor({"Other": Monitor()})
     server.stop()
     await lost(client)
@@ -244,7 +244,7 @@ async def test_closing_ends_whoever_waits(client: Client, server: OvsdbServer) -
 
 
 async def test_monitors_asked_for_while_disconnected_come_with_the_connection(
-    client: Client, server: OvsdbServer
+    client: OvsdbClient, server: OvsdbServer
 ) -> None:
     await client.transact(Insert("Other", {"name": "a"}))
     server.stop()
@@ -275,7 +275,9 @@ async def test_a_server_that_breaks_the_protocol_is_left(tmp_path: Path) -> None
 
     path = tmp_path / "s"
     fake = await asyncio.start_unix_server(serve, path)
-    client = Client(f"unix:{path}", "Kinds", connect_timeout_s=None, probe_interval_s=0.05, backoff_s=(0.001, 0.002))
+    client = OvsdbClient(
+        f"unix:{path}", "Kinds", connect_timeout_s=None, probe_interval_s=0.05, backoff_s=(0.001, 0.002)
+    )
     async with fake:
         opening = asyncio.create_task(client.open())
         await asyncio.wait_for(all_given.wait(), 30)
@@ -285,7 +287,7 @@ async def test_a_server_that_breaks_the_protocol_is_left(tmp_path: Path) -> None
             await opening
 
 
-async def test_a_cancelled_monitor_gets_nothing_more(client: Client) -> None:
+async def test_a_cancelled_monitor_gets_nothing_more(client: OvsdbClient) -> None:
     replica = await client.monitor({"Other": Monitor()})
     stream = replica.changes()
     await client.cancel(replica)
@@ -296,7 +298,7 @@ async def test_a_cancelled_monitor_gets_nothing_more(client: Client) -> None:
         await replica.set_condition("Other", None)
 
 
-async def test_another_schema_is_taken_up(client: Client, server: OvsdbServer) -> None:
+async def test_another_schema_is_taken_up(client: OvsdbClient, server: OvsdbServer) -> None:
     (uuid,) = await client.transact(Insert("Other", {"name": "a"}))
     all_columns = await client.monitor({"Other": Monitor()})
     gone = await client.monitor({"Other": Monitor(("strong",))})
@@ -320,7 +322,7 @@ async def test_another_schema_is_taken_up(client: Client, server: OvsdbServer) -
     assert all_columns["Other"][uuid].added == 5
 
 
-async def test_locks_come_back_after_a_restart(client: Client, server: OvsdbServer) -> None:
+async def test_locks_come_back_after_a_restart(client: OvsdbClient, server: OvsdbServer) -> None:
     lock = client.lock("lock")
     states: list[bool] = []
     lock.on_change(states.append)
@@ -331,7 +333,7 @@ async def test_locks_come_back_after_a_restart(client: Client, server: OvsdbServ
 
 
 async def test_a_closed_client_says_so(server: OvsdbServer) -> None:
-    client = Client(server.remote, "Kinds")
+    client = OvsdbClient(server.remote, "Kinds")
     with pytest.raises(NotConnected):
         _ = client.schema
     with pytest.raises(NotConnected):
@@ -350,10 +352,10 @@ async def test_no_server_at_all(server: OvsdbServer) -> None:
     server.stop()
     remotes = [server.remote, "tcp:127.0.0.1:1"]
     with pytest.raises(ConnectFailed) as caught:
-        async with Client(remotes, "Kinds", connect_timeout_s=0.1):
+        async with OvsdbClient(remotes, "Kinds", connect_timeout_s=0.1):
             pass
     assert set(caught.value.reasons) == set(remotes)
-    patient = Client(remotes, "Kinds", connect_timeout_s=None, backoff_s=(0.01, 0.01))
+    patient = OvsdbClient(remotes, "Kinds", connect_timeout_s=None, backoff_s=(0.01, 0.01))
     opening = asyncio.create_task(patient.open())
     await asyncio.sleep(0.05)
     server.start()
@@ -361,13 +363,13 @@ async def test_no_server_at_all(server: OvsdbServer) -> None:
     await patient.close()
 
 
-async def test_rows_of_before_are_held_before_a_server_is_reached(client: Client, server: OvsdbServer) -> None:
+async def test_rows_of_before_are_held_before_a_server_is_reached(client: OvsdbClient, server: OvsdbServer) -> None:
     """A program that kept the rows of a server goes on with them: the server's first answer is the difference."""
     a, b, _ = await client.transact(*(Insert("Other", {"name": name}) for name in "abc"))
     monitors = {"Other": Monitor(("name",))}
     server.stop()
     rows = {"Other": {uuid: {"name": name} for uuid, name in ((a, "a"), (b, "before"), (GONE, "gone"))}}
-    later = Client(server.remote, "Kinds", backoff_s=(0.01, 0.05), connect_timeout_s=None)
+    later = OvsdbClient(server.remote, "Kinds", backoff_s=(0.01, 0.05), connect_timeout_s=None)
     replica = later.preload(client.schema, monitors, rows)
     batches: list[Batch] = []
     replica.subscribe(batches.append)
@@ -384,8 +386,8 @@ async def test_rows_of_before_are_held_before_a_server_is_reached(client: Client
         assert {row["name"] for row in replica["Other"].values()} == {"a", "b", "c", "d"}
 
 
-async def test_rows_that_do_not_fit_the_schema_are_refused_before_any_server_is_reached(client: Client) -> None:
-    later = Client("unix:/nowhere", "Kinds")
+async def test_rows_that_do_not_fit_the_schema_are_refused_before_any_server_is_reached(client: OvsdbClient) -> None:
+    later = OvsdbClient("unix:/nowhere", "Kinds")
     for rows in ({"Other": {"no UUID": {"name": "a"}}}, {"Other": {GONE: {"name": 1}}}):
         with pytest.raises(DecodeError):
             later.preload(client.schema, {"Other": Monitor(("name",))}, rows)
@@ -395,7 +397,7 @@ async def test_rows_of_before_end_with_a_server_that_lacks_what_is_monitored(ser
     schema = json.loads(json.dumps(SCHEMA_JSON))
     schema["tables"]["Other"]["columns"]["newer"] = {"type": "string"}
     schema["version"] = "99.0.0"
-    later = Client(server.remote, "Kinds")
+    later = OvsdbClient(server.remote, "Kinds")
     replica = later.preload(Schema.parse(json.dumps(schema)), {"Other": Monitor(("name", "newer"))}, {})
     async with later:
         with pytest.raises(UnknownColumn):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import BadRemote, BadValue, Client, ConnectFailed, Remote, Tls, check_passive
+from ovsctl.ovsdb import BadRemote, BadValue, ConnectFailed, OvsdbClient, Remote, Tls, check_passive
 from tests.ovsctl.ovsdb.schemas import SCHEMA_JSON
 from tests.servers import free_port, ovsdb_server, run
 
@@ -32,7 +32,7 @@ def test_remotes_are_parsed(text: str, expected: Remote) -> None:
 )
 def test_bad_remotes(text: str) -> None:
     with pytest.raises(BadRemote):
-        Client(text, "Kinds")
+        OvsdbClient(text, "Kinds")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_no_server_can_listen_so(text: str) -> None:
 
 def test_a_client_needs_a_remote() -> None:
     with pytest.raises(BadValue):
-        Client([], "Kinds")
+        OvsdbClient([], "Kinds")
 
 
 @pytest.mark.usefixtures("ovs")
@@ -72,7 +72,7 @@ def test_a_client_needs_a_remote() -> None:
 async def test_tcp(host: str) -> None:
     port = free_port()
     with ovsdb_server(SCHEMA_JSON, options=[f"--remote=ptcp:{port}:{host}"]):
-        async with Client(f"tcp:{host}:{port}", "Kinds") as client:
+        async with OvsdbClient(f"tcp:{host}:{port}", "Kinds") as client:
             assert client.schema.name == "Kinds"
 
 
@@ -104,18 +104,18 @@ async def test_tls_both_ways(tmp_path: Path) -> None:
     )
     with ovsdb_server(SCHEMA_JSON, options=[*files, f"--remote=pssl:{port}:127.0.0.1"]):
         remote = f"ssl:127.0.0.1:{port}"
-        async with Client(remote, "Kinds", tls=client) as connected:
+        async with OvsdbClient(remote, "Kinds", tls=client) as connected:
             assert connected.schema.name == "Kinds"
         for tls in (stranger, Tls(stranger.private_key, stranger.certificate, client.ca_certificate)):
             with pytest.raises(ConnectFailed):
-                async with Client(remote, "Kinds", tls=tls.context(), connect_timeout_s=0.5):
+                async with OvsdbClient(remote, "Kinds", tls=tls.context(), connect_timeout_s=0.5):
                     pass
     with pytest.raises(OSError, match="No such file"):
-        Client(remote, "Kinds", tls=Tls(Path("/nothing"), Path("/nothing"), Path("/nothing")))
+        OvsdbClient(remote, "Kinds", tls=Tls(Path("/nothing"), Path("/nothing"), Path("/nothing")))
     with pytest.raises(ssl.SSLError):
-        Client(remote, "Kinds", tls=Tls(client.certificate, client.private_key, client.ca_certificate))
+        OvsdbClient(remote, "Kinds", tls=Tls(client.certificate, client.private_key, client.ca_certificate))
 
 
 async def test_tls_needs_its_files() -> None:
     with pytest.raises(BadRemote, match="tls"):
-        Client("ssl:127.0.0.1:1", "Kinds")
+        OvsdbClient("ssl:127.0.0.1:1", "Kinds")

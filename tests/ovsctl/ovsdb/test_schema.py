@@ -14,7 +14,7 @@ from ovsctl.ovsdb import (
     ZERO_UUID,
     AtomType,
     BadValue,
-    Column,
+    ColumnSchema,
     DecodeError,
     Map,
     NamedUuid,
@@ -33,7 +33,7 @@ UUID = "11111111-2222-4333-8444-555555555555"
 
 @given(st.data())
 def test_what_is_encoded_decodes_to_an_equal_value(data: st.DataObject) -> None:
-    column: Column = data.draw(columns())
+    column: ColumnSchema = data.draw(columns())
     value = data.draw(values(column.type))
     json_value = json.loads(json.dumps(column.type.encode(value)))
     decoded = column.type.decode(json_value)
@@ -43,7 +43,7 @@ def test_what_is_encoded_decodes_to_an_equal_value(data: st.DataObject) -> None:
 
 
 @given(columns().filter(lambda column: column.name not in REQUIRED))
-def test_the_default_is_a_value_of_the_type(column: Column) -> None:
+def test_the_default_is_a_value_of_the_type(column: ColumnSchema) -> None:
     assert column.type.decode(column.type.encode(column.type.default)) == column.type.default
 
 
@@ -59,7 +59,7 @@ json_values = st.recursive(
 
 
 @given(columns(), json_values)
-def test_any_json_decodes_or_is_refused_by_type(column: Column, value: Any) -> None:
+def test_any_json_decodes_or_is_refused_by_type(column: ColumnSchema, value: Any) -> None:
     try:
         decoded = KIND.decode(column.name, value)
     except DecodeError as error:
@@ -69,7 +69,7 @@ def test_any_json_decodes_or_is_refused_by_type(column: Column, value: Any) -> N
 
 
 @given(columns(), json_values | st.binary(max_size=3) | st.frozensets(st.integers(), max_size=3))
-def test_any_python_value_encodes_or_is_refused_by_type(column: Column, value: Any) -> None:
+def test_any_python_value_encodes_or_is_refused_by_type(column: ColumnSchema, value: Any) -> None:
     try:
         encoded = KIND.encode(column.name, value)
     except BadValue as error:

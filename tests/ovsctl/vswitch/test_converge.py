@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsctl.ovsdb import Client, Delete, Insert, Mutate, NamedUuid, Replica, Select, Update, Wait, by_uuid
+from ovsctl.ovsdb import Delete, Insert, Mutate, NamedUuid, OvsdbClient, Replica, Select, Update, Wait, by_uuid
 from ovsctl.vswitch import (
     Attachment,
-    BondMode,
     Bridge,
     Controller,
     Interface,
     Manager,
     Mirror,
-    Owner,
+    OwnerMark,
     Port,
+    PortBondMode,
     Qos,
     Queue,
     Sflow,
@@ -64,7 +64,7 @@ def ports(draw: st.DrawFn, names: tuple[str, ...], devices: list[str]) -> tuple[
                     interfaces,
                     tag=draw(st.none() | st.integers(0, 2)),
                     trunks=draw(st.frozensets(st.integers(1, 3))),
-                    bond_mode=draw(st.none() | st.sampled_from(BondMode)),
+                    bond_mode=draw(st.none() | st.sampled_from(PortBondMode)),
                     qos=draw(st.none() | qos),
                     external_ids=draw(maps),
                     other_config=draw(maps),
@@ -123,14 +123,14 @@ intrusions = st.none() | st.builds(
 class World:
     switch: Vswitchd
     runner: asyncio.Runner
-    client: Client
+    client: OvsdbClient
     replica: Replica
 
 
 @pytest.fixture(scope="module")
 def world(ovs: None) -> Iterator[World]:
     with vswitchd() as switch, asyncio.Runner() as runner:
-        client = Client(switch.server.remote, "Open_vSwitch")
+        client = OvsdbClient(switch.server.remote, "Open_vSwitch")
         runner.run(client.open())
         try:
             yield World(switch, runner, client, runner.run(_monitor(client)))
@@ -138,7 +138,7 @@ def world(ovs: None) -> Iterator[World]:
             runner.run(client.close())
 
 
-async def _monitor(client: Client) -> Replica:
+async def _monitor(client: OvsdbClient) -> Replica:
     return await client.monitor(monitors(client.schema))
 
 
@@ -222,7 +222,7 @@ async def _step(world: World, desired: VSwitch, at_once: bool) -> None:
 
 def _foreign(replica: Replica) -> dict[str, dict[str, Any]]:
     """All that is not ours, less the sets in which rows of ours may hang."""
-    owner = Owner()
+    owner = OwnerMark()
     local = {name for row in replica["Bridge"].values() if owner.owns(row) for name in [row["name"]]}
     return {
         table: {
@@ -244,7 +244,7 @@ def _check(desired: VSwitch, replica: Replica, *, removed: bool) -> None:
     there = {}
     for bridge in replica["Bridge"].values():
         for port in (replica["Port"][uuid] for uuid in bridge["ports"]):
-            if Owner().owns(port):
+            if OwnerMark().owns(port):
                 members = frozenset(interfaces[uuid] for uuid in port["interfaces"])
                 there[bridge["name"], port["name"]] = (members, port["tag"], port["trunks"], _qos(replica, port))
     want = {

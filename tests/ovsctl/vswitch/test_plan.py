@@ -16,7 +16,7 @@ from ovsctl.vswitch import (
     Change,
     IncompleteSnapshot,
     Interface,
-    Owner,
+    OwnerMark,
     Port,
     Qos,
     Queue,
@@ -234,7 +234,7 @@ def test_whose_mark_is_it() -> None:
     database = Database()
     database.bridge("br0", ids={"vnet-owner": "somebody"})
     assert not plan(VSwitch(), database)
-    assert plan(VSwitch(), database, Owner(name="somebody")).removals
+    assert plan(VSwitch(), database, OwnerMark(name="somebody")).removals
 
 
 def test_nothing_to_do_is_no_transaction() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ovsctl.appctl import Appctl
-from ovsctl.ovsdb import Client, Replica
+from ovsctl.ovsdb import OvsdbClient, Replica
 from ovsctl.vswitch import (
     Applied,
     Attachment,
-    BondMode,
     Bridge,
     Controller,
     Interface,
@@ -25,11 +24,12 @@ from ovsctl.vswitch import (
     NetFlow,
     NotConfigured,
     OpenFlow,
-    Owner,
-    Plan,
+    OwnerMark,
     Port,
+    PortBondMode,
     Qos,
     Queue,
+    RowPlan,
     Sflow,
     VlanMode,
     VSwitch,
@@ -50,13 +50,13 @@ def switch(ovs: None) -> Iterator[Vswitchd]:
 
 
 @pytest.fixture
-async def client(switch: Vswitchd) -> AsyncIterator[Client]:
-    async with Client(switch.server.remote, "Open_vSwitch") as client:
+async def client(switch: Vswitchd) -> AsyncIterator[OvsdbClient]:
+    async with OvsdbClient(switch.server.remote, "Open_vSwitch") as client:
         yield client
 
 
 @pytest.fixture
-async def replica(client: Client) -> Replica:
+async def replica(client: OvsdbClient) -> Replica:
     return await client.monitor(monitors(client.schema))
 
 
@@ -72,7 +72,7 @@ def dummy(name: str, **columns: Any) -> Port:
     return Port(name, (device(name),), **columns)
 
 
-async def reach(client: Client, replica: Replica, desired: VSwitch) -> list[Applied]:
+async def reach(client: OvsdbClient, replica: Replica, desired: VSwitch) -> list[Applied]:
     """Apply, as an agent would, and see that this was all there was to do."""
     todo = plan(desired, replica)
     assert not todo.conflicts
@@ -101,13 +101,13 @@ def _plain(json_value: Any) -> Any:
     return json_value
 
 
-async def test_an_empty_plan_touches_nothing(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_an_empty_plan_touches_nothing(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     before = switch.server.client("dump", "Open_vSwitch")
     assert await apply(client, plan(VSwitch(), replica)) is None
     assert switch.server.client("dump", "Open_vSwitch") == before
 
 
-async def test_everything_is_there_and_goes_again(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_everything_is_there_and_goes_again(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     empty = {name: table(switch, name, "_uuid") for name in ("Bridge", "Port", "Interface", "QoS", "Queue", "Manager")}
     ids = {"iface-id": "vif-1"}
     access = Port("tap0", (device("tap0", mtu_request=1400, external_ids=ids),), tag=0)
@@ -151,12 +151,12 @@ async def test_everything_is_there_and_goes_again(switch: Vswitchd, client: Clie
     assert {name: table(switch, name, "_uuid") for name in empty} == empty
 
 
-async def test_a_bond_as_bond_show_sees_it(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_a_bond_as_bond_show_sees_it(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     members = (device("eth1"), device("eth2"))
     bond = Port(
         "bond0",
         members,
-        bond_mode=BondMode.BALANCE_TCP,
+        bond_mode=PortBondMode.BALANCE_TCP,
         bond_updelay=200,
         lacp=Lacp.ACTIVE,
         other_config={"lacp-time": "fast", "lacp-fallback-ab": "true", "bond-hash-basis": "7"},
@@ -171,7 +171,7 @@ async def test_a_bond_as_bond_show_sees_it(switch: Vswitchd, client: Client, rep
     assert "lacp_time: fast" in await appctl.call("lacp/show", "bond0")
 
     slb = replace(
-        bond, interfaces=(*members, device("eth3")), bond_mode=BondMode.BALANCE_SLB, lacp=None, other_config={}
+        bond, interfaces=(*members, device("eth3")), bond_mode=PortBondMode.BALANCE_SLB, lacp=None, other_config={}
     )
     await reach(client, replica, VSwitch((bridge("br0", slb),)))
     (shown,) = await appctl.bond_show()
@@ -185,7 +185,7 @@ async def test_a_bond_as_bond_show_sees_it(switch: Vswitchd, client: Client, rep
     assert table(switch, "Interface", "name", "_uuid").items() <= rows.items()
 
 
-async def test_qos_and_queues(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_qos_and_queues(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     qos = Qos(
         type="linux-htb",
         other_config={"max-rate": "1000000000"},
@@ -211,7 +211,7 @@ async def test_qos_and_queues(switch: Vswitchd, client: Client, replica: Replica
     assert (table(switch, "QoS", "_uuid"), table(switch, "Queue", "_uuid")) == ({}, {})
 
 
-async def test_mirrors_and_collectors(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_mirrors_and_collectors(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     mirror = Mirror("m0", select_src_port=frozenset({"tap0", "late"}), output_port="span", snaplen=100)
     br0 = bridge(
         "br0",
@@ -250,7 +250,7 @@ async def test_mirrors_and_collectors(switch: Vswitchd, client: Client, replica:
     assert "late" in switch.server.vsctl("list-ports", "br0")
 
 
-async def test_a_mirror_lets_go_of_a_port_that_goes(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_a_mirror_lets_go_of_a_port_that_goes(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     """ovsdb-server 3.1 keeps a reference to nothing if one transaction deletes the port and writes the column."""
     names = frozenset({"old", "other"})
     before = (dummy("span"), dummy("other"), Port("old", (device("eth0"),)))
@@ -261,7 +261,7 @@ async def test_a_mirror_lets_go_of_a_port_that_goes(switch: Vswitchd, client: Cl
     assert table(switch, "Mirror", "name", "select_src_port")["m0"]["select_src_port"] is None
 
 
-async def test_what_is_others_stays(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_what_is_others_stays(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     switch.server.vsctl(
         *("add-br", "xenbr0", "--", "set", "bridge", "xenbr0", "datapath_type=dummy"),
         *("--", "add-port", "xenbr0", "vif1", "--", "set", "interface", "vif1", "type=dummy"),
@@ -305,13 +305,13 @@ def _foreign(replica: Replica) -> dict[str, dict[str, Any]]:
         table: {
             uuid: {name: value for name, value in row.as_dict().items() if name not in ("ports", "bridges")}
             for uuid, row in replica[table].items()
-            if not Owner().owns(row)
+            if not OwnerMark().owns(row)
         }
         for table in replica
     }
 
 
-async def test_what_is_in_the_way_is_a_conflict(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_what_is_in_the_way_is_a_conflict(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     switch.server.vsctl(
         *("add-br", "taken", "--", "set", "bridge", "taken", "datapath_type=dummy"),
         *("--", "add-port", "taken", "vif1", "--", "set", "interface", "vif1", "type=dummy"),
@@ -345,7 +345,7 @@ async def test_what_is_in_the_way_is_a_conflict(switch: Vswitchd, client: Client
     assert not plan(desired, replica)
 
 
-async def test_what_ovs_vswitchd_cannot_do_is_reported(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_what_ovs_vswitchd_cannot_do_is_reported(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     desired = VSwitch((bridge("br0", dummy("good"), Port("bad", (Interface("bad", "no-such-type"),))),))
     (done,) = await reach(client, replica, desired)
     assert done.errors.keys() == {"bad"}
@@ -354,7 +354,7 @@ async def test_what_ovs_vswitchd_cannot_do_is_reported(switch: Vswitchd, client:
     assert done.errors == {}
 
 
-async def test_without_ovs_vswitchd_the_wait_ends(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_without_ovs_vswitchd_the_wait_ends(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     switch.stop()
     desired = VSwitch((bridge("br0"),))
     with pytest.raises(NotConfigured, match=r"within 0\.2 s \(it is at 0\): is it running"):
@@ -365,7 +365,7 @@ async def test_without_ovs_vswitchd_the_wait_ends(switch: Vswitchd, client: Clie
     assert "br0" in switch.appctl("dpif/show")
 
 
-async def test_drift_in_what_is_ours_is_put_back(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_drift_in_what_is_ours_is_put_back(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     port = Port("tap0", (device("tap0", external_ids={"iface-id": "x", "gone": "1"}),), tag=5, other_config={"k": "v"})
     desired = VSwitch((bridge("br0", port, dummy("tap1")),))
     await reach(client, replica, desired)
@@ -389,7 +389,7 @@ async def test_drift_in_what_is_ours_is_put_back(switch: Vswitchd, client: Clien
     ]
 
 
-async def test_options_that_nobody_says_stay(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_options_that_nobody_says_stay(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     desired = VSwitch((bridge("br0", Port("nic0", (device("nic0", options=None),))),))
     await reach(client, replica, desired)
     switch.server.vsctl("set", "interface", "nic0", "options:dpdk-devargs=x", "mtu_request=1400")
@@ -399,8 +399,8 @@ async def test_options_that_nobody_says_stay(switch: Vswitchd, client: Client, r
     assert table(switch, "Interface", "name", "options")["nic0"]["options"] == {"dpdk-devargs": "x"}
 
 
-async def test_two_owners_share_a_switch(switch: Vswitchd, client: Client, replica: Replica) -> None:
-    one, two = Owner(name="one"), Owner(name="two")
+async def test_two_owners_share_a_switch(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
+    one, two = OwnerMark(name="one"), OwnerMark(name="two")
     await apply(client, plan(VSwitch((bridge("br1", dummy("a")),)), replica, one))
     await apply(client, plan(VSwitch((bridge("br2"),), (Attachment("br1", (dummy("b"),)),)), replica, two))
     assert switch.server.vsctl("list-ports", "br1").split() == ["a", "b"]
@@ -411,7 +411,7 @@ async def test_two_owners_share_a_switch(switch: Vswitchd, client: Client, repli
     assert switch.server.vsctl("list-br").split() == ["br1"]
 
 
-async def test_a_row_deleted_meanwhile_is_stale(switch: Vswitchd, client: Client, replica: Replica) -> None:
+async def test_a_row_deleted_meanwhile_is_stale(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
     await reach(client, replica, VSwitch((bridge("br0", dummy("a"), dummy("b")),)))
     todo = plan(VSwitch((bridge("br0", dummy("a", tag=1), dummy("b", tag=1)),)), replica)
     switch.server.vsctl("del-port", "a")
@@ -424,7 +424,7 @@ async def test_a_row_deleted_meanwhile_is_stale(switch: Vswitchd, client: Client
 @pytest.mark.usefixtures("netns")
 async def test_the_userspace_datapath_with_devices_of_the_kernel() -> None:
     with vswitchd(dummy=False, own_netns=True) as switch:
-        async with Client(switch.server.remote, "Open_vSwitch") as client:
+        async with OvsdbClient(switch.server.remote, "Open_vSwitch") as client:
             replica = await client.monitor(monitors(client.schema))
             desired = VSwitch(
                 (
@@ -446,4 +446,4 @@ async def test_the_userspace_datapath_with_devices_of_the_kernel() -> None:
 
 
 def test_plans_are_true_when_there_is_something_to_do() -> None:
-    assert not Plan()
+    assert not RowPlan()

@@ -109,6 +109,8 @@ def test_defaults_are_the_schema_s() -> None:
             type_ = tables[table]["columns"][name]["type"]
             kind = type_ if isinstance(type_, str) else type_["key"]
             value = empty[kind if isinstance(kind, str) else kind["type"]]
+            if (table, name) == ("Controller", "type"):
+                continue  # optional there, and never "": it is an enumeration
             always = isinstance(type_, str) or (type_.get("min", 1), type_.get("max", 1)) == (1, 1)
             assert is_default(name, value) == always, (table, name)
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ovsctl.ovsdb import Client, Insert, Select, Tls, Update
+from ovsctl.ovsdb import Insert, OvsdbClient, Select, Tls, Update
 from tests.authorities import TestAuthority, role_options
 from tests.polling import until
 from tests.servers import OvsdbServer, Vswitchd, free_port, ovsdb_server, vswitchd
-from vnet.agent.agent import Agent, Options
+from vnet.agent.agent import Agent, AgentOptions
+from vnet.agent.switch_access import Doorway
 from vnet.compile import Switch
 from vnet.db.roles import role_operations
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
@@ -27,6 +28,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """How an agent that does not run on its host reaches it."""
+
+    ovs_db: str
+    doorway: Doorway
+    tls: Tls | None = None
+
+
 @dataclass
 class HostUnderTest:
     """One host: its switch, its agent, and the agent's task."""
@@ -36,20 +46,28 @@ class HostUnderTest:
     remotes: list[str]
     tls: Tls | None = None
     state_dir: Path | None = None
+    wireguard: Path | None = None
+    elsewhere: Elsewhere | None = None
     agent: Agent = field(init=False)
     task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        options = Options(
+    @property
+    def options(self) -> AgentOptions:
+        return AgentOptions(
             self.name,
             tuple(self.remotes),
-            self.switch.server.remote,
-            str(self.switch.server.dir),
+            self.elsewhere.ovs_db if self.elsewhere else self.switch.server.remote,
+            "" if self.elsewhere else str(self.switch.server.dir),
             Switch(),
             tls=self.tls,
             state_dir=self.state_dir,
+            wireguard=self.wireguard,
+            doorway=self.elsewhere.doorway if self.elsewhere else None,
+            ovs_tls=self.elsewhere.tls if self.elsewhere else None,
         )
-        self.agent = Agent(options, now_ms)
+
+    def start(self) -> None:
+        self.agent = Agent(self.options, now_ms)
         self.task = asyncio.get_running_loop().create_task(self.agent.run())
 
     async def stop(self) -> None:
@@ -60,14 +78,17 @@ class HostUnderTest:
 
     def add_port(self, device: str, vif: str, key: str = "iface-id", type: str = "dummy") -> None:
         """What a toolstack does: a port on br-int whose interface names the VIF."""
-        self.switch.server.vsctl(
-            "add-port", "br-int", device, "--", "set", "interface", device, f"type={type}",
-            f'external_ids:{key}="{vif}"',
-        )  # fmt: skip
+        add_port(self.switch, device, vif, key, type)
 
     def flows(self, *args: str) -> list[str]:
         text = self.switch.ofctl("dump-flows", "br-int", "--no-stats", *args)
         return sorted(line.strip() for line in text.splitlines())
+
+
+def add_port(switch: Vswitchd, device: str, vif: str, key: str = "iface-id", type: str = "dummy") -> None:
+    switch.server.vsctl(
+        "add-port", "br-int", device, "--", "set", "interface", device, f"type={type}", f'external_ids:{key}="{vif}"'
+    )
 
 
 @dataclass
@@ -75,7 +96,7 @@ class PoolUnderTest:
     """A pool database with a client of its own."""
 
     server: OvsdbServer
-    client: Client
+    client: OvsdbClient
     hosts: dict[str, HostUnderTest]
 
     async def insert(self, *values: Any) -> None:
@@ -83,6 +104,12 @@ class PoolUnderTest:
 
     async def update(self, table: str, key: tuple[str, str], **columns: Any) -> None:
         await self.client.transact(Update(table, ((key[0], "==", key[1]),), columns))
+
+    async def row(self, table: str, key: tuple[str, str]) -> Any:
+        """The one row of a table whose column has this content."""
+        (rows,) = await self.client.transact(Select(table, ((key[0], "==", key[1]),)))
+        (row,) = rows
+        return row
 
     async def bindings(self) -> dict[tuple[str, str], Binding]:
         await self.client.wait_connected()
@@ -121,7 +148,7 @@ async def pool_of(
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(ovsdb_server(SCHEMA, options=options))
         switches = {name: stack.enter_context(vswitchd()) for name in names}
-        async with Client([server.remote], SCHEMA_NAME) as client:
+        async with OvsdbClient([server.remote], SCHEMA_NAME) as client:
             remote = f"ssl:127.0.0.1:{port}" if authority is not None else server.remote
             hosts = {
                 name: HostUnderTest(name, switch, [remote], authority.host(name) if authority is not None else None)

@@ -11,9 +11,10 @@ import pytest
 from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Delete
 from tests.polling import until
-from tests.vnet.agent.pool import LAB, TENANT, PoolUnderTest, pool_of, vif
+from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.flow_reconciler import FlowKey
-from vnet.objects import BindingState
+from vnet.agent.mac_learning import MacLearning
+from vnet.objects import BindingState, LockingMode
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -113,6 +114,31 @@ async def test_a_second_port_on_the_same_host_does_not_take_over(name: str) -> N
         host.switch.server.vsctl("del-port", "br-int", "p1")
         await until(lambda: any(f"in_port={second}," in flow for flow in host.flows()), "the other port is it now")
         await until(lambda: not host.agent.bindings.problems, "no problem")
+
+
+async def test_of_two_ports_of_a_guest_the_active_one_counts() -> None:
+    """A guest of XenServer has an emulated NIC's tap till its driver runs, and then its vif; both are plugged all the while."""
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1))
+        host = pool.hosts["xen1"]
+        vsctl = host.switch.server.vsctl
+        host.add_port("tap1.0", "vm1/0")
+        vsctl("set", "interface", "tap1.0", "external_ids:iface-status=active")
+        await pool.wait_ready("vm1/0", "xen1")
+        host.add_port("vif1.0", "vm1/0")
+        vsctl("set", "interface", "vif1.0", "external_ids:iface-status=inactive")
+        tap, driver = (vsctl("get", "interface", port, "ofport").strip() for port in ("tap1.0", "vif1.0"))
+        await until(lambda: not host.agent.bindings.problems, "no problem")
+        assert any(f"in_port={tap}," in flow for flow in host.flows())
+        assert not any(f"in_port={driver}," in flow for flow in host.flows())
+        vsctl(
+            *("set", "interface", "tap1.0", "external_ids:iface-status=inactive"),
+            *("--", "set", "interface", "vif1.0", "external_ids:iface-status=active"),
+        )
+        await until(lambda: any(f"in_port={driver}," in flow for flow in host.flows()), "the vif is it now")
+        assert not any(f"in_port={tap}," in flow or f"output:{tap}" in flow for flow in host.flows())
+        assert not host.agent.bindings.problems
+        await pool.wait_ready("vm1/0", "xen1")
 
 
 async def test_what_happens_to_a_vif_is_logged_with_what_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
@@ -333,6 +359,31 @@ async def test_a_vif_that_changes_networks_leaves_nothing_behind() -> None:
                 "no way to it on the network that it left",
             )
         assert any("metadata=0x2," in f and "dl_dst=0a:00:00:00:00:01" in f for f in pool.hosts["xen1"].flows())
+        for network in ("tenant", "lab") * 5:  # faster than claims are answered
+            await pool.update("Vif", ("id", "vm1/0"), network=network)
+        await pool.update("Vif", ("id", "vm1/0"), network="tenant")
+
+        async def is_back() -> bool:
+            (row,) = [binding for (vif, _), binding in (await pool.bindings()).items() if vif == "vm1/0"]
+            return (
+                row.network == "tenant" and row.ready and row.epoch == pool.hosts["xen1"].agent.pool.mine["vm1/0"].epoch
+            )
+
+        await until(is_back, "claimed where it is in the end")
+        for host in pool.hosts.values():  # the peer hears of the claim from the database, a moment later
+
+            def ways(host: HostUnderTest = host) -> list[bool]:
+                found = [f for f in host.flows() if "table=50" in f and "dl_dst=0a:00:00:00:00:01" in f]
+                return ["metadata=0x1," in f for f in found]
+
+            await until(lambda ways=ways: ways() == [True], "one way to it, on the network where it is")
+        await pool.update("Vif", ("id", "vm1/0"), network="gone")
+        await until(lambda: "vm1/0" in pool.hosts["xen1"].agent.bindings.problems, "the network is not there")
+
+        async def is_unbound() -> bool:
+            return "vm1/0" not in {vif for vif, _ in await pool.bindings()}
+
+        await until(is_unbound, "its binding on the network that it left is given up")
 
 
 async def test_what_changes_of_a_vif_that_runs_is_known_to_its_peers() -> None:
@@ -349,3 +400,47 @@ async def test_what_changes_of_a_vif_that_runs_is_known_to_its_peers() -> None:
         assert not any(f"dl_dst={before.mac}" in flow for flow in two.flows())
         after = (await pool.bindings())["vm1/0", "xen1"]
         assert after == replace(before, mac=mac, addresses=tuple(addresses), unlocked=True)
+
+
+async def test_a_mac_behind_a_vif_is_forgotten_once_nobody_sends_as_it() -> None:
+    """By the frames that its flow counts, whatever the clock of the agent that learned it said."""
+    inner = "0a:ee:00:00:00:01"
+    frame = bytes.fromhex((f"ff:ff:ff:ff:ff:ff:{inner}").replace(":", "") + "88b5" + "00" * 46).hex()
+    async with pool_of("xen1", networks=[TENANT]) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(vif(1, locking_mode=LockingMode.UNLOCKED, learn=2))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+
+        async def known() -> list[str]:
+            return [entry.mac for entry in (await pool.bindings())["vm1/0", "xen1"].behind]
+
+        async def is_known() -> bool:
+            return await known() == [inner]
+
+        host.switch.appctl("netdev-dummy/receive", "p1", frame)
+        await until(is_known, "it is learned")
+        await until(lambda: any(f"dl_dst={inner}" in flow for flow in host.flows()), "the way to it")
+        now = [0]
+        learning = MacLearning(host.agent.pool, host.agent.flows, host.agent, lambda: now[0], age_ms=10)
+        await learning.forget()
+        host.switch.appctl("netdev-dummy/receive", "p1", frame)
+        await until(
+            lambda: any("table=12" in f and f"dl_src={inner}" in f and "n_packets=1" in f for f in counted(host)),
+            "counted",
+        )
+        now[0] = 10
+        await learning.forget()
+        assert await known() == [inner]
+        now[0] = 20
+        await learning.forget()
+
+        async def is_forgotten() -> bool:
+            return not await known()
+
+        await until(is_forgotten, "it is forgotten")
+        assert not any(f"dl_dst={inner}" in flow for flow in host.flows())
+
+
+def counted(host: HostUnderTest) -> list[str]:
+    return host.switch.ofctl("dump-flows", "br-int").splitlines()

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from ovsctl.ovsdb import Change, Client, Row
+from ovsctl.ovsdb import Change, OvsdbClient, Row
 from tests.vnet.agent.pool import TENANT, vif
 from vnet.agent import binding_controller
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.host_claim import HostClaim
 from vnet.agent.local_ports import LocalPort, LocalPorts
+from vnet.agent.measures import Measures
 from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.reconciler import Revisions
@@ -49,7 +50,11 @@ class Shell:
 
 def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     """Else a host that is new to a network takes each VIF that is plugged on it from the host that runs it."""
-    pool, shell, client = PoolReplica(Compiler("xen2"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
+    pool, shell, client = (
+        PoolReplica(Compiler("xen2"), lambda _: None),
+        Shell(),
+        OvsdbClient(["unix:/nonexistent"], "Vnet"),
+    )
     status = writer(pool, client)
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.inputs.set_host(Host("xen2", "10.99.0.2"))
@@ -73,7 +78,11 @@ def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
 def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A VIF of the same id may have moved away again by then, or may run here; no row changes any more."""
     monkeypatch.setattr(binding_controller, "RELAY_S", 0)
-    pool, shell, client = PoolReplica(Compiler("xen1"), lambda _: None), Shell(), Client(["unix:/nonexistent"], "Vnet")
+    pool, shell, client = (
+        PoolReplica(Compiler("xen1"), lambda _: None),
+        Shell(),
+        OvsdbClient(["unix:/nonexistent"], "Vnet"),
+    )
     status = writer(pool, client)
     bindings = Bindings(pool, client, status, shell, lambda: 0)
     pool.compiler.inputs.set_network(TENANT)
@@ -94,10 +103,12 @@ def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(m
     assert set(status.statements.pending) == {("release", "vm1/0")}
 
 
-def writer(pool: PoolReplica, client: Client) -> StatusWriter:
+def writer(pool: PoolReplica, client: OvsdbClient) -> StatusWriter:
     status = AgentStatus(pool.me)
     claim, identity = HostClaim(client, status, lambda: 0), PoolIdentity(client, status, lambda: 0)
-    return StatusWriter(pool, client, Revisions(), claim, identity, dict, lambda: True, lambda: 0)
+    return StatusWriter(
+        pool, client, Revisions(), claim, identity, dict, dict, lambda: True, lambda: 0, Measures(lambda: 0.0)
+    )
 
 
 def binding(host: str, epoch: int) -> Binding:

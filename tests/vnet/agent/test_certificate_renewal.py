@@ -15,7 +15,7 @@ import pytest
 
 from tests.authorities import TestAuthority
 from vnet.agent.certificate_renewal import CertificateRenewal
-from vnet.controller.shown_certificate import ShownCertificate
+from vnet.util.shown_certificate import ShownCertificate
 
 
 @dataclass
@@ -38,7 +38,7 @@ class AnsweringController:
 
     @asynccontextmanager
     async def serve(self, directory: Path) -> AsyncIterator[str]:
-        context = ShownCertificate(directory).context
+        context = ShownCertificate(directory / "server.pem").context
         async with await asyncio.start_server(self.answer, "127.0.0.1", 0, ssl=context) as server:
             yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client, ConstraintViolation, Insert, NotConnected, OutcomeUnknown, Select
+from ovsctl.ovsdb import ConstraintViolation, Insert, NotConnected, OutcomeUnknown, OvsdbClient, Select
 from tests.polling import until
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster, run_dir, vswitchd
 from tests.vnet.agent.pool import SCHEMA, TENANT, HostUnderTest, PoolUnderTest, now_ms, vif
-from vnet.agent.agent import Agent, Options
+from vnet.agent.agent import Agent, AgentOptions
 from vnet.compile import Switch
 from vnet.db.rows import SCHEMA_NAME, to_columns
 from vnet.objects import Host, Pool, Vif
@@ -35,7 +35,7 @@ async def hosts_on(cluster: OvsdbCluster, remotes: list[str]) -> AsyncIterator[P
     """Two hosts with agents at `remotes`, and a client at the cluster."""
     with contextlib.ExitStack() as stack:
         hosts = {name: HostUnderTest(name, stack.enter_context(vswitchd()), remotes) for name in NAMES}
-        async with Client(cluster.remotes, SCHEMA_NAME, leader_only=True, connect_timeout_s=30) as client:
+        async with OvsdbClient(cluster.remotes, SCHEMA_NAME, leader_only=True, connect_timeout_s=30) as client:
             pool = PoolUnderTest(cluster.servers[0], client, hosts)
             await pool.insert(Pool("test"), *(Host(name, f"10.99.0.{n}") for n, name in enumerate(NAMES, 1)), TENANT)
             for host in hosts.values():
@@ -49,7 +49,7 @@ async def hosts_on(cluster: OvsdbCluster, remotes: list[str]) -> AsyncIterator[P
                     await host.stop()
 
 
-async def create(client: Client, new: Vif) -> None:
+async def create(client: OvsdbClient, new: Vif) -> None:
     """Return once the pool has said that it has this VIF, however often that takes."""
     while True:
         try:
@@ -64,7 +64,7 @@ async def create(client: Client, new: Vif) -> None:
 
 async def test_agents_spread_over_the_servers(cluster: OvsdbCluster) -> None:
     with vswitchd() as switch:
-        options = Options("xen1", tuple(cluster.remotes), switch.server.remote, str(switch.server.dir), Switch())
+        options = AgentOptions("xen1", tuple(cluster.remotes), switch.server.remote, str(switch.server.dir), Switch())
         agents = [Agent(options, now_ms) for _ in range(20)]
         clients = [agent.pool_client for agent in agents]
         async with contextlib.AsyncExitStack() as stack:
@@ -107,7 +107,7 @@ async def test_nothing_acknowledged_is_lost_with_the_leader_and_plugs_go_on(clus
             leader.start()
         else:
             leader.resume()
-        async with Client([leader.remote], SCHEMA_NAME, connect_timeout_s=30) as client:
+        async with OvsdbClient([leader.remote], SCHEMA_NAME, connect_timeout_s=30) as client:
             ids = {new.id for new in created}
 
             async def has_all() -> bool:

@@ -38,7 +38,7 @@ async def test_a_flood_fills_its_own_share_only(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("vnet.agent.connection_limits.PERIOD_S", 0.1)
     async with pool_of("xen1", networks=(TENANT,)) as pool:
         host = pool.hosts["xen1"]
-        monkeypatch.setattr("vnet.agent.connection_limits.control_socket", lambda _: host.switch.control)
+        monkeypatch.setattr("vnet.agent.switch_access.control_socket", lambda _: host.switch.control)
         await pool.insert(SHUT)
         await pool.insert(*(vif(n, host="xen1", groups=() if n == 2 else ("shut",)) for n in (1, 2, 3)))
         for number in (1, 2, 3):

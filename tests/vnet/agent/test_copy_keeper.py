@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -16,6 +18,7 @@ from tests.polling import until
 from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent import agent as agents
 from vnet.agent import copy_keeper
+from vnet.agent import daemon as daemons
 from vnet.agent.copy_keeper import MARK, CopyKeeper
 from vnet.agent.host_claim import DisplacedAgent
 from vnet.agent.local_copy import NAME
@@ -277,3 +280,99 @@ async def test_an_agent_that_is_not_the_hosts_any_more_stands_by_and_keeps_no_co
         host.agent.copies.discard()
         assert not (tmp_path / NAME).exists()
         host.task = None
+
+
+class ShortLived:
+    """A way to the pool database that is gone once a client asks for something by a text."""
+
+    def __init__(self, path: Path, database: Path, last: bytes) -> None:
+        self._path, self._database, self._last = path, database, last
+        self._open: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return f"unix:{self._path}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._cut()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_unix_connection(str(self._database))
+        self._open += [writer, questions]
+        back = asyncio.create_task(self._pass(answers, writer))
+        await self._pass(reader, questions, self._last)
+        await back
+
+    async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, last: bytes = b"\0") -> None:
+        with suppress(OSError):
+            while data := await source.read(1 << 20):
+                if last in data:
+                    self._cut()
+                to.write(data)
+        to.close()
+
+    def _cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        for writer in self._open:
+            writer.close()
+
+
+async def test_a_database_that_is_lost_before_all_has_come_is_as_one_that_never_answered(tmp_path: Path) -> None:
+    """It goes when the agent claims the host, asks for rows, or for those that follow from them."""
+    async with pool_with_vifs(tmp_path / "state") as (pool, host):
+        before = host.flows()
+        await host.stop()
+        database, door = Path(pool.server.remote.removeprefix("unix:")), tmp_path / "door"
+        for last in (b'"table":"Agent"', b'"SecurityGroup"', b'"monitor_cond_change"'):
+            host.switch.stop()
+            host.switch.start()
+            await until(lambda: is_empty(host), "a switch without flows")
+            async with ShortLived(door, database, last) as remote:
+                options = replace(host.options, pool=(remote,))
+                runner = daemons.HostRunner(options, str(tmp_path / "agent.sock"), tmp_path, None, None)
+                daemon = asyncio.create_task(runner.run())
+                await until(lambda: host.flows() == before, f"flows, by the copy, after {last!r}")
+                daemon.cancel()
+                with suppress(asyncio.CancelledError):
+                    await daemon
+
+
+DAMAGE: dict[str, tuple[str, dict[str, object]]] = {
+    "Vif": ("id", {"trunk": frozenset({"abc"})}),
+    "Network": ("name", {"mtu": 1}),
+    "Binding": ("vif", {"mac": "garbage"}),
+    "Host": ("name", {"address": "nowhere"}),
+}
+DAMAGED = {"Vif": "vm1/0", "Network": "tenant", "Binding": "vm2/0", "Host": "xen2"}
+
+
+async def test_rows_that_an_agent_finds_damaged_hold_as_its_host_had_them(tmp_path: Path) -> None:
+    """Whether they were damaged while it was away or before: what it had is in its copy."""
+    async with pool_with_vifs(tmp_path) as (pool, host):
+        await pool.hosts["xen2"].stop()  # it would put its binding back
+        sound = {
+            table: {column: (await pool.row(table, (key, DAMAGED[table])))[column] for column in columns}
+            for table, (key, columns) in DAMAGE.items()
+        }
+        before = host.flows()
+        await host.stop()
+        for table, (key, columns) in DAMAGE.items():
+            await pool.update(table, (key, DAMAGED[table]), **columns)
+        for _ in range(2):
+            host.start()
+            await until(lambda: host.agent.complete and settled(host), "flows")
+            assert (host.flows(), host.agent.flows.messages) == (before, 0)
+            told = [problem for name, problem in host.agent.problems.items() if name.startswith("row ")]
+            assert sorted(text.partition(":")[0] for text in told) == sorted(DAMAGE)
+            await until(lambda: copied(host), "the copy is whole")
+            await host.stop()
+        host.start()
+        await until(lambda: host.agent.complete and settled(host), "flows")
+        for table, (key, _) in DAMAGE.items():
+            await pool.update(table, (key, DAMAGED[table]), **sound[table])
+        await until(lambda: not host.agent.pool.unreadable, "all are mended")
+        await until(lambda: settled(host), "flows")
+        assert host.flows() == before

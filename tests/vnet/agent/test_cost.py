@@ -7,6 +7,7 @@ elsewhere the same however large the network and the pool are.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -14,10 +15,13 @@ import pytest
 
 from ovsctl import vswitch
 from ovsctl.openflow.client import OpenFlowClient
-from ovsctl.ovsdb import Client, Delete, Insert, Mutate, Operation, Select, Update
+from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, OvsdbClient, Select, Update
 from tests.polling import until
 from tests.vnet.agent.pool import HostUnderTest, PoolUnderTest, pool_of
 from vnet.agent import transactions
+from vnet.agent.conditions import Conditions
+from vnet.agent.encryption import EncryptedTunnels
+from vnet.agent.zones import TrackerZones
 from vnet.db.rows import TABLE_OF, to_columns
 from vnet.objects import (
     Binding,
@@ -284,7 +288,7 @@ async def test_an_unplug_is_a_transaction_and_a_bundle_and_plans_no_rows(monkeyp
         sent = peer.agent.flows.messages
         binding = here.agent.pool.mine["b/0"]
         released = transactions.release(binding, here.agent.pool.locate(binding))
-        for owner, name in ((vswitch, "plan"), (Client, "send"), (OpenFlowClient, "bundle")):
+        for owner, name in ((vswitch, "plan"), (OvsdbClient, "send"), (OpenFlowClient, "bundle")):
             count(owner, name)
         here.switch.server.vsctl("del-port", "br-int", "b")
         await until(lambda: peer.agent.flows.messages > sent, "the peer's flow went")
@@ -298,6 +302,37 @@ async def test_an_unplug_is_a_transaction_and_a_bundle_and_plans_no_rows(monkeyp
         assert [sent for sent in sends if sent not in heartbeats] == [guarded]
         order = [name for name, _, sent in calls if sent == guarded or name == "bundle"]
         assert order == ["send", "bundle"], "the release leaves before the flows are compiled"
+
+
+async def test_a_plug_elsewhere_has_a_host_look_at_nothing_that_it_cannot_concern(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: Counter[tuple[int, str]] = Counter()
+
+    def count(owner: type, name: str) -> None:
+        called = getattr(owner, name)
+
+        def counted(self: object, *args: object, **more: object) -> object:
+            looked[id(self), name] += 1
+            return called(self, *args, **more)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, name in ((Conditions, "follow"), (EncryptedTunnels, "_judge"), (TrackerZones, "_outdated")):
+        count(owner, name)
+    async with pool(2, 0) as made:
+        await made.insert(vif("new", 9, "shared", host="xen1"))
+        agent, plugged = made.hosts["xen2"].agent, made.hosts["xen1"].agent
+        await until(lambda: "new/0" in plugged.compiler.view.vifs, "xen1 knows that it is to come")
+        await until(lambda: not plugged.conditions.waiting, "xen1 has what it needs for it")
+        looked.clear()
+        sent = agent.flows.messages
+        made.hosts["xen1"].add_port("new", "new/0")
+        await until(lambda: agent.flows.messages > sent, "xen2 has a flow that leads to it")
+        await made.wait_ready("new/0", "xen1")
+        parts = (agent.conditions, agent.encryption, agent.zones)
+        assert not [key for key in looked if key[0] in map(id, parts)]
+        assert looked[id(plugged.conditions), "follow"], "xen1 may need other rows by now"
 
 
 async def test_what_one_agent_reports_is_not_sent_to_the_others() -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client, Delete, Insert
+from ovsctl.ovsdb import Delete, Insert, OvsdbClient
+from tests.forked import Forked, fork_vnet
 from tests.polling import until, wait_until
-from tests.servers import VSWITCH_SCHEMA, OvsdbServer, Vswitchd, end, ovsdb_server, spawn, vswitchd
+from tests.servers import VSWITCH_SCHEMA, OvsdbServer, Vswitchd, end, ovsdb_server, vswitchd
 from tests.servicemanager import ServiceManager
 from tests.vnet.agent.pool import SCHEMA
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
 from vnet.objects import Host, Pool
 
@@ -29,10 +30,10 @@ AGENT = [sys.executable, "-m", "vnet.cli.main", "agent"]
 @contextmanager
 def agent(
     manager: ServiceManager, path: Path, ovs: OvsdbServer, pool: str, host: str = "kvm3", **env: str
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Forked]:
     options = ["--host", host, "--pool", pool, "--ovs-db", ovs.remote, "--ovs-rundir", str(ovs.dir)]
-    command = [*AGENT, *options, "--socket", str(path / "agent.sock"), "--state-dir", str(path / "state")]
-    process = spawn(command, log=path / "log", env={"PYTHONPATH": str(ROOT), **manager.env, **env})
+    own = ["--socket", str(path / "agent.sock"), "--state-dir", str(path / "state")]
+    process = fork_vnet(["agent", *options, *own], log=path / "log", env={**manager.env, **env})
     try:
         yield process
     finally:
@@ -67,7 +68,7 @@ async def test_it_is_ready_once_the_switch_holds_its_flows_and_names_what_it_wai
         wait_until(lambda: logged(tmp_path, "waits: the pool database does not answer"), "a line of the log")
         server.start()
         manager.wait_status("the pool has no document yet")
-        async with Client([server.remote], SCHEMA_NAME) as client:
+        async with OvsdbClient([server.remote], SCHEMA_NAME) as client:
             rows = [Insert(TABLE_OF[type(v)], to_columns(v)) for v in (Pool("lab"), Host("kvm3", "10.99.0.3"))]
             await client.transact(*rows)
             manager.wait_status(
@@ -101,7 +102,7 @@ async def test_the_watchdog_is_kept_alive_by_the_loop_that_works(
     switch, server = servers
     with agent(manager, tmp_path, switch.server, server.remote, WATCHDOG_USEC="4000000") as process:
         manager.wait(lambda manager: manager.status and manager.beats > 1, "beats before there is any work")
-        async with Client([server.remote], SCHEMA_NAME) as client:
+        async with OvsdbClient([server.remote], SCHEMA_NAME) as client:
             await client.transact(
                 *(Insert(TABLE_OF[type(v)], to_columns(v)) for v in (Pool("lab"), Host("kvm3", "10.99.0.3")))
             )
@@ -117,15 +118,15 @@ async def test_the_watchdog_is_kept_alive_by_the_loop_that_works(
     [
         (
             ["--pool", "10.0.0.1"],
-            "--pool or --ovs-db: expected unix:FILE, tcp:HOST:PORT or ssl:HOST:PORT, got '10.0.0.1'",
+            "--pool, --ovs-db or --openflow: expected unix:FILE, tcp:HOST:PORT or ssl:HOST:PORT, got '10.0.0.1'",
         ),
-        (["--ovs-db", "tcp:10.0.0.1:0"], "got 'tcp:10.0.0.1:0'"),
+        (["--ovs-db", "tcp:127.0.0.1:0"], "got 'tcp:127.0.0.1:0'"),
     ],
 )
 def test_a_bad_address_is_one_line(options: list[str], text: str, tmp_path: Path) -> None:
     command = [*AGENT, *options, "--socket", str(tmp_path / "agent.sock"), "--state-dir", ""]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == Exit.INVALID_INPUT
+    assert done.returncode == ExitCode.INVALID_INPUT
     (line,) = done.stderr.splitlines()
     assert text in line
 
@@ -135,5 +136,5 @@ def test_a_socket_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [*AGENT, "--host", "x", "--socket", str(tmp_path / "file" / "agent.sock")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == Exit.FAILED
+    assert done.returncode == ExitCode.FAILED
     assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -13,12 +13,14 @@ from scapy.layers.l2 import Ether
 
 from ovsctl.openflow import Flow, GroupAction, Match, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
+from ovsctl.openflow.errors import PeerError
 from ovsctl.openflow.messages import GroupMod, PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.polling import until
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.reconciler import Revisions
-from vnet.compile import GROUPS, Category, Change, Source, Table, cookie
+from vnet.agent.switch_access import LocalAccess
+from vnet.compile import GROUPS, Category, FlowSource, SourceChange, Table, cookie
 from vnet.compile.parts import RECIRCULATED
 
 ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
@@ -67,7 +69,7 @@ class Kept:
     revisions: Revisions
     observer: Observer
 
-    def want(self, *changes: Change, urgent: bool = False) -> int:
+    def want(self, *changes: SourceChange, urgent: bool = False) -> int:
         """Desires changes; their revision."""
         self.revisions.newest += 1
         self.flows.want(changes, urgent=urgent)
@@ -76,15 +78,15 @@ class Kept:
 
 def kept(br: Bridge) -> Kept:
     revisions, observer = Revisions(), Observer()
-    return Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, revisions), revisions, observer)
+    return Kept(BridgeFlows(br.name, LocalAccess(str(br.switch.server.dir)), observer, revisions), revisions, observer)
 
 
 @asynccontextmanager
-async def running(br: Bridge) -> AsyncIterator[Kept]:
-    """A bridge that is connected and held to no flows yet."""
+async def running(br: Bridge, *changes: SourceChange) -> AsyncIterator[Kept]:
+    """A bridge that is connected and held to the flows of these changes."""
     made = kept(br)
     task = asyncio.create_task(made.flows.run())
-    made.want()
+    made.want(*changes)
     try:
         await until(lambda: made.flows.connected, "connection")
         yield made
@@ -92,8 +94,8 @@ async def running(br: Bridge) -> AsyncIterator[Kept]:
         task.cancel()
 
 
-def changed(*flows: Flow) -> list[Change]:
-    return [Change(Source(Category(flow.cookie >> 40 & 0xFF)), (), (flow,)) for flow in flows]
+def changed(*flows: Flow) -> list[SourceChange]:
+    return [SourceChange(FlowSource(Category(flow.cookie >> 40 & 0xFF)), (), (flow,)) for flow in flows]
 
 
 def cookies(br: Bridge) -> set[int]:
@@ -134,7 +136,7 @@ async def test_what_was_wanted_before_the_comparison_is_not_sent_after_it(br: Br
 
     def new_numbers() -> None:
         it.want(*changed(flow(1, ONE)))
-        it.want(Change(Source(Category.BASE), (flow(1, ONE),), (flow(2, OTHER),)))
+        it.want(SourceChange(FlowSource(Category.BASE), (flow(1, ONE),), (flow(2, OTHER),)))
 
     it.observer.on_ports = new_numbers
     task = asyncio.create_task(it.flows.run())
@@ -177,11 +179,14 @@ async def test_a_zone_is_emptied_for_another_vif_not_for_a_new_switch(br: Bridge
     def zoned(owner: int, out: int = 2) -> Flow:
         return Flow(Match(in_port=1), (Output(out),), table=Table.EGRESS_STATE, cookie=owner)
 
+    def delivering(segment: int) -> Flow:
+        return Flow(Match(reg2=1, metadata=segment), (Output(1),), table=Table.DELIVER, cookie=RULE)
+
     async with running(br) as it:
 
         async def change(old: Flow | None, new: Flow | None) -> None:
-            source = Source(Category.VIF)
-            revision = it.want(Change(source, (old,) if old else (), (new,) if new else ()))
+            source = FlowSource(Category.VIF)
+            revision = it.want(SourceChange(source, (old,) if old else (), (new,) if new else ()))
             await it.revisions.reached(revision)
 
         await change(None, zoned(ONE))
@@ -198,6 +203,18 @@ async def test_a_zone_is_emptied_for_another_vif_not_for_a_new_switch(br: Bridge
         await connect()
         await change(zoned(ONE), zoned(RULE))
         assert not connections(), "another VIF"
+        await connect()
+        here, there = (FlowSource(Category.VIF, "vm1/0", network) for network in "ab")
+        moved = [SourceChange(here, (zoned(RULE),), ()), SourceChange(there, (), (zoned(RULE),))]
+        await it.revisions.reached(it.want(*moved))
+        assert not connections(), "the same VIF with the same flows on another network"
+        await connect()
+        await change(None, delivering(7))
+    # Agents that start find the flows of the last one.
+    async with running(br, SourceChange(there, (), (zoned(RULE), delivering(7)))):
+        assert connections(), "the same VIF on the same network"
+    async with running(br, SourceChange(there, (), (zoned(RULE), delivering(8)))):
+        assert not connections(), "the same VIF on another network since"
 
 
 def away(number: int) -> Flow:
@@ -226,10 +243,30 @@ async def test_a_switch_without_flows_gets_its_own_ports_first_and_unknown_unica
     assert it.flows.messages == len(ways) + 2
 
 
+async def test_a_switch_that_does_not_tell_of_changes_has_its_flows_read_back(
+    br: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Open vSwitch 2.17, which knows the flow monitor of OpenFlow 1.0 only."""
+
+    async def unknown(*_: object) -> int:
+        raise PeerError("OFPBRC_BAD_MULTIPART", 1, 2, 0, 1)
+
+    monkeypatch.setattr(OpenFlowClient, "on_flow_change", unknown)
+    monkeypatch.setattr("vnet.agent.flow_reconciler.READ_BACK_S", 0.05)
+    async with running(br) as it:
+        revision = it.want(*changed(flow(1, ONE), flow(2, OTHER)))
+        await it.revisions.reached(revision)
+        br.ofctl("del-flows", "priority=1,in_port=1", "--strict")
+        await until(lambda: cookies(br) == {ONE, OTHER}, "the flow again")
+        await until(lambda: it.observer.events == ["drift"], "a word of it")
+
+
 async def test_groups_that_somebody_deletes_come_back_with_the_flows_that_named_them(br: Bridge) -> None:
     to_parts = Flow(Match(in_port=1), (GroupAction(RECIRCULATED),), priority=1, cookie=ONE)
     revisions, observer = Revisions(), Observer()
-    it = Kept(BridgeFlows(br.name, str(br.switch.server.dir), observer, revisions, GROUPS), revisions, observer)
+    it = Kept(
+        BridgeFlows(br.name, LocalAccess(str(br.switch.server.dir)), observer, revisions, GROUPS), revisions, observer
+    )
     it.want(*changed(to_parts))
     task = asyncio.create_task(it.flows.run())
     await until(lambda: revisions.flows == 1, "the flow")

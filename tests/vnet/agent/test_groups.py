@@ -11,9 +11,10 @@ import pytest
 from ovsctl.ovsdb import Delete, Insert, Select
 from tests.polling import until
 from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, vif
-from vnet.compile import Category, Change
+from vnet.compile import Category, SourceChange
 from vnet.db.rule_queries import RuleCounter, decode_reply
-from vnet.objects import Binding, BindingState, Direction, Protocol, Rule, SecurityGroup
+from vnet.objects import Binding, BindingState, Direction, PolicyMode, Protocol, Rule, SecurityGroup
+from vnet.objects.tiers import Tier
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -142,7 +143,9 @@ async def test_a_move_is_remembered_for_a_while_after_it_became_active(monkeypat
         await moved_is(pool, False)
         assert now_ms() - begun >= 400
         after = await binding(pool, "vm1/0", "xen2")
-        assert after == replace(held, moved=False, state=BindingState.ACTIVE, since=begun, acked=after.acked)
+        assert after.connections.startswith("picked up as they go on: ")
+        changed = replace(held, moved=False, state=BindingState.ACTIVE, since=begun)
+        assert after == replace(changed, acked=after.acked, connections=after.connections)
         await until(lambda: not pool.hosts["xen2"].agent.bindings._under_way, "nothing is left to do")
 
 
@@ -179,10 +182,10 @@ async def test_a_vif_that_joins_a_group_is_never_silent_till_its_rules_come() ->
         await pool.insert(vif(1, host="xen1"))
         pool.hosts["xen1"].add_port("p1", "vm1/0")
         await pool.wait_ready("vm1/0", "xen1")
-        silent: list[Change] = []
+        silent: list[SourceChange] = []
         want = agent.flows.want
 
-        def watched(changes: Sequence[Change], *, urgent: bool = False) -> None:
+        def watched(changes: Sequence[SourceChange], *, urgent: bool = False) -> None:
             silent.extend(change for change in changes if change.source.category is Category.VIF and not change.new)
             want(changes, urgent=urgent)
 
@@ -224,6 +227,69 @@ async def test_a_vif_that_joins_its_first_group_is_remembered_for_a_while(monkey
         seen.clear()
         assert (await joined(("db", "web"))).since == after.since
         assert not any(seen)
+
+
+async def test_a_host_knows_groups_of_tiers_before_any_vif_obeys_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that names one judges its VIFs at once. Their TCP connections began untracked: so it is remembered for a while, once."""
+    monkeypatch.setattr("vnet.agent.binding_controller.PICKUP_S", 0.4)
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        wide = SecurityGroup("wide", 7, rules=WEB.rules, tier=Tier.NETWORK)
+        await pool.insert(wide)
+        await pool.insert(vif(1, host="xen1"))
+        host = pool.hosts["xen1"]
+        view = host.agent.compiler.view
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        assert view.groups == {"wide": wide}
+        assert view.obeyed(view.vifs["vm1/0"]) == ()
+        requests = host.agent.conditions.count
+        await pool.update("Network", ("name", TENANT.name), groups=frozenset({"wide"}))
+        seen: list[bool] = []
+
+        async def joined() -> Binding | None:
+            now = await binding(pool, "vm1/0", "xen1")
+            seen.append(now.moved)
+            return now if now.tiers and not now.moved else None
+
+        await until(joined, "judged by the network's, and forgotten")
+        assert any(seen)
+        assert view.obeyed(view.vifs["vm1/0"]) == ("wide",)
+        assert host.agent.conditions.count == requests  # nothing had to be asked for
+        await pool.update("Network", ("name", TENANT.name), groups=frozenset())
+
+        async def left() -> Binding | None:
+            now = await binding(pool, "vm1/0", "xen1")
+            return now if not now.tiers else None
+
+        assert not (await until(left, "judged by none")).moved
+
+
+UNTRACKED = [("mode", PolicyMode.MONITOR, "enforce"), ("stateful", False, "stateful")]
+
+
+@pytest.mark.parametrize(("field", "before", "after"), UNTRACKED, ids=["watched", "stateless"])
+async def test_a_vif_that_no_group_tracks_is_remembered_until_a_while_after_one_does(
+    field: str, before: object, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection may have been silent since before it was watched; one of a stateless group nobody saw begin."""
+    monkeypatch.setattr("vnet.agent.binding_controller.PICKUP_S", 0.2)
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        member = ("web",) if field == "stateful" else ()
+        await pool.insert(replace(WEB, **{field: before}), vif(1, host="xen1", groups=member))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await pool.update("Vif", ("id", "vm1/0"), groups=frozenset({"web"}))
+
+        async def moved(wanted: bool) -> bool:
+            return (await binding(pool, "vm1/0", "xen1")).moved is wanted
+
+        await until(lambda: moved(True), "nobody has tracked its connections")
+        await asyncio.sleep(0.5)
+        assert await moved(True)
+        begun = now_ms()
+        await pool.update("SecurityGroup", ("name", "web"), **{field: after})
+        await until(lambda: moved(False), "its connections are known by now")
+        assert now_ms() - begun >= 200
 
 
 async def test_an_agent_answers_for_the_rules_of_its_groups() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.polling import until
 from tests.vnet.agent.pool import TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.local_api import LocalSocket
 from vnet.client.local import LocalRefused, call_agent
+from vnet.objects import AddressSet, Direction, PolicyMode, PortRange, Protocol, QosClass, Rule, SecurityGroup, Verdict
+from vnet.objects.tiers import Tier
 
 Ask = Callable[..., Awaitable[object]]
 
@@ -84,3 +87,70 @@ async def test_what_cannot_be_plugged_is_refused_and_leaves_nothing(pool: PoolUn
         assert ports(host) == before
         assert "iface-id" not in vsctl("get", "interface", "elsewhere", "external_ids")
         assert set(await pool.bindings()) == {("vm1/0", "xen1")}
+
+
+POOL_WIDE = SecurityGroup(
+    "base", 1, tier=Tier.POOL,
+    rules=(Rule("a-last", Direction.INGRESS), Rule("no-smtp", Direction.EGRESS, Verdict.DROP, Protocol.TCP, (PortRange(25, 25),), mandatory=True, log=True)),
+)  # fmt: skip
+OF_NETWORK = SecurityGroup(
+    "net", 2, tier=Tier.NETWORK, rules=(Rule("no-telnet", Direction.INGRESS, Verdict.REJECT, mandatory=True),)
+)
+OWN = SecurityGroup(
+    "own", 3, rules=(Rule("from-offices", Direction.INGRESS, remote=("offices",)),), address_sets=frozenset({"offices"})
+)
+WATCH = SecurityGroup("watch", 4, mode=PolicyMode.MONITOR)
+
+
+async def test_the_flows_of_a_vif_say_what_each_is_for(ovs: None) -> None:
+    """Its own, the rules of all groups that judge it, and those that its network has for it; of its groups, in which order they are asked."""
+    network = replace(TENANT, multicast_snooping=True, groups=("net",))
+    async with pool_of("xen1", networks=(network,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(POOL_WIDE, OF_NETWORK, OWN, WATCH, AddressSet("offices", ("10.9.0.0/16",)))
+        await pool.insert(QosClass("slow", from_vm=1_000_000, broadcast=10))
+        await pool.insert(
+            vif(1, groups=("own", "watch"), vrrp=(7,), isolation="isolated", qos="slow"), vif(2, qos="slow")
+        )
+        for number in (1, 2):
+            host.add_port(f"p{number}", f"vm{number}/0")
+            await pool.wait_ready(f"vm{number}/0", "xen1")
+        async with socket_of(host) as ask:
+            found = await ask("flows", vif="vm1/0")
+            everything = await ask("flows")
+        assert isinstance(found, list)
+        assert isinstance(everything, list)
+    of_groups = {flow["source"] for flow in found if flow["source"].startswith("security group")}
+    assert of_groups == {
+        "security group base of tier pool, end of a step",
+        "security group base of tier pool, mandatory, rule no-smtp",
+        "security group base of tier pool, rule a-last",
+        "security group net of tier network, end of a step",
+        "security group net of tier network, mandatory, rule no-telnet",
+        "security group own, default",
+        "security group own, rule from-offices",
+        "security group watch, default",
+    }
+    assert {flow["source"] for flow in found} - of_groups == {
+        *(
+            f"{words} of VIF vm1/0"
+            for words in ("location", "QoS class", "logged packets", "monitored packets", "rejections")
+        ),
+        *(f"{words} network tenant" for words in ("virtual routers of", "multicast of")),
+        *("VIF vm1/0", "address sets that rules on network tenant name"),
+    }
+    steps = [
+        "mandatory rules of base (pool)",
+        "mandatory rules of net (network)",
+        "rules of own",
+        "rules of base (pool)",
+        "in monitor mode watch",
+    ]
+    judges = [flow for flow in found if flow["table"] in ("egress_state", "ingress_state")]
+    assert judges
+    assert all(flow["asks"] == steps for flow in judges)
+    assert not any(flow["asks"] for flow in found if flow not in judges)
+    # Each flow is one of the switch's, once.
+    lines = [flow["flow"] for flow in found]
+    assert len(lines) == len({*lines}) < len(everything)
+    assert {*lines} <= {flow["flow"] for flow in everything}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -157,30 +158,43 @@ def test_a_write_that_fails_leaves_the_one_before(directory: Path, monkeypatch: 
     assert [path.name for path in directory.iterdir()] == [NAME]
 
 
-WRITER = """
-import sys
+# For each line it forks a process that writes until it is killed.
+WRITERS = """
+import os, sys
 from pathlib import Path
-from tests.vnet.agent.test_local_copy import HEADER, msgspec
-from vnet.agent.local_copy import write_copy
+import msgspec
+from vnet.agent.local_copy import CopyHeader, write_copy
+header = msgspec.json.decode(sys.argv[2], type=CopyHeader)
 body = b'{"vifs":[],"networks":[],"groups":[],"tables":{}}' + b" " * 1_000_000
-for number in range(3, 1_000_000):
-    write_copy(Path(sys.argv[1]), msgspec.structs.replace(HEADER, number=number), body)
-    print(number, flush=True)
+for _ in sys.stdin:
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        continue
+    for number in range(3, 1_000_000):
+        write_copy(Path(sys.argv[1]), msgspec.structs.replace(header, number=number), body)
+        print(os.getpid(), number, flush=True)
 """
 
 
 def test_killed_at_any_moment_of_a_write_a_whole_copy_is_left(directory: Path) -> None:
-    for kills in range(8):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None
-        for _ in range(3 + kills):
-            number = int(writer.stdout.readline())
-        time.sleep(kills * 0.002)
-        writer.kill()
-        writer.wait()
-        writer.stdout.close()
-        header, _ = read_copy(directory, replace(OWNER, number=number), SCHEMA)
-        assert header.number >= number
+    command = [sys.executable, "-c", WRITERS, str(directory), msgspec.json.encode(HEADER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as writers:
+        assert writers.stdin is not None
+        assert writers.stdout is not None
+        last = 0
+        for kills in range(8):
+            writers.stdin.write("\n")
+            found: list[tuple[int, int]] = []
+            while len(found) < 3 + kills:
+                pid, number = map(int, writers.stdout.readline().split())
+                if pid != last:  # the one before may have printed more
+                    found.append((pid, number))
+            time.sleep(kills * 0.002)
+            last, number = found[-1]
+            os.kill(last, signal.SIGKILL)
+            header, _ = read_copy(directory, replace(OWNER, number=number), SCHEMA)
+            assert header.number >= number
+        writers.stdin.close()
 
 
 def test_nothing_is_written_where_others_may(directory: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ovsctl.vswitch import BondMode, Bridge, Interface, Port, VSwitch
+from ovsctl.vswitch import Bridge, Interface, Port, PortBondMode, VSwitch
 from vnet.agent.nic_guard import carried, hold_back, nics
 
 PATCH = Port("phy-trunk0", (Interface("phy-trunk0", type="patch", options={"peer": "trunk0"}),))
-BOND = Port("bond-b", (Interface("eth2"), Interface("eth3")), bond_mode=BondMode.ACTIVE_BACKUP)
+BOND = Port("bond-b", (Interface("eth2"), Interface("eth3")), bond_mode=PortBondMode.ACTIVE_BACKUP)
 ROWS = VSwitch((Bridge("br-trunk0", ports=(Port("eth1"), PATCH)), Bridge("br-b", ports=(BOND,))))
 ALL = frozenset({"eth1", "eth2", "eth3"})
 

@@ -10,10 +10,10 @@ import pytest
 
 from ovsctl.ovsdb import Change, Uuid
 from vnet.agent.pool_replica import PoolReplica
-from vnet.compile import FEATURES, Category, Compiler, HostView, Source
+from vnet.compile import FEATURES, Category, Compiler, FlowSource, HostView
 from vnet.compile.flows import Entries
 from vnet.db.rows import to_columns
-from vnet.objects import Host, Network, NetworkType
+from vnet.objects import Binding, Host, Network, NetworkType
 
 NETWORKS = [Network(name, NetworkType.VXLAN, number, 1450, key=number) for number, name in enumerate("abc", 1)]
 
@@ -62,7 +62,7 @@ def test_a_source_of_flows_that_raises_costs_its_own_flows() -> None:
     changed = {change.source.category for change in compiler.compile()}
     assert Category.FLOOD in changed
     assert Category.NETWORK not in changed
-    source = Source(Category.NETWORK, network.name)
+    source = FlowSource(Category.NETWORK, network.name)
     assert told == [(source, "no such thing")]
     assert compiler.failed == {source: "RuntimeError: no such thing"}
     compiler._features[Category.NETWORK] = feature
@@ -73,3 +73,23 @@ def test_a_source_of_flows_that_raises_costs_its_own_flows() -> None:
 
 def failing(view: HostView, name: str, network: str) -> Entries:
     raise RuntimeError("no such thing")
+
+
+def test_a_binding_that_was_decided_on_for_a_network_that_the_vif_left_again() -> None:
+    """Whatever the database says of it, with the same epoch: what is decided on last holds, and nothing stays on the others."""
+    pool = PoolReplica(Compiler("xen1"), lambda _: None)
+    rows = [Binding("vm1/0", "xen1", network, "0a:00:00:00:00:01", 2) for network in "abc"]
+    uuid = Uuid("00000009-0000-0000-0000-000000000000")
+
+    def held() -> set[str]:
+        return {binding.network for network in "abc" for binding in pool.compiler.view.bindings(network)}
+
+    first, second = (to_columns(row) for row in rows[:2])
+    pool.fold([Change("Binding", uuid, None, first)])  # type: ignore[arg-type]
+    pool.set_overlay(rows[1])
+    pool.set_overlay(rows[2])
+    assert held() == {"a", "c"}  # the VIF has no port on the first: its row is gone
+    pool.fold([Change("Binding", uuid, first, second)])  # type: ignore[arg-type]
+    assert (pool.overlay["vm1/0"], held()) == (rows[2], {"c"})
+    pool.clear_overlay("vm1/0")
+    assert held() == {"b"}

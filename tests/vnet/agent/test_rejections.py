@@ -11,7 +11,7 @@ from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn, PacketInReason
 from vnet.agent.rejections import Rejections, rejected_of
 from vnet.agent.token_bucket import NS, TokenBucket
-from vnet.compile import HostInputs, HostView, Reply
+from vnet.compile import HostInputs, HostView, RejectReply
 from vnet.objects.limits import REJECTIONS_OF_HOST
 
 
@@ -40,8 +40,8 @@ def message(**fields: Any) -> PacketIn:
 
 
 def test_a_flood_costs_a_host_so_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[Reply] = []
-    reply = Reply(b"", 1, ())
+    sent: list[RejectReply] = []
+    reply = RejectReply(b"", 1, ())
     monkeypatch.setattr("vnet.agent.rejections.reply_to", lambda *_: reply)
     rejections = Rejections(HostView(HostInputs("xen1")), _Flows(sent), _Shell(), lambda: NS)  # type: ignore[arg-type]
     for _ in range(REJECTIONS_OF_HOST + 9):
@@ -52,8 +52,8 @@ def test_a_flood_costs_a_host_so_many_answers(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_traced_frame_is_answered_once_it_is_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """ofproto/trace sends to the agent what the flow would, and nothing else."""
-    sent: list[Reply] = []
-    monkeypatch.setattr("vnet.agent.rejections.reply_to", lambda *_: Reply(b"", 1, ()))
+    sent: list[RejectReply] = []
+    monkeypatch.setattr("vnet.agent.rejections.reply_to", lambda *_: RejectReply(b"", 1, ()))
     rejections = Rejections(HostView(HostInputs("xen1")), _Flows(sent), _Shell(), lambda: NS)  # type: ignore[arg-type]
     rejections.traced.note(b"\0" * 12 + b"\x81\0\0\x07" + b"\0" * 48)  # of a trunk: its tag is taken off
     for count in (0, 1):
@@ -62,10 +62,10 @@ def test_a_traced_frame_is_answered_once_it_is_real(monkeypatch: pytest.MonkeyPa
 
 
 class _Flows:
-    def __init__(self, sent: list[Reply]) -> None:
+    def __init__(self, sent: list[RejectReply]) -> None:
         self.sent = sent
 
-    async def send_reply(self, reply: Reply) -> None:
+    async def send_reply(self, reply: RejectReply) -> None:
         self.sent.append(reply)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from scapy.layers.sctp import SCTP
 
 from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn, PacketInReason
+from vnet.agent.monitoring import Monitoring
 from vnet.agent.rule_log import RuleLog
 from vnet.agent.token_bucket import NS
 from vnet.compile import HostInputs, HostView, rule_tag
 from vnet.compile.rule_log import LOGGED_BYTES, five_tuple
-from vnet.objects import Direction, Rule, SecurityGroup, Vif
-from vnet.objects.limits import LOGGED_OF_RULE
+from vnet.objects import Direction, PolicyMode, Rule, SecurityGroup, Vif
+from vnet.objects.limits import LOGGED_OF_RULE, MONITORED_OF_VIF
 
 RULES = (
     Rule("one", Direction.INGRESS, log=True),
@@ -91,3 +93,38 @@ def test_the_five_tuple(packet: Any, expected: tuple[str, str, str]) -> None:
 @given(st.binary(min_size=14, max_size=LOGGED_BYTES), st.sampled_from([b"\x08\0", b"\x86\xdd", b"\x88\xcc"]))
 def test_a_line_of_any_frame_is_printable(data: bytes, eth_type: bytes) -> None:
     assert all(text.isprintable() for text in five_tuple(data[:12] + eth_type + data[14:]))
+
+
+def test_what_a_group_would_drop_is_kept_by_connection_and_a_flood_costs_no_memory() -> None:
+    """The answers of a connection count for it; a new kind takes the place of the one that was seen least."""
+    watched = replace(WEB, mode=PolicyMode.MONITOR)
+    inputs = HostInputs("xen1")
+    inputs.set_vif(Vif("web/0", "lan", "0a:00:00:00:00:02", vm="web", groups=("web",)))
+    inputs.set_port("web/0", 5)
+    inputs.set_group(watched)
+    monitoring = Monitoring(HostView(inputs), RuleLog(HostView(inputs), lambda: NS), lambda: 7)
+    there, back = (IP(src="10.0.0.1", dst="10.0.0.2"), IP(src="10.0.0.2", dst="10.0.0.1"))
+
+    def take(side: bytes, state: int, packet: Any) -> None:
+        userdata = b"vnet:monitor:" + side + (5).to_bytes(2, "big") + (1).to_bytes(4, "big")
+        fields: dict[str, Any] = {"in_port": 9, "reg1": 0, "ct_state": (state, state)}
+        head = Ether(src="0a:00:00:00:00:01", dst="0a:00:00:00:00:02")
+        head = head if side == b"\1" else Ether(src=head.dst, dst=head.src)
+        data = bytes(head / packet)
+        monitoring.packet_in(PacketIn(PacketInReason.ACTION, 87, 1, Match(**fields), data, len(data), userdata))
+
+    new, reply, related = 33, 40, 36  # ct_state
+    take(b"\1", new, there / UDP(sport=4000, dport=53))
+    take(b"\0", reply, back / UDP(sport=53, dport=4000))
+    take(b"\1", related, there / UDP(sport=4000, dport=54))
+    for port in range(1000, 1000 + 2 * MONITORED_OF_VIF):
+        take(b"\1", new, there / TCP(sport=7, dport=port))
+    kept = monitoring.of_group("web")
+    assert len(kept) == MONITORED_OF_VIF
+    first = kept[0]
+    assert (first.direction, first.protocol, first.port, first.peer, first.mac, first.count) == (
+        Direction.INGRESS, 17, 53, "10.0.0.1", "0a:00:00:00:00:01", 2,
+    )  # fmt: skip
+    assert monitoring.counts["given up"] == MONITORED_OF_VIF + 1
+    inputs.set_vif(Vif("web/0", "lan", "0a:00:00:00:00:02", vm="web"))
+    assert monitoring.of_group("web") == ()

@@ -13,7 +13,7 @@ from ovsctl.ovsdb import Update
 from tests.polling import until
 from tests.vnet.agent.pool import TENANT, pool_of, vif
 from vnet.agent.agent import RULES_OF_A_TURN
-from vnet.compile import Category, Key, Source, cookie
+from vnet.compile import Category, FlowSource, Key, cookie
 from vnet.db.rows import to_columns
 from vnet.objects import Direction, PortRange, Protocol, Rule, SecurityGroup, Verdict
 
@@ -40,7 +40,7 @@ async def test_a_plug_passes_before_the_rules_that_are_being_compiled(monkeypatc
         compiler, flows = host.agent.compiler, host.agent.flows
         compile_one, change = compiler._compile, flows.change
 
-        def compiling(source: Source) -> object:
+        def compiling(source: FlowSource) -> object:
             if source.category is Category.GROUP:
                 if not log:  # a port comes while the first group's rules are compiled
                     host.add_port("p2", "vm2/0")

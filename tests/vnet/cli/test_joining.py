@@ -19,7 +19,7 @@ from tests.polling import wait_until
 from tests.servers import free_port, run, run_dir
 from tests.vnet.controller.daemons import Controller
 from tests.vnet.controller.databases import stop_embedded
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.cli.joining import start_agent, write_options
 from vnet.util.invitation_line import InvitationLine, decode_invitation
 
@@ -77,7 +77,7 @@ def test_one_line_and_the_host_reaches_the_pool_database(inviting: Inviting, tmp
     word = line.split()[1]
     assert line == f"echo {word} | vnet host join\n"
     done = join(word, host)
-    assert (done.returncode, done.stdout) == (Exit.OK, ""), done.stderr
+    assert (done.returncode, done.stdout) == (ExitCode.OK, ""), done.stderr
     own, ca = host / "pki" / "host.pem", host / "pki" / "ca.pem"
     assert (
         f'--host xen4 --pool {inviting.pool} --pki-dir {host / "pki"} --renew-from {inviting.url}"'
@@ -95,7 +95,7 @@ def test_one_line_and_the_host_reaches_the_pool_database(inviting: Inviting, tmp
     assert not any(secret.encode() in content for secret in (key, token) for content in [*kept, log])
     assert "xen4" in run(*VNET, "pki", "status", "--pki-dir", str(inviting.pki))
     again = join(word, tmp_path / "thief")
-    assert again.returncode == Exit.FAILED
+    assert again.returncode == ExitCode.FAILED
     assert "invite the host again" in again.stderr
     assert not (tmp_path / "thief").exists()
 
@@ -104,10 +104,10 @@ def test_a_controller_of_another_ca_is_told_nothing(inviting: Inviting, tmp_path
     word = inviting.invite("xen4").split()[1]
     other = msgspec.structs.replace(decode_invitation(word), ca="00" * 32)
     done = join(other.encode(), tmp_path / "xen4")
-    assert done.returncode == Exit.UNREACHABLE
+    assert done.returncode == ExitCode.UNREACHABLE
     assert "its CA is another" in done.stderr
-    assert join(word, tmp_path / "xen4").returncode == Exit.OK
-    assert join("nonsense", tmp_path / "xen4").returncode == Exit.INVALID_INPUT
+    assert join(word, tmp_path / "xen4").returncode == ExitCode.OK
+    assert join("nonsense", tmp_path / "xen4").returncode == ExitCode.INVALID_INPUT
 
 
 def test_what_strangers_may_ask_for(inviting: Inviting) -> None:
@@ -132,8 +132,8 @@ def test_what_strangers_may_ask_for(inviting: Inviting) -> None:
 
 def test_a_revoked_host_gets_no_more_certificates_but_by_another_invitation(inviting: Inviting, tmp_path: Path) -> None:
     first, second = (inviting.invite("xen4").split()[1] for _ in range(2))
-    assert join(first, tmp_path / "old").returncode == Exit.FAILED
-    assert join(second, tmp_path / "xen4").returncode == Exit.OK
+    assert join(first, tmp_path / "old").returncode == ExitCode.FAILED
+    assert join(second, tmp_path / "xen4").returncode == ExitCode.OK
     own = (tmp_path / "xen4" / "pki" / "host.pem").read_text()
     with httpx.Client(verify=False, base_url=inviting.url) as client:
         shown = client.get("/v1/hosts/xen4/certificate").json()["certificate"]
@@ -144,7 +144,7 @@ def test_a_revoked_host_gets_no_more_certificates_but_by_another_invitation(invi
         assert run(*VNET, *revoke, "--yes") == ""
         assert client.get("/v1/hosts/xen4/certificate").status_code == 404
         assert not [row for row in status(inviting) if row["name"] == "xen4"]
-        assert join(inviting.invite("xen4").split()[1], tmp_path / "xen4").returncode == Exit.OK
+        assert join(inviting.invite("xen4").split()[1], tmp_path / "xen4").returncode == ExitCode.OK
         assert client.get("/v1/hosts/xen4/certificate").json()["certificate"] != shown
 
 

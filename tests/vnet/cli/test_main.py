@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from vnet.cli import main
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 
 
 def test_help_lists_every_command_without_importing_it() -> None:
@@ -24,7 +24,7 @@ def test_help_lists_every_command_without_importing_it() -> None:
 
 @pytest.mark.parametrize("args", [["no-such-command"], ["--no-such-option"], ["completion", "tcsh"], ["completion"]])
 def test_usage_errors_exit_64_and_print_nothing_on_stdout(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(args) == Exit.USAGE
+    assert main.run(args) == ExitCode.USAGE
     out, err = capsys.readouterr()
     assert out == ""
     assert "Usage: vnet" in err
@@ -32,7 +32,7 @@ def test_usage_errors_exit_64_and_print_nothing_on_stdout(args: list[str], capsy
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_names_our_variable(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["completion", shell]) == Exit.OK
+    assert main.run(["completion", shell]) == ExitCode.OK
     assert "_VNET_COMPLETE" in capsys.readouterr().out
 
 
@@ -48,5 +48,13 @@ def test_completion_completes_commands() -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["--version"]) == Exit.OK
+    assert main.run(["--version"]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("vnet, version ")
+
+
+def test_looking_at_a_pool_loads_no_declarations() -> None:
+    """They are a quarter of the start of `vnet status`, which needs none."""
+    statement = "import sys, vnet.cli.show; print(*sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True).stdout
+    assert "vnet.api" in listed.split()
+    assert "vnet.objects" not in listed.split()

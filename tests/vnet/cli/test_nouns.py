@@ -13,7 +13,7 @@ from tests.vnet.cli.test_commands import Capture, vnet
 from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.nouns import SAMPLES, Sample
 from vnet.cli import main
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.cli.options import with_connection
 
 
@@ -36,12 +36,12 @@ def test_a_noun_on_the_command_line(capsys: Capture, sample: Sample, tmp_path: P
     noun, name = sample.noun, sample.name
     create = (noun, "create", name, *sample.options)
     code, out, err = vnet(capsys, *create, "--dry-run")
-    assert (code, out, f"+ {noun} {name}" in err, "Disruption: none" in err) == (Exit.OK, "", True, True)
-    assert vnet(capsys, noun, "get", name)[0] == Exit.INVALID_INPUT
+    assert (code, out, f"+ {noun} {name}" in err, "Disruption: none" in err) == (ExitCode.OK, "", True, True)
+    assert vnet(capsys, noun, "get", name)[0] == ExitCode.INVALID_INPUT
 
     code, out, err = vnet(capsys, *create)
-    assert (code, name in out, "disruption: none" in err) == (Exit.OK, True, True)
-    assert vnet(capsys, *create)[0] == Exit.OK
+    assert (code, name in out, "disruption: none" in err) == (ExitCode.OK, True, True)
+    assert vnet(capsys, *create)[0] == ExitCode.OK
     made = json.loads(vnet(capsys, noun, "get", name, "-o", "json")[1])
     assert {word: made[word] for word in sample.body} | {"rules": [], "uplinks": []} == sample.body | {
         "rules": [],
@@ -53,14 +53,14 @@ def test_a_noun_on_the_command_line(capsys: Capture, sample: Sample, tmp_path: P
     again = tmp_path / "object.yaml"
     again.write_text(yaml.safe_dump(made))
     code, out, _ = vnet(capsys, noun, "create", "--file", again, "-o", "json")
-    assert (code, json.loads(out)) == (Exit.OK, made), "an answer makes the same object again"
+    assert (code, json.loads(out)) == (ExitCode.OK, made), "an answer makes the same object again"
 
     change = (noun, "set", name, *sample.changed_options)
     code, out, asked = vnet(capsys, *change, "--dry-run")
-    assert (code, out, f"~ {noun} {name}" in asked) == (Exit.OK, "", True)
+    assert (code, out, f"~ {noun} {name}" in asked) == (ExitCode.OK, "", True)
     assert json.loads(vnet(capsys, noun, "get", name, "-o", "json")[1]) == made
     code, out, err = vnet(capsys, *change)
-    assert (code, out, err) == (Exit.OK, "", asked)
+    assert (code, out, err) == (ExitCode.OK, "", asked)
     assert f"Disruption: {WORDS[sample.disruption]}." in err
     assert vnet(capsys, *change)[2] == "nothing to change\n"
     shown = json.loads(vnet(capsys, noun, "get", name, "-o", "json")[1])
@@ -69,11 +69,11 @@ def test_a_noun_on_the_command_line(capsys: Capture, sample: Sample, tmp_path: P
     }
 
     code, out, err = vnet(capsys, noun, "delete", name, "--dry-run", "-o", "json")
-    assert (code, [c["action"] for c in json.loads(out)["changes"] if c["kind"] == noun]) == (Exit.OK, ["delete"])
-    assert vnet(capsys, noun, "get", name)[0] == Exit.OK
+    assert (code, [c["action"] for c in json.loads(out)["changes"] if c["kind"] == noun]) == (ExitCode.OK, ["delete"])
+    assert vnet(capsys, noun, "get", name)[0] == ExitCode.OK
     assert f"- {noun} {name}" in vnet(capsys, noun, "delete", name)[2]
-    assert vnet(capsys, noun, "get", name)[0] == Exit.INVALID_INPUT
-    assert vnet(capsys, noun, "delete", name) == (Exit.OK, "", "nothing to change\n")
+    assert vnet(capsys, noun, "get", name)[0] == ExitCode.INVALID_INPUT
+    assert vnet(capsys, noun, "delete", name) == (ExitCode.OK, "", "nothing to change\n")
 
 
 @pytest.mark.parametrize(
@@ -85,21 +85,33 @@ def test_a_noun_on_the_command_line(capsys: Capture, sample: Sample, tmp_path: P
         (("network", "create", "x", "--type", "vlan", "--tag", "none"), "'none' is none of: untagged, a number"),
         (("network", "set", "tenant"), "nothing to change"),
         (("security-group", "create", "x", "--rule", "http"), "'http' is no KEY=VALUE"),
-        (("security-group", "create", "x", "--rule", "name=a colour=red"), "keys: action, direction, icmp, log, name"),
+        (
+            ("security-group", "create", "x", "--rule", "name=a colour=red"),
+            "keys: action, direction, icmp, log, mandatory, name",
+        ),
         (("security-group", "create", "x", "--rule", "name=a log=yes"), "'yes' is none of: true, false"),
         (("subnet", "create", "x", "--network", "lab", "--cidr", "10.0.0.0/8", "--no-cidr"), "No such option"),
     ],
 )
 def test_misuse_names_the_option(capsys: Capture, args: tuple[str, ...], text: str) -> None:
     code, out, err = vnet(capsys, *args)
-    assert (code, out) == (Exit.USAGE, "")
+    assert (code, out) == (ExitCode.USAGE, "")
     assert text in err
+
+
+def test_lists_are_filtered_by_labels(capsys: Capture) -> None:
+    assert vnet(capsys, "network", "create", "north", "--type", "internal", "--label", "site=north")[0] == ExitCode.OK
+    for command in (("network", "list"), ("show", "networks")):
+        assert "north" in vnet(capsys, *command, "-l", "site=north")[1]
+        assert vnet(capsys, *command, "--label", "site=south", "-o", "json")[1] == "[]\n"
+    assert vnet(capsys, "vif", "list", "-l", "site")[0] == ExitCode.INVALID_INPUT
+    vnet(capsys, "network", "delete", "north")
 
 
 def test_a_rule_that_rejects_and_logs(capsys: Capture, running: Controller) -> None:
     rule = "name=no-ssh direction=ingress action=reject protocol=tcp ports=22 log=true"
     code, _, err = vnet(capsys, "security-group", "create", "strict", "--ingress", "reject", "--rule", rule)
-    assert code == Exit.OK, err
+    assert code == ExitCode.OK, err
     with running.client() as client:
         group = client.security_group("strict")
         assert (group.ingress, [(found.action, found.log) for found in group.rules]) == ("reject", [("reject", True)])
@@ -109,15 +121,15 @@ def test_a_rule_that_rejects_and_logs(capsys: Capture, running: Controller) -> N
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        (("vif", "list", "--network", "tennant"), Exit.INVALID_INPUT, "did you mean tenant?"),
-        (("show", "subnets", "--network", "tennant"), Exit.INVALID_INPUT, "did you mean tenant?"),
-        (("show", "bindings", "--host", "xen"), Exit.INVALID_INPUT, "there is no host xen"),
-        (("network", "set", "tenant", "--mtu", "1400"), Exit.CONFLICT, "change it in the document"),
-        (("network", "create", "x", "--type", "vlan", "--tag", "120", "--uplink", "trunk0"), Exit.CONFLICT, "120"),
-        (("vif", "set", "nobody/0", "--no-trunk"), Exit.INVALID_INPUT, "there is no VIF nobody/0"),
+        (("vif", "list", "--network", "tennant"), ExitCode.INVALID_INPUT, "did you mean tenant?"),
+        (("show", "subnets", "--network", "tennant"), ExitCode.INVALID_INPUT, "did you mean tenant?"),
+        (("show", "bindings", "--host", "xen"), ExitCode.INVALID_INPUT, "there is no host xen"),
+        (("network", "set", "tenant", "--mtu", "1400"), ExitCode.CONFLICT, "change it in the document"),
+        (("network", "create", "x", "--type", "vlan", "--tag", "120", "--uplink", "trunk0"), ExitCode.CONFLICT, "120"),
+        (("vif", "set", "nobody/0", "--no-trunk"), ExitCode.INVALID_INPUT, "there is no VIF nobody/0"),
     ],
 )
-def test_refusals_have_their_exit_codes(capsys: Capture, args: tuple[str, ...], code: Exit, text: str) -> None:
+def test_refusals_have_their_exit_codes(capsys: Capture, args: tuple[str, ...], code: ExitCode, text: str) -> None:
     found, out, err = vnet(capsys, *args)
     assert (found, out) == (code, "")
     assert text in err
@@ -132,8 +144,8 @@ def test_options_stand_before_the_command_and_after_it(
     between = vnet(capsys, "network", "--controller", running.address, "list", "-o", "json")
     assert after == before == between
     assert json.loads(after[1])
-    assert vnet(capsys, "network", "list", "--controller", "unix:/none")[0] == Exit.UNREACHABLE
-    assert vnet(capsys, "status", "--controller", running.address, "--token-file", "/none")[0] == Exit.INVALID_INPUT
+    assert vnet(capsys, "network", "list", "--controller", "unix:/none")[0] == ExitCode.UNREACHABLE
+    assert vnet(capsys, "status", "--controller", running.address, "--token-file", "/none")[0] == ExitCode.INVALID_INPUT
 
 
 def test_a_command_keeps_an_option_of_its_own(capsys: Capture) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vnet import api
+from vnet.api.errors import Refused, TooLarge, error_of
 from vnet.client import AsyncClient, BadAnswer, Client, Conflict, Invalid, NotFound, TimedOut, Unauthorized, Unreachable
-from vnet.client.errors import Refused, error_of
-from vnet.client.requests import Call, path
+from vnet.client.requests import ApiRequest, path
 from vnet.client.wire import Address, EventStream, Lines
 
 EVENTS = [api.Event(id=f"{n}-x", time="t", kind="k", text=text) for n, text in enumerate(["a", "b\nc", "d\r\n\u2028"])]
@@ -72,7 +72,7 @@ def test_loopback_and_https_are_as_they_are(url: str) -> None:
     ("status", "code", "kind"),
     [
         (400, "body", Invalid),
-        (413, "too-large", Invalid),
+        (413, "too-large", TooLarge),
         (401, "unauthorized", Unauthorized),
         (404, "unknown-vif", NotFound),
         (409, "vif-exists", Conflict),
@@ -90,13 +90,13 @@ def test_each_refusal_has_its_type(status: int, code: str, kind: type[Exception]
     assert str(error) == "because"
     if status != 200:
         with pytest.raises(kind, match="because"):
-            Call("GET", "/", api.Vif).decode(status, msgspec.json.encode(problem))
+            ApiRequest("GET", "/", api.Vif).decode(status, msgspec.json.encode(problem))
 
 
 @pytest.mark.parametrize(("status", "data"), [(500, b"<html>"), (200, b"{}"), (200, b"\xff"), (502, b"")])
 def test_an_answer_of_something_else_is_bad(status: int, data: bytes) -> None:
     with pytest.raises(BadAnswer):
-        Call("GET", "/", api.Vif).decode(status, data)
+        ApiRequest("GET", "/", api.Vif).decode(status, data)
 
 
 def test_ids_are_one_part_of_a_path() -> None:

@@ -10,7 +10,7 @@ from ovsctl.openflow import Flow, Match, Resubmit
 from vnet.compile import FEATURES, Category, Compiler, Feature, HostView, Table
 from vnet.compile.flows import Flows
 from vnet.compile.inputs import Input
-from vnet.compile.pipeline import FROM_VIF, TO_VIF, enter, following, onward
+from vnet.compile.pipeline import FROM_VIF, TO_VIF, Passing, enter, following, onward
 from vnet.objects import Binding, Host, LockingMode, Network, NetworkType, SecurityGroup, Vif
 
 ME = "xen1"
@@ -106,14 +106,20 @@ def test_a_change_compiles_only_what_read_it() -> None:
 
 def test_a_path_skips_the_stages_that_are_not_for_a_vif() -> None:
     grouped = Vif("web/0", "tenant", "0a:00:00:00:00:01", groups=("web",))
-    for limited, sent, delivered in ((False, Table.LOOKUP, Table.DELIVER), (True, Table.FROM_RATE, Table.TO_RATE)):
+    for limited, sent, delivered in ((False, Table.LOOKUP, Table.DELIVER), (True, Table.STORM, Table.TO_RATE)):
+        passing = Passing(limited=limited, apart=False, heard=False)
         for vif, policy in ((WEB, False), (grouped, True)):
-            assert enter(TO_VIF, vif, limited=limited) is (Table.INGRESS if policy else delivered)
-            assert enter(FROM_VIF, vif, limited=limited) is Table.SERVICES
-            assert onward(Table.GUARD, vif, limited=limited) is (Table.EGRESS if policy else sent)
+            assert enter(TO_VIF, vif, passing) is (Table.INGRESS if policy else delivered)
+            assert enter(FROM_VIF, vif, passing) is Table.SERVICES
+            assert onward(Table.GUARD, vif, passing) is (Table.EGRESS if policy else sent)
     # Flows after policy are of no VIF: whether there is a limit shows in the stage itself.
-    assert (following(Table.EGRESS), following(Table.INGRESS)) == (Table.FROM_RATE, Table.TO_RATE)
-    assert enter(FROM_VIF, replace(WEB, locking_mode=LockingMode.UNLOCKED), limited=False) is Table.GUARD
+    assert (following(Table.EGRESS), following(Table.INGRESS)) == (Table.STORM, Table.TO_RATE)
+    assert (
+        enter(
+            FROM_VIF, replace(WEB, locking_mode=LockingMode.UNLOCKED), Passing(limited=False, apart=False, heard=False)
+        )
+        is Table.GUARD
+    )
     resubmits = {
         action.table
         for flows in compiler_of(*FEATURES).flows.values()
@@ -122,4 +128,4 @@ def test_a_path_skips_the_stages_that_are_not_for_a_vif() -> None:
         for action in flow.actions
         if isinstance(action, Resubmit) and flow.table == Table.EGRESS_VERDICT
     }
-    assert resubmits == {Table.FROM_RATE}
+    assert resubmits == {Table.STORM}

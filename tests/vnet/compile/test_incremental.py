@@ -15,9 +15,9 @@ from vnet.compile import (
     OURS,
     PIPELINE,
     Category,
-    Change,
     Compiler,
     Key,
+    SourceChange,
     Table,
     compile_flows,
     flat,
@@ -27,6 +27,7 @@ from vnet.compile import (
 )
 from vnet.compile.pipeline import MARKS, WATCHES
 from vnet.objects import (
+    AddressSet,
     Binding,
     BindingState,
     Direction,
@@ -34,6 +35,7 @@ from vnet.objects import (
     LockingMode,
     Network,
     NetworkType,
+    PolicyMode,
     PortRange,
     Protocol,
     QosClass,
@@ -44,20 +46,27 @@ from vnet.objects import (
     Verdict,
     Vif,
 )
+from vnet.objects.behind import MacBehind
+from vnet.objects.enums import TagType
+from vnet.objects.identity import Identity
 from vnet.objects.link_local import LinkLocal
+from vnet.objects.multicast import Listening
+from vnet.objects.tiers import Tier
 
 HOSTS = ("xen1", "xen2", "xen3")
 ME = HOSTS[0]
 UPLINKS = ((), (Uplink("a", ("eth1",)),), (Uplink("a", ("eth1",)), Uplink("b", ("eth2",))))
 NETWORKS = (
     Network("vx", NetworkType.VXLAN, 1, 1450, key=10),
-    Network("vx", NetworkType.VXLAN, 1, 1450, key=11, qos="all"),
+    Network("vx", NetworkType.VXLAN, 1, 1450, key=11, qos="all", multicast_snooping=True),
     Network("gre", NetworkType.GRE, 2, 1458, key=10),
     Network("lab", NetworkType.INTERNAL, 3, 1500),
     Network("v120", NetworkType.VLAN, 4, 1500, key=20, tag=120, uplink="a"),
     Network("v10", NetworkType.VLAN, 5, 1500, key=21, tag=10, uplink="a", qos="all"),
     Network("unt", NetworkType.VLAN, 6, 1500, key=22, tag=0, uplink="a"),
-    Network("untb", NetworkType.VLAN, 7, 1500, key=23, tag=0, uplink="b"),
+    Network("untb", NetworkType.VLAN, 7, 1500, key=23, tag=0, uplink="b", multicast_snooping=True),
+    Network("gre", NetworkType.GRE, 2, 1458, key=10, isolation="isolated", labels=("app=shop",), groups=("db",)),
+    Network("v10", NetworkType.VLAN, 5, 1500, key=21, tag=10, uplink="a", tpid=TagType.SERVICE, vif_qos="each"),
 )
 NAMES = sorted({network.name for network in NETWORKS})
 FRAMES = (
@@ -66,6 +75,17 @@ FRAMES = (
 )
 MORE = (mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040110000") + bytes(34), 3),)
 DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
+ALSO = ((), (), (Identity("0a:00:00:00:01:01", ("10.0.0.9", "2001:db8::9")), Identity("0a:00:00:00:01:02")))
+ISOLATIONS = (None, None, "isolated", "community:a", "community:b", "promiscuous")
+BEHIND = (MacBehind(1, "0a:ee:00:00:00:01"), MacBehind(2, "0a:ee:00:00:00:02"))
+LISTENING = (
+    None,
+    Listening(),
+    Listening(("239.1.1.1",)),
+    Listening(("239.1.1.1", "ff05::1")),
+    Listening((), router=True),
+    Listening((), every=True),
+)
 CHOSEN = (LinkLocal(1, "fe80::a"), LinkLocal(2, "fe80::b"))
 
 hosts = st.builds(
@@ -77,6 +97,9 @@ hosts = st.builds(
 
 
 GROUPS = ("db", "ops", "web")
+SETS = (AddressSet("out", ("10.0.0.0/8", "10.1.0.0/16", "fd00::/8")), AddressSet("out", ("10.0.0.0/8",)))
+FAR = ("far 10.9.0.0/24", "far fd09::/64")
+LABELS = ((), (), ("app=bank",), ("app=shop", "env=prod"))
 members = st.lists(st.sampled_from(GROUPS), unique=True, max_size=2).map(lambda names: tuple(sorted(names)))
 
 
@@ -89,13 +112,33 @@ def groups(draw: st.DrawFn) -> SecurityGroup:
             draw(st.sampled_from(Direction)),
             draw(st.sampled_from(Verdict)),
             *draw(st.sampled_from(((None, ()), (Protocol.TCP, (PortRange(80, 89),)), (Protocol.ICMP, ()), (47, ())))),
-            tuple(sorted(draw(st.sets(st.sampled_from(("10.0.0.0/24", "db", "ops")), max_size=2)))),
+            tuple(
+                sorted(
+                    draw(
+                        st.sets(
+                            st.sampled_from(("10.0.0.0/24", "db", "ops", "out", "label:app=shop", "network:far")),
+                            max_size=2,
+                        )
+                    )
+                )
+            ),
             log=draw(st.booleans()),
         )
         for rule in ("one", "three", "two")[: draw(st.integers(0, 3))]
     ]
     defaults = draw(st.sampled_from(Verdict)), draw(st.sampled_from(Verdict))
-    return SecurityGroup(name, GROUPS.index(name) + 1, *defaults, tuple(rules))
+    mode = draw(st.sampled_from(PolicyMode))
+    group = SecurityGroup(
+        name, GROUPS.index(name) + 1, *defaults, tuple(rules), mode=mode, stateful=draw(st.booleans())
+    )
+    if name == "ops" and draw(st.booleans()):
+        rules = [replace(rule, mandatory=draw(st.booleans())) for rule in rules]
+        tier, selector = (
+            draw(st.sampled_from((Tier.POOL, Tier.NETWORK, Tier.VM))),
+            draw(st.sampled_from(((), ("app=shop",)))),
+        )
+        group = SecurityGroup(name, group.number, rules=tuple(rules), mode=mode, tier=tier, selector=selector)
+    return replace(group, network_ranges=FAR if group.networks() else ())
 
 
 @st.composite
@@ -113,6 +156,12 @@ def vifs(draw: st.DrawFn) -> Vif:
         incoming=draw(st.sampled_from((None, *HOSTS))),
         groups=() if trunk is not None else draw(members),
         qos=draw(st.sampled_from((None, "each"))),
+        isolation=None if trunk is not None else draw(st.sampled_from(ISOLATIONS)),
+        also=draw(st.sampled_from(ALSO)),
+        labels=draw(st.sampled_from(LABELS)),
+        vm_labels=draw(st.sampled_from(LABELS)),
+        vm_groups=draw(st.sampled_from(((), (), ("web",)))),
+        vrrp=() if trunk is not None else draw(st.sampled_from(((), (10,), (10, 20)))),
     )
 
 
@@ -141,6 +190,12 @@ def bindings(draw: st.DrawFn) -> Binding:
         groups=draw(members),
         moved=draw(st.booleans()),
         link_locals=draw(st.sampled_from(((), CHOSEN[:1], CHOSEN[1:], CHOSEN))),
+        behind=draw(st.sampled_from(((), BEHIND[:1], BEHIND[1:], BEHIND))),
+        listening=draw(st.sampled_from(LISTENING)),
+        isolation=draw(st.sampled_from(ISOLATIONS)),
+        labels=draw(st.sampled_from(LABELS)),
+        also=draw(st.sampled_from(ALSO)),
+        vrrp=draw(st.sampled_from(((), (10,), (10, 20)))),
     )
 
 
@@ -158,6 +213,8 @@ changes = st.one_of(
     st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),
     st.tuples(st.just("set_group"), groups()),
     st.tuples(st.just("drop_group"), st.sampled_from(GROUPS)),
+    st.tuples(st.just("set_address_set"), st.sampled_from(SETS)),
+    st.tuples(st.just("drop_address_set"), st.just("out")),
     st.tuples(st.just("set_qos"), classes),
     st.tuples(st.just("drop_qos"), st.sampled_from(("each", "all"))),
     st.tuples(st.just("set_probe"), st.just("one"), st.sampled_from(((), FRAMES[:1]))),  # marks are unique
@@ -167,7 +224,7 @@ changes = st.one_of(
 )
 
 
-def act(compiler: Compiler, name: str, *arguments: object) -> Sequence[Change]:
+def act(compiler: Compiler, name: str, *arguments: object) -> Sequence[SourceChange]:
     if name == "compile":
         return compiler.compile(*arguments)  # type: ignore[arg-type]
     getattr(compiler.inputs, name)(*arguments)
@@ -252,25 +309,38 @@ def test_a_plug_costs_the_same_however_many_vifs_its_network_has() -> None:
 def test_every_category_but_the_learned_has_a_source() -> None:
     compiler = Compiler(ME)
     compiler.inputs.set_host(Host(ME, None, UPLINKS[1]))
-    compiler.inputs.set_network(replace(NETWORKS[6], qos="all"))
+    compiler.inputs.set_network(replace(NETWORKS[6], qos="all", multicast_snooping=True))
     compiler.inputs.set_qos(QosClass("all", from_vm=10**6, aggregate=True))
     compiler.inputs.set_qos(QosClass("each", to_vm=10**6))
     compiler.inputs.set_device("int-a", 1)
     compiler.inputs.set_vif(Vif("vm1/0", "unt", "0a:00:00:00:00:01", trunk=Trunk((10,)), qos="each"))
     compiler.inputs.set_port("vm1/0", 2)
-    compiler.inputs.set_binding(Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1))
+    behind, listening = (MacBehind(1, "0a:ee:00:00:00:01"),), Listening(("239.1.1.1",))
+    compiler.inputs.set_binding(
+        Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1, unlocked=True, behind=behind, listening=listening)
+    )
     compiler.inputs.set_probe("one", FRAMES)
     compiler.compile()
-    policy = {Category.GROUP, Category.PEER, Category.REJECT, Category.LOG}
+    policy = {
+        Category.ADDRESS_SET,
+        Category.GROUP,
+        Category.PEER,
+        Category.REJECT,
+        Category.LOG,
+        Category.MONITOR,
+        Category.ROUTER,
+    }
     assert {source.category for source in compiler.flows} == set(Category) - {Category.LEARNED} - policy
     compiler.inputs.set_group(
         SecurityGroup(
-            "web", 1, rules=(Rule("each-other", Direction.INGRESS, Verdict.REJECT, remote=("web",), log=True),)
+            "web", 1, rules=(Rule("each-other", Direction.INGRESS, Verdict.REJECT, remote=("out", "web"), log=True),)
         )
     )
-    compiler.inputs.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("web",)))
+    compiler.inputs.set_address_set(SETS[0])
+    compiler.inputs.set_group(SecurityGroup("watch", 2, mode=PolicyMode.MONITOR))
+    compiler.inputs.set_vif(Vif("vm2/0", "unt", "0a:00:00:00:00:02", groups=("watch", "web"), vrrp=(10,)))
     compiler.inputs.set_port("vm2/0", 3)
-    compiler.inputs.set_binding(Binding("vm2/0", ME, "unt", "0a:00:00:00:00:02", 1, groups=("web",)))
+    compiler.inputs.set_binding(Binding("vm2/0", ME, "unt", "0a:00:00:00:00:02", 1, groups=("web",), vrrp=(10,)))
     compiler.compile()
     assert policy < {source.category for source in compiler.flows}
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from vnet.compile import Category, Change, Compiler, flat
+from vnet.compile import Category, Compiler, SourceChange, flat
 from vnet.objects import (
     Binding,
     Direction,
@@ -52,7 +52,7 @@ def started() -> Compiler:
     return compiler
 
 
-def of_groups(changes: Sequence[Change]) -> list[str]:
+def of_groups(changes: Sequence[SourceChange]) -> list[str]:
     return [change.source.name for change in changes if change.source.category is Category.GROUP]
 
 

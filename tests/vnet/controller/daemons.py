@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.forked import Forked, fork_vnet
 from tests.polling import wait_until
-from tests.servers import end, run_dir, spawn
+from tests.servers import end, run_dir
 from tests.vnet.controller.databases import stop_embedded
 from vnet.client import Client, Unreachable
 from vnet.controller.embedded import EmbeddedDatabase
@@ -41,7 +39,7 @@ class Controller:
 
     dir: Path
     options: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    process: Forked | None = field(default=None, repr=False)
 
     @property
     def database(self) -> EmbeddedDatabase:
@@ -61,16 +59,14 @@ class Controller:
 
     def launch(self) -> None:
         directories = ["--run-dir", str(self.dir / "run"), "--state-dir", str(self.dir / "state")]
-        command = [sys.executable, "-m", "vnet.cli.main", "controller", *directories, *self.options]
-        self.process = spawn(command, log=self.log, env={"PYTHONPATH": str(REPOSITORY), **self.env})
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {name: os.environ[name] for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC") if name in os.environ}
+        self.process = fork_vnet(["controller", *directories, *self.options], log=self.log)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.launch()
+        self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
         wait_until(self._answers, f"controller on {self.socket}: {self.log.read_text()}")
 
     def _answers(self) -> bool:
@@ -86,6 +82,16 @@ class Controller:
 
     def client(self) -> Client:
         return Client(self.address)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside it does nothing; its connections stay."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self, sig: int = signal.SIGTERM) -> int | None:
         """Stop it; its exit status."""

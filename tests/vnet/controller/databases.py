@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Update, Wait
-from tests.polling import until, wait_until
+from tests.polling import LIMIT_S, until
 from tests.servers import OvsdbServer, ovsdb_server, run_dir
 from vnet.client import AsyncClient
 from vnet.controller.embedded import EmbeddedDatabase
@@ -25,10 +26,13 @@ from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Networ
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_TEXT)
 HOSTS = ("xen1", "xen2", "xen3")
 FIRST = [
-    changes.Insert(Pool("test")),
-    *(changes.Insert(Host(name, f"10.99.0.{i}", (Uplink("trunk0", ("eth1",)),))) for i, name in enumerate(HOSTS, 1)),
-    changes.Insert(Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001)),
-    changes.Insert(Network("prod", NetworkType.VLAN, 2, 1500, key=5002, tag=120, uplink="trunk0")),
+    changes.InsertObject(Pool("test")),
+    *(
+        changes.InsertObject(Host(name, f"10.99.0.{i}", (Uplink("trunk0", ("eth1",)),)))
+        for i, name in enumerate(HOSTS, 1)
+    ),
+    changes.InsertObject(Network("tenant", NetworkType.VXLAN, 1, 1450, key=5001)),
+    changes.InsertObject(Network("prod", NetworkType.VLAN, 2, 1500, key=5002, tag=120, uplink="trunk0")),
 ]
 
 
@@ -63,13 +67,20 @@ def embedded(**options: Any) -> Iterator[EmbeddedDatabase]:
 
 
 def stop_embedded(database: EmbeddedDatabase, sig: int = signal.SIGKILL) -> None:
+    """Ends the server, if it runs. Returns once its connections are closed, which its clients may hear of later."""
+    database.proxy.stop()
     pid = database.pid()
-    if pid is None:
-        return
     command = Path(f"/proc/{pid}/cmdline")
-    if command.exists() and str(database.pidfile) in command.read_text():
-        os.kill(pid, sig)
-        wait_until(lambda: not command.exists() or not command.read_text(), f"end of ovsdb-server {pid}")
+    if pid is None or not command.exists() or str(database.pidfile) not in command.read_text():
+        return
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, sig)
+        waiting = select.poll()  # not select(), which takes no descriptor above 1023
+        waiting.register(process, select.POLLIN)
+        assert waiting.poll(1000 * LIMIT_S), f"ovsdb-server {pid} has not ended"
+    finally:
+        os.close(process)
 
 
 class FakeAgent:
@@ -81,8 +92,10 @@ class FakeAgent:
     def __init__(self, database: PoolDatabase, host: str, client: AsyncClient | None = None) -> None:
         self.database, self.host, self.client = database, host, client
 
-    async def beat(self, generation: int = 0, **problems: str) -> None:
-        status = AgentStatus(self.host, generation, now_ms(), 1, problems=problems)
+    async def beat(self, generation: int = 0, ago_ms: int = 0, **problems: str) -> None:
+        status = AgentStatus(
+            self.host, generation, now_ms() - ago_ms, 1, problems=problems, switch=f"switch of {self.host}"
+        )
         where = [("host", "==", self.host)]
         await self._write(Delete("Agent", where), Insert("Agent", to_columns(status)))
 

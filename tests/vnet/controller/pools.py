@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from vnet.db.changes import Delete, Insert, RowChange, Update
+from vnet.db.changes import InsertObject, RowChange, UpdateObject
 from vnet.db.view import PoolView
 from vnet.objects import (
     AgentStatus,
@@ -65,8 +65,7 @@ def after(view: PoolView, changes: Iterable[RowChange], **agents: Any) -> PoolVi
     """The pool once the changes are in. Checks that each starts from what is there."""
     vifs, bindings, vms = dict(view.state.vifs), dict(view.state.bindings), dict(view.state.vms)
     for change in changes:
-        old = None if isinstance(change, Insert) else change.old
-        new = None if isinstance(change, Delete) else change.new
+        old, new = change.old, change.new
         match old if old is not None else new:
             case Vif(id=id):
                 assert vifs.get(id) == old
@@ -91,10 +90,10 @@ def plugged(view: PoolView, id: str, host: str, **more: Any) -> PoolView:
     binding = bound(
         vif, host, vif.epoch + 1, state=BindingState.HELD if held else BindingState.ACTIVE, **{"ready": False, **more}
     )
-    return after(view, [Update(vif, replace(vif, epoch=vif.epoch + 1)), Insert(binding)])
+    return after(view, [UpdateObject(vif, replace(vif, epoch=vif.epoch + 1)), InsertObject(binding)])
 
 
 def changed(view: PoolView, id: str, host: str, **fields: Any) -> PoolView:
     """The pool once `host`'s agent has rewritten its binding."""
     old = view.state.bindings[id, host]
-    return after(view, [Update(old, replace(old, **fields))])
+    return after(view, [UpdateObject(old, replace(old, **fields))])

@@ -11,12 +11,13 @@ import pytest
 
 from tests.vnet.controller.pools import pool
 from vnet import api
+from vnet.api.errors import Conflict, Invalid, Refused
 from vnet.controller.admission import admitted, check_name, read_object, words_without_name
 from vnet.controller.body_decoder import decode_body
-from vnet.controller.errors import Conflict, Invalid, Refused
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared
 from vnet.objects import Direction, Host, Network, Owner, Rule, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects.scope import Scope
 from vnet.plan import decide
 from vnet.plan.decide import Admission
 
@@ -71,6 +72,38 @@ def test_addresses_of_subnets_and_any_where_there_is_none() -> None:
     both = ["10.1.0.254", "fd00:1::ffff"]
     assert put(Vif, "a", {"network": "tenant", "addresses": both}, view()).changes
     assert put(Vif, "a", {"network": "lab", "addresses": ["10.1.0.1"]}, view()).changes
+
+
+NEAR = {"name": "near", "direction": "ingress", "remote": ["label:app=shop", "network:tenant"]}
+
+
+def test_what_repeats_labels_and_ranges_changes_with_them() -> None:
+    """A VM's labels are its VIFs', whoever made these; a group's row has the ranges of the networks that its rules name, the subnets'
+    as they are. A tenant may give no VM a label: others' rules let it in by that."""
+    state = view().state
+    web = Vif("web/0", "tenant", "0a:00:00:00:09:01", "web")
+    state = replace(state, vms={"web": Vm("web", owner=Owner.TOOLSTACK)}, vifs={"web/0": web})
+    at = PoolView.of(state, state.hosts)
+    labelled = patch(Vm, "web", {"labels": {"app": "shop"}}, at)
+    assert [(type(c.new), getattr(c.new, "vm_labels", None)) for c in labelled.changes] == [
+        (Vm, None),
+        (Vif, ("app=shop",)),
+    ]
+    assert [change.name for change in labelled.plan.changes] == ["web", "web/0"]
+    scope = Scope(networks=frozenset({"tenant"}), vms=frozenset({"web"}))
+    assert list(scope.obstacles(state.vms["web"], labelled.changes[0].new, None, None)) == ["labels of VM web"]
+    grouped = put(SecurityGroup, "near", {"rules": [NEAR]}, at).changes[0].new
+    assert isinstance(grouped, SecurityGroup)
+    assert grouped.network_ranges == ("tenant 10.1.0.0/24", "tenant fd00:1::/64")
+    subnets = {name: replace(subnet, owner=Owner.TOOLSTACK) for name, subnet in SUBNETS.items()}
+    at = PoolView.of(replace(state, groups={"near": grouped}, subnets=subnets), state.hosts)
+    gone = decide.remove(at, Subnet, "six").changes
+    assert [getattr(change.new, "network_ranges", None) for change in gone] == [None, ("tenant 10.1.0.0/24",)]
+    with pytest.raises(decide.Inadmissible, match="a rule of security group near"):
+        decide.remove(PoolView.of(replace(at.state, vifs={}, subnets={}), state.hosts), Network, "tenant")
+    one = PoolView.of(replace(at.state, subnets={"six": subnets["six"]}), state.hosts)
+    with pytest.raises(decide.Inadmissible, match="names network tenant, which has no subnet"):
+        decide.remove(one, Subnet, "six")
 
 
 TRUNK0 = {"name": "trunk0", "members": ["eth1"]}
@@ -138,7 +171,7 @@ def test_a_difference_is_spelled_as_a_call_spells_it(body: dict[str, Any], field
             b'{"type": "gre", "colour": 3}',
             "unknown-key",
             "colour",
-            "there is: hosts, key, mtu, qos, tag, type, uplink, vni",
+            "unknown key 'colour' in a network; there is: ",
         ),
         (b'{"type": "private"}', "wrong-value", "type", "internal, vlan, vxlan, gre, geneve"),
         (b'{"type": "gre", "key": "3"}', "wrong-type", "key", 'found the string "3"; leave out the quotes'),
@@ -236,6 +269,7 @@ def test_all_errors_of_a_call_at_once() -> None:
         api.EvacuateCall(to=None),
         api.InviteCall(url="https://10.0.0.1:8443", pool=["ssl:10.0.0.1:6640"], minutes=5),
         api.JoinCall(host="xen4", token="t", request="r"),
+        api.TokenCall(role="operator", networks=["shop-*"], max_vifs=5, days=1.5),
         api.ProbesCall(
             probes=[api.ProbeCall(host="xen1", frame="00", tunnel=api.TunnelCall(key=1, source="a", target="b"))]
         ),
@@ -264,6 +298,7 @@ def test_each_call_has_a_test() -> None:
             "EvacuateCall",
             "InviteCall",
             "JoinCall",
+            "TokenCall",
             "TunnelCall",
             "ProbesCall",
             "ProbeCall",
@@ -291,7 +326,7 @@ def crowded(count: int) -> PoolView:
 def test_a_network_has_as_many_groups_in_rules_as_packets_have_bits() -> None:
     full = crowded(128)
     body = {"network": "tenant", "security_groups": ["g129"]}
-    with pytest.raises(Conflict, match="name 129 security groups as 'remote'; at most 128"):
+    with pytest.raises(Conflict, match="name 129 security groups and address sets as 'remote'; at most 128"):
         put(Vif, "one-more", body, full)
     assert put(Vif, "one-more", {**body, "network": "prod"}, full).changes
     assert put(Vif, "one-more", {**body, "security_groups": ["g7"]}, full).changes

@@ -18,6 +18,7 @@ from vnet.client import (
     AsyncClient,
     Conflict,
     Invalid,
+    NetworkChange,
     NetworkSpec,
     NewVif,
     NotFound,
@@ -240,6 +241,19 @@ async def test_networks_by_the_toolstack(client: AsyncClient) -> None:
 
 
 HTTP = Rule(name="http", direction="ingress", protocol="tcp", ports=[443, "80-82", 83])
+
+
+async def test_a_network_is_encrypted_and_keys_are_made_anew(client: AsyncClient) -> None:
+    with pytest.raises(Conflict, match="no network is encrypted"):
+        await client.rekey()
+    await client.put_network("dark", NetworkSpec(type="geneve"))
+    plan = await client.change_network("dark", NetworkChange(encryption="required"))
+    mtu = plan.changes[0].fields["mtu"]
+    assert (mtu.old, mtu.new) == (1550, 1600 - 70 - 60)
+    assert (await client.rekey()).key_epoch == (await client.pool()).key_epoch == 1
+    plan = await client.change_network("dark", NetworkChange(encryption=None))
+    assert (plan.changes[0].fields["mtu"].new, (await client.network("dark")).encryption) == (1550, None)
+    await client.delete_network("dark")
 
 
 async def test_security_groups_by_the_toolstack(client: AsyncClient, pool: PoolDatabase) -> None:

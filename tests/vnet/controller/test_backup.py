@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client as OvsdbClient
-from ovsctl.ovsdb import Update
+from ovsctl.ovsdb import OvsdbClient, Update
 from tests.polling import until
 from tests.servers import vswitchd
 from tests.vnet.agent.pool import HostUnderTest
 from tests.vnet.controller.daemons import REPOSITORY, Controller, controller
 from tests.vnet.controller.databases import embedded, opened, stop_embedded
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.client import Client, NetworkSpec
-from vnet.controller.backup import COPIES, keep_copy, load
+from vnet.controller.backup import COPIES, BackupSource, keep_copy, load
 from vnet.db.errors import DamagedDatabase
 from vnet.db.rows import SCHEMA_NAME
 
@@ -75,11 +74,13 @@ async def test_a_pool_becomes_what_it_was(tmp_path: Path) -> None:
             host.add_port("p2", "vm2/0")
             await until(lambda: any(binding.ready for binding in client.bindings(vif="vm2/0")), "vm2 ready")
             client.delete_network("extra")
-            client.apply(DOCUMENT.replace(b"vm1", b"other").replace(b"tag: 7", b"tag: 8"), "kept.vnet.yaml", wait_s=10)
+            other = DOCUMENT.replace(b"vm1", b"other").replace(b"tag: 7", b"tag: 8")
+            applied = await asyncio.to_thread(client.apply, other, "kept.vnet.yaml", wait_s=60)
+            assert applied.waiting == []  # for the agent, which runs here
             bindings, flows = client.bindings(), host.flows()
 
             asked = await asyncio.to_thread(pool_command, pool, "restore", file)
-            assert asked.returncode == Exit.USAGE
+            assert asked.returncode == ExitCode.USAGE
             done = await asyncio.to_thread(pool_command, pool, "restore", file, "--yes")
             assert done.returncode == 0, done.stderr
             for line in ("+ vif vm1/0", "- vif other/0", "+ network extra", "~ network prod"):
@@ -136,14 +137,14 @@ async def test_what_is_wrong_with_a_backup_is_told(tmp_path: Path) -> None:
         assert made.returncode == 0
         assert "mtu: 1 is outside" in made.stderr
         verified = await asyncio.to_thread(pool_command, pool, "verify", file)
-        assert (verified.returncode, verified.stderr) == (Exit.FAILED, made.stderr)
+        assert (verified.returncode, verified.stderr) == (ExitCode.FAILED, made.stderr)
         data = file.read_bytes()
         damaged.write_bytes(data[:-30] + b"?" + data[-29:])
         refused = await asyncio.to_thread(pool_command, pool, "verify", damaged)
-        assert refused.returncode == Exit.UNREACHABLE
+        assert refused.returncode == ExitCode.UNREACHABLE
         assert "is damaged at byte" in refused.stderr
         foreign = await asyncio.to_thread(pool_command, other, "restore", file, "--yes")
-        assert foreign.returncode == Exit.CONFLICT
+        assert foreign.returncode == ExitCode.CONFLICT
         assert "nothing proves that they are the same" in foreign.stderr
 
 
@@ -151,7 +152,11 @@ async def test_a_controller_keeps_the_last_copies() -> None:
     with embedded() as database:
         database.ensure()
         async with opened(database.remote) as pool:
-            made = [keep_copy(database, datetime(2026, 11, day, tzinfo=UTC)) for day in range(1, COPIES + 3)]
+            source = BackupSource((database.remote,))
+            made = [
+                keep_copy(source, database.state_dir, datetime(2026, 11, day, tzinfo=UTC))
+                for day in range(1, COPIES + 3)
+            ]
             assert sorted(database.state_dir.glob("pool.db.copy-*")) == made[2:]
             found = await load(made[-1])
             assert (found.state.networks, found.problems) == (pool.mirror.state.networks, ())

@@ -10,27 +10,31 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ovsctl.ovsdb import Client, Delete, Insert, PermissionDenied, Select, Tls
+from ovsctl.ovsdb import Delete, Insert, OvsdbClient, PermissionDenied, Select, Tls
 from tests.authorities import TestAuthority, tls_options
-from tests.polling import wait_until
+from tests.polling import until, wait_until
 from tests.servers import free_port, run_dir
 from tests.vnet.controller.daemons import DOCUMENT, Controller, controller
 from tests.vnet.controller.databases import opened, stop_embedded
-from vnet.cli.exits import Exit
+from vnet.api.errors import Invalid
+from vnet.cli.exits import ExitCode
 from vnet.cli.main import run
 from vnet.client import ClientError, VmSpec
+from vnet.controller import daemon
+from vnet.controller.backup import BackupSource, load
 from vnet.controller.cluster import Member, parse_status
 from vnet.controller.cluster import status as cluster_status
-from vnet.controller.daemon import Options, main
+from vnet.controller.daemon import ControllerOptions, main
 from vnet.controller.embedded import EmbeddedDatabase, run_tool
-from vnet.controller.errors import Invalid
 from vnet.db import changes
 from vnet.db.roles import role_operations
+from vnet.db.rows import to_columns
 from vnet.db.writes import configuration_write
-from vnet.objects import Vm
+from vnet.objects import Pool, Vm
 
 STATUS = """5a54
 Name: Vnet
@@ -106,23 +110,28 @@ async def test_an_embedded_database_becomes_a_cluster_with_what_it_has(
     first = servers.databases[0]
     first.ensure()
     async with opened(first.remote) as database:
-        await database.write(configuration_write([changes.Insert(Vm("kept"))], database.mirror.state.pool))
+        await database.write(configuration_write([changes.InsertObject(Vm("kept"))], database.mirror.state.pool))
     for _ in range(2):  # each may be repeated
-        assert await asyncio.to_thread(servers.create) == Exit.OK
+        assert await asyncio.to_thread(servers.create) == ExitCode.OK
         for at in (1, 2):
-            assert await asyncio.to_thread(servers.join, at) == Exit.OK
+            assert await asyncio.to_thread(servers.join, at) == ExitCode.OK
     assert not EmbeddedDatabase(first.run_dir, first.state_dir).database.with_suffix(".db.new").exists()
     for each in servers.databases:
         async with opened(each.remote, leader_only=False) as database:
             assert set(database.mirror.state.vms) == {"kept"}
-    capsys.readouterr()
-    assert servers.vnet("status", 1, "-o", "json") == Exit.OK
-    rows = json.loads(capsys.readouterr().out)
+    rows: list[dict[str, Any]] = []
+
+    def all_connected() -> bool:
+        capsys.readouterr()
+        assert servers.vnet("status", 1, "-o", "json") == ExitCode.OK
+        rows[:] = json.loads(capsys.readouterr().out)
+        return all(row["connected"] for row in rows)
+
+    await until(all_connected, "servers that are connected with each other")
     assert sorted(row["server"] for row in rows) == sorted(servers.addresses)
     assert [row["role"] for row in rows].count("leader") == 1
-    assert all(row["connected"] for row in rows)
     assert {row["leader"] for row in rows} <= set(servers.addresses)
-    assert servers.vnet("status", 1) == Exit.OK
+    assert servers.vnet("status", 1) == ExitCode.OK
     assert capsys.readouterr().out.splitlines()[0].split() == [
         "SERVER", "ROLE", "LEADER", "TERM", "CONNECTED", "SINCE",
     ]  # fmt: skip
@@ -131,8 +140,8 @@ async def test_an_embedded_database_becomes_a_cluster_with_what_it_has(
 def test_a_server_that_is_gone_is_told_of_and_starts_again(
     servers: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert servers.create() == Exit.OK
-    assert [servers.join(at) for at in (1, 2)] == [Exit.OK, Exit.OK]
+    assert servers.create() == ExitCode.OK
+    assert [servers.join(at) for at in (1, 2)] == [ExitCode.OK, ExitCode.OK]
     stop_embedded(servers.databases[2])
 
     def seen() -> tuple[bool, str | None]:
@@ -143,24 +152,32 @@ def test_a_server_that_is_gone_is_told_of_and_starts_again(
 
     wait_until(lambda: not seen()[0], "the server is missed")
     assert seen()[1] is not None
-    assert servers.vnet("status", 2) == Exit.UNREACHABLE
-    assert [servers.vnet("start", 2) for _ in range(2)] == [Exit.OK, Exit.OK]
+    assert servers.vnet("status", 2) == ExitCode.UNREACHABLE
+    assert [servers.vnet("start", 2) for _ in range(2)] == [ExitCode.OK, ExitCode.OK]
     wait_until(lambda: seen() == (True, None), "it is back")
 
 
-def test_servers_of_another_ca_and_clients_without_a_certificate_stay_out(servers: Servers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("intruder", ["a server of another CA", "a host of the pool"])
+def test_who_is_no_server_of_the_pool_stays_out(servers: Servers, tmp_path: Path, intruder: str) -> None:
+    """A host that was taken over runs a server of its own, to be let into the cluster and to have the pool."""
     port, other = free_port(), TestAuthority(tmp_path / "pki")
     other.server()
     listen = ("--listen", f"pssl:{port}:127.0.0.1")
-    assert servers.vnet("create-cluster", 0, "--address", servers.addresses[0], *listen) == Exit.OK
+    assert servers.vnet("create-cluster", 0, "--address", servers.addresses[0], *listen) == ExitCode.OK
     database = servers.databases[1]
-    stranger = EmbeddedDatabase(database.run_dir, database.state_dir, tls=other.server())
+    identity = other.server() if "CA" in intruder else servers.authority.host("xen1")
+    stranger = EmbeddedDatabase(database.run_dir, database.state_dir, tls=identity)
     with stranger.alone():
         run_tool(
             "ovsdb-tool", "join-cluster", str(database.database), "Vnet", servers.addresses[1], servers.addresses[0]
         )
         stranger.start()
-    wait_until(lambda: "SSL_connect: error" in database.log.read_text(), "the refusal")
+    log, text = (
+        (database.log, "SSL_connect: error")
+        if "CA" in intruder
+        else (servers.databases[0].proxy.log, "no server's: xen1")
+    )
+    wait_until(lambda: text in log.read_text(), "the refusal")
     assert [member.server for member in cluster_status(servers.databases[0], 0)] == [servers.addresses[0]]
     remote = f"ssl:127.0.0.1:{port}"
     assert "Vnet" in listing(*tls_options(servers.authority.host("xen1")), remote)
@@ -171,25 +188,29 @@ def test_servers_of_another_ca_and_clients_without_a_certificate_stay_out(server
     wait_until(lambda: len(cluster_status(servers.databases[0], 0)) == 2, "it is let in with the pool's certificate")
 
 
-async def test_hosts_have_their_role_at_every_server_and_at_relays(servers: Servers) -> None:
+async def test_hosts_have_their_role_at_every_server_and_at_relays(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a controller, which reaches the cluster by TLS alone, keeps copies of it, whichever servers answer."""
+    monkeypatch.setattr(daemon, "FIRST_COPY_S", 0.0)
     hosts, controllers, relayed = (free_port() for _ in range(3))
     listens = [f"pssl:{port}:127.0.0.1" for port in (hosts, controllers, relayed)]
-    assert servers.create(0) == Exit.OK
+    assert servers.create(0) == ExitCode.OK
     at_follower = ("--listen", listens[0], "--listen-controllers", listens[1])
     joined = ("--address", servers.addresses[1], "--to", servers.addresses[0], *at_follower)
-    assert servers.vnet("join", 1, *joined) == Exit.OK
+    assert servers.vnet("join", 1, *joined) == ExitCode.OK
     relay = ("--to", f"ssl:127.0.0.1:{controllers}", "--listen", listens[2])
-    assert [servers.vnet("relay", 2, *relay) for _ in range(2)] == [Exit.OK, Exit.OK]
+    assert [servers.vnet("relay", 2, *relay) for _ in range(2)] == [ExitCode.OK, ExitCode.OK]
     tls, xen1 = servers.tls, servers.authority.host("xen1")
     async with AsyncExitStack() as stack:
 
-        async def client(port: int, identity: Tls = xen1) -> Client:
+        async def client(port: int, identity: Tls = xen1) -> OvsdbClient:
             return await stack.enter_async_context(
-                Client(f"ssl:127.0.0.1:{port}", "Vnet", tls=identity, connect_timeout_s=30)
+                OvsdbClient(f"ssl:127.0.0.1:{port}", "Vnet", tls=identity, connect_timeout_s=30)
             )
 
         controller = await client(controllers, tls)
-        await controller.transact(*role_operations())
+        await controller.transact(*role_operations(), Insert("Pool", to_columns(Pool("kept"))))
         for number, port in enumerate((hosts, relayed)):
             host = await client(port)
             await host.transact(Insert("Event", {"kind": "own", "text": str(port), "host": "xen1"}))
@@ -202,6 +223,15 @@ async def test_hosts_have_their_role_at_every_server_and_at_relays(servers: Serv
                     await host.transact(refused)
         (events,) = await controller.transact(Select("Event", (), ("kind", "text")))
         assert {(row["kind"], row["text"]) for row in events} == {("own", str(hosts)), ("own", str(relayed))}
+    remotes = tuple(f"ssl:127.0.0.1:{port}" for port in (free_port(), controllers))
+    async with opened(servers.databases[0].remote) as database:
+        keeping = asyncio.create_task(daemon._keep_copies(database, BackupSource(remotes, tls), tmp_path / "state"))
+        await until(lambda: [*(tmp_path / "state").glob("pool.db.copy-*")], "a copy")
+        keeping.cancel()
+    (copy,) = (tmp_path / "state").iterdir()
+    kept = await load(copy)
+    assert kept.state.pool is not None
+    assert kept.state.pool.name == "kept"
 
 
 def listing(*args: str) -> list[str]:
@@ -222,9 +252,9 @@ def test_cleartext_off_loopback_is_refused(
     options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ("--run-dir", str(tmp_path), "--state-dir", str(tmp_path / "state"), "--pki-dir", str(tmp_path))
-    assert run(["pool", *options, *files]) == Exit.INVALID_INPUT
+    assert run(["pool", *options, *files]) == ExitCode.INVALID_INPUT
     assert "--cleartext" in capsys.readouterr().err
-    assert run(["pool", *(word.replace("tcp:", "ssl:") for word in options), *files]) == Exit.INVALID_INPUT
+    assert run(["pool", *(word.replace("tcp:", "ssl:") for word in options), *files]) == ExitCode.INVALID_INPUT
     assert "vnet pki" in capsys.readouterr().err
     assert not (tmp_path / "state").exists()
 
@@ -233,18 +263,18 @@ def test_what_would_lose_a_pool_or_can_never_be_is_refused(
     servers: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     servers.databases[1].ensure()
-    assert servers.vnet("status", 1) == Exit.CONFLICT
-    assert servers.vnet("start", 1) == Exit.CONFLICT
-    assert servers.create() == Exit.OK
-    assert servers.join(1) == Exit.CONFLICT
+    assert servers.vnet("status", 1) == ExitCode.CONFLICT
+    assert servers.vnet("start", 1) == ExitCode.CONFLICT
+    assert servers.create() == ExitCode.OK
+    assert servers.join(1) == ExitCode.CONFLICT
     assert "move it away" in capsys.readouterr().err
-    assert servers.vnet("create-cluster", 0, "--address", servers.addresses[2]) == Exit.CONFLICT
+    assert servers.vnet("create-cluster", 0, "--address", servers.addresses[2]) == ExitCode.CONFLICT
     assert servers.addresses[0] in capsys.readouterr().err
     for address in ("10.0.0.1:6644", "tcp:localhost:6644", "tcp:10.0.0.1", "unix:pool", ""):
-        assert servers.vnet("create-cluster", 2, "--address", address) == Exit.INVALID_INPUT
+        assert servers.vnet("create-cluster", 2, "--address", address) == ExitCode.INVALID_INPUT
     assert not servers.databases[2].database.exists()
     with pytest.raises(Invalid, match="--pool"):
-        main(Options(run_dir=servers.databases[0].run_dir, state_dir=servers.databases[0].state_dir))
+        main(ControllerOptions(run_dir=servers.databases[0].run_dir, state_dir=servers.databases[0].state_dir))
 
 
 def put(made: Controller, vm: str) -> bool:
@@ -262,7 +292,7 @@ def test_a_controller_that_serves_the_pool_goes_on_when_a_cluster_is_made_of_it(
     with controller() as made:
         pid = made.database.pid()
         where = ["--run-dir", str(made.database.run_dir), "--state-dir", str(made.database.state_dir)]
-        assert run(["pool", "create-cluster", "--address", f"tcp:127.0.0.1:{free_port()}", *where]) == Exit.OK
+        assert run(["pool", "create-cluster", "--address", f"tcp:127.0.0.1:{free_port()}", *where]) == ExitCode.OK
         assert made.database.pid() != pid
         wait_until(lambda: put(made, "after"), "the controller reaches its database again")
         with made.client() as client:
@@ -270,13 +300,13 @@ def test_a_controller_that_serves_the_pool_goes_on_when_a_cluster_is_made_of_it(
         made.stop()
         made.launch()
         assert made.process is not None
-        assert made.process.wait(30) == Exit.INVALID_INPUT
+        assert made.process.wait(30) == ExitCode.INVALID_INPUT
         assert "--pool" in made.log.read_text()
 
 
 def test_controllers_follow_the_leader_from_server_to_server(servers: Servers) -> None:
-    assert servers.create() == Exit.OK
-    assert [servers.join(at) for at in (1, 2)] == [Exit.OK, Exit.OK]
+    assert servers.create() == ExitCode.OK
+    assert [servers.join(at) for at in (1, 2)] == [ExitCode.OK, ExitCode.OK]
     pool = [option for database in servers.databases for option in ("--pool", database.remote)]
     with run_dir() as one, run_dir() as two:
         controllers = [Controller(path, tuple(pool)) for path in (one, two)]

@@ -18,13 +18,16 @@ import pytest
 
 from tests.authorities import TestAuthority
 from tests.polling import until
+from vnet.controller.access import Access
 from vnet.controller.app import application
 from vnet.controller.connections import ApiLimits, Connections, Standing
-from vnet.controller.shown_certificate import ShownCertificate
+from vnet.controller.refused_calls import RefusedCalls
 from vnet.controller.sockets import Listen, Server
+from vnet.db.database import now_ms
+from vnet.util.shown_certificate import ShownCertificate
 
 TOKEN = "correct-horse-battery-staple"
-DOCUMENT = b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n"
+DOCUMENT = b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n"
 SHOWN = DOCUMENT + b"Authorization: Bearer %s\r\n\r\n" % TOKEN.encode()
 STRANGER, AUTHENTICATED, LOCAL = Standing.STRANGER, Standing.AUTHENTICATED, Standing.LOCAL
 
@@ -87,13 +90,15 @@ Serve = Callable[..., Any]
 def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
     async def serving(limits: ApiLimits, tls: ShownCertificate | None = None) -> AsyncIterator[ServedApi]:
-        connections, service = Connections(limits), SimpleNamespace(version="test")
+        connections = Connections(limits)
+        service = SimpleNamespace(version="test", refused_calls=RefusedCalls(SimpleNamespace(), now_ms))  # type: ignore[arg-type]
+        service.by = lambda caller: service
         tcp, unix = Listen(None, "127.0.0.1", 0), Listen(tmp_path / "api.sock")
         listening = tcp.bind()
         port = listening.getsockname()[1]
         servers = [
             Server(
-                application(service, TOKEN.encode()),  # type: ignore[arg-type]
+                application(service, Access(own=TOKEN.encode()), {"localhost"}),  # type: ignore[arg-type]
                 listening,
                 connections,
                 STRANGER,
@@ -115,6 +120,14 @@ def serve(tmp_path: Path) -> Serve:
     return serving
 
 
+async def test_an_answer_over_tcp_waits_for_no_acknowledgement(serve: Serve) -> None:
+    async with serve(ApiLimits()) as api:
+        assert await (await api.tcp()).ask(SHOWN) == 200
+        (connection,) = api.connections._held[AUTHENTICATED]
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_strangers_take_the_places_of_strangers_alone(serve: Serve) -> None:
     async with serve(ApiLimits(strangers=5)) as api:
         known = await api.tcp()
@@ -134,7 +147,7 @@ async def test_a_stranger_has_one_request(serve: Serve) -> None:
     async with serve(ApiLimits()) as api:
         for request in (
             DOCUMENT + b"\r\n",
-            b"POST /v1/apply HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            b"POST /v1/apply HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
             b"x\r\n\r\n",
         ):
             peer = await api.tcp()
@@ -180,11 +193,23 @@ async def test_a_body_that_does_not_come_in_time(serve: Serve) -> None:
         await until(lambda: api.connections.number(AUTHENTICATED) == 0, "its end")
 
 
+async def test_an_answer_that_nobody_reads(serve: Serve) -> None:
+    async with serve(ApiLimits(reading_s=0.2)) as api:
+        peer = await api.unix()
+        peer.writer.write((DOCUMENT + b"\r\n") * 50)
+        await api.wait("late reader")
+        await until(lambda: api.connections.number(LOCAL) == 0, "its end")
+        slow = await api.unix()
+        for _ in range(5):
+            assert await slow.ask() == 200
+        assert api.count("late reader") == 1
+
+
 async def test_a_handshake_that_does_not_come_in_time_or_is_none(serve: Serve, tmp_path: Path) -> None:
     authority = TestAuthority(tmp_path)
     authority.server()
     tls = authority.host("xen1").context()
-    async with serve(ApiLimits(strangers=3, handshake_s=0.3), ShownCertificate(tmp_path)) as api:
+    async with serve(ApiLimits(strangers=3, handshake_s=0.3), ShownCertificate(tmp_path / "server.pem")) as api:
         silent = await api.tcp()
         assert await silent.ended()
         assert api.count("late handshake") == 1

@@ -17,12 +17,13 @@ import httpx
 import pytest
 
 from tests.authorities import LIFE, TestAuthority, tls_options
+from tests.forked import fork_vnet
 from tests.polling import wait_until
-from tests.servers import free_port, ovsdb_cluster, run, run_dir
+from tests.servers import end, free_port, ovsdb_cluster, run, run_dir
 from tests.servicemanager import ServiceManager
 from tests.vnet.controller.daemons import DOCUMENT, REPOSITORY, Controller, controller
 from tests.vnet.controller.databases import SCHEMA, pool_server, stop_embedded
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.client import AsyncClient, Client, ClientError, Unauthorized, Unreachable, VifSpec, VmSpec
 from vnet.controller.embedded import EmbeddedDatabase
 
@@ -92,12 +93,12 @@ def test_two_on_one_socket_or_on_a_file_that_is_no_socket() -> None:
         second = Controller(made.dir)
         second.launch()
         assert second.process is not None
-        assert second.process.wait(20) == Exit.UNREACHABLE
+        assert second.process.wait(20) == ExitCode.UNREACHABLE
         assert "another controller listens on" in made.log.read_text()
         made.stop()
         made.socket.write_text("precious")
         second.launch()
-        assert second.process.wait(20) == Exit.UNREACHABLE
+        assert second.process.wait(20) == ExitCode.UNREACHABLE
         assert made.socket.read_text() == "precious"
 
 
@@ -213,23 +214,13 @@ async def reaches(client: AsyncClient) -> None:
 def start_refused(*options: str) -> tuple[int, str]:
     """Exit status and messages of a controller that should not start."""
     with run_dir() as path:
-        command = [
-            sys.executable,
-            "-m",
-            "vnet.cli.main",
-            "controller",
-            "--run-dir",
-            f"{path}/r",
-            "--state-dir",
-            f"{path}/s",
-        ]
+        log = path / "log"
+        process = fork_vnet(["controller", "--run-dir", path / "r", "--state-dir", path / "s", *options], log=log)
         try:
-            done = subprocess.run(
-                [*command, *options], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
-            )
+            return process.wait(30), log.read_text()
         finally:
+            end(process)
             stop_embedded(EmbeddedDatabase(path / "r", path / "s"))
-        return done.returncode, done.stderr
 
 
 def test_what_it_does_not_start_with(tmp_path: Path) -> None:
@@ -240,7 +231,6 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
     short.chmod(0o600)
     tcp = ("--listen", "tcp:127.0.0.1:0")
     for options, text in [
-        (tcp, "TCP needs --token-file"),
         ((*tcp, "--token-file", str(loose)), "may be read by others"),
         ((*tcp, "--token-file", str(short)), "at least 16 characters"),
         ((*tcp, "--token-file", str(tmp_path / "none")), "No such file"),
@@ -250,7 +240,7 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
         (("--pool", "10.0.0.1"), "expected unix:FILE, tcp:HOST:PORT or ssl:HOST:PORT, got '10.0.0.1'"),
     ]:
         code, said = start_refused(*options)
-        assert (code, text in said) == (Exit.INVALID_INPUT, True), said
+        assert (code, text in said) == (ExitCode.INVALID_INPUT, True), said
 
 
 def test_a_file_of_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
@@ -265,7 +255,7 @@ def test_a_file_of_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         before = file.read_bytes()
         made.launch()
         assert made.process is not None
-        assert made.process.wait(20) == Exit.FAILED
+        assert made.process.wait(20) == ExitCode.FAILED
         assert "upgrade vnet" in made.log.read_text()
         assert file.read_bytes() == before
         file.unlink()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from tests.vnet.controller.pools import bound, pool, vif
+from vnet.controller import event_log
 from vnet.controller.event_builder import events_of
-from vnet.controller.event_log import Entry, Feed
+from vnet.controller.event_log import BATCH, Entry, Feed
 from vnet.controller.leader import host_events, old_events, orphans
-from vnet.db.changes import Delete, Insert, Update
+from vnet.controller.presenters import show_event
+from vnet.db.changes import DeleteObject, InsertObject, UpdateObject
 from vnet.db.mirror import Delta
 from vnet.db.view import PoolView
 from vnet.objects import Event
@@ -26,10 +31,10 @@ def came(feed: Feed, *times: int) -> None:
 
 async def read(feed: Feed, position: int, count: int) -> list[int]:
     seen: list[Entry] = []
-    async for entry in feed.follow(position, 5.0):
-        assert entry is not None
-        seen.append(entry)
-        if len(seen) == count:
+    async for batch in feed.follow(position, 5.0):
+        assert 0 < len(batch) <= BATCH
+        seen += batch
+        if len(seen) >= count:
             break
     return [entry.event.time for entry in seen]
 
@@ -66,8 +71,8 @@ def test_resuming_by_id_also_at_another_controller() -> None:
 
 
 async def test_a_quiet_feed_says_so() -> None:
-    async for entry in Feed({}).follow(0, 0.01):
-        assert entry is None
+    async for batch in Feed({}).follow(0, 0.01):
+        assert batch == []
         break
 
 
@@ -117,13 +122,49 @@ def test_what_is_told_of_a_migration() -> None:
     still = vif("v", 1, host="xen1")
     moving = replace(still, incoming="xen2")
     steps = [
-        (Update(still, moving), "migration-started"),
-        (Update(moving, replace(still, host="xen2")), "migration-finished"),
-        (Update(moving, still), "migration-aborted"),
-        (Update(still, replace(still, host=None)), "vif-wanted"),
-        (Insert(still), "vif-created"),
-        (Delete(still), "vif-deleted"),
+        (UpdateObject(still, moving), "migration-started"),
+        (UpdateObject(moving, replace(still, host="xen2")), "migration-finished"),
+        (UpdateObject(moving, still), "migration-aborted"),
+        (UpdateObject(still, replace(still, host=None)), "vif-wanted"),
+        (InsertObject(still), "vif-created"),
+        (DeleteObject(still), "vif-deleted"),
     ]
     assert [events_of([change], 1)[0].kind for change, _ in steps] == [kind for _, kind in steps]
     assert all(told.vif == "v" for change, _ in steps for told in events_of([change], 1))
     assert "vm" not in {field for field, _ in PoolView.of(pool([still]).state).index.by_reference}
+
+
+async def test_many_readers_of_a_long_backlog_hold_up_nobody_and_share_what_is_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded = Counter[str]()
+
+    def counting(id: str, event: Event) -> object:
+        encoded[id] += 1
+        return show_event(id, event)
+
+    monkeypatch.setattr(event_log, "show_event", counting)
+    feed, readers = Feed({f"u{time}": event(time) for time in range(1000)}), 60
+    read_in_a_turn, most = 0, 0
+
+    async def reader() -> int:
+        nonlocal read_in_a_turn
+        count = 0
+        async for batch in feed.follow(0, 5.0):
+            count += len(batch)
+            read_in_a_turn += len(batch)
+            if count == 1000:
+                break
+        return count
+
+    async def others() -> None:
+        nonlocal read_in_a_turn, most
+        while True:
+            most, read_in_a_turn = max(most, read_in_a_turn), 0
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(others())
+    assert await asyncio.gather(*(reader() for _ in range(readers))) == [1000] * readers
+    busy.cancel()
+    assert set(encoded.values()) == {1}
+    assert most <= 2 * BATCH

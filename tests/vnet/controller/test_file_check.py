@@ -15,7 +15,7 @@ from tests.vnet.controller.daemons import controller
 from tests.vnet.controller.databases import embedded, opened, stop_embedded
 from vnet.controller.embedded import EmbeddedDatabase
 from vnet.controller.file_check import LISTED
-from vnet.db.changes import Insert
+from vnet.db.changes import InsertObject
 from vnet.db.errors import DamagedDatabase
 from vnet.db.writes import configuration_write
 from vnet.objects import Network, NetworkType
@@ -34,7 +34,7 @@ async def filled(database: EmbeddedDatabase) -> bytes:
     database.ensure()
     async with opened(database.remote) as pool:
         for network in NETWORKS:
-            await pool.write(configuration_write([Insert(network)], pool.mirror.state.pool))
+            await pool.write(configuration_write([InsertObject(network)], pool.mirror.state.pool))
     database.stop()
     return database.database.read_bytes()
 
@@ -110,6 +110,6 @@ def test_a_controller_waits_for_a_file_that_is_whole(tmp_path: Path) -> None:
         wait_until(lambda: "is damaged at byte" in running.log.read_text(), "the reason in the log")
         assert running.database.database.read_bytes() == damaged
         running.database.database.write_bytes(whole)
+        running.wait_until_it_answers()
         with running.client() as client:
-            wait_until(running.socket.exists, "the controller")
             assert {network.name for network in client.networks()} == {"tenant", "prod", "bare", "lab"}

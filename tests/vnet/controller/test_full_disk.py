@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client as OvsdbClient
-from ovsctl.ovsdb import Commit, InputOutputError, Insert
+from ovsctl.ovsdb import Commit, InputOutputError, Insert, OvsdbClient
 from tests.polling import until, wait_until
 from tests.servers import run_dir, vswitchd
 from tests.vnet.agent.pool import HostUnderTest
 from tests.vnet.controller.daemons import Controller
 from tests.vnet.controller.databases import stop_embedded
+from vnet.api.errors import NoRoom, Refused
 from vnet.client import AsyncClient, Client, NetworkSpec
-from vnet.client.errors import NoRoom, Refused
 from vnet.db.rows import SCHEMA_NAME
 
 pytestmark = pytest.mark.usefixtures("ovs")
@@ -88,8 +87,10 @@ def test_writes_are_refused_and_all_else_goes_on() -> None:
         filler.unlink()
         client.put_network("after", NetworkSpec(type="internal"))
         assert "Traceback" not in controller.log.read_text()
+        pid = controller.database.pid()
         stop_embedded(controller.database)  # killed, and started again by the controller from what is on its disk
-        wait_until(lambda: controller.database.pid() is not None and _answers(client), "the database again")
+        # The pidfile of what was killed is still there, and the controller answers till it hears of the end.
+        wait_until(lambda: controller.database.pid() != pid and _answers(client), "the database again")
         assert {network.name for network in client.networks()} == acknowledged | {"after"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vnet.controller.errors import Conflict, Invalid, Unauthorized
+from vnet.api.errors import Conflict, Invalid, Unauthorized
 from vnet.controller.invitations import VALID, Invitations
 from vnet.controller.joining import Joining
 from vnet.util.invitation_line import InvitationLine, decode_invitation

@@ -9,20 +9,24 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import pytest
 
-from ovsctl.ovsdb import Change, Client, Insert, Monitor, OvsdbError, Select, WaitTimedOut
+from ovsctl.ovsdb import Change, Insert, Monitor, OvsdbClient, OvsdbError, Select, Update, WaitTimedOut
 from tests.polling import until
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster
 from tests.vnet.controller.databases import SCHEMA, opened, pool_server
-from vnet.controller.leader import LOCK, Leader
-from vnet.db.database import OUR_SCHEMA, PoolDatabase
+from vnet.controller.leader import KEYS_LAST_MS, LOCK, Leader
+from vnet.db.database import OUR_SCHEMA, PoolDatabase, now_ms
 from vnet.db.errors import PoolError
-from vnet.db.rows import SCHEMA_NAME, to_columns
-from vnet.objects import Event
+from vnet.db.history import HistoryRecord
+from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
+from vnet.db.view import HOST_DOWN_AFTER_S
+from vnet.objects import AgentStatus, Binding, Encryption, Event, Network, NetworkType, Vif
+from vnet.objects.multicast import Listening
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ async def test_never_two_leaders_act_while_a_server_stands_still(cluster: OvsdbC
         seen.extend(sorted(names, key=lambda name: not seen or name != seen[-1]))
 
     async with contextlib.AsyncExitStack() as stack:
-        observer = await stack.enter_async_context(Client([others[0].remote], SCHEMA_NAME))
+        observer = await stack.enter_async_context(OvsdbClient([others[0].remote], SCHEMA_NAME))
         (await observer.monitor({"Event": Monitor(columns=("text",))})).subscribe(note)
         first = await stack.enter_async_context(controller([frozen.remote, *(server.remote for server in others)]))
         tasks = [asyncio.create_task(act(first, "first", acted))]
@@ -143,7 +147,7 @@ async def check_late_write(cluster: OvsdbCluster, away: AbstractContextManager[o
         # Its server may grant it the lock still; that another term has begun is what stops it.
         refused = '"error":"timed out"', '"error":"not owner"'
         assert await asyncio.to_thread(deaf.hear, '"uuid"', *refused) in refused
-    async with Client(others, SCHEMA_NAME, leader_only=True) as client:
+    async with OvsdbClient(others, SCHEMA_NAME, leader_only=True) as client:
         (now,) = await client.transact(Select("Event"))
         # A server that is heard and hears nothing gets the late one to the others before another leads.
         assert {row["text"] for row in now} == {row["text"] for row in rows} | {"next"}
@@ -185,7 +189,7 @@ async def test_a_controller_that_dies_is_followed_by_another(cluster: OvsdbClust
 @pytest.mark.usefixtures("ovs")
 async def test_who_holds_the_lock_and_does_nothing_is_not_waited_for() -> None:
     with pool_server() as server:
-        async with Client([server.remote], SCHEMA_NAME) as thief, opened(server.remote) as database:
+        async with OvsdbClient([server.remote], SCHEMA_NAME) as thief, opened(server.remote) as database:
             stolen = thief.lock(LOCK)
             await stolen.acquire()
             leader = Leader(database, silent_s=0.3)
@@ -198,7 +202,7 @@ async def test_who_holds_the_lock_and_does_nothing_is_not_waited_for() -> None:
 @pytest.mark.usefixtures("ovs")
 async def test_duties_go_on_when_the_lock_is_stolen() -> None:
     with pool_server() as server:
-        async with Client([server.remote], SCHEMA_NAME) as thief, opened(server.remote) as database:
+        async with OvsdbClient([server.remote], SCHEMA_NAME) as thief, opened(server.remote) as database:
             leader = Leader(database, silent_s=0.3)
             job = asyncio.create_task(leader.run())
             try:
@@ -212,6 +216,26 @@ async def test_duties_go_on_when_the_lock_is_stolen() -> None:
             finally:
                 job.cancel()
                 await asyncio.gather(job, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_keys_of_encrypted_tunnels_are_made_anew_when_they_are_old() -> None:
+    network = Network("dark", NetworkType.VXLAN, 999, 1370, key=999, encryption=Encryption.REQUIRED)
+    old = now_ms() - KEYS_LAST_MS
+    with pool_server() as server:
+        async with opened(server.remote) as database:
+            leader = Leader(database)
+            job = asyncio.create_task(leader.run())
+            try:
+                await database.transact(Insert("Network", to_columns(network)))
+                await until(lambda: database.view().state.pool.keyed > old, "the first time")  # type: ignore[union-attr]
+                assert database.view().state.pool.key_epoch == 0  # type: ignore[union-attr]
+                await database.transact(Update("Pool", (), {"keyed": old}))
+                await until(lambda: database.view().state.pool.key_epoch == 1, "new keys")  # type: ignore[union-attr]
+                assert database.view().state.pool.keyed > old  # type: ignore[union-attr]
+            finally:
+                job.cancel()
+                await asyncio.wait([job])
 
 
 @pytest.mark.usefixtures("ovs")
@@ -229,3 +253,58 @@ async def test_a_leader_that_writes_is_waited_for() -> None:
             assert second.leads
             with pytest.raises(WaitTimedOut):
                 await first.write()
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_the_oldest_records_go() -> None:
+    with pool_server() as server:
+        async with opened(server.remote) as database:
+            steps = (HistoryRecord(time, 0, "token ci", summary="plugged") for time in range(23))
+            await database.transact(*(Insert("History", to_columns(step)) for step in steps))
+            job = asyncio.create_task(Leader(database, kept=20).run())
+
+            async def times() -> list[int]:
+                return sorted(row["time"] for row in await database.records((("caller", "==", "token ci"),), ("time",)))
+
+            try:
+                await until(lambda: _is(times, list(range(3, 23))), "the newest steps")
+                (revision,) = await database.records((("revision", "==", 1),), ("summary",))
+                assert revision["summary"].startswith("create pool")
+            finally:
+                job.cancel()
+                await asyncio.wait([job])
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_what_nobody_hears_any_more_is_known_no_more() -> None:
+    """VIFs of a silent host get every multicast group; those of a live one, and of a network that does not snoop, stay as they are."""
+    video = Network("video", NetworkType.INTERNAL, 7, 1500, multicast_snooping=True)
+    plain = replace(video, name="plain", number=8, multicast_snooping=False)
+    heard = Listening(("239.1.1.1",))
+    bindings = [
+        Binding(f"{host}-{network}/0", host, network, f"0a:00:00:00:00:0{n}", epoch=1, listening=heard)
+        for n, (host, network) in enumerate([("xen1", "video"), ("xen2", "video"), ("xen1", "plain")])
+    ]
+    with pool_server() as server:
+        async with opened(server.remote) as database:
+            rows = [video, plain, AgentStatus("xen2", heartbeat=now_ms()), *bindings]
+            rows += [Vif(it.vif, it.network, it.mac, epoch=1) for it in bindings]
+            await database.transact(*(Insert(TABLE_OF[type(row)], to_columns(row)) for row in rows))
+            leader = Leader(database)
+            job = asyncio.create_task(leader.run())
+            try:
+                await until(lambda: leader.duties >= 1, "a round")
+
+                def listening() -> list[Listening | None]:
+                    return [database.view().state.bindings[it.vif, it.host].listening for it in bindings]
+
+                assert listening() == [heard] * 3, "a host that lives might not have been heard yet"
+                leader.duties = int(HOST_DOWN_AFTER_S) + 1
+                await until(lambda: listening() == [None, heard, heard], "the silent host's")
+            finally:
+                job.cancel()
+                await asyncio.wait([job])
+
+
+async def _is(answer: Callable[[], Awaitable[list[int]]], wanted: list[int]) -> bool:
+    return await answer() == wanted

@@ -9,8 +9,9 @@ import pytest
 
 from tests.vnet.controller.daemons import Controller
 from tests.vnet.controller.databases import HOSTS, FakeAgent, opened
+from vnet.api import errors
 from vnet.client import AsyncClient, Conflict, NotFound, TimedOut, Unit, VifSpec
-from vnet.controller import errors, migration_driver
+from vnet.controller import migration_driver
 from vnet.controller.service import Service
 from vnet.db.database import PoolDatabase
 from vnet.objects import BindingState

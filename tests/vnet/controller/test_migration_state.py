@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.controller.pools import after, bound, changed, plugged, pool, vif
+from vnet.api.errors import Conflict
 from vnet.controller import migration_state
-from vnet.controller.errors import Conflict
 from vnet.controller.migration_state import Phase
-from vnet.db.changes import Delete, Update
+from vnet.db.changes import DeleteObject, UpdateObject
 from vnet.db.view import PoolView
 from vnet.objects import Binding, BindingState, Vif
 
@@ -158,7 +158,7 @@ def test_a_vif_wanted_nowhere_in_particular_is_pinned_to_its_source() -> None:
     free = replace(WEB0, host=None)
     view = pool([free], [bound(free, "xen1")])
     (change,) = migration_state.prepare(view, [free], "xen2")
-    assert change == Update(free, replace(free, host="xen1", incoming="xen2"))
+    assert change == UpdateObject(free, replace(free, host="xen1", incoming="xen2"))
 
 
 def test_a_stale_binding_of_the_destination_is_not_taken_for_the_new_one() -> None:
@@ -167,8 +167,8 @@ def test_a_stale_binding_of_the_destination_is_not_taken_for_the_new_one() -> No
     view = pool([moved, PEER], [stale, bound(moved, "xen1", epoch=2), bound(PEER, "xen3")])
     view = after(view, migration_state.prepare(view, [moved], "xen2"))
     assert phase(view) is Phase.PREPARING
-    (abandon,) = (c for c in migration_state.abort(view, unit(view)) if isinstance(c, Delete))
-    assert abandon == Delete(stale)
+    (abandon,) = (c for c in migration_state.abort(view, unit(view)) if isinstance(c, DeleteObject))
+    assert abandon == DeleteObject(stale)
 
 
 def test_an_internal_network_waits_for_no_other_host() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client, ConnectFailed, Tls
+from ovsctl.ovsdb import ConnectFailed, OvsdbClient, Tls
 from tests.authorities import LIFE, TestAuthority, tls_options
 from tests.polling import until
 from tests.servers import OvsdbServer, free_port, ovsdb_server
-from vnet.controller.errors import Conflict, Invalid, NotFound
+from vnet.api.errors import Conflict, Invalid, NotFound
 from vnet.db.rows import SCHEMA_NAME
 from vnet.util.transport import HOST, SERVER, TransportError, check_cleartext, tls_for
 
@@ -38,7 +38,7 @@ def served(authority: TestAuthority, ovs: None) -> Iterator[tuple[OvsdbServer, s
 
 async def reaches(remote: str, tls: Tls) -> bool:
     try:
-        async with Client(remote, SCHEMA_NAME, tls=tls, connect_timeout_s=1.0) as client:
+        async with OvsdbClient(remote, SCHEMA_NAME, tls=tls, connect_timeout_s=1.0) as client:
             return client.connected
     except ConnectFailed:
         return False
@@ -81,7 +81,7 @@ async def test_a_client_takes_up_a_renewed_certificate_at_its_next_connection(
 ) -> None:
     server, remote = served
     expired = authority.host("xen1", LIFE + timedelta(hours=2))
-    client = Client(remote, SCHEMA_NAME, tls=expired, connect_timeout_s=20)
+    client = OvsdbClient(remote, SCHEMA_NAME, tls=expired, connect_timeout_s=20)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(client.open())
         await until(lambda: "certificate verify failed" in server.log.read_text(), "the server's refusal")
@@ -97,7 +97,7 @@ async def test_the_server_takes_up_a_renewed_certificate_and_keeps_its_connectio
     _, remote = served
     host = authority.host("xen1")
     lost: list[bool] = []
-    async with Client(remote, SCHEMA_NAME, tls=host) as client:
+    async with OvsdbClient(remote, SCHEMA_NAME, tls=host) as client:
         client.on_connection_change(lost.append)
         before = await serial(remote, host)
         authority.server()

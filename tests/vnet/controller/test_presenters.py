@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.vnet.agent.pool import TENANT
 from tests.vnet.agent.pool import vif as vif_of
+from vnet.api.errors import Conflict
+from vnet.controller.old_agents import check_encryption
 from vnet.controller.presenters import problems_of_hosts, show_status
 from vnet.db.view import PoolView
-from vnet.objects import AgentStatus, Binding, Host, Pool, PoolState
+from vnet.objects import AgentStatus, Binding, Encryption, Host, Pool, PoolState
 
 
 def test_a_live_agent_of_a_host_that_the_pool_does_not_have_is_named_with_the_host_that_it_may_be() -> None:
@@ -45,3 +49,21 @@ def test_the_problems_of_hosts_are_those_of_live_ones_without_single_vifs() -> N
     state.agents.update({name: AgentStatus(name, started=1, heartbeat=1, problems=problems) for name in state.hosts})
     found = problems_of_hosts(PoolView.of(state, ["xen1", "xen2"]), ["xen2", "xen3"])
     assert [reason.text for reason in found] == ["host xen2: Port eth1: is not ours"]
+
+
+def test_no_network_becomes_encrypted_beside_an_agent_that_would_send_in_clear_and_one_that_is_there_is_told() -> None:
+    state = PoolState(Pool("lab"), hosts={name: Host(name) for name in ("xen1", "xen2")})
+    clear, encrypted = TENANT, replace(TENANT, encryption=Encryption.REQUIRED)
+    state.networks[clear.name] = clear
+    state.agents.update(
+        {name: AgentStatus(name, heartbeat=1, switch=switch) for name, switch in (("xen1", "s"), ("xen2", ""))}
+    )
+    with pytest.raises(Conflict, match="upgrade host xen2"):
+        check_encryption(PoolView.of(state, ["xen1", "xen2"]), [encrypted])
+    check_encryption(PoolView.of(state, ["xen1", "xen2"]), [clear])
+    check_encryption(PoolView.of(state, ["xen1"]), [encrypted])  # nobody's agent runs on the other
+    assert "agent-too-old" not in {r.code for r in show_status(PoolView.of(state, ["xen1", "xen2"]), [], "").problems}
+    state.networks[clear.name] = encrypted
+    check_encryption(PoolView.of(state, ["xen1", "xen2"]), [encrypted])  # it is by now
+    told = [r for r in show_status(PoolView.of(state, ["xen1", "xen2"]), [], "").problems if r.code == "agent-too-old"]
+    assert [reason.host for reason in told] == ["xen2"]

@@ -176,6 +176,31 @@ async def test_lists_are_filtered_by_what_objects_name(client: AsyncClient) -> N
     await client.delete_qos_class("named")
 
 
+async def test_lists_are_filtered_by_labels(client: AsyncClient) -> None:
+    await client.put_network("labelled", api.NetworkSpec(type="internal", labels={"site": "north", "app": "none"}))
+    await client.put_vm("shop", api.VmSpec(labels={"app": "shop"}))
+    await client.put_vif("shop/0", api.VifSpec(network="labelled", vm="shop", addresses=[], labels={"side": "front"}))
+    await client.put_vif("shop/1", api.VifSpec(network="labelled", vm="shop", addresses=[], labels={"app": "cafe"}))
+    for text, found in [
+        ("site=north", ["shop/0", "shop/1"]),
+        ("app=shop", ["shop/0"]),
+        ("app=cafe", ["shop/1"]),
+        ("app=none", []),  # the VM's and the VIF's own are nearer
+        ("app=shop,side=front,site=north", ["shop/0"]),
+        ("app=shop,side=back", []),
+    ]:
+        assert [each.id for each in await client.vifs(label=text)] == found, text
+    assert await client.vifs(label="site=north", network="lab") == []
+    assert [each.name for each in await client.vms(label="app=shop")] == ["shop"]
+    assert [each.name for each in await client.networks(label="app=none,site=north")] == ["labelled"]
+    for text in ("app", "app=", "app=shop,", "app=a b"):
+        with pytest.raises(Invalid, match="label") as refused:
+            await client.vifs(label=text)
+        assert refused.value.where == "label"
+    await client.delete_vm("shop")
+    await client.delete_network("labelled")
+
+
 async def test_a_vif_gets_an_address_from_the_subnets(client: AsyncClient) -> None:
     await client.put_subnet("pick", api.SubnetSpec(network="lab", cidr="10.20.0.0/24", gateway="10.20.0.1"))
     made = await client.put_vif("pick/0", api.VifSpec(network="lab", vm="pick"))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import socket
 import subprocess
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client, Tls
-from tests.authorities import LIFE, TestAuthority, tls_options
+from ovsctl.ovsdb import OvsdbClient, Tls
+from tests.authorities import TestAuthority, tls_options
 from tests.polling import until, wait_until
 from tests.servers import free_port, run, run_dir
 from tests.vnet.controller.daemons import controller
-from tests.vnet.controller.databases import stop_embedded
+from tests.vnet.controller.databases import embedded, stop_embedded
 from vnet.controller import role_remotes
 from vnet.controller.embedded import EmbeddedDatabase
+from vnet.db.errors import PoolUnreachable
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -50,6 +54,44 @@ def test_a_controllers_database_lets_hosts_and_controllers_do_what_is_theirs(tmp
         assert written(controllers, server) == "uuid"
 
 
+def test_a_host_that_was_taken_over_is_not_let_in_where_servers_are(tmp_path: Path) -> None:
+    """Its certificate is of the pool's CA. It reads nothing there, either; and what keeps it out comes back when it dies."""
+    authority, controllers = TestAuthority(tmp_path), free_port()
+    with embedded(controllers=(f"pssl:{controllers}:127.0.0.1",), tls=authority.server()) as database:
+        database.ensure()
+        for _ in range(2):
+            xen1 = authority.host("xen1")
+            assert written(controllers, xen1) == ""
+            command = ["ovsdb-client", "-t", "5", *tls_options(xen1), "list-dbs", f"ssl:127.0.0.1:{controllers}"]
+            assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
+            # Whatever it calls itself.
+            assert written(controllers, authority.host("server")) == ""
+            assert written(controllers, TestAuthority(tmp_path / "other").server()) == ""
+            assert "xen1" in database.proxy.log.read_text()
+            wait_until(lambda: "uuid" in written(controllers, authority.server()), "a server is let in")
+            run(
+                "ovsdb-client",
+                "transact",
+                database.remote,
+                json.dumps(["Vnet", {"op": "delete", "table": "Vm", "where": []}]),
+            )
+            children = Path(f"/proc/{database.proxy.pid}/task/{database.proxy.pid}/children").read_text().split()
+            (worker,) = map(int, children)
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda worker=worker: not Path(f"/proc/{worker}").exists(), "the proxy's process is gone")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("whose", ["listen", "controllers"])
+def test_a_port_that_somebody_else_has_is_named(tmp_path: Path, whose: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            embedded(**{whose: (f"pssl:{port}:127.0.0.1",)}, tls=TestAuthority(tmp_path).server()) as database,
+            pytest.raises(PoolUnreachable, match=f"cannot listen at 127.0.0.1:{port}: Address already in use"),
+        ):
+            database.ensure()
+
+
 def test_a_server_that_runs_listens_where_it_is_told_to_next(tmp_path: Path) -> None:
     authority, old, new = TestAuthority(tmp_path), free_port(), free_port()
     tls, xen1 = authority.server(), authority.host("xen1")
@@ -80,11 +122,12 @@ async def test_clients_connect_anew_when_they_have_to_show_their_certificates_ag
         database = EmbeddedDatabase(path / "run", path / "state", (f"pssl:{port}:127.0.0.1",), tls=tls)
         try:
             database.ensure()
-            xen1 = authority.host("xen1", LIFE - timedelta(seconds=10))
+            xen1 = authority.host("xen1")
             lost: list[bool] = []
-            async with Client(f"ssl:127.0.0.1:{port}", "Vnet", tls=xen1) as client:
+            async with OvsdbClient(f"ssl:127.0.0.1:{port}", "Vnet", tls=xen1) as client:
                 client.on_connection_change(lost.append)
-                await until(lambda: not written(port, xen1), "the end of the certificate")
+                shutil.copy(TestAuthority(tmp_path / "other").server().ca_certificate, tls.ca_certificate)
+                await until(lambda: not written(port, xen1), "certificates of the former CA are refused")
                 assert client.connected
                 database.reconnect()
                 await until(lambda: lost, "the loss of the connection")

@@ -16,12 +16,12 @@ import yaml
 
 from tests.vnet.topology.test_refused import CASES, LINE
 from tests.vnet.topology.test_schema import Words
+from vnet.api.errors import Refused
 from vnet.controller.admission import admitted, check_name, read_object, words_without_name
-from vnet.controller.errors import Refused
-from vnet.db.changes import Insert, Update
+from vnet.db.changes import InsertObject, UpdateObject
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared
-from vnet.objects import Host, Network, Owner, Pool, PoolState, QosClass, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects import AddressSet, Host, Network, Owner, Pool, PoolState, QosClass, SecurityGroup, Subnet, Vif, Vm
 from vnet.objects.expectation import Expectation
 from vnet.plan import decide
 from vnet.topology import TopologyErrors, load
@@ -47,6 +47,8 @@ def objects_of(text: str) -> Iterator[tuple[type[Declared], str, dict[str, Any]]
         yield Network, name, network or {}
     for name, subnet in (document.get("subnets") or {}).items():
         yield Subnet, name, subnet or {}
+    for name, found in (document.get("address-sets") or {}).items():
+        yield AddressSet, name, {"addresses": found} if isinstance(found, list) else found or {}
     for name, group in (document.get("security-groups") or {}).items():
         words = dict(group or {})
         yield SecurityGroup, name, {**words.pop("default", {}), **words}
@@ -84,7 +86,7 @@ def made(state: PoolState, declared: type[Declared], name: str, body: dict[str, 
     check_name(declared, name, read)
     decision = admitted(read, name, lambda: decide.make(view, declared, name, read.stated))
     for change in decision.changes:
-        assert isinstance(change, (Insert, Update))
+        assert isinstance(change, (InsertObject, UpdateObject))
         noun = change.new.NOUN
         table = {**getattr(state, noun.state), getattr(change.new, noun.key): change.new}
         state = replace(state, **{noun.state: table})
@@ -197,6 +199,14 @@ REFUSED: list[tuple[type[Declared], dict[str, Any], str]] = [
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "ports": [80]}]}, "rule"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "wbe"}]}, "unknown-security-group"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "10.0.0.1"}]}, "wrong-address"),
+    (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "label:app"}]}, "wrong-value"),
+    (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "network:nowhere"}]}, "unknown-network"),
+    (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "remote": "network:dmz"}]}, "no-subnet"),
+    (Vm, {"labels": {"app": "a b"}}, "wrong-name"),
+    (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress", "mandatory": True}]}, "tier"),
+    (SecurityGroup, {"tier": "pool", "ingress": "drop"}, "tier"),
+    (SecurityGroup, {"selector": {"app": "shop"}}, "tier"),
+    (Network, {"type": "internal", "security_groups": ["web"]}, "tier"),
     (SecurityGroup, {"rules": [{"name": "r", "direction": "ingress"}] * 2}, "twice"),
     (SecurityGroup, with_matches(1025), "too-many"),
     (SecurityGroup, with_matches(1024, 1024, 1024, 1024, 1), "too-many"),

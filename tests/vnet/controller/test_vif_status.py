@@ -7,17 +7,19 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.controller.pools import bound, pool, vif
+from vnet.controller.presenters import show_status
 from vnet.controller.vif_status import Presence, whereabouts
 from vnet.db.view import PoolView
-from vnet.objects import Binding, Network, NetworkType, Vif
+from vnet.objects import Binding, Network, NetworkType, SecurityGroup, Vif
 from vnet.objects.binding import SWITCH
+from vnet.objects.tiers import Tier
 
 FREE = vif("web1/0", 1)
 PINNED = vif("web1/0", 1, host="xen1")
 
 
 def why(view: PoolView) -> list[str]:
-    return [reason.code for reason in whereabouts(view, view.state.vifs["web1/0"]).why]
+    return [reason.code for reason in whereabouts(view, view.state.vifs["web1/0"]).reasons]
 
 
 @pytest.mark.parametrize(
@@ -41,10 +43,29 @@ def test_presence_and_reason(vif: Vif, bindings: list[Binding], presence: Presen
     assert at.since == (1000 if bindings else None)
 
 
+def test_it_is_told_while_connections_are_picked_up() -> None:
+    """By the groups that judge the VIF, also those that its network names: a VIF that nobody tracks has nothing to pick up."""
+    bindings = [replace(bound(FREE, "xen2"), moved=True, connections="picked up as they go on: its userspace datapath")]
+    view = pool([FREE], bindings)
+    network = view.state.networks[FREE.network]
+    for group, told in (
+        (None, False),
+        (SecurityGroup("base", 1, tier=Tier.NETWORK), True),
+        (SecurityGroup("base", 1, tier=Tier.NETWORK, stateful=False), False),
+    ):
+        view.state.groups.clear()
+        if group is not None:
+            view.state.groups["base"] = group
+            view.state.networks[network.name] = replace(network, groups=("base",))
+        assert whereabouts(view, FREE).picks_up is told
+        lines = [reason.text for reason in show_status(view, [], "").picking_up]
+        assert lines == ["VIF web1/0 on host xen2: picked up as they go on: its userspace datapath"] * told
+
+
 def test_an_agents_problem_says_more_than_a_missing_port() -> None:
     problem = {"vif web1/0": "port tap1 has the iface-id too"}
     view = pool([FREE], xen3=problem)
-    (reason,) = whereabouts(view, FREE).why
+    (reason,) = whereabouts(view, FREE).reasons
     assert (reason.code, reason.host) == ("agent-problem", "xen3")
     assert reason.text == "host xen3: port tap1 has the iface-id too"
     assert why(pool([PINNED], xen1=problem)) == ["agent-problem"]
@@ -57,7 +78,7 @@ def test_a_dead_host_is_the_reason_before_and_after_the_claim() -> None:
     silent = pool([PINNED], live=())
     assert why(PoolView.of(replace(silent.state, agents={}))) == ["no-agent"]
     away = pool([PINNED], live=(), xen1={SWITCH: "does not answer"})
-    (reason,) = whereabouts(away, PINNED).why
+    (reason,) = whereabouts(away, PINNED).reasons
     assert (reason.code, reason.text) == ("host-down", "host xen1: ovs-vswitchd does not answer")
 
 

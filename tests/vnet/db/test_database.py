@@ -13,7 +13,7 @@ import pytest
 from ovsctl.ovsdb import Update as UpdateOp
 from tests.servers import OvsdbServer
 from tests.vnet.controller.databases import SCHEMA, FakeAgent, opened, pool_server
-from vnet.db.changes import Delete, Insert, RowChange, Update, state_changes
+from vnet.db.changes import DeleteObject, InsertObject, RowChange, UpdateObject, state_changes
 from vnet.db.database import PoolDatabase
 from vnet.db.errors import PoolUnreachable, SchemaMismatch, WriteConflict
 from vnet.db.writes import configuration_write, runtime_write
@@ -57,8 +57,8 @@ async def pool(server: OvsdbServer) -> AsyncIterator[PoolDatabase]:
         assert state.pool is not None
         for table in ("Binding", "Vif", "Vm", "Subnet", "SecurityGroup", "Expectation", "Agent", "Event"):
             server.client("transact", f'["Vnet",{{"op":"delete","table":"{table}","where":[]}}]')
-        extra = [Delete(n) for n in state.networks.values() if n.name not in ("tenant", "prod")]
-        extra += [Delete(h) for h in state.hosts.values() if h.name not in ("xen1", "xen2", "xen3")]
+        extra = [DeleteObject(n) for n in state.networks.values() if n.name not in ("tenant", "prod")]
+        extra += [DeleteObject(h) for h in state.hosts.values() if h.name not in ("xen1", "xen2", "xen3")]
         if extra:
             await database.write(configuration_write(extra, state.pool))
 
@@ -102,30 +102,30 @@ async def test_what_is_written_is_read_back_by_another(pool: PoolDatabase, serve
 
 
 async def test_an_update_touches_only_what_differs(pool: PoolDatabase) -> None:
-    await write(pool, Insert(Vm("web1")), Insert(VIF))
+    await write(pool, InsertObject(Vm("web1")), InsertObject(VIF))
     seen = pool.mirror.state.vifs["web1/0"]
     await FakeAgent(pool, "xen1").claim("web1/0")  # raises the epoch behind the writer's back
-    await write(pool, Update(seen, replace(seen, host="xen2")))
+    await write(pool, UpdateObject(seen, replace(seen, host="xen2")))
     now = pool.mirror.state.vifs["web1/0"]
     assert (now.host, now.epoch) == ("xen2", 1)
 
 
 async def test_a_hosts_uplinks_follow_it(pool: PoolDatabase) -> None:
     host = Host("xen9", None, (Uplink("a", ("eth1",)), Uplink("b", ("eth2",))))
-    await write(pool, Insert(host))
+    await write(pool, InsertObject(host))
     other = Host("xen9", "10.0.0.9", (Uplink("b", ("eth3",), mtu=9000), Uplink("c", ("eth1",))))
-    await write(pool, Update(host, other))
+    await write(pool, UpdateObject(host, other))
     assert pool.mirror.state.hosts["xen9"] == other
-    await write(pool, Delete(other))
+    await write(pool, DeleteObject(other))
     assert "xen9" not in pool.mirror.state.hosts
 
 
 async def test_a_plan_of_an_older_revision_is_refused(pool: PoolDatabase) -> None:
     old = pool.mirror.state.pool
     assert old is not None
-    await write(pool, Insert(NETWORK))
+    await write(pool, InsertObject(NETWORK))
     with pytest.raises(WriteConflict, match="the pool has changed since this was planned") as caught:
-        await pool.write(configuration_write([Insert(Vm("late"))], old))
+        await pool.write(configuration_write([InsertObject(Vm("late"))], old))
     assert caught.value.code == "stale-revision"
     assert "late" not in pool.mirror.state.vms
 
@@ -133,25 +133,27 @@ async def test_a_plan_of_an_older_revision_is_refused(pool: PoolDatabase) -> Non
 async def test_revision_and_generation(pool: PoolDatabase) -> None:
     before = pool.mirror.state.pool
     assert before is not None
-    await write(pool, Insert(Vm("a")))
-    await write(pool, Insert(Vm("b")), generation=True)
+    await write(pool, InsertObject(Vm("a")))
+    await write(pool, InsertObject(Vm("b")), generation=True)
     after = pool.mirror.state.pool
     assert after == replace(before, revision=before.revision + 2, generation=before.generation + 1)
-    await pool.write(runtime_write([Update(Vm("a"), Vm("a", host="xen1"))]))
+    await pool.write(runtime_write([UpdateObject(Vm("a"), Vm("a", host="xen1"))]))
     assert pool.mirror.state.vms["a"].host == "xen1"
     assert pool.mirror.state.pool == after
 
 
 async def test_references_hold(pool: PoolDatabase) -> None:
-    error = await refused(pool, "missing-reference", Insert(Vm("web1")), Insert(replace(VIF, network="nowhere")))
+    error = await refused(
+        pool, "missing-reference", InsertObject(Vm("web1")), InsertObject(replace(VIF, network="nowhere"))
+    )
     assert error.message == "vif web1/0: network nowhere does not exist"
-    await refused(pool, "missing-reference", Insert(VIF))  # its VM
-    await refused(pool, "missing-reference", Insert(Subnet("s", "nowhere", "10.0.0.0/8")))
-    await write(pool, Insert(NETWORK), Insert(Vm("web1")), Insert(replace(VIF, network="extra")))
-    error = await refused(pool, "in-use", Delete(NETWORK))
+    await refused(pool, "missing-reference", InsertObject(VIF))  # its VM
+    await refused(pool, "missing-reference", InsertObject(Subnet("s", "nowhere", "10.0.0.0/8")))
+    await write(pool, InsertObject(NETWORK), InsertObject(Vm("web1")), InsertObject(replace(VIF, network="extra")))
+    error = await refused(pool, "in-use", DeleteObject(NETWORK))
     assert error.message == "network extra still has a vif"
-    await refused(pool, "in-use", Delete(Vm("web1")))
-    await write(pool, Delete(NETWORK), Delete(Vm("web1")), Delete(replace(VIF, network="extra")))
+    await refused(pool, "in-use", DeleteObject(Vm("web1")))
+    await write(pool, DeleteObject(NETWORK), DeleteObject(Vm("web1")), DeleteObject(replace(VIF, network="extra")))
     assert "extra" not in pool.mirror.state.networks
 
 
@@ -165,68 +167,68 @@ DB = SecurityGroup(
 
 async def test_security_groups_are_read_back_and_referred_to(pool: PoolDatabase, server: OvsdbServer) -> None:
     member = replace(VIF, vm=None, groups=("db", "web"))
-    error = await refused(pool, "missing-reference", Insert(DB))
+    error = await refused(pool, "missing-reference", InsertObject(DB))
     assert error.message == "security group db: security group web does not exist"
-    await refused(pool, "missing-reference", Insert(WEB), Insert(member))
-    await write(pool, Insert(DB), Insert(member), Insert(WEB))
+    await refused(pool, "missing-reference", InsertObject(WEB), InsertObject(member))
+    await write(pool, InsertObject(DB), InsertObject(member), InsertObject(WEB))
     async with opened(server.remote) as other:
         assert other.mirror.state.groups == {"web": WEB, "db": DB}
         assert other.mirror.state.vifs["web1/0"] == member
-    error = await refused(pool, "in-use", Delete(DB))
+    error = await refused(pool, "in-use", DeleteObject(DB))
     assert error.message == "a vif still names security group db"
     lone = replace(member, groups=("web",))
-    await write(pool, Update(member, lone))
-    await refused(pool, "missing-reference", Update(lone, replace(lone, groups=("nobody", "web"))))
-    await write(pool, Delete(lone))
-    error = await refused(pool, "in-use", Delete(WEB))
+    await write(pool, UpdateObject(member, lone))
+    await refused(pool, "missing-reference", UpdateObject(lone, replace(lone, groups=("nobody", "web"))))
+    await write(pool, DeleteObject(lone))
+    error = await refused(pool, "in-use", DeleteObject(WEB))
     assert error.message == "a security group still names security group web"
     alone = replace(DB, rules=DB.rules[:1])
     await refused(
-        pool, "missing-reference", Update(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, remote=("y",)),)))
+        pool, "missing-reference", UpdateObject(DB, replace(DB, rules=(Rule("x", Direction.INGRESS, remote=("y",)),)))
     )
-    await write(pool, Update(DB, alone), Delete(WEB))
-    await write(pool, Delete(alone))  # that it names itself is in nobody's way
+    await write(pool, UpdateObject(DB, alone), DeleteObject(WEB))
+    await write(pool, DeleteObject(alone))  # that it names itself is in nobody's way
     assert pool.mirror.state.groups == {}
 
 
 async def test_bindings_go_with_their_vif_and_with_their_host(pool: PoolDatabase) -> None:
     host, other = Host("xen9", "10.0.0.9"), replace(VIF, id="web1/1", mac="0a:00:00:00:00:02", addresses=())
-    await write(pool, Insert(host), Insert(Vm("web1")), Insert(VIF), Insert(other))
+    await write(pool, InsertObject(host), InsertObject(Vm("web1")), InsertObject(VIF), InsertObject(other))
     await FakeAgent(pool, "xen9").beat()
     for id in ("web1/0", "web1/1"):
         await FakeAgent(pool, "xen9").claim(id)
-    await write(pool, Delete(VIF))
+    await write(pool, DeleteObject(VIF))
     assert set(pool.mirror.state.bindings) == {("web1/1", "xen9")}
-    await write(pool, Delete(host))
+    await write(pool, DeleteObject(host))
     assert (pool.mirror.state.bindings, pool.mirror.state.agents) == ({}, {})
 
 
 async def test_equal_keys_are_refused(pool: PoolDatabase) -> None:
-    await write(pool, Insert(NETWORK))
-    await refused(pool, "exists", Insert(NETWORK))
-    await refused(pool, "exists", Insert(replace(NETWORK, name="other")))  # its number
+    await write(pool, InsertObject(NETWORK))
+    await refused(pool, "exists", InsertObject(NETWORK))
+    await refused(pool, "exists", InsertObject(replace(NETWORK, name="other")))  # its number
 
 
 async def test_a_row_changed_meanwhile_is_not_overwritten(pool: PoolDatabase) -> None:
-    await write(pool, Insert(Vm("web1")), Insert(VIF))
-    await pool.write(runtime_write([Update(VIF, replace(VIF, incoming="xen2"))]))
+    await write(pool, InsertObject(Vm("web1")), InsertObject(VIF))
+    await pool.write(runtime_write([UpdateObject(VIF, replace(VIF, incoming="xen2"))]))
     with pytest.raises(WriteConflict, match="vif web1/0 has changed"):
-        await pool.write(runtime_write([Update(VIF, replace(VIF, incoming="xen3"))]))
+        await pool.write(runtime_write([UpdateObject(VIF, replace(VIF, incoming="xen3"))]))
     agent = FakeAgent(pool, "xen2")
     await agent.claim("web1/0")
     held = pool.mirror.state.bindings["web1/0", "xen2"]
     await pool.transact(UpdateOp("Binding", [("host", "==", "xen2")], {"state": "active"}))
     with pytest.raises(WriteConflict, match="binding web1/0 on xen2 has changed"):
-        await pool.write(runtime_write([Delete(held)]))
+        await pool.write(runtime_write([DeleteObject(held)]))
     assert ("web1/0", "xen2") in pool.mirror.state.bindings
 
 
 async def test_events_are_written_with_what_they_tell_of(pool: PoolDatabase) -> None:
     event = Event(1, "vm-created", "VM a", vif="")
-    await pool.write(configuration_write([Insert(Vm("a"))], pool.mirror.state.pool), [event])
+    await pool.write(configuration_write([InsertObject(Vm("a"))], pool.mirror.state.pool), [event])
     assert list(pool.mirror.events.values()) == [event]
     with pytest.raises(WriteConflict):
-        await pool.write(configuration_write([Insert(Vm("a"))], pool.mirror.state.pool), [event])
+        await pool.write(configuration_write([InsertObject(Vm("a"))], pool.mirror.state.pool), [event])
     assert len(pool.mirror.events) == 1
 
 
@@ -235,8 +237,8 @@ async def test_an_empty_pool_takes_a_first_document_once() -> None:
     with pool_server() as server:
         async with opened(server.remote, filled=False) as pool:
             with pytest.raises(WriteConflict, match="apply a document first"):
-                configuration_write([Insert(Vm("a"))], None)
-            first = configuration_write([Insert(Pool("lab", 1600))], None)
+                configuration_write([InsertObject(Vm("a"))], None)
+            first = configuration_write([InsertObject(Pool("lab", 1600))], None)
             await pool.write(first)
             made = pool.mirror.state.pool
             assert made is not None
@@ -286,7 +288,7 @@ async def test_a_database_without_security_groups_gets_them_and_keeps_the_rest()
         server.client("transact", json.dumps(["Vnet", *rows]))
         async with opened(server.remote, convert=True) as pool:
             assert pool.mirror.state.pool == Pool("kept")
-            await write(pool, Insert(WEB))
+            await write(pool, InsertObject(WEB))
             assert pool.mirror.state.groups == {"web": WEB}
 
 
@@ -300,8 +302,8 @@ async def test_a_database_that_goes_away_is_found_again(pool: PoolDatabase, serv
     server.stop()
     await pool.wait_for(lambda _: not pool.connected, 10)
     with pytest.raises(PoolUnreachable):
-        await write(pool, Insert(Vm("a")))
+        await write(pool, InsertObject(Vm("a")))
     server.start()
     assert await pool.wait_for(lambda _: pool.connected, 10)
-    await write(pool, Insert(Vm("a")))
+    await write(pool, InsertObject(Vm("a")))
     assert "a" in pool.mirror.state.vms

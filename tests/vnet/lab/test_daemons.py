@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from tests.polling import wait_until
 from tests.vnet.lab.pools import pool
 from tests.vnet.lab.test_lab import BOTH, frame, left_of
 from vnet.cli.main import run
-from vnet.lab import Driver, Lab, LabError, LabUnsupported, labs
-from vnet.lab.processes import alive
+from vnet.client import Client, Unit
+from vnet.lab import Driver, Lab, LabError, LabUnsupported, labs, toolstack
+from vnet.lab.processes import alive, marked
 from vnet.lab.status import status
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +50,7 @@ def flowing(lab: Lab, during: Callable[[], object]) -> int:
 def test_each_daemon_is_a_process_of_its_own_on_its_host(lab: Lab) -> None:
     daemons = {host: lab.daemons.pid(host) for host in ("xen1", "xen2", "xen3")}
     for host, pid in daemons.items():
+        assert pid in marked(lab.spec.dir)
         assert (os.getsid(pid), os.readlink(f"/proc/{pid}/cwd")) == (pid, "/")
         switch = lab.ovs(host).pid("ovs-vswitchd")
         assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{switch}/ns/net")
@@ -192,3 +195,27 @@ def test_vm_migrates_as_a_toolstack_drives_it(lab: Lab, how: dict[str, Any]) -> 
         assert len(stream.report.sent) - 1 not in got.lost_numbers
         assert lab.send("vm1/0", frame()).to == ["vm2/0", "vm3/0"]
         assert lab.send("vm3/0", frame(3)).to == ["vm1/0", "vm2/0"]
+
+
+@pytest.mark.parametrize("lab", [Driver.DUMMY], indirect=True)
+@pytest.mark.parametrize("how", [{}, {"pause_s": 0.01}], ids=["announced", "paused"])
+def test_a_destination_that_lags_gives_a_guest_nothing_twice(
+    lab: Lab, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its switch stands still while the guest, at its source, gets frames whose other copies wait at the destination."""
+    switch, wait_phase = lab.ovs("xen2").pid("ovs-vswitchd"), toolstack._wait_phase
+
+    def lagging(client: Client, unit: Unit, phase: str) -> None:
+        wait_phase(client, unit, phase)
+        if phase == "prepared":
+            os.kill(switch, signal.SIGSTOP)
+            sent = stream.progress().sent
+            wait_until(lambda: stream.progress().latest("vm3/0") > sent + 50, "frames at the source")
+            Timer(0.1, os.kill, (switch, signal.SIGCONT)).start()
+
+    monkeypatch.setattr(toolstack, "_wait_phase", lagging)
+    with lab.stream("vm1/0", "vm3/0") as stream:
+        lab.migrate("vm3", "xen2", **how)
+    monkeypatch.undo()
+    assert stream.report.at("vm3/0").duplicated == 0
+    lab.migrate("vm3", "xen3")

@@ -33,7 +33,7 @@ def command(name: str) -> list[str]:
 
 def test_demo_shows_a_pool_at_work(lab_name: str) -> None:
     done = subprocess.run(command(lab_name), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "182 of 182 as networks and security groups say" in done.stdout
     assert "WRONG" not in done.stdout
     assert done.stdout.count("  ok ") == 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from tests.polling import wait_until
 from tests.vnet.lab.pools import pool
 from tests.vnet.lab.test_lab import frame
 from vnet.lab import Lab
+from vnet.lab.names import CONTROLLER_ADDRESS, NETNS_DIR
 from vnet.objects import Network, NetworkType
 
 ROOT = Path(__file__).parents[3]
@@ -98,3 +101,81 @@ def test_nic_that_is_not_there_is_told_and_taken_when_it_appears(lab: Lab) -> No
     assert "host xen1: interface eth1: NIC eth1 is down" in wait_problem(lab, "NIC eth1 is down")
     lab.run_on_host("xen1", "ip", "link", "set", "eth1", "up")
     wait_healed(lab)
+
+
+def adopt(lab: Lab, *options: str) -> subprocess.CompletedProcess[str]:
+    """`vnet host adopt-nic` for the NIC by which xen1 reaches the controller's machine, in a pool without a gateway."""
+    command = [sys.executable, "-m", "vnet.cli.main", "host", "adopt-nic", "lab-mgmt", "--bridge", "br-host", *options]
+    enter = ["nsenter", f"--net={NETNS_DIR / str(lab.host_netns('xen1'))}", "--"]
+    return subprocess.run(
+        [*enter, *command], cwd=ROOT, env=lab.host_env("xen1"), capture_output=True, text=True, check=False
+    )
+
+
+def carries(lab: Lab, device: str) -> list[str]:
+    """The addresses and routes of one of xen1's devices."""
+    found: list[str] = []
+    for what in ("address", "route"):
+        said = lab.run_on_host("xen1", "ip", "-4", what, "show", "dev", device)
+        found += [line.strip() for line in said.splitlines() if "inet" in line or "via" in line]
+    return [line.replace(device, "DEV") for line in found]
+
+
+def test_a_nic_with_the_hosts_address_is_adopted_and_given_back(lab: Lab) -> None:
+    lab.run_on_host("xen1", "ip", "route", "add", "198.51.100.0/24", "via", CONTROLLER_ADDRESS, "dev", "lab-mgmt")
+    lab.run_on_host("xen1", "ip", "address", "add", "10.77.0.1/24", "dev", "lab-mgmt")
+    before, ovs = carries(lab, "lab-mgmt"), lab.ovs("xen1")
+
+    refused = adopt(lab, "--yes", "--check", "10.77.0.9")
+    assert refused.returncode == 1
+    assert "10.77.0.9 does not answer now" in refused.stderr
+    assert adopt(lab, "--dry-run").stdout.splitlines()[1:3] == [
+        "ip address flush dev lab-mgmt",
+        "ip link set dev br-host up",
+    ]
+    assert carries(lab, "lab-mgmt") == before
+
+    done = adopt(lab, "--yes")
+    assert "uplinks: {NAME: {bridge: br-host}}" in done.stderr, done.stderr
+    assert (carries(lab, "br-host"), carries(lab, "lab-mgmt")) == (before, [])
+    assert ovs.vsctl("list-ports", "br-host").split() == ["lab-mgmt"]
+    lab.run_on_host("xen1", "ping", "-n", "-c", "1", "-W", "5", CONTROLLER_ADDRESS)
+    assert "already" in adopt(lab, "--yes").stderr
+
+    assert adopt(lab, "--yes", "--undo").returncode == 0
+    assert carries(lab, "lab-mgmt") == before
+    assert "br-host" not in ovs.vsctl("list-br")
+
+
+def test_a_nic_is_taken_back_if_the_host_is_not_reached(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The bridge is made by an ovs-vsctl that forgets the NIC."""
+    before = carries(lab, "lab-mgmt")
+    real = shutil.which("ovs-vsctl")
+    (tmp_path / "ovs-vsctl").write_text(
+        f'#!/bin/sh\nset -- "$@"\ncase "$*" in *add-br*) exec {real} add-br br-host -- set bridge br-host datapath_type=netdev;; esac\nexec {real} "$@"\n'
+    )
+    (tmp_path / "ovs-vsctl").chmod(0o755)
+    monkeypatch.setitem(os.environ, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = adopt(lab, "--yes", "--check", CONTROLLER_ADDRESS)
+    assert (done.returncode, "taken back" in done.stderr) == (1, True), done.stderr
+    assert carries(lab, "lab-mgmt") == before
+    assert "br-host" not in lab.ovs("xen1").vsctl("list-br")
+
+
+def test_a_nic_that_is_given_back_stays_adopted_if_the_host_is_not_reached(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing answers after the first question."""
+    assert adopt(lab, "--yes", "--check", CONTROLLER_ADDRESS).returncode == 0
+    before = carries(lab, "br-host")
+    (tmp_path / "ping").write_text(f"#!/bin/sh\nmkdir {tmp_path}/asked\n")  # which it can once
+    (tmp_path / "ping").chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setitem(os.environ, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+        done = adopt(lab, "--yes", "--undo", "--check", CONTROLLER_ADDRESS)
+    assert (done.returncode, "taken back" in done.stderr) == (1, True), done.stderr
+    assert (carries(lab, "br-host"), carries(lab, "lab-mgmt")) == (before, [])
+    assert lab.ovs("xen1").vsctl("list-ports", "br-host").split() == ["lab-mgmt"]
+    assert adopt(lab, "--yes", "--undo", "--check", CONTROLLER_ADDRESS).returncode == 0

@@ -15,7 +15,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from ovsctl.ovsdb import Client, Delete, Insert, Select, Update
+from ovsctl.ovsdb import Delete, Insert, OvsdbClient, Select, Update
 from tests.labs import SharedLab, new_name
 from tests.polling import until
 from tests.vnet.acknowledged import acknowledged
@@ -25,6 +25,7 @@ from vnet.lab import Driver, Lab
 from vnet.objects import Pool, PoolState, Vif, Vm
 
 KINDS = ["vlan", "native", "vx", "gre", "gnv"]
+ONE_OF_EACH = ["vlan", "native", "vx"]  # the types of tunnel differ in their port alone, of which other tests are
 A, B, C = HOSTS
 VIF = Vif("moving/0", "vx", "0a:00:00:00:00:01", vm="moving", addresses=("10.1.0.1",))
 PEERS = {host: Vif(f"on-{host}/0", "vx", f"0a:00:00:00:00:1{n}", vm=f"on-{host}", addresses=(f"10.1.0.1{n}",))
@@ -45,7 +46,7 @@ async def moves(shared: SharedLab, network: str, addresses: tuple[str, ...] = VI
     vifs += [replace(peer, network=network) for peer in PEERS.values()]
     vms = [Vm(str(vif.vm), host) for vif, host in zip(vifs, [A, *HOSTS], strict=True)]
     with shared.lent() as lab:
-        async with Client([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
+        async with OvsdbClient([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
             await client.transact(*(Insert(TABLE_OF[type(row)], to_columns(row)) for row in (*vms, *vifs)))
             for vm, vif in zip(vms, vifs, strict=True):
                 await asyncio.to_thread(lab.add_vm, vm.name, [vif], vm.host)
@@ -60,7 +61,7 @@ async def moves(shared: SharedLab, network: str, addresses: tuple[str, ...] = VI
 class Moves:
     """A lab with a VIF to move, and the calls that move it."""
 
-    def __init__(self, lab: Lab, client: Client) -> None:
+    def __init__(self, lab: Lab, client: OvsdbClient) -> None:
         self.lab = lab
         self.client = client
 

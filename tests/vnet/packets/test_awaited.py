@@ -110,7 +110,7 @@ def test_a_port_that_comes_while_everything_else_is_dead_forwards_at_once(lab: L
     assert got(lab, STARTING["vx"], spoofed) == []  # who it is was decided before it came
 
     running = {
-        (source.id, to.id): (lab.stream(source.id, to.id, period_ms=5), to.id)  # a dozen of them
+        (source.id, to.id): (lab.stream(source.id, to.id, period_ms=10), to.id)  # a dozen of them
         for kind, host in PEERS
         for source, to in ((STARTING[kind], PEERS[kind, host]), (PEERS[kind, host], STARTING[kind]))
     }

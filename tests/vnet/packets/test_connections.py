@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import pytest
+from scapy.layers.l2 import ARP, Ether
 
 from tests.polling import wait_until
 from tests.vnet.packets.engines import ENGINES, running
@@ -37,14 +38,14 @@ security-groups:
     rules: [{{name: in, direction: ingress, action: drop}}, {{name: out, direction: egress, action: drop}}]
 vms:
   srv: {{host: xen1, vifs: [{{network: lan, addresses: [10.1.0.1, "fd00:1::1"], security-groups: [{groups}]}}]}}
-  near: {{host: xen1, vifs: [{{network: lan, addresses: [10.1.0.2, "fd00:1::2"]}}]}}
+  near: {{host: xen1, vifs: [{{network: lan, addresses: [10.1.0.2, "fd00:1::2"], locking-mode: {mode}}}]}}
   far: {{host: xen2, vifs: [{{network: lan, addresses: [10.1.0.3, "fd00:1::3"]}}]}}
 """
 _source_ports = count(49152)
 
 
-def document(rules: str = SERVICE, groups: str = "web") -> bytes:
-    return DOCUMENT.format(rules=rules, groups=groups).encode()
+def document(rules: str = SERVICE, groups: str = "web", mode: str = "locked") -> bytes:
+    return DOCUMENT.format(rules=rules, groups=groups, mode=mode).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ def passes(pool: PoolUnderTest, source: str, target: str, frame: bytes) -> bool:
     return any(item.to == f"{target}/0" and item.frame == frame for item in pool.send(f"{source}/0", frame))
 
 
-@pytest.mark.parametrize("peer", ["near", "far"])
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("protocol", [UDP, ICMP])
+@pytest.mark.parametrize(
+    ("protocol", "version", "peer"), [(UDP, 4, "near"), (UDP, 6, "far"), (ICMP, 4, "far"), (ICMP, 6, "near")]
+)
 def test_what_is_forbidden_ends_for_a_server_that_goes_on_alone(
     changing: Changing, protocol: Protocol, version: int, peer: str
 ) -> None:
@@ -158,3 +159,26 @@ def test_the_datapath_limits_the_connections_of_a_vif_in_groups(changing: Changi
         return [line for line in text.splitlines() if f"limit={MAX_CONNECTIONS}," in line]
 
     wait_until(lambda: len(limits()) == 1, "the limit of the only VIF in a group")
+
+
+@pytest.mark.parametrize("peer", ["srv", "far"])
+def test_a_vif_that_is_disabled_is_silent_both_ways(changing: Changing, peer: str) -> None:
+    """Also within its own host, and of what is for everyone, which comes to all others."""
+    pool = changing.pool
+    off, other = pool.vif("near/0"), pool.vif(f"{peer}/0")
+    out, into = (
+        Talk(End(a.mac, a.addresses[0]), End(b.mac, b.addresses[0]), UDP, 53, next(_source_ports)).frame()
+        for a, b in ((off, other), (other, off))
+    )
+    everyone = bytes(Ether(src=other.mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=other.mac, psrc=other.addresses[0]))
+    third = next(f"{vm}/0" for vm in ("srv", "far") if vm != peer)
+    assert passes(pool, "near", peer, out)
+    assert passes(pool, peer, "near", into)
+    try:
+        changing.apply(document(mode="disabled"))
+        wait_until(lambda: not passes(pool, "near", peer, out), "it is silent")
+        assert not passes(pool, peer, "near", into)
+        assert pool.send(f"{peer}/0", everyone).to == [third]
+    finally:
+        changing.apply(document())
+    wait_until(lambda: passes(pool, "near", peer, out), "it speaks again")

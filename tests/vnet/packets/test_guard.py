@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -271,6 +272,22 @@ def judged(pool: PoolUnderTest, sender: str, build: Build, *, passes: bool) -> N
         assert got == (sorted(everyone(frame, sender, peer) * same) if passes else []), (sender, peer)
 
 
+def test_what_bridges_must_not_forward_ends_and_other_reserved_groups_pass_from_unlocked_vifs(
+    pool: PoolUnderTest,
+) -> None:
+    """802.1Q-2018 §8.6.3: the first sixteen of them. Locked VIFs with addresses send none of either."""
+    groups = {last: last >= 0x10 for last in (0x00, 0x0E, 0x0F, 0x10, 0x21, 0x2F)}
+    for sender in ("free", "guest"):
+        frames = {
+            last: Ether(src=pool.vif(f"{sender}/0").mac, dst=f"01:80:c2:00:00:{last:02x}", type=0x88CC) / Raw(bytes(50))
+            for last in groups
+        }
+        for (last, passes), got in zip(
+            groups.items(), receivers_of_each(pool, sender, list(frames.values())), strict=True
+        ):
+            assert got == (everyone(frames[last], sender, "far") if passes and sender == "free" else []), (sender, last)
+
+
 @pytest.mark.parametrize("name", ROUTERS)
 def test_a_locked_vif_is_no_router_unless_it_says_so(pool: PoolUnderTest, name: str) -> None:
     for sender in HOSTS:
@@ -378,8 +395,16 @@ FORGERIES: dict[str, dict[str, Build]] = {
 }
 
 
-@pytest.mark.parametrize("opening", OPENS)
-@pytest.mark.parametrize("sender", FORGERIES)
+def openings() -> Iterator[object]:
+    """Engine, sender and announcement: all of them on the twin, and on a switch each of them once."""
+    for engine in ENGINES:
+        name, marks = (engine, ()) if isinstance(engine, str) else (engine.values[0], engine.marks)
+        for (at, sender), (which, opening) in product(enumerate(FORGERIES), enumerate(OPENS)):
+            if name == "sim" or which % len(FORGERIES) == at:
+                yield pytest.param(name, sender, opening, marks=marks)
+
+
+@pytest.mark.parametrize(("pool", "sender", "opening"), [*openings()], indirect=["pool"])
 def test_a_held_port_is_opened_by_its_own_announcement_only(pool: PoolUnderTest, sender: str, opening: str) -> None:
     me, peer = pool.vif(f"{sender}/0"), pool.vif("far/0")
     ping = HOST["ping"](me, peer)

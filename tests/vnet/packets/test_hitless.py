@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from ovsctl.ovsdb import Client, Delete, Insert, Update
+from ovsctl.ovsdb import Delete, Insert, OvsdbClient, Update
 from tests.labs import SharedLab, new_name
 from tests.vnet.flowing import go_on
 from tests.vnet.packets.pools import NETWORKS, every_type
@@ -39,14 +39,14 @@ def pool() -> PoolState:
     )
 
 
-Change = Callable[[Lab, Client], Awaitable[None]]
+Change = Callable[[Lab, OvsdbClient], Awaitable[None]]
 
 
 async def _settled(lab: Lab) -> None:
     await asyncio.to_thread(lab.daemons.settle)
 
 
-async def vifs_come_and_go(lab: Lab, client: Client) -> None:
+async def vifs_come_and_go(lab: Lab, client: OvsdbClient) -> None:
     for _ in range(2):
         await asyncio.to_thread(lab.start, "spare", "xen3")
         await _settled(lab)
@@ -54,7 +54,7 @@ async def vifs_come_and_go(lab: Lab, client: Client) -> None:
         await _settled(lab)
 
 
-async def networks_come_and_go(lab: Lab, client: Client) -> None:
+async def networks_come_and_go(lab: Lab, client: OvsdbClient) -> None:
     other = Network("other", NetworkType.GENEVE, 50, 1450, key=9000)
     vlan = Network("other-vlan", NetworkType.VLAN, 51, 1500, key=9001, tag=777, uplink="trunk0")
     await client.transact(*(Insert("Network", to_columns(network)) for network in (other, vlan)))
@@ -71,7 +71,7 @@ async def networks_come_and_go(lab: Lab, client: Client) -> None:
     await _settled(lab)
 
 
-async def hosts_come_and_go(lab: Lab, client: Client) -> None:
+async def hosts_come_and_go(lab: Lab, client: OvsdbClient) -> None:
     far = Host("far", "10.99.0.77")
     await client.transact(Insert("Host", to_columns(far)))
     await _settled(lab)
@@ -81,13 +81,13 @@ async def hosts_come_and_go(lab: Lab, client: Client) -> None:
     await _settled(lab)
 
 
-async def mtu_changes(lab: Lab, client: Client) -> None:
+async def mtu_changes(lab: Lab, client: OvsdbClient) -> None:
     for mtu in (1400, 1450):
         await client.transact(Update("Network", (("name", "==", "vx"),), {"mtu": mtu}))
         await _settled(lab)
 
 
-async def uplinks_come_and_go(lab: Lab, client: Client) -> None:
+async def uplinks_come_and_go(lab: Lab, client: OvsdbClient) -> None:
     """An uplink whose place is before the others' gives every VLAN segment of the host another number."""
     early = Uplink("aaa", ("ghost0",))
     await client.transact(Insert("Uplink", {**to_columns(early), "host": "xen3"}))
@@ -96,7 +96,7 @@ async def uplinks_come_and_go(lab: Lab, client: Client) -> None:
     await _settled(lab)
 
 
-async def members_come_and_go(lab: Lab, client: Client) -> None:
+async def members_come_and_go(lab: Lab, client: OvsdbClient) -> None:
     """Those of a bond that carry nothing at the moment."""
     shown = lab.ovs("xen3").appctl("bond/show", "bond-trunk0")
     in_use = re.search(r"member (\S+): enabled\s+active member", shown)
@@ -136,7 +136,7 @@ async def test_others_lose_nothing(shared: SharedLab, change: Change) -> None:
     pairs = [(f"{n}-{a}0/0", f"{n}-{b}0/0") for n in WATCHED for a, b in ((1, 2), (2, 1))]
     pairs += [("vlan-10/0", "vlan-30/0"), ("vlan-30/0", "vlan-10/0")]
     with shared.lent() as lab:
-        async with Client([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
+        async with OvsdbClient([f"unix:{lab.daemons.pool_socket}"], "Vnet") as client:
             with contextlib.ExitStack() as stack:
                 streams = {pair: (stack.enter_context(lab.stream(*pair, period_ms=2)), pair[1]) for pair in pairs}
                 await asyncio.to_thread(go_on, streams)

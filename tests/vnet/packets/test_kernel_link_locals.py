@@ -14,6 +14,7 @@ import pytest
 from tests.labs import new_name
 from tests.polling import wait_until
 from vnet.client import Client
+from vnet.db.view import PoolView
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.objects.link_local import link_local
@@ -147,13 +148,27 @@ def refused(client: Client, address: str) -> bool:
     return any(f"chose {address}, which VIF stable/0 has" in reason.text for reason in why)
 
 
+def started(lab: Lab, host: str) -> int:
+    """When the agent that reports for a host started, in ms since 1970."""
+    found: list[int] = []
+
+    def reports(view: PoolView) -> bool:
+        found.append(view.state.agents[host].started)
+        return True
+
+    lab.daemons.wait(reports, "a report")
+    return found[-1]
+
+
 def test_what_they_chose_outlives_agents_and_moves(lab: Lab, tmp_path: Path) -> None:
     stable, random = address(lab, "stable"), address(lab, "random")
     with pinging(lab, "random", stable, tmp_path / "restarts"):
         for host in ("xen1", "xen2"):
+            before = started(lab, host)
             lab.daemons.kill(host)
             time.sleep(0.2)
             lab.daemons.start_agent(host, lab.ovs(host))
+            wait_until(lambda h=host, at=before: started(lab, h) > at, "the agent reports")  # type: ignore[misc]
             lab.daemons.settle()
     with pinging(lab, "random", stable, tmp_path / "moves"):
         lab.migrate("stable", "xen2")

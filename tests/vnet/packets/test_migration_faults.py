@@ -113,8 +113,7 @@ async def test_calls_repeated_and_out_of_order_do_no_harm(shared_lab: SharedLab,
         await silent_on(pool, A, back=B)
 
 
-@pytest.mark.parametrize("network", ["vx", "vlan"])
-@pytest.mark.parametrize("switched", [False, True], ids=["held", "receiving"])
+@pytest.mark.parametrize(("switched", "network"), [(False, "vx"), (True, "vlan")], ids=["held-vx", "receiving-vlan"])
 async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(
     shared_lab: SharedLab, switched: bool, network: str
 ) -> None:
@@ -136,8 +135,7 @@ async def test_a_destination_host_that_dies_is_aborted_and_comes_back_silent(
         await silent_on(pool, B, back=A)
 
 
-@pytest.mark.parametrize("network", ["vx", "vlan"])
-@pytest.mark.parametrize("active", [True, False], ids=["active", "prepared"])
+@pytest.mark.parametrize(("active", "network"), [(True, "vlan"), (False, "vx")], ids=["active-vlan", "prepared-vx"])
 async def test_a_source_host_that_dies_is_finished_past_by_force(
     shared_lab: SharedLab, active: bool, network: str
 ) -> None:
@@ -196,9 +194,8 @@ async def test_a_sender_that_is_down_holds_a_move_up_for_some_seconds_and_is_nam
         pool.reaches(B)
 
 
-@pytest.mark.parametrize("network", ["vx", "vlan"])
-async def test_the_controller_may_die_between_any_two_calls(shared_lab: SharedLab, network: str) -> None:
-    async with moves(shared_lab, network) as pool:
+async def test_the_controller_may_die_between_any_two_calls(shared_lab: SharedLab) -> None:
+    async with moves(shared_lab, "vlan") as pool:
         toolstack = Toolstack(pool.lab)
 
         async def another_controller() -> None:
@@ -223,8 +220,7 @@ async def test_the_controller_may_die_between_any_two_calls(shared_lab: SharedLa
         pool.reaches(B)
 
 
-@pytest.mark.parametrize("announce", [True, False], ids=["announced", "told"])
-@pytest.mark.parametrize("network", ["vx", "vlan"])
+@pytest.mark.parametrize(("network", "announce"), [("vx", False), ("vlan", True)], ids=["vx-told", "vlan-announced"])
 async def test_activation_needs_no_database(shared_lab: SharedLab, network: str, announce: bool) -> None:
     async with moves(shared_lab, network) as pool:
         await pool.prepare()
@@ -265,11 +261,10 @@ RARP = Ether(rarp(VIF.mac) + b"the guest's")
 
 
 @pytest.mark.parametrize("addresses", [(*VIF.addresses, "fd00::1"), ()], ids=["addresses", "no addresses"])
-@pytest.mark.parametrize("network", ["vx", "vlan"])
 @pytest.mark.parametrize(
-    "announcement",
-    [RARP, gratuitous(1), gratuitous(2), UNSOLICITED],
-    ids=["RARP", "ARP request", "ARP reply", "unsolicited NA"],
+    ("announcement", "network"),
+    [(RARP, "vx"), (gratuitous(1), "vlan"), (gratuitous(2), "vx"), (UNSOLICITED, "vlan")],
+    ids=["RARP-vx", "ARP request-vlan", "ARP reply-vx", "unsolicited NA-vlan"],
 )
 async def test_each_announcement_opens_the_port_and_is_delivered_once_without_a_database(
     shared_lab: SharedLab, announcement: Packet, network: str, addresses: tuple[str, ...]

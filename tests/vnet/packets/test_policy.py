@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from tests.labs import new_name
+from tests.polling import wait_until
 from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.client import Client
 from vnet.lab import Driver, Lab
 from vnet.objects import Direction, Pool, PoolState, PortRange, Protocol, Rule, SecurityGroup, Verdict, Vif, Vm
 
@@ -91,6 +94,13 @@ class Connection:
             assert int(line) == self.got + 1
             self.got += 1
 
+    def drained(self) -> int:
+        """The last that the client got, once there is nothing more of it to be read."""
+        assert self._client.stdout is not None
+        while select.select([self._client.stdout], [], [], 0.2)[0]:
+            self.goes_on(1)
+        return self.got
+
     def close(self) -> None:
         for process in (self._client, self._server):
             process.kill()
@@ -129,5 +139,11 @@ def test_a_connection_goes_on_while_its_ends_move(lab: Lab, kind: str) -> None:
             lab.migrate(f"{role}-{kind}", host)
             connection.goes_on(200)
             only_the_rule(lab, kind)
+        with Client(f"unix:{lab.daemons.controller_socket}") as client:
+            for role in ("server", "client"):
+                wait_until(lambda role=role: client.vif(f"{role}-{kind}/0").place.connections, "it is told")
+                told = client.vif(f"{role}-{kind}/0").place.connections
+                carried = lab.spec.datapath_type == "system"
+                assert ("came along" if carried else "picked up as they go on: its userspace datapath") in told
     finally:
         connection.close()

@@ -37,7 +37,7 @@ vms:
   far: {host: xen2, vifs: [{network: lan, mac: "0a:00:00:00:00:03", addresses: [10.1.0.3, "fd00:1::3"]}]}
   router: {host: xen1, vifs: [{network: lan, mac: "0a:00:00:00:00:09", addresses: [], locking-mode: unlocked}]}
 """
-ALLOWED, FORBIDDEN, REWRITES, PEERS = 53, 54, 1000, 1000
+ALLOWED, FORBIDDEN, REWRITES, PEERS = 53, 54, 200, 1000
 
 
 def pool() -> PoolState:
@@ -70,7 +70,7 @@ def rule(name: str, *ports: int | str) -> Rule:
 
 
 def test_rules_are_rewritten_while_an_allowed_and_a_forbidden_stream_run(lab: Lab) -> None:
-    """Rules come, go and change their ports around the two streams' 1,000 times. Each time the agent programs what it then knows."""
+    """Rules come, go and change their ports around the two streams' 200 times. Each time the agent programs what it then knows."""
     service = rule("service", ALLOWED)
     with ExitStack() as stack:
         client = stack.enter_context(Client(f"unix:{lab.daemons.controller_socket}"))

@@ -19,8 +19,8 @@ from tests.polling import until, wait_until
 from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet import api
+from vnet.api.errors import Unreachable
 from vnet.client import Client
-from vnet.client.errors import Unreachable
 from vnet.client.local import call_agent
 from vnet.db.database import PoolDatabase
 from vnet.lab import Driver, Lab
@@ -59,7 +59,7 @@ def nothing_lost(lab: Lab) -> Iterator[None]:
     pairs = [(f"{a}-{kind}/0", f"{b}-{kind}/0") for kind in ("vx", "vlan") for a, b in (ENDS, ENDS[::-1])]
     before = {host: flows(lab, host) for host in HOSTS}
     with contextlib.ExitStack() as stack:
-        running = {a: (stack.enter_context(lab.stream(a, b)), b) for a, b in pairs}
+        running = {a: (stack.enter_context(lab.stream(a, b, period_ms=5)), b) for a, b in pairs}
         go_on(running)
         yield
         wait_sent(running, go_on(running))
@@ -207,3 +207,35 @@ def test_a_host_that_leaves_its_pool_follows_what_it_is_pointed_at(lab: Lab) -> 
             wait_until(lambda host=host: "pool" not in status(lab, host)["problems"], "it is followed")  # type: ignore[misc]
         wait_until(lambda: asked.status().live_hosts == 1, "the host that this pool has reports")
     wait_until(lambda: vif_flows(lab) == [], "the VIF's flows are gone")
+
+
+def test_a_server_that_answers_nothing_and_a_disk_that_may_not_be_written_cost_nothing(lab: Lab) -> None:
+    with nothing_lost(lab):
+        server = int((lab.daemons.dir / "pool.pid").read_text())
+        os.kill(server, signal.SIGSTOP)
+        try:
+            wait_until(lambda: not any(status(lab, host)["pool"] for host in HOSTS), "the hosts notice")
+            lab.daemons.kill(A)  # an agent that is new has the host's own copy
+            lab.daemons.start_agent(A, lab.ovs(A))
+            wait_until(lambda: status(lab, A).get("copy"), "its own copy is what it runs on")
+        finally:
+            os.kill(server, signal.SIGCONT)
+        wait_until(lambda: all(status(lab, host).get("pool") for host in HOSTS), "the hosts are back")
+
+        state = stop_database(lab).parent
+        subprocess.run(["mount", "--bind", state, state], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
+            dirs = ["--run-dir", str(state.parent), "--state-dir", str(state)]
+            with subprocess.Popen(
+                [sys.executable, "-m", "vnet.cli.main", "controller", *dirs], stderr=subprocess.PIPE, text=True
+            ) as waiting:
+                assert waiting.stderr is not None
+                assert "Read-only file system" in waiting.stderr.readline()
+                waiting.kill()
+        finally:
+            subprocess.run(["umount", state], check=True)
+        lab.daemons.start_controller()
+        wait_until(lambda: all(status(lab, host).get("pool") for host in HOSTS), "the hosts are back")
+    with client(lab) as asked:
+        asked.put_vif("new/0", api.VifSpec(network="vx"))

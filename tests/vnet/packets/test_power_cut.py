@@ -16,8 +16,8 @@ from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet.agent.copy_keeper import MARK
 from vnet.agent.local_copy import NAME
+from vnet.api.errors import Unreachable
 from vnet.client import Client
-from vnet.client.errors import Unreachable
 from vnet.client.local import call_agent
 from vnet.lab import Driver, Lab
 from vnet.lab.streams import RunningStream

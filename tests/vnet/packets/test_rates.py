@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from tests.labs import new_name
 from tests.polling import wait_until
@@ -57,6 +59,31 @@ def test_a_rate_that_changes_and_a_class_that_comes_and_goes_cost_no_frame(lab: 
         got = stream.report.at(to)
         assert (got.lost, got.duplicated) == (0, 0)
     wait_until(lambda: rates(lab, A) == [100_000, 100_000], "the last rate")
+
+
+def test_a_vif_that_floods_is_told_of_and_harms_itself_only(lab: Lab) -> None:
+    """It sends ten times the broadcast frames that it may. Others' frames, and its own to one receiver, all arrive."""
+    told = "sends more than the 100 broadcast frames a second of QoS class fast"
+
+    def is_told() -> bool:
+        return any(told in problem.text for problem in client.status().problems)
+
+    with Client(f"unix:{lab.daemons.controller_socket}") as client, ExitStack() as stack:
+        client.change_qos_class("fast", api.QosClassChange(broadcast="100pps"))
+        both = (("limited/0", "other/0"), ("other/0", "limited/0"))
+        streams = {path: (stack.enter_context(lab.stream(*path)), path[1]) for path in both}
+        header = Ether(src=lab.vif("limited").mac, dst="ff:ff:ff:ff:ff:ff")
+        everybody = header / IP(src="10.1.0.1", dst="255.255.255.255") / UDP(sport=5000, dport=5000)
+        flood = stack.enter_context(lab.stream("limited", packet=everybody))
+        wait_until(is_told, "the flood is told of")
+        wait_sent(streams, go_on(streams))
+        client.change_qos_class("fast", api.QosClassChange(broadcast=None))
+        wait_until(lambda: not is_told(), "nothing is limited any more")
+    for stream, to in streams.values():
+        assert (stream.report.at(to).lost, stream.report.at(to).duplicated) == (0, 0)
+    got = flood.report.at("other/0")
+    assert got.frames > 50
+    assert got.lost > 50
 
 
 def test_the_meters_move_with_the_vif(lab: Lab) -> None:

@@ -42,11 +42,13 @@ def lab(netns: None) -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def streams(lab: Lab) -> Iterator[dict[tuple[str, str], tuple[RunningStream, str]]]:
-    """1 ms streams between hosts on both networks, under way; with who receives."""
+def streams(lab: Lab, period_ms: int = 1) -> Iterator[dict[tuple[str, str], tuple[RunningStream, str]]]:
+    """Streams between hosts on both networks, under way; with who receives."""
     with contextlib.ExitStack() as stack:
         paths = [(f"{kind}-{source}/0", f"{kind}-{to}/0") for kind in KINDS for source, to in PATHS]
-        running = {(source, to): (stack.enter_context(lab.stream(source, to)), to) for source, to in paths}
+        running = {
+            (source, to): (stack.enter_context(lab.stream(source, to, period_ms=period_ms)), to) for source, to in paths
+        }
         go_on(running)
         yield running
 
@@ -77,7 +79,7 @@ def test_what_only_decides_costs_no_packet(lab: Lab, fault: ProcessFault) -> Non
 def test_an_agent_that_is_started_as_another_host_costs_no_packet(lab: Lab) -> None:
     """The machine of host xen3 gets the name of xen1: its agent stands by, and xen1's goes on."""
     before = {host: flows_of(lab, host) for host in HOSTS}
-    with streams(lab) as running:
+    with streams(lab, period_ms=4) as running:  # for some ten seconds: an agent stands by till the other one is heard
         lab.daemons.kill(C)
         lab.daemons.start_agent(C, lab.ovs(C), named=A)
         lab.daemons.wait(lambda view: "agent" in view.state.agents[A].problems, "xen1's agent names it")

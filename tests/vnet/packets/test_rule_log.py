@@ -37,9 +37,11 @@ security-groups:
       - {name: no-dns, direction: egress, action: drop, protocol: udp, ports: [53], log: true}
       - {name: no-ping, direction: ingress, action: drop, protocol: icmp, log: true}
       - {name: tunnels, direction: ingress, protocol: gre, log: true}
+  watch: {mode: monitor, rules: [{name: no-ssh, direction: ingress, action: reject, protocol: tcp, ports: [22]}]}
 vms:
   web: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.1, "fd00:1::1"], security-groups: [web]}]}
   far: {host: xen2, vifs: [{network: lan, addresses: [10.1.0.3, "fd00:1::3"]}]}
+  seen: {host: xen1, vifs: [{network: lan, addresses: [10.1.0.4, "fd00:1::4"], security-groups: [watch]}]}
 """
 
 
@@ -142,6 +144,30 @@ def test_probes_have_no_lines(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys:
         main.run(["trace", "far", "web", "--tcp", port, "--live"])
         assert "disagree" not in capsys.readouterr().out
     assert counts(lab) == before
+
+
+def test_what_a_group_in_monitor_mode_would_forbid_has_a_line_and_a_live_trace_agrees(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VNET_CONTROLLER", lab.daemons.env["VNET_CONTROLLER"])
+    before = counts(lab)
+    for port, words in (("22", ("rule no-ssh at ", " would reject it")), ("80", (" would drop it by default",))):
+        main.run(["trace", "far", "seen", "--tcp", port, "--live"])
+        assert "disagree" not in capsys.readouterr().out
+        main.run(["trace", "far", "seen", "--tcp", port])
+        out = capsys.readouterr().out
+        assert all(word in out for word in words)
+    assert counts(lab) == before
+    for port, rule, verb in ((22, "no-ssh", "reject"), (80, "", "drop")):
+        frame = packet(lab, "far", "seen", TCP(sport=40009, dport=port))
+        assert "seen/0" in lab.send("far/0", frame).to
+        text = f"ingress would {verb}: tcp 10.1.0.3:40009 > 10.1.0.4:{port}"
+        found = wait_until(
+            lambda text=text: next((line for line in lines(lab) if text in line["message"]), None), "a line"
+        )  # type: ignore[misc]
+        assert found is not None
+        place = f"security-groups.watch.{'rules.no-ssh' if rule else 'default'}"
+        assert (found["vif"], found["group"], found["place"]) == ("seen/0", "watch", place)
 
 
 def test_the_twin_says_what_is_logged() -> None:

@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from ovsctl.ovsdb import Client as Database
+from ovsctl.ovsdb import OvsdbClient as Database
 from ovsctl.ovsdb import Select, Update
 from tests.labs import new_name
 from tests.polling import wait_until

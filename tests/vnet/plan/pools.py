@@ -51,6 +51,15 @@ def plugged(state: PoolState) -> PoolState:
     return replace(state, bindings=bindings)
 
 
+def as_stored(state: PoolState) -> PoolState:
+    """The database has no order of rules."""
+    groups = {
+        name: replace(group, rules=tuple(sorted(group.rules, key=lambda rule: rule.name)))
+        for name, group in state.groups.items()
+    }
+    return replace(state, groups=groups)
+
+
 def with_toolstack_vif(state: PoolState, vif: Vif) -> PoolState:
     """The same pool with a VIF that the toolstack made."""
     return replace(state, vifs={**state.vifs, vif.id: replace(vif, owner=Owner.TOOLSTACK)})
@@ -80,6 +89,9 @@ def rules(draw: st.DrawFn, groups: list[str]) -> str:
 KINDS = ["vxlan", "geneve", "gre", "internal"]
 
 
+ISOLATIONS = [f", isolation: '{word}'" for word in ("isolated", "community:red", "promiscuous")]
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> str:
     """A valid document of few names, so that two of them overlap; sections in any order."""
@@ -106,7 +118,7 @@ def documents(draw: st.DrawFn) -> str:
     for vm in draw(st.lists(st.sampled_from(["v1", "v2", "v3", "v10"]), unique=True)) if networks else []:
         vifs = []
         for _ in range(draw(st.integers(0, 3))):
-            mode = draw(st.sampled_from(["", ", locking-mode: unlocked", ", addresses: []"]))
+            mode = draw(st.sampled_from(["", ", locking-mode: unlocked", ", addresses: []", *ISOLATIONS]))
             if member := draw(st.lists(st.sampled_from(groups), unique=True, max_size=2)) if groups else []:
                 mode += f", security-groups: [{', '.join(member)}]"
             vifs.append(f"{{network: {draw(st.sampled_from(networks))}{mode}}}")

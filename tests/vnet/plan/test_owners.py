@@ -50,13 +50,16 @@ def test_what_the_toolstack_made_stays() -> None:
         with_toolstack_vif(base, VIF),
         networks={**base.networks, "theirs": Network("theirs", NetworkType.VXLAN, 99, 1400, 6000, owner=THEIRS)},
         hosts={**base.hosts, "xen9": Host("xen9", "10.99.0.9", (Uplink("bond0", ("eth0",)),), THEIRS)},
-        vms={**base.vms, "vm9": Vm("vm9", "xen9", THEIRS)},
+        vms={**base.vms, "vm9": Vm("vm9", "xen9", owner=THEIRS)},
         subnets={**base.subnets, "s9": Subnet("s9", "theirs", "10.9.0.0/24", owner=THEIRS)},
     )
     assert not plan_pool(state, apply(BASE, state))
     assert apply(BASE, state) == state
     assert "9a-uuid" not in export_document(state)
     assert "theirs" not in export_document(state)
+    assert export_document(state).startswith(
+        "# Left out, since they are the toolstack's and stay when this is applied: "
+    )
 
 
 def test_a_network_with_vifs_cannot_go() -> None:
@@ -91,9 +94,15 @@ def test_a_host_the_toolstack_uses_cannot_go() -> None:
     )
     assert "VIF 9a-uuid" in refusal(text, with_toolstack_vif(state, replace(VIF, host="xen2")))
     assert "VIF 9a-uuid" in refusal(text, with_toolstack_vif(state, replace(VIF, incoming="xen2")))
-    assert "VM vm9" in refusal(text, replace(state, vms={**state.vms, "vm9": Vm("vm9", "xen2", THEIRS)}))
+    assert "VM vm9" in refusal(text, replace(state, vms={**state.vms, "vm9": Vm("vm9", "xen2", owner=THEIRS)}))
     theirs = Network("theirs", NetworkType.VXLAN, 99, 1400, 6000, hosts=frozenset({"xen2"}), owner=THEIRS)
     assert "network theirs" in refusal(text, replace(state, networks={**state.networks, "theirs": theirs}))
+
+
+def test_a_subnet_cannot_leave_the_address_of_a_vif_of_the_toolstack() -> None:
+    state = with_toolstack_vif(apply(without("web")), replace(VIF, vm=None))
+    text = without("web").replace("cidr: 10.1.0.0/24", "cidr: 10.1.0.0/27")
+    assert "address 10.1.0.50 of VIF 9a-uuid is in no subnet of network tenant-a" in refusal(text, state)
 
 
 def test_a_vm_with_the_toolstacks_vifs_cannot_go() -> None:

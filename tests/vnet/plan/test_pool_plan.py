@@ -10,9 +10,9 @@ import pytest
 from tests.vnet.plan.pools import BASE, apply, plugged
 from vnet.objects import Pool, PoolState, Verdict
 from vnet.plan import (
-    Action,
     Disruption,
     NothingToExport,
+    PlanAction,
     desired_state,
     export_document,
     plan_dict,
@@ -72,7 +72,7 @@ def test_everything_goes_in_reverse() -> None:
     current = plugged(apply(BASE))
     desired = apply("apiVersion: vnet/v1\npool: lab\nunderlay: {mtu: 1600}\n", current)
     plan = plan_pool(current, desired)
-    assert {c.action for c in plan.changes} == {Action.DELETE}
+    assert {c.action for c in plan.changes} == {PlanAction.DELETE}
     order = ["vif", "vm", "subnet", "network", "uplink", "host"]
     assert list(dict.fromkeys(c.noun for c in plan.changes)) == order
     assert not desired.bindings
@@ -280,9 +280,9 @@ def test_a_policy_as_data_and_as_a_document() -> None:
     assert isinstance(changes, list)
     web = next(change["new"] for change in changes if change["name"] == "web")
     assert web["rules"] == [
-        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "icmp": [], "action": "allow", "log": False},
-        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "icmp": [], "action": "drop", "log": False},
-        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "icmp": [], "action": "allow", "log": False},
+        {"name": "http", "direction": "ingress", "protocol": "tcp", "ports": [80], "remote": "any", "icmp": [], "action": "allow", "log": False, "source_ports": [], "mandatory": False},
+        {"name": "no-mail", "direction": "egress", "protocol": "tcp", "ports": [25], "remote": "10.0.0.0/8", "icmp": [], "action": "drop", "log": False, "source_ports": [], "mandatory": False},
+        {"name": "peers", "direction": "ingress", "protocol": None, "ports": [], "remote": "web", "icmp": [], "action": "allow", "log": False, "source_ports": [], "mandatory": False},
     ]  # fmt: skip
     exported = export_document(state)
     assert (
@@ -425,3 +425,40 @@ def test_a_rule_that_rejects_and_logs_is_exported_and_read_again() -> None:
     quiet = replace(group, rules=(replace(group.rules[0], log=False, action=Verdict.DROP),))
     plan = plan_pool(state, replace(state, groups={"web": quiet}))
     assert [change.name for change in plan.changes] == ["web"]
+
+
+def test_a_stateless_group_is_exported_and_read_again_and_what_becomes_of_connections_is_planned() -> None:
+    text = b"""
+apiVersion: vnet/v1
+pool: p
+hosts: {a: {address: 10.0.0.1}}
+networks: {lan: {type: internal}}
+security-groups:
+  lb: {stateful: false, rules: [{name: dns, direction: egress, protocol: udp, source-ports: [53]}]}
+vms: {v: {host: a, vifs: [{network: lan, security-groups: [lb]}]}}
+"""
+    state = plugged(desired_state(load(text, "t"), PoolState()))
+    exported = export_document(state)
+    assert "stateful: false" in exported
+    assert "source-ports: [53]" in exported
+    assert desired_state(load(exported.encode(), "t"), state).groups == state.groups
+    tracking = replace(state.groups["lb"], stateful=True, rules=())
+    for before, after, cut in (
+        (
+            replace(tracking, stateful=False),
+            tracking,
+            "TCP connections whose listening end the ports do not tell are cut",
+        ),
+        (tracking, replace(tracking, stateful=False), "what no rule allows in its direction is cut, answers too"),
+    ):
+        changed = plan_pool(replace(state, groups={"lb": before}), replace(state, groups={"lb": after}))
+        assert f"stateful {before.stateful} -> {after.stateful}   ({cut}: 1 VIF plugged" in render_plan(changed)
+
+
+def test_a_group_of_the_pools_tier_disrupts_what_is_plugged() -> None:
+    wide = "\nsecurity-groups:\n  base: {tier: pool, rules: [{name: no-smtp, direction: egress, protocol: tcp, ports: [25], action: drop, mandatory: true}]}\n"
+    current = plugged(apply(BASE))
+    plan = plan_pool(current, apply(BASE + wide, current))
+    (made,) = plan.changes
+    assert (made.name, made.disruption) == ("base", Disruption.VIF)
+    assert "connections that it forbids are cut: " in made.reason

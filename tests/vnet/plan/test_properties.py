@@ -3,65 +3,55 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.vnet.plan.pools import apply, documents, plugged
+from tests.vnet.plan.pools import apply, as_stored, documents, plugged
+from vnet.db.changes import state_changes
+from vnet.db.history import Author, decoded, record_of
 from vnet.db.rows import to_columns
 from vnet.objects import PoolState
-from vnet.plan import Action, PoolPlan, desired_state, export_document, plan_pool
+from vnet.plan import PlanAction, PoolPlan, desired_state, export_document, plan_pool
+from vnet.plan.past import as_it_was
 from vnet.topology import load
 
 
-def ids(state: PoolState) -> dict[str, object]:
-    """Everything that was allocated, by object."""
-    networks: dict[str, object] = {f"network {n.name}": (n.type, n.number, n.key) for n in state.networks.values()}
-    networks |= {f"group {g.name}": g.number for g in state.groups.values()}
-    return networks | {f"vif {v.id}": (v.network, v.mac, v.addresses) for v in state.vifs.values()}
+@given(documents(), documents())
+def test_one_document_after_another(first: str, second: str) -> None:
+    before = apply(first)
+    after = apply(second, before)
+    a_second_plan_is_empty(second, after)
+    assert apply(first, after) == before, "apply, then revert"
+    export_changes_nothing(after)
+    what_stays_keeps_its_ids(before, after)
+    no_id_is_two_objects_at_once(before, after)
+    a_plan_says_all_that_differs(before, second)
+    the_past_is_known_by_records(before, after)
 
 
-@given(documents())
-def test_a_second_plan_is_empty(text: str) -> None:
-    state = apply(text)
+def the_past_is_known_by_records(*states: PoolState) -> None:
+    """Of each state before the last, also of one before two changes."""
+    stored = [as_stored(state) for state in (PoolState(states[0].pool), *states)]
+    records = [decoded(record_of(state_changes(old, new), Author(), 1, "", 5).changes) for old, new in pairwise(stored)]
+    for at, old in enumerate(stored[:-1]):
+        assert as_it_was(stored[-1], reversed(records[at:])) == old
+
+
+def a_second_plan_is_empty(text: str, state: PoolState) -> None:
     assert not plan_pool(state, apply(text, state))
     assert apply(text, state) == state
 
 
-@given(documents(), documents())
-def test_export_changes_nothing(before: str, text: str) -> None:
-    state = apply(text, apply(before))
+def export_changes_nothing(state: PoolState) -> None:
     exported = load(export_document(state).encode(), "exported")
     assert desired_state(exported, state) == state
     assert export_document(desired_state(exported, state)) == export_document(state)
 
 
-@given(documents(), documents())
-def test_apply_then_revert_changes_nothing(first: str, second: str) -> None:
-    state = apply(first)
-    assert apply(first, apply(second, state)) == state
-
-
-@given(documents(), st.randoms(use_true_random=False))
-def test_the_order_of_a_document_does_not_matter(text: str, choose: random.Random) -> None:
-    head, *sections = text.replace("pool: lab\n", "pool: lab\n\0").split("\0")
-    lines = sections[0].splitlines()
-    blocks: list[list[str]] = []
-    for line in lines:
-        blocks.append([line]) if not line.startswith(" ") else blocks[-1].append(line)
-    choose.shuffle(blocks)
-    for block in blocks:
-        rest = block[1:]
-        choose.shuffle(rest)
-        block[1:] = rest
-    shuffled = head + "\n".join(line for block in blocks for line in block) + "\n"
-    assert apply(shuffled) == apply(text)
-
-
-@given(documents(), documents())
-def test_what_stays_keeps_its_ids(first: str, second: str) -> None:
+def what_stays_keeps_its_ids(before: PoolState, after: PoolState) -> None:
     """Whatever else comes or goes: a network of one type its number and key, a VIF its MAC, and on one network its address."""
-    before, after = apply(first), apply(second, apply(first))
     for name, net in after.networks.items():
         if (old := before.networks.get(name)) is not None:
             assert net.number == old.number
@@ -75,10 +65,8 @@ def test_what_stays_keeps_its_ids(first: str, second: str) -> None:
             assert vif.mac == had.mac
 
 
-@given(documents(), documents())
-def test_no_id_is_two_objects_at_once(first: str, second: str) -> None:
+def no_id_is_two_objects_at_once(before: PoolState, after: PoolState) -> None:
     """Nor is one that an object gives up taken by another in the same step."""
-    before, after = apply(first), apply(second, apply(first))
     for state in (before, after):
         numbers = [net.number for net in state.networks.values()]
         assert len(set(numbers)) == len(numbers)
@@ -102,17 +90,16 @@ def replay(current: PoolState, plan: PoolPlan) -> dict[tuple[str, tuple[str, ...
         rows[change.noun, change.key] = change.new
     for change in plan.changes:
         key = (change.noun, change.key)
-        assert (key in rows) == (change.action is not Action.CREATE)
-        if change.action is Action.DELETE:
+        assert (key in rows) == (change.action is not PlanAction.CREATE)
+        if change.action is PlanAction.DELETE:
             del rows[key]
         else:
             rows[key] = change.new
     return rows
 
 
-@given(documents(), documents())
-def test_a_plan_says_all_that_differs(first: str, second: str) -> None:
-    current = plugged(apply(first))
+def a_plan_says_all_that_differs(before: PoolState, second: str) -> None:
+    current = plugged(before)
     desired = apply(second, current)
     plan = plan_pool(current, desired)
     wanted = {(c.noun, c.key): c.new for c in plan_pool(PoolState(), desired).changes}
@@ -123,3 +110,19 @@ def test_a_plan_says_all_that_differs(first: str, second: str) -> None:
     }
     for change in plan.changes:
         assert change.reason
+
+
+@given(documents(), st.randoms(use_true_random=False))
+def test_the_order_of_a_document_does_not_matter(text: str, choose: random.Random) -> None:
+    head, *sections = text.replace("pool: lab\n", "pool: lab\n\0").split("\0")
+    lines = sections[0].splitlines()
+    blocks: list[list[str]] = []
+    for line in lines:
+        blocks.append([line]) if not line.startswith(" ") else blocks[-1].append(line)
+    choose.shuffle(blocks)
+    for block in blocks:
+        rest = block[1:]
+        choose.shuffle(rest)
+        block[1:] = rest
+    shuffled = head + "\n".join(line for block in blocks for line in block) + "\n"
+    assert apply(shuffled) == apply(text)

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.vnet.plan.pools import as_stored
+from vnet.db.changes import state_changes
+from vnet.db.history import Author, decoded, record_of
 from vnet.objects import PoolState
-from vnet.plan import Action, desired_state, export_document, plan_pool, render_plan
+from vnet.plan import PlanAction, desired_state, export_document, plan_pool, render_plan
+from vnet.plan.past import as_it_was
 from vnet.topology import load
 from vnet.topology.reference import REPOSITORY
 
@@ -16,7 +20,16 @@ TOPOLOGIES = sorted((REPOSITORY / "topologies").glob("*.vnet.yaml"))
 
 def test_they_are_there() -> None:
     names = {path.name.removesuffix(".vnet.yaml") for path in TOPOLOGIES}
-    assert names >= {"quickstart", "vlan-trunks", "gre-private", "bonds", "multi-tenant", "policy", "xenserver-pool"}
+    assert names >= {
+        "quickstart",
+        "vlan-trunks",
+        "gre-private",
+        "bonds",
+        "multi-tenant",
+        "policy",
+        "tiers",
+        "xenserver-pool",
+    }
 
 
 @pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.name)
@@ -28,13 +41,17 @@ def test_it_plans_and_comes_back(path: Path) -> None:
     state = desired_state(document, PoolState())
     plan = plan_pool(PoolState(), state)
     assert plan
-    assert {change.action for change in plan.changes} == {Action.CREATE}
+    assert {change.action for change in plan.changes} == {PlanAction.CREATE}
     assert not plan_pool(state, desired_state(document, state))
 
     exported = load(export_document(state).encode(), "exported.vnet.yaml")
     again = desired_state(exported, state)
     assert not plan_pool(state, again), render_plan(plan_pool(state, again))
     assert again == state
+
+    stored, without = as_stored(state), PoolState(state.pool)
+    record = record_of(tuple(state_changes(stored, without)), Author(), 2, "", 5)
+    assert as_it_was(without, [decoded(record.changes)]) == stored
 
 
 def test_quickstart_has_a_network_of_every_type() -> None:

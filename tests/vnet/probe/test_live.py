@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import Client as OvsdbClient
-from ovsctl.ovsdb import Insert, Select
+from ovsctl.ovsdb import Insert, OvsdbClient, Select
 from tests.labs import new_name
 from tests.polling import wait_until
 from tests.vnet.sim.pools import TWO_HOSTS, talk
 from vnet.agent.ofproto_trace import metadata
 from vnet.cli import main
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.client import Client
 from vnet.compile import Category, cookie
 from vnet.db.probes import Probe
@@ -118,7 +117,7 @@ PAIRS = [
 @pytest.mark.parametrize(("source", "target", "through"), PAIRS)
 def test_twin_and_pool_agree_on_what_arrives(vnet: Run, source: str, target: str, through: str) -> None:
     code, out = vnet("trace", source, target, "--tcp", "443", "--live", "--full")
-    assert code == Exit.OK, out
+    assert code == ExitCode.OK, out
     assert through in out
     assert "disagree" not in out
     assert "    ! " not in out
@@ -137,7 +136,7 @@ def test_twin_and_pool_agree_on_what_arrives(vnet: Run, source: str, target: str
 )
 def test_they_agree_on_what_is_dropped(vnet: Run, args: list[str], where: str) -> None:
     code, out = vnet("trace", "web1/0", "db1/0", *args, "--live")
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert "NOT reached" in out
     assert "nobody would get it, and the twin agrees" in out
     assert where in out
@@ -147,20 +146,20 @@ def test_a_flow_of_somebody_else_is_named(lab: Lab, vnet: Run) -> None:
     with foreign_flow(lab, "xen2", "table=50,priority=60000,actions=drop"):
         code, out = vnet("trace", "web1/0", "db1/0", "--live")
         found = json.loads(vnet("trace", "web1/0", "db1/0", "--live", "-o", "json")[1])
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert (
         "twin and pool disagree: xen2 LOOKUP: the twin matches priority 50 of every network, the switch matches priority 60000 of "
         "a flow that is not ours (everything), which drops, only the twin sends to db1/0"
     ) in out
     assert (found["reached"], found["twin"]) == (False, {"reached": True, "agrees": False})
-    assert vnet("trace", "web1/0", "db1/0", "--live")[0] == Exit.OK
+    assert vnet("trace", "web1/0", "db1/0", "--live")[0] == ExitCode.OK
 
 
 def test_a_frame_goes_on_where_the_real_switch_sends_it(lab: Lab, vnet: Run) -> None:
     port = lab.ovs("xen1").vsctl("get", "interface", lab.spec.device(lab.vif("web2/0")), "ofport").strip()
     with foreign_flow(lab, "xen1", f"table=50,priority=60000,ip,actions=output:{port}"):
         code, out = vnet("trace", "web1/0", "db1/0", "--udp", "53", "--live")
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert "udp 53 from web1/0: web2/0 would get it; the twin: delivered to db1/0" in out
     assert "xen2" not in out.split("udp 53 from web1/0")[1]
 
@@ -197,19 +196,19 @@ def test_a_flow_that_was_taken_away(lab: Lab, state: PoolState, vnet: Run) -> No
         "xen2 DELIVER: the twin matches priority 100 of VIF db1/0, the switch matches priority 0 of every network, "
         "which drops, only the twin sends to db1/0"
     )
-    wait_until(lambda: vnet("trace", "web1/0", "db1/0", "--live")[0] == Exit.OK, "the agent puts the flow back")
+    wait_until(lambda: vnet("trace", "web1/0", "db1/0", "--live")[0] == ExitCode.OK, "the agent puts the flow back")
 
 
 def test_a_host_that_does_not_answer(lab: Lab, vnet: Run, document: Path) -> None:
     with signalled(lab, "xen2"):
         code, out = vnet("trace", "web1/0", "db1/0", "--live", "--wait", "0.3")
-        assert code == Exit.EXPECTATION_FAILED
+        assert code == ExitCode.EXPECTATION_FAILED
         assert "not heard: the agent of host xen2 did not answer within 0.3 s" in out
         assert "xen1, in by web1/0" in out
         code, out = vnet("check", document, "--live", "--wait", "0.3")
-        assert code == Exit.EXPECTATION_FAILED
+        assert code == ExitCode.EXPECTATION_FAILED
         assert "may or may not reach" in out
-    assert vnet("trace", "web1/0", "db1/0", "--live")[0] == Exit.OK
+    assert vnet("trace", "web1/0", "db1/0", "--live")[0] == ExitCode.OK
 
 
 def test_a_tunnel_that_has_no_route(lab: Lab, vnet: Run) -> None:
@@ -220,7 +219,7 @@ def test_a_tunnel_that_has_no_route(lab: Lab, vnet: Run) -> None:
         code, out = vnet("trace", "web1/0", "db1/0", "--live")
     finally:
         ovs.appctl("ovs/route/add", "10.99.0.0/24", "br-phy")
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert "native tunnel routing failed" in out
 
 
@@ -259,11 +258,11 @@ def test_a_tunnel_whose_far_end_is_not_resolved_yet(lab: Lab, state: PoolState, 
 
 def test_expectations_of_the_pool_that_runs(lab: Lab, vnet: Run, document: Path) -> None:
     code, out = vnet("check", document, "--live")
-    assert (code, out.count("ok ")) == (Exit.OK, 3), out
+    assert (code, out.count("ok ")) == (ExitCode.OK, 3), out
     with foreign_flow(lab, "xen2", "table=50,priority=60000,ip,actions=drop"):
         code, out = vnet("check", document, "--live")
-        assert code == Exit.EXPECTATION_FAILED
-        assert vnet("check", document)[0] == Exit.OK
+        assert code == ExitCode.EXPECTATION_FAILED
+        assert vnet("check", document)[0] == ExitCode.OK
     failed = next(line for line in out.splitlines() if line.startswith("FAIL"))
     assert failed.endswith("web to db: web1/0 does not reach db1/0")
     assert f"{document}:{EXPECTED.decode().splitlines().index('expectations:') + 2}:" in failed
@@ -274,7 +273,7 @@ def test_an_expectation_that_should_not_hold(vnet: Run, document: Path) -> None:
     document.write_bytes(EXPECTED.replace(b"expect: reachable", b"expect: unreachable", 1))
     code, out = vnet("check", document, "--live", "-o", "json")
     failed = [row for row in json.loads(out) if not row["holds"]]
-    assert (code, [row["why"] for row in failed]) == (Exit.EXPECTATION_FAILED, ["web1/0 reaches db1/0"])
+    assert (code, [row["why"] for row in failed]) == (ExitCode.EXPECTATION_FAILED, ["web1/0 reaches db1/0"])
     assert failed[0]["trace"]["reached"]
 
 
@@ -305,11 +304,11 @@ def test_the_pool_as_a_document_would_make_it(vnet: Run, tmp_path: Path) -> None
     changed.write_bytes(
         TWO_HOSTS.replace(b"db1: {host: xen2, vifs: [{network: tenant}", b"db1: {host: xen2, vifs: [{network: gnv}")
     )
-    assert vnet("trace", "web1/0", "db1/0")[0] == Exit.OK
+    assert vnet("trace", "web1/0", "db1/0")[0] == ExitCode.OK
     code, out = vnet("trace", "web1/0", "db1/0", "--plan", changed)
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert f"{changed}:" in out
     code, out = vnet("trace", "free1/0", "db1/0", "--plan", changed)
-    assert (code, "vnet-geneve" in out) == (Exit.OK, True)
+    assert (code, "vnet-geneve" in out) == (ExitCode.OK, True)
     for two in (["--plan", changed, "--live"], ["--file", changed, "--live"], ["--file", changed, "--plan", changed]):
-        assert vnet("trace", "web1/0", "db1/0", *two)[0] == Exit.USAGE
+        assert vnet("trace", "web1/0", "db1/0", *two)[0] == ExitCode.USAGE

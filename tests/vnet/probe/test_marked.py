@@ -15,8 +15,10 @@ from scapy.packet import Packet, Raw
 
 from tests.examples import examples
 from tests.vnet.sim.pools import two_hosts
-from vnet.compile import HOPS, flat, mark, marked_fields, read_note
-from vnet.compile.probe import Stage, bare
+from vnet.compile import HOPS, compile_flows, flat, mark, marked_fields, read_note
+from vnet.compile.features import FEATURES
+from vnet.compile.pipeline import Category
+from vnet.compile.probe import WatchPoint, bare
 from vnet.objects import InvalidValue
 from vnet.sim import SimPool
 
@@ -34,6 +36,7 @@ VIFS = [
     "free2/0",
     "free2/1",
 ]
+WATCHES = [feature for feature in FEATURES if feature.category is Category.PROBE]
 
 
 @cache
@@ -48,17 +51,18 @@ def pool_while(moving: str | None = None) -> SimPool:
 
 
 def watched(pool: SimPool, *frames: bytes) -> None:
-    """Every host watches for these frames, as its agent would have it."""
+    """Every host watches for these frames, as its agent would have it, which compiles nothing else anew."""
     for host in pool.hosts.values():
         inputs = host.view._inputs
         if inputs.probes != ({"a-probe": frames} if frames else {}):
+            others = {source: flows for source, flows in host.compiled.items() if source.category is not Category.PROBE}
             inputs.set_probe("a-probe", frames)
-            host._compiled = None
+            host._compiled = others | compile_flows(host.view, WATCHES)
             host.bridge.replace_flows(lambda host=host: flat(host.compiled))  # type: ignore[misc]
         host.bridge.punted.clear()
 
 
-def noted(pool: SimPool, stage: Stage) -> Counter[str]:
+def noted(pool: SimPool, stage: WatchPoint) -> Counter[str]:
     """Who would have got frames, or the hosts that they came to."""
     found: Counter[str] = Counter()
     for host in pool.hosts.values():
@@ -107,11 +111,11 @@ def test_whoever_would_get_a_frame_is_told_and_nobody_gets_it(
         assert not [item for item in caught_by_guests if item.to in VIFS]
         assert not pool._waiting
         # A switch gives nothing back to the port it came from, and tells the agent all the same: the agent leaves that out.
-        caught, home = noted(pool, Stage.CAUGHT), pool.runs_on(a)
+        caught, home = noted(pool, WatchPoint.CAUGHT), pool.runs_on(a)
         wanted = sum(item.to in VIFS for item in got) + queued
         assert caught.total() in (wanted, wanted + 1)
         assert caught.total() == wanted or (caught[home or ""] and pool.hosts[home or ""].bridge.punted[0].in_port)
-        assert noted(pool, Stage.CAME)[home or ""] >= 1
+        assert noted(pool, WatchPoint.CAME)[home or ""] >= 1
 
 
 @examples(100)
@@ -134,7 +138,7 @@ def test_nobody_elses_frame_is_caught(source: str, target: str, body: int, other
         watched(pool, frame)
         with pool.undone():
             assert [(item.to, item.frame) for item in pool.send(source, one)] == got
-            assert not noted(pool, Stage.CAME)
+            assert not noted(pool, WatchPoint.CAME)
         watched(pool)
 
 

@@ -19,7 +19,7 @@ from tests.polling import until, wait_until
 from tests.vnet.packets.moves import A, B, C, moves
 from tests.vnet.packets.pools import every_type, vm_of
 from vnet.cli import main
-from vnet.cli.exits import Exit
+from vnet.cli.exits import ExitCode
 from vnet.client import Client
 from vnet.compile import Category, cookie, marked_fields
 from vnet.lab import Driver, Lab
@@ -28,6 +28,7 @@ from vnet.objects import InvalidValue
 
 Run = Callable[..., tuple[int, str]]
 WATCHES_FOR_S = 2.0  # after a probe's end
+PORTS = 3
 COLLECT_S = 600.0  # longer than any capture: the end of its block ends it
 PROBES = f"cookie={cookie(Category.PROBE, '') & ~((1 << 40) - 1):#x}/{0xFFFFFF << 40:#x}"
 
@@ -109,7 +110,7 @@ def test_packets_go_all_the_way_and_no_guest_gets_one(lab: Lab, vnet: Run) -> No
     with captured(lab, f"{vm_of('vx', 'xen1', 1)}/0") as got:
         for source, target, *how in asked:
             code, out = vnet("trace", source, target, *how, "--live", "-o", "json")
-            assert code == Exit.OK, vnet("trace", source, target, *how, "--live", "--full")[1]
+            assert code == ExitCode.OK, vnet("trace", source, target, *how, "--live", "--full")[1]
             for leg in legs(out):
                 why, packet = leg["packet"]["why"], leg["packet"]  # type: ignore[index]
                 on_vlan = "VLAN" in why and leg["title"].startswith("ARP from")  # type: ignore[attr-defined]
@@ -125,13 +126,12 @@ def test_streams_between_guests_lose_nothing_meanwhile(lab: Lab, vnet: Run) -> N
     one, two, three = (f"{vm_of('vx', host, 1)}/0" for host in ("xen1", "xen2", "xen3"))
     pairs = (one, two), (two, one), (three, one)
     # The dummy driver's wires carry some hundred frames a second on a busy machine.
-    period_ms = 2.0 if lab.spec.driver is Driver.NETNS else 10.0
     with ExitStack() as running:
-        streams = [running.enter_context(lab.stream(*pair, period_ms=period_ms)) for pair in pairs]
+        streams = [running.enter_context(lab.stream(*pair, period_ms=10.0)) for pair in pairs]
         for _ in range(3):
             code, out = vnet("trace", one, two, "--tcp", "443", "--live")
-            assert code == Exit.OK, out
-            assert vnet("trace", two, one, "--udp", "9", "--live")[0] == Exit.OK  # as the streams' own
+            assert code == ExitCode.OK, out
+            assert vnet("trace", two, one, "--udp", "9", "--live")[0] == ExitCode.OK  # as the streams' own
     for stream, (_, who) in zip(streams, pairs, strict=True):
         got = stream.report.at(who)
         assert (got.lost, got.duplicated, set(stream.report.received)) == (0, 0, {who})
@@ -153,19 +153,19 @@ def test_a_host_that_does_not_watch(lab: Lab, vnet: Run) -> None:
         finally:
             lab.daemons.signal("xen3", signal.SIGCONT)
         found = json.loads(out)
-        assert code == Exit.EXPECTATION_FAILED
+        assert code == ExitCode.EXPECTATION_FAILED
         assert found["problems"] == [f"the agent of host xen3 {says}"]
         assert not any(leg["packet"]["sent"] for leg in found["legs"])
         assert found["differences"] == []
     code, out = vnet("trace", vm_of("two", "xen1", 0), vm_of("two", "xen2", 0), "--live")
-    assert code == Exit.OK, out
+    assert code == ExitCode.OK, out
 
 
 def test_a_packet_that_somebody_elses_flow_drops(lab: Lab, vnet: Run) -> None:
     source, target = vm_of("vx", "xen1", 1), vm_of("vx", "xen2", 1)
     with foreign_flow(lab, "xen2", "table=50,priority=60000,ip,actions=drop"):
         code, out = vnet("trace", source, target, "--tcp", "443", "--live")
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert "the packet was lost: xen2 got it and gave it to nobody" in out
     assert "xen2 LOOKUP: the twin matches" in out
 
@@ -178,7 +178,7 @@ def test_a_packet_that_somebody_else_might_give_to_a_guest_is_not_sent(lab: Lab,
         foreign_flow(lab, "xen1", f"table=50,priority=60000,ip,actions=output:{port.strip()}"),
     ):
         code, out = vnet("trace", source, target, "--udp", "53", "--live")
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert "no packet was sent: a flow of somebody else's could bring it to a guest past our tables: xen1 LOOKUP" in out
     assert not any(map(is_marked, got))
 
@@ -193,12 +193,12 @@ def test_a_cable_that_is_cut(lab: Lab, vnet: Run, network: str) -> None:
         code, out = vnet("trace", source, target, "--tcp", "443", "--live")
     finally:
         cut(False)
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     # On the VLAN the question for the MAC is no packet, so the answer to it is the first one.
     way = "xen2 sent it to xen1" if network == "vlan" else "xen1 sent it to xen2"
     assert f"the packet was lost: {way}, which never got it" in out
     assert "NOT reached by the hosts' switches and by packets that were sent" in out
-    wait_until(lambda: vnet("trace", source, target, "--live")[0] == Exit.OK, "as before")
+    wait_until(lambda: vnet("trace", source, target, "--live")[0] == ExitCode.OK, "as before")
 
 
 def test_a_packet_that_cannot_be_marked_is_only_asked_about(lab: Lab, vnet: Run) -> None:
@@ -207,7 +207,7 @@ def test_a_packet_that_cannot_be_marked_is_only_asked_about(lab: Lab, vnet: Run)
     assert "no packet was sent: only ARP, IPv4 and IPv6 can be marked" in out
     mac = lab.vif(f"{source}/0").mac
     code, out = vnet("trace", source, target, "--packet", f"Ether(src='{mac}')/IP(src='{lab.vif(source + '/0').addresses[0]}', ttl=9)/UDP()", "--live")  # fmt: skip
-    assert code == Exit.OK, out
+    assert code == ExitCode.OK, out
     assert f"the packet came to {target}/0" in out
 
 
@@ -215,7 +215,7 @@ def test_expectations_with_packets(lab: Lab, vnet: Run, tmp_path: Path) -> None:
     document = tmp_path / "expected.vnet.yaml"
     lines = [
         f"  - {{from: {vm_of('vx', 'xen1', 1)}, to: {vm_of('vx', host, 1)}, protocol: tcp, port: {port}, expect: reachable}}"
-        for host in ("xen2", "xen3") for port in range(80, 90)
+        for host in ("xen2", "xen3") for port in range(80, 80 + PORTS)
     ]  # fmt: skip
     lines.append("  - {from: vx, to: vy, expect: unreachable}")
     head = (lab.spec.dir / "pool.yaml").read_text() if (lab.spec.dir / "pool.yaml").exists() else None
@@ -223,13 +223,13 @@ def test_expectations_with_packets(lab: Lab, vnet: Run, tmp_path: Path) -> None:
         head = head or client.export()
     document.write_text(head + "\nexpectations:\n" + "\n".join(lines) + "\n")
     code, out = vnet("check", document, "--live")
-    assert (code, out.count("ok ")) == (Exit.OK, len(lines)), out
+    assert (code, out.count("ok ")) == (ExitCode.OK, len(lines)), out
     lab.driver.cut_underlay("xen3", True)
     try:
         code, out = vnet("check", document, "--live")
     finally:
         lab.driver.cut_underlay("xen3", False)
-    assert (code, out.count("ok "), out.count("FAIL")) == (Exit.EXPECTATION_FAILED, len(lines) - 10, 10), out
+    assert (code, out.count("ok "), out.count("FAIL")) == (ExitCode.EXPECTATION_FAILED, len(lines) - PORTS, PORTS), out
     assert "xen1 sent it to xen3, which never got it" in out
 
 
@@ -265,7 +265,7 @@ async def test_a_vif_that_moves_is_sent_to_and_gets_nothing(
                     # Open, the destination's port takes what its own host's VIFs send, though the guest does not run there yet.
                     # The key of a VLAN network's relay, which this pool has chosen, is not told to clients.
                     if network != "vlan" and (state, source) != ("receiving", f"on-{B}"):
-                        assert (code, json.loads(out)["differences"]) == (Exit.OK, []), out
+                        assert (code, json.loads(out)["differences"]) == (ExitCode.OK, []), out
                     ping = next(leg for leg in legs(out) if leg["title"] == f"ping from {source}/0")
                     where = {one["host"] for one in ping["packet"]["caught"]}  # type: ignore[index]
                     assert where <= caught_at[state], (state, source)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ovsctl.ovsdb import Client, Insert, Select, Update, Wait
+from ovsctl.ovsdb import Insert, OvsdbClient, Select, Update, Wait
 from tests.vnet.controller.daemons import Controller
 from tests.vnet.controller.databases import FakeAgent
 from vnet.api import ProbeCall, ProbesCall, TunnelCall
@@ -19,12 +19,12 @@ from vnet.db.rows import to_columns
 FRAME = (b"\x0a\0\0\0\0\x02" + b"\x0a\0\0\0\0\x01" + b"\x08\0").hex()
 
 
-async def probes(rows: Client) -> list[Any]:
+async def probes(rows: OvsdbClient) -> list[Any]:
     (found,) = await rows.transact(Select("Probe"))
     return list(found)
 
 
-async def test_a_host_without_an_agent_answers_that(client: AsyncClient, rows: Client) -> None:
+async def test_a_host_without_an_agent_answers_that(client: AsyncClient, rows: OvsdbClient) -> None:
     (said,) = await client.probe(ProbesCall(probes=[ProbeCall(host="xen2", frame=FRAME, vif="web1/0")]))
     assert (said.host, said.text) == ("xen2", "")
     assert "no agent of host xen2" in said.problem
@@ -53,7 +53,7 @@ async def test_a_host_that_is_not_there(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("said", [Answer("text", {"3": "web1/0"}, {"1": "vnet-vxlan"}), "nonsense", None])
 async def test_what_an_agent_says_is_passed_on(
-    client: AsyncClient, pool: PoolDatabase, rows: Client, said: Answer | str | None
+    client: AsyncClient, pool: PoolDatabase, rows: OvsdbClient, said: Answer | str | None
 ) -> None:
     await FakeAgent(pool, "xen1", client).beat()
     wait_s = 10.0 if said is not None else 0.2
@@ -73,7 +73,7 @@ async def test_what_an_agent_says_is_passed_on(
     assert await probes(rows) == []
 
 
-async def test_the_leader_forgets_what_nobody_took_away(running: Controller, rows: Client) -> None:
+async def test_the_leader_forgets_what_nobody_took_away(running: Controller, rows: OvsdbClient) -> None:
     old, new = (
         Probe(id, "xen1", now_ms() - age_ms, FRAME, "web1/0") for id, age_ms in (("old", FORGOTTEN_AFTER_MS * 2), ("new", 0))
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ovsctl.ovsdb import Client, Insert, Select, Update, Wait
+from ovsctl.ovsdb import Insert, OvsdbClient, Select, Update, Wait
 from tests.vnet.controller.daemons import Controller
 from tests.vnet.controller.databases import FakeAgent
 from vnet.api import PacketCall, PacketsCall
@@ -43,23 +43,23 @@ async def hosts(client: AsyncClient, pool: PoolDatabase) -> None:
             await agent.claim(vif)
 
 
-async def watches(rows: Client) -> dict[str, Any]:
+async def watches(rows: OvsdbClient) -> dict[str, Any]:
     (found,) = await rows.transact(Select("Watch"))
     return {row["host"]: row for row in found}
 
 
-async def wait_for(rows: Client, **columns: Any) -> None:
+async def wait_for(rows: OvsdbClient, **columns: Any) -> None:
     """Until there is a row with these."""
     where = tuple((name, "==", value) for name, value in columns.items())
     await rows.transact(Wait("Watch", where, ("host",), (), "!=", 10_000))
 
 
-async def report(rows: Client, host: str, said: Report) -> None:
+async def report(rows: OvsdbClient, host: str, said: Report) -> None:
     await rows.transact(Update("Watch", (("host", "==", host),), {"report": said.encode()}))
 
 
 async def test_nothing_goes_before_all_watch_and_each_in_its_turn(
-    client: AsyncClient, hosts: None, rows: Client
+    client: AsyncClient, hosts: None, rows: OvsdbClient
 ) -> None:
     packets = [
         PacketCall(frame=frame(1), vif="a/0", to="b/0", expect=["b/0"]),
@@ -98,7 +98,7 @@ async def test_nothing_goes_before_all_watch_and_each_in_its_turn(
 
 
 async def test_a_host_that_says_nothing_is_named_and_nothing_goes(
-    client: AsyncClient, hosts: None, rows: Client
+    client: AsyncClient, hosts: None, rows: OvsdbClient
 ) -> None:
     one = PacketCall(frame=frame(1), vif="a/0", to="b/0", expect=["b/0"])
     call = asyncio.create_task(client.packets(PacketsCall(packets=[one], wait_s=0.5)))
@@ -144,7 +144,7 @@ def test_who_watches() -> None:
         {"frame": "00" * 60}, {"frame": "zz"}, {"frame": frame(1)[:60]}, {"after": 0}, {"after": -1},
     ],
 )  # fmt: skip
-async def test_what_nobody_may_send(client: AsyncClient, hosts: None, rows: Client, wrong: dict[str, Any]) -> None:
+async def test_what_nobody_may_send(client: AsyncClient, hosts: None, rows: OvsdbClient, wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         await client.packets(PacketsCall(packets=[PacketCall(**({"frame": frame(1), "vif": "a/0"} | wrong))]))
     with pytest.raises(NotFound):
@@ -155,7 +155,7 @@ async def test_what_nobody_may_send(client: AsyncClient, hosts: None, rows: Clie
     assert await watches(rows) == {}
 
 
-async def test_the_leader_forgets_what_nobody_took_away(running: Controller, rows: Client) -> None:
+async def test_the_leader_forgets_what_nobody_took_away(running: Controller, rows: OvsdbClient) -> None:
     for id, age_ms in (("old", FORGOTTEN_AFTER_MS * 2), ("new", 0)):
         await rows.transact(
             Insert("Watch", columns_of(id, "xen1", now_ms() - age_ms, ["xen1"], [Marked(frame(1), "a/0")]))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from vnet.objects import (
+    AddressSet,
     Direction,
     Host,
     IcmpType,
     LockingMode,
     Network,
     NetworkType,
+    PolicyMode,
     Pool,
     PoolState,
     PortRange,
@@ -25,6 +28,8 @@ from vnet.objects import (
 )
 
 PORTS = (443, 53, 22)
+CLIENTS = (PortRange(49152, 65535),)
+ISOLATIONS = (None, None, None, "isolated", "community:red", "community:blue")
 WHAT = (
     {},
     {"protocol": Protocol.ICMP},
@@ -36,6 +41,12 @@ WHAT = (
 )
 
 
+SETS = {
+    "few": AddressSet("few", ("10.0.0.1/32", "10.0.0.2/31", "fd00::2/128")),
+    "more": AddressSet("more", ("10.0.0.0/29", "10.0.0.2/32")),
+}
+
+
 def random_groups(rng: Random) -> dict[str, SecurityGroup]:
     """Up to three security groups whose rules name each other, ranges of addresses, or nobody."""
     names = ["ga", "gb", "gc"][: rng.randint(0, 3)]
@@ -45,11 +56,17 @@ def random_groups(rng: Random) -> dict[str, SecurityGroup]:
             Rule(
                 f"r{n}", rng.choice(list(Direction)), rng.choice((Verdict.ALLOW, Verdict.ALLOW, Verdict.DROP, Verdict.REJECT)),
                 **rng.choice(WHAT), log=rng.random() < 0.3,
-                remote=tuple(sorted(rng.sample([*names, "10.0.0.0/30", "fd00::/126"], rng.randint(0, 2)))),
+                remote=tuple(sorted(rng.sample([*names, "10.0.0.0/30", "fd00::/126", *SETS], rng.randint(0, 2)))),
             )
             for n in range(rng.randint(0, 4))
         )  # fmt: skip
-        found[name] = SecurityGroup(name, number, rng.choice(list(Verdict)), rng.choice(list(Verdict)), rules)
+        mode = rng.choice((PolicyMode.ENFORCE, PolicyMode.ENFORCE, PolicyMode.MONITOR))
+        stateful = rng.random() < 0.7
+        if not stateful:
+            rules = tuple(replace(rule, source_ports=rng.choice(((), CLIENTS)) if rule.ports else ()) for rule in rules)
+        found[name] = SecurityGroup(
+            name, number, rng.choice(list(Verdict)), rng.choice(list(Verdict)), rules, mode=mode, stateful=stateful
+        )
     return found
 
 
@@ -86,5 +103,6 @@ def random_state(rng: Random) -> PoolState:
             trunk=trunk,
             host=host,
             groups=member,
+            isolation=rng.choice(ISOLATIONS) if trunk is None and mode is LockingMode.LOCKED else None,
         )
-    return PoolState(Pool("p", 1600), hosts, networks, {}, vms, vifs, groups=groups)
+    return PoolState(Pool("p", 1600), hosts, networks, {}, vms, vifs, groups=groups, address_sets=SETS)

@@ -11,13 +11,13 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
 
-from tests.ovsctl.datapath.real_bridge import RealBridge, real_bridge
+from tests.ovsctl.datapath.real_bridge import SENTINEL, RealBridge, real_bridge
 from tests.vnet.sim.both import PORTS, Both
 from tests.vnet.sim.test_policy import DROP, IN, OUT, group, ports
 from vnet.compile import flat
 from vnet.objects import Protocol, Rule, SecurityGroup, Verdict
 from vnet.sim import SimPool
-from vnet.sim.packets import Part, Talk
+from vnet.sim.packets import End, Part, Talk
 
 ALLOW = Verdict.ALLOW
 UDP, TCP, ICMP = Protocol.UDP, Protocol.TCP, Protocol.ICMP
@@ -174,6 +174,35 @@ def test_megaflows_of_answers_are_bounded_by_rules(bridge: RealBridge) -> None:
         bridge.appctl("netdev-dummy/receive", f"p{port}", talk.frame(Part.ANSWER).hex())
     megaflows = [line for line in bridge.appctl("dpctl/dump-flows").splitlines() if "eth_type(0x0800)" in line]
     assert len(megaflows) == 2, "one to the tracker, one after it"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_is_for_many_is_judged_and_takes_nobodys_share_of_the_tracker(bridge: RealBridge, version: int) -> None:
+    """A flood of such packets leaves no connection with its sender or its receivers, and one megaflow. What its fragments are is the tracker's to say."""
+    both = Both(bridge, group("web", service(UDP)), srv=("web",), cli=("web",))
+    zones = [both.pool.hosts["h0"].ports[f"{name}/0"] for name in ("srv", "cli")]
+    mac, to = ("ff:ff:ff:ff:ff:ff", "10.0.0.255") if version == 4 else ("33:33:00:00:00:fb", "ff02::fb")
+    targets = [End(mac, to), End("01:00:5e:00:00:fb", "224.0.0.251")] if version == 4 else [End(mac, to)]
+
+    def reached(talk: Talk) -> list[str]:
+        return sorted(name for name, _ in both.send("cli", talk.frame()))
+
+    for target in targets:
+        talk = replace(both.talk("cli", "srv", UDP, 80, version), target=target)
+        talks = [replace(talk, source_port=20000 + n) for n in range(40)]
+        assert [reached(each) for each in talks] == [["srv", "third"]] * len(talks)
+        assert reached(replace(talk, port=81)) == ["third"], "it is in no group"
+        bridge.appctl("revalidator/purge")
+        for each in talks:
+            bridge.appctl("netdev-dummy/receive", f"p{zones[1]}", each.frame().hex())
+        ip = "eth_type(0x0800)" if version == 4 else "eth_type(0x86dd)"
+        assert bridge.appctl("dpctl/dump-flows").count(ip) == 1
+        bridge.send(PORTS[0], SENTINEL)  # those have arrived
+    assert not [zone for zone in zones if f"zone={zone}" in bridge.appctl("dpctl/dump-conntrack")]
+    # An address of one host in a frame for many is tracked, as clusters of servers need it.
+    shared = both.talk("cli", "srv", UDP, 80, version)
+    assert reached(replace(shared, target=End("03:bf:0a:00:00:01", shared.target.address))) == ["srv", "third"]
+    assert f"zone={zones[0]}" in bridge.appctl("dpctl/dump-conntrack")
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,7 +43,7 @@ FAILED_CONVERSATION = """
 import pytest
 
 @pytest.mark.vnet("two.vnet.yaml")
-def test_it(vnet_pool):
+def test_conversation(vnet_pool):
     assert vnet_pool.connect("web1/0", "db1/0").reached
     assert vnet_pool.connect("web1/0", "db1/1", udp=53).reached
 """
@@ -64,50 +67,80 @@ def test_its_own(vnet_pool):
 def test_other_scope(vnet_pool):
     pass
 """
+NO_TOPOLOGY = "def test_it(vnet_pool): pass\n"
 
 
-def run(directory: Path, *args: str, tests: str = TESTS) -> str:
+@dataclass
+class Run:
+    """A run of pytest: outcomes by file, and what is printed of each test that failed, by its name."""
+
+    outcomes: dict[str, list[str]]
+    failures: dict[str, str]
+
+
+def run(directory: Path, engine: str, **files: str) -> Run:
+    """One run of all the files, as each would take most of its time to start."""
     (directory / "two.vnet.yaml").write_bytes(TWO_HOSTS)
-    (directory / "test_it.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-p", "vnet.pytest_plugin", "-p", "no:cacheprovider", *args]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=120).stdout
+    for name, tests in files.items():
+        (directory / f"test_{name}.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-p", "vnet.pytest_plugin", "-p", "no:cacheprovider", "-rA"]
+    command += ["--vnet-on", engine]
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    out = subprocess.run(
+        command, cwd=directory, env=env, capture_output=True, text=True, check=False, timeout=120
+    ).stdout
+    outcomes: dict[str, list[str]] = {name: [] for name in files}
+    for outcome, name in re.findall(r"^(PASSED|FAILED|ERROR) test_(\w+)\.py::", out, re.M):
+        outcomes[name].append(outcome)
+    _, *parts = re.split(r"^_+ (?:ERROR at setup of )?(test_\w+) _+$", out, flags=re.M)
+    return Run(outcomes, dict(zip(parts[::2], parts[1::2], strict=True)))
 
 
-def test_simulated_pool_and_trace_of_a_failure(tmp_path: Path) -> None:
-    out = run(tmp_path)
-    assert "1 failed, 1 passed" in out
-    assert "vnet trace" in out
-    assert "58 UNKNOWN" in out
-    assert "members of network gnv" in out
+@pytest.fixture(scope="module")
+def on_sim(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(
+        tmp_path_factory.mktemp("sim"), "sim",
+        arrivals=TESTS, conversation=FAILED_CONVERSATION, module=MODULE_POOL, no_topology=NO_TOPOLOGY,
+    )  # fmt: skip
 
 
-@pytest.mark.usefixtures("ovs")
-def test_same_tests_on_real_open_vswitch(tmp_path: Path) -> None:
-    out = run(tmp_path, "--vnet-on", "dummy")
-    assert "1 failed, 1 passed" in out
-    assert "vnet trace" in out
+@pytest.fixture(scope="module")
+def on_dummy(ovs: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tmp_path_factory.mktemp("dummy"), "dummy", arrivals=TESTS, conversation=FAILED_CONVERSATION)
 
 
-@pytest.mark.parametrize("engine", ["sim", pytest.param("dummy", marks=pytest.mark.ovs)])
-def test_failed_conversation_prints_its_trace(tmp_path: Path, engine: str) -> None:
-    out = run(tmp_path, "--vnet-on", engine, tests=FAILED_CONVERSATION)
-    assert "1 failed" in out
-    assert "<web1/0 to db1/1, udp 53, NOT reached: ARP from web1/0: " in out
-    assert "vnet trace" in out
-    assert "10 GUARD           priority" in out
-    assert "web1/0 to db1/0, ping" not in out.partition("vnet trace")[2]
+def test_simulated_pool_and_trace_of_a_failure(on_sim: Run) -> None:
+    assert on_sim.outcomes["arrivals"] == ["PASSED", "FAILED"]
+    failure = on_sim.failures["test_fails"]
+    assert "vnet trace" in failure
+    assert "58 UNKNOWN" in failure
+    assert "members of network gnv" in failure
 
 
-def test_pool_of_a_module(tmp_path: Path) -> None:
-    out = run(tmp_path, tests=MODULE_POOL)
-    assert "4 passed, 1 error" in out
-    assert "scope is 'function' or 'module', not 'session'" in out
+def test_same_tests_on_real_open_vswitch(on_dummy: Run) -> None:
+    assert on_dummy.outcomes["arrivals"] == ["PASSED", "FAILED"]
+    assert "vnet trace" in on_dummy.failures["test_fails"]
 
 
-def test_missing_topology_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "test_none.py").write_text("def test_it(vnet_pool): pass\n")
-    out = run(tmp_path, "test_none.py")
-    assert "no topology: say @pytest.mark.vnet" in out
+@pytest.mark.parametrize("made", ["on_sim", pytest.param("on_dummy", marks=pytest.mark.ovs)])
+def test_failed_conversation_prints_its_trace(made: str, request: pytest.FixtureRequest) -> None:
+    found: Run = request.getfixturevalue(made)
+    assert found.outcomes["conversation"] == ["FAILED"]
+    failure = found.failures["test_conversation"]
+    assert "<web1/0 to db1/1, udp 53, NOT reached: ARP from web1/0: " in failure
+    assert "vnet trace" in failure
+    assert "10 GUARD           priority" in failure
+    assert "web1/0 to db1/0, ping" not in failure.partition("vnet trace")[2]
+
+
+def test_pool_of_a_module(on_sim: Run) -> None:
+    assert on_sim.outcomes["module"] == ["PASSED"] * 4 + ["ERROR"]
+    assert "scope is 'function' or 'module', not 'session'" in on_sim.failures["test_other_scope"]
+
+
+def test_missing_topology_is_reported(on_sim: Run) -> None:
+    assert on_sim.outcomes["no_topology"] == ["ERROR"]
+    assert "no topology: say @pytest.mark.vnet" in on_sim.failures["test_it"]
 
 
 def test_capture_has_an_interface_per_port() -> None:

@@ -29,10 +29,13 @@ qos:
   deaf: {to-vm: 1mbit, burst: 32kb}
   few: {packets: 20pps}
   marked: {dscp: 46}
+  calm: {broadcast: 20pps, multicast: 40pps, unknown: 60pps}
+  loud: {multicast: 20pps}
   shared: {from-vm: 2mbit, burst: 64kb, aggregate: true}
 networks:
   tenant: {type: vxlan}
   crowd: {type: vxlan, qos: shared}
+  quiet: {type: vxlan, vif-qos: calm}
   wire: {type: vlan, tag: untagged, uplink: up}
   v7: {type: vlan, tag: 7, uplink: up, qos: shared}
 subnets:
@@ -50,6 +53,9 @@ vms:
   one: {host: xen1, vifs: [{network: crowd}]}
   two: {host: xen1, vifs: [{network: crowd, qos: slow}]}
   three: {host: xen2, vifs: [{network: crowd}]}
+  noisy: {host: xen1, vifs: [{network: quiet, addresses: [10.3.0.1]}]}
+  loud: {host: xen1, vifs: [{network: quiet, qos: loud, addresses: [10.3.0.2]}]}
+  any: {host: xen2, vifs: [{network: quiet, locking-mode: unlocked, addresses: [10.3.0.3]}]}
   trunk: {host: xen1, vifs: [{network: wire, trunk: [7, 8], qos: slow, locking-mode: unlocked}]}
   tagged: {host: xen1, vifs: [{network: v7, locking-mode: unlocked}]}
 """
@@ -91,6 +97,39 @@ def test_a_burst_passes_and_then_the_rate(pool: SimPool) -> None:
     assert passed(pool, "few", "far", 30) == 10, "half a second of 20 packets"
     meter = pool.hosts["xen1"].bridge.meters[OF_VIF | pool.hosts["xen1"].ports["slow/0"] << 2 | Limit.FROM_VM]
     assert (meter.packets, meter.bands[0].packets) == (200, 158)
+
+
+FLOODED = {"broadcast": "ff:ff:ff:ff:ff:ff", "multicast": "01:00:5e:00:00:05", "unknown": "0a:ee:00:00:00:01"}
+
+
+def flooded(pool: SimPool, source: str, what: str) -> bytes:
+    """A frame that the switches flood: to everybody, to a group or to nobody's MAC."""
+    sender = pool.vif(source)
+    return bytes(
+        Ether(src=sender.mac, dst=FLOODED[what]) / IP(src=sender.addresses[0], dst="10.3.0.9") / UDP() / b"flood"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "limits"), [("noisy", (10, 20, 30)), ("loud", (100, 10, 100)), ("any", (10, 20, 0))]
+)
+def test_a_vif_that_floods_harms_itself_only(pool: SimPool, source: str, limits: tuple[int, ...]) -> None:
+    """Half a second of each rate passes at once; another VIF's frames, and its own to a known address, all do. Nobody but an unlocked VIF
+    gets frames for unknown addresses."""
+    peer = {"noisy": "loud", "loud": "any", "any": "noisy"}[source]
+    to = "any/0" if source != "any" else "loud/0"
+    got = dict.fromkeys(FLOODED, 0)
+    for _ in range(100):
+        for what in FLOODED:
+            got[what] += to in pool.send(source, flooded(pool, source, what)).to
+        assert passed(pool, source, peer, 1) == passed(pool, peer, source, 1) == 1
+    assert tuple(got.values()) == limits
+    assert (
+        "loud/0"
+        in pool.send(
+            "noisy" if source != "noisy" else "any", flooded(pool, "noisy" if source != "noisy" else "any", "broadcast")
+        ).to
+    )
 
 
 def test_a_full_meter_of_one_receiver_takes_nothing_from_the_others(pool: SimPool) -> None:
@@ -160,9 +199,15 @@ def test_the_switch_passes_the_same_frames_at_the_same_time(bridge: RealBridge, 
             bridge.appctl("time/warp", str(elapsed_ms))
             now_ms += elapsed_ms
         source, target = rng.choice(pairs)
-        broadcast = rng.random() < 0.3
-        frame = request(pool, "free", 1400) if broadcast else udp(pool, source, target, rng.choice((900, 1400)))
-        port = host.ports["free/0" if broadcast else f"{source}/0"]
+        match rng.random():
+            case chance if chance < 0.3:
+                source, frame = "free", request(pool, "free", 1400)
+            case chance if chance < 0.5:
+                source = rng.choice(("noisy", "loud"))
+                frame = flooded(pool, source, rng.choice([*FLOODED]))
+            case _:
+                frame = udp(pool, source, target, rng.choice((900, 1400)))
+        port = host.ports[f"{source}/0"]
         real = sorted(bridge.send(port, frame))
         ours = sorted((out.port, out.frame) for out in emulated.receive(frame, port, now_us=1000 * now_ms))
         assert ours == real, (source, target)

@@ -12,7 +12,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import wrpcap
 
 from tests.vnet.sim.pools import TWO_HOSTS, talk, two_hosts
-from vnet.cli.exits import CommandError, Exit
+from vnet.cli.exits import CommandError, ExitCode
 from vnet.cli.main import cli
 from vnet.objects import Protocol
 from vnet.sim import PacketError, SimPool
@@ -232,42 +232,42 @@ def file(tmp_path: Path) -> str:
 
 def test_trace_command(file: str, tmp_path: Path) -> None:
     code, text = run("trace", "web1/0", "db1/0", "--tcp", "443", "--file", file)
-    assert (code, "tcp 443: reached" in text) == (Exit.OK, True)
+    assert (code, "tcp 443: reached" in text) == (ExitCode.OK, True)
     code, text = run("trace", "web1/0", "db1/1", "--file", file, "-o", "json")
-    assert (code, json.loads(text)["reached"]) == (Exit.EXPECTATION_FAILED, False)
+    assert (code, json.loads(text)["reached"]) == (ExitCode.EXPECTATION_FAILED, False)
     pool = two_hosts()
     written = f"Ether()/IP(src='{pool.vif('web1/0').addresses[0]}', dst='10.1.0.9')/TCP(dport=80)"
     code, text = run("trace", "web1/0", "db1/0", "--packet", written, "--file", file)
-    assert (code, "delivered to db1/0" in text) == (Exit.OK, True)
+    assert (code, "delivered to db1/0" in text) == (ExitCode.OK, True)
     frame = talk(pool, "web1/0", "db1/0").frame()
     wrpcap(str(tmp_path / "x.pcap"), [Ether(b"\0" * 60), Ether(frame)])
     code, text = run("trace", "web1/0", "--pcap", f"{tmp_path}/x.pcap:2", "--file", file)
-    assert (code, "delivered to db1/0" in text) == (Exit.OK, True)
-    assert run("trace", "web1/0", "--pcap", f"{tmp_path}/x.pcap:3", "--file", file)[0] == Exit.INVALID_INPUT
+    assert (code, "delivered to db1/0" in text) == (ExitCode.OK, True)
+    assert run("trace", "web1/0", "--pcap", f"{tmp_path}/x.pcap:3", "--file", file)[0] == ExitCode.INVALID_INPUT
     code, text = run("trace", "web1", "web2", "--file", file)
-    assert (code, "web1/0 to web2/0, ping: reached" in text) == (Exit.OK, True)
+    assert (code, "web1/0 to web2/0, ping: reached" in text) == (ExitCode.OK, True)
     code, text = run("trace", "web1", "db1", "--packet", written, "--file", file)
-    assert (code, "name one of web1/0 (tenant), web1/1 (prod)" in text) == (Exit.INVALID_INPUT, True)
+    assert (code, "name one of web1/0 (tenant), web1/1 (prod)" in text) == (ExitCode.INVALID_INPUT, True)
     code, text = run("trace", "web1", "--packet", written, "--file", file)
-    assert (code, "name one of web1/0 (tenant), web1/1 (prod)" in text) == (Exit.INVALID_INPUT, True)
+    assert (code, "name one of web1/0 (tenant), web1/1 (prod)" in text) == (ExitCode.INVALID_INPUT, True)
     assert run("trace", "wbe1/0", "db1/0", "--file", file) == (
-        Exit.INVALID_INPUT, "no VIF 'wbe1/0' in this pool; did you mean 'web1/0'?",
+        ExitCode.INVALID_INPUT, "no VIF 'wbe1/0' in this pool; did you mean 'web1/0'?",
     )  # fmt: skip
 
 
 def test_check_command(file: str) -> None:
     code, text = run("check", file)
-    assert code == Exit.EXPECTATION_FAILED
+    assert code == ExitCode.EXPECTATION_FAILED
     assert "FAIL" in text
     code, text = run("check", str(ROOT / "topologies/quickstart.vnet.yaml"), "-o", "json")
-    assert code == Exit.OK
+    assert code == ExitCode.OK
     assert all(row["holds"] for row in json.loads(text))
 
 
 @pytest.mark.parametrize("form", ["table", "json", "svg", "html"])
 def test_matrix_command(file: str, form: str) -> None:
     code, text = run("matrix", file, "-o", form)
-    assert code == Exit.OK
+    assert code == ExitCode.OK
     assert "off/0" in text
 
 
@@ -276,7 +276,7 @@ def test_matrix_since_another_document(file: str, tmp_path: Path) -> None:
     changed.write_bytes(TWO_HOSTS.replace(b"  off: {vifs", b"  off: {host: xen2, vifs"))
     code, text = run("matrix", str(changed), "--since", file)
     assert (code, text.splitlines()) == (
-        Exit.OK,
+        ExitCode.OK,
         [
             "+ db1/0, web1/0, web2/0 reaches off/0 (ping; tcp; udp)",
             "+ off/0 reaches db1/0, web1/0, web2/0 (ping; tcp; udp)",
@@ -284,4 +284,4 @@ def test_matrix_since_another_document(file: str, tmp_path: Path) -> None:
     )
     code, text = run("matrix", str(changed), "--since", file, "-o", "json")
     assert {row["gained"] for row in json.loads(text)["differences"]} == {True}
-    assert run("matrix", file, "--since", file) == (Exit.OK, "")
+    assert run("matrix", file, "--since", file) == (ExitCode.OK, "")

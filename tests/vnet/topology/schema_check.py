@@ -10,11 +10,12 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "array": list,
     "string": str,
     "integer": int,
+    "boolean": bool,
     "null": type(None),
 }
 KNOWN = {
     "$schema", "$defs", "$ref", "title", "description", "type", "properties", "additionalProperties", "propertyNames",
-    "required", "items", "minItems", "maxItems", "uniqueItems", "pattern", "minLength", "maxLength", "minimum", "maximum",
+    "maxProperties", "required", "items", "minItems", "maxItems", "uniqueItems", "pattern", "minLength", "maxLength", "minimum", "maximum",
     "enum", "const", "not", "oneOf", "allOf", "if", "then",
 }  # fmt: skip
 
@@ -29,7 +30,7 @@ def valid(value: Any, schema: Any, root: dict[str, Any]) -> bool:
         return False
     if "type" in schema:
         kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-        if not any(isinstance(value, TYPES[kind]) and not isinstance(value, bool) for kind in kinds):
+        if not any(isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "boolean") for kind in kinds):
             return False
     if "const" in schema and value != schema["const"]:
         return False
@@ -67,7 +68,9 @@ def _array(value: list[Any], schema: dict[str, Any], root: dict[str, Any]) -> bo
 
 
 def _object(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any]) -> bool:
-    if any(name not in value for name in schema.get("required", [])):
+    if any(name not in value for name in schema.get("required", [])) or len(value) > schema.get(
+        "maxProperties", len(value)
+    ):
         return False
     if not all(valid(name, schema.get("propertyNames", True), root) for name in value):
         return False

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vnet.grammar.declare import InvalidValue
-from vnet.grammar.kinds import Refused
+from vnet.grammar.value_types import ValueRefused
 from vnet.objects import QosClass
 from vnet.objects.qos import (
     BURST,
@@ -62,7 +62,7 @@ def test_a_number_with_its_unit(kind: Quantity, text: str, value: int, written: 
 def test_what_is_no_quantity_is_refused_with_what_may_be_meant(
     kind: Quantity, text: str, message: str, hint: str
 ) -> None:
-    with pytest.raises(Refused, match=message) as refused:
+    with pytest.raises(ValueRefused, match=message) as refused:
         kind.parse(text)
     assert hint in refused.value.hint
 

@@ -36,7 +36,7 @@ def test_every_key_has_words() -> None:
         assert shape.doc
         shapes += [item for item in shape.words.values() if isinstance(item, Shape)]
         for word, item in shape.words.items():
-            doc = item.doc if isinstance(item, Shape) else item[1].doc or item[1].kind.expected + "."
+            doc = item.doc if isinstance(item, Shape) else item[1].doc or item[1].type.expected + "."
             assert doc.endswith("."), f"{shape.title}: {word}"
 
 

@@ -1,0 +1,205 @@
+"""The devices and routes of encrypted tunnels on a host, kept as they must be.
+
+    host's namespace                                               a namespace of its own
+    br-int - tunnel port ...> vnet-encrypted - vnet-wireguard ------ host   plane 0, plane 1 (WireGuard)
+                              (addresses inside WireGuard)                     |
+    NIC <--------------------------------------------------------- UDP sockets, of the host's namespace
+
+One rule: the namespace has no way out but WireGuard, and packets with the mark have no way but into the namespace. So what cannot be
+encrypted is dropped. Packets are routed by the kernel, with its own datapath, or by Open vSwitch's userspace datapath: both have the routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ovsctl.appctl import Appctl, AppctlError, control_socket
+from vnet.objects.devices import ENCRYPTION_BRIDGE, WIREGUARD_LINK
+from vnet.objects.encryption import ENCRYPTED_MARK, FIRST_PORT, PLANES
+from vnet.util.commands import TIMEOUT_S, ToolFailed, run
+from vnet.wireguard.exchange import WireguardOrder
+
+NETNS_DIR = Path("/run/netns")
+SOCKET_DIR = Path("/var/run/wireguard")  # of devices that are processes
+TABLE = str(ENCRYPTED_MARK)  # of the routes of packets with the mark
+LAST_METRIC = str(2**32 - 1)
+GATEWAY = "fe80::1"  # the namespace, as its host reaches it
+FAR = "host"  # the namespace's end of the link
+KEEPALIVE_S = 25  # as wg(8) proposes
+USERSPACE = "wireguard-go"
+WORDS_AT_ONCE = 8 * 1000  # of a command: eight for each peer
+
+
+class PlanePeer(NamedTuple):
+    """Another host in one plane: its public key, its address on the underlay, and the one inside WireGuard."""
+
+    public: str
+    endpoint: str
+    address: str
+
+
+class EncryptionLink:
+    """netns: the name of the devices' namespace. prefix: of the WireGuard devices' names."""
+
+    def __init__(self, netns: str, prefix: str, ovs_rundir: str) -> None:
+        self._netns = netns
+        self._prefix = prefix
+        self._rundir = ovs_rundir
+
+    def _device(self, plane: int) -> str:
+        return f"{self._prefix}{plane}"
+
+    def _inside(self, *args: str) -> tuple[str, ...]:
+        return "ip", "netns", "exec", self._netns, *args
+
+    @property
+    def userspace(self) -> bool:
+        """Whether WireGuard is a process here."""
+        return any((SOCKET_DIR / f"{self._device(plane)}.sock").exists() for plane in PLANES)
+
+    # The way in
+
+    def close(self) -> None:
+        """Has packets with the mark go nowhere but where `open` sends them. Raises ToolFailed."""
+        run("ip", "-6", "route", "replace", "unreachable", "default", "metric", LAST_METRIC, "table", TABLE)
+        if f"lookup {TABLE}" not in run("ip", "-6", "rule", "show"):
+            run("ip", "-6", "rule", "add", "fwmark", str(ENCRYPTED_MARK), "lookup", TABLE)
+
+    def open(self, wanted: WireguardOrder, mac: str) -> bool:
+        """Gives the bridge the host's addresses, and routes packets with the mark to it. False while it is not there. Raises ToolFailed, OSError."""
+        found = devices().get(ENCRYPTION_BRIDGE)
+        if found is None or found.get("address") != mac:
+            return False
+        gateway: str = devices(self._netns)[FAR]["address"]
+        _set(ENCRYPTION_BRIDGE, "disable_ipv6", "0")
+        _set(ENCRYPTION_BRIDGE, "accept_ra", "0")
+        run("ip", "link", "set", ENCRYPTION_BRIDGE, "mtu", str(wanted.mtu), "up")
+        run("ip", "-6", "neigh", "replace", GATEWAY, "lladdr", gateway, "dev", ENCRYPTION_BRIDGE, "nud", "permanent")
+        for plane in PLANES:
+            own = wanted.addresses[plane]
+            way = ("via", GATEWAY, "dev", ENCRYPTION_BRIDGE, "src", own)
+            run("ip", "-6", "address", "replace", f"{own}/64", "dev", ENCRYPTION_BRIDGE, "nodad")
+            run("ip", "-6", "route", "replace", wanted.networks[plane], *way, "table", TABLE)
+        return self._open_in_switch(wanted, gateway)
+
+    def _open_in_switch(self, wanted: WireguardOrder, gateway: str) -> bool:
+        """The same routes in Open vSwitch, for its userspace datapath. It refuses until it has heard of the addresses."""
+        try:
+            self._appctl("tnl/neigh/set", ENCRYPTION_BRIDGE, GATEWAY, gateway)
+            routes = self._appctl("ovs/route/show")
+            for plane in PLANES:
+                network, own = wanted.networks[plane], wanted.addresses[plane]
+                known = f"User: {network} MARK {ENCRYPTED_MARK} dev {ENCRYPTION_BRIDGE} GW {GATEWAY} SRC {own}"
+                if known not in routes:
+                    self._appctl("ovs/route/add", network, ENCRYPTION_BRIDGE, GATEWAY, f"pkt_mark={ENCRYPTED_MARK}")
+        except AppctlError:
+            return False
+        return True
+
+    def _appctl(self, *command: str) -> str:
+        return asyncio.run(Appctl(control_socket(self._rundir), TIMEOUT_S).call(*command))
+
+    # The namespace
+
+    def make(self, wanted: WireguardOrder, mac: str) -> bool:
+        """Makes the namespace, its devices and its routes, where they are not there. Whether any device is new. Raises ToolFailed, OSError."""
+        if not (NETNS_DIR / self._netns).exists():
+            run("ip", "netns", "add", self._netns)
+            for setting in ("disable_ipv6", "forwarding"):
+                value = int(setting == "forwarding")
+                run(*self._inside("sh", "-c", f"echo {value} > /proc/sys/net/ipv6/conf/all/{setting}"))
+        there = devices(self._netns)
+        lacking = [plane for plane in PLANES if self._device(plane) not in there]
+        for plane in lacking:
+            self._make_device(self._device(plane))
+        if FAR not in there:
+            run("ip", "link", "del", WIREGUARD_LINK, fine=True)
+            run("ip", "link", "add", WIREGUARD_LINK, "type", "veth", "peer", "name", FAR, "netns", self._netns)
+            _set(WIREGUARD_LINK, "disable_ipv6", "1")
+        inside = ("ip", "-n", self._netns)
+        mtu = str(wanted.mtu)
+        run("ip", "link", "set", WIREGUARD_LINK, "mtu", mtu, "up")
+        for device in (FAR, *map(self._device, PLANES)):
+            run(*inside, "link", "set", device, "mtu", mtu, "up")
+        run(*inside, "-6", "address", "replace", f"{GATEWAY}/64", "dev", FAR, "nodad")
+        for plane in PLANES:
+            own = wanted.addresses[plane]
+            run(*inside, "-6", "route", "replace", wanted.networks[plane], "dev", self._device(plane))
+            run(*inside, "-6", "route", "replace", f"{own}/128", "dev", FAR)
+            run(*inside, "-6", "neigh", "replace", own, "lladdr", mac, "dev", FAR, "nud", "permanent")
+        return bool(lacking)
+
+    def _make_device(self, name: str) -> None:
+        """A WireGuard device whose packets leave by the host's namespace, where it is made, whatever namespace it is in later."""
+        if name not in devices():
+            try:
+                run("ip", "link", "add", name, "type", "wireguard")
+            except ToolFailed as error:
+                _make_in_userspace(name, str(error))
+        run("ip", "link", "set", name, "netns", self._netns)
+
+    # WireGuard
+
+    def configure(self, plane: int, private: str, peers: Iterable[PlanePeer]) -> None:
+        """Sets a device's key and peers. What is as it must be is not touched: setting it again may lose a packet. Peers begin anew under another key.
+        Raises ToolFailed."""
+        device, dump = self._device(plane), self._dump(plane)
+        own, port = dump[0][0], dump[0][2]
+        wanted = {peer.public: peer for peer in peers}
+        there = {public: (endpoint, allowed) for public, _, endpoint, allowed, *_ in dump[1:]}
+        gone = [public for public in there if public not in wanted or own != private]
+        if gone:
+            run(*self._inside("wg", "set", device, *(word for public in gone for word in ("peer", public, "remove"))))
+        if own != private:
+            run(*self._inside("wg", "set", device, "private-key", "/dev/stdin"), stdin=private)
+        if port != str(FIRST_PORT + plane):
+            run(*self._inside("wg", "set", device, "listen-port", str(FIRST_PORT + plane)))
+        words: list[str] = []
+        for public, peer in sorted(wanted.items()):
+            at = f"[{peer.endpoint}]" if ":" in peer.endpoint else peer.endpoint
+            as_wanted = f"{at}:{FIRST_PORT + plane}", f"{peer.address}/128"
+            if public in gone or there.get(public) != as_wanted:
+                # Both sides call at once when they learn of each other, so the one that learns last is heard.
+                words += ["peer", public, "endpoint", as_wanted[0], "allowed-ips", as_wanted[1]]
+                words += ["persistent-keepalive", str(KEEPALIVE_S)]
+        for first in range(0, len(words), WORDS_AT_ONCE):
+            run(*self._inside("wg", "set", device, *words[first : first + WORDS_AT_ONCE]))
+
+    def _dump(self, plane: int) -> list[list[str]]:
+        """The device's own line, and one for each peer (wg(8), show)."""
+        return [line.split("\t") for line in run(*self._inside("wg", "show", self._device(plane), "dump")).splitlines()]
+
+    def counters(self, plane: int) -> dict[str, tuple[int, int]]:
+        """By public key of a peer: the time of its last handshake, 0 for none, and the bytes that were received. Raises ToolFailed."""
+        return {
+            public: (int(handshake), int(received))
+            for public, _, _, _, handshake, received, *_ in self._dump(plane)[1:]
+        }
+
+
+def devices(netns: str | None = None) -> dict[str, dict[str, Any]]:
+    """The devices of a namespace, or of the own one, by name, as `ip -j link` has them. Raises ToolFailed."""
+    of = ("-n", netns) if netns is not None else ()
+    found = json.loads(run("ip", "-j", *of, "link", "show") or "[]")
+    return {entry["ifname"]: entry for entry in found}
+
+
+def _make_in_userspace(name: str, reason: str) -> None:
+    if shutil.which(USERSPACE) is None:
+        raise ToolFailed(f"no WireGuard here: {reason}; modprobe wireguard, or apt-get install {USERSPACE}")
+    env = {**os.environ, "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1"}
+    # It puts itself into the background.
+    done = subprocess.run([USERSPACE, name], env=env, capture_output=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode:
+        raise ToolFailed(f"{USERSPACE} {name}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+
+
+def _set(device: str, setting: str, value: str) -> None:
+    Path(f"/proc/sys/net/ipv6/conf/{device}/{setting}").write_text(value)
