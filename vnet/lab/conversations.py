@@ -12,7 +12,7 @@ from vnet.objects import Protocol
 from vnet.sim.conversation import Party, PlannedPacket, party_of, plan, talk_of, title_of
 from vnet.sim.deliveries import Station
 from vnet.sim.packets import CLIENT_PORTS, Part
-from vnet.sim.trace import Leg, Trace
+from vnet.sim.trace import NO_COMMON_VERSION, Leg, Trace
 
 # Each conversation has a port of its own, so that the hosts' connection trackers take none for a part of another.
 _source_ports = itertools.cycle(range(*CLIENT_PORTS))
@@ -53,7 +53,7 @@ class LabConversation:
         """The legs, without hops: a lab sees only the receivers of a packet."""
         title = title_of(self.source, self.target, self.protocol, self.port)
         if not self.packets:
-            return Trace(f"{title}: they have no IP version in common", (), False)
+            return Trace(f"{title}: {NO_COMMON_VERSION}", (), False)
         return Trace(title, tuple(self.legs), not self.lost and self.next is None)
 
 

@@ -67,11 +67,13 @@ class Preloaded:
         return near
 
 
-def _become(request: dict[str, Any]) -> int:
+def _become(request: dict[str, Any], requests: socket.socket) -> int:
     """Run a command line in this process, which was forked for it; the code to exit with."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _carry(request["env"][MARK])
+    with requests:  # answered only now: whoever knows of a daemon finds it by its mark
+        requests.send(str(os.getpid()).encode())
     os.environ.clear()
     os.environ.update(request["env"])
     for descriptor, path, flags in (
@@ -96,7 +98,7 @@ def _carry(mark: str) -> None:
 
 
 def main() -> None:
-    """Fork a daemon for each request on standard input, and answer with its process id."""
+    """Fork a daemon for each request on standard input; it answers with its process id."""
     for module in MODULES:
         import_module(module)
     gc.collect()
@@ -104,9 +106,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # daemons that end are nobody's to wait for
     requests = socket.socket(fileno=0)
     while request := requests.recv(MAX_MESSAGE):
-        if (pid := os.fork()) == 0:
-            sys.exit(_become(json.loads(request)))
-        requests.send(str(pid).encode())
+        if os.fork() == 0:
+            sys.exit(_become(json.loads(request), requests))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ COMMAND_TIMEOUT_S = 90.0
 START_TIMEOUT_S = 60.0  # only names a failure: a process that ends at start is an error at once
 STOP_TIMEOUT_S = 30.0  # the kernel takes some 20 ms for each tap that a process leaves behind
 TAIL_BYTES = 2000
+EXECUTION_LOOKS = 1000  # one a millisecond
 
 
 def run(args: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
@@ -128,17 +129,26 @@ def _pids() -> Iterable[int]:
     return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
 
 
-def _carries(pid: int, mark: bytes) -> bool:
+def _environment(pid: int) -> list[bytes]:
+    """What a process was executed with, as proc(5) shows it; [] for a kernel thread and one that is gone.
+
+    A process that is being executed has its new memory before its environment is in there: that is waited for.
+    """
     try:
-        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        for _ in range(EXECUTION_LOOKS):
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            if environ or Path(f"/proc/{pid}/cmdline").read_bytes() or not os.readlink(f"/proc/{pid}/exe"):
+                return environ.split(b"\0")
+            time.sleep(0.001)
     except OSError:
-        return False
+        pass
+    return []
 
 
 def marked(directory: Path) -> list[int]:
     """The processes of the lab with this directory, ourselves excepted."""
     mark = f"{MARK}={directory}".encode()
-    return [pid for pid in _pids() if pid != os.getpid() and _carries(pid, mark)]
+    return [pid for pid in _pids() if pid != os.getpid() and mark in _environment(pid)]
 
 
 def _inode(path: str) -> int:

@@ -20,7 +20,7 @@ from vnet.sim.errors import NotPlugged
 from vnet.sim.fabric import Arrival
 from vnet.sim.packets import CLIENT_PORT, Part
 from vnet.sim.pool import SimPool
-from vnet.sim.trace import HOPS_MAX
+from vnet.sim.trace import HOPS_MAX, NO_COMMON_VERSION
 
 MAX_ASKED = 128  # requests that go together
 
@@ -228,7 +228,7 @@ def conversation(
         title += f" (no host has a port of {target.name})"
     talk = talk_of(source, target, protocol, port, source_port)
     if talk is None:
-        return LiveTrace(f"{title}: they have no IP version in common", (), False, False)
+        return LiveTrace(f"{title}: {NO_COMMON_VERSION}", (), False, False)
     with pool.undone():
         twin = reaches(pool, source, target, protocol, port)
     reset = talk.frame(Part.RESET) if protocol is Protocol.TCP else b""

@@ -15,7 +15,7 @@ from vnet.sim.deliveries import Station
 from vnet.sim.errors import AmbiguousVif, NotPlugged
 from vnet.sim.fabric import Fabric
 from vnet.sim.packets import CLIENT_PORT, End, Part, Talk, resolve
-from vnet.sim.trace import Leg, Trace, follow
+from vnet.sim.trace import NO_COMMON_VERSION, Leg, Trace, follow
 
 OUTSIDE_MAC = "02:76:6e:65:74:01"
 NOWHERE = ("192.0.2.1", "2001:db8::1")  # documentation addresses (RFC 5737, RFC 3849): nobody's
@@ -173,7 +173,7 @@ def trace(pool: Fabric, source: Party, target: Party, protocol: Protocol = Proto
     title = title_of(source, target, protocol, port)
     packets = plan(source, target, protocol, port)
     if not packets:
-        return Trace(f"{title}: they have no IP version in common", (), False)
+        return Trace(f"{title}: {NO_COMMON_VERSION}", (), False)
     legs: list[Leg] = []
     with pool.undone():
         for packet in packets:

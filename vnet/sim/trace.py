@@ -30,6 +30,7 @@ from vnet.sim.guard_drop import GUARDS, is_watch, wrong_fields
 from vnet.sim.host import SimHost
 
 HOPS_MAX = 1000
+NO_COMMON_VERSION = "they have no IP version in common"
 REJECTS = frozenset({Table.EGRESS_REJECT, Table.INGRESS_REJECT})
 LOGS = frozenset({Table.EGRESS_LOG, Table.INGRESS_LOG})
 MONITORS = frozenset({Table.EGRESS_MONITOR, Table.INGRESS_MONITOR})
@@ -96,11 +97,18 @@ class Leg:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Trace:
-    """The packets of a conversation in order; `reached` is true if all of them arrived."""
+    """The packets of a conversation in order; `reached` is true if all of them arrived. Without a common IP version there are none."""
 
     title: str
     legs: tuple[Leg, ...]
     reached: bool
+
+    @property
+    def reason(self) -> str:
+        """Why it does not reach: the verdict of the packet that did not arrive. Empty if all arrived."""
+        if self.reached:
+            return ""
+        return self.legs[-1].verdict if self.legs else NO_COMMON_VERSION
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -125,7 +133,7 @@ class Trace:
 
     def __repr__(self) -> str:
         """Short, for a failed assertion: the title, and the verdict of the packet that did not arrive."""
-        end = "" if self.reached or not self.legs else f": {self.legs[-1].title}: {self.legs[-1].verdict}"
+        end = f": {self.legs[-1].title}: {self.reason}" if self.reason and self.legs else ""
         return f"<{self.title}, {'reached' if self.reached else 'NOT reached'}{end}>"
 
     def render(self, full: bool = False) -> str:

@@ -211,6 +211,6 @@ class TwinWitness:
             return NO_UPLINK, None
         try:
             found = trace(self._pool, *ends, *service_of(spec))
-            return "" if found.reached else found.legs[-1].verdict, found
+            return found.reason, found
         except NotPlugged as error:
             return str(error), None

@@ -21,7 +21,9 @@ from tests.vnet.lab.test_lab import BOTH, frame, left_of
 from vnet.cli.main import run
 from vnet.client import Client, Unit
 from vnet.lab import Driver, Lab, LabError, LabUnsupported, labs, toolstack
-from vnet.lab.processes import alive, marked
+from vnet.lab.names import MARK
+from vnet.lab.preload import Preloaded
+from vnet.lab.processes import alive, marked, stop
 from vnet.lab.status import status
 
 ROOT = Path(__file__).parents[3]
@@ -56,6 +58,18 @@ def test_each_daemon_is_a_process_of_its_own_on_its_host(lab: Lab) -> None:
         assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{switch}/ns/net")
         assert f'"host": "{host}"' in lab.daemons.log(host).read_text()
     assert lab.spec.driver is Driver.DUMMY or len({os.readlink(f"/proc/{pid}/ns/net") for pid in daemons.values()}) == 3
+
+
+@pytest.mark.usefixtures("ovs")
+def test_a_forked_daemon_has_its_mark_once_it_is_known(tmp_path: Path) -> None:
+    preloaded, dirs = Preloaded(), ["--run-dir", str(tmp_path), "--ovs-db", f"unix:{tmp_path}/no.sock"]
+    for _ in range(20):
+        pid = preloaded.start(
+            ["agent", "--host", "xen1", *dirs], env={MARK: str(tmp_path)}, log=tmp_path / "log", netns=None
+        )
+        found = marked(tmp_path)
+        stop([pid])
+        assert found == [pid]
 
 
 def test_frames_reach_the_others_once(lab: Lab) -> None:

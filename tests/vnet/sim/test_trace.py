@@ -126,6 +126,14 @@ def test_expectations_hold_or_say_why() -> None:
     assert "give its VM a host" in results[7].reason
 
 
+def test_ends_without_a_common_ip_version_are_the_reason() -> None:
+    text = TWO_HOSTS.decode().replace("10.3.0.1", "'fd00::1'")
+    expectations = "expectations: [{name: versions, from: web1/2, to: db1/2, expect: reachable}]\n"
+    document = load((text + expectations).encode(), "versions.vnet.yaml")
+    (result,) = check(SimPool.from_document(document), document)
+    assert result.reason == "web1/2 does not reach db1/2: they have no IP version in common"
+
+
 def test_an_expectation_of_a_group_is_about_each_of_its_vifs() -> None:
     text = TWO_HOSTS.decode().replace("{network: tenant}", "{network: tenant, security-groups: [all]}")
     groups = "security-groups: {all: {default: {ingress: allow}}, nobody: {}}\n"
