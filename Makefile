@@ -3,11 +3,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv mmdebstrap wireguard-go wireguard-tools
+SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv mmdebstrap wireguard-go wireguard-tools tshark
 PYTHON ?= python3
 unexport PYTHONDONTWRITEBYTECODE  # each of many processes would compile everything anew
 
-.PHONY: help root install install-bench demo test recheck test-kernel test-guests test-debian13 unit chaos check format bench bench-scale deb release lock clean
+.PHONY: help root install install-bench demo test recheck test-kernel test-guests test-debian13 test-monitoring test-web unit chaos check format docs test-docs bench bench-scale deb release lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -79,9 +79,14 @@ test-debian13: root install  ## the packages on a machine of Debian 13, as the s
 
 PROMETHEUS := $${XDG_CACHE_HOME:-$$HOME/.cache}/vnet/prometheus
 
-test-monitoring: root install  ## alert rules by promtool, and Debian's Prometheus on a real agent and controller; unpacked, not installed (19 MB)
+test-monitoring: root install  ## alert rules by promtool, Debian's Prometheus on a real agent and controller, nfdump on a real switch; unpacked, not installed (20 MB)
 	@tests/monitoring/fetch.sh "$(PROMETHEUS)"
 	@VNET_PROMETHEUS="$(PROMETHEUS)" $(BIN)/python -m pytest tests/monitoring
+
+test-web: root install  ## the web page in Debian's Chromium: what it shows, accessibility, 1,000 VIFs; makes the pictures of docs/web.md
+	@RECOMMENDS=no packaging/install-system.sh chromium fonts-dejavu-core
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/web.lock
+	@VNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 $(or $(TESTS),tests/web)
 
 UNIT_MARKS := not ovs and not netns
 
@@ -101,6 +106,17 @@ format: install  ## rewrite to the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+install-docs: install
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/docs.lock
+
+docs: install-docs  ## the book: docs/ with the generated references as a site in dist/book, to be read without a network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/python packaging/book/offline.py dist/book
+
+test-docs: docs  ## the book's search in Debian's Chromium, from a disk and without a network
+	@RECOMMENDS=no packaging/install-system.sh chromium
+	@packaging/book/search.sh dist/book rollback
+
 bench-scale: install-bench  ## what grows with the pool, and what does not (minutes)
 	@for b in cold_start apply many_agents; do $(BIN)/python -m benchmarks.$$b --runs 1; done
 
@@ -113,7 +129,9 @@ release: install  ## wheel, Debian packages, notes and checksums of this version
 lock:  ## refresh the lock files
 	@$(BIN)/python -m pip install --quiet uv
 	@for g in dev bench; do $(BIN)/uv pip compile -q pyproject.toml --extra all --group $$g --generate-hashes --no-header -o requirements/$$g.lock; done
+	@$(BIN)/uv pip compile -q pyproject.toml --extra all --group docs -c requirements/dev.lock --generate-hashes --no-header -o requirements/docs.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra all --generate-hashes --no-header -o requirements/run.lock
+	@$(BIN)/uv pip compile -q --group web --generate-hashes --no-header -c requirements/dev.lock -o requirements/web.lock
 
 clean:  ## what the targets made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -30,14 +30,20 @@ def main() -> None:
         sys.exit("vnet: the checkout has changes that are not committed")
     to = ROOT / "dist" / VERSION
     subprocess.run([sys.executable, str(ROOT / "packaging" / "build_deb.py"), "--wheel", "--to", str(to)], check=True)
-    (to / "NOTES.md").write_text(f"# vnet {VERSION}\n\n{found['notes'].strip()}\n")
+    count = finish(to, found["notes"])
+    print(f"{to}: {count} files and SHA256SUMS")
+
+
+def finish(to: Path, notes: str) -> int:
+    """Adds the notes to what was built, and the checksums of all, as `sha256sum -c` reads them. Returns how many files it has."""
+    (to / "NOTES.md").write_text(f"# vnet {VERSION}\n\n{notes.strip()}\n")
     sums = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
         for path in sorted(to.iterdir())
         if path.name != "SHA256SUMS"
     ]
     (to / "SHA256SUMS").write_text("".join(sums))
-    print(f"{to}: {len(sums)} files and SHA256SUMS")
+    return len(sums)
 
 
 if __name__ == "__main__":

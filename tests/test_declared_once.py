@@ -130,7 +130,7 @@ STAMP_STAGE = """    Table.STAMP: Stage(
         frozenset({following(Table.STAMP)}),
         miss=following(Table.STAMP),
     ),
-    Table.LOOKUP: Stage(
+    Table.MIRROR_PASSED: Stage(
 """
 STAMP_FEATURE = """    Feature(Category.STAMP, "counter of VIF {}", (Input.VIF,), frozenset({T.STAMP}), stamp_flows),
     Feature(Category.PROBE, """
@@ -141,16 +141,16 @@ STAMP_DOC = """- Next: STAMP
 How much a VIF sends, by counters.
 
 - Matches: `in_port`
-- Next: LOOKUP
+- Next: MIRROR_PASSED
 
-## 50 LOOKUP
+## 45 MIRROR_PASSED
 """
 STAGE: Edits = {
     "vnet/compile/stamp.py": (("", STAMP),),
     "vnet/compile/pipeline.py": (
         ("    FROM_RATE = 40\n", "    FROM_RATE = 40\n    STAMP = 42\n"),
-        ("    Table.FROM_RATE,\n    Table.LOOKUP,\n", "    Table.FROM_RATE,\n    Table.STAMP,\n    Table.LOOKUP,\n"),
-        ("    Table.LOOKUP: Stage(\n", STAMP_STAGE),
+        ("    Table.FROM_RATE,\n    Table.MIRROR", "    Table.FROM_RATE,\n    Table.STAMP,\n    Table.MIRROR"),
+        ("    Table.MIRROR_PASSED: Stage(\n", STAMP_STAGE),
         ("\n\ndef cookie(", "    STAMP = 99\n\n\ndef cookie("),
     ),
     "vnet/compile/features.py": (
@@ -162,19 +162,22 @@ STAGE: Edits = {
     ),
     "docs/pipeline.md": (
         (
-            "- Next: LEARN, REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, LOOKUP\n",
+            "- Next: LEARN, REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
             "- Next: LEARN, REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, STAMP, LOOKUP\n",
         ),
         (
-            "- Next: REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, LOOKUP\n",
+            "- Next: REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
             "- Next: REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, STAMP\n",
         ),
         (
-            "- Next: FROM_ISOLATION, EGRESS, STORM, FROM_RATE, LOOKUP\n",
+            "- Next: FROM_ISOLATION, EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
             "- Next: FROM_ISOLATION, EGRESS, STORM, FROM_RATE, STAMP\n",
         ),
-        ("`reg7`\n- Next: EGRESS, STORM, FROM_RATE, LOOKUP\n", "`reg7`\n- Next: EGRESS, STORM, FROM_RATE, STAMP\n"),
-        ("- Next: LOOKUP\n\n## 50 LOOKUP\n", STAMP_DOC),
+        (
+            "`reg7`\n- Next: EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
+            "`reg7`\n- Next: EGRESS, STORM, FROM_RATE, STAMP\n",
+        ),
+        ("- Next: MIRROR_PASSED\n\n## 45 MIRROR_PASSED\n", STAMP_DOC),
     ),
 }
 TWIN = """

@@ -39,6 +39,14 @@ class FlowError(InvalidValueError):
     """A flow, group or meter that cannot be."""
 
 
+class TooLong(InvalidValueError):
+    """A modification that does not fit into an OpenFlow message."""
+
+    def __init__(self, mod: object, problem: str) -> None:
+        super().__init__(f"does not fit into an OpenFlow message ({problem}): {mod}")
+        self.mod = mod
+
+
 class TextError(InvalidValueError):
     """Text that is not `ovs-ofctl` syntax, or uses a part of it that ovsctl does not support."""
 

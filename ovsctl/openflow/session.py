@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .errors import InvalidValueError, MalformedMessage, NegotiationError, PeerError
+from .errors import InvalidValueError, MalformedMessage, NegotiationError, PeerError, TooLong
 from .flow import Flow, FlowModCommand
 from .messages import (
     ASYNC_DECODERS,
@@ -329,7 +329,7 @@ def _notice(message_type: int, xid: int, body: bytes) -> Event:
 
 
 def mod_chunks(batch: Batch, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The messages of a batch in pieces of about `chunk_bytes`. Raises InvalidValueError at one that is too long."""
+    """The messages of a batch in pieces of about `chunk_bytes`. Raises TooLong at one that is."""
 
     def head(message_type: int, xid: int, length: int) -> bytes:
         return HEADER.pack(OFP15_VERSION, message_type, HEADER.size + length, xid)
@@ -352,11 +352,11 @@ def _chunks(batch: Batch, head: Callable[[int, int, int], bytes], chunk_bytes: i
     size = 0
     xid = batch.first_xid
     for mod in batch.mods:
-        body = mod.encode()
         try:
+            body = mod.encode()
             parts.append(head(mod.TYPE, xid, len(body)))
-        except struct.error as error:
-            raise InvalidValueError(f"does not fit into an OpenFlow message ({error}): {mod}") from error
+        except (struct.error, InvalidValueError) as error:
+            raise TooLong(mod, str(error)) from error
         parts.append(body)
         xid += 1
         size += len(body)

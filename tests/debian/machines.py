@@ -94,11 +94,11 @@ def bare_root() -> Path:
 
 
 def packages(shared: Path) -> list[Path]:
-    """The packages of this checkout for the release of this machine."""
+    """The packages of this checkout for the release of this machine; the wheel lies beside them."""
     made, (version, _) = shared / "packages", release()
     with _once(made) as missing:
         if missing:
-            build(made, "--debian", version)
+            build(made, "--debian", version, "--wheel")
     return sorted(made.glob("*.deb"))
 
 

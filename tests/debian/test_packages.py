@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import runpy
+import shutil
+import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,6 +162,30 @@ def test_the_same_sources_make_the_same_bytes(debs: list[Path], tmp_path: Path) 
     assert len(made) == 2
     (same,) = made.keys() & ours.keys()
     assert made[same] == ours[same]
+
+
+@pytest.mark.usefixtures("netns")
+def test_a_release_has_notes_and_checksums_of_all_that_was_built(debs: list[Path], tmp_path: Path) -> None:
+    made = Path(shutil.copytree(debs[0].parent, tmp_path / "release"))
+    finish = runpy.run_path(str(ROOT / "packaging" / "release.py"))["finish"]
+    for _ in range(2):
+        assert finish(made, "The first version.") == len(debs) + 2
+        checked = subprocess.check_output(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=made, text=True)
+        names = {line.removesuffix(": OK") for line in checked.splitlines()}
+        assert names == {path.name for path in made.iterdir()} - {"SHA256SUMS"}
+    assert (made / "NOTES.md").read_text() == "# vnet 0.1.0\n\nThe first version.\n"
+
+
+@pytest.mark.usefixtures("netns")
+def test_the_wheel_carries_everything_and_needs_for_an_agent_three_libraries(debs: list[Path]) -> None:
+    (wheel,) = debs[0].parent.glob("vnet-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        carried = set(archive.namelist())
+        (metadata,) = (archive.read(name).decode() for name in carried if name.endswith(".dist-info/METADATA"))
+    kept = subprocess.check_output(["git", "ls-files", "vnet", "ovsctl"], cwd=ROOT, text=True).splitlines()
+    assert set(kept) - carried == set()
+    needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
+    assert [re.split(r"[ :>=]+", line)[1] for line in needed] == ["click", "msgspec", "netaddr"]
 
 
 @pytest.mark.parametrize("sample", ["agent", "controller", "pool"])

@@ -16,13 +16,13 @@ from vnet.cli.main import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 INLINE = re.compile(r"`(vnet [a-z][^`\n]*)`")
-BLOCK = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 END = re.compile(r"[|;&<>#]|\$\(")  # of a command in a shell's line
 
 
 def commands(text: str) -> Iterator[str]:
     yield from INLINE.findall(re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
-    for block in BLOCK.findall(text):
+    for block in (block for language, block in BLOCK.findall(text) if language in ("", "sh")):
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"[|;&]+", line):
                 if part.strip().startswith("vnet "):
@@ -50,6 +50,7 @@ def fault(text: str) -> str:
             return f"no command {words[0]}"
         found, words = command, words[1:]
         ctx = click.Context(found, parent=ctx)
+    words = words[: words.index("--")] if "--" in words else words  # what follows is another program's
     known = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)} | {
         "-h",
         "--help",
@@ -57,7 +58,10 @@ def fault(text: str) -> str:
     unknown = [
         word
         for word in words
-        if word.startswith("-") and word.partition("=")[0] not in known and not word.lstrip("-").isdigit()
+        if word.startswith("-")
+        and word != "-"
+        and word.partition("=")[0] not in known
+        and not word.lstrip("-").isdigit()
     ]
     return f"no option {unknown[0]}" if unknown else ""
 
@@ -104,7 +108,31 @@ def _runs(command: str, script: str) -> bool:
     return re.search(r"\b" + r"\b.*?".join(words), re.sub(r"\d+", "0", script)) is not None
 
 
+def test_commands_are_found_in_blocks_and_sentences() -> None:
+    text = "`vnet a`\n```python\nx\n```\nvnet no command\n```\nvnet b; vnet c | x\n```\n```text\nvnet no\n```\n```sh\nvnet d \\\n -x\n```\n"
+    assert list(commands(text)) == ["vnet a", "vnet b", "vnet c", "vnet d   -x"]
+
+
 def test_what_is_not_there_is_found() -> None:
     for text in ("vnet vif getx web1/0", "vnet vif get --all web1/0", "vnet --nothing status", "vnet nothing"):
         assert fault(text), text
     assert not fault("vnet --controller unix:/x vif get web1/0 -o json")
+
+
+def commands_below(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from commands_below(found, click.Context(found, parent=context, info_name=name))
+        else:
+            yield found
+
+
+def test_an_option_that_takes_a_tls_remote_comes_with_one_for_its_certificate() -> None:
+    with click.Context(cli, info_name="vnet") as context:
+        for command in commands_below(cli, context):
+            options = [option for option in command.params if isinstance(option, click.Option)]
+            names = {name for option in options for name in option.opts}
+            if any("ssl:" in f"{option.metavar} {option.help}" for option in options):
+                assert "--pki-dir" in names, command.name

@@ -1,4 +1,4 @@
-"""A real Prometheus runs only where it was unpacked (`make test-monitoring`)."""
+"""A real Prometheus and nfdump run only where they were unpacked (`make test-monitoring`)."""
 
 from __future__ import annotations
 
@@ -9,4 +9,8 @@ import pytest
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if collection_path.name == "test_prometheus.py" and "VNET_PROMETHEUS" not in os.environ else None
+    return (
+        True
+        if collection_path.name in ("test_nfdump.py", "test_prometheus.py") and "VNET_PROMETHEUS" not in os.environ
+        else None
+    )

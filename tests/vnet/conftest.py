@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -44,3 +45,12 @@ async def pool(running: Controller) -> AsyncIterator[PoolDatabase]:
 async def rows(running: Controller) -> AsyncIterator[OvsdbClient]:
     async with OvsdbClient([running.database.remote], "Vnet") as made:
         yield made
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """More of them than a process has by default, for tests that open as many as the process that they try."""
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))

@@ -41,11 +41,13 @@ from vnet.agent.pool_replica import PoolReplica
 from vnet.agent.questions import Questions
 from vnet.client import AsyncClient, Unreachable
 from vnet.compile import Compiler, compile_flows
+from vnet.db.captures import CaptureRow
 from vnet.db.mirror import PoolMirror
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, from_row, to_columns
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import TABLES, ObjectTable, table_of
+from vnet.db.traffic_queries import TrafficQuery
 from vnet.db.watches import WatchRow
 from vnet.grammar.declare import Declared
 from vnet.objects import (
@@ -64,6 +66,7 @@ from vnet.objects import (
     Uplink,
     Vm,
 )
+from vnet.objects.follower import ToolstackFollower
 from vnet.objects.retired import RetiredNumber
 from vnet.objects.token import ApiRole, Token
 from vnet.objects.trial import Trial
@@ -88,6 +91,7 @@ networks:
 subnets: {front: {network: tenant, cidr: 10.1.0.0/24, gateway: 10.1.0.1}}
 address-sets: {offices: [10.1.0.0/16]}
 plug-bridges: {xapi-tenant: {network: tenant}}
+mirrors: {ids: {from: [vm1/0, {group: web}], to: vm2/0, filter: tcp port 80, expires: "2100-01-01T00:00:00Z"}}
 flow-export: {flows: {protocol: ipfix, to: "10.0.0.9:4739", sample: 64}}
 security-groups:
   web: {rules: [{name: http, direction: ingress, protocol: tcp, ports: [80], remote: offices}]}
@@ -279,6 +283,7 @@ async def pool_under_damage() -> AsyncIterator[PoolUnderDamage]:
                 await client.transact(Insert("RetiredNumber", to_columns(RetiredNumber("vxlan", 7, "gone", 2**40))))
                 # Of a revision without a record, so it is not taken back.
                 await client.transact(Insert("Trial", to_columns(Trial(2**40, 2**60, "ci"))))
+                await client.transact(Insert("Follower", to_columns(ToolstackFollower("xapi-1", "machine a"))))
                 await client.transact(Insert("TunnelKey", to_columns(TunnelKey("xen2", 0, "A" * 43 + "="))))
                 replica = await client.monitor({table: Monitor() for table in TABLES})
                 mirror = PoolMirror()
@@ -321,6 +326,7 @@ def of_a_fresh_start(host: HostUnderTest) -> list[str]:
             "address_sets",
             "plug_bridges",
             "flow_collectors",
+            "mirrors",
             "local_networks",
             "local_uplinks",
         )
@@ -399,7 +405,7 @@ def monitored() -> set[tuple[str, str]]:
     found = monitors("", ())
     chosen_by = {"Vif": ("id",), "Network": ("name",), "SecurityGroup": ("name",), "Uplink": ("host",)}
     return {
-        (table, column)
+        (table, column.rstrip("_"))
         for table, monitor in found.items()
         for column in monitor.columns or TABLES[table].declared.__dataclass_fields__
         if column not in chosen_by.get(table, ())
@@ -578,7 +584,9 @@ async def test_a_word_of_a_newer_schema(pool: PoolUnderDamage) -> None:
 QUESTIONS: tuple[Declared, ...] = (
     Probe("q", "xen1", 1, "0a" * 12 + "0800", vif="vm1/0", tracked="rpl+trk"),  # a header, and nothing in it
     RuleQuery("q", "xen1", 1, "web"),
+    TrafficQuery("q", "xen1", 1, "vm1/0"),
     WatchRow("q", "xen1", 1, '{"hosts": ["xen1"], "frames": [{"frame": "0a", "vif": "vm1/0"}]}'),
+    CaptureRow("q", "xen1", 1, '{"vifs": [["vm1/0", "n1"]], "filter": "tcp"}', 1),
 )
 
 
@@ -591,7 +599,7 @@ async def test_questions_that_make_no_sense(pool: PoolUnderDamage, question: Dec
     rows = [base, *(base | {column: content} for column, content in edits if column not in ("id", "host"))]
     numbered = [row | {"id": f"q{number}"} for number, row in enumerate(rows)]
     await pool.client.transact(*(Insert(table.name, row) for row in numbered))
-    answer = "report" if table.name == "Watch" else "answer"
+    answer = "report" if table.name in ("Watch", "Capture") else "answer"
     open_ones = [row["id"] for row in numbered if not row[answer] and row.get("plan", True)]
 
     async def answered() -> bool:

@@ -28,6 +28,16 @@ def remove_from_bridge(lab: Lab, vif: Vif, host: str) -> None:
     lab.wires.call("unplug", vif=vif.id, host=host)
 
 
+def add_tunnel_port(lab: Lab, host: str, bridge: str, peer: int, encapsulation: str, key: int) -> None:
+    """A port of Xen Orchestra's controller, of another name than its interface, to the host of that number (addInterfaceAndPort in ovsdb-client.js of its plugin)."""
+    lab.ovs(host).vsctl(
+        "--", "--id=@i", "create", "interface", f"name={bridge}_iface{peer}", f"type={encapsulation}",
+        f"options:remote_ip=10.99.0.{peer}", f"options:key={key}",
+        "--", "--id=@p", "create", "port", f"name={bridge}_port{peer}", "interfaces=@i", "other_config:xo\\:sdn-controller\\:private-network-uuid=x",
+        "--", "add", "bridge", bridge, "ports", "@p",
+    )  # fmt: skip
+
+
 def _add_port(
     lab: Lab, host: str, bridge: str, device: str, ids: Mapping[str, str], columns: Mapping[str, str]
 ) -> None:

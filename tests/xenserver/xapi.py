@@ -21,7 +21,7 @@ from xmlrpc.client import dumps, loads
 
 from ovsctl.ovsdb import Tls
 from tests.polling import wait_until
-from tests.xenserver.scripts import end_of, external_ids, move_device, plug_device, sync, unplug_device
+from tests.xenserver.scripts import add_tunnel_port, end_of, external_ids, move_device, plug_device, sync, unplug_device
 from vnet.lab import Lab
 from vnet.lab.names import NETNS_DIR, vm_netns
 from vnet.objects import LockingMode, Vif
@@ -62,6 +62,11 @@ class XenPool:
         self.generation = 0
         self.sessions: set[str] = set()
         self.lost = False  # what a call of event.from answers next is not all
+        self.password = PASSWORD
+        self.refuses = (
+            ""  # the code by which every call is refused, as of a host that still starts, or is in its emergency mode
+        )
+        self.drops_events = False  # whether the next call of event.from is told that events were dropped
         self._changed = threading.Condition(threading.RLock())
         self.addresses = dict(hosts)
         self._domains: dict[tuple[str, str], int] = {}  # domain ids by a VM's uuid and host, of each host from 1 on
@@ -133,8 +138,10 @@ class XenPool:
         """One call at a host's address. Raises Failure."""
         if address != self.addresses[self.master]:
             raise Failure("HOST_IS_SLAVE", self.addresses[self.master])
+        if self.refuses:
+            raise Failure(self.refuses)
         if method == "session.login_with_password":
-            if params[:2] != [USER, PASSWORD]:
+            if params[:2] != [USER, self.password]:
                 raise Failure("SESSION_AUTHENTICATION_FAILED", str(params[0]), "Authentication failure")
             session = f"OpaqueRef:{uuid.uuid4()}"
             self.sessions.add(session)
@@ -166,6 +173,9 @@ class XenPool:
         except ValueError:
             raise Failure("EVENT_FROM_TOKEN_PARSE_FAILURE", token) from None
         tables = [name for name in self.tables if name in classes]
+        if self.drops_events:
+            self.drops_events = False
+            raise Failure("EVENTS_LOST")
         with self._changed:
             self._changed.wait_for(lambda: session not in self.sessions or bool(self._since(tables, since)), timeout)
             if session not in self.sessions:
@@ -313,6 +323,37 @@ class XenPool:
         for ref in self._hosts.values():
             self._add("pif", network=network, host=ref, device="eth0", VLAN=str(tag), management=False, IP="", bond_slave_of=NULL,
                       tunnel_access_PIF_of=[])  # fmt: skip
+        return network
+
+    def create_tunnels(self, label: str, bridge: str, encapsulation: str, key: int) -> str:
+        """A network of Xen Orchestra's controller: tunnel.create on each host, and ports of its own to the first host, which is the centre."""
+        network = self._add(
+            "network", name_label=label, name_description="", MTU="1500", bridge=bridge, managed=True, tags=[], default_locking_mode="unlocked",
+            other_config={"xo:sdn-controller:encapsulation": encapsulation, "xo:sdn-controller:vni": str(key), "xo:sdn-controller:private-network-uuid": "x"},
+        )  # fmt: skip
+        uuid = self.record("network", network)["uuid"]
+        for n, (name, ref) in enumerate(self._hosts.items(), 1):
+            tunnel = self._add("tunnel", protocol=encapsulation, access_PIF=NULL)
+            pif = self._add("pif", network=network, host=ref, device=f"tunnel{n}", VLAN="-1", management=False, IP="", bond_slave_of=NULL,
+                            tunnel_access_PIF_of=[tunnel])  # fmt: skip
+            self.write("tunnel", tunnel, access_PIF=pif)
+            ovs = self.lab.ovs(name)
+            ovs.vsctl(
+                "--may-exist",
+                "add-br",
+                bridge,
+                "--",
+                "set",
+                "bridge",
+                bridge,
+                "datapath_type=netdev",
+                f"external_ids:xs-network-uuids={uuid}",
+            )
+            for port in ovs.vsctl("list-ports", bridge).split():
+                if port.endswith("-nic"):  # the lab's, where an uplink is a bridge
+                    ovs.vsctl("del-port", port)
+            for peer in range(2, len(self._hosts) + 1) if n == 1 else (1,):
+                add_tunnel_port(self.lab, name, bridge, peer, encapsulation, key)
         return network
 
     def create_vif(self, vm: str, network: str, device: str, mac: str, **more: Any) -> str:
@@ -546,7 +587,8 @@ class XenPool:
     def _connect(self, vm: str, host: str) -> None:
         """The lab's own part: frames go through a device once it is where it stays. A guest's frontend connects later than that."""
         for _, row in self.vifs(vm):
-            if self.record("network", row["network"])["other_config"].get("vnet-network"):
+            config = self.record("network", row["network"])["other_config"]
+            if config.get("vnet-network") and not config.get("vnet-take-over"):
                 for device in self._devices(vm, row, host):
                     wait_until(lambda d=device: self.lab.ovs(host).vsctl("port-to-br", d).strip() == "br-int", device)  # type: ignore[misc]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,17 +31,19 @@ from ovsctl.ovsdb import Change, ConnectFailed, NotConnected, OvsdbClient, Ovsdb
 from vnet.agent import copy_keeper, zones
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
+from vnet.agent.binding_policy import awaited
 from vnet.agent.conditions import Conditions, monitors, named_monitors
 from vnet.agent.connection_handover import ConnectionHandovers
 from vnet.agent.connection_limits import ConnectionLimits
 from vnet.agent.copy_keeper import CopyKeeper, CopySource
 from vnet.agent.datapath_parts import DatapathParts
 from vnet.agent.encryption import EncryptedTunnels
-from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.agent.flow_reconciler import BridgeFlows, vif_number
 from vnet.agent.host_claim import DisplacedAgent, HostClaim
 from vnet.agent.link_locals import LinkLocals
-from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports
+from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports, vif_of
 from vnet.agent.mac_learning import MacLearning
+from vnet.agent.mac_watch import MacWatch
 from vnet.agent.measures import Measures
 from vnet.agent.monitoring import Monitoring
 from vnet.agent.multicast_snooping import MulticastSnooping
@@ -60,7 +62,11 @@ from vnet.agent.rule_log import RuleLog
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.storm_watch import StormWatch
 from vnet.agent.switch_access import Doorway, LocalAccess, RemoteAccess, SwitchAccess
+from vnet.agent.traffic import TrafficCounters, no_traffic
+from vnet.agent.tunnel_probes import TunnelProbes
 from vnet.agent.uplink_flows import UplinkFlows
+from vnet.agent.vif_capture import Captures
+from vnet.agent.vlan_probes import VlanProbes
 from vnet.agent.vrrp_masters import VrrpMasters
 from vnet.agent.zones import TrackerZones
 from vnet.compile import (
@@ -68,22 +74,33 @@ from vnet.compile import (
     CHOICE,
     GROUPS,
     HEARD,
+    HELLO,
+    HELLO_BY,
     REPORT,
+    Category,
     Compiler,
     FlowSource,
     Switch,
+    Table,
     VifRole,
+    cookie,
     gate_flow,
     is_logged,
     is_monitored,
     is_rejection,
+    read_tapped,
 )
+from vnet.db.health import HealthQuery, HostHealth, no_health, vlans_of
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery
+from vnet.db.traffic_queries import TrafficQuery
+from vnet.health.tunnel_mesh import TunnelMesh
 from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import ELSEWHERE, POOL, SWITCH
+from vnet.objects.identity import macs_of
 from vnet.util.exposition import measure_lag
+from vnet.util.transport import leaves_in_cleartext
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +118,7 @@ class AgentOptions:
 
     tls: the host's identity, for pool databases that are reached by ssl:. state_dir: where its copy of the pool is kept, None for none. wireguard: where the
     files of the host's WireGuard service are, None where there is none. doorway: where the switch connects to, if the agent runs on another machine;
-    None if it runs on the host. ovs_tls: the agent's identity towards the switch's database, for one that is reached by ssl:.
+    None if it runs on the host. hello_s: the interval of hellos to each peer. ovs_tls: the agent's identity towards the switch's database, for one that is reached by ssl:.
     """
 
     host: str
@@ -115,6 +132,7 @@ class AgentOptions:
     wireguard: Path | None = None
     doorway: Doorway | None = None
     ovs_tls: Tls | None = None
+    hello_s: float = 1.0
 
 
 class PoolLost(Exception):
@@ -156,7 +174,8 @@ class Agent:
         self.claim: Final = HostClaim(self.pool_client, status, now_ms, fenced=bool(self.access.target))
         self.reports: Final = StatusWriter(
             self.pool, self.pool_client, self.revisions, self.claim, self.identity, lambda: self.problems,
-            lambda: dict(self.routers.masters), lambda: self.flows.connected, now_ms, self.measures,
+            lambda: dict(self.routers.masters), lambda: self.health(measured=False).encode(), lambda: self.flows.connected,
+            self.refusal, now_ms, self.measures,
         )  # fmt: skip
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
         self.conditions: Final = Conditions(self.pool, lambda: set(self.bindings.ports.vifs), self._answered)
@@ -179,18 +198,27 @@ class Agent:
             lambda text: self.event("drift", f"put back: {text}"), self.wake,
         )  # fmt: skip
         self.plugs: Final = PlugBridges(
-            self.ovs_client, lambda: self.ovs, switch.bridge, lambda: self.compiler.inputs.plug_bridges,
-            lambda: self.ports_changed(switch.bridge, announced=False),
+            self.ovs_client, lambda: self.ovs, switch.bridge, lambda: set(self.compiler.view.plug_bridges),
+            lambda: self.compiler.view.taken_bridges if self.complete else None, self._taken_here,
+            lambda: self.ports_changed(switch.bridge, announced=False), self._given_back,
         )  # fmt: skip
         self.rejections: Final = Rejections(self.compiler.view, self.flows, self)
         self.rule_log: Final = RuleLog(self.compiler.view)
         self.monitoring: Final = Monitoring(self.compiler.view, self.rule_log, now_ms)
+        self.traffic: Final = TrafficCounters(self.compiler.view, self.flows, now_ms)
         self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows, self.monitoring.of_group)
         traced = (self.rejections.traced, self.rule_log.traced, self.monitoring.traced)
         self._prober: Final = Prober(self.compiler.view, self.access, switch.bridge, traced)
         self.storms: Final = StormWatch(self.compiler.view, self.flows, self.wake)
         self.routers: Final = VrrpMasters(self.compiler.view, self.flows, self.wake)
+        mesh = TunnelMesh(options.host, options.hello_s, time.monotonic, lambda: time.time_ns() // 1000)
+        self.tunnels: Final = TunnelProbes(self.compiler.view, self.flows, mesh, self.wake)
+        self.vlans: Final = VlanProbes(self.compiler.view, self.uplinks, self)
+        self.macs: Final = MacWatch(self.compiler.view, self.uplinks, self)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
+        self.captures: Final = Captures(
+            self.compiler, self.flows, self.pool_client, self, in_clear=any(map(leaves_in_cleartext, options.pool))
+        )
         self.encryption: Final = EncryptedTunnels(self.pool, self.pool_client, options.wireguard, self.wake, now_ms)
         self._replica: Replica | None = None
         self._ovs: Replica | None = None
@@ -251,14 +279,16 @@ class Agent:
             self.pool.touch_everything(self.bindings.ports.vifs)
             self.encryption.begin()
             watches = copied is None and await self.watcher.start()
+            captures = copied is None and await self.captures.start()
             self.wake()
             self.copies.follow(CopySource(replica, self.pool.held_rows, lambda: self.pool.named, switch))
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
                 self.conditions.run(replica), *self._answering(), self.watcher.run(started=watches),
+                self.captures.run(started=captures),
                 self.limits.run(), self.zones.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
                 self.encryption.run(), self.parts.run(), self.storms.run(), self.routers.run(), self.learning.run(),
-                self.snooping.run(), self.handovers.run(), self.plugs.run(), measure_lag(self.measures.lag),
+                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.tunnels.run(), self.macs.run(), measure_lag(self.measures.lag),
             ):  # fmt: skip
                 self.spawn(job)
             try:
@@ -334,7 +364,9 @@ class Agent:
     def _answering(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Answers controllers' questions, those of each table by itself: a trace takes longer than a counter."""
         yield Questions(Probe, self.me, self.pool_client, self._prober.answer, no_answer).run()
+        yield Questions(HealthQuery, self.me, self.pool_client, self._look, no_health).run()
         yield Questions(RuleQuery, self.me, self.pool_client, self.rule_counters.answer, no_reply).run()
+        yield Questions(TrafficQuery, self.me, self.pool_client, self.traffic.answer, no_traffic).run()
 
     def _reconnect(self, bridge: str) -> None:
         self.rows.reconnect(bridge)
@@ -347,6 +379,24 @@ class Agent:
         networks, vifs = self.compiler.inputs.networks, self.compiler.view.vifs
         found = ((port, vifs[id].network) for id, port in self.compiler.view.ports.items() if id in vifs)
         return {port: networks[name].number for port, name in found if name in networks}
+
+    def _taken_here(self, id: str, network: str) -> tuple[Vif, int | None] | None:
+        """A VIF whose port is to be taken from its toolstack's bridge, with the number that is reserved for it. One that is awaited is once it has its number."""
+        vif = self.compiler.view.vifs.get(id)
+        if vif is None or vif.network != network or self.me not in (vif.host, vif.incoming):
+            return None
+        ofport = self.bindings.awaited_ofport(id)
+        late = awaited(self.me, vif) and ofport is None and id not in self.bindings.ports.vifs
+        return None if late else (vif, ofport)
+
+    def _given_back(self, bridge: str, port: str) -> None:
+        """A port goes back to its toolstack's bridge, which still has its VIF's MAC at br-int's end, as have switches."""
+        ids: Mapping[str, str] = next(
+            (row["external_ids"] for row in self.ovs["Interface"].values() if row["name"] == port), {}
+        )
+        vif = self.compiler.view.vifs.get(vif_of(ids) or "")
+        if vif is not None:
+            self.spawn(self.uplinks.announce(bridge, port, macs_of(vif)))
 
     def _awaits_port(self, network: str) -> bool:
         return self.rows.awaits(network)
@@ -415,6 +465,7 @@ class Agent:
         self.uplinks.want(self.ovs)
         self.rows.want(self.bindings.ports.vifs)
         self.reports.state(touched, whole=not self.compiler.unfinished)
+        self.plugs.look()
         # VIFs that wait for a port have it by now, or know that it does not come. A row that is missing may not exist: the pool answers that.
         if self.pool.needs_changed or self.pool.waiting or False in self.bindings.questions.values():
             self.pool.needs_changed = False
@@ -472,6 +523,7 @@ class Agent:
         """Reads the ports anew. announced: by the switch, which is not done with a new port yet: flows that are sent at once arrive
         before its first packet."""
         if bridge != self.flows.bridge:
+            self.uplinks.bridge_ports_changed()
             return
         ports = LocalPorts.of(read_ports(self.ovs, bridge, self.flows.ports, self.plugs.unnumbered))
         self.measures.ports(self.bindings.ports.vifs, ports.vifs)
@@ -492,8 +544,15 @@ class Agent:
     def connection_changed(self, bridge: str) -> None:
         self.wake()
 
+    def refusals_changed(self, vifs: Set[int]) -> None:
+        self.pool.touch([vif for vif in self.compiler.view.vifs if vif_number(cookie(Category.VIF, vif)) in vifs])
+        self.wake()
+
+    def refusal(self, vif: str) -> str:
+        return self.flows.refusal(vif)
+
     def packet_in(self, message: PacketIn) -> None:
-        """Takes a packet that is rejected, logged or monitored; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
+        """Takes a packet that is rejected, logged or monitored, or captured; a probe's frame; the announcement of a VIF that moves here: the switch has opened its port already, and
         the binding becomes active; a frame of a VIF whose guest has chosen a link-local address; or what a VIF says of its multicast groups."""
         if is_rejection(message.userdata):
             self.rejections.packet_in(message)
@@ -503,6 +562,15 @@ class Agent:
             return
         if is_monitored(message.userdata):
             self.monitoring.packet_in(message)
+            return
+        if message.userdata == HELLO:
+            self.tunnels.packet_in(message)
+            return
+        if message.userdata.startswith(HELLO_BY):
+            self.vlans.packet_in(message, message.userdata.removeprefix(HELLO_BY).decode())
+            return
+        if (tapped := read_tapped(message.userdata)) is not None:
+            self.captures.packet_in(message, tapped)
             return
         if message.userdata not in (ANNOUNCEMENT, CHOICE, HEARD, REPORT):
             self.watcher.packet_in(message)
@@ -519,10 +587,12 @@ class Agent:
             self.link_locals.frame_from(view.vifs[vif], ofport, message.data)
 
     def is_wanted(self, learned: Flow) -> bool:
-        """Whether a port that the switch opened by itself is that of a VIF on its way here; if so it runs here by now."""
+        """Whether what the switch learned still holds. A port that it opened by itself is that of a VIF on its way here: that runs here by now."""
         opened, view = learned.match.get("reg2"), self.compiler.view
         for vif, ofport in view.ports.items():
             if opened is not None and opened.value == ofport and vif in view.vifs:
+                if learned.table == Table.MIRROR_MOVED:  # it was heard from where it moves to
+                    return view.location(view.vifs[vif].network, vif).incoming is not None
                 moving = view.role(view.vifs[vif]) is VifRole.INCOMING
                 if moving:
                     self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)
@@ -588,6 +658,16 @@ class Agent:
             switch="" if self.flows.connected else self.flows.remote,
             programmed=bool(self.revisions.flows and self.revisions.rows),
             copy=self.copies.description,
+        )
+
+    async def _look(self, query: HealthQuery) -> str:
+        await self.vlans.look(vlans_of(query))
+        return self.health(measured=True).encode()
+
+    def health(self, *, measured: bool) -> HostHealth:
+        """What this host has found out about the network to the others. measured: with figures; else only what is a finding."""
+        return HostHealth(
+            True, self.tunnels.mesh.health(measured=measured), self.vlans.stated, self.macs.stated, self.uplinks.idle()
         )
 
     @property

@@ -164,7 +164,13 @@ class Bindings:
             plugged=port is not None, departed=vif.id in self._departed, tiers=self._has_tiers(vif),
         )  # fmt: skip
         (self._departed.add if decision.departs else self._departed.discard)(vif.id)
-        if problem := decision.problem or (port.problem if port else "") or self._unknown_group(vif):
+        found = (
+            decision.problem,
+            port.problem if port else "",
+            self._unknown_group(vif),
+            self._shell.refusal(vif.id),
+        )
+        if problem := next(filter(None, found), ""):
             self.problems[vif.id] = problem
         if addresses := taken_up(vif, mine, decision):
             self._shell.took_up(vif, addresses)

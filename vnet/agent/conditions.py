@@ -30,6 +30,7 @@ def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
         "AddressSet": Monitor(),
         "PlugBridge": Monitor(),
         "FlowCollector": Monitor(),
+        "Mirror": Monitor(),
         "Network": Monitor(where=False),
         "SecurityGroup": Monitor(where=group_condition(())),
         "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
@@ -115,7 +116,8 @@ class Conditions:
     def _useful(self) -> ConditionNames:
         """The VIFs, networks and security groups that conditions may name."""
         pool = self._pool
-        return ConditionNames(self._ports() | pool.mine.keys(), pool.wanted_networks(), pool.wanted_groups())
+        vifs = self._ports() | pool.mine.keys() | pool.mirror_targets()
+        return ConditionNames(vifs, pool.wanted_networks(), pool.wanted_groups())
 
     async def run(self, replica: Replica) -> None:
         """Follows for ever."""

@@ -63,6 +63,7 @@ class DaemonOptions:
     wireguard: Path | None = None
     metrics: str | None = None
     metrics_token_file: Path | None = None
+    hello_s: float = 1.0
 
     def pki_of(self, host: str) -> Path:
         return self.pki_dir / host if self.openflow else self.pki_dir
@@ -162,6 +163,7 @@ def _agent_options(options: DaemonOptions, host: str, ovs_db: str, identity: Tls
         # A copy may be older than what an agent elsewhere has done since, and the host keeps its flows anyway.
         None if options.openflow else options.state_dir,
         None if options.openflow else options.wireguard,
+        hello_s=options.hello_s,
         ovs_tls=replace(identity, peer=host if options.openflow else "") if identity is not None else None,
     )
 

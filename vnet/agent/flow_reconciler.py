@@ -2,9 +2,10 @@
 
 One rule: only flows with our cookie mark are ours, and meters and groups with numbers of ours. Changes go in as one bundle, with
 new meters before it and old ones deleted after it; on a new connection the switch's flows are read back and only the difference is sent. A
-switch that has none gets them the most urgent first. A zone of the connection tracker is emptied before another VIF uses it,
-which inherits no connections from the one that had its port before, and before a VIF uses it that was away from it. It is not
-emptied because ovs-vswitchd or the agent is new: a kernel's tracker outlives them (zones.py).
+switch that has none gets them the most urgent first. Flows that the switch refuses are kept away with all others of their VIF, and
+nobody else's. A zone of the connection tracker is emptied before another VIF uses it, which inherits no connections from the one
+that had its port before, and before a VIF uses it that was away from it. It is not emptied because ovs-vswitchd or the agent is
+new: a kernel's tracker outlives them (zones.py).
 """
 
 from __future__ import annotations
@@ -16,9 +17,22 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from ovsctl.openflow import Action, Flow, FlowMod, FlowTable, Group, Match, Meter, Output, ReservedPort
+from ovsctl.openflow import (
+    Action,
+    Add,
+    Flow,
+    FlowMod,
+    FlowTable,
+    Group,
+    Match,
+    Meter,
+    MeterAction,
+    Modify,
+    Output,
+    ReservedPort,
+)
 from ovsctl.openflow.client import OpenFlowClient
-from ovsctl.openflow.errors import ChannelLost, ModError, OpenFlowError, PeerError
+from ovsctl.openflow.errors import ChannelLost, ModError, OpenFlowError, PeerError, TooLong
 from ovsctl.openflow.flow import FULL_COOKIE, MATCH_ALL
 from ovsctl.openflow.messages import (
     FlowEvent,
@@ -37,8 +51,10 @@ from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.agent.switch_access import SwitchAccess
 from vnet.agent.zones import NOBODY, TrackerZones
 from vnet.compile import (
+    COOKIE_CATEGORY_SHIFT,
     COOKIE_MARK,
     COOKIE_MARK_MASK,
+    COOKIE_OBJECT_MASK,
     LEARNED_PRIORITY,
     OURS,
     REG_PORT,
@@ -60,11 +76,16 @@ log = logging.getLogger(__name__)
 # back within tenths of a second and is found at once, and one that stays away costs little.
 RETRY_SHARE, RETRY_LEAST_S, RETRY_MOST_S = 0.02, 0.003, 0.05
 REFUSED_RETRY_S = 1.0
+REFUSED_AGAIN_S = 60.0  # till flows are sent again that have not changed: the switch may have room by then
 READ_BACK_S = 10.0  # of a switch that does not tell of changes by others
 PIECE = 4000  # flows in a bundle for a switch that has none: some 20 ms
 DRIFT_DELAY_S = 0.05  # a person's `ovs-ofctl del-flows` is many events and one repair
 MAX_NAME = 15  # characters in an OpenFlow message: a name that fills it may be the beginning of a longer one
 OF_A_PORT = frozenset({Category.VIF, Category.LOOKUP, Category.FLOOD})
+# Flows that are named by a VIF: without them nothing passes to or from it, and nobody else misses them.
+OF_ONE_VIF = frozenset(
+    {Category.VIF, Category.LOOKUP, Category.PEER, Category.RATE, Category.REJECT, Category.LOG, Category.MONITOR}
+)
 LEARNED = cookie(Category.LEARNED, "")
 
 
@@ -98,6 +119,11 @@ def _flows(entries: Iterable[Flow | Meter]) -> Iterator[Flow]:
     return (entry for entry in entries if isinstance(entry, Flow))
 
 
+def vif_number(flow_cookie: int) -> int:
+    """What cookies have of the VIF that they are of, the same in each category; 0 for flows that are not of one VIF."""
+    return flow_cookie & COOKIE_OBJECT_MASK if flow_cookie >> COOKIE_CATEGORY_SHIFT & 0xFF in OF_ONE_VIF else 0
+
+
 def _category(flow: Flow) -> int:
     return flow.cookie >> 40 & 0xFF
 
@@ -120,6 +146,9 @@ class SwitchObserver(Protocol):
 
     def is_wanted(self, learned: Flow) -> bool:
         """Whether a flow that the switch learned by itself is to stay."""
+
+    def refusals_changed(self, vifs: Set[int]) -> None:
+        """The switch refused flows of these VIFs, as `vif_number` has them, or they are tried again: see `refusal`."""
 
     def event(self, topic: str, text: str) -> None:
         """Records an event for people to read later."""
@@ -152,6 +181,8 @@ class BridgeFlows:
         self._urgent = True  # all that is pending is of ports that are new
         self._zones: Final = zones or TrackerZones()
         self._meters: set[int] = set()  # of ours, that the switch has
+        self._refusals: Final[dict[int, str]] = {}  # by VIF, whose flows are kept away until they change
+        self._refused_meters: Final[set[int]] = set()
         self._foreign: dict[FlowKey, Flow] | None = {}  # changed by others; None: too many for the switch to say which
         revisions.holds(bridge, 0)
 
@@ -188,6 +219,8 @@ class BridgeFlows:
                 delta[key] = mod
         delta |= dict.fromkeys(no_longer_gated(changes))
         self._zones.leave(left)
+        if self._refusals:
+            self._try_again({vif_number(entry.cookie) for c in changes for entry in _flows((*c.old, *c.new))})
         self._urgent = (self._urgent or not self._reconciler.pending) and urgent
         self._urgent = self._urgent and all(change.source.category in OF_A_PORT for change in changes)
         self._reconciler.want(delta)
@@ -208,12 +241,12 @@ class BridgeFlows:
         mods = [
             mod if isinstance(mod, FlowMod) else _deletion(key)
             for key, mod in changes.items()
-            if isinstance(key, tuple)
+            if isinstance(key, tuple) and self._may_send(mod)
         ]
-        meters = [meter for meter in changes.values() if isinstance(meter, Meter)]
+        meters = [meter for meter in changes.values() if isinstance(meter, Meter) and self._may_send(meter)]
         obsolete = {key for key, mod in changes.items() if isinstance(key, int) and mod is None}
         try:
-            owners = zones_of(mod.flow for mod in changes.values() if isinstance(mod, FlowMod))
+            owners = zones_of(mod.flow for mod in changes.values() if isinstance(mod, FlowMod) and self._may_send(mod))
             await self._send(self._client, mods, owners, urgent, meters)
             await self._delete_meters(self._client, obsolete)
         except OpenFlowError as error:
@@ -238,7 +271,7 @@ class BridgeFlows:
             await self._zones.load()
             self._zones.found(self._owners([entry.flow for entry in actual]))
             self._meters = set(found)
-            both = list(desired().values())
+            both = [entry for entry in desired().values() if self._may_send(entry)]
             wanted = [mod for mod in both if isinstance(mod, FlowMod)]
             meters = [meter for meter in both if isinstance(meter, Meter) and found.get(meter.meter_id) != meter]
             if actual:
@@ -250,6 +283,7 @@ class BridgeFlows:
             await self._delete_meters(client, found.keys() - self.desired.keys())
             await self._count_strangers(client)
         except OpenFlowError as error:
+            self._keep_away(error)  # what it needs of others, as groups that somebody had deleted, is there by now
             await self._give_up(client, error)
             raise Retry from error
         if not self.connected:
@@ -335,6 +369,46 @@ class BridgeFlows:
             self._refuse(str(error))
         await client.close()
 
+    # Refused
+
+    def refusal(self, vif: str) -> str:
+        """The problem that the switch does not take a VIF's flows, "" for none. The VIF is silent then."""
+        text = self._refusals.get(vif_number(cookie(Category.VIF, vif))) if self._refusals else None
+        return f"{self.bridge} does not take its flows: {text}" if text else ""
+
+    def _may_send(self, entry: FlowMod | Meter | None) -> bool:
+        if isinstance(entry, Meter):
+            return entry.meter_id not in self._refused_meters
+        return not self._refusals or entry is None or vif_number(entry.flow.cookie) not in self._refusals
+
+    def _keep_away(self, error: OpenFlowError) -> None:
+        """Of VIFs whose flows or meters are at fault nothing is sent any more, and the next comparison deletes what the switch has of them."""
+        found: dict[int, str] = {}
+        for mod, text in _at_fault(error):
+            if isinstance(mod, FlowMod | Add | Modify):
+                found.setdefault(vif_number(mod.flow.cookie), text)
+            elif isinstance(mod, MeterMod) and mod.meter is not None:
+                uses = MeterAction(mod.meter.meter_id)
+                flows = (each.flow for each in self.desired.values() if isinstance(each, FlowMod))
+                users = {vif_number(flow.cookie) for flow in flows if uses in flow.actions}
+                if 0 not in users:
+                    self._refused_meters.add(mod.meter.meter_id)
+                    found |= dict.fromkeys(users, text)
+        found.pop(0, None)
+        if found:
+            self._refusals.update(found)
+            self._observer.refusals_changed(found.keys())
+            asyncio.get_running_loop().call_later(REFUSED_AGAIN_S, self._try_again, found.keys())
+
+    def _try_again(self, vifs: Set[int]) -> None:
+        """Of those of these VIFs that were kept away all flows are sent again, by a comparison."""
+        if known := vifs & self._refusals.keys():
+            for vif in known:
+                del self._refusals[vif]
+            self._refused_meters.clear()
+            self._reconciler.distrust()
+            self._observer.refusals_changed(known)
+
     def _refuse(self, text: str) -> None:
         log.error("%s did not take its flows: %s", self.bridge, text)
         self._refused = True
@@ -360,6 +434,8 @@ class BridgeFlows:
             except (OpenFlowError, OSError) as error:
                 self._refuse(str(error))
             self._client, self.ports = None, {}
+            if not self._refused:  # another switch, or one that has room by now
+                self._try_again(self._refusals.keys())
             if self.connected:
                 self.connected = False
                 self._observer.connection_changed(self.bridge)
@@ -497,6 +573,12 @@ class BridgeFlows:
             found.meter_id: sum(band.n_packets for band in found.bands) for found in stats if found.meter_id in OURS
         }
 
+    async def meter_packets(self) -> dict[int, int]:
+        """The packets that have come to each meter of ours, by its number. Raises OpenFlowError."""
+        if self._client is None:
+            return {}
+        return {found.meter_id: found.n_packets for found in await self._client.meter_stats() if found.meter_id in OURS}
+
     async def port_counters(self, ofport: int = ReservedPort.NONE) -> dict[int, PortStats]:
         """The counters of a port, or of all, by ofport."""
         if self._client is None:
@@ -511,6 +593,14 @@ class BridgeFlows:
             return []
         found = await self._client.dump_flows(table, match, cookie=object_cookie, cookie_mask=mask)
         return [(entry.flow, entry.stats.packets or 0, entry.stats.bytes or 0) for entry in found]
+
+
+def _at_fault(error: OpenFlowError) -> Iterator[tuple[object, str]]:
+    """The modifications that an error is about, each with the problem in short."""
+    if isinstance(error, ModError):
+        yield from ((each.request, each.name) for each in error.errors)
+    elif isinstance(error, TooLong):
+        yield error.mod, "a flow does not fit into an OpenFlow message"
 
 
 def _deletion(key: FlowKey) -> FlowMod:

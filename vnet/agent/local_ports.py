@@ -23,7 +23,10 @@ IN_USE, UNSAID, NOT_IN_USE = range(3)
 NO_OFPORT = 1 << 16  # more than any
 
 # The columns that a plan of rows needs, and those that ovs-vswitchd fills; statistics, which change every few seconds, are left out.
-_FILLED = {"Interface": ("ofport", "error", "mtu", "admin_state"), "Bridge": ("datapath_id",)}
+_FILLED = {
+    "Interface": ("ofport", "error", "mtu", "admin_state", "link_state", "lacp_current"),
+    "Bridge": ("datapath_id",),
+}
 MONITORS = {table: Monitor(columns=(*columns, *_FILLED.get(table, ()))) for table, columns in COLUMNS.items()}
 
 

@@ -36,6 +36,7 @@ from vnet.util.exposition import MetricFamily, Sample, counter, exposition, gaug
 
 MAX_VIFS = 2000  # with series of their own
 MAX_RULES = 5000
+MAX_TUNNELS = 256  # paths to peers with series of their own
 SHARED_S = 1.0  # scrapes within this time get one answer
 SWITCH_S = 5.0  # after which a scrape goes without what the switch has not said
 FLOOD = COOKIE_MARK | Category.FLOOD << COOKIE_CATEGORY_SHIFT
@@ -169,12 +170,31 @@ class HostMetrics:
         yield gauge("vnet_migration_lost_packets", "Packets that its port had no room for meanwhile.", lost)
 
     def _tunnels(self) -> Iterator[MetricFamily]:
-        """Tunnel and patch ports; a tunnel has one port for all peers, so its peers are counted, not probed."""
+        """Tunnel and patch ports; a tunnel has one port for all peers, and hellos say which of them it reaches."""
         agent, view = self._agent, self._agent.compiler.view
         up = [({"port": name}, float(ofport is not None)) for name, ofport in sorted(view.devices.items())]
         yield gauge("vnet_device_up", "Whether ovs-vswitchd has a tunnel or a patch port.", up)
         peers = sum(name != agent.me and view.vtep(name) is not None for name in view.hosts)
         yield value("vnet_tunnel_peers", "Hosts that this one may send tunnelled frames to.", peers)
+        mesh = agent.tunnels.mesh.health(measured=True)[:MAX_TUNNELS]
+        labelled = [({"peer": it.peer, "via": it.via}, it) for it in mesh]
+        both = [
+            ({**of, "direction": way}, float(up))
+            for of, it in labelled
+            for way, up in (("in", it.hears), ("out", it.heard))
+            if up is not None
+        ]
+        yield gauge("vnet_tunnel_up", "Whether hellos come from a peer (in), and there by what it says (out).", both)
+        trips = [(of, it.round_trip_us / 1e6) for of, it in labelled if it.round_trip_us is not None]
+        yield gauge("vnet_tunnel_round_trip_seconds", "The quickest of the last round trips of hellos.", trips)
+        sizes = [(of, it.mtu) for of, it in labelled if it.mtu is not None]
+        yield gauge(
+            "vnet_tunnel_mtu_bytes",
+            "The largest packet that is known to come to a peer, of those that networks need.",
+            sizes,
+        )
+        clocks = [(of, it.ahead_ms / 1000) for of, it in labelled if it.ahead_ms is not None]
+        yield gauge("vnet_clock_ahead_seconds", "By how much a peer's clock is ahead of this host's.", clocks)
         problem = "encryption" in agent.encryption.problems
         yield value("vnet_encryption_problem", "Whether encrypted frames do not reach every host.", problem)
 

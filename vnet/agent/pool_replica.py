@@ -23,6 +23,7 @@ from vnet.objects import (
     Binding,
     BindingState,
     FlowCollector,
+    FrameMirror,
     Host,
     InvalidValue,
     Network,
@@ -51,6 +52,7 @@ TABLES = (
     "AddressSet",
     "PlugBridge",
     "FlowCollector",
+    "Mirror",
     "Network",
     "SecurityGroup",
     "Vif",
@@ -234,9 +236,11 @@ class PoolReplica:
             case AddressSet():
                 self.compiler.inputs.set_address_set(value)
             case PlugBridge():
-                self.compiler.inputs.set_plug_bridge(value.name)
+                self.compiler.inputs.set_plug_bridge(value)
             case FlowCollector():
                 self.compiler.inputs.set_flow_collector(value)
+            case FrameMirror():
+                self.compiler.inputs.set_mirror(value)
             case QosClass():
                 self.compiler.inputs.set_qos(value)
             case Network():
@@ -265,6 +269,8 @@ class PoolReplica:
                 self.compiler.inputs.drop_plug_bridge(old["name"])
             case "FlowCollector":
                 self.compiler.inputs.drop_flow_collector(old["name"])
+            case "Mirror":
+                self.compiler.inputs.drop_mirror(old["name"])
             case "QosClass":
                 self.compiler.inputs.drop_qos(old["name"])
             case "Network":
@@ -313,6 +319,10 @@ class PoolReplica:
         for vif in gone:
             self.compiler.inputs.drop_vif(vif)
         return gone
+
+    def mirror_targets(self) -> set[str]:
+        """The VIFs that mirrors send to: hosts need their rows, wherever they run."""
+        return {it.target for it in self.compiler.inputs.mirrors.values() if it.target is not None}
 
     def wanted_networks(self) -> set[str]:
         """The networks of the VIFs that are, are to be, or were here."""

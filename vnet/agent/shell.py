@@ -20,6 +20,9 @@ class Shell(Protocol):
     async def programmed(self) -> None:
         """Returns once the switch holds the flows for all that is known now."""
 
+    def refusal(self, vif: str) -> str:
+        """The problem that the switch does not take a VIF's flows, "" for none."""
+
     def arrived(self, vif: str, *, announced: bool) -> None:
         """A VIF has moved here. announced: the guest has told the network so."""
 

@@ -50,7 +50,8 @@ class Statement:
 class StatusWriter:
     """Writes statements, in one transaction at a time.
 
-    problems: all that is wrong on this host, by object. masters: the virtual routers that VIFs here are the masters of. is_alive: whether the switch is there.
+    problems: all that is wrong on this host, by object. masters: the virtual routers that VIFs here are the masters of. health: what it has found out about the network between the hosts. is_alive: whether the switch is there.
+    refusal: the problem that it does not take a VIF's flows.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class StatusWriter:
         identity: PoolIdentity,
         problems: Callable[[], dict[str, str]],
         masters: Callable[[], dict[str, str]],
+        health: Callable[[], str],
         is_alive: Callable[[], bool],
+        refusal: Callable[[str], str],
         now_ms: Callable[[], int],
         measures: Measures,
     ) -> None:
@@ -74,7 +77,9 @@ class StatusWriter:
         self._identity: Final = identity
         self._problems: Final = problems
         self._masters: Final = masters
+        self._health: Final = health
         self._is_alive: Final = is_alive
+        self._refusal: Final = refusal
         self._now_ms: Final = now_ms
         self._measures: Final = measures
         self._written: AgentStatus | None = None
@@ -129,6 +134,8 @@ class StatusWriter:
         if vif is None or mine is None or mine.state is BindingState.AWAITED:  # that one is once its port has come
             return None
         if view.role(vif) not in (VifRole.ACTIVE, VifRole.INCOMING) or not view.groups.keys() >= set(view.obeyed(vif)):
+            return None
+        if self._refusal(vif_id):
             return None
         row = self._pool.locate(mine)  # a binding made anew under the same id has epoch 1 again
         operation = transactions.ready(mine, row, self._now_ms())
@@ -185,7 +192,9 @@ class StatusWriter:
         reached = (
             generation.subject if generation is not None and isinstance(generation.subject, int) else known.generation
         )
-        found = replace(own, generation=reached, problems=self._problems(), masters=self._masters())
+        found = replace(
+            own, generation=reached, problems=self._problems(), masters=self._masters(), health=self._health()
+        )
         return known if known is not own and _reported(known) == _reported(found) else found
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
@@ -231,4 +240,4 @@ class StatusWriter:
 
 def _reported(status: AgentStatus) -> tuple[object, ...]:
     """What a status says that changes while an agent runs."""
-    return status.switch, status.generation, status.problems, status.masters
+    return status.switch, status.generation, status.problems, status.masters, status.health

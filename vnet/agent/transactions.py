@@ -122,7 +122,7 @@ def take_host(status: AgentStatus, seen: tuple[Uuid, str, int] | None) -> list[O
 
 
 # The columns of an agent's status that it reads again with its heartbeat.
-REPORTED = ("rival", "host", "generation", "started", "version", "problems", "machine", "masters")
+REPORTED = ("rival", "host", "generation", "started", "version", "problems", "machine", "masters", "health")
 
 
 def is_written(status: AgentStatus, row: Row) -> bool:

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from ovsctl.appctl import AppctlError
-from ovsctl.openflow import FlowMod
+from ovsctl.openflow import FlowMod, Output, ReservedPort
 from ovsctl.vswitch.snapshot import Tables
 from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
 from vnet.agent.local_ports import read_ports
 from vnet.agent.reconciler import Revisions
 from vnet.agent.switch_access import SwitchAccess
-from vnet.compile import Category, FlowSource, HostView, SourceChange, UplinkPorts, uplink_flows
+from vnet.compile import Category, FlowSource, HostView, SourceChange, UplinkPorts, uplink_flows, uplink_hello_flows
+from vnet.compile.flows import Entries
 from vnet.objects import BondMode, Uplink
 from vnet.objects.devices import uplink_bridge, uplink_patch
+from vnet.util.frames import rarp
 
 log = logging.getLogger(__name__)
 
 # Pauses between telling a bridge that a MAC has left: it learns it again from flows that it counted till then.
 BALANCE_SLB = BondMode.BALANCE_SLB.value
+PORT_S = 5.0  # within which a port that moves between bridges is there
+ANNOUNCED_S = (0.0, 0.02, 0.1)
 UNLEARN_AFTER_S = (0.0, 0.02, 0.1, 0.4, 0.6)
 Gone = tuple[str, str, frozenset[int]]  # a VIF that has left this host: its uplink, MAC and tags
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -39,6 +44,26 @@ def uplink_ports(tables: Tables, uplink: Uplink) -> UplinkPorts | None:
     names, by_mac = _trunks(tables, uplink.bridge_name)
     nics = names & found.keys() if uplink.bridge is not None else uplink.members
     return UplinkPorts(tuple(ofport for nic in sorted(nics) if (ofport := found.get(nic)) is not None), patch, by_mac)
+
+
+def nic_ports(tables: Tables, uplink: Uplink) -> dict[str, int]:
+    """The ofports of an uplink's NICs by name, as far as ovs-vswitchd has them."""
+    found = {port.name: port.ofport for port in read_ports(tables, uplink.bridge_name, {}) if port.ofport is not None}
+    names, _ = _trunks(tables, uplink.bridge_name)
+    nics = names - {uplink_patch(uplink.name), uplink.bridge_name} if uplink.bridge is not None else set(uplink.members)
+    return {nic: found[nic] for nic in sorted(nics & found.keys())}
+
+
+def idle_nics(tables: Tables, uplink: Uplink) -> dict[str, str]:
+    """The NICs of an uplink that carry nothing, each with the reason."""
+    rows = {row["name"]: row for row in tables["Interface"].values()}
+    found = {}
+    for nic in nic_ports(tables, uplink):
+        if rows[nic]["link_state"] == "down":
+            found[nic] = "has no link"
+        elif uplink.mode is BondMode.LACP and rows[nic]["lacp_current"] is False:
+            found[nic] = "has no partner that speaks LACP"
+    return found
 
 
 def _trunks(tables: Tables, bridge: str) -> tuple[set[str], bool]:
@@ -69,10 +94,33 @@ class UplinkFlows:
         self._bridges: Final[dict[str, tuple[BridgeFlows, asyncio.Task[None]]]] = {}  # by name
         self._ports: dict[Uplink, UplinkPorts | None] = {}
         self._gone: set[Gone] = set()
+        self._idle: Final[dict[str, dict[str, str]]] = {}
+        self._nics: Final[dict[str, dict[str, int]]] = {}  # of uplinks
+        self._listening: Final[set[str]] = set()  # the uplinks whose hellos are heard
+        self._ports_came: Final = asyncio.Event()
 
     def ports_changed(self) -> None:
         """The switch's ports may be others by now."""
         self._ports.clear()
+
+    def bridge_ports_changed(self) -> None:
+        """The switch says that ports of a bridge came or went."""
+        self._ports_came.set()
+
+    async def announce(self, bridge: str, port: str, macs: Iterable[str]) -> None:
+        """Announces MACs from a port of an uplink's bridge, as soon as it is there: the bridge, and switches, believe them to be elsewhere."""
+        flows = self._bridges[bridge][0] if bridge in self._bridges else None
+        if flows is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PORT_S):
+                while port not in flows.ports:
+                    self._ports_came.clear()
+                    await self._ports_came.wait()
+        for pause_s in ANNOUNCED_S:
+            await asyncio.sleep(pause_s)
+            for mac in macs if port in flows.ports else ():
+                await flows.send_packet(rarp(mac), flows.ports[port], (Output(ReservedPort.NORMAL),))
 
     def balanced_by_mac(self, uplink: str | None) -> bool:
         """Whether an uplink is a bond that is balanced by MAC, as far as the switch has it."""
@@ -89,9 +137,40 @@ class UplinkFlows:
             self._spawn(self._unlearn(gone))
         for uplink_, ports in self._ports.items():
             bridge = self._bridges[uplink_.bridge_name][0]
-            flows = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
-            held = tuple(mod.flow for mod in bridge.desired.values() if isinstance(mod, FlowMod))
+            self._nics[uplink_.name] = nic_ports(tables, uplink_)
+            self._idle[uplink_.name] = idle_nics(tables, uplink_)
+            flows: Entries = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
+            if uplink_.name in self._listening:
+                flows = (*flows, *uplink_hello_flows(uplink_.name, self._nics[uplink_.name].values()))
+            held = tuple(mod.flow if isinstance(mod, FlowMod) else mod for mod in bridge.desired.values())
             bridge.want([SourceChange(FlowSource(Category.NETWORK, uplink_.name), held, flows)])
+
+    def listen(self, uplinks: Iterable[str]) -> None:
+        """From the next turn on hellos that come by these uplinks are heard, and by no others."""
+        self._listening.clear()
+        self._listening.update(uplinks)
+
+    def idle(self) -> tuple[tuple[str, str, str], ...]:
+        """The uplinks' NICs that carry nothing: uplink, NIC and reason."""
+        return tuple((uplink, nic, text) for uplink, nics in sorted(self._idle.items()) for nic, text in nics.items())
+
+    def patch(self, uplink: str) -> int | None:
+        """The ofport of the patch to br-int on an uplink's bridge; None where there is none."""
+        return next((it.patch for row, it in self._ports.items() if row.name == uplink and it is not None), None)
+
+    async def ask(self, command: str, uplink: str) -> str:
+        """What the switch answers to a command of ovs-appctl about an uplink's bridge. Raises AppctlError."""
+        return await self._access.control().call(command, self._bridge(uplink))
+
+    def nics(self, uplink: str) -> dict[str, int]:
+        """The ofports of an uplink's NICs by name."""
+        return self._nics.get(uplink, {})
+
+    async def send(self, uplink: str, nic: str, frame: bytes) -> None:
+        """Sends a frame by a NIC as it is. One that the switch does not take is lost."""
+        found, ofport = self._bridges.get(self._bridge(uplink)), self.nics(uplink).get(nic)
+        if found is not None and ofport is not None:
+            await found[0].send_packet(frame, ReservedPort.CONTROLLER, (Output(ofport),))
 
     def _follow(self, names: set[str]) -> None:
         for name in self._bridges.keys() - names:

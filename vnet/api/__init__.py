@@ -394,6 +394,8 @@ class PlugBridge(AnswerStruct, frozen=True, kw_only=True):
 
     name: str
     network: str
+    taken_over: bool
+    hosts: list[str]
     title: str | None
     owner: str
 
@@ -404,6 +406,13 @@ class PlugBridgeSpec(ObjectStruct, frozen=True, kw_only=True):
     network: Annotated[
         str, Meta(description="The network whose VIFs are plugged there. A VIF's own network is what its row says.")
     ]
+    taken_over: Annotated[
+        bool | None,
+        Meta(
+            description="Whether the bridge is the toolstack's own, whose VIFs are taken over while they run: hosts do not make it. They take the ports of the network's VIFs from it, and put them back once it is taken over no more."
+        ),
+    ] = None
+    hosts: Annotated[list[str] | None, Meta(description="The hosts where it is so. Left out: every host.")] = None
     title: Annotated[str | None, Meta(description="What people choose it by; others may be called the same.")] = None
 
 
@@ -411,6 +420,8 @@ class PlugBridgeChange(ObjectStruct, frozen=True, kw_only=True):
     """The fields of a plug bridge that change; the others stay as they are. None gives a field its default."""
 
     network: str | UnsetType = UNSET
+    taken_over: bool | UnsetType | None = UNSET
+    hosts: list[str] | UnsetType | None = UNSET
     title: str | UnsetType | None = UNSET
 
 
@@ -779,6 +790,62 @@ class VifChange(ObjectStruct, frozen=True, kw_only=True):
     labels: dict[str, str] | UnsetType | None = UNSET
 
 
+class FrameMirror(AnswerStruct, frozen=True, kw_only=True):
+    """Copies of frames of VIFs, wherever they run."""
+
+    name: str
+    from_: list[str] = field_of(name="from")
+    to: str
+    key: int
+    direction: str
+    filter: str | None
+    policy: str
+    expires: str | None
+    owner: str
+
+
+class FrameMirrorSpec(ObjectStruct, frozen=True, kw_only=True):
+    """A mirror as a toolstack makes it. None leaves a field out."""
+
+    from_: Annotated[
+        list[str],
+        Meta(
+            description="The VIFs whose frames are copied: by id, or those in a group (`group:NAME`), on a network (`network:NAME`), or with a label (`label:KEY=VALUE`)."
+        ),
+    ] = field_of(name="from")
+    to: Annotated[
+        str,
+        Meta(
+            description="Where copies go: a VIF, wherever it runs; a VLAN of an uplink that is for nothing else (RSPAN); a collector by ERSPAN or GRE."
+        ),
+    ]
+    direction: Annotated[
+        Literal["both", "from-vm", "to-vm"] | None,
+        Meta(description="What is copied of each VIF: what it sends, what it gets, or both."),
+    ] = None
+    filter: Annotated[str | None, Meta(description="Which frames are copied, as in pcap-filter(7). Left out: all.")] = (
+        None
+    )
+    policy: Annotated[
+        Literal["before", "after"] | None,
+        Meta(
+            description="Whether frames are copied as they come to the guard, groups and limits of the VIF, or only those that pass them."
+        ),
+    ] = None
+    expires: Annotated[str | None, Meta(description="When the controller takes it off. Left out: never.")] = None
+
+
+class FrameMirrorChange(ObjectStruct, frozen=True, kw_only=True):
+    """The fields of a mirror that change; the others stay as they are. None gives a field its default."""
+
+    from_: list[str] | UnsetType = field_of(name="from", default=UNSET)
+    to: str | UnsetType = UNSET
+    direction: Literal["both", "from-vm", "to-vm"] | UnsetType | None = UNSET
+    filter: str | UnsetType | None = UNSET
+    policy: Literal["before", "after"] | UnsetType | None = UNSET
+    expires: str | UnsetType | None = UNSET
+
+
 class Expectation(AnswerStruct, frozen=True, kw_only=True):
     """A statement that some reach others, or do not. Checked on the twin and in the lab."""
 
@@ -851,7 +918,10 @@ RESOURCES = {
         PlugBridge,
         PlugBridgeSpec,
         PlugBridgeChange,
-        references=(ListFilter("network", "Only plug bridges that name this network.", "network"),),
+        references=(
+            ListFilter("network", "Only plug bridges that name this network.", "network"),
+            ListFilter("host", "Only plug bridges that name this host.", "host"),
+        ),
     ),
     "flow-collector": Resource(
         "flow-collector", "flow-export", "flow collector", "name", FlowCollector, FlowCollectorSpec, FlowCollectorChange
@@ -909,6 +979,7 @@ RESOURCES = {
             ListFilter("label", "Only VIFs with this label, or with all of several: app=shop,tier=web.", labels=True),
         ),
     ),
+    "mirror": Resource("mirror", "mirrors", "mirror", "name", FrameMirror, FrameMirrorSpec, FrameMirrorChange),
     "expectation": Resource(
         "expectation",
         "expectations",
@@ -1269,11 +1340,69 @@ class Monitored(AnswerStruct, frozen=True, kw_only=True):
     missing: dict[str, str] = {}
 
 
+class HealthFinding(AnswerStruct, frozen=True, kw_only=True):
+    """Something that is wrong with the network between hosts. code: for programs. remedy: what to do. hosts: those that it is about."""
+
+    code: str
+    text: str
+    remedy: str
+    hosts: list[str] = []
+
+
+class TunnelHealth(AnswerStruct, frozen=True, kw_only=True):
+    """The tunnel from a host to another one. via: its encapsulation. passes: whether frames come there, by what that host says; null while nobody knows. mtu: the largest packet inside
+    that is known to come there, of those that networks need, in bytes. round_trip_us: the time there and back. ahead_ms: by how much the clock of `to` is ahead."""
+
+    source: str
+    to: str
+    via: str
+    passes: bool | None = None
+    mtu: int | None = None
+    needs: int | None = None
+    round_trip_us: int | None = None
+    ahead_ms: int | None = None
+
+
+class UplinkHealth(AnswerStruct, frozen=True, kw_only=True):
+    """An uplink of a host, when hosts last looked at its VLANs. vlans: those that were looked at, 0 for untagged frames. heard: the hosts that it heard on any of them."""
+
+    host: str
+    uplink: str
+    links: list[str]
+    vlans: list[int]
+    heard: list[str]
+
+
+class Health(AnswerStruct, frozen=True, kw_only=True):
+    """The network between the hosts. tunnels: of what was stated without being asked, only those that are not as they should be. hosts: those that looked. missing: those that did
+    not answer, with the reason."""
+
+    findings: list[HealthFinding]
+    tunnels: list[TunnelHealth] = []
+    uplinks: list[UplinkHealth] = []
+    hosts: list[str] = []
+    missing: dict[str, str] = {}
+
+
 class PacketsCall(CallStruct, frozen=True, kw_only=True):
     """Marked frames to send, at most 256, each in its round. wait_s: the time for hosts to report that they watch."""
 
     packets: list[PacketCall]
     wait_s: float = 5.0
+
+
+class CaptureCall(CallStruct, frozen=True, kw_only=True):
+    """Frames of VIFs, at most 32, to be sent to the caller as they come. seconds: at most 3,600.
+
+    filter: in the language of pcap-filter(7), all if left out. snap: bytes of each frame. rate: the most frames a second on each host,
+    shared equally by the VIFs and directions there; more are dropped and counted.
+    """
+
+    vifs: list[str]
+    filter: str = ""
+    seconds: float = 3600.0
+    snap: int = 9238
+    rate: int = 1000
 
 
 class PacketCall(CallStruct, frozen=True, kw_only=True):
@@ -1334,7 +1463,7 @@ class Status(AnswerStruct, frozen=True, kw_only=True):
     """The pool at a glance. problems: everything that is not as desired. moving: the migrations that are under way. picking_up: the VIFs whose
     connections did not come along when they moved, or have just become tracked: for 300 s at most they are picked up as they go on. elsewhere: by host whose
     agent runs on another machine, that machine. trial: the
-    revision that is on trial."""
+    revision that is on trial. followers: those of toolstacks."""
 
     pool: Pool | None
     controller: str
@@ -1348,6 +1477,173 @@ class Status(AnswerStruct, frozen=True, kw_only=True):
     picking_up: list[Reason] = []
     elsewhere: dict[str, str] = {}
     trial: Trial | None = None
+    followers: list[ToolstackFollower] = []
+
+
+class FollowCall(CallStruct, frozen=True, kw_only=True):
+    """A follower that asks to be the toolstack's. caller: its name, of no other one. silent_at: the beat at which it has seen the follower stand for long
+    enough. ends: it says instead that it has ended."""
+
+    caller: str
+    silent_at: int | None = None
+    ends: bool = False
+
+
+class ToolstackFollower(AnswerStruct, frozen=True, kw_only=True):
+    """A toolstack's follower. holder: the one that writes, "" for none; standby: another one, which waits; beat: it counts while the first one follows."""
+
+    name: str
+    holder: str
+    standby: str
+    beat: int
+
+
+# --- who reaches whom -------------------------------------------------------------------------------
+
+
+class TraceCall(CallStruct, frozen=True, kw_only=True):
+    """A question to the twin: from source to target and back. source, target: a VIF ('web1/0'), a VM, or 'outside'.
+
+    protocol: icmp, tcp or udp. port: of tcp or udp. frame: in place of a conversation this one, in hexadecimal; target may be left out then. at: in the pool as it was after a
+    revision or the record of an id, or at a time (RFC 3339).
+    """
+
+    source: str
+    target: str = ""
+    protocol: str = "icmp"
+    port: int = 0
+    frame: str = ""
+    at: str = ""
+
+
+class TracedStep(AnswerStruct, frozen=True, kw_only=True):
+    """A look-up in a table. table: -1 for what is done after the last one. match: empty, and priority -1, where no flow matched. source: the object behind the
+    flow; place: its line in the pool's document, as file:line:column. wrong: the fields for which a port's guard dropped the frame."""
+
+    table: int
+    name: str
+    does: str
+    match: str
+    priority: int
+    source: str
+    place: str
+    wrong: str
+    actions: list[str]
+
+
+class TracedHop(AnswerStruct, frozen=True, kw_only=True):
+    """A packet in one bridge. came_in: the port. frame: as it came in, in hexadecimal. sent: the frames that left, in words."""
+
+    switch: str
+    came_in: str
+    frame: str
+    steps: list[TracedStep]
+    sent: list[str]
+
+
+class TracedAnswer(AnswerStruct, frozen=True, kw_only=True):
+    """A host's answer to a frame that a rule rejects."""
+
+    to: str
+    frame: str
+
+
+class TracedLoss(AnswerStruct, frozen=True, kw_only=True):
+    """A frame that is lost between hosts."""
+
+    place: str
+    reason: str
+
+
+class TracedPacket(AnswerStruct, frozen=True, kw_only=True):
+    """One packet's way. verdict: its end in one line. aside: it only helps another one, as ARP does."""
+
+    title: str
+    verdict: str
+    delivered: list[str]
+    hops: list[TracedHop]
+    answers: list[TracedAnswer] = []
+    lost: list[TracedLoss] = []
+    aside: bool = False
+
+
+class Traced(AnswerStruct, frozen=True, kw_only=True):
+    """The packets of a conversation in their order. reached: whether all arrived; reason: why not. guessed: of a past pool, ends of which it is not
+    known where they ran."""
+
+    title: str
+    reached: bool
+    legs: list[TracedPacket]
+    reason: str = ""
+    guessed: list[str] = []
+
+
+class VifClass(AnswerStruct, frozen=True, kw_only=True):
+    """VIFs that reach the same VIFs and are reached by the same. hosts: those where they run."""
+
+    name: str
+    network: str
+    hosts: list[str]
+    vifs: list[str]
+
+
+class ReachabilityMatrix(AnswerStruct, frozen=True, kw_only=True):
+    """reaches: a row for each class that sends, with a column for each that receives, in the order of `classes`. port: 0 for ping."""
+
+    protocol: str
+    port: int
+    classes: list[VifClass]
+    reaches: list[list[bool]]
+
+
+class JudgingStep(AnswerStruct, frozen=True, kw_only=True):
+    """Security groups whose rules are asked together; the first step in which a rule matches decides. mandatory: of their mandatory rules."""
+
+    tier: str
+    mandatory: bool
+    groups: list[str]
+
+
+class ExplainedFlow(AnswerStruct, frozen=True, kw_only=True):
+    """A flow that a host has for a VIF. source: the object behind it; place: its line in the pool's document. asks: the groups whose rules it asks."""
+
+    table: int
+    name: str
+    does: str
+    priority: int
+    match: str
+    source: str
+    place: str = ""
+    asks: list[str] = []
+
+
+class ExplainedVif(AnswerStruct, frozen=True, kw_only=True):
+    """host: where it runs, null for nowhere: then it has no flows. steps: the groups that judge it."""
+
+    vif: str
+    host: str | None
+    steps: list[JudgingStep]
+    flows: list[ExplainedFlow]
+
+
+class VifTraffic(AnswerStruct, frozen=True, kw_only=True):
+    """What the port of a VIF has counted on the host where it runs. at: when, in milliseconds since 1970. They begin anew with a new port, as after a migration."""
+
+    host: str
+    at: int
+    from_vm_packets: int
+    from_vm_bytes: int
+    from_vm_dropped: int
+    to_vm_packets: int
+    to_vm_bytes: int
+    to_vm_dropped: int
+
+
+class Traffic(AnswerStruct, frozen=True, kw_only=True):
+    """The counters of VIFs, by their ids. missing: the hosts whose VIFs are not all there, each with the reason."""
+
+    vifs: dict[str, VifTraffic]
+    missing: dict[str, str] = {}
 
 
 # --- who calls, and what was done ------------------------------------------------------------------
@@ -1415,13 +1711,18 @@ class Caller(AnswerStruct, frozen=True, kw_only=True):
 
 
 class HistoryChange(AnswerStruct, frozen=True, kw_only=True):
-    """An object that changed. old, new: the fields that differ, or all of one that goes or comes; of rules and uplinks those that differ."""
+    """An object that changed. old, new: the fields that differ, or all of one that goes or comes; of rules and uplinks those that differ.
+
+    reason, disruption: as the plan had them; empty for a step of what runs.
+    """
 
     action: str
     noun: str
     name: str
     old: dict[str, Any]
     new: dict[str, Any]
+    reason: str = ""
+    disruption: str = ""
 
 
 class HistoryEntry(AnswerStruct, frozen=True, kw_only=True):

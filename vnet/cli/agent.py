@@ -90,6 +90,14 @@ OVS_DB = "unix:/run/openvswitch/db.sock"
     type=click.Path(path_type=Path),
     help="The bearer token of who reads metrics; needed at https.",
 )
+@click.option(
+    "--hello-interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05, 30),
+    default=1.0,
+    show_default=True,
+    help="How often each peer is sent a hello through tunnels, by which 'vnet doctor --pool' and alerts know that they work. Of many peers, less often.",
+)
 @click.option("--cleartext", is_flag=True, help="Allow a pool database at tcp: on another machine.")
 def agent(
     hosts: tuple[str, ...],
@@ -107,6 +115,7 @@ def agent(
     wireguard_dir: str,
     metrics: str | None,
     metrics_token_file: Path | None,
+    hello_interval: float,
     cleartext: bool,
 ) -> None:
     """Run the agent of this host, or with --openflow those of other hosts."""
@@ -133,6 +142,7 @@ def agent(
         wireguard=Path(wireguard_dir) if wireguard_dir else None,
         metrics=metrics,
         metrics_token_file=metrics_token_file,
+        hello_s=hello_interval,
     )
     try:
         daemon.main(options)

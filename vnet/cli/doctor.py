@@ -70,14 +70,20 @@ COLUMNS: list[Column] = [
     is_flag=True,
     help="The pool's tunnels instead, each tried out both ways by a frame; it asks the controller.",
 )
+@click.option(
+    "--pool",
+    is_flag=True,
+    help="The network between all hosts instead, which each looks at anew; it asks the controller.",
+)
 @output_option
-def doctor(socket: str, tunnels: bool, output: str) -> None:
+def doctor(socket: str, tunnels: bool, pool: bool, output: str) -> None:
     """Examine this host: its agent and certificate, Open vSwitch, uplinks, the pool database, and the path to every peer at full size.
 
-    Run it as root on the host. It changes nothing. The exit code is 1 if something is wrong. The pool as a whole: 'vnet status', and
-    'vnet doctor --tunnels', which no guest notices.
+    Run it as root on the host. It changes nothing. The exit code is 1 if something is wrong. The pool as a whole: 'vnet status',
+    'vnet doctor --pool', and 'vnet doctor --tunnels', which no guest notices.
     """
-    found = sorted(_tunnels() if tunnels else examine(socket), key=lambda e: e.finding is not Diagnosis.WRONG)
+    looked = _tunnels() if tunnels else _pool() if pool else examine(socket)
+    found = sorted(looked, key=lambda e: e.finding is not Diagnosis.WRONG)
     if output == "table":
         print_table(found, COLUMNS)
     else:
@@ -139,6 +145,29 @@ def _tunnels() -> Iterator[Examined]:
                     f"a firewall between them? 'vnet trace {path.source.id} {path.to.id} --live'; 'vnet doctor' on both"
                 )
                 yield Examined(subject, Diagnosis.WRONG, f"a frame was sent, and did not come to {to}", remedy)
+
+
+def _pool() -> Iterator[Examined]:
+    """The network between the hosts: what is wrong, with what to do, then what works."""
+    with connected() as client:
+        progress("the hosts look at the network between them")
+        found = client.look()
+    for finding in found.findings:
+        yield Examined(" and ".join(finding.hosts) or "pool", Diagnosis.WRONG, finding.text, finding.remedy)
+    for host, problem in found.missing.items():
+        yield Examined(host, Diagnosis.UNKNOWN, problem, "'vnet status'; 'vnet doctor' on the host")
+    for uplink in found.uplinks:
+        if uplink.heard:
+            text = f"{len(uplink.vlans)} VLANs looked at, heard {len(uplink.heard)} other hosts"
+            yield Examined(f"uplink {uplink.uplink} of {uplink.host}", Diagnosis.OK, text)
+    for it in found.tunnels:
+        subject = f"{it.via} tunnel {it.source} to {it.to}"
+        if it.passes is None:
+            yield Examined(subject, Diagnosis.UNKNOWN, f"{it.to} has not answered yet", "ask again in some seconds")
+        elif it.passes and (it.mtu is None or it.needs is None or it.mtu >= it.needs):
+            size = f", packets of {it.mtu} bytes" if it.mtu is not None else ""
+            trip = f", {it.round_trip_us / 1000:.2f} ms there and back" if it.round_trip_us is not None else ""
+            yield Examined(subject, Diagnosis.OK, f"frames pass{size}{trip}")
 
 
 def _agent(status: dict[str, Any], around: dict[str, Any], path: str) -> Iterator[Examined]:

@@ -12,15 +12,25 @@ from vnet.util.printable import printable
 
 
 class ExitCode(IntEnum):
-    OK = 0
-    FAILED = 1
-    CHANGES = 2  # plan --detailed-exitcode: there is something to apply
-    EXPECTATION_FAILED = 3
-    INVALID_INPUT = 4
-    UNREACHABLE = 5
-    CONFLICT = 6
-    NOT_FOLLOWED = 7  # applied, and not carried out by every live host, or by none
-    USAGE = 64  # sysexits.h EX_USAGE: 2 is taken
+    """What a command comes to; `meaning` is a line for the reference."""
+
+    OK = 0, "Done, or as it should be."
+    FAILED = 1, "Something failed; the message says what."
+    CHANGES = 2, "`plan --detailed-exitcode`, `fmt --check`: there is something to change."
+    EXPECTATION_FAILED = 3, "A packet does not arrive, an expectation does not hold, a scenario is not solved."
+    INVALID_INPUT = 4, "A document or a value is wrong; the message says where."
+    UNREACHABLE = 5, "The controller, or an agent, does not answer."
+    CONFLICT = 6, "Not as the pool is now, or beyond what `--yes` and `--allow` agree to. Nothing was changed."
+    NOT_FOLLOWED = 7, "Applied, and not carried out by every live host, or by none."
+    USAGE = 64, "The command line is wrong."  # sysexits.h EX_USAGE: 2 is taken
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> ExitCode:
+        made = int.__new__(cls, number)
+        made._value_ = number
+        made.meaning = meaning
+        return made
 
 
 def colour() -> bool | None:

@@ -33,7 +33,8 @@ REFUSED: list[Column] = [
     ("COUNT", lambda e: e.count),
     ("WHY", lambda e: e.summary),
 ]
-_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
+_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "rename": ("~", "yellow"), "delete": ("-", "red")}
+CHANGED = ("update", "rename")  # the actions on an object that was there before and is after
 
 
 @click.command()
@@ -74,14 +75,21 @@ def print_record(entry: api.HistoryEntry) -> None:
     echo(on_one_line(f"disruption: {entry.disruption or '-'}  reason: {entry.reason or '-'}"))
     for change in entry.changes or ():
         sign, colour = _SIGNS.get(change.action, ("?", "white"))
-        echo(on_one_line(f"{sign} {change.noun} {change.name}"), fg=colour)
+        because = f"   ({_cost(change)})" if change.disruption else ""
+        echo(on_one_line(f"{sign} {change.noun} {change.name}{because}"), fg=colour)
         for word in dict.fromkeys((*change.old, *change.new)):
-            if change.action == "update" or (change.old or change.new)[word] not in (None, [], {}):
+            if change.action in CHANGED or (change.old or change.new)[word] not in (None, [], {}):
                 echo(on_one_line(f"    {word}: {_difference(change, word)}"))
 
 
+def _cost(change: api.HistoryChange) -> str:
+    """The reason and the disruption, as the plan's line had them."""
+    disturbed = "disrupts nothing" if change.disruption == "none" else f"disruption: {change.disruption}"
+    return f"{change.reason}; {disturbed}" if change.reason else disturbed
+
+
 def _difference(change: api.HistoryChange, word: str) -> str:
-    if change.action == "update":
+    if change.action in CHANGED:
         return f"{_value(change.old.get(word))} -> {_value(change.new.get(word))}"
     return _value((change.old or change.new)[word])
 

@@ -158,6 +158,27 @@ def replace_by(argv: list[str], env: dict[str, str]) -> None:
 
 @lab.command()
 @name_option
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Of 127.0.0.1.")
+@reports_errors
+def web(name: str | None, port: int) -> None:
+    """Serve the lab's web page to this machine until Ctrl-C, by a controller of its own, and print a token for it."""
+    from vnet import api  # noqa: PLC0415
+    from vnet.client import Client  # noqa: PLC0415 - loads an HTTP library
+
+    found = find(name)
+    if not found.spec.daemons:
+        raise CommandError(f"lab {found.spec.name} has no controller")
+    with Client(f"unix:{found.daemons.controller_socket}") as client:
+        token = client.make_token("lab-web", api.TokenCall(role="network-admin", days=1.0, replace=True)).secret
+    echo(f"http://127.0.0.1:{port}/ with the token\n{token}")
+    own = found.spec.dir / "web"
+    directories = ["--run-dir", str(own), "--state-dir", str(own)]
+    sockets = ["--pool", f"unix:{found.daemons.pool_socket}", "--listen", f"tcp:127.0.0.1:{port}"]
+    replace_by([sys.executable, "-m", "vnet.cli.main", "controller", *directories, *sockets], found.daemons.env)
+
+
+@lab.command()
+@name_option
 @click.argument("vm")
 @reports_errors
 def pause(name: str | None, vm: str) -> None:
@@ -177,6 +198,43 @@ def resume(name: str | None, vm: str) -> None:
 @lab.command()
 @name_option
 @click.argument("vm")
+@click.option("--on", "host", metavar="HOST", help="Another host than the document's.")
+@reports_errors
+def start(name: str | None, vm: str, host: str | None) -> None:
+    """Start a VM, as a toolstack does: plug its VIFs, and let its guest run."""
+    find(name).start(vm, host)
+
+
+@lab.command()
+@name_option
+@click.argument("vm")
+@reports_errors
+def stop(name: str | None, vm: str) -> None:
+    """Stop a VM: its guest runs no more, and its ports go."""
+    find(name).stop(vm)
+
+
+@lab.command()
+@name_option
+@click.argument("host")
+@reports_errors
+def crash(name: str | None, host: str) -> None:
+    """Take a HOST's power away, and that of the VMs on it."""
+    find(name).lose_power(host)
+
+
+@lab.command()
+@name_option
+@click.argument("host")
+@reports_errors
+def boot(name: str | None, host: str) -> None:
+    """Start a crashed HOST again. VMs that ran on it stay off."""
+    find(name).boot_host(host)
+
+
+@lab.command()
+@name_option
+@click.argument("vm")
 @click.option("--to", "host", required=True, metavar="HOST", help="The destination.")
 @click.option("--pause-ms", default=0, show_default=True, help="How long the guest stands still at the switch-over.")
 @reports_errors
@@ -189,6 +247,46 @@ def migrate(name: str | None, vm: str, host: str, pause_ms: int) -> None:
     except ClientError as error:
         raise CommandError(str(error)) from error
     echo(f"{vm} runs on {host}", err=True)
+
+
+@lab.command()
+@name_option
+@click.argument("link", required=False)
+@click.option("--delay", "delay_ms", type=click.FloatRange(0, 10_000), default=0, metavar="MS", help="So many milliseconds later, each way.")  # fmt: skip
+@click.option("--loss", "loss_percent", type=click.FloatRange(0, 100), default=0, metavar="PERCENT", help="Of the frames, each way.")  # fmt: skip
+@click.option("--rate", metavar="RATE", help="As 10mbit, each way.")
+@click.option("--mtu", type=click.IntRange(68, 9216), metavar="BYTES", help="Of IP packets: what is larger is lost.")
+@click.option("--without-vlan", "without_vlans", type=click.IntRange(0, 4094), multiple=True, metavar="TAG", help="Frames of this VLAN are lost, 0: those without a tag. May be given several times.")  # fmt: skip
+@click.option("--cut", is_flag=True, help="Nothing passes; a NIC has no link.")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@reports_errors
+def impair(name: str | None, link: str | None, rate: str | None, output: str, **faults: Any) -> None:
+    """Make a LINK late, lossy, slow, narrow or dead, at once; without options a cable again. Without LINK, list those that are none.
+
+    LINK is xen1:underlay (to the other hosts), xen1:database, a NIC as xen1:eth1, or a VIF as web1/0.
+    """
+    from vnet.lab.impairments import Impairment  # noqa: PLC0415
+
+    found = find(name)
+    if link is not None:
+        found.impair(link, Impairment(rate_bps=rate_of(rate), **faults))
+        return
+    listed = found.impaired()
+    if output == "json":
+        echo(json.dumps({key: item.as_request() for key, item in listed.items()}, indent=2))
+    else:
+        echo("\n".join(f"{key}: {item}" for key, item in listed.items()), nl=bool(listed))
+
+
+def rate_of(text: str | None) -> int | None:
+    """Bits per second of a rate such as 10mbit."""
+    from vnet.grammar.value_types import ValueRefused  # noqa: PLC0415
+    from vnet.objects.qos import RATE  # noqa: PLC0415
+
+    try:
+        return None if text is None else RATE.parse(text)
+    except ValueRefused as error:
+        raise click.BadParameter(error.message, param_hint="--rate") from error
 
 
 @lab.command()
@@ -213,6 +311,75 @@ def status(name: str | None, output: str) -> None:
 
     found = describe(find(name))
     echo(json.dumps(found, indent=2) if output == "json" else as_text(found))
+
+
+@lab.group()
+def scenario() -> None:
+    """Pools with a fault, to learn with: find it, mend it, have it checked."""
+
+
+@scenario.command(name="list")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+def list_scenarios(output: str) -> None:
+    """The scenarios that there are."""
+    from vnet.lab.scenarios import SCENARIOS  # noqa: PLC0415
+
+    listed = {item.name: item.title for item in SCENARIOS.values()}
+    width = max(map(len, listed))
+    echo(
+        json.dumps(listed)
+        if output == "json"
+        else "\n".join(f"{key:{width}}  {title}" for key, title in listed.items())
+    )
+
+
+@scenario.command(name="start")
+@click.argument("scenario_name", metavar="SCENARIO")
+@click.option("--name", metavar="LAB", help="The lab's name; the scenario's if left out.")
+@click.option("--to", "file", type=click.Path(path_type=Path), metavar="FILE", help="Where the document is written, SCENARIO.vnet.yaml if left out.")  # fmt: skip
+@reports_errors
+def start_scenario(scenario_name: str, name: str | None, file: Path | None) -> None:
+    """Start a lab with the fault of SCENARIO, and say what is to be done."""
+    from vnet.lab.scenarios import Lesson, scenario_named  # noqa: PLC0415
+
+    found = scenario_named(scenario_name)
+    lesson = Lesson.start(found, name or found.name, file or Path(f"{found.name}.vnet.yaml"))
+    echo(f"export VNET_CONTROLLER=unix:{lesson.lab.daemons.controller_socket}")
+    echo(f"\n{found.task.replace('FILE', str(lesson.file))}\n", err=True)
+    echo(f"Its document is {lesson.file}. 'vnet lab scenario hint', 'vnet lab scenario check', at last 'vnet lab down'.", err=True)  # fmt: skip
+
+
+@scenario.command()
+@name_option
+@reports_errors
+def task(name: str | None) -> None:
+    """Say again what is to be done."""
+    from vnet.lab.scenarios import Lesson  # noqa: PLC0415
+
+    lesson = Lesson.of(find(name))
+    echo(lesson.scenario.task.replace("FILE", str(lesson.file)))
+
+
+@scenario.command()
+@name_option
+@reports_errors
+def hint(name: str | None) -> None:
+    """Give the next hint. The last one is the commands that mend it."""
+    from vnet.lab.scenarios import Lesson  # noqa: PLC0415
+
+    echo(Lesson.of(find(name)).hint() or "There are no more hints.")
+
+
+@scenario.command(name="check")
+@name_option
+@reports_errors
+def check_scenario(name: str | None) -> int:
+    """Send packets, and say what does not work yet. Exits with 3 unless it is solved."""
+    from vnet.lab.scenarios import Lesson  # noqa: PLC0415
+
+    still = Lesson.of(find(name)).open()
+    echo("\n".join(still) or "Solved. 'vnet lab down' removes the lab.")
+    return int(ExitCode.EXPECTATION_FAILED if still else ExitCode.OK)
 
 
 def as_text(found: dict[str, Any]) -> str:

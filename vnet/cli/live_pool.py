@@ -9,7 +9,8 @@ from msgspec import Struct, json, structs
 
 from vnet.grammar.declare import Declared
 from vnet.grammar.read_back import read_back
-from vnet.objects import Binding, LockingMode, PoolState
+from vnet.objects import Binding, PoolState
+from vnet.objects.binding import published
 from vnet.objects.state import CONFIGURED
 from vnet.topology import Document, desired_state, load
 
@@ -39,13 +40,17 @@ def running_state(client: Client) -> tuple[PoolState, Document]:
     return replace(state, bindings=bindings_of(client, state)), document
 
 
+# The fields of a VIF that answers about its bindings have; the others its agent has copied.
+ANSWERED = frozenset({"network", "mac", "addresses", "groups"})
+
+
 def bindings_of(client: Client, state: PoolState) -> dict[tuple[str, str], Binding]:
     """The bindings, as they are now, of a state's VIFs."""
     return {
         (answer.vif, answer.host): _object(
             Binding,
             structs.replace(answer, since=None),
-            unlocked=state.vifs[answer.vif].locking_mode is LockingMode.UNLOCKED,
+            **{name: value for name, value in published(state.vifs[answer.vif]).items() if name not in ANSWERED},
         )
         for answer in client.bindings()
         if answer.vif in state.vifs and answer.network in state.networks

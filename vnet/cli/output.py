@@ -126,6 +126,12 @@ def say(message: str) -> None:
     echo(message, err=True)
 
 
+def status_line(text: str) -> None:
+    """A line that the next one takes the place of, if standard error is a terminal; "" for none."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{printable(text)}\033[K", err=True, nl=False)
+
+
 def progress(message: str) -> None:
     """A line of progress, if standard error is a terminal."""
     if sys.stderr.isatty():

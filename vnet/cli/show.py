@@ -86,6 +86,9 @@ def _print_status(now: api.Status) -> None:
         who = f" ({now.trial.reason})" if now.trial.reason else ""
         text = f"on trial  revision {now.trial.revision} of {now.trial.caller}{who}, {now.trial.seconds} s more: 'vnet confirm' keeps it"
         echo(on_one_line(text), fg="yellow")
+    for follower in now.followers:
+        standby = f"; {follower.standby} stands by" if follower.standby else ""
+        echo(on_one_line(f"follower  {follower.name}: {follower.holder or 'nobody'}{standby}"))
     if now.moving:
         echo("\nmoving:")
     for move in now.moving:

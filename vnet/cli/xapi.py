@@ -122,9 +122,13 @@ def unpublish(
 @xapi.command("take-over")
 @click.argument("network")
 @click.option(
-    "--of", "wanted", metavar="LABEL|UUID", required=True, help="The network of xapi: the same VLAN of the same bridge."
+    "--of",
+    "wanted",
+    metavar="LABEL|UUID",
+    required=True,
+    help="The network of xapi: the same VLAN of the same bridge, or tunnels whose bridge is the uplink.",
 )
-@click.option("--back", is_flag=True, help="Give back: move the VIFs from NETWORK to the network of xapi.")
+@click.option("--back", is_flag=True, help="Give the VIFs back to xapi's bridges.")
 @xapi_options
 def take_over(
     network: str,
@@ -135,21 +139,14 @@ def take_over(
     password_file: Path,
     xapi_ca: str | None,
 ) -> None:
-    """Move the VIFs of a VLAN of xapi to NETWORK, which must be published, one by one while their VMs run. 'vnet xapi follow' must be running."""
-    from vnet.xapi import publishing, taking_over  # noqa: PLC0415
+    """Take the VIFs of a VLAN of xapi, or of its tunnels, over to NETWORK, host by host while their VMs run. 'vnet xapi follow' must be running."""
+    from vnet.xapi import taking_over  # noqa: PLC0415
 
     with connected() as client, _master(addresses, _credentials(user, password_file, xapi_ca)) as session:
-        ours = [found for found in publishing.published(session, client.pool().id) if found.network == network]
-        if not ours:
-            raise CommandError(f"network {network} is not published there: 'vnet xapi publish {network}'")
         ref = taking_over.network_of_xapi(session, wanted)
         taking_over.assert_same(client, session, network, ref)
-        moved = (
-            taking_over.give_back(session, ours[0], ref)
-            if back
-            else taking_over.take_over(client, session, ref, ours[0])
-        )
-        for vif in moved:
+        takeover = taking_over.Takeover(client, session, ref, network)
+        for vif in takeover.give_back() if back else takeover.take():
             echo(f"VIF {vif} is on {on_one_line(wanted) if back else network}")
 
 
@@ -167,9 +164,20 @@ def published(output: str, addresses: tuple[str, ...], user: str, password_file:
 @xapi.command("import")
 @click.option("--pool", "name", metavar="NAME", default="xen", show_default=True, help="The pool's name in vnet.")
 @click.option("--networks-only", is_flag=True, help="Leave out VMs and VIFs, as 'vnet xapi follow' brings those.")
+@click.option(
+    "--keep-tunnels",
+    is_flag=True,
+    help="Networks of Xen Orchestra's tunnels stay on them: their bridges are uplinks, so that VIFs can be taken over.",
+)
 @xapi_options
 def import_(
-    name: str, networks_only: bool, addresses: tuple[str, ...], user: str, password_file: Path, xapi_ca: str | None
+    name: str,
+    networks_only: bool,
+    keep_tunnels: bool,
+    addresses: tuple[str, ...],
+    user: str,
+    password_file: Path,
+    xapi_ca: str | None,
 ) -> None:
     """Print the pool of xapi as a document: hosts, networks, VMs and VIFs. Comments say what it leaves out. No controller is asked."""
     from vnet.topology import TopologyErrors  # noqa: PLC0415
@@ -178,7 +186,7 @@ def import_(
     with _master(addresses, _credentials(user, password_file, xapi_ca)) as session:
         records = {table.lower(): session.call(f"{table}.get_all_records") for table in CLASSES}
     try:
-        echo(import_document(records, name, vms=not networks_only), nl=False)
+        echo(import_document(records, name, not networks_only, keep_tunnels=keep_tunnels), nl=False)
     except TopologyErrors as errors:
         raise CommandError(f"the pool of xapi is no pool of vnet as it stands:\n\n{errors}") from None
 
@@ -220,5 +228,10 @@ def status(state: Path, output: str) -> None:
         dump(found, output)
         return
     echo(on_one_line(f"pool {found['pool'] or '-'}, master {found['master'] or '-'}"))
+    echo(
+        on_one_line(
+            f"followed by {found['follower']}" + (f"; {found['standby']} stands by" if found["standby"] else "")
+        )
+    )
     echo(f"read {found['time']}; {found['behind']} VMs are not carried out yet")
     emit(sorted(found["problems"].items()), output, PROBLEMS)

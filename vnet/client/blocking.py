@@ -22,8 +22,10 @@ from vnet.client.requests import (
     GRACE_S,
     LINES,
     MAX_ANSWER_BYTES,
+    PCAPNG,
     REASON,
     STREAM,
+    TWIN_S,
     ApiAnswer,
     ApiRequest,
     Progress,
@@ -35,6 +37,7 @@ from vnet.client.requests import (
     uploading,
 )
 from vnet.client.wire import Address, EventStream, Lines
+from vnet.util.pcapng import PcapngBlocks
 
 T = TypeVar("T")
 
@@ -195,9 +198,9 @@ class Client:
         """Remove a network; nothing to do if there is none. dry_run: without doing it."""
         return self._do(sending("DELETE", api.Plan, None, "networks", name, dry_run=dry_run))
 
-    def plug_bridges(self, *, network: str | None = None) -> list[api.PlugBridge]:
+    def plug_bridges(self, *, network: str | None = None, host: str | None = None) -> list[api.PlugBridge]:
         """All plug bridges that the filters leave."""
-        return self._do(reading(list[api.PlugBridge], "plug-bridges", network=network))
+        return self._do(reading(list[api.PlugBridge], "plug-bridges", network=network, host=host))
 
     def plug_bridge(self, name: str) -> api.PlugBridge:
         """One plug bridge. Raises NotFound."""
@@ -391,6 +394,30 @@ class Client:
         """Make a VIF; its id follows from the other fields where `spec` leaves it out."""
         return self._do(sending("POST", api.Vif, spec, "vifs"))
 
+    def mirrors(self) -> list[api.FrameMirror]:
+        """All mirrors."""
+        return self._do(reading(list[api.FrameMirror], "mirrors"))
+
+    def mirror(self, name: str) -> api.FrameMirror:
+        """One mirror. Raises NotFound."""
+        return self._do(reading(api.FrameMirror, "mirrors", name))
+
+    def put_mirror(self, name: str, spec: api.FrameMirrorSpec) -> api.FrameMirror:
+        """Make a mirror. The same again changes nothing; another one of that name is a Conflict."""
+        return self._do(sending("PUT", api.FrameMirror, spec, "mirrors", name))
+
+    def plan_mirror(self, name: str, spec: api.FrameMirrorSpec) -> api.Plan:
+        """The changes that `put_mirror` would make, and their disruption."""
+        return self._do(sending("PUT", api.Plan, spec, "mirrors", name, dry_run=True))
+
+    def change_mirror(self, name: str, change: api.FrameMirrorChange, *, dry_run: bool = False) -> api.Plan:
+        """Change fields of a mirror in place; the changes and their disruption. dry_run: without doing it."""
+        return self._do(sending("PATCH", api.Plan, change, "mirrors", name, dry_run=dry_run))
+
+    def delete_mirror(self, name: str, *, dry_run: bool = False) -> api.Plan:
+        """Remove a mirror; nothing to do if there is none. dry_run: without doing it."""
+        return self._do(sending("DELETE", api.Plan, None, "mirrors", name, dry_run=dry_run))
+
     def expectations(self) -> list[api.Expectation]:
         """All expectations."""
         return self._do(reading(list[api.Expectation], "expectations"))
@@ -431,6 +458,14 @@ class Client:
         location = path("security-groups", name, "counters")
         return self._do(ApiRequest("GET", location, api.GroupCounters, {"wait_s": str(wait_s)}, wait_s=wait_s))
 
+    def health(self) -> api.Health:
+        """What is wrong with the network between the hosts, by what they have stated: nothing is asked or sent."""
+        return self._do(ApiRequest("GET", path("health"), api.Health))
+
+    def look(self, *, wait_s: int = 10) -> api.Health:
+        """Have all hosts look anew at the network between them, by frames that no guest gets. wait_s: the wait for their answers."""
+        return self._do(ApiRequest("POST", path("health"), api.Health, {"wait_s": str(wait_s)}, wait_s=wait_s))
+
     def quarantine_vif(self, id: str, network: str, *, dry_run: bool = False) -> api.Plan:
         """Put a VIF on this network till `release_vif`, also while it runs. dry_run: only say what that would change."""
         body = api.VifChange(network=network)
@@ -459,9 +494,50 @@ class Client:
         """The traces of frames by hosts' switches. Nothing is sent."""
         return self._do(sending("POST", list[api.Probe], call, "probes", wait_s=call.wait_s))
 
+    def trace(self, call: api.TraceCall) -> api.Traced:
+        """A packet's way there and back on the twin of the pool as it is. Nothing is sent."""
+        return self._do(sending("POST", api.Traced, call, "trace", wait_s=TWIN_S))
+
+    def matrix(self, protocol: str = "icmp", port: int | None = None) -> api.ReachabilityMatrix:
+        """Who reaches whom on the twin: by ping, or a port of "tcp" or "udp". Raises Conflict for a pool with too many classes of VIFs."""
+        query = {"protocol": protocol} | ({"port": str(port)} if port is not None else {})
+        return self._do(ApiRequest("GET", path("matrix"), api.ReachabilityMatrix, query, wait_s=TWIN_S))
+
+    def check(self) -> list[api.Expected]:
+        """The pool's expectations, and whether each holds on the twin."""
+        return self._do(ApiRequest("GET", path("check"), list[api.Expected], wait_s=TWIN_S))
+
+    def explained(self, vif: str) -> api.ExplainedVif:
+        """The flows of a VIF by its id, with what they are for, and the groups that judge it."""
+        return self._do(ApiRequest("GET", path("vifs", vif, "explained"), api.ExplainedVif, wait_s=TWIN_S))
+
+    def traffic(self, vif: str | None = None) -> api.Traffic:
+        """What the ports of VIFs have received and sent; of all that the caller may see, or of one by its id."""
+        query = {"vif": vif} if vif is not None else {}
+        return self._do(ApiRequest("GET", path("traffic"), api.Traffic, query))
+
     def packets(self, call: api.PacketsCall) -> api.Packets:
         """Send marked frames, which no guest gets; the places where they came out."""
         return self._do(sending("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets)))
+
+    def capture(self, call: api.CaptureCall) -> Iterator[bytes]:
+        """Frames of VIFs as they come: the blocks of a file of pcapng, to its end. Closed before, it ends the capture."""
+        request: ApiRequest[str] = sending("POST", str, call, "captures", wait_s=call.seconds)
+        blocks = PcapngBlocks()
+        try:
+            with self._http.stream(**self._arguments(request, {"Accept": PCAPNG})) as answer:
+                if answer.status_code != 200:
+                    request.decode(answer.status_code, self._read(answer))
+                for chunk in answer.iter_bytes():
+                    yield from blocks.feed(chunk)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self.address}: {error}") from None
+        except ValueError as error:
+            raise BadAnswer(f"{self.address}: {error}") from None
+
+    def end_capture(self, id: str) -> api.Done:
+        """Have a capture end once its hosts have sent what is left. id: the comment of its file's first block. Raises NotFound."""
+        return self._do(sending("DELETE", api.Done, None, "captures", id))
 
     def bindings(self, *, vif: str | None = None, host: str | None = None) -> list[api.Binding]:
         """The hosts' bindings of VIFs."""
@@ -599,6 +675,13 @@ class Client:
         query["try_s"] = None if try_s is None else str(try_s)
         call = uploading(api.Applied, "history", at, "rollback", document=None, query=query, wait_s=wait_s)
         return self._long(call, progress)
+
+    def follow_toolstack(
+        self, name: str, caller: str, *, silent_at: int | None = None, ends: bool = False
+    ) -> api.ToolstackFollower:
+        """Ask to be the follower of a toolstack; the answer says which one is. silent_at, ends: as in FollowCall."""
+        body = api.FollowCall(caller=caller, silent_at=silent_at, ends=ends)
+        return self._do(sending("POST", api.ToolstackFollower, body, "followers", name))
 
     def trial(self) -> api.Trial:
         """The revision that is on trial. Raises NotFound if none is."""

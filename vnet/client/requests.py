@@ -17,10 +17,12 @@ Progress = Callable[[str], None]
 
 LINES = "application/x-ndjson"
 STREAM = "text/event-stream"
+PCAPNG = "application/x-pcapng"
 DISRUPTION = "Vnet-Disruption"  # the header with the disruption of a PUT or POST: none, flows, vif or uplink
 REASON = "Vnet-Reason"  # the header with the reason of a change, percent-encoded
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
+TWIN_S = 300.0  # that the twin of a large pool takes
 GRACE_S = 30.0  # on top of what a call itself may wait
 
 

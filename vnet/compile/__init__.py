@@ -1,10 +1,20 @@
 """From the rows of a pool to the rows and flows that one host's Open vSwitch should hold. Pure: reads a HostView and returns values."""
 
+from vnet.compile.capture import (
+    Flowing,
+    Tapped,
+    as_delivered,
+    filtered_by_agent,
+    meter_of_capture,
+    read_tapped,
+    tapped_here,
+)
 from vnet.compile.compiler import Compiler, SourceChange, compile_flows, flat, meters_of
 from vnet.compile.features import FEATURES, Feature, FlowSource
 from vnet.compile.flows import FlowKey, Key, key_of
 from vnet.compile.guard import CHOICE, WATCHED, Privilege, privilege_for
-from vnet.compile.inputs import HostInputs, LocalNetwork, StateIndex, inner_addresses
+from vnet.compile.hello import HELLO, HELLO_BY, HELLO_KEY, OF_HELLO, uplink_hello_flows
+from vnet.compile.inputs import CAPTURES, CaptureTap, HostInputs, LocalNetwork, StateIndex, inner_addresses
 from vnet.compile.learning import HEARD, OF_HEARD
 from vnet.compile.monitoring import DIRECTION_OF as MONITORS
 from vnet.compile.monitoring import FIRST, OF_FIRST, OF_RUNNING, WouldForbid, counted_of, is_monitored, would_forbid
@@ -36,6 +46,7 @@ from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
     "ANNOUNCEMENT",
+    "CAPTURES",
     "CHOICE",
     "COOKIE_CATEGORY_SHIFT",
     "COOKIE_MARK",
@@ -46,12 +57,16 @@ __all__ = [
     "FIRST",
     "GROUPS",
     "HEARD",
+    "HELLO",
+    "HELLO_BY",
+    "HELLO_KEY",
     "HOPS",
     "LEARNED_PRIORITY",
     "MONITORS",
     "OF_FIRST",
     "OF_FLOODED",
     "OF_HEARD",
+    "OF_HELLO",
     "OF_LOG",
     "OF_NETWORK",
     "OF_REJECT",
@@ -65,12 +80,14 @@ __all__ = [
     "REG_PORT",
     "REPORT",
     "WATCHED",
+    "CaptureTap",
     "Category",
     "Compiler",
     "Feature",
     "Flooded",
     "FlowKey",
     "FlowSource",
+    "Flowing",
     "From",
     "HostInputs",
     "HostView",
@@ -87,17 +104,20 @@ __all__ = [
     "StateIndex",
     "Switch",
     "Table",
+    "Tapped",
     "UplinkPorts",
     "VifRole",
     "WatchPoint",
     "WouldForbid",
     "announced_tags",
     "announcements_out",
+    "as_delivered",
     "bare",
     "compile_flows",
     "cookie",
     "counted_of",
     "entry_of",
+    "filtered_by_agent",
     "flat",
     "gate_flow",
     "inner_addresses",
@@ -107,18 +127,22 @@ __all__ = [
     "key_of",
     "mark",
     "marked_fields",
+    "meter_of_capture",
     "meters_of",
     "ovs_rows",
     "privilege_for",
     "read_note",
+    "read_tapped",
     "refusal",
     "reply_to",
     "rule_cookie",
     "rule_tag",
     "segments_of",
     "storm_meters",
+    "tapped_here",
     "tunnels_in_use",
     "uplink_flows",
+    "uplink_hello_flows",
     "vif_mtus",
     "way_out",
     "would_forbid",

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vnet.compile.address_sets import set_flows
+from vnet.compile.capture import capture_flows
 from vnet.compile.flows import Entries, Flows
 from vnet.compile.guard import service_flows
+from vnet.compile.hello import hello_flows
 from vnet.compile.inputs import Input
 from vnet.compile.isolation import role_flows
 from vnet.compile.l2 import base_flows, flood_flows, lookup_flows, network_flows, trunk_flows
 from vnet.compile.learning import behind_flows
+from vnet.compile.mirrors import base_mirror_flows, mirror_flows, mirrored_flows, mirrored_network_flows
 from vnet.compile.monitoring import monitor_flows
 from vnet.compile.multicast import listener_flows, multicast_flows
 from vnet.compile.pipeline import Category, Table
@@ -53,11 +56,22 @@ class Feature:
 
 
 def _base(view: HostView, _: str, __: str) -> Flows:
-    return (*base_flows(), *service_flows(), *policy_flows())
+    return (*base_flows(), *service_flows(), *policy_flows(), *base_mirror_flows())
+
+
+def _is_known(view: HostView, vif: str, network: str) -> bool:
+    """Whether a VIF is anywhere. For one that is gone nothing else is read, so that nothing is remembered of it."""
+    return view.vif(vif, network) is not None or bool(view.bindings_of(network, vif))
 
 
 def _location(view: HostView, vif: str, network: str) -> Flows:
+    if not _is_known(view, vif, network):
+        return ()
     return (*lookup_flows(view, vif, network), *server_flows(view, vif, network), *role_flows(view, vif, network))
+
+
+def _mirrored(view: HostView, vif: str, network: str) -> Flows:
+    return mirrored_flows(view, vif, network) if _is_known(view, vif, network) else ()
 
 
 T = Table
@@ -184,6 +198,29 @@ FEATURES = (
         (Input.LISTENERS,),
         frozenset({T.MULTICAST}),
         listener_flows,
+    ),
+    Feature(Category.HELLO, "hellos by {}", (Input.DEVICE,), frozenset({T.CLASSIFY}), hello_flows),
+    Feature(Category.CAPTURE, "capture {}", (Input.CAPTURE,), frozenset({T.CLASSIFY, T.DELIVER}), capture_flows),
+    Feature(
+        Category.MIRROR,
+        "mirror {}",
+        (Input.MIRROR,),
+        frozenset({T.CLASSIFY, T.MIRROR_FILTER, T.MIRROR_OUT, T.MIRROR_HERE}),
+        mirror_flows,
+    ),
+    Feature(
+        Category.MIRRORED,
+        "mirrors of VIF {}",
+        (Input.MIRRORED, Input.VIF),
+        frozenset({T.GUARD, T.MIRROR_SENT, T.MIRROR_PASSED, T.MIRROR_GOT, T.MIRROR_FROM, T.MIRROR_TO}),
+        _mirrored,
+    ),
+    Feature(
+        Category.MIRRORED_NETWORK,
+        "mirrors of network {}",
+        (Input.NETWORK,),
+        frozenset({T.MIRROR_PASSED, T.MIRROR_TO}),
+        mirrored_network_flows,
     ),
     Feature(Category.PROBE, "probe {}", (Input.PROBE,), frozenset({T.CLASSIFY, T.DELIVER}), probe_flows),
 )

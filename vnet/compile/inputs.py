@@ -13,12 +13,16 @@ from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
 from vnet.compile.pipeline import SERVICE_SEGMENT, TAG_BITS, VLAN_SEGMENT
+from vnet.grammar.packet_filter import FilterRule
 from vnet.objects import (
     AddressSet,
     Binding,
     FlowCollector,
+    FrameMirror,
     Host,
+    Location,
     Network,
+    PlugBridge,
     Pool,
     PoolState,
     QosClass,
@@ -29,7 +33,7 @@ from vnet.objects import (
 from vnet.objects.devices import patch_device
 from vnet.objects.encryption import PLANES, inner_address
 from vnet.objects.isolation import ISOLATED, PROMISCUOUS, isolation_of
-from vnet.objects.labels import LABEL, Labels
+from vnet.objects.labels import LABEL, Labels, labels_of
 from vnet.objects.limits import MAX_REMOTE_GROUPS
 from vnet.objects.multicast import MAX_GROUPS_OF_NETWORK, listening_of
 from vnet.objects.tiers import Tier, applied, obeyed
@@ -64,8 +68,16 @@ class Input(IntEnum):
     ALL_GROUPS = 23  # of a network: the hosts of VIFs that get every multicast group
     MULTICAST_ROUTERS = 24  # of a network: the VIFs that are multicast routers
     CROWDED = 25  # of a network: whether it has too many multicast groups
-    EVERYTHING = 26  # all of it: what reads this is compiled again at any change
+    CAPTURE = 26  # of a capture: the VIFs that it taps
+    MIRROR = 27  # of a mirror: its row
+    MIRRORED = 28  # of a VIF on a network: the mirrors that it is a source of
+    NETWORK_MIRRORS = 29  # of a network: the mirrors with sources on it, each with the hosts of those
+    MIRROR_NAMES = 30  # of all: the mirrors that there are
+    DEVICE = 31  # of a tunnel or patch port: its ofport
+    EVERYTHING = 32  # all of it: what reads this is compiled again at any change
 
+
+CAPTURES = 4  # at once on a host
 
 K = TypeVar("K")
 InputKey = tuple[Input, str, str]
@@ -78,6 +90,22 @@ class LocalUplink(NamedTuple):
 
     base: int
     patch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureTap:
+    """What a host copies for a capture. slot: its number here, 0..CAPTURES-1. vifs: ids, each with its network. snap: bytes of each frame.
+
+    rate: frames a second of all VIFs together. rules: of its filter, the first that holds decides; none for all frames. flowing: whether it copies still, else it
+    only counts what has been.
+    """
+
+    slot: int
+    vifs: tuple[tuple[str, str], ...]
+    snap: int
+    rate: int
+    rules: tuple[FilterRule, ...] = ()
+    flowing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +156,8 @@ class NetworkIndex:
     multicast_routers: set[str] = field(default_factory=set)
     isolation: Counter[str | None] = field(default_factory=Counter)  # VIFs here by what they state of it
     roles: dict[str, int] = field(default_factory=dict)
+    mirrored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by VIF: the mirrors that it is a source of
+    mirror_hosts: dict[str, Counter[str]] = field(default_factory=dict)  # by mirror: bindings of its sources by host
 
     def count(self, binding: Binding, step: int) -> None:
         """Adds a binding to its host's counts, or takes it off."""
@@ -200,12 +230,14 @@ class HostInputs:
         self.network_ranges: dict[
             str, tuple[str, ...]
         ] = {}  # of networks that rules of groups here name, as those name them
-        self.plug_bridges: set[str] = set()
+        self.plug_bridges: dict[str, PlugBridge] = {}
         self.flow_collectors: dict[str, FlowCollector] = {}
+        self.mirrors: dict[str, FrameMirror] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
         self.inner: dict[str, str] = {}  # a host to its address inside WireGuard; this one too, if it can encrypt
         self.wireguard = ""  # the MAC of this host's bridge before WireGuard, "" where there is none to be
+        self.captures: dict[str, CaptureTap] = {}
         self.probes: dict[str, tuple[bytes, ...]] = {}  # a probe's id to the marked frames to watch for
         self.local_networks: dict[str, LocalNetwork] = {}
         self.local_uplinks: dict[str, LocalUplink] = {}
@@ -228,14 +260,17 @@ class HostInputs:
         inputs.hosts = dict(state.hosts)
         inputs.qos = dict(state.qos)
         inputs.address_sets = dict(state.address_sets)
-        inputs.plug_bridges = set(state.plug_bridges)
+        inputs.plug_bridges = dict(state.plug_bridges)
         inputs.flow_collectors = dict(state.flow_collectors)
+        targets = [it.target for it in state.mirrors.values() if it.target is not None and it.target in state.vifs]
+        for mirror in state.mirrors.values():
+            inputs.set_mirror(mirror)
         inputs.devices = dict(devices)
         inputs.refresh_uplinks()
         for wide in state.groups.values():
             if wide.tier is not Tier.VIF:
                 inputs.set_group(wide)
-        here = index.wanted[me] | {state.vifs[vif].network for vif in ports if vif in state.vifs}
+        here = index.wanted[me] | {state.vifs[vif].network for vif in (*ports, *targets) if vif in state.vifs}
         for name in sorted(here):
             network = state.networks.get(name)
             if network is not None and network.on(me):
@@ -251,6 +286,8 @@ class HostInputs:
                         inputs.set_group(state.groups[group])
                 inputs.set_vif(state.vifs[vif])
                 inputs.set_port(vif, ofport)
+        for vif in targets:
+            inputs.set_vif(state.vifs[vif])
         return inputs
 
     def take_changed(self) -> dict[InputKey, None]:
@@ -269,7 +306,15 @@ class HostInputs:
                 yield from ((name, "") for name in self.networks)
             case Input.PROBE:
                 yield from ((probe, "") for probe in self.probes)
-            case Input.VIF | Input.BINDINGS | Input.PEER | Input.GROUP | Input.BEHIND | Input.LISTENERS:
+            case Input.CAPTURE:
+                yield from ((capture, "") for capture in self.captures)
+            case Input.DEVICE:
+                yield from ((name, "") for name in self.devices)
+            case Input.MIRROR:
+                yield from ((name, "") for name in self.mirrors)
+            case (
+                Input.MIRRORED | Input.VIF | Input.BINDINGS | Input.PEER | Input.GROUP | Input.BEHIND | Input.LISTENERS
+            ):
                 yield from ((name, network) for network in self.indexes for name in self.objects_on(of, network))
             case _:
                 raise ValueError(f"no source is of {of.name}")
@@ -282,6 +327,8 @@ class HostInputs:
                 return index.vifs
             case Input.BINDINGS:
                 return index.bindings
+            case Input.MIRRORED:
+                return index.mirrored
             case Input.PEER:
                 return index.bindings if index.peer_bits else ()
             case Input.GROUP:
@@ -370,6 +417,7 @@ class HostInputs:
             del self.devices[name]
         else:
             self.devices[name] = ofport
+        self._note(Input.DEVICE, name)
         self.refresh_uplinks()
         for network in self.networks.values():
             if (encapsulation := network.carrier.encapsulation) is not None and encapsulation.device == name:
@@ -399,6 +447,8 @@ class HostInputs:
         self._refresh_network(name)
         if (old and (old.groups, old.labels, old.is_service)) != (new and (new.groups, new.labels, new.is_service)):
             self._rejudge(name)
+        if (old and old.labels) != (new and new.labels):
+            self._mirror_again(name)
 
     def _refresh_network(self, name: str) -> None:
         row, old = self.networks.get(name), self.local_networks.get(name)
@@ -469,6 +519,7 @@ class HostInputs:
             index.bindings[vif] = new
         else:
             del index.bindings[vif]
+        self._mirror_vif(network, index, vif, old)
         self._note_listening(index, changed, old, new)
         if len(old) == len(new) and all(map(_programs_the_same, old, new)):
             return
@@ -556,6 +607,9 @@ class HostInputs:
 
     def _vif_changed(self, vif: str, old: Vif | None, new: Vif | None) -> None:
         self.revision += 1
+        for mirror in self.mirrors.values():
+            if mirror.target == vif and (old and old.network) != (new and new.network):
+                self._note(Input.MIRROR, mirror.name)
         if new is None:
             del self.vifs[vif]
         else:
@@ -588,6 +642,7 @@ class HostInputs:
             del index.vifs[vif]
         else:
             index.vifs[vif] = new
+        self._mirror_vif(network, index, vif, index.bindings.get(vif, ()))
         if old is None or new is None:
             self._note(Input.VIFS, network)
         was_trunk, is_trunk = vif in index.trunks, new is not None and new.trunk is not None
@@ -709,13 +764,13 @@ class HostInputs:
 
     # Plug bridges: rows of the switch follow from them, and no flow
 
-    def set_plug_bridge(self, name: str) -> None:
+    def set_plug_bridge(self, bridge: PlugBridge) -> None:
         self.revision += 1
-        self.plug_bridges.add(name)
+        self.plug_bridges[bridge.name] = bridge
 
     def drop_plug_bridge(self, name: str) -> None:
         self.revision += 1
-        self.plug_bridges.discard(name)
+        self.plug_bridges.pop(name, None)
 
     # Flow collectors: as with plug bridges
 
@@ -727,7 +782,75 @@ class HostInputs:
         self.revision += 1
         self.flow_collectors.pop(name, None)
 
-    # Probes
+    # Mirrors
+
+    def set_mirror(self, mirror: FrameMirror) -> None:
+        self._mirror_changed(mirror.name, mirror)
+
+    def drop_mirror(self, name: str) -> None:
+        self._mirror_changed(name, None)
+
+    def _mirror_changed(self, name: str, new: FrameMirror | None) -> None:
+        self.revision += 1
+        known = name in self.mirrors
+        if new is None:
+            self.mirrors.pop(name, None)
+        else:
+            self.mirrors[name] = new
+        if known is not (new is not None):
+            self._note(Input.MIRROR_NAMES, "")
+        self._note(Input.MIRROR, name)
+        for network in list(self.indexes):
+            self._mirror_again(network)
+
+    def _mirror_again(self, network: str) -> None:
+        """Other mirrors may be of the VIFs of a network."""
+        index = self.index(network)
+        for vif in {*index.bindings, *index.vifs}:
+            self._mirror_vif(network, index, vif, index.bindings.get(vif, ()))
+
+    def _mirror_vif(self, network: str, index: NetworkIndex, vif: str, had: tuple[Binding, ...]) -> None:
+        """Notes the mirrors of a VIF. Every host takes its groups and labels from where it runs. had: its bindings before."""
+        before, bindings = index.mirrored.get(vif, ()), index.bindings.get(vif, ())
+        if not self.mirrors and not before:
+            return
+        where = Location.of(bindings) if bindings else Location()
+        of = where.current or where.incoming or self.vifs.get(vif)
+        known = self.networks.get(network)
+        labels = labels_of(of, known.labels if known is not None else ()) if of is not None else ()
+        after = tuple(
+            name
+            for name in sorted(self.mirrors)
+            if of is not None and self.mirrors[name].selects(vif, network, of.groups, labels)
+        )
+        if after != before:
+            self._note(Input.MIRRORED, vif, network)
+        if after:
+            index.mirrored[vif] = after
+        else:
+            index.mirrored.pop(vif, None)
+        were, are = [it.host for it in had], [it.host for it in bindings]
+        if before == after and were == are:
+            return
+        self._note(Input.NETWORK_MIRRORS, network)
+        for names, hosts, step in ((before, were, -1), (after, are, 1)):
+            for name in names:
+                counted = index.mirror_hosts.setdefault(name, Counter())
+                for host in hosts:
+                    _count(counted, host, step)
+                if not counted:
+                    del index.mirror_hosts[name]
+
+    # Captures and probes
+
+    def set_capture(self, capture: str, tap: CaptureTap | None) -> None:
+        """Tap the VIFs of a capture; None once it has ended."""
+        self.revision += 1
+        if tap is not None:
+            self.captures[capture] = tap
+        else:
+            self.captures.pop(capture, None)
+        self._note(Input.CAPTURE, capture)
 
     def set_probe(self, probe: str, frames: Sequence[bytes]) -> None:
         """Watch for these frames, which are marked (probe.py); for none is no more."""

@@ -36,11 +36,16 @@ from vnet.compile.view import HostView, VifRole
 from vnet.objects import Location, LockingMode, Trunk, Vif, Way
 from vnet.objects.encryption import ENCRYPTED_MARK, HOST_BITS, PREFIX_BITS
 from vnet.objects.identity import macs_of
+from vnet.util.hello_frames import HELLO_GROUP
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 MULTICAST = ("01:00:00:00:00:00", "01:00:00:00:00:00")  # the group bit, 802-2014 §8.2.2
 RESERVED = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")  # never forwarded by a bridge, 802.1Q-2018 table 8-1
-FORBIDDEN = (Match(eth_dst=RESERVED), Match(eth_src=MULTICAST))  # frames that no VIF may send
+FORBIDDEN = (
+    Match(eth_dst=RESERVED),
+    Match(eth_src=MULTICAST),
+    Match(eth_dst=HELLO_GROUP),
+)  # frames that no VIF may send
 TAGGED = 0x1000  # vlan_tci: a tag is present
 EXACT_TAG = 0x1FFF
 NO_VLAN = (0, 0x0FFF)  # untagged, or a priority tag
@@ -104,7 +109,8 @@ def network_flows(view: HostView, name: str, _: str) -> Flows:
     if network.patch is not None:
         table = Table.SERVICE_TAGGED if network.service else _told_in(view, network.uplink)
         ask = ask_sender(view, network)
-        flows += from_uplink(network.patch, network.tag or 0, network.segment, mark, ask, table)
+        following = Table.MIRROR_PASSED if view.has_mirrors(network.name) else Table.LOOKUP
+        flows += from_uplink(network.patch, network.tag or 0, network.segment, mark, ask, table, following)
     return tuple(flows)
 
 
@@ -116,12 +122,18 @@ def _encrypted_only(view: HostView, network: LocalNetwork) -> Fields:
 
 
 def from_uplink(
-    ofport: int, tag: int, segment: int, mark: int, ask: Actions = (), told_in: Table = Table.CLASSIFY
+    ofport: int,
+    tag: int,
+    segment: int,
+    mark: int,
+    ask: Actions = (),
+    told_in: Table = Table.CLASSIFY,
+    following: Table = Table.LOOKUP,
 ) -> Flows:
     """Frames of one VLAN, or with tag 0 untagged ones, as the physical network hands them in. ask: what is asked about each."""
 
     def flow(vlan: int | tuple[int, int], *first: Action) -> Flow:
-        actions = (*first, *classified(From.UPLINK, segment, *ask, goto(Table.LOOKUP)))
+        actions = (*first, *classified(From.UPLINK, segment, *ask, goto(following)))
         match = Match(in_port=ofport, vlan_tci=vlan)
         table = told_in if vlan else Table.CLASSIFY
         return Flow(table=table, priority=100, cookie=mark, match=match, actions=actions)
@@ -181,17 +193,23 @@ ASK_GATE: Actions = (act.SetField(REG_OPEN, 0), goto(Table.GATE))  # about the p
 
 def to_host(view: HostView, network: LocalNetwork, host: str) -> Actions:
     """Through the network's tunnel to another host; nothing where there is no way, or none that is encrypted as it must be."""
-    if network.encrypted:
+    return by_tunnel(view, network.tunnel, network.key, host, encrypted=network.encrypted)
+
+
+def by_tunnel(view: HostView, tunnel: int | None, key: int | None, host: str, *, encrypted: bool) -> Actions:
+    """Through a tunnel port, with a key, to another host; nothing where there is no way."""
+    if tunnel is None or key is None:
+        return ()
+    if encrypted:
         inner = view.inner(host) if view.inner(view.me) is not None else None
-        if inner is None or network.tunnel is None or network.key is None:
+        if inner is None:
             return ()
-        through = _through(network.tunnel, network.key, "tun_ipv6_dst", inner)
+        through = _through(tunnel, key, "tun_ipv6_dst", inner)
         return (act.SetField("pkt_mark", ENCRYPTED_MARK), *through, act.SetField("pkt_mark", 0))
     vtep = view.vtep(host)
-    if vtep is None or network.tunnel is None or network.key is None:
+    if vtep is None:
         return ()
-    field = "tun_ipv6_dst" if ":" in vtep else "tun_dst"
-    return _through(network.tunnel, network.key, field, vtep)
+    return _through(tunnel, key, "tun_ipv6_dst" if ":" in vtep else "tun_dst", vtep)
 
 
 @lru_cache(maxsize=4096)  # a network's VIFs elsewhere share a few hosts
@@ -299,15 +317,17 @@ def trunk_flows(view: HostView, name: str, _: str) -> Flows:
         return tuple(flows)
     named = {network.tag for network in view.uplink_networks(name) if not network.is_service}
     told_in = _told_in(view, name)
+    mirrored = any(view.mirrors_to(each.name) for each in view.uplink_networks(name) if each.tag == 0)
+    following = Table.MIRROR_PASSED if mirrored else Table.LOOKUP
     for tag in sorted({tag for _, vif in trunks if vif.trunk for tag in vif.trunk.tags} - named):
         here = [(ofport, vif) for ofport, vif in trunks if carries(vif.trunk, tag)]
         out = to_uplink(patch, tag)
-        flows += from_uplink(patch, tag, base | tag, mark, told_in=told_in)
+        flows += from_uplink(patch, tag, base | tag, mark, told_in=told_in, following=following)
         flows += segment_flood(view, mark, (base | tag, None), here, out, out)
     every = [(ofport, vif) for ofport, vif in trunks if vif.trunk and not vif.trunk.tags]
     if every:
         match = Match(in_port=patch, vlan_tci=(TAGGED, TAGGED))
-        actions = (*tag_to_segment(base), act.SetField(REG_FROM, From.UPLINK), goto(Table.LOOKUP))
+        actions = (*tag_to_segment(base), act.SetField(REG_FROM, From.UPLINK), goto(following))
         flows.append(Flow(table=told_in, priority=90, cookie=mark, match=match, actions=actions))
         any_tag = (*segment_to_tag(), act.Output(patch), act.PopVlan())
         flows += segment_flood(view, mark, (base, ANY_TAG), every, any_tag, any_tag)

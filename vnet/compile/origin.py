@@ -50,15 +50,19 @@ def _group_of(source: FlowSource, groups: Groups) -> SecurityGroup | None:
 def sources_of_vif(view: HostView, sources: Iterable[FlowSource], vif: Vif) -> Iterator[FlowSource]:
     """The sources whose flows a VIF's frames meet because of what it is: its own, the groups that judge it, and what its network has for VIFs such as it."""
     groups, behind = view.obeyed(vif), view.behind(vif)
+    mirrors = [*view.mirrors_of(vif.network, vif.id), *(it for it in view.all_mirrors() if it.target == vif.id)]
     of_network = {
         Category.NETWORK_RATE: True,
         Category.ROUTER: bool(vif.vrrp),
         Category.MULTICAST: view.is_heard(vif),
         Category.ADDRESS_SET: bool(groups),
+        Category.MIRRORED_NETWORK: True,
     }
     for source in sources:
         category, name, network = source
         match category:
+            case Category.MIRROR:
+                its = any(name == mirror.name for mirror in mirrors)
             case Category.GROUP:
                 its = network == vif.network and name in groups
             case Category.BEHIND:

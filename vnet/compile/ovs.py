@@ -14,7 +14,18 @@ import msgspec
 
 from ovsctl import vswitch
 from vnet.compile.view import HostView, VifRole
-from vnet.objects import BondHash, BondMode, FlowCollector, FlowProtocol, LacpTime, Network, Uplink, Way
+from vnet.objects import (
+    BondHash,
+    BondMode,
+    FlowCollector,
+    FlowProtocol,
+    FrameMirror,
+    LacpTime,
+    Network,
+    TargetType,
+    Uplink,
+    Way,
+)
 from vnet.objects.carriers import ENCAPSULATIONS, Encapsulation
 from vnet.objects.devices import (
     ENCRYPTION_BRIDGE,
@@ -23,6 +34,7 @@ from vnet.objects.devices import (
     patch_device,
     uplink_patch,
 )
+from vnet.objects.mirror import TRANSPORT
 
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)
@@ -61,32 +73,38 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
     """All rows of ours that this host's Open_vSwitch database should hold."""
     host = view.host
     used = frozenset([network.uplink for network in view.networks.values()])
+    used |= {mirror.to.name for mirror in view.mirrors.values() if mirror.to.type is TargetType.VLAN}
     return _rows(
         switch,
+        view.me,
         host.uplinks if host else (),
         used,
         tunnels_in_use(view),
         view.wireguard,
         tuple(sorted(view.plug_bridges)),
         tuple(collector for _, collector in sorted(view.flow_collectors.items())),
+        tuple(mirror for _, mirror in sorted(view.mirrors.items()) if mirror.device is not None),
     )
 
 
 @lru_cache(maxsize=16)  # an agent asks at every turn, and the answer is nearly always the last one
 def _rows(
     switch: Switch,
+    me: str,
     uplinks: tuple[Uplink, ...],
     used: frozenset[str | None],
     in_use: frozenset[Encapsulation],
     wireguard: str,
     plugs: tuple[str, ...],
     collectors: tuple[FlowCollector, ...],
+    mirrors: tuple[FrameMirror, ...],
 ) -> vswitch.VSwitch:
     """All rows of ours. used: the uplinks that networks here are on; in_use: the encapsulations that they need; plugs: the plug bridges."""
     tunnels = tuple(_tunnel(encapsulation) for encapsulation in ENCAPSULATIONS if encapsulation in in_use)
+    tunnels += tuple(_to_collector(mirror) for mirror in mirrors)
     patches = tuple(_patch(patch_device(u.name), uplink_patch(u.name)) for u in uplinks if u.name in used)
     integration = msgspec.structs.replace(
-        _secure(switch.bridge, switch, tunnels + patches, switch.controllers), **_exporting(collectors)
+        _secure(switch.bridge, switch, tunnels + patches, switch.controllers), **_exporting(me, collectors)
     )
     bridges = (integration, *(_uplink(u, u.name in used, switch) for u in uplinks if u.bridge is None))
     joined = (
@@ -99,9 +117,9 @@ def _rows(
     return vswitch.VSwitch((*bridges, *(_secure(name, switch) for name in plugs)), tuple(joined))
 
 
-def _exporting(collectors: tuple[FlowCollector, ...]) -> dict[str, Any]:
+def _exporting(me: str, collectors: tuple[FlowCollector, ...]) -> dict[str, Any]:
     """The columns of br-int by which it tells collectors of its frames. A bridge has one row for each protocol, with all collectors of it: of
-    several, the one that wants most frames says how many."""
+    several, the one that wants most frames says how many. me: the host, which IPFIX names in each record."""
     found: dict[str, Any] = {}
     for protocol in FlowProtocol:
         mine = [collector for collector in collectors if collector.protocol is protocol]
@@ -117,7 +135,11 @@ def _exporting(collectors: tuple[FlowCollector, ...]) -> dict[str, Any]:
                 found["sflow"] = vswitch.Sflow(targets, sampling=sample or SAMPLE, polling=ACTIVE_S)
             case FlowProtocol.IPFIX:
                 found["ipfix"] = vswitch.Ipfix(
-                    targets, sampling=sample or SAMPLE, cache_active_timeout=ACTIVE_S, cache_max_flows=MAX_CACHED
+                    targets,
+                    sampling=sample or SAMPLE,
+                    cache_active_timeout=ACTIVE_S,
+                    cache_max_flows=MAX_CACHED,
+                    other_config={"virtual_obs_id": me},
                 )
     return found
 
@@ -128,6 +150,8 @@ def tunnels_in_use(view: HostView) -> frozenset[Encapsulation]:
     carriers = [type.carrier for type in {network.type for network in networks}]
     found = {carrier.encapsulation for carrier in carriers if carrier.way is Way.TUNNEL}
     found |= {net.carrier.encapsulation for net in networks if net.uplink is not None and _relays(view, net)}
+    if view.vtep(view.me) is not None and any(mirror.target is not None for mirror in view.mirrors.values()):
+        found.add(TRANSPORT)
     return frozenset(found - {None})  # type: ignore[arg-type]  # what is left is none of these
 
 
@@ -153,6 +177,16 @@ def _tunnel(encapsulation: Encapsulation) -> vswitch.Port:
     options = {"remote_ip": "flow", "key": "flow", **dict(encapsulation.options)}
     interface = vswitch.Interface(encapsulation.device, type=encapsulation.interface, options=options)
     return vswitch.Port(encapsulation.device, (interface,))
+
+
+def _to_collector(mirror: FrameMirror) -> vswitch.Port:
+    """The port by which copies go to a collector (ovs-vswitchd.conf.db(5), ERSPAN options)."""
+    options = {"remote_ip": mirror.to.name, "key": str(mirror.to.id)}
+    if mirror.to.type is TargetType.ERSPAN:
+        options["erspan_ver"] = str(mirror.to.version)
+        options |= {"erspan_idx": "0"} if mirror.to.version == 1 else {"erspan_dir": "0", "erspan_hwid": "0"}
+    name = mirror.device or ""
+    return vswitch.Port(name, (vswitch.Interface(name, type=mirror.to.type.value, options=options),))
 
 
 def _patch(name: str, peer: str) -> vswitch.Port:

@@ -45,7 +45,7 @@ class Parts(NamedTuple):
 def parts_of(view: HostView, vifs: LocalPorts) -> Parts | None:
     """The parts of VIFs here; None where one flow delivers to all of them. They are recirculated only where they must be."""
     if len(vifs) * resubmits(MAX_GROUPS_OF_VIF, limited=True, apart=True) <= MAX_RESUBMITS and not any(
-        view.has_tiers(vif) for _, vif in vifs
+        view.has_tiers(vif) or view.copies_got(vif) for _, vif in vifs
     ):
         return None
     each = [
@@ -54,6 +54,7 @@ def parts_of(view: HostView, vifs: LocalPorts) -> Parts | None:
             limited=view.limited(vif),
             apart=view.role_number(vif.network, vif.isolation) != 0,
             tiers=view.has_tiers(vif),
+            copies=view.copies_got(vif),
         )
         for _, vif in vifs
     ]
@@ -67,7 +68,7 @@ def parts_of(view: HostView, vifs: LocalPorts) -> Parts | None:
     return Parts(members, goto(Table.FLOOD_PART) if fits else GroupAction(RECIRCULATED))
 
 
-def resubmits(groups: int, *, limited: bool, apart: bool, tiers: bool = False) -> int:
+def resubmits(groups: int, *, limited: bool, apart: bool, tiers: bool = False, copies: int = 0) -> int:
     """The most resubmits that a frame takes to a VIF in so many security groups."""
     policy = (
         Table.INGRESS,
@@ -78,9 +79,11 @@ def resubmits(groups: int, *, limited: bool, apart: bool, tiers: bool = False) -
         Table.TO_RATE,
     )
     limits = (Table.TO_RATE, Table.TO_METER)
+    copied = (Table.MIRROR_FROM, Table.MIRROR_FILTER, Table.MIRROR_OUT, Table.GATE, Table.MIRROR_HERE)
     # A VIF whose groups are all in monitor mode goes through INGRESS twice; each such group asks two more tables.
     watched = len((Table.INGRESS,)) + 2 * min(groups, MAX_MONITORS_OF_VIF)
     # Of a group of a tier both its mandatory and its other rules may be asked, between steps; a monitoring one asks all the others again.
     asked = groups if not tiers else (2 * groups + len(STEPS)) * (1 + min(groups, MAX_MONITORS_OF_VIF))
     judged = len(policy) + asked + watched if groups else 0
-    return len((Table.DELIVER,)) + apart + judged + (len(limits) if limited else 0)
+    asked_of_mirrors = bool(groups or limited or copies) + copies * len(copied)
+    return len((Table.DELIVER,)) + apart + judged + (len(limits) if limited else 0) + asked_of_mirrors

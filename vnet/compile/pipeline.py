@@ -2,7 +2,7 @@
 
 One rule: flows name no table of another concern as the next one. They ask `onward` and `enter`, so a stage is put between two
 others by a line in FROM_VIF or TO_VIF. docs/pipeline.md has a section per table and a test holds the two together. A packet
-never goes back to an earlier table, so it cannot loop inside a switch; the tables from GATE on only answer who asks them.
+never goes back to an earlier table, so it cannot loop inside a switch; the tables from GATE on only answer who asks them, but for the last.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from enum import IntEnum, IntFlag
 from hashlib import blake2b
 from typing import NamedTuple
 
+from vnet.grammar.packet_filter import WIDTHS
 from vnet.objects import LockingMode, Vif
 
 
@@ -24,6 +25,7 @@ class Table(IntEnum):
     TAGGED = 2
     SERVICE_TAGGED = 3
     ADMIT = 5
+    MIRROR_SENT = 6
     SERVICES = 8
     GUARD = 10
     LEARN = 12
@@ -41,6 +43,8 @@ class Table(IntEnum):
     EGRESS_LOG = 31
     STORM = 38
     FROM_RATE = 40
+    MIRROR_PASSED = 45
+    MIRROR_TO = 46
     LOOKUP = 50
     MULTICAST = 53
     ALL_GROUPS = 54
@@ -61,9 +65,13 @@ class Table(IntEnum):
     INGRESS_COMMITTED = 79
     TO_RATE = 80
     TO_METER = 82
+    MIRROR_GOT = 83
     DELIVER = 84
+    MIRROR_OPEN = 85
     INGRESS_REJECT = 86
     INGRESS_LOG = 87
+    MIRROR_FILTER = 88
+    MIRROR_OUT = 89
     GATE = 90
     EGRESS_RULES = 92
     INGRESS_RULES = 94
@@ -71,6 +79,9 @@ class Table(IntEnum):
     LISTENER = 98
     RECEIVER_ROLE = 100
     SENDER_ROLE = 102
+    MIRROR_FROM = 104
+    MIRROR_MOVED = 105
+    MIRROR_HERE = 106
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,7 @@ class Stage:
 Path = tuple[Table, ...]
 # The stages that a frame passes, in order: from a VIF until its destination is looked up, and from there to a VIF's port.
 FROM_VIF: Path = (
+    Table.MIRROR_SENT,
     Table.SERVICES,
     Table.GUARD,
     Table.LEARN,
@@ -97,18 +109,23 @@ FROM_VIF: Path = (
     Table.EGRESS,
     Table.STORM,
     Table.FROM_RATE,
+    Table.MIRROR_PASSED,
     Table.LOOKUP,
 )
-TO_VIF: Path = (Table.TO_ISOLATION, Table.INGRESS, Table.TO_RATE, Table.DELIVER)
+TO_VIF: Path = (Table.TO_ISOLATION, Table.INGRESS, Table.TO_RATE, Table.MIRROR_GOT, Table.DELIVER)
 
 
 class Passing(NamedTuple):
-    """What decides which stages are for a VIF, beside the VIF itself: whether QoS classes limit it, whether it is kept apart from others, and
-    whether its host hears which multicast groups it listens to."""
+    """What decides which stages are for a VIF, beside the VIF itself: whether QoS classes limit it, whether it is kept apart from others,
+    whether its host hears which multicast groups it listens to, and where mirrors may copy its frames: as it sends them, on their way to
+    others, and as it gets them."""
 
     limited: bool
     apart: bool
     heard: bool
+    copied_sent: bool = False
+    copied_passed: bool = False
+    copied_got: bool = False
 
 
 # Which VIFs a stage is for; a stage that is not here is for every VIF.
@@ -123,6 +140,9 @@ TAKES: dict[Table, Callable[[Vif, Passing], bool]] = {
     Table.STORM: lambda _, passing: passing.limited,
     Table.FROM_RATE: lambda _, passing: passing.limited,
     Table.TO_RATE: lambda _, passing: passing.limited,
+    Table.MIRROR_SENT: lambda _, passing: passing.copied_sent,
+    Table.MIRROR_PASSED: lambda _, passing: passing.copied_passed,
+    Table.MIRROR_GOT: lambda _, passing: passing.copied_got,
 }
 
 
@@ -192,14 +212,25 @@ _STATE = frozenset({"ct_state", "ct_zone", "eth_type", "ip_frag", "nw_proto", "t
 _VERDICT = frozenset({"reg4", "ct_state", "eth_type", "ip_frag"})
 _REJECT = frozenset({"eth_dst", "eth_type", "reg15"})
 _BY_RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES, Table.TURN, Table.LISTENER})
+_COPIED = frozenset({"metadata"})
 _TO_VIF = frozenset({Table.GATE, Table.GATED}) | _entries(TO_VIF)
 _ROLES = frozenset({Table.RECEIVER_ROLE, Table.SENDER_ROLE})
 
 PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
-        _PORT | {"tun_id", "tun_ipv6_src", "eth_type"},
-        frozenset({Table.CLASSIFY, Table.TAG_TYPE, Table.ADMIT, Table.LOOKUP, Table.GATE})
+        _PORT | {"tun_id", "tun_ipv6_src", "eth_type", "eth_dst"},
+        frozenset(
+            {
+                Table.CLASSIFY,
+                Table.TAG_TYPE,
+                Table.ADMIT,
+                Table.MIRROR_PASSED,
+                Table.LOOKUP,
+                Table.GATE,
+                Table.MIRROR_HERE,
+            }
+        )
         | _entries(FROM_VIF)
         | _ROLES,
     ),
@@ -211,17 +242,22 @@ PIPELINE: dict[Table, Stage] = {
     Table.TAGGED: Stage(
         "which network a frame of a trunk VIF, or of an uplink, is on, by its tag",
         _PORT,
-        frozenset({Table.ADMIT, Table.LOOKUP, Table.GATE, Table.RECEIVER_ROLE, Table.SENDER_ROLE}) | _entries(FROM_VIF),
+        frozenset({Table.ADMIT, Table.MIRROR_PASSED, Table.LOOKUP, Table.GATE}) | _ROLES | _entries(FROM_VIF),
     ),
     Table.SERVICE_TAGGED: Stage(
         "which network a frame from an uplink is on, by its service tag",
         _PORT,
-        frozenset({Table.LOOKUP, Table.SENDER_ROLE}),
+        frozenset({Table.MIRROR_PASSED, Table.LOOKUP, Table.SENDER_ROLE}),
     ),
     Table.ADMIT: Stage(
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",
         _PORT | _ANNOUNCE | {"reg5", "eth_src", "eth_dst"},
         _entries(FROM_VIF) | {Table.RECEIVER_ROLE},
+    ),
+    Table.MIRROR_SENT: Stage(
+        "copies of what a VIF sends, for mirrors that are asked before its policy",
+        _COPIED | {"in_port"},
+        _entries(_after(Table.MIRROR_SENT)) | {Table.MIRROR_FILTER},
     ),
     Table.SERVICES: Stage(
         "what a locked VIF sends only as a router or a DHCP server: advertisements, redirects, answers to DHCP clients",
@@ -326,6 +362,12 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"in_port", "metadata", "eth_type"}),
         frozenset({following(Table.FROM_RATE)}),
         miss=following(Table.FROM_RATE),
+    ),
+    Table.MIRROR_PASSED: Stage(
+        "copies of what a VIF sends and its policy has let pass, and of what enters for VIFs that mirrors are of",
+        _COPIED | {"in_port", "reg0"},
+        frozenset({Table.MIRROR_FROM, Table.MIRROR_TO, Table.MIRROR_FILTER, Table.LOOKUP}),
+        miss=Table.LOOKUP,
     ),
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
@@ -438,6 +480,12 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"reg2", "metadata"}),
         frozenset({following(Table.TO_RATE)}),
     ),
+    Table.MIRROR_GOT: Stage(
+        "copies of what a VIF gets, for mirrors that are asked after its policy",
+        _COPIED | {"reg2", "reg5"},
+        frozenset({Table.MIRROR_FROM, Table.MIRROR_MOVED, Table.MIRROR_FILTER, Table.DELIVER}),
+        miss=Table.DELIVER,
+    ),
     Table.DELIVER: Stage(
         "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata", "eth_type"}), frozenset()
     ),
@@ -486,6 +534,39 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"metadata", "eth_src"}),
         frozenset(),
     ),
+    Table.MIRROR_FROM: Stage(
+        "whether the sender's host has made a mirror's copy already, by the source MAC",
+        _COPIED | {"reg6", "eth_src"},
+        frozenset(),
+    ),
+    Table.MIRROR_TO: Stage(
+        "whether a frame is for a VIF that a mirror is of, by the destination MAC",
+        _COPIED | {"reg6", "reg0", "eth_dst"},
+        frozenset({Table.GATE, Table.MIRROR_OPEN, Table.MIRROR_FILTER}),
+    ),
+    Table.MIRROR_OPEN: Stage(
+        "whether the port is open that a mirror's copy is of",
+        frozenset({"reg0", "reg5"}),
+        frozenset({Table.MIRROR_FILTER}),
+    ),
+    Table.MIRROR_FILTER: Stage(
+        "whether a mirror's filter wants a frame; what carries copies to a collector is never copied",
+        frozenset({"reg6", "reg15", *WIDTHS}),
+        frozenset({Table.MIRROR_OUT}),
+    ),
+    Table.MIRROR_OUT: Stage(
+        "a mirror's copy to its target: a VIF here or on another host, a VLAN, a collector",
+        frozenset({"reg6"}),
+        frozenset({Table.GATE, Table.MIRROR_HERE}),
+    ),
+    Table.MIRROR_MOVED: Stage(
+        "whether a VIF that is leaving was heard from its new host, which then makes the copies of what it gets",
+        frozenset({"reg2"}),
+        frozenset(),
+    ),
+    Table.MIRROR_HERE: Stage(
+        "a mirror's copy out of the port of its target", frozenset({"reg0", "reg5", "reg6", "in_port"}), frozenset()
+    ),
 }
 
 # Flows that watch for a probe's marked frame (vnet/compile/probe.py) are in these tables, and match these fields besides.
@@ -495,6 +576,9 @@ MARKS = frozenset({
     "ipv6_src", "ipv6_dst", "ipv6_label", "nw_proto", "nw_ttl", "tcp_src", "tcp_dst", "tcp_flags", "udp_src", "udp_dst",
     "icmp_type", "icmp_code", "icmpv6_type", "icmpv6_code",
 })  # fmt: skip
+
+# Flows that copy frames for a capture (vnet/compile/capture.py) are in the same tables, and match these fields and those of filters.
+TAPS = frozenset({"in_port", "metadata", "reg2", "reg7", "reg15"})
 
 
 class From(IntEnum):
@@ -515,12 +599,17 @@ GROUP_NUMBER, MANDATORY, STEP_ENDS, DECIDED = (1 << 24) - 1, 1 << 24, 1 << 25, 1
 REG_VERDICT = "reg4"  # their answers, as Finding
 REG_OPEN = "reg5"  # the answer of GATE
 REG_PART = "reg6"  # the part of the VIFs here that FLOOD_PART delivers to
+REG_MIRROR = "reg6"  # of a copy: the key of its mirror, and whether it is of an encrypted network
+COPY_ENCRYPTED = 1 << 24
 REG_PRIORITY = "reg7"  # bits 0..2: the priority (PCP) of the VLAN tag that a frame came with, 0 without one
 REG_ROLE = (
     "reg7"  # bits 16..31: the isolation of the receiver up to FROM_ISOLATION, then that of the sender (isolation.py)
 )
 REG_COPY = "reg7"  # bit 3: the frame is a copy that is only judged, and goes nowhere
 COPY = 8
+REG_TAPPED = (
+    "reg7"  # bits 4..11: the captures that have a copy of the frame as it was sent, and as it is delivered (capture.py)
+)
 REG_PEER = "xxreg2"  # the groups and address sets that the other side is in, a bit each (HostView.peer_bits)
 REG_ALLOWING, REG_DROPPING, REG_REJECTING = (
     "reg12",
@@ -601,6 +690,11 @@ class Category(IntEnum):
     ADDRESS_SET = 17
     MULTICAST = 18
     LISTENERS = 19
+    CAPTURE = 20  # only while a capture runs
+    MIRROR = 21
+    MIRRORED = 22
+    MIRRORED_NETWORK = 23
+    HELLO = 24
 
 
 def cookie(category: Category, name: str) -> int:

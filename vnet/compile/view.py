@@ -11,12 +11,23 @@ from enum import Enum
 from functools import cache
 from typing import Self
 
-from vnet.compile.inputs import EVERYTHING, NOTHING, HostInputs, Input, InputKey, LocalNetwork, LocalUplink, StateIndex
+from vnet.compile.inputs import (
+    EVERYTHING,
+    NOTHING,
+    CaptureTap,
+    HostInputs,
+    Input,
+    InputKey,
+    LocalNetwork,
+    LocalUplink,
+    StateIndex,
+)
 from vnet.compile.pipeline import TAG_MASK, Passing, Path, Table, enter, onward
 from vnet.objects import (
     Binding,
     BindingState,
     FlowCollector,
+    FrameMirror,
     Host,
     Location,
     LockingMode,
@@ -32,6 +43,7 @@ from vnet.objects.identity import macs_of
 from vnet.objects.isolation import ISOLATED, isolation_of
 from vnet.objects.labels import as_remotes
 from vnet.objects.link_local import chosen
+from vnet.objects.mirror import MirrorPoint
 from vnet.objects.multicast import listening_of
 from vnet.objects.tiers import Tier
 
@@ -367,7 +379,81 @@ class HostView:
 
     def _passing(self, vif: Vif) -> Passing:
         apart = self.role_number(vif.network, vif.isolation) != 0
-        return Passing(self.limited(vif), apart, self.is_heard(vif))
+        if not self.has_mirrors(vif.network):
+            return Passing(self.limited(vif), apart, self.is_heard(vif))
+        mirrors = self.mirrors_of(vif.network, vif.id)
+        before = [mirror.policy is MirrorPoint.BEFORE for mirror in mirrors]
+        return Passing(
+            self.limited(vif),
+            apart,
+            self.is_heard(vif),
+            copied_sent=any(early and it.copies_sent for early, it in zip(before, mirrors, strict=True)),
+            copied_passed=any(not early and it.copies_sent for early, it in zip(before, mirrors, strict=True))
+            or bool(self.mirrors_to(vif.network)),
+            copied_got=any(not early and it.copies_got for early, it in zip(before, mirrors, strict=True)),
+        )
+
+    # Mirrors
+
+    def mirror(self, name: str) -> FrameMirror | None:
+        """A mirror; None where there is none of that name."""
+        self._read((Input.MIRROR, name, ""))
+        return self._inputs.mirrors.get(name)
+
+    def all_mirrors(self) -> list[FrameMirror]:
+        """All mirrors of the pool, by name."""
+        self._read((Input.MIRROR_NAMES, "", ""))
+        return [found for name in sorted(self._inputs.mirrors) if (found := self.mirror(name)) is not None]
+
+    def mirrors_of(self, network: str, vif: str) -> list[FrameMirror]:
+        """The mirrors that a VIF is a source of, by name."""
+        self._read((Input.MIRRORED, vif, network))
+        names = self._inputs.indexes.get(network, NOTHING).mirrored.get(vif, ())
+        return [found for name in names if (found := self.mirror(name)) is not None]
+
+    def copies_got(self, vif: Vif) -> int:
+        """How many mirrors copy what a VIF gets, after its policy."""
+        mirrors = self.mirrors_of(vif.network, vif.id)
+        return sum(it.policy is MirrorPoint.AFTER and it.copies_got for it in mirrors)
+
+    def has_mirrors(self, network: str) -> bool:
+        """Whether frames on a network may be copied: there are sources of mirrors on it, or on the one whose trunks may carry its tag."""
+        self._read((Input.NETWORK_MIRRORS, network, ""))
+        if self._inputs.indexes.get(network, NOTHING).mirror_hosts:
+            return True
+        known = self._inputs.local_networks.get(network)
+        return known is not None and bool(known.tag) and any(map(self.mirror_hosts, self._trunk_networks(network)))
+
+    def _trunk_networks(self, network: str) -> list[str]:
+        """The networks whose trunks may carry the tag of a network."""
+        known = self.network(network)
+        if known is None or known.uplink is None or known.service or not known.tag:
+            return []
+        return [each.name for each in self.uplink_networks(known.uplink) if each.tag == 0]
+
+    def mirrors_to(self, network: str) -> list[FrameMirror]:
+        """The mirrors that copy what enters for VIFs of a network, trunks that may carry its tag among them, by name."""
+        if not self.has_mirrors(network):
+            return []
+        found = {name for each in (network, *self._trunk_networks(network)) for name in self.mirror_hosts(each)}
+        mirrors = [mirror for name in sorted(found) if (mirror := self.mirror(name)) is not None]
+        return [mirror for mirror in mirrors if mirror.policy is MirrorPoint.BEFORE and mirror.copies_got]
+
+    def mirror_hosts(self, network: str) -> Mapping[str, Collection[str]]:
+        """The mirrors with sources on a network, each with the hosts of those."""
+        self._read((Input.NETWORK_MIRRORS, network, ""))
+        return {name: hosts.keys() for name, hosts in self._inputs.indexes.get(network, NOTHING).mirror_hosts.items()}
+
+    def target_network(self, mirror: FrameMirror) -> str | None:
+        """The network of the VIF that gets a mirror's copies; None while its row is not known."""
+        self._read((Input.MIRROR, mirror.name, ""))
+        found = self._inputs.vifs.get(mirror.target) if mirror.target is not None else None
+        return found.network if found is not None else None
+
+    def device(self, name: str) -> int | None:
+        """The ofport of a tunnel or patch port."""
+        self._read((Input.DEVICE, name, ""))
+        return self._inputs.devices.get(name)
 
     # QoS classes
 
@@ -393,7 +479,11 @@ class HostView:
             return False
         return any(carried.qos is not None for carried in self.uplink_networks(network.uplink))
 
-    # Probes
+    # Captures and probes
+
+    def capture(self, capture: str) -> CaptureTap | None:
+        self._read((Input.CAPTURE, capture, ""))
+        return self._inputs.captures.get(capture)
 
     def probe_frames(self, probe: str) -> tuple[bytes, ...]:
         self._read((Input.PROBE, probe, ""))
@@ -446,8 +536,19 @@ class HostView:
 
     @property
     def plug_bridges(self) -> Collection[str]:
-        """The bridges that toolstacks plug VIFs into."""
-        return self._all().plug_bridges
+        """The bridges that this host makes, for toolstacks to plug VIFs into."""
+        found = self._all().plug_bridges.values()
+        return {bridge.name for bridge in found if bridge.on(self.me) and not bridge.taken_over}
+
+    @property
+    def taken_bridges(self) -> Mapping[str, str]:
+        """The toolstacks' own bridges that are taken over here, each with its network."""
+        found = self._all().plug_bridges.values()
+        return {bridge.name: bridge.network for bridge in found if bridge.on(self.me) and bridge.taken_over}
+
+    @property
+    def mirrors(self) -> Mapping[str, FrameMirror]:
+        return self._all().mirrors
 
     @property
     def flow_collectors(self) -> Mapping[str, FlowCollector]:

@@ -82,7 +82,7 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
         *report_flows(view, vif, ofport, mark),
     )
     judge = (*isolation_flows(view, vif, ofport, mark), *(judge_flows(view, vif, ofport, mark) if vif.groups else ()))
-    tagged = vif.trunk is not None or _keeps_tags(view, vif)
+    tagged = vif.trunk is not None or keeps_tags(view, vif)
     deliver = [
         _flow(mark, Table.DELIVER, STACKED_DROP + 10 if tagged else 100, {"reg2": ofport, **match}, actions)
         for match, actions in _deliveries(vif, ofport, segment)
@@ -111,7 +111,7 @@ def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Action
     return Flow(table=table, priority=priority, cookie=mark, match=Match(**match), actions=actions)
 
 
-def _keeps_tags(view: HostView, vif: Vif) -> bool:
+def keeps_tags(view: HostView, vif: Vif) -> bool:
     """Whether the tags of a VIF's frames are its guest's own: they travel inside its network's service tag."""
     network = view.network(vif.network)
     return network is not None and network.service
@@ -121,7 +121,7 @@ def _entries(view: HostView, vif: Vif, segment: int) -> list[tuple[Fields, Actio
     """How frames enter from the port: untagged and priority-tagged ones on the VIF's network, a trunk's on the tag's segment."""
     on = (*ask_receiver(view, vif), goto(view.enter(FROM_VIF, vif)))
     entries: list[tuple[Fields, Actions]] = [({"vlan_tci": 0}, classified(From.VIF, segment, *on))]
-    if _keeps_tags(view, vif):
+    if keeps_tags(view, vif):
         return [*entries, ({"vlan_tci": (TAGGED, TAGGED)}, classified(From.VIF, segment, *on))]
     if vif.trunk is not None and not vif.trunk.tags:
         actions = (*tag_to_segment(segment), act.SetField(REG_FROM, From.VIF), *on)

@@ -24,12 +24,14 @@ from vnet.controller.access import Access, Caller, reason_of, user_of, with_call
 from vnet.controller.body_decoder import decode_body
 from vnet.controller.browsers import check_browser
 from vnet.controller.connections import admit_of, peer_of
-from vnet.controller.endpoint import MAX_STRANGERS_BYTES, Call, Route, Text, Written, is_for_strangers
+from vnet.controller.endpoint import MAX_STRANGERS_BYTES, AnswerStream, Call, Route, Text, Written, is_for_strangers
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
 from vnet.controller.sse import EVENTS, events
 from vnet.db.database import now_ms
 from vnet.db.history import Author
+from vnet.util.loopback import is_loopback
+from vnet.web import HEADERS, PageFile, page_files
 
 log = logging.getLogger("vnet.controller.http")
 
@@ -67,11 +69,12 @@ def application(service: Service, access: Access | None = None, names: Collectio
 
     app = Starlette(
         routes=[
-            *(_mounted(service, route) for route in table),
+            *(_mounted(service, gate_of.access, route) for route in table),
             StarletteRoute("/v1/events", get_events, methods=["GET"]),
             StarletteRoute("/v1/openapi.json", get_document),
             StarletteRoute("/v1/", get_page),
             StarletteRoute("/v1", lambda request: RedirectResponse("/v1/")),
+            *(StarletteRoute(path, _served(file), methods=["GET"]) for path, file in page_files().items()),
         ],
         exception_handlers={404: _no_path, 405: _no_method},
     )
@@ -152,11 +155,28 @@ def _too_much(scope: Scope) -> Refused | None:
     return None
 
 
-def _mounted(service: Service, route: Route) -> StarletteRoute:
+def _mounted(service: Service, access: Access, route: Route) -> StarletteRoute:
     async def endpoint(request: Request) -> Response:
-        return await _guarded(service, request.scope[CALLER], lambda: _answer(service, route, request))
+        caller = request.scope[CALLER]
+
+        def holds() -> bool:
+            return access.holds(caller, now_ms())
+
+        return await _guarded(service, caller, lambda: _answer(service, route, request, holds))
 
     return StarletteRoute(route.path, endpoint, methods=[route.method], name=f"{route.method} {route.path}")
+
+
+def _served(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
+    """A file of the web page, to whoever asks."""
+    headers = {**HEADERS, "ETag": file.tag}
+
+    async def endpoint(request: Request) -> Response:
+        if request.headers.get("if-none-match") == file.tag:
+            return Response(status_code=304, headers=headers)
+        return Response(file.data, headers=headers, media_type=file.media)
+
+    return endpoint
 
 
 async def _guarded(service: Service, caller: Caller, answer: Callable[[], Awaitable[Response]]) -> Response:
@@ -187,7 +207,7 @@ async def _no_method(request: Request, error: Exception) -> Response:
 # --- one call -------------------------------------------------------------------------------------
 
 
-async def _answer(service: Service, route: Route, request: Request) -> Response:
+async def _answer(service: Service, route: Route, request: Request, holds: Callable[[], bool]) -> Response:
     path = {name: unquote(value) for name, value in request.path_params.items()}
     caller = request.scope[CALLER]
     if not is_for_strangers(route.method, request.scope["path"]):
@@ -195,7 +215,7 @@ async def _answer(service: Service, route: Route, request: Request) -> Response:
     service = service.by(caller)
     if route.noun and "id" in path and not (route.method == "PUT" and route.path.endswith("{id}")):  # that may make it
         service.check_visible(route.noun, path["id"])
-    call = Call(service, path, _query(route, request), await _body(route, request))
+    call = Call(service, path, _query(route, request), await _body(route, request), _is_in_clear(request.scope))
     if route.steps is not None:
         steps = route.steps(call)
         if LINES in request.headers.get("accept", ""):
@@ -203,7 +223,35 @@ async def _answer(service: Service, route: Route, request: Request) -> Response:
         return _value(await _last(steps))
     if route.handler is None:
         raise NotImplementedError(route.path)
-    return _value(await route.handler(call))
+    answer = await route.handler(call)
+    return _Streamed(answer, holds) if isinstance(answer, AnswerStream) else _value(answer)
+
+
+class _Streamed(StreamingResponse):
+    """A stream, to its end or to that of the caller's token. Whatever ends it, its maker is told."""
+
+    def __init__(self, stream: AnswerStream, holds: Callable[[], bool]) -> None:
+        self._stream = stream
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(self._pieces(holds), media_type=stream.media, headers=headers)
+
+    async def _pieces(self, holds: Callable[[], bool]) -> AsyncIterator[bytes]:
+        async for piece in self._stream.pieces:
+            if not holds():
+                return
+            yield piece
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
+
+
+def _is_in_clear(scope: Scope) -> bool:
+    """Whether an answer leaves this machine without TLS."""
+    client = scope.get("client")
+    return scope.get("scheme") != "https" and peer_of(scope) is None and not (client and is_loopback(client[0]))
 
 
 def _value(value: Any) -> Response:

@@ -24,11 +24,13 @@ from vnet.controller.service import Service
 from vnet.db.changes import InsertObject, RowChange, state_changes
 from vnet.db.database import now_ms
 from vnet.db.errors import WriteConflict
+from vnet.db.history import Costs
 from vnet.db.view import PoolView
 from vnet.db.writes import Locate, Write, configuration_write
 from vnet.objects import Event, Pool, PoolState
 from vnet.objects.trial import Trial
 from vnet.plan import PoolPlan, desired_state, plan_dict, plan_pool, render_plan
+from vnet.plan.pool import costs_of
 from vnet.plan.render import NOTHING
 from vnet.topology import Document, TopologyErrors, parse_document
 from vnet.util.gc_pause import collector_held
@@ -102,16 +104,15 @@ async def plan(call: Call[bytes]) -> api.Plan:
     desired = await asyncio.to_thread(wanted, document, state)
     expected = await asyncio.to_thread(expectations, replace(document, state=desired), state, desired)
     reach = await asyncio.to_thread(reachability, state, desired) if call.flag("reachability") else None
-    return await asyncio.to_thread(_shown, state, desired, expected, reach)
+    return (await asyncio.to_thread(_planned, state, desired, expected, reach))[1]
 
 
-def _shown(
+def _planned(
     state: PoolState, desired: PoolState, expected: list[api.Expected], reach: list[api.Difference] | None = None
-) -> api.Plan:
+) -> tuple[PoolPlan, api.Plan]:
     with collector_held():
-        return show_plan(
-            plan_pool(state, desired), expected, reach, pool_id=state.pool.id if state.pool is not None else ""
-        )
+        found = plan_pool(state, desired)
+        return found, show_plan(found, expected, reach, pool_id=state.pool.id if state.pool is not None else "")
 
 
 async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
@@ -144,13 +145,14 @@ async def _apply(
         check_encryption(service.view(), desired.networks.values())
         if not force:
             refuse_broken(promised)
-        shown = await asyncio.to_thread(_shown, frozen, desired, promised)
+        found, shown = await asyncio.to_thread(_planned, frozen, desired, promised)
         if same not in (None, shown.id):
             message = "the document would change something else in the pool as it is now than the plan says: plan again"
             raise Conflict("another-plan", message, "plan")
         changes = await asyncio.to_thread(_changes, frozen, desired)
         text = f"document of pool {document.pool}: {len(shown.changes)} changes"
-        return await write_plan(service, shown, changes, frozen.pool, Event(now_ms(), "applied", text), try_s)
+        event = Event(now_ms(), "applied", text)
+        return await write_plan(service, shown, costs_of(found), changes, frozen.pool, event, try_s)
 
 
 def _changes(current: PoolState, desired: PoolState) -> Sequence[RowChange]:
@@ -169,6 +171,7 @@ def check_revision(pool: Pool | None, expected: int | None) -> None:
 async def write_plan(
     service: Service,
     shown: api.Plan,
+    costs: Costs,
     changes: Sequence[RowChange],
     pool: Pool | None,
     event: Event,
@@ -192,7 +195,7 @@ async def write_plan(
         changes = [*changes, InsertObject(trial)]
         event = replace(event, text=f"{event.text}, on trial for {try_s} s")
     write = await asyncio.to_thread(_write_of, changes, pool, service.database.mirror.locate)
-    await service.write(write, [event], shown.disruption)
+    await service.write(write, [event], costs)
     shown_trial = show_trial(trial, now_ms()) if trial is not None else None
     return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0, trial=shown_trial)
 

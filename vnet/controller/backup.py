@@ -31,6 +31,7 @@ from vnet.objects.proposal import Proposal
 from vnet.objects.rules import faults
 from vnet.objects.state import CONFIGURED
 from vnet.plan import plan_pool
+from vnet.plan.pool import costs_of
 from vnet.util.suggest import plural
 
 OWNERS = ("owned-by-document", "owned-by-toolstack")  # a restore makes the objects of both sides
@@ -183,9 +184,9 @@ async def write(pool: PoolDatabase, desired: PoolState, name: str, author: Autho
     if not changes or live.pool is None:
         return live.pool.revision if live.pool is not None else 0
     made = configuration_write(changes, live.pool, generation=True, locate=pool.mirror.locate)
-    disruption = plan_pool(live, desired).disruption.name.lower()
+    costs = costs_of(plan_pool(live, desired))
     told = [Event(now_ms(), "restored", f"backup {name}: {len(changes)} changes")]
-    await pool.write(made, told, author, disruption)
+    await pool.write(made, told, author, costs)
     return made.revision or 0
 
 

@@ -12,6 +12,7 @@ from vnet.controller.access import ADMINS, VIEWERS
 from vnet.controller.service import Service
 from vnet.objects.impact import Disruption
 from vnet.objects.token import ApiRole
+from vnet.web import FOLDER
 
 B = TypeVar("B")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -27,18 +28,20 @@ MAX_STRANGERS_BYTES = 16 * 1024  # of a body
 def is_for_strangers(method: str, path: str) -> bool:
     """Whether a call takes no token: what it shows is no secret, or it takes an invitation."""
     return (method, path) in (JOIN, SHOW_CA, HEALTHY, READY) or (
-        method == "GET" and _CERTIFICATE.fullmatch(path) is not None
+        method == "GET" and (path == "/" or path.startswith(FOLDER) or _CERTIFICATE.fullmatch(path) is not None)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B]):
-    """One call. path: what the path names, decoded; query: one value per name; body: decoded, or None."""
+    """One call. path: what the path names, decoded; query: one value per name; body: decoded, or None. in_clear: whether its answer can be read on
+    the way to the caller."""
 
     service: Service
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: B
+    in_clear: bool = False
 
     @property
     def id(self) -> str:
@@ -68,6 +71,15 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerStream:
+    """An answer that comes by and by. close: called once the caller is gone, or has all."""
+
+    pieces: AsyncIterator[bytes]
+    media: str
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """The answer of a call that may have changed the pool, and the disruption of that change."""
 
@@ -85,7 +97,7 @@ class Route:
 
     body: the body's type. read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
     network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. noun: of the object in
-    its path.
+    its path. produces: the type of an answer that is no JSON.
     """
 
     method: str
@@ -102,6 +114,7 @@ class Route:
     roles: frozenset[ApiRole] = frozenset()
     scoped: bool = False
     noun: str = ""
+    produces: str = ""
 
     @property
     def allowed(self) -> frozenset[ApiRole]:

@@ -50,7 +50,7 @@ async def get_record(call: Call[None]) -> api.HistoryEntry:
         changes = await asyncio.to_thread(decoded, newest["changes"] or "[]")
     except ValueError as error:
         raise NotFound("damaged-record", f"record {call.id[:60]}: {error}", "id") from None
-    shown = [api.HistoryChange(action=it.action, noun=it.noun, name=it.name, old=it.old, new=it.new) for it in changes]
+    shown = msgspec.convert(changes, list[api.HistoryChange], from_attributes=True)
     return msgspec.structs.replace(_shown(newest), changes=shown)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vnet import api
 from vnet.api.errors import Conflict
 from vnet.objects import PoolState
 from vnet.topology import Document
+
+if TYPE_CHECKING:
+    from vnet.verify.expectations import Result
 
 
 def expectations(document: Document, before: PoolState, after: PoolState) -> list[api.Expected]:
@@ -18,17 +23,19 @@ def expectations(document: Document, before: PoolState, after: PoolState) -> lis
 
     then = check(SimPool.of(settled(after)), document)
     now = {} if all(result.holds for result in then) else {r.name: r.holds for r in check(SimPool.of(before), document)}
-    return [
-        api.Expected(
-            name=result.name,
-            where=result.position,
-            holds=result.holds,
-            held=result.holds or now[result.name],
-            why=result.reason,
-            trace=result.trace.render() if result.trace is not None else "",
-        )
-        for result in then
-    ]
+    return [as_expected(result, held=result.holds or now[result.name]) for result in then]
+
+
+def as_expected(result: Result, *, held: bool) -> api.Expected:
+    """A result for the API. held: whether it holds now."""
+    return api.Expected(
+        name=result.name,
+        where=result.position,
+        holds=result.holds,
+        held=held,
+        why=result.reason,
+        trace=result.trace.render() if result.trace is not None else "",
+    )
 
 
 def refuse_broken(expected: list[api.Expected]) -> None:

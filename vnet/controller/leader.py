@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -29,21 +31,28 @@ from ovsctl.ovsdb import (
     Where,
     by_uuid,
 )
+from vnet.controller.health_queries import ask_hosts, vlans_in_use
 from vnet.controller.trial_guard import TrialGuard
 from vnet.controller.trials import reverted, taking_back
+from vnet.db.captures import MAX_SECONDS, CaptureRow
+from vnet.db.changes import DeleteObject
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.errors import PoolError, WriteConflict
 from vnet.db.handovers import Handover
-from vnet.db.history import BOUNDED, KEPT, KEPT_BYTES, Author, HistoryRecord, beyond
+from vnet.db.health import HealthQuery
+from vnet.db.history import BOUNDED, KEPT, KEPT_BYTES, Author, Costs, HistoryRecord, beyond
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.roles import role_operations
 from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
-from vnet.db.writes import new_keys, new_pool_id
+from vnet.db.writes import Step, configuration_write, new_keys, new_pool_id
+from vnet.health.findings import NetworkFinding, by_subject, findings, health_events, stated
 from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Pool, PoolState, TunnelKey, Vif
 from vnet.objects.binding import SWITCH
+from vnet.objects.impact import Disruption
 from vnet.objects.retired import RetiredNumber
 from vnet.plan.decide import Inadmissible
+from vnet.plan.pool import costs_of
 from vnet.util.logs import about
 
 LOCK = "vnet_leader"
@@ -53,6 +62,11 @@ INTERVAL_S = 1.0
 SILENT_S = 10.0
 KEYS_LAST_MS = 30 * 24 * 3600 * 1000  # of encrypted tunnels
 MOST_CLAIMS = 1000  # of a VIF between two rounds
+LOOK_EVERY, LOOK_FIRST, LOOK_WAIT_S = (
+    300,
+    270,
+    30.0,
+)  # rounds from one look at the VLANs to the next, less those before the first; and for answers
 PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
 
@@ -79,6 +93,13 @@ def orphans(view: PoolView) -> list[tuple[str, str]]:
     """(VIF id, host) of the bindings whose VIF is gone and whose host is not there to clear up."""
     state = view.state
     return [(vif, host) for vif, host in state.bindings if vif not in state.vifs and host not in view.live]
+
+
+def forgotten_captures(at_ms: int) -> Iterator[Operation]:
+    """Takes away captures whose controller beats no more, and those that were to end longer ago than any can last."""
+    silent, over = at_ms - FORGOTTEN_AFTER_MS, at_ms - FORGOTTEN_AFTER_MS - int(1000 * MAX_SECONDS)
+    yield Delete(CaptureRow.NOUN.table, (("beat", "!=", 0), ("beat", "<", 1000 * silent), ("created", "<", silent)))
+    yield Delete(CaptureRow.NOUN.table, (("created", "<", over),))
 
 
 def unheard(view: PoolView) -> list[Binding]:
@@ -262,6 +283,8 @@ class Leader:
 
     async def _lead(self) -> None:
         alive = self._database.view().live
+        known_health: dict[str, NetworkFinding] = {}
+        looking: asyncio.Task[object] | None = None
         while self.leads:
             view = self._database.view()
             mirror = self._database.mirror
@@ -273,6 +296,8 @@ class Leader:
             told += [
                 Event(now_ms(), "problem", f"VIF {id}: its epoch was set to what it is not", vif=id) for id in wrong
             ]
+            health = by_subject(findings(view, stated(view)))
+            told += health_events(known_health, health, now_ms())
             for event in told:
                 log.warning(event.text, extra=about(host=event.host))
             operations = [
@@ -285,9 +310,18 @@ class Leader:
             ]
             await self.write(*operations)
             await self._end_trial()
-            alive = view.live
+            await self._end_mirrors()
+            alive, known_health = view.live, health
+            if (self.duties + LOOK_FIRST) % LOOK_EVERY == 0 and (looking is None or looking.done()):
+                looking = asyncio.create_task(self._look(view))
             self.duties += 1
             await asyncio.sleep(INTERVAL_S)
+
+    async def _look(self, view: PoolView) -> None:
+        """Has hosts look at the VLANs between them; they state what they find themselves."""
+        if vlans_in_use(view) and len(view.live) > 1:
+            with suppress(PoolError):
+                await ask_hosts(self._database, view, LOOK_WAIT_S)
 
     def _unheard(self, view: PoolView) -> Iterator[Operation]:
         """Has the VIFs of silent hosts get every multicast group; not before a live one would have been heard."""
@@ -303,7 +337,7 @@ class Leader:
         author = Author("controller", "", f"trial of {trial.caller}, not confirmed in time", "")
         try:
             write, admission = await taking_back(self._database, self._trials, trial, *self.guarded())
-            await self._database.write(write, [reverted(trial)], author, admission.plan.disruption.name.lower())
+            await self._database.write(write, [reverted(trial)], author, costs_of(admission.plan))
             log.warning("%s", reverted(trial).text, extra=about(revision=write.revision))
         except WriteConflict as conflict:
             log.info("trial of revision %s: %s", trial.revision, conflict.message)
@@ -313,6 +347,24 @@ class Leader:
                 text = f"revision {trial.revision} cannot be taken back, and stays until it is confirmed: {error}"
                 log.error("%s", text)
                 await self.write(Insert("Event", to_columns(Event(now_ms(), "problem", text))))
+
+    async def _end_mirrors(self) -> None:
+        """Takes mirrors off that have expired. Those of a trial go with it, or after it."""
+        ended = [it for it in self._database.view().state.mirrors.values() if it.ends_by(now_ms())]
+        if not ended or self._database.mirror.trial is not None:
+            return
+        changes, told = [DeleteObject(it) for it in ended], []
+        for it in ended:
+            told.append(Event(now_ms(), "mirror-expired", f"mirror {it.name} has expired: it is taken off"))
+            log.info(told[-1].text)
+        locate = self._database.mirror.locate
+        write = configuration_write(changes, self._database.view().state.pool, generation=True, locate=locate)
+        write = replace(write, steps=(*map(Step, self.guarded()), *write.steps))
+        author = Author("controller", "", f"expired: {', '.join(it.name for it in ended)}", "")
+        try:
+            await self._database.write(write, told, author, Costs(Disruption.NONE.name.lower()))
+        except WriteConflict as conflict:
+            log.info("expired mirrors: %s", conflict.message)  # again in the next round
 
     async def _old_records(self) -> list[Operation]:
         """Takes away the history beyond its bounds, now and then."""
@@ -356,5 +408,6 @@ class Leader:
             if key not in used:
                 yield Delete(TABLE_OF[RetiredNumber], (*by_key(number), ("generation", "==", number.generation)))
         if self.duties % PROBES_EVERY == 0:
-            for table in ("Probe", "RuleQuery", "Watch", Handover.NOUN.table):
+            for table in ("Probe", "RuleQuery", HealthQuery.NOUN.table, "TrafficQuery", "Watch", Handover.NOUN.table):
                 yield Delete(table, (("created", "<", now_ms() - FORGOTTEN_AFTER_MS),))
+            yield from forgotten_captures(now_ms())

@@ -17,6 +17,7 @@ from typing import Final
 from vnet.controller.event_delivery import EventDelivery
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.view import PoolView
+from vnet.health.findings import findings, stated
 from vnet.objects import Event, Host
 from vnet.util.certificate_ends import certificate_end_s
 from vnet.util.exposition import Histogram, MetricFamily, Sample, counter, exposition, gauge, histogram, value
@@ -129,6 +130,12 @@ class PoolMetrics:
         yield gauge("vnet_host_behind_generations", "Generations that a host has not programmed yet.", behind)
         problems = [({"host": name}, len(it.problems)) for name, it in agents if it is not None]
         yield gauge("vnet_host_problems", "Problems that a host reports.", problems)
+        wrong = Counter(found.code for found in findings(view, stated(view)))
+        yield gauge(
+            "vnet_health_findings",
+            "What is wrong with the network between hosts, by code (docs/health.md).",
+            _by("code", wrong, MAX_CODES),
+        )
         yield counter(
             "vnet_pool_events_total",
             "Events since this controller started, by kind.",

@@ -14,6 +14,8 @@ from vnet import api
 from vnet.controller.endpoint import Route
 from vnet.controller.resources import DRY_RUN
 from vnet.objects.impact import Disruption
+from vnet.objects.token import ApiRole
+from vnet.util.suggest import plural
 
 _REF = "#/components/schemas/{name}"
 _ANNOTATED = re.compile(r"Annotated\[\s*(.*?),\s*Meta\(\s*description=['\"](.*)['\"]\s*\),?\s*\]", re.DOTALL)
@@ -46,6 +48,7 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "vnet", "version": version or "0", "description": (api.__doc__ or "").strip()},
         "security": [{}, {"bearer": []}],
+        "x-vnet-nouns": [_noun(resource) for resource in api.RESOURCES.values()],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -65,11 +68,26 @@ def _describe(components: dict[str, Any]) -> None:
                     schema.setdefault("description", described[word]["description"])
 
 
+def _noun(resource: api.Resource) -> dict[str, Any]:
+    """A sort of objects, for programs that show any: its words, the schema of an object, and the filters of its list."""
+    return {
+        "word": resource.word,
+        "plural": resource.plural,
+        "text": resource.text,
+        "texts": plural(resource.text),
+        "key": resource.key,
+        "schema": resource.answer.__name__,
+        "filters": [msgspec.to_builtins(found) for found in resource.filters],
+    }
+
+
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path.removeprefix('/v1')}").strip("_"),
         "tags": [route.tag],
+        "x-vnet-roles": [role.value for role in ApiRole if role in route.allowed],
+        "x-vnet-scoped": route.scoped,
         "parameters": [*_parameters(route)],
         "responses": {**_answers(route, schemas), **_refusals(schemas)},
     }
@@ -96,6 +114,9 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
 def _answers(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.media is not None and not route.changes:
         return {"200": {"description": "OK", "content": {route.media: {"schema": {"type": "string"}}}}}
+    if route.produces:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        return {"200": {"description": "OK", "content": {route.produces: binary}}}
     schema, headers = schemas[repr(route.answer)], {}
     if DRY_RUN.keys() & route.query.keys() and route.answer is not api.Plan:
         schema = {"anyOf": [schema, schemas[repr(api.Plan)]]}

@@ -16,6 +16,7 @@ from vnet.controller.migration_state import Migration, Phase, unit_migration, un
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, plain
+from vnet.health.findings import findings, stated
 from vnet.objects import AgentStatus, Binding, Event, Host, Network, Pool, SecurityGroup, Vif, Vm
 from vnet.objects.multicast import words_of
 from vnet.objects.tiers import all_obeyed
@@ -191,6 +192,7 @@ def show_status(
     reasons = [api.Reason(code="invalid-row", text=text) for text in rows]
     reasons += [api.Reason(code="certificate-ends", text=text) for text in certificates]
     reasons += _host_reasons(view)
+    reasons += _health_reasons(view)
     down = {reason.host for reason in reasons if reason.code in ("host-down", "no-agent")}
     picking_up = []
     for _, vif in sorted(state.vifs.items()):
@@ -267,6 +269,12 @@ def _host_reasons(view: PoolView) -> Iterator[api.Reason]:
             text = f"host {name} has programmed generation {agent.generation} of {wanted}"
             yield api.Reason(code="behind", text=text, host=name)
         yield from _agent_problems(agent, partial(_shown_with_vif, view, name))
+
+
+def _health_reasons(view: PoolView) -> Iterator[api.Reason]:
+    """What is wrong with the network between hosts."""
+    for found in findings(view, stated(view)):
+        yield api.Reason(code=found.code, text=found.text, host=found.hosts[0] if len(found.hosts) == 1 else "")
 
 
 def _agent_problems(agent: AgentStatus, left_out: Callable[[str], bool]) -> Iterator[api.Reason]:

@@ -27,6 +27,7 @@ from vnet.objects import Event, PoolState
 from vnet.plan import NothingToExport, export_document
 from vnet.plan.decide import Admission, Inadmissible
 from vnet.plan.past import as_it_was, difference, objects_of, take_back
+from vnet.plan.pool import costs_of
 from vnet.topology import parse_document
 from vnet.util.gc_pause import collector_held
 
@@ -241,7 +242,8 @@ async def _rollback(service: Service, at: str, expected: int | None, try_s: int 
             refuse_broken(promised)
         shown = show_plan(admission.plan, promised, nothing=_nothing(then))
         text = f"back to revision {then.revision}: {len(shown.changes)} changes"
-        return await write_plan(service, shown, admission.changes, pool, Event(now_ms(), "rolled-back", text), try_s)
+        event, costs = Event(now_ms(), "rolled-back", text), costs_of(admission.plan)
+        return await write_plan(service, shown, costs, admission.changes, pool, event, try_s)
 
 
 def _nothing(then: Moment) -> str:

@@ -12,18 +12,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from vnet import api
 from vnet.api.errors import Conflict, Invalid, NotFound
 from vnet.controller import (
     apply,
+    captures,
+    followers,
     group_counters,
     group_monitor,
+    health_rpc,
     history,
     migration_driver,
     ofproto_trace_rpc,
     packet_injection,
     revisions,
     tokens,
+    traffic,
     trials,
 )
 from vnet.controller.access import ADMINS, HOSTS, OPERATORS, VIEWERS
@@ -33,6 +39,7 @@ from vnet.controller.migration_state import Migration
 from vnet.controller.presenters import Presenter, show_binding, show_migration, show_pool, show_status, show_trial
 from vnet.controller.resources import named, resource_routes
 from vnet.controller.service import Service
+from vnet.controller.twin_questions import twin_routes
 from vnet.db.database import now_ms
 from vnet.db.writes import new_keys
 from vnet.objects import Event
@@ -78,7 +85,8 @@ async def get_status(call: Call[None]) -> api.Status:
     trial = database.mirror.trial
     shown = show_trial(trial, now_ms()) if trial is not None else None
     problems = database.mirror.problems.values()
-    return show_status(service.view(), database.remotes, service.version, problems, certificates, shown)
+    now = show_status(service.view(), database.remotes, service.version, problems, certificates, shown)
+    return msgspec.structs.replace(now, followers=followers.listed(service))
 
 
 # --- joining --------------------------------------------------------------------------------------
@@ -302,6 +310,46 @@ def routes() -> list[Route]:
             tag="hosts",
             roles=OPERATORS,
         ),
+        *twin_routes(),
+        Route(
+            "GET",
+            "/v1/health",
+            "What is wrong with the network between the hosts, by what they have stated.",
+            api.Health,
+            health_rpc.get_health,
+            tag="hosts",
+            roles=VIEWERS,
+        ),
+        Route(
+            "POST",
+            "/v1/health",
+            "Have all hosts look anew at the network between them, by frames that no guest gets.",
+            api.Health,
+            health_rpc.look,
+            query={"wait_s": "Seconds to wait for the hosts, 10 if left out, 30 at most."},
+            tag="hosts",
+            roles=OPERATORS,
+        ),
+        Route(
+            "POST",
+            "/v1/captures",
+            "Frames of VIFs as they come, on whatever hosts those are, as a file of pcapng; it ends when the caller goes.",
+            bytes,
+            captures.capture,
+            body=api.CaptureCall,
+            tag="hosts",
+            scoped=True,
+            produces=captures.MEDIA,
+        ),
+        Route(
+            "DELETE",
+            "/v1/captures/{id}",
+            "End a capture: its hosts send what is left, and its file ends. The id is the comment of the file's first block.",
+            api.Done,
+            captures.end,
+            tag="hosts",
+            scoped=True,
+        ),
         *resource_routes(),
         Route(
             "GET",
@@ -397,6 +445,16 @@ def routes() -> list[Route]:
             scoped=True,
             noun="vif",
         ),
+        Route(
+            "GET",
+            "/v1/traffic",
+            "What the ports of VIFs have received and sent. Who asks within 2 s of another gets the same answer.",
+            api.Traffic,
+            traffic.traffic,
+            query={"vif": "Only of this VIF: its host alone is asked, anew."},
+            tag="vifs",
+            scoped=True,
+        ),
         *_moves("vifs", "a VIF"),
         *_moves("vms", "a VM"),
         Route(
@@ -407,6 +465,17 @@ def routes() -> list[Route]:
             list_bindings,
             query={"vif": "Only of this VIF.", "host": "Only of this host."},
             tag="vifs",
+            scoped=True,
+        ),
+        Route(
+            "POST",
+            "/v1/followers/{id}",
+            "Ask to be the follower of a toolstack: of several one is, and the others stand by.",
+            api.ToolstackFollower,
+            followers.follow,
+            body=api.FollowCall,
+            tag="machines",
+            roles=OPERATORS,
             scoped=True,
         ),
         Route(

@@ -1,7 +1,8 @@
 """The TLS of a pool database's server towards other servers and controllers: it ends at a process of its own, which lets in servers alone.
 
 One rule: what comes from another machine passes only with a server's certificate of the pool's CA. ovsdb-server has one CA for all its sockets and
-asks no more of a certificate, so it would let hosts in (docs/adr/0036-servers-have-a-door-of-their-own.md).
+asks no more of a certificate, so it would let hosts in (docs/adr/0036-servers-have-a-door-of-their-own.md). Until it has shown one it is a stranger, of
+whom there are few at a time.
 
 ```
 other servers, controllers --TLS--> ServerProxy --unix socket--> ovsdb-server
@@ -23,7 +24,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,7 +44,9 @@ log = logging.getLogger("vnet.controller.server_proxy")
 DIRECTORY = "servers"  # in a server's run directory: a unix socket for each server of the cluster
 LOOK_S = 1.0
 ALONE_S = 30.0  # the proxy ends when no ovsdb-server was there for so long
+STRANGERS = 100
 HANDSHAKE_S = 10.0
+SHORT_S = 0.5  # to the next try, where a connection could not be accepted
 BIND_S = 3.0  # an ovsdb-server that listened there itself needs a moment to let go
 START_S = 20.0
 CHUNK_BYTES = 256 * 1024
@@ -224,6 +228,36 @@ def _bound(remote: str) -> socket.socket:
             time.sleep(0.05)
 
 
+class Strangers:
+    """The connections that have shown no server's certificate yet, those that came first in front; at most so many.
+
+    One more takes the place of the first from the address that has most of them, so who comes in masses is in nobody's way but its own.
+    """
+
+    def __init__(self, most: int = STRANGERS) -> None:
+        self._most: Final = most
+        self._held: Final[dict[asyncio.Task[None], str]] = {}  # the addresses
+
+    def enter(self, connection: asyncio.Task[None], address: str) -> None:
+        if len(self._held) >= self._most:
+            ((crowd, number),) = Counter(self._held.values()).most_common(1)
+            first = next(each for each, whose in self._held.items() if whose == crowd)
+            self.leave(first)
+            first.cancel()
+            log.warning(
+                "%s connections show no certificate, %s of them from %s: its first one is ended",
+                self._most,
+                number,
+                crowd,
+            )
+        self._held[connection] = address
+        connection.add_done_callback(self.leave)
+
+    def leave(self, connection: asyncio.Task[None] | None) -> None:
+        if connection is not None:
+            self._held.pop(connection, None)
+
+
 class _Work:
     """Connections both ways, and the sockets by which ovsdb-server reaches the others, which come and go with the cluster's servers."""
 
@@ -232,15 +266,15 @@ class _Work:
         self._tls: Final = tls
         self._shown: Final = shown
         self._ways: Final[dict[str, asyncio.Server]] = {}  # to other servers, by their address
+        self._strangers: Final = Strangers()
+        self._begun: Final[set[asyncio.Task[None]]] = set()
         self._seen = time.monotonic()
 
     async def run(self, listening: Iterable[tuple[socket.socket, Path]]) -> None:
         """Ends when ovsdb-server was away for long."""
         asyncio.get_running_loop().set_exception_handler(_tell)
         for bound, target in listening:
-            await asyncio.start_server(
-                self._from_outside(target), sock=bound, ssl=self._shown.context, ssl_handshake_timeout=HANDSHAKE_S
-            )
+            self._begin(self._accept(bound, target))
         for peer in self._proxy.peers:
             await self._open_way(peer)
         while time.monotonic() - self._seen < ALONE_S:
@@ -272,17 +306,42 @@ class _Work:
         path.unlink(missing_ok=True)
         self._ways[address] = await asyncio.start_unix_server(self._to_outside(address), path)
 
-    def _from_outside(self, target: Path) -> Any:
-        async def admit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            if not is_server(shown):
-                where = writer.get_extra_info("peername")
-                log.warning("refused a certificate that is no server's: %s from %s", _subject(writer), where)
-                writer.transport.abort()
-                return
-            await _joined(reader, writer, asyncio.open_unix_connection(target, limit=CHUNK_BYTES))
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        return task
 
-        return admit
+    async def _accept(self, bound: socket.socket, target: Path) -> None:
+        """Accepts by itself: asyncio's own accepting bounds nothing, and logs all that fail at once where descriptors are short."""
+        bound.setblocking(False)
+        while True:
+            try:
+                accepted, peer = await asyncio.get_running_loop().sock_accept(bound)
+            except OSError as error:
+                log.warning("no connection can be accepted: %s", error)
+                await asyncio.sleep(SHORT_S)
+                continue
+            self._strangers.enter(self._begin(self._from_outside(accepted, peer[0], target)), peer[0])
+            await asyncio.sleep(0)  # accepting waits for nothing while there are more, and others have their turns
+
+    async def _from_outside(self, accepted: socket.socket, address: str, target: Path) -> None:
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=CHUNK_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, accepted, ssl=self._shown.context, ssl_handshake_timeout=HANDSHAKE_S
+            )
+        except OSError as error:  # of TLS too
+            log.warning("no TLS with %s: %s", address, error)
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        if not is_server(transport.get_extra_info("ssl_object").getpeercert(binary_form=True)):
+            log.warning("refused a certificate that is no server's: %s from %s", _subject(writer), address)
+            transport.abort()
+            return
+        self._strangers.leave(asyncio.current_task())
+        await _joined(reader, writer, asyncio.open_unix_connection(target, limit=CHUNK_BYTES))
 
     def _to_outside(self, address: str) -> Any:
         remote = Remote.parse(address)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vnet.api.errors import Conflict, NoRoom, NotFound, Unavailable
 from vnet.controller.access import Caller
@@ -25,22 +26,27 @@ from vnet.controller.old_agents import check_encryption
 from vnet.controller.quotas import Quotas
 from vnet.controller.refused_calls import RefusedCalls
 from vnet.controller.trial_guard import TrialGuard
+from vnet.controller.twin import Twin
 from vnet.controller.vif_status import Presence, Whereabouts, host_problem, place_problem, whereabouts
 from vnet.db.changes import DeleteObject, RowChange, UpdateObject
-from vnet.db.database import PoolDatabase, now_ms
+from vnet.db.database import STEP, PoolDatabase, now_ms
 from vnet.db.errors import DatabaseFull, PoolUnreachable, WriteConflict
+from vnet.db.history import Costs
 from vnet.db.mirror import Delta
 from vnet.db.view import PoolView
 from vnet.db.writes import Write, configuration_write, runtime_write
 from vnet.objects import Event, Network
 from vnet.objects.state import NOUNS
 from vnet.plan.decide import Admission
+from vnet.plan.pool import costs_of
 from vnet.util.logs import about
+from vnet.util.shared_answer import SharedAnswer
 
 log = logging.getLogger("vnet.controller")
 
 ATTEMPTS = 10
 MAX_COUNTING = 4  # calls at once that ask hosts for the counters of rules; the others wait
+TRAFFIC_S = 2.0  # for which what VIFs have received and sent is one answer to all who ask
 OVERTAKEN = ("stale-revision", "row-changed")
 
 Step = Callable[[PoolView], Sequence[RowChange]]
@@ -78,8 +84,10 @@ class Service:
         self.counting = asyncio.Semaphore(MAX_COUNTING)
         self.quotas = Quotas(database)
         self.trials = TrialGuard(database)
+        self.twin = Twin(database)
         self.refused_calls = RefusedCalls(database, now_ms)
         self.measures = ControllerMeasures()
+        self.traffic: SharedAnswer[Any] = SharedAnswer(TRAFFIC_S)
         self.metrics = PoolMetrics(self.view, self.measures, certificates)
         self.caller = Caller()
         database.subscribe(self._count)
@@ -121,10 +129,7 @@ class Service:
             taken.append(decide(view))
             return taken[-1].changes
 
-        def disruption() -> str:
-            return taken[-1].plan.disruption.name.lower()
-
-        await self._write(changes, self._configuration, disruption)
+        await self._write(changes, self._configuration, lambda: costs_of(taken[-1].plan))
         return taken[-1]
 
     def _configuration(self, changes: Sequence[RowChange], view: PoolView) -> Write:
@@ -139,12 +144,12 @@ class Service:
         with refusing_pool_errors():
             await self.database.note(self.caller.author, summary)
 
-    async def write(self, write: Write, events: Sequence[Event], disruption: str = "") -> None:
+    async def write(self, write: Write, events: Sequence[Event], costs: Costs = STEP) -> None:
         """One write, as it is; raises Conflict if another one came first."""
         begun_s = time.monotonic()
         try:
             with refusing_pool_errors():
-                await self.database.write(write, events, self.caller.author, disruption)
+                await self.database.write(write, events, self.caller.author, costs)
             self.measures.writes.observe(time.monotonic() - begun_s)
             _log(write, events)
         except WriteConflict as conflict:
@@ -161,7 +166,7 @@ class Service:
         self,
         decide: Step,
         build: Callable[[Sequence[RowChange], PoolView], Write],
-        disruption: Callable[[], str] = str,
+        costs: Callable[[], Costs] = Costs,
     ) -> bool:
         async with self.writing:
             for _ in range(ATTEMPTS):
@@ -177,7 +182,7 @@ class Service:
                 except WriteConflict as conflict:
                     raise Conflict(conflict.code, conflict.message, conflict.subject) from None
                 try:
-                    await self.write(write, events_of(changes, now_ms()), disruption())
+                    await self.write(write, events_of(changes, now_ms()), costs())
                 except Conflict as conflict:
                     if conflict.code not in OVERTAKEN:
                         raise

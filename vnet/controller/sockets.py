@@ -160,6 +160,7 @@ class Server(uvicorn.Server):
             connection.begin = asyncio.create_task(self._begin(accepted, connection))
             self._begun.add(connection.begin)
             connection.begin.add_done_callback(self._begun.discard)
+            await asyncio.sleep(0)  # accepting waits for nothing while there are more, and others have their turns
 
     async def _begin(self, accepted: socket.socket, connection: ApiConnection) -> None:
         limit_s = self._connections.limits.handshake_s if self._tls is not None else None

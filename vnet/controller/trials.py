@@ -24,6 +24,7 @@ from vnet.objects import Event
 from vnet.objects.trial import Trial
 from vnet.plan.decide import Admission, Inadmissible
 from vnet.plan.past import take_back
+from vnet.plan.pool import costs_of
 
 WAIT_S = 30
 
@@ -101,7 +102,7 @@ async def _revert(service: Service, trial: Trial) -> api.Applied:
                 "not-as-it-is-now", f"revision {trial.revision} cannot be taken back: {error}", "trial"
             ) from None
         shown = show_plan(admission.plan, nothing="Nothing to take back.")
-        await service.write(write, [reverted(trial, service.caller.name)], shown.disruption)
+        await service.write(write, [reverted(trial, service.caller.name)], costs_of(admission.plan))
     pool = service.view().state.pool
     generation = pool.generation if pool is not None else 0
     return api.Applied(plan=shown, revision=pool.revision if pool is not None else 0, generation=generation)

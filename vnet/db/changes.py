@@ -50,15 +50,19 @@ def _state_changes(current: PoolState, desired: PoolState) -> Iterator[RowChange
             yield UpdateObject(current.pool, desired.pool)
     for declared in CONFIGURED:
         mapping = declared.NOUN.state
-        yield from _map_changes(getattr(current, mapping), getattr(desired, mapping))
+        renames = desired.renames.get(mapping, {})
+        yield from _map_changes(getattr(current, mapping), getattr(desired, mapping), renames)
 
 
-def _map_changes(current: Mapping[str, Any], desired: Mapping[str, Any]) -> Iterator[RowChange]:
+def _map_changes(
+    current: Mapping[str, Any], desired: Mapping[str, Any], renames: Mapping[str, str]
+) -> Iterator[RowChange]:
+    names = {old: new for new, old in renames.items()}
     for name, old in current.items():
-        if name not in desired:
+        if (now := names.get(name, name)) not in desired:
             yield DeleteObject(old)
-        elif (new := desired[name]) is not old and new != old:  # a plan keeps the objects that stay as they are
+        elif (new := desired[now]) is not old and new != old:  # a plan keeps the objects that stay as they are
             yield UpdateObject(old, new)
     for name, new in desired.items():
-        if name not in current:
+        if name not in current and name not in renames:
             yield InsertObject(new)

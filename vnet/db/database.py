@@ -38,24 +38,27 @@ from ovsctl.ovsdb.errors import (
     WaitTimedOut,
 )
 from vnet.db.errors import DatabaseFull, PoolUnreachable, SchemaMismatch
-from vnet.db.history import Author, HistoryRecord, record_of
+from vnet.db.health import HealthQuery
+from vnet.db.history import Author, Costs, HistoryRecord, record_of
 from vnet.db.mirror import Delta, PoolMirror
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, by_key, to_columns
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import TABLES
+from vnet.db.traffic_queries import TrafficQuery
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import Write
 from vnet.objects import Event
 
 T = TypeVar("T")
-Question = Probe | RuleQuery
+Question = Probe | RuleQuery | HealthQuery | TrafficQuery
 
 WRITE_TIMEOUT_S = 10.0
 WRITE_OPERATIONS_PER_S = 1_000  # and more, for a large document: some 20,000 are usual
 READ_TIMEOUT_S = 60.0  # a pool of 100,000 VIFs takes a few seconds
 MANY_CHANGES = 200  # whose record is made in a thread
 UNKNOWN = Author()
+STEP = Costs()
 OUR_SCHEMA = Schema.parse(SCHEMA_TEXT)
 
 
@@ -166,14 +169,14 @@ class PoolDatabase:
         return [next((row["answer"] for row in rows), "") for rows in found]
 
     async def write(
-        self, write: Write, events: Sequence[Event] = (), author: Author = UNKNOWN, disruption: str = ""
+        self, write: Write, events: Sequence[Event] = (), author: Author = UNKNOWN, costs: Costs = STEP
     ) -> None:
         """Do a write, with its record and the events that tell of it, and return when it is on disk and the mirror shows it.
 
         Raises WriteConflict if the pool is not as the write's maker saw it, PoolUnreachable, DatabaseFull.
         """
         told = [Insert("Event", to_columns(event)) for event in events]
-        record = await self._record(write, author, disruption)
+        record = await self._record(write, author, costs)
         try:
             # A standalone ovsdb-server answers before it has written: killed then, it would forget what it acknowledged.
             await self.transact(*write.operations, *told, record, Commit(durable=True))
@@ -188,15 +191,15 @@ class PoolDatabase:
                 lambda view: view.state.pool and view.state.pool.revision >= (write.revision or 0), shown_s
             )
 
-    async def _record(self, write: Write, author: Author, disruption: str) -> Insert:
-        arguments = (write.changes, author, write.revision or 0, disruption, now_ms())
+    async def _record(self, write: Write, author: Author, costs: Costs) -> Insert:
+        arguments = (write.changes, author, write.revision or 0, costs, now_ms())
         many = len(write.changes) > MANY_CHANGES
         record = await asyncio.to_thread(record_of, *arguments) if many else record_of(*arguments)
         return Insert(HistoryRecord.NOUN.table, to_columns(record))
 
     async def note(self, author: Author, summary: str) -> None:
         """Record what changes no row of the pool. Raises PoolUnreachable, DatabaseFull."""
-        record = record_of((), author, 0, "", now_ms(), summary)
+        record = record_of((), author, 0, STEP, now_ms(), summary)
         await self.transact(Insert(HistoryRecord.NOUN.table, to_columns(record)), Commit(durable=True))
 
     async def note_all(self, records: Iterable[HistoryRecord]) -> None:

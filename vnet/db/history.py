@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from zlib import compress, decompressobj
 from zlib import error as ZlibError
@@ -43,15 +43,29 @@ class Author:
     call: str = ""
 
 
-class RecordedChange(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The costs of a write, as its plan has them. disruption: the worst; empty for a step. of: the reason and the disruption of an object's change,
+    by its noun and name."""
+
+    disruption: str = ""
+    of: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+
+RENAME = "rename"  # the action of an update by which an object has another name as well
+
+
+class RecordedChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """One object's change. old, new: the fields that differ, in the words of the API; all of one that comes or goes. Of rules and
-    uplinks those that differ."""
+    uplinks those that differ. reason, disruption: as the plan had them; empty for a step."""
 
     action: str
     noun: str
     name: str
     old: dict[str, Any]
     new: dict[str, Any]
+    reason: str = ""
+    disruption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +93,10 @@ class HistoryRecord(Declared):
 
 
 def record_of(
-    changes: Sequence[RowChange], author: Author, revision: int, disruption: str, now_ms: int, summary: str = ""
+    changes: Sequence[RowChange], author: Author, revision: int, costs: Costs, now_ms: int, summary: str = ""
 ) -> HistoryRecord:
     """The record of a change."""
-    objects = [_object_change(change) for change in changes]
+    objects = [_object_change(change, costs) for change in changes]
     text = encoded(objects)
     return HistoryRecord(
         now_ms,
@@ -91,7 +105,7 @@ def record_of(
         author.source,
         author.reason,
         author.call,
-        disruption,
+        costs.disruption,
         summary or _summary(objects),
         len(objects),
         len(text),
@@ -132,16 +146,18 @@ def decoded(text: str) -> list[RecordedChange]:
 # --- before and after ------------------------------------------------------------------------------
 
 
-def _object_change(change: RowChange) -> RecordedChange:
+def _object_change(change: RowChange, costs: Costs) -> RecordedChange:
     old, new = change.old, change.new
     value: Any = new if new is not None else old
     noun = value.NOUN
     name = " ".join(str(getattr(value, key)) for key in noun.keys)
     action = "create" if old is None else "delete" if new is None else "update"
+    if old is not None and getattr(old, noun.key, "") != getattr(value, noun.key, ""):
+        action = RENAME
     before, after = _words(old), _words(new)
     if old is not None and new is not None:
         before, after = _differing(type(old), before, after)
-    return RecordedChange(action, noun.word, name, before, after)
+    return RecordedChange(action, noun.word, name, before, after, *costs.of.get((noun.word, name), ()))
 
 
 def _words(value: Declared | None) -> dict[str, Any]:

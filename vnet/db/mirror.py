@@ -18,6 +18,7 @@ from vnet.db.tables import TABLES, ObjectTable
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Attr, Declared, attrs_of
 from vnet.objects import AgentStatus, Binding, Event, Pool, PoolState, Vif
+from vnet.objects.follower import ToolstackFollower
 from vnet.objects.index import VifIndex
 from vnet.objects.token import Token
 from vnet.objects.trial import Trial
@@ -146,6 +147,11 @@ class PoolMirror:
     def tokens(self) -> dict[str, Token]:
         """Tokens by name."""
         return self._tables[TABLE_OF[Token]]
+
+    @property
+    def followers(self) -> dict[str, ToolstackFollower]:
+        """Followers by the toolstack."""
+        return self._tables[TABLE_OF[ToolstackFollower]]
 
     @property
     def trial(self) -> Trial | None:

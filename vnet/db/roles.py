@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsctl.ovsdb import Delete, Insert, NamedUuid, Operation
+from vnet.db.captures import CaptureRow
 from vnet.db.handovers import Handover
+from vnet.db.health import HealthQuery
 from vnet.db.probes import Probe
 from vnet.db.rows import TABLE_OF
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import table_of
+from vnet.db.traffic_queries import TrafficQuery
 from vnet.db.watches import WatchRow
 from vnet.grammar.declare import Declared
 from vnet.objects import AgentStatus, Binding, Event, TunnelKey, Vif
@@ -53,7 +56,10 @@ HOST_PERMISSIONS: Mapping[str, Permission] = {
     Handover.NOUN.table: _own_rows(Handover),
     Probe.NOUN.table: Permission("host", frozenset({"answer"})),
     RuleQuery.NOUN.table: Permission("host", frozenset({"answer"})),
+    HealthQuery.NOUN.table: Permission("host", frozenset({"answer"})),
+    TrafficQuery.NOUN.table: Permission("host", frozenset({"answer"})),
     WatchRow.NOUN.table: Permission("host", frozenset({"report"})),
+    CaptureRow.NOUN.table: Permission("host", frozenset({"number", "report"})),
 }
 
 

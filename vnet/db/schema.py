@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vnet.db.captures import CaptureRow
 from vnet.db.handovers import Handover
+from vnet.db.health import HealthQuery
 from vnet.db.history import HistoryRecord
 from vnet.db.probes import Probe
 from vnet.db.roles import role_tables
 from vnet.db.rows import SCHEMA_NAME
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.tables import TABLES, ObjectTable, table_of
+from vnet.db.traffic_queries import TrafficQuery
 from vnet.db.watches import WatchRow
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import COUNT, LINE
 
-VERSION = "1.33.0"
+VERSION = "1.38.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 
@@ -45,7 +48,13 @@ class Leadership(Declared):
 
 def schema() -> dict[str, Any]:
     """The <database-schema> (RFC 7047 §3.2)."""
-    tables = [*TABLES.values(), *map(table_of, (Leadership, Probe, RuleQuery, WatchRow, Handover, HistoryRecord))]
+    tables = [
+        *TABLES.values(),
+        *map(
+            table_of,
+            (Leadership, Probe, RuleQuery, HealthQuery, TrafficQuery, WatchRow, CaptureRow, Handover, HistoryRecord),
+        ),
+    ]
     made = {table.name: _table(table) for table in tables}
     return {"name": SCHEMA_NAME, "version": VERSION, "tables": made | role_tables()}
 

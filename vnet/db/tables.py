@@ -15,6 +15,7 @@ from typing import Any
 from vnet.grammar.declare import Attr, Declared, Derived, Named, attrs_of, cache
 from vnet.grammar.value_types import STRING, Boolean, Choice, Column
 from vnet.objects import AgentStatus, Binding, Event, Pool, TunnelKey
+from vnet.objects.follower import ToolstackFollower
 from vnet.objects.retired import RetiredNumber
 from vnet.objects.state import CONFIGURED
 from vnet.objects.token import Token
@@ -28,6 +29,7 @@ RUNTIME: tuple[type[Declared], ...] = (
     RetiredNumber,
     Token,
     Trial,
+    ToolstackFollower,
 )  # agents and controllers write them
 STORED: tuple[type[Declared], ...] = (Pool, *CONFIGURED, *RUNTIME)  # everything that a pool's state is made of
 REMEMBERED = 512  # contents of a column that are read only once while they are remembered

@@ -21,7 +21,8 @@ from vnet.db.errors import WriteConflict
 from vnet.db.rows import TABLE_OF, by_key, key_of, new_columns, to_columns
 from vnet.db.tables import RUNTIME, Cell, ObjectTable, table_of
 from vnet.grammar.declare import Declared
-from vnet.objects import Binding, Network, Pool
+from vnet.objects import Binding, FrameMirror, Network, Pool
+from vnet.objects.renames import RENAMED
 from vnet.objects.retired import RetiredNumber, retired
 from vnet.objects.state import CONFIGURED
 
@@ -91,11 +92,11 @@ def configuration_write(
 
 
 def _retired(changes: Sequence[RowChange], generation: int) -> Iterator[Step]:
-    """Remembers the numbers that networks give up."""
+    """Remembers the numbers that networks and mirrors give up."""
     for change in changes:
         old, new = change.old, change.new
-        if isinstance(old, Network):
-            for number in retired(old, new if isinstance(new, Network) else None, generation):
+        if isinstance(old, Network | FrameMirror):
+            for number in retired(old, new if isinstance(new, Network | FrameMirror) else None, generation):
                 yield Step(DeleteOp(TABLE_OF[RetiredNumber], by_key(number)))
                 yield Step(InsertOp(TABLE_OF[RetiredNumber], to_columns(number)))
 
@@ -128,7 +129,9 @@ def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
         yield from (Step(operation) for operation in _operations(change, locate))
     # One look per name, and none for objects that this transaction makes itself.
     made = {
-        (TABLE_OF[type(c.new)], *table_of(type(c.new)).key_of(c.new)) for c in changes if isinstance(c, InsertObject)
+        (TABLE_OF[type(c.new)], *table_of(type(c.new)).key_of(c.new))
+        for c in changes
+        if c.new is not None and (c.old is None or key_of(c.old) != key_of(c.new))
     }
     looked: set[Reference] = set()
     for change in changes:
@@ -149,7 +152,7 @@ def _word(table: ObjectTable) -> str:
 
 def _difference(change: UpdateObject) -> tuple[dict[str, object], dict[str, object]]:
     """The columns that an update changes: as they were, and as they become."""
-    if key_of(change.old) != key_of(change.new):
+    if key_of(change.old) != key_of(change.new) and type(change.new) not in RENAMED:
         raise ValueError(f"an update cannot rename {_named(change.old)}")
     old, new = to_columns(change.old), to_columns(change.new)
     left = OWN_FIELDS if isinstance(change.new, Pool) else ()
@@ -256,6 +259,8 @@ def _references(change: RowChange) -> Iterator[Reference]:
         yield from _referrers(change.old)
         return
     old, new = change.old, change.new
+    if old is not None and type(new) in RENAMED and key_of(old) != key_of(new):
+        yield from _referrers(old)
     for cell in _REFERENCES.get(type(new), ()):
         table = _HELD[cell.refers]
         for name in sorted(_names(cell, new) - (_names(cell, old) if old is not None else frozenset())):

@@ -6,7 +6,7 @@ each belongs to some variants (a network's key is `vni` or `key`, as its type ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Enum
 from functools import cache as _cache
@@ -166,6 +166,7 @@ class Declared:
     MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {}
     UNSUPPORTED: ClassVar[Mapping[str, NotYet]] = {}
     DERIVED: ClassVar[tuple[Derived, ...]] = ()
+    ORDER: ClassVar[tuple[str, ...]] = ()  # words of a document's map that are read best first, before the others
     SHORT: ClassVar[str] = ""  # the word of the field that a list in place of the map states
 
     def __post_init__(self) -> None:
@@ -341,7 +342,10 @@ def _inside(node: Node, path: tuple[str | int, ...]) -> Node:
 
 
 def _names(item: Node, word: str | int) -> bool:
-    """Whether an item of a list is a word, or the map with it as its name."""
+    """Whether an item of a list is a word, or the map with it as its name, or a map with one entry that the word writes as KEY:VALUE."""
+    for key, value in item.entries if isinstance(item, MapNode) and len(item.entries) == 1 else ():
+        if isinstance(value, TextNode) and f"{key.text}:{value.text}" == word:
+            return True
     named = entry_of(item, "name")
     text = named[1] if named is not None else item
     return isinstance(text, TextNode) and text.text.casefold() == str(word).casefold()
@@ -370,6 +374,8 @@ def shape_of(declared: type[Declared], *, flat: bool = False, toolstack: bool = 
             for step in () if flat else spelling.at:
                 level = level.setdefault(step, {})
             level[json_word(found, spelling).replace("_", "-") if flat else spelling.word] = (found, spelling)
+    if not flat:
+        tree = {word: tree[word] for word in dict.fromkeys((*declared.ORDER, *tree)) if word in tree}
     return _shape(declared, tree, ())
 
 
@@ -441,7 +447,7 @@ def _read_map(
     for key, value in entries(node, source):
         item = shape.words.get(key.text)
         if item is None:
-            present.add(_unknown(key, shape, source))
+            present.update(_unknown(key, shape, source))
             continue
         present.add(key.text)
         if isinstance(item, Shape):
@@ -472,20 +478,20 @@ def _read_map(
     return broken
 
 
-def _unknown(key: TextNode, shape: Shape, source: Source) -> str:
-    """Refuse a key; return the one that was probably meant, so that its lack is not a second problem."""
-    meant: str | None = None
+def _unknown(key: TextNode, shape: Shape, source: Source) -> Set[str]:
+    """Refuse a key; return those that were probably meant, so that their lack is not a second problem."""
     if key.text == "<<":
-        message, hint = "merge keys ('<<') are not part of YAML 1.2", "write the keys out"
-    else:
-        message = f"unknown key '{clip(key.text)}' in {shape.title}"
-        word = key.text.casefold().replace("_", "-")
-        also = ((name, item.also if isinstance(item, Shape) else item[1].also) for name, item in shape.words.items())
-        meant = next((name for name, words in also if word in words), None)
-        meant = meant or source.nearest(key.text, shape.words)
-        hint = f"did you mean '{meant}'?" if meant else f"there is: {listing(shape.words)}"
+        message = "merge keys ('<<') are not part of YAML 1.2"
+        source.add("unknown-key", message, key, "write the keys out: an alias repeats whole values only")
+        return shape.words.keys()
+    message = f"unknown key '{clip(key.text)}' in {shape.title}"
+    word = key.text.casefold().replace("_", "-")
+    also = ((name, item.also if isinstance(item, Shape) else item[1].also) for name, item in shape.words.items())
+    meant = next((name for name, words in also if word in words), None)
+    meant = meant or source.nearest(key.text, shape.words)
+    hint = f"did you mean '{meant}'?" if meant else f"there is: {listing(shape.words)}"
     source.add("unknown-key", message, key, hint)
-    return meant or ""
+    return {meant} if meant else set()
 
 
 def _variant(

@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vnet.lab.errors import LabError, LabUnsupported
+from vnet.lab.impairments import Impairment
 from vnet.lab.names import host_mac, vtep_network
 from vnet.lab.netns import switch_ports
 from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
-from vnet.lab.uplinks import nic_of, own_bridges
+from vnet.lab.uplinks import links_of, nic_of, own_bridges
 from vnet.objects import Host, Vif
 
 UNDERLAY = "underlay"
+DATABASE_IS_A_SOCKET = "a host of the dummy driver cannot be cut off from the database: take '--driver netns'"
 RECEIVED = re.compile(r"^  port \d+: (\S+).*\n    RX packets:(\d+)", re.MULTILINE)
 
 
@@ -120,13 +122,27 @@ class DummyDriver:
 
     def cut_database(self, host: str, cut: bool) -> None:
         """Raises LabUnsupported: without network namespaces the database is reached over a unix socket."""
-        raise LabUnsupported("a host of the dummy driver cannot be cut off from the database: take '--driver netns'")
+        raise LabUnsupported(DATABASE_IS_A_SOCKET)
 
     def cut_nic(self, host: str, nic: str, cut: bool) -> None:
         """Let nothing pass through one of a host's NICs; the dummy driver cannot take its link away."""
         for uplink in self.spec.host(host).uplinks:
             if nic in uplink.links:
                 self.wires.call("cut", switch=f"uplink {uplink.name}", name=f"{host} {nic}", cut=cut)
+
+    def impair(self, host: str, link: str, impairment: Impairment | None) -> None:
+        """Impair one of a host's links, or make it a cable again."""
+        faults = None if impairment is None else impairment.as_request()
+        if link == "database":
+            raise LabUnsupported(DATABASE_IS_A_SOCKET)
+        self.wires.call("impair", link=self._nic(host, link), impairment=faults)
+
+    def link_ids(self, host: Host) -> list[tuple[str, str]]:
+        """A host's links that can be impaired, with their names in the packet bridge."""
+        return [(link, self._nic(host.name, link)) for link in links_of(host) if link != "database"]
+
+    def _nic(self, host: str, link: str) -> str:
+        return f"{host} {'lab-phy' if link == UNDERLAY else link}"
 
     def guest(self, guest: Guest) -> None:
         """A VM here is no more than its VIFs' ends in the wires process."""

@@ -13,6 +13,7 @@ from vnet.db.view import PoolView
 from vnet.lab.daemons import READY_TIMEOUT_S
 from vnet.lab.errors import LabError, LabUnsupported, NotInLab
 from vnet.lab.hosts import LabHosts
+from vnet.lab.impairments import CABLE, Impairment
 from vnet.lab.names import MARK, vm_netns
 from vnet.lab.processes import in_netns, run
 from vnet.lab.spec import Driver, Guest
@@ -80,6 +81,31 @@ class LabGuests(LabHosts):
         self.stop(vm)
         self.driver.remove_guest(guest)
         self._respec(self.spec.without_guest(vm))
+
+    def impair(self, link: str, impairment: Impairment = CABLE) -> None:
+        """Have a link lose, delay or slow down frames from now on; left out, it is a cable again, neither impaired nor cut.
+
+        link: 'xen1:underlay', 'xen1:database', 'xen1:eth1', or a VIF as 'web1/0'. Raises NotInLab, LabUnsupported.
+        """
+        host, _, part = link.rpartition(":")
+        if not host:
+            faults = None if impairment == CABLE else impairment.as_request()
+            self.wires.call("impair", link=self.vif(link).id, impairment=faults)
+            return
+        self._check_link(host, part)
+        faults_of_host = replace(impairment, cut=False)
+        self.driver.impair(host, part, None if faults_of_host == CABLE else faults_of_host)
+        if impairment.cut or link in self.wires.call("status")["cut"]:
+            self._cut(host, part, impairment.cut)
+
+    def impaired(self) -> dict[str, Impairment]:
+        """The links that are impaired or cut, by name."""
+        state = self.wires.call("status")
+        ids = {self.label(vif): vif.id for guest in self.spec.guests for vif in guest.vifs}
+        ids |= {f"{host.name}:{link}": key for host in self.spec.hosts for link, key in self.driver.link_ids(host)}
+        cut, faults = state["cut"], state["impaired"]
+        found = {name: Impairment.of(faults.get(key, {})) for name, key in ids.items() if key in faults or name in cut}
+        return {name: replace(item, cut=item.cut or name in cut) for name, item in found.items()}
 
     def plug(self, vm: str, host: str, *, ofports: Mapping[str, int] = MappingProxyType({})) -> None:
         """Give the host a port for each of the VM's VIFs, in br-int and with its iface-id, as a toolstack would. `ofports`: the
@@ -186,6 +212,13 @@ class LabGuests(LabHosts):
         vifs = self.wires.call("status")["vifs"]
         for host in sorted({host for vif in self.spec.guest(vm).vifs for host in vifs[vif.id]["plugged"]}):
             self.unplug(vm, host)
+
+    def lose_power(self, host: str) -> None:
+        """All that runs on a host ends at once, its guests too."""
+        self.crash_host(host)
+        for guest in self.spec.guests:
+            if self.location(guest.name) == host:
+                self.run(guest.name, None)
 
     def pause(self, vm: str) -> None:
         """The guest neither sends nor receives, and nothing announces it. Frames to it wait in its host's port."""

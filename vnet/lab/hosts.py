@@ -11,6 +11,7 @@ from vnet.lab.names import host_netns
 from vnet.lab.processes import in_netns, run, stop
 from vnet.lab.spec import Driver
 from vnet.lab.switchd import SERVERS, Switchd
+from vnet.lab.uplinks import links_of
 from vnet.objects import Host
 
 
@@ -129,12 +130,17 @@ class LabHosts(LabBase):
         self._cut(host, link, False)
 
     def _cut(self, host: str, link: str, cut: bool) -> None:
-        found = [link for uplink in self.spec.host(host).uplinks for link in uplink.links]
+        self._check_link(host, link)
         if link == "underlay":
             self.driver.cut_underlay(host, cut)
         elif link == "database":
             self.driver.cut_database(host, cut)
-        elif link in found:
-            self.driver.cut_nic(host, link, cut)
         else:
-            raise NotInLab(f"link of {host}", link, ["underlay", "database", *found])
+            self.driver.cut_nic(host, link, cut)
+        self.wires.call("note_cut", link=f"{host}:{link}", cut=cut)
+
+    def _check_link(self, host: str, link: str) -> None:
+        """Raises NotInLab for a link that a host does not have."""
+        known = links_of(self.spec.host(host))
+        if link not in known:
+            raise NotInLab(f"link of {host}", link, known)

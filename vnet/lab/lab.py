@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from vnet.lab import dummy, netns
 from vnet.lab.errors import LabError, LabExists, LabUnsupported, NoSuchLab
-from vnet.lab.names import NETNS_DIR, lab_dir
+from vnet.lab.names import NETNS_DIR, base_dir, lab_dir
 from vnet.lab.packet_bridge_client import start_wires
 from vnet.lab.packets import LabPackets
 from vnet.lab.processes import ignoring_interrupts, inside, marked, start_time, stop
@@ -59,7 +59,8 @@ class Lab(LabPackets):
         if spec.datapath_type == "system":
             netns.check_kernel(spec)
         try:
-            spec.dir.mkdir(parents=True, mode=0o700)
+            base_dir().mkdir(parents=True, mode=0o700, exist_ok=True)
+            spec.dir.mkdir(mode=0o700)
         except FileExistsError:
             raise LabExists(
                 f"lab {name!r} is up already: 'vnet lab down --name {name}', or choose another --name"

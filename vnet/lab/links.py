@@ -130,6 +130,10 @@ class Links:
         """Make a device a port of a bridge."""
         self.set(name, master=self._index(bridge))
 
+    def delete(self, name: str) -> None:
+        """Remove a device."""
+        self._ask(name, self._route.link, "del", index=self._index(name))
+
     def pass_frames(self, name: str, passing: bool) -> None:
         """Let a bridge's port forward, or drop silently whatever comes from either side. Its link stays up."""
         # Not `state`, which is the link's own; and not disabled, which a link that is up does not stay.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
+
+from vnet.lab.errors import LabUnsupported
 
 DEVICE_NAME_MAX = 15  # Linux: IFNAMSIZ - 1
 NETNS_DIR = Path("/run/netns")  # where iproute2 keeps named network namespaces
@@ -27,12 +31,20 @@ def short(name: str, limit: int) -> str:
 
 
 def base_dir() -> Path:
-    """Where this user's labs keep their files: VNET_LAB_DIR, or /run/vnet-lab for root."""
+    """Where this user's labs keep their files: VNET_LAB_DIR, or /run/vnet-lab for root. Raises LabUnsupported for one in a directory that all may
+    write to, unless it is the user's alone: who else had made it could replace what is in it."""
     if chosen := os.environ.get("VNET_LAB_DIR"):
         return Path(chosen)
     if os.geteuid() == 0:
         return Path("/run/vnet-lab")
-    return Path(tempfile.gettempdir()) / f"vnet-lab-{os.geteuid()}"
+    directory = Path(tempfile.gettempdir()) / f"vnet-lab-{os.geteuid()}"
+    with suppress(FileNotFoundError):
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise LabUnsupported(
+                f"{directory} is no directory of yours that is closed to others: remove it, or set VNET_LAB_DIR"
+            )
+    return directory
 
 
 def lab_dir(lab: str) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from vnet.lab import links
 from vnet.lab.errors import CommandFailed, LabUnsupported
+from vnet.lab.impairments import Impairment
 from vnet.lab.links import Links, write_settings
 from vnet.lab.names import (
     CONTROLLER_ADDRESS,
@@ -34,7 +35,7 @@ from vnet.lab.packet_bridge_client import WiresClient
 from vnet.lab.processes import run, wait_until
 from vnet.lab.spec import Guest, Spec
 from vnet.lab.switchd import Switchd, require
-from vnet.lab.uplinks import nic_of, nics, own_bridges
+from vnet.lab.uplinks import links_of, nic_of, nics, own_bridges
 from vnet.objects import BondMode, Host, Uplink, Vif
 
 UNDERLAY = "underlay"
@@ -95,6 +96,21 @@ def _routed(ovs: Switchd, prefix: str) -> bool:
     except CommandFailed:
         return False
     return True
+
+
+def _lay_cable(underlay: Links, port: str, bridge: str, mtu: int, near: str, far: str) -> None:
+    """Put the packet bridge's two taps between a port and its bridge."""
+    between = f"{port}-b"
+    underlay.bridge(between, mtu)
+    for device, switch in ((near, between), (far, bridge)):
+        underlay.set(device, mtu=mtu, state="up")
+        underlay.join(device, switch)
+    underlay.join(port, between)
+
+
+def _take_cable(underlay: Links, port: str, bridge: str) -> None:
+    underlay.join(port, bridge)
+    underlay.delete(f"{port}-b")
 
 
 class NetnsDriver:
@@ -265,6 +281,48 @@ class NetnsDriver:
         port = switch_port(self.spec, self.spec.host(host), nic)
         state = "down" if cut else "up"
         links.change(underlay_netns(self.spec.name), lambda underlay: underlay.set(port, state=state))
+
+    def impair(self, host: str, link: str, impairment: Impairment | None) -> None:
+        """Impair one of a host's links, or make it a cable again. Meanwhile the packet bridge carries its frames:
+
+        u0 - u0-b ~ u0-n ~packet bridge~ u0-f - underlay    in place of    u0 - underlay
+
+        Raises LabUnsupported for an uplink that speaks LACP, which a bridge of the kernel does not pass.
+        """
+        found, here = self.spec.host(host), underlay_netns(self.spec.name)
+        port = self._port(found, link)
+        laid = port in self.wires.call("status")["cables"]
+        if impairment is not None and not laid:
+            near, far = f"{port}-n", f"{port}-f"
+            bridge, mtu = self._link(found, link)
+            self.wires.call("cable", link=port, netns=str(NETNS_DIR / here), near=near, far=far)
+            links.change(here, lambda underlay: _lay_cable(underlay, port, bridge, mtu, near, far))
+        faults = None if impairment is None else impairment.as_request()
+        self.wires.call("impair", link=port, impairment=faults)
+        if impairment is None and laid:
+            bridge, _ = self._link(found, link)
+            links.change(here, lambda underlay: _take_cable(underlay, port, bridge))
+            self.wires.call("uncable", link=port)
+
+    def link_ids(self, host: Host) -> list[tuple[str, str]]:
+        """A host's links that can be impaired, with their names in the packet bridge."""
+        return [(link, self._port(host, link)) for link in links_of(host)]
+
+    def _port(self, host: Host, link: str) -> str:
+        """The far end of a host's link."""
+        own = {UNDERLAY: "u", "database": "m"}.get(link)
+        return f"{own}{self.spec.hosts.index(host)}" if own else switch_port(self.spec, host, link)
+
+    def _link(self, host: Host, link: str) -> tuple[str, int]:
+        """The bridge that a host's link is on, and its MTU in bytes."""
+        if link == UNDERLAY:
+            return UNDERLAY, self.spec.underlay_mtu
+        if link == "database":
+            return MANAGEMENT_BRIDGE, 1500
+        uplink = next(uplink for uplink in host.uplinks if link in uplink.links)
+        if is_lacp(switch_ports(self.spec)[uplink.name]):
+            raise LabUnsupported(f"{host.name}:{link} is on a switch that speaks LACP: such a link can be cut only")
+        return switch_bridge(self.spec, uplink.name), uplink.mtu or self.spec.underlay_mtu
 
     # -- VMs
 

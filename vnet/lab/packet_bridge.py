@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import heapq
+import itertools
 import json
 import os
 import selectors
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vnet.lab.impairments import MAX_UNDER_WAY, Impairment, OneWay, UnderWay
 from vnet.lab.main_loops import MainLoops
 from vnet.lab.numbered import MAX_STREAM_FRAMES, STREAM_MAGIC, STREAM_TAIL, Stream, start_timer
 from vnet.lab.ports import PhysicalSwitch, Port, Sink, StreamPort, Tap
@@ -55,7 +58,8 @@ class Wire:
 @dataclass
 class Pending:
     """A `send` under way. frames: those to send once earlier frames have arrived; None while the answer collects. awaited: frames that have yet
-    to come, without which it is not quiet. switches: the control sockets of those that forward. forwarded: they have."""
+    to come, without which it is not quiet. switches: the control sockets of those that forward. forwarded: they have. late: when the last frame
+    that an impaired link holds will have come."""
 
     client: BridgeClient
     out: Sink
@@ -67,11 +71,12 @@ class Pending:
     awaited: list[bytes]
     switches: list[str]
     forwarded: bool = False
+    late: float = 0.0
 
     @property
     def ends_at(self) -> float:
         waits = self.frames is None and (self.awaited or not self.forwarded)
-        return self.deadline if waits else min(self.quiet_at, self.deadline)
+        return self.deadline if waits else min(max(self.quiet_at, self.late), self.deadline)
 
 
 @dataclass
@@ -87,6 +92,12 @@ class Wires:
         self.stations: dict[str, Port] = {}
         self.switches: dict[str, PhysicalSwitch] = {}
         self.nics: dict[tuple[str, str], StreamPort] = {}
+        self.cables: dict[str, tuple[Tap, Tap]] = {}
+        self.impaired: dict[str, Impairment] = {}
+        self.cut_links: set[str] = set()
+        self.directions: dict[tuple[str, str], OneWay] = {}
+        self.under_way: list[UnderWay] = []
+        self.numbers = itertools.count()
         self.records: list[tuple[int, str, bytes]] = []
         self.lost_records = 0
         self.recording = False
@@ -141,7 +152,7 @@ class Wires:
         if wire.port is not None:
             self.listen(wire.port, self.to_guest(vif, wire))
         if wire.guest is not None:
-            self.listen(wire.guest, self.from_guest(wire))
+            self.listen(wire.guest, self.from_guest(vif, wire))
 
     def to_guest(self, vif: str, wire: Wire) -> Sink:
         def sink(frame: bytes) -> None:
@@ -152,16 +163,43 @@ class Wires:
             elif wire.guest is not None:
                 wire.guest.write(frame)
 
-        return sink
+        return self.through(vif, "to", sink)
 
-    def from_guest(self, wire: Wire) -> Sink:
-        port = wire.port
+    def from_guest(self, vif: str, wire: Wire) -> Sink:
+        out = None if wire.port is None else self.through(vif, "from", wire.port.write)
 
         def sink(frame: bytes) -> None:
-            if port is not None and not self.recording:
-                port.write(frame)
+            if out is not None and not self.recording:
+                out(frame)
 
         return sink
+
+    def through(self, link: str, towards: str, sink: Sink) -> Sink:
+        """`sink` behind a link, which may be impaired at any time."""
+
+        def passed(frame: bytes) -> None:
+            if (impairment := self.impaired.get(link)) is None:
+                sink(frame)
+                return
+            now = time.monotonic()
+            due = self.directions[link, towards].due(impairment, frame, now)
+            if due is None or len(self.under_way) >= MAX_UNDER_WAY:
+                return
+            heapq.heappush(self.under_way, UnderWay(due, next(self.numbers), frame, sink))
+            if self.pending is not None:
+                self.pending.late = max(self.pending.late, due + self.pending.settle_s)
+
+        return passed
+
+    def arrive(self) -> float | None:
+        """Hand on the frames whose delay is over; how many seconds the next one has left."""
+        while self.under_way:
+            left_s = self.under_way[0].due - time.monotonic()
+            if left_s > 0:
+                return left_s
+            item = heapq.heappop(self.under_way)
+            item.sink(item.frame)
+        return None
 
     def record(self, endpoint: str, frame: bytes) -> None:
         if self.pending is not None:
@@ -248,7 +286,7 @@ class Wires:
             self.records, self.lost_records, self.recording = [], 0, True
             self.pending = Pending(
                 client, out, frames, settle_s, limit_s, now + DRAIN_LIMIT_S, now + settle_s * DRAIN_SHARE, awaited,
-                list(request["switches"]),
+                list(request["switches"]), late=max((item.due for item in self.under_way), default=0.0),
             )  # fmt: skip
 
     def turn(self) -> None:
@@ -273,7 +311,7 @@ class Wires:
             port = self.wires[endpoint].port
             if port is None:
                 raise ValueError(f"{endpoint} is {'paused' if self.wires[endpoint].paused else 'not plugged'}")
-            return port.write
+            return self.through(endpoint, "from", port.write)
         if endpoint in self.stations:
             return self.stations[endpoint].write
         if endpoint in self.switches_of_stations:
@@ -439,12 +477,42 @@ class Wires:
             return
         switch, port = self.switches[request["switch"]], StreamPort(request["path"])
         self.nics[key] = port
-        switch.ports[request["name"]] = port.write
-        self.listen(port, lambda frame: switch.receive(request["name"], frame))
+        link = request["name"]
+        switch.ports[link] = self.through(link, "to", port.write)
+        self.listen(port, self.through(link, "from", lambda frame: switch.receive(link, frame)))
 
     def do_cut(self, request: Request) -> None:
         cut = self.switches[request["switch"]].cut
         (cut.add if request["cut"] else cut.discard)(request["name"])
+
+    def do_impair(self, request: Request) -> None:
+        """Impair a link from now on, or not any more: a VIF, a NIC of ours, or a cable between two taps."""
+        link, faults = request["link"], request["impairment"]
+        if faults is None:
+            self.impaired.pop(link, None)
+            return
+        self.impaired[link] = Impairment.of(faults)
+        for towards in ("to", "from"):
+            self.directions.setdefault((link, towards), OneWay())
+
+    def do_note_cut(self, request: Request) -> None:
+        """Remember for the status that somebody cut a link, or healed it."""
+        (self.cut_links.add if request["cut"] else self.cut_links.discard)(request["link"])
+
+    def do_cable(self, request: Request) -> None:
+        """Carry frames between two taps, for a link of the kernel's that is impaired."""
+        link = request["link"]
+        if link in self.cables:
+            return
+        ends = [Tap(request["netns"], device) for device in (request["near"], request["far"])]
+        near, far = self.cables[link] = (ends[0], ends[1])
+        self.listen(near, self.through(link, "from", far.write))
+        self.listen(far, self.through(link, "to", near.write))
+
+    def do_uncable(self, request: Request) -> None:
+        for end in self.cables.pop(request["link"], ()):
+            self.ignore(end)
+            end.close()
 
     def do_status(self, _request: Request) -> dict[str, Any]:
         vifs = {
@@ -455,6 +523,9 @@ class Wires:
             "pid": os.getpid(),
             "vifs": vifs,
             "collecting": self.pending is not None and self.pending.frames is None,
+            "cables": sorted(self.cables),
+            "cut": sorted(self.cut_links),
+            "impaired": {link: faults.as_request() for link, faults in self.impaired.items()},
             "written": {name: nic.written for (_, name), nic in self.nics.items()},
         }
 
@@ -462,12 +533,13 @@ class Wires:
 
     def run(self) -> None:
         while self.running:
-            timeout = None
+            timeout = self.arrive()
             if self.pending is not None:
-                timeout = self.pending.ends_at - time.monotonic()
-                if timeout <= 0:
+                left_s = self.pending.ends_at - time.monotonic()
+                if left_s <= 0:
                     self.turn()
                     continue
+                timeout = left_s if timeout is None else min(timeout, left_s)
             for key, _ in self.selector.select(timeout):
                 if key.fd in self.selector.get_map():  # an earlier callback may have closed it
                     key.data()

@@ -18,8 +18,8 @@ from vnet.lab.errors import GuestPausedInLab, LabError, NotInLab, NotPluggedInLa
 from vnet.lab.guests import LabGuests
 from vnet.lab.spec import Spec
 from vnet.lab.streams import LEAST_PERIOD, RunningStream, packet_between
-from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 from vnet.util.frames import MINIMUM_FRAME_BYTES
+from vnet.util.pcapng import CaptureDirection, PcapngWriter
 
 SETTLE_S = 0.03  # where frames wait for no processor; longer where they do and many processes wait for one
 MAX_SETTLE_S = 1.0

@@ -79,7 +79,8 @@ class Tap:
 
     def close(self) -> None:
         """Remove the device. The kernel takes its time (an RCU grace period), in which the other wires must not stand still."""
-        threading.Thread(target=os.close, args=(self.fd,)).start()
+        fd, self.fd = self.fd, -1  # a frame that comes late meets no other device of this number
+        threading.Thread(target=os.close, args=(fd,)).start()
 
 
 class StreamPort:

@@ -31,3 +31,8 @@ def own_bridges(host: Host, datapath: str) -> list[str]:
             found += ["--", "add-port", bridge, nic]
             found += ["--", "set", "interface", nic, "type=dummy"] if datapath == "dummy" else []
     return found
+
+
+def links_of(host: Host) -> list[str]:
+    """The links of a host that can be cut: to the other hosts, to the pool database, and its NICs."""
+    return ["underlay", "database", *(link for uplink in host.uplinks for link in uplink.links)]

@@ -23,6 +23,7 @@ from vnet.objects.enums import (
 from vnet.objects.expectation import Expectation, Reach
 from vnet.objects.flow_collector import FlowCollector, FlowProtocol
 from vnet.objects.host import Host, Uplink
+from vnet.objects.mirror import FrameMirror, MirrorDirection, MirrorPoint, MirrorTarget, TargetType
 from vnet.objects.mtu import default_mtu, mtu_arithmetic, mtu_capacity, overhead_bytes
 from vnet.objects.network import Network
 from vnet.objects.plug_bridge import PlugBridge
@@ -48,12 +49,16 @@ __all__ = [
     "Expectation",
     "FlowCollector",
     "FlowProtocol",
+    "FrameMirror",
     "Host",
     "IcmpType",
     "InvalidValue",
     "LacpTime",
     "Location",
     "LockingMode",
+    "MirrorDirection",
+    "MirrorPoint",
+    "MirrorTarget",
     "Network",
     "NetworkType",
     "Owner",
@@ -68,6 +73,7 @@ __all__ = [
     "Rule",
     "SecurityGroup",
     "Subnet",
+    "TargetType",
     "Trunk",
     "TunnelKey",
     "Uplink",

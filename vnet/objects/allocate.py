@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from vnet.objects.carriers import CARRIERS, ENCAPSULATIONS, Encapsulation, NetworkType
 from vnet.objects.index import VifIndex
 from vnet.objects.limits import MAX_NUMBER
+from vnet.objects.mirror import TRANSPORT
 from vnet.objects.state import PoolState
 from vnet.objects.subnet import Range, Subnet
 
@@ -38,6 +39,7 @@ class Ids:
         for network in state.networks.values():
             if network.key is not None and (encapsulation := network.carrier.encapsulation) is not None:
                 self._keys.setdefault(encapsulation, set()).add(network.key)
+        self._keys.setdefault(TRANSPORT, set()).update(mirror.key for mirror in state.mirrors.values())
         numbers = state.still_used()
         for encapsulation in ENCAPSULATIONS:
             used = {number for medium, number in numbers if medium == encapsulation.name}
@@ -81,6 +83,10 @@ class Ids:
             return None
         taken = self._keys.setdefault(encapsulation, set())
         return _take(self._new_keys[network_type], taken, f"{network_type.value} keys")
+
+    def mirror_key(self) -> int:
+        """A key for the copies of a mirror, from the end of Geneve's where those of relays are. Raises Exhausted."""
+        return _take(self._new_keys[NetworkType.VLAN], self._keys[TRANSPORT], "keys of mirrors")
 
     def mac(self, vif: str) -> str:
         """A locally administered unicast MAC (IEEE 802-2014 §8.4) that no VIF of the pool has, derived from pool and VIF id."""

@@ -149,7 +149,7 @@ class AgentStatus(Declared):
 
     generation: the highest of the pool's that it has programmed. problems: object ("vif web1/0") to what is wrong with it. switch: the
     UUID of the row in table Open_vSwitch, with ELSEWHERE and where it connects to if the agent runs on another machine; "" of an agent that does not write it. rival: another agent that was started as this host.
-    acked: by VIF, `acknowledgement` of the binding. masters: by VIF, the numbers of the virtual routers that it advertised itself as the master of, of late.
+    acked: by VIF, `acknowledgement` of the binding. masters: by VIF, the numbers of the virtual routers that it advertised itself as the master of, of late. health: a HostHealth (vnet/db/health.py) as JSON.
     """
 
     NOUN: ClassVar[Noun] = Noun("agent", "agents", "agent", "Agent", "agents", key="host")
@@ -180,6 +180,9 @@ class AgentStatus(Declared):
         "The virtual routers of which VIFs are the masters, by VIF.",
         default={},
         set_by=SetBy.RUNTIME,
+    )
+    health: str = attr(
+        LINE, "What it has found out about the network between the hosts, as JSON.", default="", set_by=SetBy.RUNTIME
     )
 
     @property

@@ -13,8 +13,8 @@ RESERVED_DEVICES = frozenset(
 )
 
 
-# Of uplinks' bridges and ports: the functions below.
-OUR_PREFIXES = ("br-", "int-", "phy-", "bond-")
+# Of uplinks' bridges and ports, the functions below; and of mirrors (mirror.py).
+OUR_PREFIXES = ("br-", "int-", "phy-", "bond-", "mirror-")
 
 
 def uplink_bridge(uplink: str) -> str:

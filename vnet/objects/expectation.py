@@ -32,6 +32,7 @@ class Expectation(Declared):
         doc="Statements that some reach others, or do not.", also=("tests", "expect"),
     )  # fmt: skip
     TITLE: ClassVar[str] = "an expectation"
+    ORDER: ClassVar[tuple[str, ...]] = ("name", "from", "to", "protocol", "port", "expect")
 
     name: str = attr(
         text_kind("a name", 200), "Its name in reports. Left out: its ends and what is expected.", allocated=True

@@ -33,6 +33,7 @@ class Uplink(Declared):
 
     NOUN: ClassVar[Noun] = Noun("uplink", "uplinks", "uplink", "Uplink", "", parent="host")
     TITLE: ClassVar[str] = "an uplink"
+    ORDER: ClassVar[tuple[str, ...]] = ("mode", "members")
 
     name: str = attr(UPLINK_NAME, "Its name; its bridge is br-NAME, unless `bridge` names one.")
     members: tuple[str, ...] = attr(

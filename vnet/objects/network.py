@@ -116,6 +116,7 @@ class Network(Declared):
         held=True,
     )
     TITLE: ClassVar[str] = "a network"
+    ORDER: ClassVar[tuple[str, ...]] = ("type", "tag", "vni", "key", "uplink", "mtu")
     VARIANT: ClassVar[str | None] = "type"
 
     name: str = attr(NAME_KIND, "Its name.", set_by=SetBy.NAME)

@@ -18,6 +18,7 @@ from vnet.objects.carriers import NetworkType, Way
 from vnet.objects.enums import Encryption, Owner, TagType
 from vnet.objects.index import VifIndex
 from vnet.objects.labels import NETWORK
+from vnet.objects.mirror import FrameMirror
 from vnet.objects.mtu import default_mtu, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.pool import Pool
@@ -85,6 +86,12 @@ class Resolver:
         if declared is Vif:
             return self._vifs(stated, changes)
         values = {name: self._settled(declared, name, found) for name, found in stated.items()}
+        if declared is FrameMirror:
+            for name in in_order(values):
+                before = self.before.mirrors.get(name)
+                values[name]["key"] = (
+                    before.key if before is not None else self._allocated("mirror", name, self.ids.mirror_key)
+                )
         if declared is SecurityGroup:
             self._group_numbers(values)
             after = self._after(changes)

@@ -1,4 +1,4 @@
-"""Numbers on the wire that networks have given up: tunnel keys, and VLAN tags of uplinks.
+"""Numbers on the wire that networks and mirrors have given up: tunnel keys, and VLAN tags of uplinks.
 
 One rule: a number that some host may still use is no other network's. A host that is cut off forwards as it was last programmed
 (docs/adr/0012-numbers-that-networks-gave-up.md).
@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
+from vnet.objects.mirror import TRANSPORT, FrameMirror, TargetType
 from vnet.objects.network import Network
 from vnet.objects.words import COUNT, LINE
 
@@ -32,15 +33,20 @@ class RetiredNumber(Declared):
     generation: int = attr(COUNT, "The pool's generation without it.", set_by=SetBy.RUNTIME)
 
 
-def wire_numbers(network: Network) -> Iterator[WireNumber]:
-    """The numbers by which hosts and the physical network tell a network's frames apart."""
+def wire_numbers(network: Network | FrameMirror) -> Iterator[WireNumber]:
+    """The numbers by which hosts and the physical network tell the frames of a network, or of a mirror, apart."""
+    if isinstance(network, FrameMirror):
+        yield TRANSPORT.name, network.key
+        if network.to.type is TargetType.VLAN:
+            yield f"uplink {network.to.name}", network.to.id
+        return
     if (encapsulation := network.carrier.encapsulation) is not None and network.key is not None:
         yield encapsulation.name, network.key
     if network.uplink is not None and network.tag is not None:
         yield f"uplink {network.uplink}", network.tag
 
 
-def retired(old: Network, new: Network | None, generation: int) -> Iterator[RetiredNumber]:
+def retired(old: Network | FrameMirror, new: Network | FrameMirror | None, generation: int) -> Iterator[RetiredNumber]:
     """The numbers that a network gives up as it changes, or without `new` as it goes."""
     kept = set(wire_numbers(new)) if new is not None else set()
     for medium, number in wire_numbers(old):

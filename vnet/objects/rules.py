@@ -21,7 +21,7 @@ from vnet.objects.expectation import OUTSIDE
 from vnet.objects.host import Host
 from vnet.objects.identity import Identity, macs_of, virtual_router
 from vnet.objects.isolation import PROMISCUOUS, isolation_of
-from vnet.objects.labels import LABEL, NETWORK
+from vnet.objects.labels import LABEL, NETWORK, labels_of
 from vnet.objects.limits import (
     ANY,
     MAX_ADDRESSES_OF_NETWORK,
@@ -34,6 +34,7 @@ from vnet.objects.limits import (
     MIN_IPV6_MTU,
     MIN_MTU,
 )
+from vnet.objects.mirror import GROUP, MAX_MIRRORS, TRANSPORT, FrameMirror, TargetType
 from vnet.objects.mtu import TAG_BYTES, default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import Fault, Proposal, Ref
@@ -268,27 +269,36 @@ def _keys_and_tags(p: Proposal) -> Faults:
 
 def _retired_numbers(p: Proposal) -> Faults:
     """A network takes no number that was another one's as long as a host may still use it for that one."""
-    changed = p.changed("networks")
+    changed: list[Network | FrameMirror] = [*p.changed("networks").values(), *p.changed("mirrors").values()]
     if not changed or p.before.pool is None:
         return
     generation = p.before.pool.generation
     former = {key: (found.network, found.generation) for key, found in p.before.retired.items()}
-    former |= {key: (old.name, generation + 1) for old in p.before.networks.values() for key in wire_numbers(old)}
-    staying = {key for net in p.after.networks.values() if net.name not in changed for key in wire_numbers(net)}
-    for net in changed.values():
+    users: list[Network | FrameMirror] = [*p.before.networks.values(), *p.before.mirrors.values()]
+    former |= {key: (old.name, generation + 1) for old in users for key in wire_numbers(old)}
+    staying = {
+        key for name, net in p.after.networks.items() if name not in p.changed("networks") for key in wire_numbers(net)
+    }
+    staying |= {
+        key for name, it in p.after.mirrors.items() if name not in p.changed("mirrors") for key in wire_numbers(it)
+    }
+    for net in changed:
         for medium, number in wire_numbers(net):
             name, since = former.get((medium, number), (net.name, 0))
             hosts = p.after.lagging(since) if name != net.name and (medium, number) not in staying else []
             if hosts:
-                field = "tag" if net.uplink is not None and medium == f"uplink {net.uplink}" else "key"
-                number_text = f"tag {number} on {medium}" if field == "tag" else f"{medium} key {number}"
+                tag = medium.startswith("uplink ")
+                field = ("to" if tag else "key") if isinstance(net, FrameMirror) else "tag" if tag else "key"
+                number_text = f"tag {number} on {medium}" if tag else f"{medium} key {number}"
                 many = len(hosts) > 1
-                message = f"{number_text} was network {name}'s, and {'hosts' if many else 'host'} {_some(hosts)} may still use it"
+                message = (
+                    f"{number_text} was {name}'s, and {'hosts' if many else 'host'} {_some(hosts)} may still use it"
+                )
                 hint = (
                     "another number; or this one once those hosts have acknowledged that it is given up: `vnet status` says which "
                     "do not report. A host that is gone for good can be removed from the pool"
                 )
-                yield Fault("number-still-used", "network", net.name, field, message, hint, clash=True)
+                yield Fault("number-still-used", net.NOUN.word, net.name, field, message, hint, clash=True)
 
 
 def _uplinks(p: Proposal) -> Faults:
@@ -902,6 +912,104 @@ def _expectations(p: Proposal) -> Faults:
                 yield Fault("unknown-vif", "expectation", name, field, message, refers=refers, among=among)
 
 
+# --- mirrors ---------------------------------------------------------------------------------------
+
+
+def _mirrors(p: Proposal) -> Faults:
+    """Mirrors name what is there, and what they carry is taken for no frame of a network."""
+    for mirror in p.changed("mirrors").values():
+        for source in mirror.from_:
+            yield from _mirrored(p, mirror, source)
+        if mirror.target is not None and mirror.target not in p.after.vifs:
+            yield missing("mirror", mirror.name, "to", ("vif", mirror.target), p.after.vifs)
+        if mirror.to.type is TargetType.VLAN and mirror.to.name not in p.uplink_mtus and not p.incomplete("host"):
+            yield missing("mirror", mirror.name, "to", ("uplink", mirror.to.name), p.uplink_mtus)
+    if len(p.after.mirrors) > MAX_MIRRORS and (changed := p.changed("mirrors")):
+        name = sorted(changed)[-1]
+        message = f"{len(p.after.mirrors)} mirrors: at most {MAX_MIRRORS} in a pool"
+        yield Fault("too-many", "mirror", name, "", message, "name several sources in one of them")
+    if {"mirrors", "hosts"} & p.changes.keys() and not p.incomplete("host"):
+        yield from _mirror_ways(p)
+    if {"mirrors", "networks", "vifs"} & p.changes.keys():
+        yield from _mirror_numbers(p)
+    if {"mirrors", "networks", "vifs", "vms"} & p.changes.keys():
+        yield from _mirrored_in_clear(p)
+
+
+def _mirrored(p: Proposal, mirror: FrameMirror, source: str) -> Faults:
+    prefix, colon, name = source.partition(":")
+    of = {GROUP: ("security-group", p.after.groups), NETWORK: ("network", p.after.networks)}
+    word, among = of.get(prefix + colon, ("vif", p.after.vifs))
+    target = name if prefix + colon in of else source
+    if not source.startswith(LABEL) and target not in among:
+        yield missing("mirror", mirror.name, "from_", (word, target), among, path=(source,))
+
+
+def _mirror_ways(p: Proposal) -> Faults:
+    """Copies for a VIF reach it from each host: a VIF may come to any."""
+    lacking = sorted(name for name, host in p.after.hosts.items() if host.address is None)
+    for mirror in p.after.mirrors.values() if lacking and len(p.after.hosts) > 1 else ():
+        if mirror.target is not None:
+            message = (
+                f"host {_some(lacking)} has no tunnel address, by which copies of mirror {mirror.name} go between hosts"
+            )
+            hint = "give each host an 'address'; or mirror to a VLAN of an uplink"
+            yield Fault("no-address", "mirror", mirror.name, "to", message, hint, other=("host", lacking[0], "address"))
+
+
+def _mirror_numbers(p: Proposal) -> Faults:
+    """A VLAN that copies go to is no network's, nor a trunk's: they would come back as its frames."""
+    tagged = {
+        (mirror.to.name, mirror.to.id): mirror
+        for mirror in p.after.mirrors.values()
+        if mirror.to.type is TargetType.VLAN
+    }
+    keys = {mirror.key: mirror for mirror in p.after.mirrors.values()}
+    everything = "mirrors" in p.changes
+    for net in (p.after.networks if everything else p.changed("networks")).values():
+        if net.carrier.encapsulation is TRANSPORT and net.key in keys:
+            mirror = keys[net.key]
+            message = f"{TRANSPORT.name} key {net.key} is that of mirror {mirror.name}"
+            yield Fault("duplicate-key-or-vni", "network", net.name, "key", message, "another one", other=("mirror", mirror.name, "to"), clash=True)  # fmt: skip
+        if net.uplink is not None and (sender := tagged.get((net.uplink, net.tag or 0))) is not None:
+            message = f"tag {net.tag} on uplink {net.uplink} is network {net.name}'s and mirror {sender.name}'s"
+            hint = "copies need a VLAN for themselves: they would be frames of the network"
+            yield Fault("duplicate-tag", "mirror", sender.name, "to", message, hint, other=("network", net.name, "tag"), clash=True)  # fmt: skip
+    for vif in (p.after.vifs if everything else p.changed("vifs")).values() if tagged else ():
+        uplink = net.uplink if vif.trunk and (net := p.after.networks.get(vif.network)) is not None else None
+        for tag in vif.trunk.tags if vif.trunk is not None and uplink is not None else ():
+            if (sender := tagged.get((uplink or "", tag))) is not None:
+                message = f"trunk VIF {vif.id} carries tag {tag}, to which mirror {sender.name} sends"
+                yield Fault("duplicate-tag", "mirror", sender.name, "to", message, "copies need a VLAN for themselves", other=("vif", vif.id, "trunk"), clash=True)  # fmt: skip
+
+
+def _mirrored_in_clear(p: Proposal) -> Faults:
+    """Frames of an encrypted network leave their hosts in no mirror that is in clear. Those for a VIF are encrypted as the network is."""
+    clear = [mirror for mirror in p.after.mirrors.values() if mirror.target is None]
+    encrypted = {net.name: net for net in p.after.networks.values() if net.encryption is not None}
+    if not clear or not encrypted:
+        return
+    changed = p.changed("mirrors")
+    for mirror in clear:
+        if mirror.name in changed:
+            vifs = [vif for name in sorted(encrypted) for vif in p.vifs_naming("network", name)]
+        else:
+            newly = [name for name in sorted(encrypted) if name in p.changed("networks")]
+            moved = [vif for vif in p.changed("vifs").values() if vif.network in encrypted]
+            vifs = [*moved, *(vif for name in newly for vif in p.vifs_naming("network", name))]
+        named = next((name for name in sorted(encrypted) if NETWORK + name in mirror.from_), None)
+        taken = next((v for v in vifs if mirror.selects(v.id, v.network, p.obeyed(v), labels_of(v, encrypted[v.network].labels))), None)  # fmt: skip
+        if named is not None and (mirror.name in changed or named in p.changed("networks")):
+            subject, network = f"network {named}, which is encrypted", named
+        elif taken is not None:
+            subject, network = f"VIF {taken.id}, whose network {taken.network} is encrypted", taken.network
+        else:
+            continue
+        message = f"mirror {mirror.name} would carry frames of {subject}, to {mirror.to} in clear"
+        hint = "to a VIF they go encrypted; or mirror others"
+        yield Fault("in-clear", "mirror", mirror.name, "to", message, hint, other=("network", network, "encryption"))
+
+
 def _some(names: list[str]) -> str:
     """The first names, without sorting thousands."""
     shown = ", ".join(islice(names, LISTED_MAX))
@@ -922,5 +1030,5 @@ RULES: tuple[Callable[[Proposal], Faults], ...] = (
         _leaving_hosts,
     ),
     *(_subnets, _qos, _remotes, _address_sets, _futile, _large, _watched, _tiers, _mixed, _crowded),
-    *(_vifs, _moving, _unique, _expectations),
+    *(_vifs, _moving, _unique, _mirrors, _expectations),
 )

@@ -138,6 +138,16 @@ class Rule(Declared):
     """A rule of a security group. The order of rules means nothing: one that drops wins over one that rejects, that over one that allows."""
 
     TITLE: ClassVar[str] = "a rule"
+    ORDER: ClassVar[tuple[str, ...]] = (
+        "name",
+        "direction",
+        "protocol",
+        "icmp",
+        "ports",
+        "source-ports",
+        "remote",
+        "action",
+    )
 
     name: str = attr(
         NAME_KIND, "Its name in the group. Plans and traces call it so.", also=("id", "description", "comment")
@@ -413,6 +423,7 @@ class SecurityGroup(Declared):
         also=("groups", "security-group", "policies", "firewall", "acls"),
     )  # fmt: skip
     TITLE: ClassVar[str] = "a security group"
+    ORDER: ClassVar[tuple[str, ...]] = ("mode", "stateful", "tier", "selector", "default")
     MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {
         ("default",): (
             "default",

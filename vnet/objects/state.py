@@ -14,6 +14,7 @@ from vnet.objects.encryption import TunnelKey
 from vnet.objects.expectation import Expectation
 from vnet.objects.flow_collector import FlowCollector
 from vnet.objects.host import Host
+from vnet.objects.mirror import FrameMirror
 from vnet.objects.network import Network
 from vnet.objects.plug_bridge import PlugBridge
 from vnet.objects.pool import Pool
@@ -36,8 +37,10 @@ CONFIGURED: tuple[type[Declared], ...] = (
     SecurityGroup,
     Vm,
     Vif,
+    FrameMirror,
     Expectation,
 )
+Renames = Mapping[str, Mapping[str, str]]  # by PoolState's mapping: the new name to the old one
 NOUNS: Mapping[str, Noun] = {declared.NOUN.word: declared.NOUN for declared in CONFIGURED}
 
 
@@ -46,7 +49,7 @@ class PoolState:
     """Everything in a pool. `pool` is None in a database where no document was ever applied.
 
     bindings are keyed (VIF id, host), tunnel keys (host, plane), retired numbers (medium, number); the other mappings by name, a VIF by its id, an agent by
-    its host.
+    its host. renames: the objects whose names differ from those in the pool that this one is to follow; none in a pool as it is.
     """
 
     pool: Pool | None = None
@@ -62,9 +65,11 @@ class PoolState:
     address_sets: Mapping[str, AddressSet] = field(default_factory=dict)
     plug_bridges: Mapping[str, PlugBridge] = field(default_factory=dict)
     flow_collectors: Mapping[str, FlowCollector] = field(default_factory=dict)
+    mirrors: Mapping[str, FrameMirror] = field(default_factory=dict)
     expectations: Mapping[str, Expectation] = field(default_factory=dict)
     tunnel_keys: Mapping[tuple[str, int], TunnelKey] = field(default_factory=dict)
     retired: Mapping[WireNumber, RetiredNumber] = field(default_factory=dict)
+    renames: Renames = field(default_factory=dict, compare=False)
 
     def snapshot(self) -> PoolState:
         """The same, for a thread to read while mappings of this one go on changing."""

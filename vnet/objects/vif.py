@@ -119,6 +119,7 @@ class Vif(Declared):
         also=("interfaces", "nics", "vif", "ports"), parent="vm",
     )  # fmt: skip
     TITLE: ClassVar[str] = "a VIF"
+    ORDER: ClassVar[tuple[str, ...]] = ("network", "id", "mac", "addresses", "trunk")
 
     id: str = attr(
         VIF_ID_KIND, "The `external_ids:iface-id` of its OVS port. Left out: VM/INDEX, as web1/0.", allocated=True

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from vnet.db.history import RecordedChange, is_named, words_of
+from vnet.db.changes import state_changes
+from vnet.db.history import RENAME, RecordedChange, is_named, words_of
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, attrs_of
 from vnet.grammar.read_back import read_back
@@ -20,6 +21,7 @@ from vnet.objects.allocate import in_order
 from vnet.objects.impact import Usage
 from vnet.objects.index import Overlay, VifIndex
 from vnet.objects.proposal import Changes, Proposal
+from vnet.objects.renames import renamed
 from vnet.objects.resolve import pass_on
 from vnet.objects.rules import faults
 from vnet.objects.state import CONFIGURED
@@ -48,6 +50,18 @@ def _stated(words: Any) -> Any:
     return words
 
 
+def renames_in(records: Records) -> dict[str, dict[str, str]]:
+    """The renames that take those of records back. records: the newest first. By PoolState's mapping: the name before them to the one after."""
+    found: dict[str, dict[str, str]] = {}
+    for changes in records:
+        step = [change for change in changes if change.action == RENAME and change.noun in _TYPES]
+        for change in step:
+            names = found.setdefault(_TYPES[change.noun].NOUN.state, {})
+            now = names.pop(change.name, change.name)
+            names[change.old[_TYPES[change.noun].NOUN.key]] = now
+    return {state: names for state, pairs in found.items() if (names := {a: b for a, b in pairs.items() if a != b})}
+
+
 def undone(state: PoolState, records: Records) -> dict[str, dict[str, Any]]:
     """The objects that records changed as they were before, None for those that were not there; by PoolState's mapping and name.
 
@@ -65,6 +79,10 @@ def undone(state: PoolState, records: Records) -> dict[str, dict[str, Any]]:
             if at not in words:
                 value = now[change.noun].get(change.name)
                 words[at] = words_of(value) if value is not None else None
+            if change.action == RENAME and (after := words[at]) is not None:
+                words[at] = None
+                words[change.noun, change.old[_TYPES[change.noun].NOUN.key]] = _before(change, after)
+                continue
             words[at] = _before(change, words[at])
     found: dict[str, dict[str, Any]] = {}
     for (noun, name), content in words.items():
@@ -118,9 +136,40 @@ def take_back(view: PoolView, records: Records, source: str, *, wherever: bool =
 
     source: where the pool comes from then, for the plan's reasons. wherever: also where VIFs run on hosts that their network leaves. Raises Inadmissible where the pool as it is now cannot be so.
     """
-    proposal = _valid(view, undone(view.state, records), _OF_PLACES if wherever else frozenset())
-    plan = plan_proposal(proposal, Usage(view.state, view.bindings_of), source)
-    return Admission("", tuple(row_changes(proposal)), plan)
+    base, changes = _back(view.state, list(records))
+    proposal = _valid(_view_of(base, view), changes, _OF_PLACES if wherever else frozenset())
+    plan = plan_proposal(proposal, Usage(base, view.bindings_of), source)
+    rows = row_changes(proposal) if base is view.state else state_changes(view.state, proposal.after)
+    return Admission("", tuple(rows), plan)
+
+
+def _back(state: PoolState, records: Sequence[Sequence[RecordedChange]]) -> tuple[PoolState, dict[str, dict[str, Any]]]:
+    """The pool with the names of before the records, as far as they are free, and the changes that take the rest back."""
+    changes = undone(state, records)
+    renames = {
+        mapping: possible
+        for mapping, names in renames_in(records).items()
+        if (possible := {before: now for before, now in names.items() if _can_be(getattr(state, mapping), before, now)})
+    }
+    if not renames:
+        return state, changes
+    base = renamed(state, renames)
+    now = {"pool": {"": base.pool}} | {
+        declared.NOUN.state: getattr(base, declared.NOUN.state) for declared in CONFIGURED
+    }
+    differing = {
+        mapping: {name: value for name, value in changed.items() if value != now[mapping].get(name)}
+        for mapping, changed in changes.items()
+    }
+    return base, {mapping: changed for mapping, changed in differing.items() if changed}
+
+
+def _can_be(objects: Mapping[str, Any], before: str, now: str) -> bool:
+    return now in objects and before not in objects
+
+
+def _view_of(state: PoolState, view: PoolView) -> PoolView:
+    return view if state is view.state else PoolView.of(state, view.live)
 
 
 # Faults of where VIFs run, which agents decide: their hosts report them.
@@ -131,7 +180,11 @@ _OF_PLACES = frozenset(
 
 def check_reversible(view: PoolView, changes: Changes, records: Records) -> None:
     """Raises Inadmissible if records could not be taken back any more after these changes."""
-    after = undone(_with(view.state, changes), records)
+    state = _with(view.state, changes)
+    base, after = _back(state, list(records))
+    if base is not state:
+        _valid(PoolView.of(base, view.live), after, _OF_PLACES)
+        return
     both = {name: {**changes.get(name, {}), **after.get(name, {})} for name in dict.fromkeys((*changes, *after))}
     _valid(view, both, _OF_PLACES)
 

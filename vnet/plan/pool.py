@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vnet.db.history import Costs
 from vnet.grammar.declare import Declared, SetBy, attrs_of
-from vnet.objects import Owner, Pool, PoolState, Uplink
+from vnet.objects import Host, Owner, Pool, PoolState, Uplink
 from vnet.objects.allocate import in_order
 from vnet.objects.impact import Disruption, Usage, cost_of_field
 from vnet.objects.index import VifIndex
 from vnet.objects.proposal import Proposal
-from vnet.objects.state import CONFIGURED
+from vnet.objects.renames import renamed
+from vnet.objects.state import CONFIGURED, Renames
 
 
 class PlanAction(Enum):
@@ -84,18 +86,34 @@ class PoolPlan:
         return {action: counted[action] for action in PlanAction}
 
 
+def costs_of(plan: PoolPlan) -> Costs:
+    """The costs of a plan's changes, for the record of its write. Those of a host's uplinks are the host's there."""
+    found: dict[tuple[str, str], tuple[str, Disruption]] = {}
+    for change in plan.changes:
+        at, reason = (change.noun, change.name), change.reason
+        if change.type is Uplink:
+            host, uplink = change.key
+            at, reason = (Host.NOUN.word, host), f"uplink {uplink}: {reason}"
+        before, worst = found.get(at, ("", change.disruption))
+        found[at] = "; ".join(filter(None, (before, reason))), max(worst, change.disruption)
+    lines = {at: (reason, disruption.name.lower()) for at, (reason, disruption) in found.items()}
+    return Costs(plan.disruption.name.lower(), lines)
+
+
 def plan_pool(current: PoolState, desired: PoolState) -> PoolPlan:
     """The changes from one state to the other. Empty if nothing that a document or the toolstack configures differs.
 
     Bindings, agents, revision and generation are no configuration: they are not compared.
     """
-    return plan_proposal(Proposal.between(current, desired, VifIndex(), Owner.DOCUMENT), Usage(current))
+    before = renamed(current, desired.renames)
+    return plan_proposal(Proposal.between(before, desired, VifIndex(), Owner.DOCUMENT), Usage(before))
 
 
 def plan_proposal(proposal: Proposal, usage: Usage, source: str = "") -> PoolPlan:
-    """The plan of a proposal. usage: of the pool before. source: where it comes from, for its reasons; the document or the toolstack if left out."""
+    """The plan of a proposal. usage: of the pool before, in which what is renamed has its new names already. source: where it comes from, for its
+    reasons; the document or the toolstack if left out."""
     before = proposal.before
-    planner = _Planner(usage, source)
+    planner = _Planner(usage, source, before.renames)
     if (pool := proposal.changes.get("pool", {}).get("")) is not None:
         planner.compare(Pool, pool.name, before.pool, pool)
     for declared in CONFIGURED:
@@ -104,6 +122,8 @@ def plan_proposal(proposal: Proposal, usage: Usage, source: str = "") -> PoolPla
         removed = in_order(
             name for name, new in changed.items() if new is None and name in old
         )  # a database has no order
+        for name in (name for name in before.renames.get(state, {}) if name not in changed):
+            planner.compare(declared, name, old[name], old[name])
         for name, new in changed.items():
             if new is not None:
                 planner.compare(declared, name, old.get(name), new)
@@ -116,9 +136,10 @@ def plan_proposal(proposal: Proposal, usage: Usage, source: str = "") -> PoolPla
 
 
 class _Planner:
-    def __init__(self, usage: Usage, source: str) -> None:
+    def __init__(self, usage: Usage, source: str, renames: Renames) -> None:
         self.usage = usage
         self.source = source
+        self.renames = renames
         self.made: list[ObjectChange] = []
         self.removed: list[ObjectChange] = []
 
@@ -143,6 +164,9 @@ class _Planner:
 
     def _update(self, declared: type[Declared], name: str, old: Any, new: Any) -> None:
         fields, costs = [], []
+        if (former := self.renames.get(declared.NOUN.state, {}).get(name)) is not None:
+            fields.append(FieldChange(declared.NOUN.key, former, name))
+            costs.append((Disruption.NONE, "it stays the same one"))
         for field, found in attrs_of(declared).items():
             before, after = getattr(old, field), getattr(new, field)
             if before != after and _configured(field, found.set_by, allocated=found.allocated) and found.stored:

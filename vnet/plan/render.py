@@ -73,6 +73,8 @@ def _line(change: ObjectChange, width: int) -> str:
 
 
 def _field(change: ObjectChange, changed: FieldChange) -> str:
+    if changed.field == change.type.NOUN.key:
+        return f"renamed from {changed.old}"
     if changed.field == "rules":
         return _rules(changed.old, changed.new)
     spelling = _spelling(change, changed)

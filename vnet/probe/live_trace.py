@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ovsctl.datapath import Passed
+from vnet.compile import Category, Table, cookie
 from vnet.objects import Protocol
+from vnet.objects.mirror import TRANSPORT
 from vnet.probe.trace_comparison import Ask, HostComparison, LiveHop, TraceReply, TraceRequest
 from vnet.sim.conversation import Party, plan, reaches, talk_of, title_of
 from vnet.sim.deliveries import Deliveries, Station
@@ -281,13 +283,41 @@ def _follow(
             hop, kept, extra = comparison.compare((yield comparison.request))
             hops.append(hop)
             ways = [(item, by_twin, item in kept) for item in emitted] + [(item, False, True) for item in extra]
+        copies = _copies(pool, notes)
         for item, twin_too, real_too in ways:
             following, got = pool.follow(arrival, item)
+            if _is_copy(pool, following, got, copies):
+                continue
             _note(got, twin if twin_too else None, real if real_too else None)
             if following is not None:
                 waiting.append(_Way(following, twin_too, real_too, host.name if host is not None else sender))
     source = source if isinstance(source, str) else ""
     return LiveLeg(title, frame, source, target, tuple(hops), tuple(sorted(twin)), tuple(sorted(real)), aside)
+
+
+def _copies(pool: SimPool, notes: list[Passed]) -> list[str]:
+    """The targets of mirrors to which a bridge hands a copy itself."""
+    found = []
+    for mirror in pool.state.mirrors.values():
+        vif = pool.state.vifs.get(mirror.target or "")
+        mark = cookie(Category.MIRROR, mirror.name)
+        handed = [n for n in notes if n.table == Table.MIRROR_HERE and n.flow is not None and n.flow.cookie == mark]
+        found += [pool.label(vif) for note in handed if vif is not None and note.flow is not None and note.flow.actions]
+    return found
+
+
+def _is_copy(pool: SimPool, following: Arrival | None, got: Deliveries, copies: list[str]) -> bool:
+    """Whether a frame that left is a mirror's copy. A packet that is sent has none: it is for no guest but its receiver."""
+    mirrors = pool.state.mirrors.values()
+    if following is not None and following.tunnel is not None:
+        device = following.switch.port_name(following.port)
+        return device == TRANSPORT.device and any(it.key == following.tunnel.key for it in mirrors)
+    if any(name == str(it.to) for name in got.to for it in mirrors if it.target is None):
+        return True
+    copied = next((name for name in got.to if name in copies), None)
+    if copied is not None:
+        copies.remove(copied)
+    return copied is not None
 
 
 def _note(got: Deliveries, *lists: list[str] | None) -> None:

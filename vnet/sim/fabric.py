@@ -21,6 +21,7 @@ from vnet.objects import PoolState, Vif
 from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE
 from vnet.objects.encryption import wireguard_bytes
 from vnet.objects.identity import macs_of
+from vnet.objects.mirror import COLLECTOR_DEVICE
 from vnet.sim.bindings import bound, joined, ports_by_host
 from vnet.sim.deliveries import Deliveries, Delivery, Loss, Station, Trail, flat, frames_of
 from vnet.sim.errors import GuestPaused, Looped, NotPlugged, UnknownName
@@ -28,8 +29,8 @@ from vnet.sim.host import NIC, NORMAL_FLOW, PATCH, SimHost
 from vnet.sim.link_locals import take_choice, with_choice
 from vnet.sim.mac_learning import after_hearing, take_heard
 from vnet.sim.multicast_snooping import after_report, asked, take_report
-from vnet.sim.pcapng import CaptureDirection, PcapngWriter
 from vnet.util.frames import rarp
+from vnet.util.pcapng import CaptureDirection, PcapngWriter
 
 if TYPE_CHECKING:
     from vnet.topology import Document
@@ -393,6 +394,10 @@ class Fabric:
             path = (path, f"{host.name} {name}")
             if name in ENCAPSULATION_OF_DEVICE:
                 return self._through_tunnel(host, name, emitted, path)
+            if name.startswith(COLLECTOR_DEVICE):
+                mirror = next(it for it in host.view.mirrors.values() if it.device == name)
+                self._items.append(Delivery(str(mirror.to), frame, 0.0, path))
+                return None
             uplink = name.removeprefix("int-")
             return Arrival(host.uplinks[uplink], PATCH, frame, path)
 

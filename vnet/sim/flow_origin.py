@@ -41,6 +41,8 @@ def _place(document: Document, pool: Fabric, source: FlowSource, cookie: int) ->
         if rule is None:
             return document.place("security-group", source.name)
         return document.place("security-group", source.name, "rules", (rule.name,))
+    if source.category is Category.MIRROR:
+        return document.place("mirror", source.name)
     if Input.UPLINK in of:
         having = [name for name, host in document.state.hosts.items() if host.uplink(source.name) is not None]
         return document.place("host", having[0], "uplinks", (source.name,)) if having else None

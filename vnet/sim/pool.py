@@ -18,9 +18,9 @@ from vnet.sim.conversation import party, trace
 from vnet.sim.deliveries import Deliveries, Delivery
 from vnet.sim.errors import SimError, UnknownName
 from vnet.sim.fabric import Fabric
-from vnet.sim.pcapng import PcapngWriter
 from vnet.sim.trace import Trace
 from vnet.util.frames import rarp
+from vnet.util.pcapng import PcapngWriter
 
 if TYPE_CHECKING:
     from vnet.topology import Document

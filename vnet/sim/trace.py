@@ -34,6 +34,10 @@ NO_COMMON_VERSION = "they have no IP version in common"
 REJECTS = frozenset({Table.EGRESS_REJECT, Table.INGRESS_REJECT})
 LOGS = frozenset({Table.EGRESS_LOG, Table.INGRESS_LOG})
 MONITORS = frozenset({Table.EGRESS_MONITOR, Table.INGRESS_MONITOR})
+MIRROR = "mirror "  # before the name of a mirror: the origin of its flows
+COPIES = frozenset(
+    {Table.MIRROR_TO, Table.MIRROR_OPEN, Table.MIRROR_FROM, Table.MIRROR_FILTER, Table.MIRROR_OUT, Table.MIRROR_HERE}
+)
 RULES = frozenset({Table.EGRESS_RULES, Table.INGRESS_RULES})
 # Of a look-up in MONITOR by its priority: what a rule would do, and the priority of that rule.
 WOULD = {
@@ -178,10 +182,15 @@ def follow(pool: Fabric, source: str | Station, frame: bytes, title: str = "", a
             sent.append("the agent: the address is the VIF's now, and the frame goes again")
         name = arrival.switch.port_name(arrival.port)
         hops.append(Hop(arrival.switch.name, name, arrival.frame, steps, tuple(sent)))
+    mirrored = [*_mirrored(pool, hops)]
+    for _, target in mirrored:  # a copy reaches nobody
+        copy = next((item for item in items if item.to == target), None)
+        items = [item for item in items if item is not copy]
     logged = "; logged" if any(_logs(step) for hop in hops for step in hop.steps) else ""
     verdict = (
         _verdict(hops, items, lost)
         + logged
+        + "".join(f"; mirrored to {target} by {mirror}" for mirror, target in mirrored)
         + "".join(f"; {text}" for hop in hops for text in _monitored(hop.steps))
         + "".join(f"; {item.to} is answered: {answer_in_words(item.frame)}" for item in answers)
     )
@@ -262,12 +271,28 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
     if ends:
         return "; ".join(ends)
     for hop in reversed(hops):
-        if not hop.sent and hop.steps:
+        carries = hop.steps and hop.steps[0].source.startswith(MIRROR)
+        if len(hop.sent) == sum(map(_sends_copy, hop.steps)) and hop.steps and not carries:
             rejected = hop.steps[-1].table in REJECTS
-            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS | MONITORS)
+            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS | MONITORS | COPIES)
             cause = _cause(last, hop.steps, "rejects" if rejected else "drops")
             return f"{'rejected' if rejected else 'dropped'} by {hop.switch} in {cause}{_limited(hop)}"
     return "delivered to nobody"
+
+
+def _mirrored(pool: Fabric, hops: Sequence[Hop]) -> Iterator[tuple[str, str]]:
+    """The mirrors whose target got a copy, as "mirror ids", each with the target."""
+    for step in (step for hop in hops for step in hop.steps):
+        mirror = pool.state.mirrors.get(step.source.removeprefix(MIRROR)) if _sends_copy(step) else None
+        if mirror is None or (mirror.target is None) is (step.table == Table.MIRROR_HERE):
+            continue
+        vif = pool.state.vifs.get(mirror.target or "")
+        yield step.source, pool.label(vif) if vif is not None else str(mirror.to)
+
+
+def _sends_copy(step: TableStep) -> bool:
+    out = (text for text in step.actions if text.startswith("output to "))
+    return step.table in COPIES and any("suppressed" not in text and "dropped" not in text for text in out)
 
 
 def _monitored(steps: Sequence[TableStep]) -> Iterator[str]:

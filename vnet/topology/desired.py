@@ -12,14 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from vnet.grammar.declare import Declared, Stated, attrs_of, unchecked
-from vnet.grammar.source import Source
-from vnet.objects import Host, Owner, Pool, PoolState, Vm
+from vnet.grammar.nodes import entry_of
+from vnet.grammar.source import Source, place_of
+from vnet.objects import Host, Owner, Pool, PoolState, Vif, Vm
 from vnet.objects.index import VifIndex
 from vnet.objects.proposal import Proposal
+from vnet.objects.renames import RENAMED, renamed
 from vnet.objects.resolve import Resolver
 from vnet.objects.rules import faults
-from vnet.objects.state import CONFIGURED
-from vnet.topology.document import Document, read_document
+from vnet.objects.state import CONFIGURED, Renames
+from vnet.topology.document import Document, last_name, read_document
 from vnet.topology.yaml_tree import decode, parse_files
 from vnet.util.gc_pause import collector_held
 
@@ -59,6 +61,10 @@ def desired_state(document: Document, current: PoolState, index: VifIndex | None
 
 def _desired_state(document: Document, current: PoolState, index: VifIndex, source: Source) -> PoolState:
     _same_pool(document, current, source)
+    if renames := _renames(document, current, source):
+        current = renamed(current, renames)
+        index = VifIndex(current.vifs.values())
+    document = _with_kept_ids(document, current, source)
     pool = _pool(document, current.pool)
     inputs = {declared: found.stated for declared, found in document.inputs.items()}
     inputs[Vm] = _where_they_run(inputs, current)
@@ -83,7 +89,56 @@ def _state(document: Document, current: PoolState, pool: Pool, changes: Mapping[
     hosts, vifs = tables["hosts"], tables["vifs"]
     bindings = {key: binding for key, binding in current.bindings.items() if key[0] in vifs and key[1] in hosts}
     agents = {host: agent for host, agent in current.agents.items() if host in hosts}
-    return PoolState(pool=pool, bindings=bindings, agents=agents, **tables)
+    return PoolState(pool=pool, bindings=bindings, agents=agents, renames=current.renames, **tables)
+
+
+def _renames(document: Document, current: PoolState, source: Source) -> Renames:
+    """The renames that the pool has not seen yet."""
+    found: dict[str, dict[str, str]] = {}
+    for declared in RENAMED:
+        noun, names = declared.NOUN, document.moved.get(declared.NOUN.state, {})
+        there = getattr(current, noun.state)
+        for old in names:
+            new = last_name(old, names)
+            if old not in there or new is None or old in document.inputs[declared].stated:
+                continue
+            if (other := new if new in there else found.get(noun.state, {}).get(new)) is not None:
+                message = f"{noun.text} {old} cannot be renamed to {new}: the pool has {other} as well"
+                source.add(
+                    "moved",
+                    message,
+                    document.moved_at(noun.plural, old),
+                    "they are two objects: delete one of them first",
+                )
+            elif there[old].owner is Owner.TOOLSTACK:
+                message = f"{noun.text} {old} was made by the toolstack, which alone renames it"
+                source.add("moved", message, document.moved_at(noun.plural, old))
+            else:
+                found.setdefault(noun.state, {})[new] = old
+    return found
+
+
+def _with_kept_ids(document: Document, current: PoolState, source: Source) -> Document:
+    """A VIF whose id is left out keeps the one that it has: that of its port, also where its VM is called another name by now."""
+    kept = {
+        f"{vif.vm}/{vif.index}": vif.id
+        for vif in current.vifs.values()
+        if vif.owner is Owner.DOCUMENT and vif.vm is not None and vif.id != f"{vif.vm}/{vif.index}"
+    }
+    found = document.inputs[Vif]
+    if kept.keys().isdisjoint(found.stated):
+        return document
+    stated: dict[str, Stated] = {}
+    for name, vif in found.stated.items():
+        id = kept.get(name, name) if entry_of(vif.node, "id") is None else name
+        made = replace(vif, values={**vif.values, "id": id})
+        other = stated.setdefault(id, made)
+        if other is not made:
+            keeps, new = (vif, other) if id != name else (other, vif)
+            message = f"VIF {id} is that of VM {keeps.values['vm']}, which has kept it since it was renamed"
+            hint = "give this one an id of its own: 'id: NAME'"
+            source.add("duplicate-id", message, place_of(new.node) if new.node is not None else None, hint)
+    return replace(document, inputs={**document.inputs, Vif: replace(found, stated=stated)})
 
 
 def _pool(document: Document, before: Pool | None) -> Pool:

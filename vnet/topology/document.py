@@ -18,6 +18,7 @@ from vnet.grammar.value_types import FAILED, Failed, JsonSchema, ListOf, Scalar,
 from vnet.objects import Expectation, Pool, PoolState, Vif, Vm
 from vnet.objects.limits import MAX_VIFS_OF_VM
 from vnet.objects.proposal import Fault
+from vnet.objects.renames import RENAMED
 from vnet.objects.state import CONFIGURED
 from vnet.objects.words import GROUP_NAME, LINE, NAME_KIND
 from vnet.util.suggest import plural
@@ -110,6 +111,62 @@ class Section(ValueType[Inputs]):
 
 
 @dataclass(frozen=True, slots=True)
+class MovedNames(ValueType[Mapping[str, str]]):
+    """Names that objects had, each with the one that they have."""
+
+    name: Scalar[str]
+    expected: str = "a map from former names to the names of now"
+
+    def read(self, node: Node, source: Source) -> Mapping[str, str] | Failed:
+        if is_null(node):
+            return {}
+        if not isinstance(node, MapNode):
+            return self.wrong(node, source)
+        found = {}
+        for key, item in entries(node, source):
+            old, new = self.name.read(key, source), self.name.read(item, source)
+            if not isinstance(old, Failed) and not isinstance(new, Failed):
+                found[old] = new
+        return found
+
+    def schema(self) -> JsonSchema:
+        names = {key: word for key, word in self.name.schema().items() if key != "type"}
+        return {"type": ["object", "null"], "propertyNames": names, "additionalProperties": self.name.schema()}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(ValueType[Mapping[str, Mapping[str, str]]]):
+    """By PoolState's mapping: names that objects had, each with the one that they have."""
+
+    expected: str = "a map of renames by section, as {networks: {old: new}}"
+
+    @property
+    def sections(self) -> Mapping[str, tuple[str, MovedNames]]:
+        """By the section's key its mapping, and the names there."""
+        return {d.NOUN.plural: (d.NOUN.state, MovedNames(Section(d).name)) for d in SECTIONS if d in RENAMED}
+
+    def read(self, node: Node, source: Source) -> Mapping[str, Mapping[str, str]] | Failed:
+        if is_null(node):
+            return {}
+        if not isinstance(node, MapNode):
+            return self.wrong(node, source)
+        found, sections = {}, self.sections
+        for key, item in entries(node, source):
+            if key.text not in sections:
+                hint = source.suggest(key.text, sections) or f"there can be: {', '.join(sections)}"
+                source.add("unknown-key", f"'{clip(key.text)}' cannot be renamed in place", key, hint)
+                continue
+            state, names = sections[key.text]
+            if not isinstance(read := names.read(item, source), Failed):
+                found[state] = read
+        return found
+
+    def schema(self) -> JsonSchema:
+        properties = {key: names.schema() for key, (_, names) in self.sections.items()}
+        return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+
+
+@dataclass(frozen=True, slots=True)
 class Children(ValueType[tuple[Stated | None, ...]]):
     """A list of objects that belong to the one it stands in; None for an item that could not be read."""
 
@@ -165,6 +222,8 @@ def root_shape() -> Shape:
     }
     doc = "Files with further sections, by their paths from this one, as [networks/*.vnet.yaml, vms.vnet.yaml]. Included files include none."
     words["include"] = extra_word("include", INCLUDED, doc)
+    doc = "Objects that have another name than in the pool, by section: `networks: {old: new}`. A rename is no deletion; where the old name is gone, it does nothing."
+    words["moved"] = extra_word("moved", Moved(), doc, ("renamed", "renames", "aliases"))
     for declared in SECTIONS:
         noun = declared.NOUN
         words[noun.plural] = extra_word(noun.plural, Section(declared), noun.doc, noun.also)
@@ -186,6 +245,7 @@ class Document:
     inputs: Mapping[type[Declared], Inputs]
     source: Source = field(compare=False, repr=False)
     state: PoolState = field(default_factory=PoolState)
+    moved: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:
@@ -220,6 +280,12 @@ class Document:
         )
         test = next(test for holds, test in tests if holds)
         return tuple(vif.id for vif in vifs if test(vif))
+
+    def moved_at(self, section: str, old: str) -> Place | None:
+        """The place of a former name under `moved`."""
+        root = self.fields.node
+        node = _moved_at(root, section, old) if root is not None else None
+        return place_of(node) if node is not None else None
 
     def problem(self, code: str, message: str, place: Place | None = None, hint: str = "") -> Problem:
         """A problem of this document, with the line's text where there is one."""
@@ -277,7 +343,59 @@ def read_document(files: Sequence[Node], source: Source) -> Document:
     inputs[Vif] = _vifs(inputs[Vm], source)
     own = {name: value for name, value in fields.values.items() if name in attrs_of(Pool)}
     # Where the pool's name is wrong, the rest is checked all the same; the document is refused in the end.
-    return Document(own.get("name", "pool"), Stated(Pool, own, root), inputs, source)
+    moved = fields.values.get("moved", {})
+    _check_moved(moved, inputs, root, source)
+    return Document(own.get("name", "pool"), Stated(Pool, own, root), inputs, source, moved=moved)
+
+
+def _check_moved(
+    moved: Mapping[str, Mapping[str, str]], inputs: Mapping[type[Declared], Inputs], root: MapNode, source: Source
+) -> None:
+    """An object has one name: a former one is no object's, and leads to one that there is."""
+    for declared in RENAMED:
+        noun, names, found = declared.NOUN, moved.get(declared.NOUN.state, {}), inputs[declared]
+        there = {*found.stated, *found.refused}
+        ends: dict[str, str] = {}
+        for old in names:
+            at = _moved_at(root, noun.plural, old)
+            end = last_name(old, names)
+            if end is None:
+                hint = "names change places in two applies, with a third name in between"
+                source.add("moved", f"{noun.text} {clip(old)} would be renamed in a circle", at, hint)
+            elif old in there:
+                hint = "one of both goes: the object, or the line under 'moved'"
+                source.add(
+                    "moved",
+                    f"{noun.text} {clip(old)} is in this document, and was renamed to {clip(names[old])} as well",
+                    at,
+                    hint,
+                )
+            elif end not in there:
+                source.add(
+                    "moved",
+                    f"there is no {noun.text} {clip(end)}, which {clip(old)} was renamed to",
+                    at,
+                    source.suggest(end, there),
+                )
+            elif names[old] not in names and ends.setdefault(end, old) != old:
+                source.add("moved", f"{noun.text} {clip(ends[end])} and {clip(old)} cannot both become {clip(end)}", at)
+
+
+def last_name(old: str, names: Mapping[str, str]) -> str | None:
+    """The name that an object has in the end, of one that may have been renamed several times; None for one that goes in a circle."""
+    seen = {old}
+    while (old := names.get(old, "")) in names:
+        if old in seen:
+            return None
+        seen.add(old)
+    return old if old not in seen else None
+
+
+def _moved_at(root: MapNode, section: str, old: str) -> Node | None:
+    """The place of a former name."""
+    names = entry_of(entry[1], section) if (entry := entry_of(root, "moved")) is not None else None
+    found = entry_of(names[1], old) if names is not None else None
+    return found[0] if found is not None else None
 
 
 def _with_included(root: MapNode, parts: Sequence[Node], source: Source) -> MapNode:

@@ -79,15 +79,18 @@ expectations:
 - **Ranges of names**: `web[001-200]: {{...}}` under `vms` stands for 200 VMs, web001 to web200, that are equal but for what is allocated.
 - **Everything is a map keyed by name**; only VIFs and expectations, whose order or number matters, and rules are lists.
 - **Names** have letters, digits, `.`, `_` and `-`, at most 63, a letter or digit at both ends. An uplink's has at most 12.
-- **All errors come at once**, each with `file:line:column`, the line, and what to do. Nothing is changed then.
+- **All errors come at once**, each with `file:line:column`, the line, and what to do, those of single values and those between objects alike. Only where a text is no YAML, or repeats an anchor that is not there, that comes alone. What only the running pool
+  can tell, as that a toolstack has an address, `vnet plan` says. Nothing is changed then.
 - **What is left out is allocated once and kept** for the object's life: VNIs, keys, MACs, addresses. Order in the document does
   not matter to it. Two objects swap nothing: an id that one gives up goes to no other in the same apply.
 - **An object that the document no longer has goes away. An object that the toolstack made stays**, and the document cannot take its names, addresses
   or networks: that is refused, and says which object is in the way.
+- **`vnet export` writes what a document may say**, with all numbers, MACs and addresses that were allocated, so that applying it changes nothing. It leaves out what the toolstack made, and says so in a comment; it knows no
+  comments, anchors, included files and ranges of names of the document that was applied.
 
 ## In an editor, before a commit, in CI
 
-`vnet schema` prints the JSON Schema that editors complete and check by; `vnet explain networks.*.mtu` says what a key means. Hooks for [pre-commit](https://pre-commit.com) are `vnet-validate` and `vnet-check`.
+`vnet schema` prints the JSON Schema that editors complete and check by; `vnet explain networks.*.mtu` says what a key means. `vnet fmt pool.vnet.yaml` lays a document out: keys in order, indentation, quotes; comments stay (`--check`, `--diff`, `-` for standard input). Hooks for [pre-commit](https://pre-commit.com) are `vnet-validate`, `vnet-fmt` and `vnet-check`.
 `vnet validate FILE...` and `vnet check FILE` write what CI systems show: `--junit report.xml` for GitLab and Jenkins, `--annotate github` at the lines of a change.
 
 ## The keys
@@ -95,6 +98,19 @@ expectations:
 
 _TAIL = (
     f"""
+## What a VIF may send: locking modes
+
+| `locking-mode` | may send |
+|---|---|
+| `locked`, with addresses | as its own MAC: ARP, IPv4, IPv6 and neighbour discovery with its own addresses, and RARP |
+| `locked`, without addresses | anything as its own MAC |
+| `unlocked` | anything but frames from group addresses and those that bridges do not forward (01:80:c2:00:00:0x) |
+| `disabled` | nothing, and nothing reaches it |
+
+What a guest sends before it has an address, a locked VIF may send all the same: DHCP requests from 0.0.0.0 and link-local addresses, duplicate address detection, router solicitations, reports of IGMP and MLD. It chooses a link-local
+IPv6 address by itself, if nobody on the network has it ([why so](adr/0015-link-locals-are-chosen.md)). Router advertisements, redirects and answers of DHCP servers take `router` and `dhcp-server`; further MACs and virtual routers are
+[identities](identities.md) of a VIF. A tagged frame is lost unless the VIF is a trunk.
+
 ## Who may talk to whom: security groups
 
 - A VIF in no group is not filtered. A VIF in groups obeys the rules of all of them together; the order of rules means nothing.

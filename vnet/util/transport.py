@@ -48,7 +48,7 @@ def tls_for(remotes: Iterable[str], directory: Path, identity: str) -> Tls | Non
 def check_cleartext(remotes: Iterable[str], allowed: bool) -> None:
     """Raise TransportError for the first of the remotes that leaves this machine without TLS. Forms: ovsdb(7)."""
     for remote in remotes:
-        if not allowed and _leaves_in_cleartext(remote):
+        if not allowed and leaves_in_cleartext(remote):
             secure = remote.replace("tcp:", "ssl:", 1)
             raise TransportError(
                 f"{remote} is cleartext off loopback: use {secure}, or add --cleartext (docs/trust.md)"
@@ -90,7 +90,7 @@ def passive_address(remote: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _leaves_in_cleartext(remote: str) -> bool:
+def leaves_in_cleartext(remote: str) -> bool:
     method, _, rest = remote.partition(":")
     if method == "ptcp":
         host = rest.partition(":")[2]  # without one it listens on all addresses

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
-
-import msgspec
 
 from vnet.api import Vif, Vm
 from vnet.client import (
@@ -29,16 +29,19 @@ from vnet.client import (
     VmSpec,
 )
 from vnet.objects.words import title_of
+from vnet.xapi.claim import FollowerClaim
 from vnet.xapi.inventory import EventsLost, Inventory
 from vnet.xapi.records import read
-from vnet.xapi.session import Connect, NotMaster, XapiError, XapiSession
+from vnet.xapi.session import Connect, NotMaster, WrongCredentials, XapiError, XapiSession
 from vnet.xapi.wanted import WantedVif, WantedVm, qos_name, wanted_vm
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # between two tries to reach xapi, or the controller
+REFUSED_S = 5.0  # between two tries of credentials that were refused: more may lock the user out
 # Between two looks at a step that is not through, twice as long each time; the longest that one call waits for events.
 UNFINISHED_S, PATIENCE_S = 0.2, 5.0
+STANDBY_S = 1.0  # between two looks of one that stands by
 READ_AGAIN_S = 600.0  # after which everything is read anew, whatever events said
 ORIGIN = "xapi-"
 VM, NETWORK, RECORD = "vm ", "network ", "record "  # before names in problems
@@ -47,17 +50,19 @@ VM, NETWORK, RECORD = "vm ", "network ", "record "  # before names in problems
 @dataclass(slots=True)
 class Following:
     """How far a follower is. master: the address that it is connected to; read: when xapi's records were last known to be all there, by the clock that it was
-    given; problems: by object."""
+    given; problems: by object. holder: the pool's follower, where this one stands by; standby: one that waits for this one's silence."""
 
     master: str = ""
     pool: str = ""
     read: float | None = None
+    holder: str = ""
+    standby: str = ""
     behind: int = 0  # VMs whose records are not carried out yet
     problems: dict[str, str] = field(default_factory=dict)
 
 
 class Follower:
-    """Follows one pool. addresses: of its hosts, the master first if it is known. clock: in seconds."""
+    """Follows one pool. addresses: of its hosts, the master first if it is known. clock: in seconds. caller: its name, which no other follower has."""
 
     def __init__(
         self,
@@ -66,18 +71,22 @@ class Follower:
         addresses: Iterable[str],
         clock: Callable[[], float],
         on_change: Callable[[], None] = lambda: None,
+        caller: str = "",
     ) -> None:
         self.state: Final = Following()
+        self.name: Final = caller
         self._client: Final = client
         self._connect: Final = connect
         self._addresses: Final = list(dict.fromkeys(addresses))
         self._clock: Final = clock
         self._on_change: Final = on_change
+        self._claim: Final = FollowerClaim(client, caller, time.monotonic)
         self._stopped: Final = threading.Event()
         self._inventory = Inventory()
         self._session: XapiSession | None = None
         self._due: set[str] = set()  # references of the VMs to look at
         self._vnet_pool = ""
+        self._sent_on = False  # by a slave, to its master
 
     def stop(self) -> None:
         """Ends `run` after the batch that it waits for."""
@@ -89,14 +98,23 @@ class Follower:
             try:
                 self._follow()
             except NotMaster as slave:
-                self._tell("xapi", f"{self.state.master}: {slave}")
+                # A slave that names its master is no problem, unless the one that it names is a slave too.
+                log.info("%s: %s", self.state.master, slave)
+                if self._sent_on or not slave.master:
+                    self._tell("xapi", f"{self.state.master}: {slave}")
+                    self._stopped.wait(RETRY_S)
+                self._sent_on = bool(slave.master)
                 self._prefer(slave.master)
+            except WrongCredentials as error:
+                self._tell("xapi", f"{self.state.master}: {error}")
+                self._stopped.wait(REFUSED_S)
             except XapiError as error:
                 self._tell("xapi", f"{self.state.master}: {error}")
                 self._prefer("")
             except ClientError as error:
                 self._tell("controller", str(error))
                 self._stopped.wait(RETRY_S)
+        self._claim.leave(self._origin)
 
     def _prefer(self, master: str) -> None:
         """Tries this address next, without one the next of those that are known."""
@@ -113,12 +131,14 @@ class Follower:
         self.state.master = self._addresses[0]
         session = self._session = self._connect(self._addresses[0])
         session.open()
+        self._sent_on = False
         try:
             self.state.pool = session.pool()
             self._vnet_pool = self._client.pool().id
+            self._stand_by()
             self._inventory, whole, patience = Inventory(), True, UNFINISHED_S
             until = self._clock() + READ_AGAIN_S
-            while not self._stopped.is_set() and self._clock() < until:
+            while self._is_due() and self._clock() < until:
                 try:
                     touched = self._inventory.fold(session.batch(patience if self.state.behind else PATIENCE_S))
                 except EventsLost as lost:
@@ -136,22 +156,43 @@ class Follower:
         finally:
             session.close()
 
+    def _stand_by(self) -> None:
+        """Waits until this follower is the pool's. Raises ClientError."""
+        while not self._stopped.is_set() and not self._claim.held(self._origin):
+            if self.state.holder != self._claim.holder:
+                log.warning("stands by: the pool is followed by %s", self._claim.holder)
+            self.state.holder, self.state.standby, self.state.problems = self._claim.holder, "", {}
+            self._on_change()
+            self._stopped.wait(STANDBY_S)
+        self.state.holder = ""
+
+    def _is_due(self) -> bool:
+        """Whether it is still to follow, and nobody else. Raises ClientError."""
+        if self._stopped.is_set() or not self._claim.held(self._origin):
+            return False
+        if self._claim.standby != self.state.standby:
+            if self._claim.standby:
+                log.info("%s stands by", self._claim.standby)
+            self.state.standby = self._claim.standby
+            self._on_change()
+        return True
+
     def _learn_addresses(self) -> None:
         """The hosts of the pool, any of which may be its next master."""
         for host in self._inventory.hosts.values():
             if host.address and host.address not in self._addresses:
                 self._addresses.append(host.address)
 
-    def make_ahead(self, session: XapiSession, vif: str, network: str) -> None:
-        """What vnet is to have once a VIF is on that network: hosts have its flows before its port comes. Raises EventsLost, XapiError, ClientError."""
+    def make_ahead(self, session: XapiSession, vif: str) -> WantedVm | None:
+        """Makes a VIF of a network that is being taken over; gives its VM, None if that is none that is followed. Raises EventsLost, XapiError, ClientError."""
         if session is not self._session:
             self._session, self.state.pool, self._vnet_pool = session, session.pool(), self._client.pool().id
         self._inventory.fold(session.batch(0))
         found = self._inventory.vifs[vif]
-        self._inventory.vifs[vif] = msgspec.structs.replace(found, network=network)
-        wanted = wanted_vm(self._inventory, found.vm, self._vnet_pool)
+        wanted = self._wanted(found.vm, frozenset({found.uuid}))
         if wanted is not None:
             self._bring(found.vm, wanted)
+        return wanted
 
     # Carrying out
 
@@ -171,9 +212,11 @@ class Follower:
         self._due &= inventory.vms.keys()
         names = {inventory.vms[ref].uuid: ref for ref in self._due}
         for name in sorted({*names, *inventory.gone}):
+            if not self._is_due():
+                return
             ref = names.get(name)
             try:
-                wanted = wanted_vm(inventory, ref, self._vnet_pool) if ref is not None else None
+                wanted = self._wanted(ref) if ref is not None else None
                 done = self._bring(ref or "", wanted) if wanted is not None else self._remove(name)
             except Refused as error:
                 self._tell(VM + name, str(error))
@@ -183,7 +226,9 @@ class Follower:
                 self._due.discard(ref or "")
                 inventory.gone.discard(name)
         unreadable = {f"{RECORD}{ref}": text for (_, ref), text in inventory.problems.items()}
-        for name in [name for name in state.problems if name.startswith(RECORD) and name not in unreadable]:
+        networks = {NETWORK + network.uuid for network in inventory.networks.values()}
+        gone = [name for name in state.problems if name.startswith(NETWORK) and name not in networks]
+        for name in gone + [name for name in state.problems if name.startswith(RECORD) and name not in unreadable]:
             del state.problems[name]
         for name, text in unreadable.items():
             self._tell(name, text)
@@ -191,12 +236,20 @@ class Follower:
         state.behind = len(self._due) + len(inventory.gone)
         self._on_change()
 
+    def _wanted(self, ref: str, more: Set[str] = frozenset()) -> WantedVm | None:
+        """A VM as vnet is to have it. more: VIFs that become vnet's now."""
+        inventory, known = self._inventory, more
+        if any(network.is_going for network in inventory.networks.values()):
+            with suppress(NotFound):
+                known |= {vif.id for vif in self._client.vm(inventory.vms[ref].uuid).vifs}
+        return wanted_vm(inventory, ref, self._vnet_pool, known)
+
     def _name_networks(self) -> None:
         """The titles of plug bridges are what people choose networks by."""
         for ref in list(self._inventory.changed):
             network = self._inventory.networks.get(ref)
             name = network.published_from(self._vnet_pool) if network is not None else ""
-            if network is not None and name:
+            if network is not None and name and not network.is_going:
                 title = title_of(network.name_label)
                 try:
                     if self._client.plug_bridge(network.bridge).title != title:

@@ -65,15 +65,20 @@ class _Pool:
     tunnels: dict[str, XenTunnel]
     vms: dict[str, XenVm]
     vifs: dict[str, XenVif]
+    keeps_tunnels: bool = False  # of Xen Orchestra's controller, whose bridges are uplinks then
     left_out: list[str] = field(default_factory=list)
 
     def pifs_of(self, network: str) -> list[XenPif]:
         return [pif for pif in self.pifs.values() if pif.network == network]
 
 
-def import_document(records: Mapping[str, Records | Mapping[str, Any]], name: str, vms: bool = True) -> str:
-    """The document of a pool, named `name`; without `vms` its hosts and networks only. Raises TopologyErrors where they contradict each other."""
+def import_document(
+    records: Mapping[str, Records | Mapping[str, Any]], name: str, vms: bool = True, *, keep_tunnels: bool = False
+) -> str:
+    """The document of a pool, named `name`; without `vms` its hosts and networks only. keep_tunnels: networks of Xen Orchestra's tunnels are on their bridges, and
+    not tunnels of vnet's. Raises TopologyErrors where they contradict each other."""
     pool = _read(records)
+    pool.keeps_tunnels = keep_tunnels
     names = _names(pool)
     networks, uplinks = _networks(pool, names)
     document: dict[str, Any] = {
@@ -97,6 +102,11 @@ def carried(records: Mapping[str, Any], ref: str) -> dict[str, Any]:
     words: dict[str, Any] = {}
     reason = _carried(pool, pool.networks[ref], [pif for pif in pool.pifs_of(ref) if not pif.is_slave], words)
     return {} if reason else words
+
+
+def is_tunnel(records: Mapping[str, Any], ref: str) -> bool:
+    """Whether a network is one of tunnels, as Xen Orchestra's controller makes."""
+    return any(pif.tunnels for pif in _read(records).pifs_of(ref))
 
 
 def _read(records: Mapping[str, Any]) -> _Pool:
@@ -125,7 +135,7 @@ def _table(records: Mapping[str, Any], table: str, struct: type[S], pool: _Pool)
 def _host(pool: _Pool, ref: str, uplinks: Iterable[str]) -> dict[str, Any]:
     """address: that of its management interface, which tunnels use."""
     bridges = {pool.networks[pif.network].bridge for pif in pool.pifs.values()
-               if pif.host == ref and pif.network in pool.networks and pif.vlan < 0 and not pif.tunnels and not pif.is_slave}  # fmt: skip
+               if pif.host == ref and pif.network in pool.networks and pif.vlan < 0 and not (pif.tunnels and not pool.keeps_tunnels) and not pif.is_slave}  # fmt: skip
     address = next((pif.address for pif in pool.pifs.values() if pif.host == ref and pif.management), "")
     used = {bridge: {"bridge": bridge} for bridge in sorted(bridges & set(uplinks))}
     return {"address": address or pool.hosts[ref].address, **({"uplinks": used} if used else {})}
@@ -167,7 +177,7 @@ def _networks(pool: _Pool, names: Mapping[str, str]) -> tuple[dict[str, Any], se
         pifs = pool.pifs_of(ref)
         if any(network.other_config.get(key) == "true" for key in OF_XAPI):
             reason = "it is xapi's own"
-        elif "vnet-network" in network.other_config:
+        elif "vnet-network" in network.other_config and not network.managed:
             reason = "it is published from vnet"
         elif pifs and all(pif.is_slave for pif in pifs):
             reason = "its NICs are a bond's"
@@ -204,6 +214,9 @@ def _carried(pool: _Pool, network: XenNetwork, pifs: list[XenPif], words: dict[s
     hosts = sorted({pool.hosts[pif.host].name for pif in pifs if pif.host in pool.hosts})
     if len(hosts) < len(pool.hosts):
         words["hosts"] = hosts
+    if any(pif.tunnels for pif in pifs) and pool.keeps_tunnels:
+        words |= {"type": "vlan", "tag": "untagged", "uplink": network.bridge}
+        return ""
     if any(pif.tunnels for pif in pifs):
         protocols = {pool.tunnels[ref].protocol for pif in pifs for ref in pif.tunnels if ref in pool.tunnels}
         key = network.other_config.get(VNI, "")

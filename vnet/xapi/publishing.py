@@ -47,7 +47,7 @@ def published(session: XapiSession, pool: str) -> list[PublishedNetwork]:
 def _published(session: XapiSession, pool: str) -> Iterator[PublishedNetwork]:
     for ref, record in session.call("network.get_all_records").items():
         config = record["other_config"]
-        if config.get(NETWORK_KEY) and config.get(POOL_KEY) == pool:
+        if config.get(NETWORK_KEY) and config.get(POOL_KEY) == pool and not record["managed"]:  # those were taken over
             yield PublishedNetwork(
                 config[NETWORK_KEY], record["uuid"], record["name_label"], record["bridge"], ref, config
             )

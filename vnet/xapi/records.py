@@ -15,6 +15,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 NULL = "OpaqueRef:NULL"
 # Keys of a network's other_config by which it is one of vnet's (`vnet xapi publish`).
 POOL_KEY, NETWORK_KEY = "vnet-pool", "vnet-network"
+# of a network that is being taken over or given back: VIFs of it become vnet's, or xapi's again, one by one, and not by following.
+GOING_KEY = "vnet-take-over"
 GROUPS_KEY = "vnet-security-groups"  # of a VIF's other_config: names, with commas
 HOST_KEY = "vnet-host"  # of a host's other_config: its name in vnet, if that is not its hostname
 
@@ -45,11 +47,17 @@ class XenNetwork(msgspec.Struct, frozen=True):
     bridge: str
     default_locking_mode: str
     mtu: int = msgspec.field(name="MTU", default=1500)
+    managed: bool = True  # whether its bridge is xapi's
     other_config: dict[str, str] = {}
 
     def published_from(self, pool: str) -> str:
         """The network of that pool of vnet that it is, "" if it is none."""
         return self.other_config.get(NETWORK_KEY, "") if self.other_config.get(POOL_KEY) == pool else ""
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it is being taken over, or given back."""
+        return GOING_KEY in self.other_config
 
 
 class XenVm(msgspec.Struct, frozen=True):

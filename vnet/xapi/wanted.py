@@ -6,7 +6,7 @@ One rule: a VM's objects are named by their uuid, which ports carry; its label i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from vnet.objects.labels import is_label
@@ -53,10 +53,11 @@ def qos_name(rate: int) -> str:
     return f"xapi-{rate}kib"
 
 
-def wanted_vm(inventory: Inventory, ref: str, pool: str) -> WantedVm | None:
-    """A VM as vnet is to have it, with its VIFs on published networks; None if it has none of those, or is no VM that runs."""
+def wanted_vm(inventory: Inventory, ref: str, pool: str, known: Set[str] = frozenset()) -> WantedVm | None:
+    """A VM as vnet is to have it, with its VIFs on published networks; None if it has none of those, or is no VM that runs. known: its VIFs that vnet has, which of a
+    network that is being taken over are all that it is to have."""
     vm = inventory.vms[ref]
-    found = tuple(_vifs(inventory, ref, pool)) if vm.is_followed else ()
+    found = tuple(_vifs(inventory, ref, pool, known)) if vm.is_followed else ()
     if not found:
         return None
     host, destination = _places(inventory, vm)
@@ -87,11 +88,11 @@ def _host(inventory: Inventory, ref: str) -> str | None:
     return known.name if known is not None else None
 
 
-def _vifs(inventory: Inventory, vm: str, pool: str) -> Iterator[WantedVif]:
+def _vifs(inventory: Inventory, vm: str, pool: str, known: Set[str]) -> Iterator[WantedVif]:
     for vif in inventory.vifs_of(vm):
         network = inventory.networks.get(vif.network)
         name = network.published_from(pool) if network is not None else ""
-        if network is None or not name:
+        if network is None or not name or (network.is_going and vif.uuid not in known):
             continue
         stated = vif.locking_mode if vif.locking_mode != "network_default" else network.default_locking_mode
         addresses = (*vif.ipv4_allowed, *vif.ipv6_allowed) if stated == "locked" else ()

@@ -47,6 +47,9 @@ class Shell:
     def took_up(self, vif: Vif, addresses: tuple[str, ...]) -> None:
         pass
 
+    def refusal(self, vif: str) -> str:
+        return ""
+
 
 def test_a_vif_is_not_claimed_before_its_networks_bindings_are_known() -> None:
     """Else a host that is new to a network takes each VIF that is plugged on it from the host that runs it."""
@@ -107,7 +110,18 @@ def writer(pool: PoolReplica, client: OvsdbClient) -> StatusWriter:
     status = AgentStatus(pool.me)
     claim, identity = HostClaim(client, status, lambda: 0), PoolIdentity(client, status, lambda: 0)
     return StatusWriter(
-        pool, client, Revisions(), claim, identity, dict, dict, lambda: True, lambda: 0, Measures(lambda: 0.0)
+        pool,
+        client,
+        Revisions(),
+        claim,
+        identity,
+        dict,
+        dict,
+        str,
+        lambda: True,
+        lambda _: "",
+        lambda: 0,
+        Measures(lambda: 0.0),
     )
 
 

@@ -19,6 +19,7 @@ from vnet.objects import FlowCollector, FlowProtocol
 Flow = tuple[str, str, int]  # source, destination, and its port
 SOURCE, DESTINATION, PORT, UDP_PORT = 8, 12, 11, 181  # information elements (IANA's registry of IPFIX)
 TEMPLATE = 2
+OBSERVER = 0x8000 | 898  # virtualObsID, of an enterprise (ovs-vswitchd.conf.db(5), IPFIX)
 
 
 def netflow(data: bytes) -> Iterator[Flow]:
@@ -33,6 +34,7 @@ class IpfixReader:
 
     def __init__(self) -> None:
         self.templates: dict[int, list[tuple[int, int]]] = {}
+        self.observers: set[bytes] = set()
 
     def read(self, data: bytes) -> Iterator[Flow]:
         at = 16
@@ -69,6 +71,7 @@ class IpfixReader:
                         length, at = int.from_bytes(content[at : at + 2], "big"), at + 2
                 found[element] = content[at : at + length]
                 at += length
+            self.observers.add(found.get(OBSERVER, b""))
             if SOURCE in found and DESTINATION in found:
                 port = found.get(PORT) or found.get(UDP_PORT) or b"\0"
                 yield str(IPv4Address(found[SOURCE])), str(IPv4Address(found[DESTINATION])), int.from_bytes(port, "big")
@@ -97,6 +100,7 @@ async def test_collectors_are_told_of_what_vifs_send(monkeypatch: pytest.MonkeyP
         it.setblocking(False)
     addresses = [f"127.0.0.1:{it.getsockname()[1]}" for it in collectors]
     seen: list[list[bytes]] = [[], []]
+    observers: set[bytes] = set()
     async with pool_of("xen1", networks=(TENANT,)) as pool:
         host = pool.hosts["xen1"]
         await pool.insert(
@@ -121,9 +125,11 @@ async def test_collectors_are_told_of_what_vifs_send(monkeypatch: pytest.MonkeyP
                 {flow for data in seen[0] for flow in reader.read(data)},
                 {f for data in seen[1] for f in netflow(data)},
             )
+            observers.update(reader.observers)
             return all(("10.1.0.1", "10.1.0.2", 53) in flows for flows in read)
 
         await until(both, "both collectors know of the flow")
+        assert observers == {b"xen1"}, "each record names the host that saw it"
         assert {data[:2] for data in seen[0]} == {b"\0\x0a"}  # versions: IPFIX is 10
         assert {data[:2] for data in seen[1]} == {b"\0\x05"}
         assert "sampling=64" in host.switch.server.vsctl("--columns=sampling", "list", "sflow").replace(" ", "").replace(":", "=")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -11,19 +11,21 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from ovsctl.openflow import Flow, GroupAction, Match, Output, SetField
+from ovsctl.openflow import Band, Flow, GroupAction, Match, Meter, MeterAction, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import PeerError
 from ovsctl.openflow.messages import GroupMod, PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.polling import until
+from vnet.agent import flow_reconciler
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.reconciler import Revisions
 from vnet.agent.switch_access import LocalAccess
 from vnet.compile import GROUPS, Category, FlowSource, SourceChange, Table, cookie
+from vnet.compile.flows import Entries
 from vnet.compile.parts import RECIRCULATED
 
-ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm1/0")
+ONE, OTHER = cookie(Category.VIF, "vm1/0"), cookie(Category.LOOKUP, "vm2/0")
 RULE = cookie(Category.GROUP, "web")
 REFUSED = Flow(Match(in_port=1), (SetField("tcp_dst", 80), Output(2)), priority=99, cookie=ONE)  # without prerequisite
 
@@ -43,6 +45,7 @@ class Observer:
     """What a bridge said, and what to do as it connects."""
 
     events: list[str] = field(default_factory=list)
+    refusals: list[set[int]] = field(default_factory=list)
     on_ports: Callable[[], None] = lambda: None
 
     def ports_changed(self, bridge: str) -> None:
@@ -56,6 +59,9 @@ class Observer:
 
     def is_wanted(self, learned: Flow) -> bool:
         return False
+
+    def refusals_changed(self, vifs: Set[int]) -> None:
+        self.refusals.append(set(vifs))
 
     def event(self, kind: str, text: str) -> None:
         self.events.append(kind)
@@ -128,6 +134,64 @@ async def test_a_refused_push_applies_nothing(br: Bridge, others: tuple[Flow, ..
     async with running(br) as it:
         await refused(it, *others, REFUSED)
         assert cookies(br) == set()
+
+
+METER = 0x7700_0001
+TOO_LONG = Flow(Match(in_port=2), (SetField("eth_src", "0a:00:00:00:00:01"),) * 5000, priority=98, cookie=ONE)
+METERED = Flow(Match(in_port=3), (MeterAction(METER), Output(2)), priority=97, cookie=ONE)
+TOO_MANY_BANDS = Meter(METER, tuple(Band(1000 + n) for n in range(9)))  # Open vSwitch has 8 (OFPMMFC_OUT_OF_BANDS)
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ((REFUSED,), "OFPBAC_MATCH_INCONSISTENT"),
+        ((TOO_LONG,), "does not fit into an OpenFlow message"),
+        ((METERED, TOO_MANY_BANDS), "OFPMMFC_OUT_OF_BANDS"),
+    ],
+    ids=["flow", "too long", "meter"],
+)
+async def test_what_the_switch_refuses_costs_its_vif_only(
+    br: Bridge, monkeypatch: pytest.MonkeyPatch, wrong: Entries, reason: str, urgent: bool
+) -> None:
+    """The VIF is silent till its flows are others; all flows of others go in, also those that come later."""
+    monkeypatch.setattr(flow_reconciler, "REFUSED_RETRY_S", 0.01)
+    vif, later = FlowSource(Category.VIF, "vm1/0"), FlowSource(Category.LOOKUP, "vm1/0")
+    async with running(br) as it:
+        it.want(SourceChange(vif, (), (flow(1, ONE), *wrong)), *changed(flow(2, OTHER)), urgent=urgent)
+        await until(lambda: it.flows.refusal("vm1/0"), "the refusal")
+        assert reason in it.flows.refusal("vm1/0")
+        revision = it.want(
+            *changed(flow(3, RULE)), SourceChange(later, (), (flow(4, cookie(Category.LOOKUP, "vm1/0")),))
+        )
+        await until(lambda: it.revisions.flows >= revision and it.flows.connected, "the flows of others")
+        assert cookies(br) == {OTHER, RULE}
+        assert not it.flows.refusal("vm2/0")
+
+        it.want(SourceChange(vif, (flow(1, ONE), *wrong), (flow(1, ONE),)))
+        await until(lambda: ONE in cookies(br), "its flows")
+        assert cookies(br) == {ONE, OTHER, RULE, cookie(Category.LOOKUP, "vm1/0")}
+        assert it.flows.refusal("vm1/0") == ""
+
+
+async def test_what_the_switch_refused_it_is_sent_again_once_it_may_have_room(
+    br: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow_reconciler, "REFUSED_RETRY_S", 0.01)
+    monkeypatch.setattr(flow_reconciler, "REFUSED_AGAIN_S", 0.5)
+    async with running(br) as it:
+        br.switch.server.vsctl(
+            "--", "--id=@few", "create", "Flow_Table", "flow_limit=1", "overflow_policy=refuse", "--",
+            "set", "Bridge", br.name, "flow_tables:0=@few",
+        )  # fmt: skip
+        it.want(*changed(flow(1, OTHER)))
+        await until(lambda: cookies(br) == {OTHER}, "the one that there is room for")
+        it.want(*changed(flow(2, ONE)))
+        await until(lambda: "OFPFMFC_TABLE_FULL" in it.flows.refusal("vm1/0"), "the refusal")
+        br.switch.server.vsctl("clear", "Bridge", br.name, "flow_tables")
+        await until(lambda: cookies(br) == {OTHER, ONE}, "both")
+        assert it.flows.refusal("vm1/0") == ""
 
 
 async def test_what_was_wanted_before_the_comparison_is_not_sent_after_it(br: Bridge) -> None:

@@ -22,11 +22,13 @@ from tests.authorities import TestAuthority
 from tests.polling import until
 from tests.servers import Vswitchd, end, free_port, ovsdb_server, spawn, vswitchd
 from tests.servicemanager import ServiceManager
+from tests.vnet.agent.capturing import Asking
 from tests.vnet.agent.pool import LAB, SCHEMA, Elsewhere, HostUnderTest, PoolUnderTest, add_port, vif
 from vnet.agent import agent as agents
 from vnet.agent import host_claim
 from vnet.agent.switch_access import ELSEWHERE, WITHOUT, Doorway
 from vnet.cli import doctor
+from vnet.db.captures import CapturedVif, Counts, unpacked
 from vnet.db.probes import Probe, decode_answer
 from vnet.db.roles import role_operations
 from vnet.db.rows import SCHEMA_NAME, from_row, to_columns
@@ -155,6 +157,16 @@ async def test_a_host_with_nothing_but_open_vswitch_is_programmed_over_tls(tmp_p
             await plugged(pool, host)
             send(host, 10)
             await until(lambda: delivered(host) == 10, "frames")
+            asking = Asking(pool, vifs=[CapturedVif("vm1/0", "lab")])
+            await asking.begin()
+            await asking.measured()
+            send(host, 3)
+            while asking.reports[-1].counts[0] != Counts(3, 0):
+                await asking.take()
+            frames = [frame for report in asking.reports for frame in unpacked(report.frames, 2)]
+            assert [frame.frame.hex() for frame in frames if frame.interface == 0] == [FRAME] * 3
+            await asking.end()
+            await until(lambda: not host.agent.compiler.inputs.captures, "the capture ends")
             # The host goes on by itself while the agent is away: no flow of a service controller goes with it.
             assert switch.server.vsctl("get", "bridge", "br-int", "fail_mode") == "secure\n"
             assert switch.server.vsctl("get", "controller", "br-int", "type") == "service\n"
@@ -163,7 +175,7 @@ async def test_a_host_with_nothing_but_open_vswitch_is_programmed_over_tls(tmp_p
             before = counted(host)
             await host.stop()
             send(host, 10)
-            await until(lambda: delivered(host) == 20, "frames")
+            await until(lambda: delivered(host) == 23, "frames")
             host.start()
             await until(lambda: host.agent.flows.connected and host.agent.rows.settled, "the next agent")
             kept(before, counted(host))

@@ -16,12 +16,23 @@ from tests.polling import until
 from tests.vnet.agent.pool import TENANT, pool_of, vif
 
 AGENT = Path(next(iter(vnet.agent.__path__)))
-MAX_ATTRIBUTES = 60
+MAX_ATTRIBUTES = 66
 MAX_CALLS = 8
 # The modules that an agent loads beside its own and compile's: values and rows. It reads no document and writes no configuration.
 SHARED = {
-    "vnet.db": {"handovers", "probes", "rows", "rule_queries", "tables", "watches"},
-    "vnet.grammar": {"declare", "value_types", "nodes", "noun"},
+    "vnet.health": {"mac_table", "tunnel_mesh", "vlan_check"},
+    "vnet.db": {
+        "captures",
+        "handovers",
+        "health",
+        "probes",
+        "rows",
+        "rule_queries",
+        "tables",
+        "traffic_queries",
+        "watches",
+    },
+    "vnet.grammar": {"declare", "value_types", "nodes", "noun", "packet_filter"},
     "vnet.objects": {
         *(
             "behind",
@@ -44,6 +55,8 @@ SHARED = {
             "multicast",
             "network",
             "flow_collector",
+            "mirror",
+            "follower",
             "plug_bridge",
             "pool",
         ),
@@ -68,12 +81,15 @@ SHARED = {
         "exposition",
         "files",
         "frames",
+        "hello_frames",
         "logs",
+        "loopback",
         "membership_frames",
         "printable",
         "sd_notify",
         "service_status",
         "suggest",
+        "transport",
     },
 }
 LIBRARIES = {"msgspec", "typing_extensions"}  # msgspec loads the second

@@ -108,5 +108,5 @@ def test_every_key_of_the_reference_is_explained(capsys: Capture) -> None:
 
 def test_hooks_of_pre_commit_run_commands_that_are_there() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert [hook["id"] for hook in hooks] == ["vnet-validate", "vnet-check"]
+    assert [hook["id"] for hook in hooks] == ["vnet-validate", "vnet-fmt", "vnet-check"]
     assert all("vnet " + hook["id"].removeprefix("vnet-") in hook["entry"] for hook in hooks)

@@ -14,6 +14,7 @@ from vnet.compile import (
     FEATURES,
     OURS,
     PIPELINE,
+    CaptureTap,
     Category,
     Compiler,
     Key,
@@ -25,14 +26,19 @@ from vnet.compile import (
     mark,
     meters_of,
 )
-from vnet.compile.pipeline import MARKS, WATCHES
+from vnet.compile.pipeline import MARKS, TAPS, WATCHES
+from vnet.grammar.packet_filter import WIDTHS, packet_filter
 from vnet.objects import (
     AddressSet,
     Binding,
     BindingState,
     Direction,
+    FrameMirror,
     Host,
     LockingMode,
+    MirrorDirection,
+    MirrorPoint,
+    MirrorTarget,
     Network,
     NetworkType,
     PolicyMode,
@@ -41,6 +47,7 @@ from vnet.objects import (
     QosClass,
     Rule,
     SecurityGroup,
+    TargetType,
     Trunk,
     Uplink,
     Verdict,
@@ -74,7 +81,7 @@ FRAMES = (
     mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040060000") + bytes(34), 2),
 )
 MORE = (mark(bytes.fromhex("0a00000000010a00000000020800450000280000400040110000") + bytes(34), 3),)
-DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b")
+DEVICES = ("vnet-vxlan", "vnet-gre", "vnet-geneve", "int-a", "int-b", "mirror-77", "mirror-78")
 ALSO = ((), (), (Identity("0a:00:00:00:01:01", ("10.0.0.9", "2001:db8::9")), Identity("0a:00:00:00:01:02")))
 ISOLATIONS = (None, None, "isolated", "community:a", "community:b", "promiscuous")
 BEHIND = (MacBehind(1, "0a:ee:00:00:00:01"), MacBehind(2, "0a:ee:00:00:00:02"))
@@ -199,6 +206,31 @@ def bindings(draw: st.DrawFn) -> Binding:
     )
 
 
+TAPPED = tuple((f"vm{number}/0", network) for number, network in enumerate(NAMES[:5]))
+CAPTURED = (
+    CaptureTap(0, TAPPED, 96, 100, packet_filter("tcp port 80 and not host 10.0.0.1").rules),
+    CaptureTap(3, TAPPED, 9238, 2000),
+    CaptureTap(3, TAPPED, 9238, 2000, flowing=False),
+)
+mirrors = st.builds(
+    FrameMirror,
+    st.sampled_from(("ids", "span")),
+    st.sets(
+        st.sampled_from(("vm1/0", "vm2/0", "network:vx", "network:unt", "group:db", "label:app=shop")), min_size=1
+    ).map(lambda found: tuple(sorted(found))),
+    st.sampled_from(
+        (
+            MirrorTarget(TargetType.VIF, "vm3/0"),
+            MirrorTarget(TargetType.VIF, "vm4/0"),
+            MirrorTarget(TargetType.VLAN, "a", 99),
+            MirrorTarget(TargetType.ERSPAN, "10.0.0.9", 7, 1),
+        )
+    ),
+    st.just(77),
+    st.sampled_from(MirrorDirection),
+    st.sampled_from((None, "tcp port 80")),
+    st.sampled_from(MirrorPoint),
+).map(lambda mirror: mirror if mirror.name == "ids" else replace(mirror, key=78))
 vif_ids = st.sampled_from([f"vm{number}/0" for number in range(1, 5)])
 changes = st.one_of(
     st.tuples(st.just("set_host"), hosts),
@@ -217,8 +249,11 @@ changes = st.one_of(
     st.tuples(st.just("drop_address_set"), st.just("out")),
     st.tuples(st.just("set_qos"), classes),
     st.tuples(st.just("drop_qos"), st.sampled_from(("each", "all"))),
+    st.tuples(st.just("set_mirror"), mirrors),
+    st.tuples(st.just("drop_mirror"), st.sampled_from(("ids", "span"))),
     st.tuples(st.just("set_probe"), st.just("one"), st.sampled_from(((), FRAMES[:1]))),  # marks are unique
     st.tuples(st.just("set_probe"), st.just("two"), st.sampled_from(((), FRAMES[1:], FRAMES[1:] + MORE))),
+    st.tuples(st.just("set_capture"), st.just("shark"), st.sampled_from((None, *CAPTURED))),
     st.tuples(st.just("compile")),
     st.tuples(st.just("compile"), st.sampled_from((1, 4, 1000))),
 )
@@ -268,16 +303,18 @@ def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
         assert flow.table in tables[source.category], flow
         stage = PIPELINE[Table(flow.table)]
         watches = flow.cookie >> 40 & 0xFF == Category.PROBE
-        assert not watches or flow.table in WATCHES
-        assert {part.field.name for part in flow.match} <= (MARKS if watches else stage.matches), flow
+        taps = flow.cookie >> 40 & 0xFF == Category.CAPTURE
+        assert not (watches or taps) or flow.table in WATCHES
+        names = {part.field.name for part in flow.match}
+        assert names <= (MARKS if watches else TAPS | WIDTHS.keys() if taps else stage.matches), flow
         for action in (
             part for whole in flow.actions for part in (whole.actions if isinstance(whole, Clone) else (whole,))
         ):
             assert not isinstance(action, MeterAction) or action.meter in meters
             if isinstance(action, Resubmit):
-                assert Table(action.table) in stage.next, flow
-                assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY, flow
-                assert Table(action.table) != flow.table or watches, flow
+                assert Table(action.table) in stage.next or taps, flow
+                assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY or taps, flow
+                assert Table(action.table) != flow.table or watches or taps, flow
             if isinstance(action, Ct) and action.table is not None:
                 assert Table(action.table) in stage.next, flow
                 assert action.table > flow.table, flow
@@ -320,6 +357,8 @@ def test_every_category_but_the_learned_has_a_source() -> None:
         Binding("vm1/0", ME, "unt", "0a:00:00:00:00:01", 1, unlocked=True, behind=behind, listening=listening)
     )
     compiler.inputs.set_probe("one", FRAMES)
+    compiler.inputs.set_capture("shark", CaptureTap(0, (("vm1/0", "unt"),), 96, 100))
+    compiler.inputs.set_mirror(FrameMirror("ids", ("vm1/0",), MirrorTarget(TargetType.VLAN, "a", 99), 77))
     compiler.compile()
     policy = {
         Category.ADDRESS_SET,

@@ -107,7 +107,7 @@ def test_parts_are_recirculated_only_where_one_translation_is_not_enough() -> No
 
     assert not recirculated(crowded(MAX_RESUBMITS))
     assert recirculated(crowded(MAX_RESUBMITS + 1))
-    assert not recirculated(crowded(MAX_RESUBMITS // 3, qos="wide"))
+    assert not recirculated(crowded(MAX_RESUBMITS // 4, qos="wide"))
     assert recirculated(crowded(1000, qos="wide"))
     assert not recirculated(crowded(180, groups=1))
     assert recirculated(crowded(300, groups=1))
@@ -142,10 +142,11 @@ def add_ports(switchd: Vswitchd, ofports: Sequence[int]) -> None:
 
 async def program(switchd: Vswitchd, compiled: dict[FlowSource, Entries]) -> None:
     async with OpenFlowClient(f"unix:{switchd.server.dir}/br0.mgmt") as client:
+        known = {meter.meter_id for meter in await client.meters()}
         await client.apply(
             [
                 *(GroupMod.add_or_modify(group) for group in GROUPS),
-                *(MeterMod.add(meter) for meter in meters_of(compiled)),
+                *(MeterMod.modify(it) if it.meter_id in known else MeterMod.add(it) for it in meters_of(compiled)),
                 FlowMod.delete_all(),
                 *(FlowMod.add(flow) for flow in flat(compiled)),
             ]

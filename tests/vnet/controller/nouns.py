@@ -117,6 +117,17 @@ SAMPLES = (
         ("--no-sample",),
     ),
     Sample(
+        "mirror",
+        "ids",
+        {"from": ["network:tenant"], "to": "erspan 10.0.0.9 id 7", "filter": "tcp port 443"},
+        {"from": ["network:tenant"], "to": "gre 10.0.0.9 key 7"},
+        "to",
+        {"filter": None, "policy": "after"},
+        "none",
+        ("--from", "network:tenant", "--to", "erspan 10.0.0.9 id 7", "--filter", "tcp port 443"),
+        ("--no-filter", "--policy", "after"),
+    ),
+    Sample(
         "qos-class",
         "silver",
         {"from_vm": "100mbit", "to_vm": "819.2kbit", "packets": "20kpps"},

@@ -25,7 +25,18 @@ from vnet.db.errors import PoolError
 from vnet.db.history import HistoryRecord
 from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S
-from vnet.objects import AgentStatus, Binding, Encryption, Event, Network, NetworkType, Vif
+from vnet.objects import (
+    AgentStatus,
+    Binding,
+    Encryption,
+    Event,
+    FrameMirror,
+    MirrorTarget,
+    Network,
+    NetworkType,
+    TargetType,
+    Vif,
+)
 from vnet.objects.multicast import Listening
 
 
@@ -233,6 +244,29 @@ async def test_keys_of_encrypted_tunnels_are_made_anew_when_they_are_old() -> No
                 await database.transact(Update("Pool", (), {"keyed": old}))
                 await until(lambda: database.view().state.pool.key_epoch == 1, "new keys")  # type: ignore[union-attr]
                 assert database.view().state.pool.keyed > old  # type: ignore[union-attr]
+            finally:
+                job.cancel()
+                await asyncio.wait([job])
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_a_mirror_that_expires_is_taken_off() -> None:
+    target = MirrorTarget(TargetType.ERSPAN, "10.0.0.9", 7, 1)
+    past, future = "2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+    with pool_server() as server:
+        async with opened(server.remote) as database:
+            job = asyncio.create_task(Leader(database).run())
+            try:
+                for name, key, expires in (("stays", 77, future), ("ends", 78, past)):
+                    mirror = FrameMirror(name, ("network:prod",), target, key, expires=expires)
+                    await database.transact(Insert("Mirror", to_columns(mirror)))
+                await until(lambda: [*database.view().state.mirrors] == ["stays"], "it is taken off")
+                assert database.view().state.pool.generation == 2, "hosts say when they use its key no more"  # type: ignore[union-attr]
+                rows = await database.records((), ("caller", "reason", "summary"))
+                assert {"caller": "controller", "reason": "expired: ends", "summary": "delete mirror ends"} in rows
+                await until(
+                    lambda: any(event.kind == "mirror-expired" for event in database.mirror.events.values()), "told"
+                )
             finally:
                 job.cancel()
                 await asyncio.wait([job])

@@ -115,10 +115,39 @@ def test_on_the_command_line(
         assert main.run([*many, "deletions=2"]) == ExitCode.NOT_FOLLOWED
         assert client.vms() == []
         assert client.history()[-2].reason == "ticket 7"
+    capsys.readouterr()
+    assert main.run(["history", str(int(before) + 1)]) == ExitCode.OK
+    assert "+ vif web1/0   (new in the document; disrupts nothing)" in capsys.readouterr().out
+    assert main.run(["history", str(int(before) + 2)]) == ExitCode.OK
+    assert f"- vm web1   (no longer in revision {before}; disrupts nothing)" in capsys.readouterr().out
     assert main.run(["export", "--at", before]) == ExitCode.OK
     capsys.readouterr()
     assert main.run(["diff", "25:99"]) == ExitCode.USAGE
     assert "a time such as 10:42" in capsys.readouterr().err
+
+
+def test_a_rename_on_the_command_line(
+    running: Controller, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VNET_CONTROLLER", running.address)
+    document = tmp_path / "pool.vnet.yaml"
+    with running.client() as client:
+        before = str(client.apply(WITH_VM, wait_s=0).revision)
+        document.write_bytes(WITH_VM.replace(b"web1", b"shop1") + b"moved: {vms: {web1: shop1}}\n")
+        assert (
+            main.run(["apply", "--yes", "--allow", "deletions=0", "--wait", "0", str(document)])
+            == ExitCode.NOT_FOLLOWED
+        )
+        capsys.readouterr()
+        assert main.run(["history", str(int(before) + 1)]) == ExitCode.OK
+        printed = capsys.readouterr().out
+        assert "~ vm shop1   (it stays the same one; disrupts nothing)\n    name: web1 -> shop1" in printed
+        assert "~ vif web1/0\n    vm: web1 -> shop1" in printed
+        assert main.run(["rollback", before, "--yes", "--allow", "deletions=0", "--wait", "0"]) == ExitCode.NOT_FOLLOWED
+        assert [(vm.name, [vif.id for vif in client.vifs() if vif.vm == vm.name]) for vm in client.vms()] == [
+            ("web1", ["web1/0"])
+        ]
+        client.apply(DOCUMENT, wait_s=0)
 
 
 def test_exactly_that_plan_or_nothing(

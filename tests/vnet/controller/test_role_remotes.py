@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsctl.ovsdb import OvsdbClient, Tls
+from ovsctl.ovsdb import OvsdbClient, Select, Tls
 from tests.authorities import TestAuthority, tls_options
 from tests.polling import until, wait_until
 from tests.servers import free_port, run, run_dir
@@ -20,6 +22,7 @@ from tests.vnet.controller.daemons import controller
 from tests.vnet.controller.databases import embedded, stop_embedded
 from vnet.controller import role_remotes
 from vnet.controller.embedded import EmbeddedDatabase
+from vnet.controller.server_proxy import STRANGERS
 from vnet.db.errors import PoolUnreachable
 
 pytestmark = pytest.mark.usefixtures("ovs")
@@ -75,10 +78,44 @@ def test_a_host_that_was_taken_over_is_not_let_in_where_servers_are(tmp_path: Pa
                 database.remote,
                 json.dumps(["Vnet", {"op": "delete", "table": "Vm", "where": []}]),
             )
-            children = Path(f"/proc/{database.proxy.pid}/task/{database.proxy.pid}/children").read_text().split()
-            (worker,) = map(int, children)
+            worker = worker_of(database)
             os.kill(worker, signal.SIGKILL)
             wait_until(lambda worker=worker: not Path(f"/proc/{worker}").exists(), "the proxy's process is gone")  # type: ignore[misc]
+
+
+def worker_of(database: EmbeddedDatabase) -> int:
+    (child,) = Path(f"/proc/{database.proxy.pid}/task/{database.proxy.pid}/children").read_text().split()
+    return int(child)
+
+
+async def test_1100_silent_strangers_keep_no_server_out(tmp_path: Path, many_descriptors: None) -> None:
+    authority, port = TestAuthority(tmp_path), free_port()
+    tls, here = authority.server(), ("127.0.0.1", port)
+    with embedded(controllers=(f"pssl:{port}:127.0.0.1",), tls=tls) as database, contextlib.ExitStack() as stack:
+        database.ensure()
+        worker = worker_of(database)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (1024, most))
+
+        def descriptors() -> int:
+            return len([*Path(f"/proc/{worker}/fd").iterdir()])
+
+        async with OvsdbClient(f"ssl:127.0.0.1:{port}", "Vnet", tls=tls) as client:
+            before = descriptors()
+            slow = stack.enter_context(socket.create_connection(here, source_address=("127.0.0.3", 0)))
+            await until(lambda: descriptors() > before, "the slow server is accepted")
+            for _ in range(1100):
+                stack.enter_context(socket.create_connection(here, source_address=("127.0.0.2", 0)))
+            await client.transact(Select("Vm", ()))
+            async with OvsdbClient(f"ssl:127.0.0.1:{port}", "Vnet", tls=tls) as another:
+                await another.transact(Select("Vm", ()))
+            assert descriptors() < before + STRANGERS + 20
+            with tls.context().wrap_socket(slow) as shown:
+                shown.sendall(b'{"method":"list_dbs","params":[],"id":0}')
+                assert b"Vnet" in shown.recv(4096)
+            assert database.proxy.log.stat().st_size < 10_000
+            await until(lambda: descriptors() <= before, "the strangers' time is over")
+            await client.transact(Select("Vm", ()))
 
 
 @pytest.mark.parametrize("whose", ["listen", "controllers"])

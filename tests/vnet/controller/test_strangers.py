@@ -22,12 +22,6 @@ TOKEN = "correct-horse-battery-staple"
 DESCRIPTORS = 1024  # a service's limit where its unit names none
 
 
-@pytest.fixture
-def many_descriptors() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 @pytest.mark.usefixtures("many_descriptors")
 def test_1100_silent_strangers_cost_nobody_an_answer_and_little_of_the_log(tmp_path: Path) -> None:
     token_file = tmp_path / "token"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +12,9 @@ import pytest
 
 from tests.labs import new_name
 from tests.polling import wait_until
-from vnet.client import Client, Unit
+from vnet.client import Client, Unit, VifSpec
 from vnet.client.local import call_agent
+from vnet.compile import Table
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.plan import desired_state
@@ -113,3 +116,29 @@ def test_evacuation_and_flows_that_follow(lab: Lab, client: Client) -> None:
     flows = call_agent("flows", {"vif": "log/0"}, str(lab.daemons.agent_socket("xen2")))
     assert {"table", "packets", "flow"} <= flows[0].keys()
     assert any("priority=" in flow["flow"] for flow in flows)
+
+
+def printed_status(client: Client) -> list[str]:
+    command = [sys.executable, "-m", "vnet.cli.main", "--controller", client.address, "status"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def test_a_vif_that_the_switch_has_no_room_for_is_named(lab: Lab, client: Client) -> None:
+    """What is over a limit of the switch is refused for the VIF that it is of, never for its host."""
+    switch = lab.ovs("xen1")
+    held = switch.ofctl("dump-flows", "br-int", f"table={Table.GUARD}", "--no-stats").count("priority=")
+    switch.vsctl(
+        "--", "--id=@full", "create", "Flow_Table", f"flow_limit={held}", "overflow_policy=refuse", "--",
+        "set", "Bridge", "br-int", f"flow_tables:{Table.GUARD}=@full",
+    )  # fmt: skip
+    client.put_vif("late/0", VifSpec(network="red"))
+    switch.vsctl(
+        "add-port", "br-int", "late", "--", "set", "interface", "late", "type=dummy", "external_ids:iface-id=late/0"
+    )
+    problem = "br-int does not take its flows: OFPFMFC_TABLE_FULL"
+    told = wait_until(lambda: [line for line in printed_status(client) if problem in line], "the VIF is named")
+    assert "late/0" in told[0]
+    assert "xen1" in told[0]
+    assert client.vif("late/0").place.state != "ready"
+    switch.vsctl("clear", "Bridge", "br-int", "flow_tables")
+    switch.vsctl("del-port", "late")

@@ -7,21 +7,22 @@ from dataclasses import replace
 import pytest
 
 from vnet.db.changes import DeleteObject, InsertObject, UpdateObject
-from vnet.db.history import Author, RecordedChange, beyond, decoded, encoded, record_of
+from vnet.db.history import Author, Costs, RecordedChange, beyond, decoded, encoded, record_of
 from vnet.objects import Direction, Host, Network, NetworkType, Pool, Rule, SecurityGroup, Uplink, Vm
 from vnet.objects.token import ApiRole, Token
 
+VIF, STEP = Costs("vif"), Costs()
 AUTHOR = Author("token ci", "10.0.0.9", "ticket 7", "PATCH /v1/security-groups/web")
 RULES = tuple(Rule(f"r{n:03}", Direction.INGRESS, remote=(f"10.0.{n}.0/24",)) for n in range(200))
 WEB = SecurityGroup("web", 1, rules=RULES)
 
 
 def changes_of(*changes: InsertObject | UpdateObject | DeleteObject) -> list[RecordedChange]:
-    return decoded(record_of(changes, AUTHOR, 7, "vif", 5).changes)
+    return decoded(record_of(changes, AUTHOR, 7, VIF, 5).changes)
 
 
 def test_a_record() -> None:
-    record = record_of((InsertObject(Vm("a")), DeleteObject(Vm("b"))), AUTHOR, 7, "vif", 5)
+    record = record_of((InsertObject(Vm("a")), DeleteObject(Vm("b"))), AUTHOR, 7, VIF, 5)
     assert (record.time, record.revision, record.caller, record.source) == (5, 7, "token ci", "10.0.0.9")
     assert (record.summary, record.count, record.size) == ("create vm a and 1 more", 2, len(record.changes))
 
@@ -35,10 +36,19 @@ def test_of_a_change_what_differs() -> None:
     assert (change.old, change.new) == ({"pool": "p"}, {"pool": "q"})
 
 
+def test_the_plans_reason_is_with_its_change() -> None:
+    costs = Costs("vif", {("vm", "b"): ("no longer in the document; it is plugged", "vif")})
+    record = record_of((InsertObject(Vm("a")), DeleteObject(Vm("b"))), AUTHOR, 7, costs, 5)
+    new, gone = decoded(record.changes)
+    assert (new.reason, new.disruption) == ("", "")
+    assert (gone.reason, gone.disruption) == ("no longer in the document; it is plugged", "vif")
+    assert record.changes.count("reason") == 1  # of steps it costs nothing
+
+
 def test_of_200_rules_those_that_differ() -> None:
     other = replace(RULES[7], remote=("10.9.0.0/24",))
     new = replace(WEB, rules=(*RULES[:7], other, *RULES[9:]))
-    record = record_of((UpdateObject(WEB, new),), AUTHOR, 7, "vif", 5)
+    record = record_of((UpdateObject(WEB, new),), AUTHOR, 7, VIF, 5)
     (change,) = decoded(record.changes)
     assert [rule["name"] for rule in change.old["rules"]] == ["r007", "r008"]
     assert [rule["remote"] for rule in change.new["rules"]] == ["10.9.0.0/24"]
@@ -54,7 +64,7 @@ def test_a_tokens_digest_is_in_no_record() -> None:
     assert (
         "secret"
         not in record_of(
-            (InsertObject(token), UpdateObject(token, replace(token, digest="secret2"))), AUTHOR, 0, "", 5
+            (InsertObject(token), UpdateObject(token, replace(token, digest="secret2"))), AUTHOR, 0, STEP, 5
         ).changes
     )
 

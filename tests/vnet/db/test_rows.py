@@ -26,8 +26,10 @@ from vnet.objects import (
     Expectation,
     FlowCollector,
     FlowProtocol,
+    FrameMirror,
     Host,
     IcmpType,
+    MirrorTarget,
     Network,
     PlugBridge,
     PortRange,
@@ -36,8 +38,10 @@ from vnet.objects import (
     Reach,
     Rule,
     SecurityGroup,
+    TargetType,
     TunnelKey,
 )
+from vnet.objects.follower import ToolstackFollower
 from vnet.objects.retired import RetiredNumber
 from vnet.objects.token import ApiRole, Token
 from vnet.objects.trial import Trial
@@ -54,6 +58,15 @@ VALUES = [
     AddressSet("offices", ("10.0.0.0/8", "fd00::/8")),
     PlugBridge("xapi-blue", "tenant"),
     FlowCollector("flows", FlowProtocol.IPFIX, "10.0.0.9:4739", 64),
+    FrameMirror("ids", ("group:web", "web/0"), MirrorTarget(TargetType.VIF, "ids/0"), 77, filter="tcp port 80"),
+    FrameMirror(
+        "span",
+        ("label:app=shop",),
+        MirrorTarget(TargetType.ERSPAN, "10.0.0.9", 7, 2),
+        78,
+        expires="2026-12-24T18:00:00Z",
+    ),
+    FrameMirror("rspan", ("network:a",), MirrorTarget(TargetType.VLAN, "trunk0", 99), 79),
     FlowCollector("all", FlowProtocol.NETFLOW, "[fd00::9]:2055"),
     QosClass("silver", 10**8, 819_200, packets=20_000, dscp=10),
     QosClass("all", from_vm=10**9, burst=10**7, aggregate=True),
@@ -84,6 +97,7 @@ VALUES = [
         ),
     ),
     RetiredNumber("vxlan", 6000, "tenant", 7),
+    ToolstackFollower("xapi-1", "machine a", 5, "machine b", 1),
     Trial(7, 1_000, "token ci", "10.0.0.9", "a try"),
     Token("ci", "00", ApiRole.OPERATOR, networks=frozenset({"shop-*"}), max_vifs=5, made=1, ends=2),
     TunnelKey("xen1", 1, "A" * 43 + "=", 3),

@@ -342,6 +342,31 @@ def test_plain_user_runs_the_dummy_driver_and_is_told_about_the_other(lab_name: 
     assert deliveries == "['vm2/0', 'vm3/0']"
 
 
+def test_a_folder_in_a_place_of_all_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may make it first, open it, or put a link there. As a plain user: root's labs are elsewhere."""
+    monkeypatch.delenv("VNET_LAB_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    user, folder = 1234, tmp_path / "vnet-lab-1234"
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    assert labs() == []
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    os.chown(tmp_path / "elsewhere", user, user)
+    folder.symlink_to(tmp_path / "elsewhere")
+    os.chown(folder, user, user, follow_symlinks=False)
+    with pytest.raises(LabUnsupported, match="closed to others"):
+        labs()
+    folder.unlink()
+    folder.mkdir(mode=0o700)
+    with pytest.raises(LabUnsupported, match="closed to others"):  # it is root's
+        Lab.up(pool(), name="mine", driver=Driver.DUMMY)
+    assert list(folder.iterdir()) == []
+    os.chown(folder, user, user)
+    assert lab_dir("mine") == folder / "mine"
+    folder.chmod(0o711)
+    with pytest.raises(LabUnsupported, match="closed to others"):
+        lab_dir("mine")
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", '{"name": 1}'])
 def test_damaged_lab_goes_down(lab_name: str, content: str | None) -> None:
     directory = lab_dir(lab_name)

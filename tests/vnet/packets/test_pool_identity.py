@@ -19,12 +19,13 @@ from tests.polling import until, wait_until
 from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.packets.pools import HOSTS, NETWORKS
 from vnet import api
-from vnet.api.errors import Unreachable
+from vnet.api.errors import NoRoom, Unreachable
 from vnet.client import Client
 from vnet.client.local import call_agent
 from vnet.db.database import PoolDatabase
 from vnet.lab import Driver, Lab
 from vnet.lab.daemons import CONTROLLER
+from vnet.lab.names import CONTROLLER_ADDRESS, NETNS_DIR, POOL_PORT, underlay_netns
 from vnet.objects import Pool, PoolState, Vif, Vm
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -209,7 +210,64 @@ def test_a_host_that_leaves_its_pool_follows_what_it_is_pointed_at(lab: Lab) -> 
     wait_until(lambda: vif_flows(lab) == [], "the VIF's flows are gone")
 
 
-def test_a_server_that_answers_nothing_and_a_disk_that_may_not_be_written_cost_nothing(lab: Lab) -> None:
+@contextlib.contextmanager
+def controller_at(lab: Lab, state: Path, log: Path) -> Iterator[None]:
+    """A controller with this state directory, in the place of the lab's."""
+    enter = ["nsenter", f"--net={NETNS_DIR / underlay_netns(lab.spec.name)}"]
+    options = ["--run-dir", str(lab.daemons.dir), "--state-dir", str(state), "--cleartext"]
+    listen = ["--pool-listen", f"ptcp:{POOL_PORT}:{CONTROLLER_ADDRESS}"]
+    command = [*enter, sys.executable, "-m", "vnet.cli.main", "controller", *options, *listen]
+    with log.open("wb") as output, subprocess.Popen(command, stderr=output) as made:
+        try:
+            yield
+        finally:
+            made.kill()
+
+
+@contextlib.contextmanager
+def read_only(state: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", state, state], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", state], check=True)
+
+
+@contextlib.contextmanager
+def corrupted(state: Path) -> Iterator[None]:
+    file = state / "pool.db"
+    right = file.read_bytes()
+    middle = right.index(b'"near-vx')
+    file.write_bytes(right[:middle] + b"?" + right[middle + 1 :])
+    yield
+    file.write_bytes(right)
+
+
+@contextlib.contextmanager
+def full(state: Path) -> Iterator[None]:
+    """A small disk, of which nothing is left. What was written is taken along from it."""
+    file = state / "pool.db"
+    data = file.read_bytes()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={len(data) + 65536}", "tmpfs", state], check=True)
+    try:
+        file.write_bytes(data)
+        yield
+        data = file.read_bytes()
+    finally:
+        subprocess.run(["umount", "--lazy", state], check=True)
+    file.write_bytes(data)
+
+
+def write_till_full(lab: Lab) -> None:
+    """Returns once a call is refused because the last block is full, too."""
+    with client(lab) as asked, contextlib.suppress(NoRoom):
+        for number in range(1000):
+            asked.put_vif(f"more{number}/0", api.VifSpec(network="vx"))
+        pytest.fail("the disk has room")
+
+
+def test_a_server_that_answers_nothing_and_a_disk_that_is_of_no_use_cost_nothing(lab: Lab, tmp_path: Path) -> None:
     with nothing_lost(lab):
         server = int((lab.daemons.dir / "pool.pid").read_text())
         os.kill(server, signal.SIGSTOP)
@@ -223,18 +281,22 @@ def test_a_server_that_answers_nothing_and_a_disk_that_may_not_be_written_cost_n
         wait_until(lambda: all(status(lab, host).get("pool") for host in HOSTS), "the hosts are back")
 
         state = stop_database(lab).parent
-        subprocess.run(["mount", "--bind", state, state], check=True)
-        try:
-            subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
-            dirs = ["--run-dir", str(state.parent), "--state-dir", str(state)]
-            with subprocess.Popen(
-                [sys.executable, "-m", "vnet.cli.main", "controller", *dirs], stderr=subprocess.PIPE, text=True
-            ) as waiting:
-                assert waiting.stderr is not None
-                assert "Read-only file system" in waiting.stderr.readline()
-                waiting.kill()
-        finally:
-            subprocess.run(["umount", state], check=True)
+        for trouble, text in ((read_only, "Read-only file system"), (corrupted, "SHA-1")):
+            log = tmp_path / f"{trouble.__name__}.log"
+            with trouble(state), controller_at(lab, state, log):
+                wait_until(lambda log=log, text=text: text in log.read_text(), text)  # type: ignore[misc]
+        with controller_at(lab, tmp_path / "wrong", tmp_path / "wrong.log"):
+            refused(lab, "has no pool")
+        pid = int((lab.daemons.dir / "pool.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the wrong database has ended")
+        with full(state):
+            lab.daemons.start_controller()
+            with contextlib.suppress(OSError), (state / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4096)):
+                    pass
+            write_till_full(lab)
+            stop_database(lab)
         lab.daemons.start_controller()
         wait_until(lambda: all(status(lab, host).get("pool") for host in HOSTS), "the hosts are back")
     with client(lab) as asked:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.vnet.plan.pools import BASE, apply, plugged
+from vnet.db.changes import state_changes
+from vnet.db.history import Author, decoded, record_of
 from vnet.objects import Pool, PoolState, Verdict
 from vnet.plan import (
     Disruption,
@@ -19,6 +21,7 @@ from vnet.plan import (
     plan_pool,
     render_plan,
 )
+from vnet.plan.pool import costs_of
 from vnet.topology import load
 
 
@@ -462,3 +465,22 @@ def test_a_group_of_the_pools_tier_disrupts_what_is_plugged() -> None:
     (made,) = plan.changes
     assert (made.name, made.disruption) == ("base", Disruption.VIF)
     assert "connections that it forbids are cut: " in made.reason
+
+
+@pytest.mark.parametrize("vms", [10, 1000])
+def test_a_record_costs_what_changed_and_not_what_the_pool_has(vms: int) -> None:
+    text = BASE.replace(
+        "vms:\n", f'vms:\n  "n[0001-{vms:04}]": {{host: xen1, vifs: [{{network: tenant-a, addresses: []}}]}}\n'
+    )
+    before = apply(text)
+    after = apply(
+        text.replace(
+            "web2: {host: xen2, vifs: [{network: tenant-a}]}",
+            "web2: {host: xen2, vifs: [{network: tenant-a, addresses: [10.1.0.99]}]}",
+        ),
+        before,
+    )
+    record = record_of(state_changes(before, after), Author(), 2, costs_of(plan_pool(before, after)), 5)
+    (change,) = decoded(record.changes)
+    assert (change.name, change.new, change.disruption) == ("web2/0", {"addresses": ["10.1.0.99"]}, "none")
+    assert record.size < 200

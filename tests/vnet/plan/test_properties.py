@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.vnet.plan.pools import apply, as_stored, documents, plugged
 from vnet.db.changes import state_changes
-from vnet.db.history import Author, decoded, record_of
+from vnet.db.history import Author, Costs, decoded, record_of
 from vnet.db.rows import to_columns
 from vnet.objects import PoolState
 from vnet.plan import PlanAction, PoolPlan, desired_state, export_document, plan_pool
@@ -34,7 +34,9 @@ def test_one_document_after_another(first: str, second: str) -> None:
 def the_past_is_known_by_records(*states: PoolState) -> None:
     """Of each state before the last, also of one before two changes."""
     stored = [as_stored(state) for state in (PoolState(states[0].pool), *states)]
-    records = [decoded(record_of(state_changes(old, new), Author(), 1, "", 5).changes) for old, new in pairwise(stored)]
+    records = [
+        decoded(record_of(state_changes(old, new), Author(), 1, Costs(), 5).changes) for old, new in pairwise(stored)
+    ]
     for at, old in enumerate(stored[:-1]):
         assert as_it_was(stored[-1], reversed(records[at:])) == old
 

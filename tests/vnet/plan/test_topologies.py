@@ -8,7 +8,7 @@ import pytest
 
 from tests.vnet.plan.pools import as_stored
 from vnet.db.changes import state_changes
-from vnet.db.history import Author, decoded, record_of
+from vnet.db.history import Author, Costs, decoded, record_of
 from vnet.objects import PoolState
 from vnet.plan import PlanAction, desired_state, export_document, plan_pool, render_plan
 from vnet.plan.past import as_it_was
@@ -50,7 +50,7 @@ def test_it_plans_and_comes_back(path: Path) -> None:
     assert again == state
 
     stored, without = as_stored(state), PoolState(state.pool)
-    record = record_of(tuple(state_changes(stored, without)), Author(), 2, "", 5)
+    record = record_of(tuple(state_changes(stored, without)), Author(), 2, Costs(), 5)
     assert as_it_was(without, [decoded(record.changes)]) == stored
 
 

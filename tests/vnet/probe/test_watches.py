@@ -14,6 +14,8 @@ from vnet.api import PacketCall, PacketsCall
 from vnet.client import AsyncClient, Invalid, NotFound, VifSpec
 from vnet.compile import mark
 from vnet.controller.packet_injection import watchers
+from vnet.db import captures
+from vnet.db.captures import CapturedVif, CapturePlan
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.view import PoolView
@@ -160,9 +162,14 @@ async def test_the_leader_forgets_what_nobody_took_away(running: Controller, row
         await rows.transact(
             Insert("Watch", columns_of(id, "xen1", now_ms() - age_ms, ["xen1"], [Marked(frame(1), "a/0")]))
         )
+        plan = CapturePlan([CapturedVif("a/0", "lan")])
+        for host, beat in (("xen1", 1000 * (now_ms() - age_ms)), ("xen2", 0)):
+            await rows.transact(Insert("Capture", captures.columns_of(id, host, now_ms() - 40 * age_ms, plan, beat)))
     running.stop()
     running.start()  # it looks first as it begins to lead
     await rows.wait_connected(10)
     await rows.transact(Wait("Watch", (("id", "==", "old"),), ("host",), (), "==", 10_000))
     (left,) = await rows.transact(Select("Watch"))
     assert {row["id"] for row in left} == {"new"}
+    (left,) = await rows.transact(Select("Capture"))
+    assert {(row["id"], row["host"]) for row in left} == {("new", "xen1"), ("new", "xen2")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shlex
@@ -26,11 +27,12 @@ from tests.polling import wait_until
 from tests.xenserver.xapi import PASSWORD, USER, Failure, XenPool, serving
 from vnet.api import Vif
 from vnet.cli.main import cli
-from vnet.client import Client, Rule, SecurityGroupSpec, Unit
+from vnet.client import Client, NetworkSpec, Rule, SecurityGroupSpec, Unit
 from vnet.lab import Driver, Lab
 from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
+from vnet.xapi import claim, follower
 from vnet.xapi.follower import Follower
 from vnet.xapi.publishing import publish, unpublish
 from vnet.xapi.session import Credentials, XapiError, XapiSession, master_session
@@ -40,17 +42,22 @@ DOCUMENT = b"""\
 apiVersion: vnet/v1
 pool: xen
 hosts:
-  xen1: {address: 10.99.0.1, uplinks: {xenbr0: {bridge: xenbr0}}}
-  xen2: {address: 10.99.0.2, uplinks: {xenbr0: {bridge: xenbr0}}}
+  xen1: {address: 10.99.0.1, uplinks: {xenbr0: {bridge: xenbr0}, xapi5: {bridge: xapi5}}}
+  xen2: {address: 10.99.0.2, uplinks: {xenbr0: {bridge: xenbr0}, xapi5: {bridge: xapi5}}}
   xen3: {address: 10.99.0.3}
   xen4: {address: 10.99.0.4}
 underlay: {mtu: 1600}
-networks: {blue: {type: vxlan}, tenant-a: {type: vxlan}, dmz: {type: vlan, tag: 10, uplink: xenbr0, hosts: [xen1, xen2]}}
+networks:
+  blue: {type: vxlan}
+  tenant-a: {type: vxlan}
+  dmz: {type: vlan, tag: 10, uplink: xenbr0, hosts: [xen1, xen2]}
+  private: {type: vlan, tag: untagged, uplink: xapi5, hosts: [xen1, xen2]}
 """
 ADDRESSES = {host: f"127.0.0.{n}" for n, host in enumerate(HOSTS, 2)}
 ANOTHER_POOL = {"xen4": "127.0.0.5"}
 
 
+GAP = 100  # frames: what is lost while a port is taken from one bridge to another, on a busy machine
 PAUSED = (
     20  # frames, of one each millisecond: xapi says nothing when it pauses a guest, so what comes meanwhile is lost
 )
@@ -62,6 +69,7 @@ class Setting:
     follower: Follower
 
     def __init__(self, lab: Lab, pool: XenPool, client: Client, credentials: Credentials, tls: Tls) -> None:
+        self._numbers = itertools.count(1)
         self.lab, self.pool, self.client, self.credentials, self.tls = lab, pool, client, credentials, tls
         with self.opened() as session:
             self.blue = publish(client, session, "blue", "Bl\u00fc\u00e9 \U0001f600")
@@ -83,7 +91,10 @@ class Setting:
     def followed(self, pool: XenPool | None = None) -> Iterator[Follower]:
         """One more follower, of another pool if one is named."""
         with Client(f"unix:{self.lab.daemons.controller_socket}") as client:
-            follower = Follower(client, self.session, (pool or self.pool).addresses.values(), time.monotonic)
+            name = f"machine {next(self._numbers)}"
+            follower = Follower(
+                client, self.session, (pool or self.pool).addresses.values(), time.monotonic, caller=name
+            )
             thread = threading.Thread(target=follower.run)
             thread.start()
             try:
@@ -282,7 +293,7 @@ def test_moves_go_on_when_xapi_restarts_or_the_follower_dies(setting: Setting) -
         pool.start(vm, host)
         setting.settled(vm, host)
 
-    late = Follower(setting.client, setting.session, (), time.monotonic)
+    late = Follower(setting.client, setting.session, (), time.monotonic, caller=setting.follower.name)
     late._session = setting.session(pool.addresses[pool.master])
     late._session.open()
     late.state.pool, late._vnet_pool = setting.follower.state.pool, setting.client.pool().id
@@ -382,43 +393,68 @@ def test_a_vm_that_moves_to_another_pool_is_that_pools(setting: Setting) -> None
         session.close()
 
 
-def test_vifs_of_a_vlan_move_to_vnet_and_back_one_by_one(setting: Setting, tmp_path: Path) -> None:
-    """Those that have moved and those that have not reach each other over the bridge of the uplink, which stays as it is."""
-    pool, reached = setting.pool, setting.reached
-    vlan = pool.create_vlan("DMZ", "xapi1", 10)
-    a, b = (pool.create_vm(label) for label in "ab")
-    for n, (vm, host) in enumerate(((a, "xen1"), (b, "xen2")), 71):
-        pool.create_vif(vm, vlan, "0", f"0a:00:00:00:00:{n}")
-        pool.start(vm, host)
+@pytest.mark.parametrize("carrier", ["vlan", "tunnels"])
+def test_vifs_of_xapis_own_networks_are_taken_over_and_given_back(
+    setting: Setting, carrier: str, tmp_path: Path
+) -> None:
+    """A VLAN, and tunnels of Xen Orchestra's controller. VMs migrate while their network is vnet's, and new ones are vnet's at once. xapi notices nothing."""
+    pool, reached, lab = setting.pool, setting.reached, setting.lab
+    network, bridge, label = ("dmz", "xapi1", "DMZ") if carrier == "vlan" else ("private", "xapi5", "Private")
+    theirs = (
+        pool.create_vlan(label, bridge, 10) if carrier == "vlan" else pool.create_tunnels(label, bridge, "vxlan", 5005)
+    )
+    a, b, c = (pool.create_vm(label) for label in "abc")
+    for n, (vm, host) in enumerate(((a, "xen1"), (b, "xen2"), (c, "xen2")), 71 if carrier == "vlan" else 75):
+        pool.create_vif(vm, theirs, "0", f"0a:00:00:00:00:{n}")
+        if vm != c:
+            pool.start(vm, host)
+    wait_until(lambda: reached(a, b) and reached(b, a), "xapi's network")
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o600)
+    command = ["--controller", f"unix:{lab.daemons.controller_socket}", "xapi", "take-over", network, "--host", pool.addresses[pool.master],
+               "--password-file", str(secret), "--xapi-ca", str(setting.credentials.ca), "--of"]  # fmt: skip
+    refused = CliRunner().invoke(cli, [*command, "Pool-wide network associated with eth0"])
+    assert (refused.exit_code, "it is tag untagged of bridge xenbr0 there" in refused.output) == (1, True)
+    to = f"{setting.uuid(a)}/0"
+    with lab.stream(f"{setting.uuid(b)}/0", to) as stream:
+        moved = CliRunner().invoke(cli, [*command, label])
+        assert (moved.exit_code, moved.output.count("VIF ")) == (0, 2), moved.output
+        assert CliRunner().invoke(cli, [*command, label]).exit_code == 0  # again
+    arrived = stream.report.at(to)
+    assert (arrived.duplicated, arrived.lost < GAP) == (0, True), arrived.lost_numbers
+    for vm, host in ((a, "xen1"), (b, "xen2")):
+        setting.settled(vm, host)
     assert reached(a, b)
     assert reached(b, a)
-    with setting.opened() as session:
-        ours = publish(setting.client, session, "dmz")
-        wait_until(lambda: ours.bridge in setting.lab.ovs("xen1").vsctl("list-br").split(), "the bridge")
-        secret = tmp_path / "password"
-        secret.write_text(PASSWORD)
-        secret.chmod(0o600)
-        command = ["--controller", f"unix:{setting.lab.daemons.controller_socket}", "xapi", "take-over", "dmz", "--host", pool.addresses[pool.master],
-                   "--password-file", str(secret), "--xapi-ca", str(setting.credentials.ca), "--of"]  # fmt: skip
-        refused = CliRunner().invoke(cli, [*command, "Pool-wide network associated with eth0"])
-        assert (
-            refused.exit_code,
-            "it is tag untagged of bridge xenbr0 there, and tag 10 of xenbr0 here" in refused.output,
-        ) == (1, True)
-        to = f"{setting.uuid(a)}/0"
-        for back in ([], ["--back"]):
-            with setting.lab.stream(f"{setting.uuid(b)}/0", to) as stream:
-                moved = CliRunner().invoke(cli, [*command, "DMZ", *back])
-                assert (moved.exit_code, moved.output.count("VIF ")) == (0, 2), moved.output
-                if back:
-                    wait_until(lambda: setting.vifs(a) == setting.vifs(b) == [], "the VIFs to be xapi's")
-                # A host that only forwards for them follows in its own time.
-                wait_until(lambda: reached(a, b) and reached(b, a), "both ways")
-            assert stream.report.at(to).duplicated == 0
-        for vm in (a, b):
-            pool.shutdown(vm)
-            pool.destroy_vm(vm)
-        unpublish(setting.client, session, "dmz", [ours])
+
+    pool.start(c, "xen2")
+    setting.settled(c, "xen2")
+    assert reached(a, c)
+    pool.migrate(a, "xen2", lambda: setting.prepared(a))
+    setting.settled(a, "xen2")
+    wait_until(lambda: reached(c, a) and reached(a, c), "both on one host")
+    pool.migrate(a, "xen1", lambda: setting.prepared(a))
+    setting.settled(a, "xen1")
+    assert (
+        "NETWORK" not in CliRunner().invoke(cli, ["xapi", "list", *command[4:-1]]).output
+    )  # it is not vnet's to destroy
+
+    [vif] = setting.vifs(a)
+    wait_until(lambda: len(setting.client.bindings(vif=vif.id)) == 1, "the host that it left to relay no more")
+    with lab.stream(f"{setting.uuid(b)}/0", to) as stream:
+        moved = CliRunner().invoke(cli, [*command, label, "--back"])
+        assert (moved.exit_code, moved.output.count("VIF ")) == (0, 3), moved.output
+        wait_until(lambda: setting.vifs(a) == setting.vifs(b) == setting.vifs(c) == [], "the VIFs to be xapi's")
+        wait_until(lambda: reached(a, b) and reached(b, a), "both ways")
+    arrived = stream.report.at(to)
+    assert (arrived.duplicated, arrived.lost < GAP) == (0, True), arrived.lost_numbers
+    assert "vnet-network" not in pool.record("network", theirs)["other_config"]
+    for vm in (a, b, c):
+        pool.shutdown(vm)
+        pool.destroy_vm(vm)
+    wait_until(lambda: setting.client.vms() == [], "all to be gone")
+    assert setting.follower.state.problems == {}
 
 
 def test_what_changes_of_a_vif_there_changes_here(setting: Setting) -> None:
@@ -513,6 +549,59 @@ def test_a_session_that_ends_lost_events_and_another_master(setting: Setting) ->
     wait_until(lambda: setting.client.vms() == [], "both to go")
 
 
+def test_wrong_credentials_a_pool_in_maintenance_dropped_events_and_unknown_networks(setting: Setting) -> None:
+    """Each is named, forwards nothing wrongly and costs nobody else, and is over once its cause is."""
+    pool, problems = setting.pool, setting.follower.state.problems
+    a, b = setting.vm(101), setting.vm(102)
+    for vm, host in ((a, "xen1"), (b, "xen2")):
+        pool.start(vm, host)
+        setting.settled(vm, host)
+    with setting.lab.stream(f"{setting.uuid(b)}/0", f"{setting.uuid(a)}/0") as stream:
+        pool.password = "another one"
+        pool.restart()
+        wait_until(lambda: "refuses the user or the password" in problems.get("xapi", ""), "the wrong password")
+        pool.write("vm", a, name_label="renamed meanwhile")
+        pool.password = PASSWORD
+        wait_until(lambda: setting.client.vm(setting.uuid(a)).title == "renamed meanwhile", "the right one")
+
+        for code in ("HOST_STILL_BOOTING", "HOST_IN_EMERGENCY_MODE"):
+            pool.refuses = code
+            pool.restart()
+            wait_until(lambda code=code: code in problems.get("xapi", ""), code)  # type: ignore[misc]
+        pool.refuses = ""
+        pool.write("vm", a, name_label="after the maintenance")
+        wait_until(lambda: setting.client.vm(setting.uuid(a)).title == "after the maintenance", "the end of it")
+
+        pool.drops_events = True
+        pool.write("vm", b, name_label="so that it asks again")
+        wait_until(lambda: not pool.drops_events, "it to be told so")
+        pool.write("vm", a, name_label="after lost events")
+        wait_until(lambda: setting.client.vm(setting.uuid(a)).title == "after lost events", "all to be read anew")
+
+        config = {"vnet-network": "nowhere", "vnet-pool": setting.client.pool().id}
+        theirs = pool._add("network", name_label="of another day", name_description="", MTU="1500", other_config=config, bridge="vn-x",
+                           managed=False, tags=[], default_locking_mode="unlocked")  # fmt: skip
+        lost = pool.create_vm("on a network that vnet has not")
+        pool.create_vif(lost, theirs, "0", "0a:00:00:00:01:03")
+        wait_until(lambda: "nowhere" in problems.get(f"vm {setting.uuid(lost)}", ""), "the unknown network")
+        pool.write("vm", b, name_label="others go on")
+        wait_until(lambda: setting.client.vm(setting.uuid(b)).title == "others go on", "the others")
+        setting.client.put_network("nowhere", NetworkSpec(type="vxlan"))
+        wait_until(lambda: len(setting.vifs(lost)) == 1, "the network to be there")
+    assert (stream.report.at(f"{setting.uuid(a)}/0").lost, stream.report.at(f"{setting.uuid(a)}/0").duplicated) == (
+        0,
+        0,
+    )
+    for vm in (a, b):
+        pool.shutdown(vm)
+    for vm in (a, b, lost):
+        pool.destroy_vm(vm)
+    wait_until(lambda: setting.client.vms() == [], "all to be gone")
+    pool._drop("network", theirs)
+    setting.client.delete_network("nowhere")
+    wait_until(lambda: setting.follower.state.problems == {}, "nothing is wrong")
+
+
 def test_a_vm_whose_host_died_starts_elsewhere(setting: Setting) -> None:
     a, b = setting.vm(8), setting.vm(9)
     setting.pool.start(a, "xen3")
@@ -564,8 +653,8 @@ def test_networks_are_published_by_commands(setting: Setting, tmp_path: Path) ->
     wait_until(lambda: setting.client.plug_bridge(shown[1]["bridge"]).title != "Tenant A", "the new label")
     lines = CliRunner().invoke(cli, [*root, "show", "plug-bridges"]).output.splitlines()
     assert [line.split()[1:-1] for line in lines[1:]] == [
-        ["blue", "Bl\u00fc\u00e9", "\U0001f600"],
-        ["tenant-a", "Bl\u00fc\u00e9", "\U0001f600\ufffd"],
+        ["blue", "False", "-", "Bl\u00fc\u00e9", "\U0001f600"],
+        ["tenant-a", "False", "-", "Bl\u00fc\u00e9", "\U0001f600\ufffd"],
     ]
     imported = vnet("import", *options).stdout
     assert "Left out: network 'Tenant" not in imported
@@ -609,7 +698,7 @@ def test_vms_that_come_go_and_move_at_random_cost_bystanders_nothing(setting: Se
         setting.settled(vm, host)
     place: dict[str, str | None] = dict.fromkeys(busy)
     a, b = (f"{setting.uuid(vm)}/0" for vm in still)
-    # Two followers on different machines, each with its own view of the events.
+    # Two followers on different machines, of which one stands by.
     with setting.followed() as second, setting.lab.stream(a, b) as there, setting.lab.stream(b, a) as back:
         for _ in range(8):
             vm, host = picked.choice(busy), picked.choice(HOSTS)
@@ -637,6 +726,44 @@ def test_vms_that_come_go_and_move_at_random_cost_bystanders_nothing(setting: Se
     wait_until(lambda: setting.follower.state.problems == second.state.problems == {}, "nothing is wrong")
 
 
+def test_of_two_followers_one_stands_by_and_follows_when_the_other_is_silent(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are named: by themselves, in the pool's status and in an event. One that was taken over, and lives after all, writes nothing more."""
+    monkeypatch.setattr(claim, "BEAT_S", 0.1)
+    monkeypatch.setattr(claim, "SILENT_S", 4.0)
+    monkeypatch.setattr(follower, "PATIENCE_S", 0.2)
+    first, origin = setting.follower, f"xapi-{setting.follower.state.pool}"
+    begun = setting.client.status().followers[0].beat
+    wait_until(lambda: setting.client.status().followers[0].beat > begun + 3, "it to say so often")
+    with setting.followed() as second:
+        wait_until(lambda: second.state.holder == first.name and first.state.standby == second.name, "both to know")
+        [row] = setting.client.status().followers
+        assert (row.name, row.holder, row.standby) == (origin, first.name, second.name)
+        vm = setting.vm(81)
+        setting.pool.start(vm, "xen1")
+        setting.settled(vm, "xen1")
+        assert second.state.read is None
+        # It is frozen: its thread waits, and holds what it knew.
+        frozen = threading.Event()
+        asked = first._claim.held
+        monkeypatch.setattr(first._claim, "held", lambda name: frozen.wait(30) and asked(name))
+        wait_until(lambda: second.state.holder == "" and second.state.read is not None, "the second one to follow")
+        setting.pool.migrate(vm, "xen2", lambda: setting.prepared(vm))
+        setting.settled(vm, "xen2")
+        frozen.set()
+        wait_until(lambda: first.state.holder == second.name, "the first one to stand by")
+        texts = [event.text for event in setting.client.events() if event.kind == "follower"]
+        assert f"{origin} is followed by {first.name}; {second.name} stands by" in texts
+        assert f"{origin} is followed by {second.name}: {first.name} is silent" in texts
+    # It has ended, and says so.
+    wait_until(lambda: first.state.holder == "", "the first one to follow again")
+    setting.pool.shutdown(vm)
+    setting.pool.destroy_vm(vm)
+    wait_until(lambda: setting.client.vms() == [], "it to be gone")
+    assert first.state.problems == {}
+
+
 def test_the_service_says_how_far_it_is_and_is_the_only_one(setting: Setting, tmp_path: Path) -> None:
     secret, state = tmp_path / "password", tmp_path / "state.json"
     secret.write_text(PASSWORD)
@@ -651,6 +778,9 @@ def test_the_service_says_how_far_it_is_and_is_the_only_one(setting: Setting, tm
             assert (second.returncode, f"another follower has {state}" in second.stderr) == (1, True)
             shown = CliRunner().invoke(cli, ["xapi", "status", "--state", str(state)])
             assert (shown.exit_code, "0 VMs are not carried out yet" in shown.output) == (0, True)
+            assert (
+                f"followed by {setting.follower.name}; machine " in shown.output
+            )  # on this machine too, one stands by
         finally:
             first.terminate()
     assert first.returncode == 0

@@ -65,13 +65,13 @@ def pool() -> dict[str, dict[str, Any]]:
             "net1": network("1", "Pool-wide network associated with eth1", "xenbr1"),
             "net2": network("2", "Pool-wide network associated with eth2", "xenbr2"),
             "bond": {**network("3", "Bond 1+2", "xapi0"), "MTU": "9000"},
-            "vlan": network("4", "DMZ \u202e \U0001f600", "xapi1"),
+            "vlan": network("4", "DMZ \u202e \U0001f600", "xapi1", **{"vnet-network": "dmz", "vnet-pool": "p"}),  # it is taken over
             "tunnel": network("5", "dmz", "xapi2", **{"xo:sdn-controller:vni": "77"}),
             "mixed": network("6", "mixed", "xapi3"),
             "one": network("7", "Of one host", "xapi4"),
             "inner": network("8", "\U0001f600", "xapi5"),
             "himn": network("9", "Host internal management network", "xenapi", is_host_internal_management_network="true"),
-            "ours": network("a", "tenant", "vn-1", **{"vnet-network": "tenant", "vnet-pool": "p"}),
+            "ours": {**network("a", "tenant", "vn-1", **{"vnet-network": "tenant", "vnet-pool": "p"}), "managed": False},
         },
         "pif": pifs,
         "tunnel": {f"tunnel-{host}": {"uuid": f"t{host}", "access_PIF": f"{host}t", "protocol": "vxlan"} for host in hosts},
@@ -134,6 +134,14 @@ def test_a_pool_is_a_document_whose_plan_is_empty() -> None:
         ("dmz-44444444", "locked", ("10.1.0.1",), "xapi-100kib", 0), ("dmz-55555555", "unlocked", (), None, 1),
     ]  # fmt: skip
     assert not desired_state(load(import_document(pool(), "xen", vms=False).encode(), "n"), PoolState()).vms
+
+
+def test_tunnels_of_xen_orchestra_stay_and_their_bridges_are_uplinks() -> None:
+    """So that their VIFs can be taken over."""
+    state = desired_state(load(import_document(pool(), "xen", keep_tunnels=True).encode(), "n"), PoolState())
+    found = state.networks["dmz-55555555"]
+    assert (found.type.value, found.tag, found.uplink, found.mtu) == ("vlan", 0, "xapi2", 1500)
+    assert {uplink.bridge for host in state.hosts.values() for uplink in host.uplinks} == {"xapi0", "xapi2", "xenbr0"}
 
 
 def test_a_pool_that_contradicts_itself_is_refused() -> None:

@@ -1,0 +1,47 @@
+"""What the ports of this host's VIFs have received and sent, for a controller that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ovsctl.openflow.errors import OpenFlowError
+from ovsctl.openflow.messages import PortStats
+from vnet.agent.flow_reconciler import BridgeFlows
+from vnet.compile import HostView
+from vnet.db.traffic_queries import MAX_COUNTED, PortTraffic, TrafficQuery, TrafficReply
+
+
+class TrafficCounters:
+    """Answers with the counters of ports. now_ms: milliseconds since 1970."""
+
+    def __init__(self, view: HostView, flows: BridgeFlows, now_ms: Callable[[], int]) -> None:
+        self._view: Final = view
+        self._flows: Final = flows
+        self._now_ms: Final = now_ms
+
+    async def answer(self, query: TrafficQuery) -> str:
+        """The answer to a question, for its row."""
+        view = self._view
+        here = sorted((vif, ofport) for vif, ofport in view.ports.items() if vif in view.vifs)
+        if query.vif:
+            here = [port for port in here if port[0] == query.vif]
+        if not self._flows.connected:
+            return no_traffic(f"Open vSwitch of host {view.me} does not answer")
+        try:
+            found = await (self._flows.port_counters(here[0][1]) if len(here) == 1 else self._flows.port_counters())
+        except OpenFlowError as error:
+            return no_traffic(f"Open vSwitch of host {view.me}: {error}")
+        ports = tuple(_counted(vif, found[ofport]) for vif, ofport in here[:MAX_COUNTED] if ofport in found)
+        return TrafficReply(ports, self._now_ms(), max(0, len(here) - MAX_COUNTED)).encode()
+
+
+def no_traffic(problem: str) -> str:
+    """The answer that there is none, and why, for its row."""
+    return TrafficReply(problem=problem).encode()
+
+
+def _counted(vif: str, stats: PortStats) -> PortTraffic:
+    """The switch receives what the VM sends. A count that it does not keep is 0."""
+    counts = (stats.rx_packets, stats.rx_bytes, stats.rx_dropped, stats.tx_packets, stats.tx_bytes, stats.tx_dropped)
+    return PortTraffic(vif, *(count or 0 for count in counts))

@@ -1,0 +1,78 @@
+"""Asking hosts what the ports of VIFs have received and sent. One rule: who asks within some seconds of another gets the same answer, so watchers cost no more than one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from uuid import uuid4
+
+from vnet import api
+from vnet.controller.admission import find
+from vnet.controller.endpoint import Call
+from vnet.controller.service import Service, refusing_pool_errors
+from vnet.controller.vif_status import host_problem
+from vnet.db.database import now_ms
+from vnet.db.probes import MAX_ASKED
+from vnet.db.traffic_queries import TrafficQuery, TrafficReply, decode_traffic
+from vnet.db.view import PoolView
+
+WAIT_S = 2.0  # for hosts to answer
+
+
+@dataclass(frozen=True, slots=True)
+class HostsTraffic:
+    """replies: of the hosts that were asked. missing: the reasons of those that did not answer."""
+
+    replies: Mapping[str, TrafficReply]
+    missing: Mapping[str, str]
+
+
+async def of_all(service: Service) -> HostsTraffic:
+    """What all hosts with VIFs answer. Raises Unavailable."""
+    view = service.view()
+    return await asked(
+        service, view, sorted({at.host for at in view.state.bindings.values() if at.host in view.state.hosts})
+    )
+
+
+async def asked(service: Service, view: PoolView, hosts: Iterable[str], vif: str = "") -> HostsTraffic:
+    """What hosts answer. Raises Unavailable."""
+    hosts = list(hosts)
+    missing = {host: reason.text for host in hosts if (reason := host_problem(view, host)) is not None}
+    queries = [TrafficQuery(str(uuid4()), host, now_ms(), vif) for host in hosts if host not in missing]
+    parts = [queries[start : start + MAX_ASKED] for start in range(0, len(queries), MAX_ASKED)]
+    with refusing_pool_errors():
+        async with service.counting:
+            found = await asyncio.gather(*(service.database.ask(part, WAIT_S) for part in parts))
+    texts = [text for part in found for text in part]
+    replies = {}
+    for query, text in zip(queries, texts, strict=True):
+        late = f"the agent of host {query.host} did not answer within {WAIT_S:g} s"
+        reply = decode_traffic(text) if text else TrafficReply(problem=late)
+        replies[query.host] = reply
+        if reply.problem:
+            missing[query.host] = reply.problem
+        elif reply.left_out:
+            missing[query.host] = f"host {query.host} has {reply.left_out} more VIFs than it counts for"
+    return HostsTraffic(replies, dict(sorted(missing.items())))
+
+
+async def traffic(call: Call[None]) -> api.Traffic:
+    """The counters of the VIFs that the caller may see. Raises Invalid, Unavailable."""
+    service, seen = call.service, call.service.seen()
+    id = call.query.get("vif", "")
+    if id:
+        find("vif", id, seen.state.vifs)
+        current = seen.location(id).current
+        found = await asked(service, seen, [current.host] if current is not None else [], id)
+    else:
+        found = await service.traffic.get(lambda: of_all(service))
+    vifs = {}
+    for host, reply in found.replies.items():
+        for port in reply.ports:
+            current = seen.location(port.vif).current if port.vif in seen.state.vifs else None
+            if current is not None and current.host == host and (not id or port.vif == id):
+                counts = {name: getattr(port, name) for name in port.__struct_fields__ if name != "vif"}
+                vifs[port.vif] = api.VifTraffic(host=host, at=reply.at, **counts)
+    return api.Traffic(vifs=vifs, missing=dict(found.missing) if service.caller.scope is None else {})

@@ -1,0 +1,122 @@
+"""What hosts find out about the network between them: what each states, and questions to them. A row of a question each: a controller asks, an agent answers.
+
+One rule: a host states what it has heard itself, and nobody else. Who is at fault follows from what all of them state (vnet/health/findings.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from vnet.grammar.declare import Declared, SetBy, attr
+from vnet.grammar.noun import Noun
+from vnet.objects.words import COUNT, LINE
+
+MAX_HEALTH_BYTES = 256 * 1024
+MAX_STATED_MACS = 32
+MAX_TAG, MAX_FRAME_MTU = 4094, 9216
+
+
+@dataclass(frozen=True, slots=True)
+class HealthQuery(Declared):
+    """A question: a host looks anew, and answers with a HostHealth as JSON."""
+
+    NOUN: ClassVar[Noun] = Noun("health-query", "health-queries", "health query", "HealthQuery", "", key="id")
+    TITLE: ClassVar[str] = "a health query"
+
+    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
+    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    vlans: str = attr(
+        LINE,
+        "The VLANs to look at: by uplink, then by tag, 0 for untagged frames, the MTU, as JSON.",
+        default="{}",
+        set_by=SetBy.RUNTIME,
+    )
+    answer: str = attr(
+        LINE, "Empty until answered, then a HostHealth as JSON.", default="", set_by=SetBy.RUNTIME, ephemeral=True
+    )
+
+
+class StatedTunnel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The tunnel to a peer. via: its encapsulation, with " encrypted" where it is. hears: whether frames come from there; heard: whether the peer says that they come there;
+    both None while nobody knows. mtu: the largest IP packet inside that is known to come there, in bytes, where that is less than `needs`, which networks have. round_trip_us: the
+    time there and back. ahead_ms: by how much the peer's clock is ahead."""
+
+    peer: str
+    via: str
+    hears: bool | None = None
+    heard: bool | None = None
+    needs: int = 0
+    mtu: int | None = None
+    round_trip_us: int | None = None
+    ahead_ms: int | None = None
+
+
+class StatedUplink(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came by an uplink when hosts last looked at its VLANs, all at once.
+
+    tags: those that were looked at, 0 for untagged frames. links: the NICs by which this host sent. senders: the hosts, each with the NIC, that were heard on any of them. By tag, of these by
+    their places: missing, those that were not heard there, and narrow, those of which small frames came and none as large as the MTU. strange: senders with the tag that they sent and the other one that came.
+    """
+
+    uplink: str
+    tags: tuple[int, ...] = ()
+    links: tuple[str, ...] = ()
+    senders: tuple[tuple[str, str], ...] = ()
+    missing: dict[int, tuple[int, ...]] = {}
+    narrow: dict[int, tuple[int, ...]] = {}
+    strange: tuple[tuple[str, str, int, int], ...] = ()
+
+
+class StatedMac(msgspec.Struct, frozen=True, omit_defaults=True, order=True):
+    """A MAC that an uplink's bridge hears where it should not, on a VLAN, 0 without a tag. vif: the one here that has it too; "" of a MAC that keeps moving between ports."""
+
+    uplink: str
+    mac: str
+    tag: int
+    vif: str = ""
+
+
+class HostHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a host states. looks: whether it sends hellos, so that others may expect any. idle: NICs that carry nothing, with their uplink and the reason. problem: the reason for no answer; else empty."""
+
+    looks: bool = False
+    tunnels: tuple[StatedTunnel, ...] = ()
+    uplinks: tuple[StatedUplink, ...] = ()
+    macs: tuple[StatedMac, ...] = ()
+    idle: tuple[tuple[str, str, str], ...] = ()
+    problem: str = ""
+
+    def encode(self) -> str:
+        """The text for a row."""
+        text = msgspec.json.encode(self).decode()
+        return text if len(text) <= MAX_HEALTH_BYTES else HostHealth(problem="it is too much for a row").encode()
+
+
+def decode_health(text: str) -> HostHealth:
+    """What a row has. An agent that writes nonsense has stated nothing; one of an earlier version neither."""
+    try:
+        return msgspec.json.decode(text, type=HostHealth) if text else HostHealth()
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        return HostHealth(problem=f"the agent's statement is none: {error}")
+
+
+def vlans_of(query: HealthQuery) -> dict[str, dict[int, int]]:
+    """The VLANs that a question is about. Raises ValueError for what is none."""
+    try:
+        found = msgspec.json.decode(query.vlans, type=dict[str, dict[int, int]])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise ValueError(f"no VLANs: {error}") from None
+    if not all(
+        0 <= tag <= MAX_TAG and 0 <= mtu <= MAX_FRAME_MTU for mtus in found.values() for tag, mtu in mtus.items()
+    ):
+        raise ValueError("no VLANs: a tag or an MTU is out of its range")
+    return found
+
+
+def no_health(problem: str) -> str:
+    """The answer that there is none, and the reason, for its row."""
+    return HostHealth(problem=problem).encode()

@@ -1,0 +1,68 @@
+"""Questions to hosts: what have the ports of your VIFs received and sent? A row each: a controller asks, an agent answers.
+
+One rule: counters are the ports', as the VMs see them, and begin anew with a new port; whoever asks keeps what it needs to know of before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from vnet.grammar.declare import Declared, SetBy, attr
+from vnet.grammar.noun import Noun
+from vnet.objects.words import COUNT, LINE
+
+MAX_COUNTED = 2000  # VIFs of one host
+MAX_TRAFFIC_BYTES = 512 * 1024  # of an answer: 2,000 VIFs with usual ids and great counters take half of it
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficQuery(Declared):
+    """A question. vif: its id, empty for all of the host. answer: the database keeps it off its disk."""
+
+    NOUN: ClassVar[Noun] = Noun("traffic-query", "traffic-queries", "traffic query", "TrafficQuery", "", key="id")
+    TITLE: ClassVar[str] = "a traffic query"
+
+    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
+    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    vif: str = attr(LINE, "The VIF, empty for all.", default="", set_by=SetBy.RUNTIME)
+    answer: str = attr(
+        LINE, "Empty until answered, then a TrafficReply as JSON.", default="", set_by=SetBy.RUNTIME, ephemeral=True
+    )
+
+
+class PortTraffic(msgspec.Struct, frozen=True, array_like=True):
+    """What the port of a VIF has counted: packets, bytes and drops of what came from the VM and of what went to it."""
+
+    vif: str
+    from_vm_packets: int = 0
+    from_vm_bytes: int = 0
+    from_vm_dropped: int = 0
+    to_vm_packets: int = 0
+    to_vm_bytes: int = 0
+    to_vm_dropped: int = 0
+
+
+class TrafficReply(msgspec.Struct, frozen=True):
+    """A host's counters. at: when they were read, in milliseconds since 1970. left_out: VIFs beyond MAX_COUNTED. problem: the reason for no answer; else empty."""
+
+    ports: tuple[PortTraffic, ...] = ()
+    at: int = 0
+    left_out: int = 0
+    problem: str = ""
+
+    def encode(self) -> str:
+        """The text for the row."""
+        text = msgspec.json.encode(self).decode()
+        return text if len(text) <= MAX_TRAFFIC_BYTES else TrafficReply(problem="the counters are too many").encode()
+
+
+def decode_traffic(text: str) -> TrafficReply:
+    """The answer of a row. An agent that writes nonsense has given no answer."""
+    try:
+        return msgspec.json.decode(text, type=TrafficReply)
+    except msgspec.MsgspecError as error:
+        return TrafficReply(problem=f"the agent's answer is no answer: {error}")
