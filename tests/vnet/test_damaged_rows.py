@@ -176,6 +176,20 @@ class PoolUnderDamage:
             if wanted is None or row[key[0]] == wanted
         )
 
+    async def seen_by_leader(self) -> None:
+        """Returns once the leader has had a round that began after the call."""
+
+        async def beat() -> int:
+            ((row,),) = await self.client.transact(Select("Leader", (), ("beat",)))
+            return int(row["beat"])
+
+        before = await beat()
+
+        async def beaten() -> bool:
+            return await beat() > before + 1
+
+        await until(beaten, "two rounds of the leader")
+
     async def find(self, table: str, **wanted: str) -> Uuid:
         """The UUID of a row."""
         return next(
@@ -494,6 +508,7 @@ async def test_a_vif_that_can_have_no_further_epoch(pool: PoolUnderDamage) -> No
     """Till the leader puts its epoch back, its next claim cannot be written: it is a problem of that VIF, and others are claimed in the same
     turn."""
     host, uuid = pool.hosts["xen1"], await pool.find("Vif", id="vm1/0")
+    await pool.seen_by_leader()
     before = pool.replica["Vif"][uuid]["epoch"]
     with pool.controller.paused():
         await pool.client.transact(Update("Vif", by_uuid(uuid), {"epoch": 2**63 - 1}))
@@ -504,7 +519,7 @@ async def test_a_vif_that_can_have_no_further_epoch(pool: PoolUnderDamage) -> No
         await until(lambda: "vm3/0" in host.agent.pool.mine, "vm3 claimed")
         await until(lambda: "epoch" in host.agent.problems.get("vif vm1/0", ""), "a problem of vm1")
     await pool.wait_ready("vm1/0")
-    assert pool.replica["Vif"][uuid]["epoch"] == before + 1
+    await until(lambda: pool.replica["Vif"][uuid]["epoch"] == before + 1, "the next epoch")
     await pool.settled()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Insert, OvsdbClient, Select, Tls, Update
 from tests.authorities import TestAuthority, role_options
 from tests.polling import until
@@ -79,6 +80,12 @@ class HostUnderTest:
     def add_port(self, device: str, vif: str, key: str = "iface-id", type: str = "dummy") -> None:
         """What a toolstack does: a port on br-int whose interface names the VIF."""
         add_port(self.switch, device, vif, key, type)
+
+    @property
+    def programmed(self) -> bool:
+        """Whether the switch has as many flows as the agent wants it to have."""
+        wanted = sum(isinstance(each, FlowMod) for each in self.agent.flows.desired.values())
+        return len(self.flows()) == wanted
 
     def flows(self, *args: str) -> list[str]:
         text = self.switch.ofctl("dump-flows", "br-int", "--no-stats", *args)

@@ -284,7 +284,7 @@ async def test_vswitchd_that_comes_back_with_other_ofports_gets_flows_for_those_
         await until(lambda: host.agent.flows.connected, "the agent is back")
         assert (view.ports["vm1/0"], view.ports["vm2/0"]) == (second, first)
         # Each flow was sent once: none had to be put right after the database had said the new numbers too.
-        await until(lambda: len(host.flows()) == len(host.agent.flows.desired), "flows")
+        await until(lambda: host.programmed, "flows")
         assert host.agent.flows.messages - sent == len(host.agent.flows.desired)
         guards = [flow for flow in host.flows() if "dl_src=0a:00:00:00:00:01" in flow]
         assert guards
@@ -306,7 +306,7 @@ async def test_a_port_made_anew_for_another_vif_is_known_by_its_own_number() -> 
         assert host.agent.compiler.view.ports == {
             "vm2/0": int(host.switch.server.vsctl("get", "interface", "p1", "ofport"))
         }
-        await until(lambda: len(host.flows()) == len(host.agent.flows.desired), "flows")
+        await until(lambda: host.programmed, "flows")
         host.switch.server.vsctl("del-port", "br-int", "p1")
         await until(lambda: not host.agent.compiler.view.ports, "no port")
         assert "p1" not in host.agent.flows.ports

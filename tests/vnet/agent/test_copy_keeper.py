@@ -62,7 +62,7 @@ def settled(host: HostUnderTest) -> bool:
         "vnet-vxlan" in agent.compiler.view.devices
         and agent.rows.settled
         and agent.revisions.flows == agent.revisions.newest
-        and len(host.flows()) == len(agent.flows.desired)
+        and host.programmed
     )
 
 

@@ -34,7 +34,7 @@ async def test_a_plugged_vif_that_is_no_longer_wanted_here_keeps_its_flows() -> 
         await pool.wait_ready("vm1/0", "xen1")
         await until(lambda: host.agent.rows.settled, "rows")
         await until(lambda: host.agent.compiler.view.devices.get("vnet-vxlan"), "the tunnel port has its number")
-        await until(lambda: len(host.flows()) == len(host.agent.flows.desired), "flows")
+        await until(lambda: host.programmed, "flows")
         before, sent = host.flows(), host.agent.flows.messages
         await pool.update("Vif", ("id", "vm1/0"), host=None)
         await until(lambda: host.agent.pool.named.vifs == {"vm1/0"}, "its row is asked for by its id")

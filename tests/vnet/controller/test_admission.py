@@ -274,6 +274,9 @@ def test_all_errors_of_a_call_at_once() -> None:
             probes=[api.ProbeCall(host="xen1", frame="00", tunnel=api.TunnelCall(key=1, source="a", target="b"))]
         ),
         api.PacketsCall(packets=[api.PacketCall(frame="00", vif="v", round=2, after=0, expect=["w"])]),
+        api.CaptureCall(vifs=["v"], filter="tcp", seconds=5.0, snap=64, rate=10),
+        api.FollowCall(caller="xapi-1", silent_at=3),
+        api.TraceCall(source="v", target="w", protocol="tcp", port=80, at="41"),
     ],
     ids=lambda call: type(call).__name__,
 )
@@ -303,7 +306,7 @@ def test_each_call_has_a_test() -> None:
             "ProbesCall",
             "ProbeCall",
         ),
-        *("PacketsCall", "PacketCall"),
+        *("PacketsCall", "PacketCall", "CaptureCall", "FollowCall", "TraceCall"),
     }
 
 

@@ -339,7 +339,8 @@ def test_the_unix_sockets_peer_and_each_change_are_recorded(pool: Api) -> None:
     assert {entry.source for entry in newest} == {"127.0.0.1"}
     changes = [pool.local.change(entry.id).changes for entry in newest]
     assert changes[0] == [api.HistoryChange(action="update", noun="vif", name="rec/0",
-                                            old={"locking_mode": "locked"}, new={"locking_mode": "unlocked"})]  # fmt: skip
+                                            old={"locking_mode": "locked"}, new={"locking_mode": "unlocked"},
+                                                reason="it is not plugged", disruption="none")]  # fmt: skip
     assert changes[1] is not None
     assert (changes[1][0].old, changes[1][0].new) == ({"host": None}, {"host": "xen2"})
     applied = next(entry for entry in pool.local.history(1000) if entry.call == "POST /v1/apply")
@@ -445,7 +446,7 @@ def test_tokens_and_history_on_the_command_line(
     assert "delete vm cli" in gone
     out = vnet("history", made.split()[0])[1]
     assert re.search(r"^revision \d+  \S+  token cli  from 127.0.0.1  PUT /v1/vms/cli$", out, re.M), out
-    assert "\n+ vm cli\n    name: cli\n" in out
+    assert "\n+ vm cli   (new from the toolstack; disrupts nothing)\n    name: cli\n" in out
     assert vnet("token", "revoke", "cli")[2] == "token cli is revoked\n"
     code, _, err = vnet("status", *url, "--token-file", file)
     assert (code, "give a token of the pool" in err) == (1, True)
