@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,11 @@ def comes_and_goes(lab: Lab, client: Client, text: bytes, document: Document) ->
 
 
 def ours(lab: Lab, host: str) -> tuple[set[str], set[str]]:
-    """Names of the agent's ports, and the flows of br-int, with ports by name: a port that comes again has a new number."""
+    """Names of the agent's ports, and the flows of br-int, with ports by name: a port that comes again has a new number, and with it its meter."""
     ovs = lab.ovs(host)
     ports = ovs.vsctl("--bare", "--columns=name", "find", "Port", "external_ids:vnet-owner=agent").split()
     flows = ovs.ofctl("dump-flows", "br-int", "--no-stats", "--names").splitlines()
-    return set(ports), {flow.strip() for flow in flows}
+    return set(ports), {re.sub(r"meter:\d+", "meter", flow.strip()) for flow in flows}
 
 
 def is_bare(ports: set[str], flows: set[str]) -> bool:
