@@ -165,8 +165,8 @@ def deliveries(switchd: Vswitchd, ofport: int, frame: bytes, expected: int) -> d
     return sent()
 
 
-def test_a_real_switch_delivers_to_a_thousand_once_and_warns_of_nothing(ovs: None) -> None:
-    """With 300 and 1,000 VIFs in no security group and in one, and with rates."""
+def test_a_real_switch_delivers_to_thousands_once_and_warns_of_nothing(ovs: None) -> None:
+    """With 300, 1,000 and 2,000 VIFs in no security group and in one, and with rates."""
     with vswitchd() as switchd:
         switchd.server.vsctl(
             "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail_mode=secure",
@@ -174,7 +174,7 @@ def test_a_real_switch_delivers_to_a_thousand_once_and_warns_of_nothing(ovs: Non
         )  # fmt: skip
         plugged: list[int] = []
         for count, groups, qos in (
-            (300, 0, None), (300, 1, None), (1000, 0, None), (1000, 1, "wide"),
+            (300, 0, None), (300, 1, None), (1000, 0, None), (1000, 1, "wide"), (2000, 0, None), (2000, 1, None),
         ):  # fmt: skip
             pool = SimPool(crowded(count, groups=groups, qos=qos))
             host = pool.hosts["xen1"]
