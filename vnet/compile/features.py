@@ -71,7 +71,9 @@ def _location(view: HostView, vif: str, network: str) -> Flows:
 
 
 def _mirrored(view: HostView, vif: str, network: str) -> Flows:
-    return mirrored_flows(view, vif, network) if _is_known(view, vif, network) else ()
+    if view.vif(vif, network) is None and not view.mirrors_of(network, vif):
+        return ()  # nothing else is read: it may be gone
+    return mirrored_flows(view, vif, network)
 
 
 T = Table

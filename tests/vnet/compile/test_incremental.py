@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -398,3 +400,27 @@ def test_a_vif_that_left_a_network_gets_nothing_from_it_whatever_its_old_binding
     for flow in flat(compile_flows(compiler.view)):
         on_left = "metadata" in flow.match and flow.match["metadata"].value == left
         assert not (on_left and flow.actions and flow.table in (Table.LOOKUP, Table.DELIVER)), flow
+
+
+@pytest.mark.parametrize("steps", list(permutations(("port", "binding", "vif"))), ids="-".join)
+def test_nothing_is_remembered_of_a_vif_that_is_gone(steps: tuple[str, ...]) -> None:
+    compiler = Compiler(ME)
+    compiler.inputs.set_host(Host(ME, "10.0.0.1"))
+    compiler.inputs.set_network(NETWORKS[0])
+    compiler.inputs.set_vif(Vif("here/0", "vx", "0a:00:00:00:00:02"))
+    binding = Binding("gone/0", ME, "vx", "0a:00:00:00:00:01", 1)
+    compiler.inputs.set_vif(Vif("gone/0", "vx", binding.mac))
+    compiler.inputs.set_binding(binding)
+    compiler.inputs.set_port("gone/0", 20)
+    compiler.compile()
+    for step in steps:
+        if step == "port":
+            compiler.inputs.set_port("gone/0", None)
+        elif step == "binding":
+            compiler.inputs.drop_binding("vx", "gone/0", ME)
+        else:
+            compiler.inputs.drop_vif("gone/0")
+        compiler.compile()
+    of, read = compiler._dependencies._of, compiler._dependencies._with
+    assert not [source for source in of if source.name == "gone/0"]
+    assert not [key for key in read if "gone/0" in key]
