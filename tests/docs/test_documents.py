@@ -1,6 +1,6 @@
-"""Every python block of the documents that say so, executed in order against a private Open vSwitch.
+"""docs/ovsctl.md, executed: Open vSwitch as it starts it, then every python block in order.
 
-One rule: the document is what runs. `/run/openvswitch` becomes the private directory; a ```text block that follows
+One rule: the document is what runs. `/run/openvswitch` becomes a directory of the test's; a ```text block that follows
 a ```python block is what it prints, where `...` stands for anything.
 """
 
@@ -12,13 +12,16 @@ import doctest
 import inspect
 import io
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import pytest
 
-from tests.servers import Vswitchd, vswitchd
+from tests.servers import run_dir
+from vnet.lab.processes import stop
 
 DOCS = Path(__file__).parents[2] / "docs"
 SYSTEM_DIR = "/run/openvswitch"
@@ -45,24 +48,29 @@ def agrees(want: str, got: str) -> bool:
     return doctest.OutputChecker().check_output(want, got, options)
 
 
-def look_installed(switch: Vswitchd) -> None:
-    """Give the control socket the name that it has where Open vSwitch is installed."""
-    assert switch.process is not None
-    pid = switch.process.pid
-    (switch.server.dir / "ovs-vswitchd.pid").write_text(f"{pid}\n")
-    (switch.server.dir / f"ovs-vswitchd.{pid}.ctl").symlink_to(switch.control)
+@contextlib.contextmanager
+def started(document: Path, directory: Path) -> Iterator[None]:
+    """Open vSwitch as the page starts it, in a directory of its own."""
+    (script,) = re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.M | re.S)
+    command = ["bash", "-e", "-c", script.replace(SYSTEM_DIR, str(directory))]
+    try:
+        subprocess.run(
+            command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        yield
+    finally:
+        stop([int(file.read_text()) for file in directory.glob("*.pid")])
 
 
 @pytest.mark.parametrize("document", [DOCS / "ovsctl.md"], ids=lambda path: path.name)
 async def test_the_document_is_true(document: Path) -> None:
     found = blocks(document)
-    with vswitchd() as switch:
-        look_installed(switch)
+    with run_dir() as directory, started(document, directory):
         names: dict[str, Any] = {"__name__": "document"}
         for line, code, output in found:
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                block = code.replace(SYSTEM_DIR, str(switch.server.dir))
+                block = code.replace(SYSTEM_DIR, str(directory))
                 result = eval(compiled(block, document, line), names)
                 if inspect.isawaitable(result):
                     await result

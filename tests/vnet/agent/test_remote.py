@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import shlex
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +39,8 @@ from vnet.util.transport import CA
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
+PAGE = Path(__file__).parents[3] / "docs/remote.md"
+AGENTS = re.compile(r"^(vnet agent(?:.*\\\n)*.*)$", re.M)
 # As ovs-ctl(8) starts it: what it listens at, and its certificate, are in its own database.
 AS_PACKAGED = (
     "--remote=db:Open_vSwitch,Open_vSwitch,manager_options",
@@ -267,16 +271,23 @@ async def test_a_strangers_switch_is_refused(tmp_path: Path, monkeypatch: pytest
 async def test_one_process_has_several_hosts_and_says_what_each_goes_without(tmp_path: Path) -> None:
     authority, ports = TestAuthority(tmp_path), {name: free_port() for name in ("xen1", "xen2", "openflow")}
     authority.server()
-    command = [sys.executable, "-m", "vnet.cli.main", "agent", "--switch-pki-dir", tmp_path]
-    command += ["--openflow", f"pssl:{ports['openflow']}:127.0.0.1", "--socket", tmp_path / "agent.sock"]
-    for host in ("xen1", "xen2"):
-        command += ["--host", host, "--ovs-db", f"ssl:127.0.0.1:{ports[host]}"]
     switches: dict[str, Vswitchd] = {}
     async with pool_without_agents("xen1", "xen2") as pool:
+        (line,) = AGENTS.findall(PAGE.read_text())
+        for text, here in (
+            ("unix:/run/vnet/pool.sock", pool.server.remote),
+            ("pssl:6653", f"pssl:{ports['openflow']}:127.0.0.1"),
+            ("ssl:10.0.0.11:6640", f"ssl:127.0.0.1:{ports['xen1']}"),
+            ("ssl:10.0.0.12:6640", f"ssl:127.0.0.1:{ports['xen2']}"),
+        ):
+            assert text in line
+            line = line.replace(text, here)
+        command: list[str | Path] = [sys.executable, "-m", "vnet.cli.main", *shlex.split(line.replace("\\\n", " "))[1:]]
+        command += ["--switch-pki-dir", tmp_path, "--socket", tmp_path / "agent.sock"]
         with ExitStack() as stack:
             manager = stack.enter_context(ServiceManager(tmp_path / "notify"))
             switches["xen1"], _ = stack.enter_context(bare_host(authority.switch("xen1"), ports["xen1"]))
-            process = spawn([*command, "--pool", pool.server.remote], log=tmp_path / "log", env=manager.env)
+            process = spawn(command, log=tmp_path / "log", env=manager.env)
             stack.callback(end, process)
             # One host is away: that keeps no other's agent from its work, nor from being ready.
             await until(

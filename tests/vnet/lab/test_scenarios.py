@@ -94,12 +94,15 @@ def test_its_solution_mends_it(scenario: Scenario, tmp_path: Path, run: Callable
         lab.wait_ready()
 
 
-def test_the_commands_of_the_labs_page(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+def commands_of_the_page() -> list[str]:
     """Those of docs/lab.md's first block; what starts and ends labs is run by other tests."""
     block = (ROOT / "docs/lab.md").read_text().split("```")[1]
-    lines = [line.partition("#")[0].split(";") for line in block.splitlines() if line]
-    commands = [part for parts in lines for part in parts]
-    commands = [line.strip() for line in commands if not re.match(r"vnet lab (up|down|demo|scenario)", line)]
+    lines = [line.partition("#")[0].strip() for line in block.splitlines() if line]
+    return [line for line in lines if not re.match(r"vnet lab (up|down|demo|scenario)", line)]
+
+
+def test_the_commands_of_the_labs_page(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    commands = [part.strip() for line in commands_of_the_page() for part in line.split(";")]
     assert len(commands) >= 10
     with SHARED.lent() as lab:
         assert {line: code for line in commands if (code := run(line, lab.spec.name)) != 0} == {}

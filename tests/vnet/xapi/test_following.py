@@ -53,6 +53,7 @@ networks:
   dmz: {type: vlan, tag: 10, uplink: xenbr0, hosts: [xen1, xen2]}
   private: {type: vlan, tag: untagged, uplink: xapi5, hosts: [xen1, xen2]}
 """
+PAGE = Path(__file__).parents[3] / "docs/xenserver.md"
 ADDRESSES = {host: f"127.0.0.{n}" for n, host in enumerate(HOSTS, 2)}
 ANOTHER_POOL = {"xen4": "127.0.0.5"}
 
@@ -61,6 +62,11 @@ GAP = 100  # frames: what is lost while a port is taken from one bridge to anoth
 PAUSED = (
     20  # frames, of one each millisecond: xapi says nothing when it pauses a guest, so what comes meanwhile is lost
 )
+
+
+def page_commands() -> list[str]:
+    """The commands of the page's blocks, all of which are run here."""
+    return [line for line in PAGE.read_text().splitlines() if line.startswith("vnet xapi ")]
 
 
 class Setting:
@@ -86,6 +92,15 @@ class Setting:
 
     def stop(self) -> None:
         self._running.close()
+
+    def on_the_page(self, name: str, secret: Path, address: str) -> list[str]:
+        """The arguments of `vnet` that the page has for a command of `vnet xapi`, for this pool of xapi."""
+        [line] = [line for line in page_commands() if line.split()[2] == name]
+        line = line.partition(" > ")[0].replace("10.0.0.11", address)
+        line = line.replace("/etc/vnet/xapi.password", str(secret)).replace(
+            "/etc/vnet/xapi.pem", str(self.credentials.ca)
+        )
+        return ["--controller", f"unix:{self.lab.daemons.controller_socket}", *shlex.split(line)[1:]]
 
     @contextmanager
     def followed(self, pool: XenPool | None = None) -> Iterator[Follower]:
@@ -412,8 +427,10 @@ def test_vifs_of_xapis_own_networks_are_taken_over_and_given_back(
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o600)
-    command = ["--controller", f"unix:{lab.daemons.controller_socket}", "xapi", "take-over", network, "--host", pool.addresses[pool.master],
-               "--password-file", str(secret), "--xapi-ca", str(setting.credentials.ca), "--of"]  # fmt: skip
+    page = setting.on_the_page("take-over", secret, pool.addresses[pool.master])
+    at = page.index("--of")
+    assert page[at - 1 : at + 2] == ["dmz", "--of", "DMZ"]
+    command = [*page[: at - 1], network, *page[at + 2 :], "--of"]
     refused = CliRunner().invoke(cli, [*command, "Pool-wide network associated with eth0"])
     assert (refused.exit_code, "it is tag untagged of bridge xenbr0 there" in refused.output) == (1, True)
     to = f"{setting.uuid(a)}/0"
@@ -436,9 +453,8 @@ def test_vifs_of_xapis_own_networks_are_taken_over_and_given_back(
     wait_until(lambda: reached(c, a) and reached(a, c), "both on one host")
     pool.migrate(a, "xen1", lambda: setting.prepared(a))
     setting.settled(a, "xen1")
-    assert (
-        "NETWORK" not in CliRunner().invoke(cli, ["xapi", "list", *command[4:-1]]).output
-    )  # it is not vnet's to destroy
+    listed = CliRunner().invoke(cli, setting.on_the_page("list", secret, pool.addresses["xen3"]))
+    assert (listed.exit_code, label in listed.output) == (0, False), "it is not vnet's to destroy"
 
     [vif] = setting.vifs(a)
     wait_until(lambda: len(setting.client.bindings(vif=vif.id)) == 1, "the host that it left to relay no more")
@@ -632,21 +648,20 @@ def test_networks_are_published_by_commands(setting: Setting, tmp_path: Path) ->
     secret.chmod(0o644)
     assert "may be read by others" in vnet("list", *options).output
     secret.chmod(0o600)
-    page = (Path(__file__).parents[3] / "docs/xenserver.md").read_text()
-    publishing, listing = (
-        line.replace("--host 10.0.0.11", f"--host {address}").replace("/etc/vnet/xapi.password", str(secret))
-        .replace("/etc/vnet/xapi.pem", str(setting.credentials.ca)).removeprefix("vnet xapi ")
-        for line in page.splitlines() if line.startswith(("vnet xapi publish", "vnet xapi list"))
-    )  # fmt: skip
-    first, second = (vnet(*shlex.split(publishing)) for _ in range(2))
+
+    def run(name: str, *more: str) -> Result:
+        """As the page has it."""
+        return CliRunner().invoke(cli, [*setting.on_the_page(name, secret, address), *more])
+
+    first, second = (run("publish") for _ in range(2))
     assert (first.exit_code, first.output) == (second.exit_code, second.output) == (0, first.output)
-    shown = json.loads(vnet(*shlex.split(listing), "-o", "json").output)
+    shown = json.loads(run("list", "-o", "json").output)
     assert [(one["network"], one["label"]) for one in shown] == [("blue", setting.blue.label), ("tenant-a", "Tenant A")]
     # As one that an older version made. ovs-xapi-sync would open the bridge of such a network.
     setting.pool.write(
         "network", shown[1]["ref"], other_config={"vnet-network": "tenant-a", "vnet-pool": setting.client.pool().id}
     )
-    assert vnet(*shlex.split(publishing)).exit_code == 0
+    assert run("publish").exit_code == 0
     assert setting.pool.record("network", shown[1]["ref"])["other_config"]["vswitch-controller-fail-mode"] == "secure"
     # Renamed there, as another one is called already.
     setting.pool.write("network", shown[1]["ref"], name_label=setting.blue.label + "\u202e")
@@ -656,7 +671,7 @@ def test_networks_are_published_by_commands(setting: Setting, tmp_path: Path) ->
         ["blue", "False", "-", "Bl\u00fc\u00e9", "\U0001f600"],
         ["tenant-a", "False", "-", "Bl\u00fc\u00e9", "\U0001f600\ufffd"],
     ]
-    imported = vnet("import", *options).stdout
+    imported = run("import").stdout
     assert "Left out: network 'Tenant" not in imported
     assert "xenbr0: {bridge: xenbr0}" in imported
     assert load(imported.encode(), "imported").pool == "xen"
@@ -768,15 +783,14 @@ def test_the_service_says_how_far_it_is_and_is_the_only_one(setting: Setting, tm
     secret, state = tmp_path / "password", tmp_path / "state.json"
     secret.write_text(PASSWORD)
     secret.chmod(0o600)
-    command = [sys.executable, "-m", "vnet.cli.main", "--controller", f"unix:{setting.lab.daemons.controller_socket}", "xapi", "follow",
-               "--host", setting.pool.addresses["xen1"], "--password-file", str(secret), "--xapi-ca", str(setting.credentials.ca),
-               "--state", str(state)]  # fmt: skip
+    page = setting.on_the_page("follow", secret, setting.pool.addresses["xen1"])
+    command = [sys.executable, "-m", "vnet.cli.main", *page, "--state", str(state)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
         try:
             wait_until(lambda: state.exists() and json.loads(state.read_text())["pool"], "its state")
             second = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
             assert (second.returncode, f"another follower has {state}" in second.stderr) == (1, True)
-            shown = CliRunner().invoke(cli, ["xapi", "status", "--state", str(state)])
+            shown = CliRunner().invoke(cli, [*setting.on_the_page("status", secret, ""), "--state", str(state)])
             assert (shown.exit_code, "0 VMs are not carried out yet" in shown.output) == (0, True)
             assert (
                 f"followed by {setting.follower.name}; machine " in shown.output
