@@ -36,7 +36,7 @@ pool: pages
 hosts:
   xen1: {address: 10.99.0.1, uplinks: {trunk0: {members: [eth1]}}}
   xen2: {address: 10.99.0.2, uplinks: {trunk0: {members: [eth1]}}}
-  xen4: {address: 10.99.0.4}
+  xen4: {address: 10.99.0.4, uplinks: {trunk0: {members: [eth1]}}}
 networks: {tenant-a: {type: vxlan}, tenant-b: {type: vxlan}, prod: {type: vlan, tag: 9, uplink: trunk0}}
 security-groups: {db: {rules: []}}
 vms:
@@ -81,6 +81,7 @@ def controller_of(line: str, pki_dir: Path) -> Iterator[tuple[Controller, str]]:
     with run_dir() as path:
         made = Controller(path)
         options = re.sub(r"https://[\d.]+:8443", address, line).replace("/run/vnet", str(path / "run"))
+        options = options.replace("pssl:6640:10.0.0.1", f"pssl:{free_port()}:127.0.0.1")
         here = [] if "unix:" in line else ["--listen", made.address]
         made.options = (*shlex.split(options)[2:], *here, "--pki-dir", str(pki_dir))
         try:
@@ -104,11 +105,14 @@ def test_a_controller_with_the_options_of_a_page_answers_there(page: str, tmp_pa
 def test_the_commands_of_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (DOCS / "trust.md").read_text()
     lines = [line for block in SHELL.findall(page) for line in block.splitlines()]
-    (start,) = CONTROLLER.findall(page)
+    (start,), (options,) = CONTROLLER.findall(page), re.findall(r"`(--pool-listen pssl:6640[^`]*)`", page)
+    assert set(start.split()[2:]) <= set(options.split())
+    issue = next(line for line in ISSUED.findall(page) if "xen4" in line)  # as its invitation would be answered
+    lines.insert(lines.index("vnet host revoke xen4"), issue)
     (encrypted,) = [part for page, part in PARTS if page == "trust.md"]  # else there are no keys to make anew
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * len(lines)))
-    with controller_of(start, tmp_path) as (pool, address), pool.client() as client:
+    with controller_of(f"vnet controller {options}", tmp_path) as (pool, address), pool.client() as client:
         client.apply(whole(encrypted).encode(), "trust.vnet.yaml", wait_s=0)
         monkeypatch.setenv("VNET_CONTROLLER", pool.address)
         assert main.run(["token", "make", "me", "--role", "viewer", "--to", "token"]) == ExitCode.OK
@@ -117,8 +121,8 @@ def test_the_commands_of_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             if line == start:
                 continue
             command = re.sub(r"/(?:root|etc/vnet)/", f"{tmp_path}/", line).replace("history 41", "history 1")
-            command = command.replace("https://10.0.0.1:8443", address)
-            command += f" --pki-dir {tmp_path}" if "vnet pki" in line else ""
+            command = command.replace("https://10.0.0.1:8443", address).replace("10.0.0.1", "127.0.0.1")
+            command += f" --pki-dir {tmp_path}" if line.startswith("vnet pki") else ""
             results[line] = main.run(shlex.split(command, comments=True)[1:])
         assert {line: code for line, code in results.items() if code != ExitCode.OK} == {}
         assert len(results) >= 14

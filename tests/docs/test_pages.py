@@ -12,11 +12,11 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
@@ -46,7 +46,8 @@ PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", ROOT / "AR
 INTERFACE = re.compile(r"^```xml\n(<interface type='bridge'>.*?)^```", re.M | re.S)
 
 
-class Runner(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Runner:
     """A test that runs blocks of a page, and what it takes of the page: its own expression."""
 
     test: str
@@ -60,7 +61,9 @@ def matches(pattern: re.Pattern[str], *groups: str) -> Callable[[str], Iterable[
 
 RUNNERS = (
     *(Runner("debian/test_pages.py", page, matches(MACHINES, "text", "event")) for page in ("install.md", "troubleshooting.md", "operate.md")),
-    *(Runner("docs/test_documents.py", page, matches(PYTHON, "code")) for page in ( "toolstack.md", "lab.md", "capture.md")),
+    Runner("docs/test_toolstack.py", "toolstack.md", matches(PYTHON, "code")),
+    Runner("vnet/lab/test_document.py", "lab.md", matches(PYTHON, "code")),
+    Runner("vnet/packets/test_capture.py", "capture.md", matches(PYTHON, "code")),
     *(Runner("docs/test_fragments.py", page, test_fragments.YAML.findall) for page in PAGES if page not in test_fragments.RUN_ELSEWHERE),
     *(Runner("docs/test_fragments.py", page, test_fragments.SHELL.findall) for page in ("trust.md", "remote.md")),
     *(Runner("docs/test_fragments.py", page, test_fragments.CONTROLLER.findall) for page in ("web.md", "toolstack.md")),
@@ -77,10 +80,11 @@ RUNNERS = (
     Runner("vnet/agent/test_remote.py", "remote.md", AGENTS.findall),
     Runner("docs/test_pages.py", "libvirt.md", INTERFACE.findall),
 )  # fmt: skip
-UUID = "7a1f8d1e-0000-4000-8000-000000000001"
+# A libvirt with one guest, on the first of the two hosts that docs/libvirt.md names.
+GUEST = "7a1f8d1e-0000-4000-8000-000000000001"
 VIRSH = """case "$*" in
 *10.0.0.2*) ;;
-*list*) echo 7a1f8d1e-0000-4000-8000-000000000001 ;;
+*list*) echo {guest} ;;
 *dumpxml*) cat {directory}/domain.xml ;;
 esac"""
 # Commands that nothing runs as they stand, by how they begin: who does what they do, or why nobody can.
@@ -102,7 +106,7 @@ EXEMPT = {
     "systemctl enable --now vnet-": "tests/debian/test_packages.py starts each unit",
     "systemctl status": "tests/debian/test_pages.py, with another unit's name",
     "journalctl -t vnet": "tests/vnet/controller/test_event_delivery.py reads what the journal is given",
-    "ip netns": "tests/vnet/packets/test_encryption.py, in each host's namespace",
+    "ip netns exec vnet-wireguard": "a lab's hosts have such namespaces of other names",
 }  # fmt: skip
 # Blocks that are no commands: drawings, and messages with the test that has them printed. By their page and how they begin.
 SHOWN = {
@@ -114,28 +118,24 @@ SHOWN = {
     ("mirrors.md", "pool.vnet.yaml:12:47"): "tests/docs/test_fragments.py",
     ("cluster.md", "--pool ssl:"): "options; tests/docs/test_cluster.py starts a controller with such",
     ("operate.md", "runs on its own copy"): "tests/vnet/agent/test_obstacles.py",
-    ("libvirt.md", "<network>"): "tests/guests defines such a network",
+    ("libvirt.md", "<network>"): "libvirt alone reads it, and hands on an interface such as the one above",
     ("operate.md", "/var/lib/vnet/pool.db is damaged"): "tests/vnet/controller/test_file_check.py",
 }
 
 
-# What the pages take as there, beside topologies/quickstart.vnet.yaml.
-ALSO = """
-networks: {lan: {type: vxlan}, video: {type: vxlan}}
-subnets: {lan-v4: {network: lan, cidr: 10.5.0.0/24, gateway: 10.5.0.1}}
-security-groups: {db: {rules: []}}
-vms:
-  nested: {host: xen1, vifs: [{network: lan, addresses: [10.5.0.10]}]}
-  edge1:  {host: xen1, vifs: [{network: lan, addresses: [10.5.0.11]}]}
-  ids1:   {host: xen2, vifs: [{network: video}]}
+# What the pages take as there, beside topologies/quickstart.vnet.yaml: of the document, and of a toolstack.
+GROUPS = {"db": {"rules": []}}
+MADE = """
+vnet network create lan --type vxlan
+vnet network create video --type vxlan
+vnet network create jail --type vxlan
+vnet vif create nested/0 --network lan --vm nested
+vnet vif create edge1/0 --network lan --vm edge1
+vnet vif create ids1/0 --network video --vm ids1
+vnet vif create web9/0 --network tenant-a --vm web9 --host xen2
 """
-# Before a page, on the lab's pool.
-BEFORE = {
-    "toolstack.md": [
-        "vnet vif create web9/0 --network tenant-a --vm web9 --host xen2",
-        "vnet network create jail --type vxlan",
-    ],
-}
+# The change that docs/history.md looks for, and its end.
+AROUND = {"history.md": ("vnet apply --yes broken", "vnet apply --yes document")}
 
 
 @cache
@@ -168,12 +168,6 @@ def is_among(command: str) -> bool:
 
 def exempt(command: str) -> bool:
     return any(command.startswith(known) for known in EXEMPT)
-
-
-def is_run(block: Block, page: str) -> bool:
-    if block.commands:
-        return set(block.commands) <= set(lines(page))
-    return any(block.text in text or text.strip() == block.text.strip() for text in selections(page))
 
 
 @cache
@@ -211,13 +205,17 @@ def is_made(command: str) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_each_block_is_run_or_says_why_not(page: str) -> None:
     """Blocks without commands: code, documents, messages, drawings. What blocks print is compared by who runs them."""
-    unrun = [
+    blocks = list(page_blocks(PAGES[page]))
+    assert len(blocks) * 2 == PAGES[page].count("```"), "a block that is not read"
+    nobody = [
         f"{page}:{block.line}: {block.text[:60]}"
-        for block in page_blocks(PAGES[page])
-        if not block.commands and not is_run(block, page) and not (block.follows and block.language == "text")
+        for block in blocks
+        if not block.commands
+        and not (block.follows and block.language == "text")
+        and not any(block.text in text for text in selections(page))
         and not any(page == known and block.text.strip().startswith(start) for known, start in SHOWN)
-    ]  # fmt: skip
-    assert unrun == []
+    ]
+    assert nobody == []
 
 
 def test_no_reason_is_left_over() -> None:
@@ -239,13 +237,18 @@ def test_no_reason_is_left_over() -> None:
 def lab(ovs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A lab with all that pages name, and this directory as theirs: with the pool's document, and a libvirt with the guest of docs/libvirt.md."""
     document = yaml.safe_load((ROOT / "topologies/quickstart.vnet.yaml").read_text())
-    for section, objects in yaml.safe_load(ALSO).items():
-        document.setdefault(section, {}).update(objects)
+    document["security-groups"] = GROUPS
     document["vms"]["web1"]["labels"] = {"app": "shop", "tier": "web"}
     text = yaml.safe_dump(document, sort_keys=False)
     (tmp_path / "document").write_text(text)
-    (tmp_path / "domain.xml").write_text(domain_xml("web1", UUID, *INTERFACE.findall(PAGES["libvirt.md"])))
-    programs = {"vnet": f'exec {sys.executable} -m vnet.cli.main "$@"', "virsh": VIRSH.format(directory=tmp_path)}
+    document["vms"]["db1"]["vifs"][0]["security-groups"] = ["db"]
+    del document["expectations"]
+    (tmp_path / "broken").write_text(yaml.safe_dump(document, sort_keys=False))
+    (tmp_path / "domain.xml").write_text(domain_xml("web1", GUEST, *INTERFACE.findall(PAGES["libvirt.md"])))
+    programs = {
+        "vnet": f'exec {sys.executable} -m vnet.cli.main "$@"',
+        "virsh": VIRSH.format(directory=tmp_path, guest=GUEST),
+    }
     for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -291,43 +294,38 @@ def toolstack(lab: Lab, vm: str) -> Iterator[None]:
             lab.migrate(vm, home)
 
 
-def as_here(text: str, lab: Lab, directory: Path) -> str:
-    """A text of a page with this lab's paths, the revision that it has, and today's times."""
+def as_here(text: str, lab: Lab, directory: Path, since: str) -> str:
+    """A text of a page with this lab's paths, the revision that it has, and a moment of today."""
     sockets = {"controller": lab.daemons.controller_socket, "agent-xen1": lab.daemons.agent_socket("xen1")}
     for name, path in sockets.items():
         text = text.replace(f"/run/vnet/{name}.sock", str(path))
-    now = f"{datetime.now():%Y-%m-%dT%H:%M:%S}"
-    text = re.sub(r"(?<!\d)(?:2026-01-31T)?10:42(?!:)", now, text)
+    text = re.sub(r"(?<!\d)(?:2026-01-31T)?10:42(?!:)", since, text)
     text = re.sub(r"/(?=root/|etc/vnet/|var/lib/)", f"{directory}/", text)
     return re.sub(r"\b41\b", "1", text).replace("--for 30s", "--for 1s")
 
 
-def without_measures(text: str) -> str:
-    return re.sub(r"[+-]?\d+(\.\d+)?(?= (ms|s|frames|bytes)\b)", "0", text)
+def shows(expected: str, printed: str) -> bool:
+    """Whether a page shows what was printed, but for measures. Hosts answer in any order."""
+    measure = re.compile(r"[+-]?\d+(\.\d+)?(?= (ms|s|frames|bytes)\b)")
+    expected, printed = (measure.sub("0", text) for text in (expected, printed))
+    return agrees(expected, printed) or sorted(expected.splitlines()) == sorted(printed.splitlines())
 
 
 def test_what_nobody_else_runs(lab: Lab, tmp_path: Path) -> None:
     """Page after page: its blocks in their order, then the commands of its sentences. What a page shows as printed is printed."""
     failed: dict[str, str] = {}
 
-    def try_out(page: str, line: str, expected: str, code: int) -> None:
-        here = as_here(line, lab, tmp_path)
-        if line.startswith("vnet vm activate"):  # as the page says: not before
-            unit = Unit.of_vm(here.split()[3])
-            wait_until(lambda: client.migration(unit).phase != "preparing", "every host to be prepared")
-        got, printed = ran(here, tmp_path)
-        if got != code or not agrees(without_measures(expected), without_measures(printed)):
-            failed[f"{page}: {line}"] = f"{got}: {printed}"
-
     with Client(f"unix:{lab.daemons.controller_socket}") as client:
-        assert ran("vnet apply --yes document", tmp_path)[0] == ExitCode.OK
+        for line in ("vnet apply --yes document", *MADE.strip().splitlines()):
+            assert ran(line, tmp_path)[0] == ExitCode.OK, line
+        since = datetime.now().isoformat()
         for page in PAGES:
             blocks = left(page)
             if not blocks:
                 continue
             shutil.copy("document", "pool.vnet.yaml")
-            for line in BEFORE.get(page, ()):
-                assert ran(line, tmp_path)[0] == ExitCode.OK, line
+            before, after = AROUND.get(page, ("", ""))
+            assert ran(before, tmp_path)[0] == ExitCode.OK
             with toolstack(lab, "web1"):
                 for block in blocks:
                     code = 0
@@ -336,8 +334,13 @@ def test_what_nobody_else_runs(lab: Lab, tmp_path: Path) -> None:
                             assert ran(note.removeprefix("on lab: "), tmp_path)[0] == ExitCode.OK, note
                         code = int(note.removeprefix("exits with ")) if note.startswith("exits with ") else code
                     for line in unrun(block, page):
-                        shown = block.text.partition(f"$ {line}\n")[2] if block.text.startswith("$ ") else ""
-                        try_out(page, line, shown or "...", code)
+                        if line.startswith("vnet vm activate"):  # as the page says: not before
+                            wait_until(lambda: client.migration(Unit.of_vm("web1")).phase != "preparing", "all hosts")
+                        got, printed = ran(as_here(line, lab, tmp_path, since), tmp_path)
+                        expected = block.text.partition(f"$ {line}\n")[2] or "..."
+                        if got != code or not shows(expected, printed):
+                            failed[f"{page}: {line}"] = f"{got}: {printed}"
             for link in lab.impaired():
                 lab.impair(link)
-    assert failed == {}
+            assert ran(after, tmp_path)[0] == ExitCode.OK
+    assert not failed, "\n".join(f"{line}\n{printed}" for line, printed in failed.items())
