@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.authorities import TestAuthority
+from tests.docs.running import ran
 from tests.polling import wait_until
 from tests.servers import run_dir
 from vnet.controller.embedded import EmbeddedDatabase
@@ -22,11 +21,9 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r"^```sh\n# on (?P<host>\w+)\n(?P<script>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.M | re.S
 )
-VNET = """set -e
-vnet() { local group=$1 command=$2; shift 2
-  [[ $command == status || $command == kick ]] || set -- --pki-dir "$STATE_DIR/pki" "$@"
-  "$PYTHON" -m vnet.cli.main $group $command --run-dir "$RUN_DIR" --state-dir "$STATE_DIR" "$@"; }
-"""
+
+
+NO_PKI = ("vnet pool status", "vnet pool kick")  # they ask the server here
 
 
 class Hosts:
@@ -43,16 +40,16 @@ class Hosts:
         run.mkdir(parents=True, exist_ok=True)
         if not (state / "pki").exists():
             shutil.copytree(self.pki.directory, state / "pki", ignore=shutil.ignore_patterns("ca.key.pem", "issued"))
-        text = (VNET + script).replace("/run/vnet", str(run)).replace("/var/lib/vnet", str(state))
-        text = text.replace("10.0.0", self.network)
-        env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-        env |= {"RUN_DIR": str(run), "STATE_DIR": str(state)}
-        # Servers that go on running must not hold our pipe.
-        with (self.path / "out").open("w+") as out:
-            done = subprocess.run(["bash", "-c", text], stdout=out, stderr=out, env=env, check=False, timeout=60)
-            out.seek(0)
-            said = out.read()
-        assert done.returncode == 0, f"on {host}: {script}\n{said}"
+        here = f" --run-dir {run} --state-dir {state}"
+        lines = [
+            line + here + ("" if line.startswith(NO_PKI) else f" --pki-dir {state}/pki")
+            if line.startswith("vnet ")
+            else line
+            for line in script.splitlines()
+        ]
+        text = "\n".join(lines).replace("/run/vnet", str(run)).replace("/var/lib/vnet", str(state))
+        code, said = ran(text.replace("10.0.0", self.network), self.path)
+        assert code == 0, f"on {host}: {script}\n{said}"
         return said.replace(self.network, "10.0.0")
 
     def stop(self) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.docs.running import ran
 from tests.labs import new_name
 from tests.polling import wait_until
 from tests.vnet.lab.test_lab import left_of
@@ -34,19 +35,24 @@ def run_here() -> list[str]:
     return [*commands("vnet lab up"), *commands("vnet validate"), *commands("vnet vif create")[:-1]]
 
 
-def test_the_readmes_commands(tmp_path: Path) -> None:
+def test_the_readmes_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = new_name()
     vnet = tmp_path / "vnet"
     vnet.write_text(f'#!/bin/sh\nexec {sys.executable} -m vnet.cli.main "$@"\n')
     vnet.chmod(0o755)
     shutil.copy(ROOT / "topologies" / "quickstart.vnet.yaml", tmp_path / "pool.vnet.yaml")
     (tmp_path / "topologies").symlink_to(ROOT / "topologies")
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "VNET_LAB_NAME": name}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("VNET_LAB_NAME", name)
+    # On a terminal `vnet apply` asks; here nobody answers.
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
     def run(line: str) -> str:
-        done = subprocess.run(line, shell=True, check=False, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # fmt: skip
-        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-        return done.stdout
+        code, printed = ran(line, tmp_path)
+        assert code == 0, f"{line}: {printed}"
+        return printed
 
     up, ping, show, down = commands("vnet lab up")
     try:
@@ -55,7 +61,7 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
         assert "Bridge br-int" in run(show)
         lab = Lab.attach(name)
         namespaces = lab.spec.namespaces()
-        env["VNET_CONTROLLER"] = f"unix:{lab.daemons.controller_socket}"
+        monkeypatch.setenv("VNET_CONTROLLER", f"unix:{lab.daemons.controller_socket}")
         said = [run(line) for line in commands("vnet validate")]
         assert "Nothing to change" in said[1]
         assert "14 ready" in said[3]
@@ -65,7 +71,7 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
         run(create)
         run("vnet lab host xen3 -- ip tuntap add tap3 mode tap")
         run(f"vnet lab host xen3 -- {plug}")
-        with Client(env["VNET_CONTROLLER"]) as client:
+        with Client(f"unix:{lab.daemons.controller_socket}") as client:
             wait_until(lambda: client.vif("web1/0").place.state == "ready", "web1/0 to be ready")
         assert "xen3  ready" in run(get)
         run(down)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.docs.running import ran
 from tests.docs.test_documents import DOCS, agrees
 from tests.labs import new_name
 from tests.vnet.lab.test_lab import left_of
-from tests.vnet.lab.test_scenarios import SHELL
-from vnet.cli import main
 from vnet.lab import Lab, labs, remove
 from vnet.lab.names import lab_dir
 
@@ -27,20 +22,6 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```(?P<language>sh|yaml)\n(?P<text>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.M | re.S
 )  # fmt: skip
 PICTURE = DOCS / "assets" / "tutorial-matrix.svg"
-
-
-def ran(text: str, directory: Path) -> tuple[int, str]:
-    """The exit code of a block and what it prints. Commands of vnet alone are run by this process: it has loaded the code."""
-    if not any(map(SHELL.search, text.splitlines())):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            codes = [main.run(shlex.split(line)[1:]) for line in text.splitlines()]
-        return next((code for code in codes if code), 0), printed.getvalue()
-    # A file takes what is printed: a pipe would stay open as long as servers in the background have it.
-    with (directory / "printed").open("w") as file:
-        command = ["bash", "-e", "-c", text]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=120)  # fmt: skip
-    return done.returncode, (directory / "printed").read_text()
 
 
 def test_the_tutorial_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
