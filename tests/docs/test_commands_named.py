@@ -119,6 +119,28 @@ def test_what_is_not_there_is_found() -> None:
     assert not fault("vnet --controller unix:/x vif get web1/0 -o json")
 
 
+# Of `pytest` with vnet's plugin; of each command that has the option X.
+OPTIONS_OF_OTHERS = {"--vnet-on", "--no-X"}
+BENCHES = ("benchmarks.md", "testing.md")  # their options are those of benchmarks and pytest
+
+
+def test_an_option_that_stands_alone_is_one_of_some_command() -> None:
+    with click.Context(cli, info_name="vnet") as context:
+        options = [p for command in (cli, *commands_below(cli, context)) for p in command.params]
+    known = {name for option in options for name in (*option.opts, *option.secondary_opts)} | OPTIONS_OF_OTHERS
+    unknown = {
+        f"{page.name}: {word}"
+        for page in PAGES
+        if page.name not in BENCHES
+        for code in re.findall(
+            r"`(--[^`\n]*)`", re.sub(r"^```.*?^```|<!--.*?-->", "", page.read_text(), flags=re.M | re.S)
+        )
+        for word in re.findall(r"(?<!\S)--[a-z][\w-]*", code)
+        if word not in known
+    }
+    assert unknown == set()
+
+
 def commands_below(group: click.Group, context: click.Context) -> Iterator[click.Command]:
     for name in group.list_commands(context):
         found = group.get_command(context, name)

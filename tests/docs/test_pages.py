@@ -118,7 +118,7 @@ SHOWN = {
     ("mirrors.md", "pool.vnet.yaml:12:47"): "tests/docs/test_fragments.py",
     ("cluster.md", "--pool ssl:"): "options; tests/docs/test_cluster.py starts a controller with such",
     ("operate.md", "runs on its own copy"): "tests/vnet/agent/test_obstacles.py",
-    ("libvirt.md", "<network>"): "libvirt alone reads it, and hands on an interface such as the one above",
+    ("libvirt.md", "<network>"): "tests/guests/test_guests.py",
     ("operate.md", "/var/lib/vnet/pool.db is damaged"): "tests/vnet/controller/test_file_check.py",
 }
 

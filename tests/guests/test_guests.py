@@ -18,12 +18,14 @@ from tests.polling import wait_until
 from tests.vnet.faults import How, Part, ProcessFault
 from vnet.client import Client, Unit, VifSpec
 from vnet.lab import Driver, Lab
+from vnet.libvirt.domain import read_domain
 from vnet.objects import PoolState
 from vnet.plan import desired_state
 from vnet.topology import load
 
 NETWORKS = ("vlan", "vxlan", "gre", "geneve")
 HOSTS = ("kvm1", "kvm2")
+PAGE = Path(__file__).parents[2] / "docs/libvirt.md"
 NAME, UUID = "web1", "7a1f8d1e-0000-4000-8000-000000000001"
 DOCUMENT = """\
 apiVersion: vnet/v1
@@ -222,6 +224,29 @@ def test_what_runs_is_imported_as_a_document_that_changes_nothing(guest: Guest) 
     done = subprocess.run(command, env=guest.lab.ovs(guest.at).env, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert not guest.client.plan(done.stdout.encode()).changes
+
+
+def test_an_interface_that_names_a_network_of_libvirt(guest: Guest, image: Path) -> None:
+    """As docs/libvirt.md has it: libvirt hands on what the network's portgroup says, and the hook makes the VIF there."""
+    (block,) = re.findall(r"^```xml\n(<network>.*?)^```", PAGE.read_text(), re.M | re.S)
+    network, interface = block.replace("tenant-a", "vxlan").split("\n\n")
+    uuid, id = "7a1f8d1e-0000-4000-8000-000000000002", "5a1f8d1e-0000-4000-8000-000000000009"
+    interface = interface.replace("5a1f8d1e-0000-4000-8000-000000000001", id)
+    host = guest.hosts[guest.elsewhere]
+    (host.directory / "network.xml").write_text(network)
+    host.virsh("net-create", str(host.directory / "network.xml"))
+    xml = guest_xml("web2", uuid, image, host.directory / "console", {})
+    host.create(xml.replace("<controller type='usb'", f"{interface}<controller type='usb'"))
+    try:
+        wait_until(lambda: guest.client.vif(id).place.state == "ready", "its VIF to be ready")
+        found = guest.client.vif(id)
+        assert (found.network, found.vm, found.place.host) == ("vxlan", uuid, host.host)
+        running = read_domain(host.virsh("dumpxml", "web2"))
+        assert [(it.id, it.bridge, it.profile) for it in running.interfaces] == [(id, "br-int", "vxlan")]
+    finally:
+        host.virsh("destroy", "web2")
+        host.virsh("net-destroy", "vnet")
+    guest.client.delete_vm(uuid)
 
 
 def test_a_guest_that_ends_is_nowhere(guest: Guest) -> None:
