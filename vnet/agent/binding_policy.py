@@ -21,6 +21,7 @@ class Situation(Enum):
     UNNUMBERED = "as EXPECTED, and no number is reserved for the port"
     EXPECTED_LATER = "no port here yet: it is awaited, and another host runs the VIF"
     ARRIVING = "a port here, and a migration brings the VIF"
+    RETURNING = "as ARRIVING, and the host's own binding is of an earlier stay, which another host has ended"
     HOME = "a port here, and no other host runs the VIF"
     DEPARTING = "a port here, and a migration takes the VIF to another host, which does not run it yet"
     WANTED = "a port here, and another host runs the VIF though it is asked for here"
@@ -74,6 +75,7 @@ _ROWS = {
     Situation.UNNUMBERED: (AWAIT, NUMBER, NUMBER, NUMBER),
     Situation.EXPECTED_LATER: (KEEP, RELEASE, RELEASE, RELEASE),
     Situation.ARRIVING: (HOLD, KEEP, KEEP, KEEP),
+    Situation.RETURNING: (HOLD, RELEASE, RELEASE, RELEASE),
     Situation.HOME: (CLAIM, BECOME_ACTIVE, ACTIVATE, KEEP),
     Situation.DEPARTING: (CLAIM, BECOME_ACTIVE, ACTIVATE, DEPARTS),
     Situation.WANTED: (CLAIM, RENEW, ACTIVATE, RENEW),
@@ -144,7 +146,8 @@ def situation(
             return Situation.EXPECTED_LATER
         return Situation.EXPECTED if mine is not None and mine.ofport else Situation.UNNUMBERED
     if vif.incoming == me and vif.host != me:
-        return Situation.ARRIVING
+        former = elsewhere and mine is not None and at.current is not None and mine.epoch < at.current.epoch
+        return Situation.RETURNING if former else Situation.ARRIVING
     if not elsewhere:
         return Situation.HOME if vif.incoming in (None, me) else Situation.DEPARTING
     if vif.incoming is not None:
