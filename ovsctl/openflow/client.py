@@ -215,15 +215,21 @@ class OpenFlowClient:
     # -- asking ------------------------------------------------------------------------------------------
 
     async def dump_flows(
-        self, table: int | None = None, match: Match = MATCH_ALL, *, cookie: int = 0, cookie_mask: int = 0
+        self,
+        table: int | None = None,
+        match: Match = MATCH_ALL,
+        *,
+        cookie: int = 0,
+        cookie_mask: int = 0,
+        out_port: int = ReservedPort.NONE,
     ) -> list[FlowEntry]:
-        """Flows that `match` covers, of one table or of all, whose cookie has these bits under the mask.
+        """Flows that `match` covers, of one table or of all, whose cookie has these bits under the mask. out_port: only those that output to it.
 
         Each entry has `flow` and `stats` (packets, bytes, duration_s, idle_s). Raises MalformedMessage when one of
         them uses actions or fields that ovsctl does not support: narrow the dump to your own cookies.
         """
         chosen = ALL_TABLES if table is None else table
-        return await self._multipart(msg.FlowStatsRequest(chosen, match, cookie, cookie_mask), FlowEntry)
+        return await self._multipart(msg.FlowStatsRequest(chosen, match, cookie, cookie_mask, out_port), FlowEntry)
 
     async def aggregate(
         self, table: int | None = None, match: Match = MATCH_ALL, *, cookie: int = 0, cookie_mask: int = 0

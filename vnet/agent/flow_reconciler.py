@@ -586,12 +586,18 @@ class BridgeFlows:
         return {stats.number: stats for stats in await self._client.port_stats(ofport)}
 
     async def counted(
-        self, object_cookie: int, mask: int, match: Match = MATCH_ALL, table: Table | None = None
+        self,
+        object_cookie: int,
+        mask: int,
+        match: Match = MATCH_ALL,
+        table: Table | None = None,
+        out_port: int = ReservedPort.NONE,
     ) -> list[tuple[Flow, int, int]]:
-        """The switch's flows with these cookie bits that `match` covers, of one table or of all, each with its packets and bytes."""
+        """The switch's flows with these cookie bits that `match` covers, of one table or of all, to one port or wherever, each with its packets
+        and bytes."""
         if self._client is None:
             return []
-        found = await self._client.dump_flows(table, match, cookie=object_cookie, cookie_mask=mask)
+        found = await self._client.dump_flows(table, match, cookie=object_cookie, cookie_mask=mask, out_port=out_port)
         return [(entry.flow, entry.stats.packets or 0, entry.stats.bytes or 0) for entry in found]
 
 

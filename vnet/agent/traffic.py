@@ -1,15 +1,16 @@
-"""What the ports of this host's VIFs have received and sent, for a controller that asks."""
+"""What the ports of this host's VIFs have received and sent, and what went to each peer, for a controller that asks."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.openflow.messages import PortStats
 from vnet.agent.flow_reconciler import BridgeFlows
-from vnet.compile import HostView
-from vnet.db.traffic_queries import MAX_COUNTED, PortTraffic, TrafficQuery, TrafficReply
+from vnet.compile import COOKIE_MARK, COOKIE_MARK_MASK, HostView, copies_by_tunnel, tunnel_ends, tunnels_here
+from vnet.db.traffic_queries import MAX_COUNTED, PeerTraffic, PortTraffic, TrafficQuery, TrafficReply
 
 
 class TrafficCounters:
@@ -30,10 +31,24 @@ class TrafficCounters:
             return no_traffic(f"Open vSwitch of host {view.me} does not answer")
         try:
             found = await (self._flows.port_counters(here[0][1]) if len(here) == 1 else self._flows.port_counters())
+            peers = await self._peers() if not query.vif else ()
         except OpenFlowError as error:
             return no_traffic(f"Open vSwitch of host {view.me}: {error}")
         ports = tuple(_counted(vif, found[ofport]) for vif, ofport in here[:MAX_COUNTED] if ofport in found)
-        return TrafficReply(ports, self._now_ms(), max(0, len(here) - MAX_COUNTED)).encode()
+        return TrafficReply(ports, self._now_ms(), max(0, len(here) - MAX_COUNTED), peers=peers).encode()
+
+    async def _peers(self) -> tuple[PeerTraffic, ...]:
+        """What went to each peer, by the flows that lead there: a tunnel's port is one for all peers. Raises OpenFlowError."""
+        ends, tunnels = tunnel_ends(self._view), tunnels_here(self._view)
+        packets: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        for tunnel in tunnels:
+            for flow, count, size in await self._flows.counted(COOKIE_MARK, COOKIE_MARK_MASK, out_port=tunnel):
+                for end in copies_by_tunnel(flow.actions, tunnel):
+                    if (host := ends.get(end)) is not None:
+                        packets[host] += count
+                        sizes[host] += size
+        return tuple(PeerTraffic(host, packets[host], sizes[host]) for host in sorted(packets))
 
 
 def no_traffic(problem: str) -> str:

@@ -1161,7 +1161,8 @@ class Change(AnswerStruct, frozen=True, kw_only=True):
 
 
 class Expected(AnswerStruct, frozen=True, kw_only=True):
-    """An expectation of the document: whether it would hold after the plan, and whether it holds now. trace: of the packet that fails."""
+    """An expectation of the document: whether it would hold after the plan, and whether it holds now. trace: of the packet that fails. asked: false where each of its
+    pairs has an end on a host that is down."""
 
     name: str
     holds: bool
@@ -1169,6 +1170,7 @@ class Expected(AnswerStruct, frozen=True, kw_only=True):
     where: str = ""
     why: str = ""
     trace: str = ""
+    asked: bool = True
 
 
 class Difference(AnswerStruct, frozen=True, kw_only=True):
@@ -1502,7 +1504,8 @@ class ToolstackFollower(AnswerStruct, frozen=True, kw_only=True):
 
 
 class TraceCall(CallStruct, frozen=True, kw_only=True):
-    """A question to the twin: from source to target and back. source, target: a VIF ('web1/0'), a VM, or 'outside'.
+    """A question to the twin: from source to target and back. source, target: a VIF ('web1/0'), a VM, or 'outside'. A caller with a scope asks about its own VIFs,
+    gives neither frame nor at, and is shown the steps of its own objects.
 
     protocol: icmp, tcp or udp. port: of tcp or udp. frame: in place of a conversation this one, in hexadecimal; target may be left out then. at: in the pool as it was after a
     revision or the record of an id, or at a time (RFC 3339).
@@ -1587,13 +1590,35 @@ class VifClass(AnswerStruct, frozen=True, kw_only=True):
     vifs: list[str]
 
 
+class PartedPair(AnswerStruct, frozen=True, kw_only=True):
+    """A pair that reaches while nothing fails, and of which some VIFs that run do not in these failures. source, target: positions in `classes`."""
+
+    source: int
+    target: int
+    failures: list[str]
+
+
 class ReachabilityMatrix(AnswerStruct, frozen=True, kw_only=True):
-    """reaches: a row for each class that sends, with a column for each that receives, in the order of `classes`. port: 0 for ping."""
+    """reaches: a row for each class that sends, with a column for each that receives, in the order of `classes`. port: 0 for ping. parted: by single
+    failures, where those were asked for. guessed: of a past pool, VIFs of which it is not known where they ran."""
 
     protocol: str
     port: int
     classes: list[VifClass]
     reaches: list[list[bool]]
+    parted: list[PartedPair] = []
+    guessed: list[str] = []
+
+
+class SingleFailure(AnswerStruct, frozen=True, kw_only=True):
+    """A failure of a host, or of a link. down, cut: its name in a question, one of them empty. fails: the expectations that do not hold then; unasked: those of which
+    nothing is asked, since each pair has an end on the host that is down."""
+
+    text: str
+    down: str = ""
+    cut: str = ""
+    fails: list[str] = []
+    unasked: list[str] = []
 
 
 class JudgingStep(AnswerStruct, frozen=True, kw_only=True):
@@ -1639,11 +1664,24 @@ class VifTraffic(AnswerStruct, frozen=True, kw_only=True):
     to_vm_dropped: int
 
 
+class TunnelTraffic(AnswerStruct, frozen=True, kw_only=True):
+    """What a host has sent to another through tunnels, as its flows count: frames, and their bytes before they are encapsulated. at: when, in milliseconds
+    since 1970. A part of it begins anew where flows do, so that it may become less."""
+
+    source: str
+    to: str
+    at: int
+    packets: int
+    bytes: int
+
+
 class Traffic(AnswerStruct, frozen=True, kw_only=True):
-    """The counters of VIFs, by their ids. missing: the hosts whose VIFs are not all there, each with the reason."""
+    """The counters of VIFs, by their ids. missing: the hosts whose VIFs are not all there, each with the reason. tunnels: of the whole pool, for callers
+    without a scope."""
 
     vifs: dict[str, VifTraffic]
     missing: dict[str, str] = {}
+    tunnels: list[TunnelTraffic] = []
 
 
 # --- who calls, and what was done ------------------------------------------------------------------

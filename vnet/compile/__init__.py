@@ -15,6 +15,7 @@ from vnet.compile.flows import FlowKey, Key, key_of
 from vnet.compile.guard import CHOICE, WATCHED, Privilege, privilege_for
 from vnet.compile.hello import HELLO, HELLO_BY, HELLO_KEY, OF_HELLO, uplink_hello_flows
 from vnet.compile.inputs import CAPTURES, CaptureTap, HostInputs, LocalNetwork, StateIndex, inner_addresses
+from vnet.compile.l2 import copies_by_tunnel, tunnel_ends, tunnels_here
 from vnet.compile.learning import HEARD, OF_HEARD
 from vnet.compile.monitoring import DIRECTION_OF as MONITORS
 from vnet.compile.monitoring import FIRST, OF_FIRST, OF_RUNNING, WouldForbid, counted_of, is_monitored, would_forbid
@@ -115,6 +116,7 @@ __all__ = [
     "bare",
     "compile_flows",
     "cookie",
+    "copies_by_tunnel",
     "counted_of",
     "entry_of",
     "filtered_by_agent",
@@ -140,6 +142,8 @@ __all__ = [
     "segments_of",
     "storm_meters",
     "tapped_here",
+    "tunnel_ends",
+    "tunnels_here",
     "tunnels_in_use",
     "uplink_flows",
     "uplink_hello_flows",

@@ -5,8 +5,9 @@ One rule: what came from a tunnel or an uplink goes only to VIFs here. Each `...
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import product
 
 from ovsctl.openflow import Action, Flow, GroupAction, Match
@@ -215,6 +216,36 @@ def by_tunnel(view: HostView, tunnel: int | None, key: int | None, host: str, *,
 @lru_cache(maxsize=4096)  # a network's VIFs elsewhere share a few hosts
 def _through(tunnel: int, key: int, field: str, vtep: str) -> Actions:
     return (act.SetField("tun_id", key), act.SetField(field, vtep), act.Output(tunnel))
+
+
+TunnelEnd = tuple[str, int]  # the field that names it, and the address
+
+
+def tunnels_here(view: HostView) -> list[int]:
+    """The ofports of the tunnels that networks here use, each one for all peers."""
+    found = (view.network(name) for name in view.networks)
+    return sorted({network.tunnel for network in found if network is not None and network.tunnel is not None})
+
+
+def tunnel_ends(view: HostView) -> dict[TunnelEnd, str]:
+    """The other hosts by the ends of their tunnels, inside WireGuard and not."""
+    ends = ((host, end) for host in view.hosts for end in (view.vtep(host), view.inner(host)))
+    return {_end(ip_address(end)): host for host, end in ends if end is not None and host != view.me}
+
+
+def _end(address: IPv4Address | IPv6Address) -> TunnelEnd:
+    return "tun_ipv6_dst" if address.version == 6 else "tun_dst", int(address)
+
+
+def copies_by_tunnel(actions: Actions, tunnel: int) -> Iterator[TunnelEnd]:
+    """The ends to which a flow with these actions sends each of its frames through a tunnel, in order."""
+    end: TunnelEnd | None = None
+    for action in actions:
+        match action:
+            case act.SetField(field=to, value=address) if to.name in ("tun_dst", "tun_ipv6_dst"):
+                end = to.name, address
+            case act.Output(port=port) if port == tunnel and end is not None:
+                yield end
 
 
 def flood_flows(view: HostView, name: str, _: str) -> Flows:

@@ -448,7 +448,7 @@ def routes() -> list[Route]:
         Route(
             "GET",
             "/v1/traffic",
-            "What the ports of VIFs have received and sent. Who asks within 2 s of another gets the same answer.",
+            "What the ports of VIFs have received and sent, and hosts to each other. Who asks within 2 s of another gets the same answer.",
             api.Traffic,
             traffic.traffic,
             query={"vif": "Only of this VIF: its host alone is asked, anew."},

@@ -1,4 +1,4 @@
-"""Asking hosts what the ports of VIFs have received and sent. One rule: who asks within some seconds of another gets the same answer, so watchers cost no more than one."""
+"""Asking hosts what the ports of VIFs have received and sent, and what went between hosts. One rule: who asks within some seconds of another gets the same answer, so watchers cost no more than one."""
 
 from __future__ import annotations
 
@@ -75,4 +75,12 @@ async def traffic(call: Call[None]) -> api.Traffic:
             if current is not None and current.host == host and (not id or port.vif == id):
                 counts = {name: getattr(port, name) for name in port.__struct_fields__ if name != "vif"}
                 vifs[port.vif] = api.VifTraffic(host=host, at=reply.at, **counts)
-    return api.Traffic(vifs=vifs, missing=dict(found.missing) if service.caller.scope is None else {})
+    if service.caller.scope is not None:
+        return api.Traffic(vifs=vifs)
+    tunnels = [
+        api.TunnelTraffic(source=host, to=peer.host, at=reply.at, packets=peer.packets, bytes=peer.bytes)
+        for host, reply in sorted(found.replies.items())
+        for peer in reply.peers
+        if peer.host in seen.state.hosts
+    ]
+    return api.Traffic(vifs=vifs, missing=dict(found.missing), tunnels=tunnels)

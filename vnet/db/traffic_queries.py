@@ -1,6 +1,6 @@
-"""Questions to hosts: what have the ports of your VIFs received and sent? A row each: a controller asks, an agent answers.
+"""Questions to hosts: what have the ports of your VIFs received and sent, and what has gone to each peer? A row each: a controller asks, an agent answers.
 
-One rule: counters are the ports', as the VMs see them, and begin anew with a new port; whoever asks keeps what it needs to know of before.
+One rule: counters are the switch's own, and begin anew with a new port or flow; whoever asks keeps what it needs to know of before.
 """
 
 from __future__ import annotations
@@ -46,13 +46,23 @@ class PortTraffic(msgspec.Struct, frozen=True, array_like=True):
     to_vm_dropped: int = 0
 
 
+class PeerTraffic(msgspec.Struct, frozen=True, array_like=True):
+    """What has gone to another host through tunnels: frames, and their bytes before they are encapsulated."""
+
+    host: str
+    packets: int = 0
+    bytes: int = 0
+
+
 class TrafficReply(msgspec.Struct, frozen=True):
-    """A host's counters. at: when they were read, in milliseconds since 1970. left_out: VIFs beyond MAX_COUNTED. problem: the reason for no answer; else empty."""
+    """A host's counters. at: when they were read, in milliseconds since 1970. left_out: VIFs beyond MAX_COUNTED. problem: the reason for no answer; else empty.
+    peers: where all of the host was asked for."""
 
     ports: tuple[PortTraffic, ...] = ()
     at: int = 0
     left_out: int = 0
     problem: str = ""
+    peers: tuple[PeerTraffic, ...] = ()
 
     def encode(self) -> str:
         """The text for the row."""

@@ -13,8 +13,9 @@ from tests.forked import fork_vnet
 from tests.labs import SharedLab
 from tests.polling import until
 from tests.servers import end, free_port, run_dir
-from tests.vnet.packets.moves import PEERS, VIF, A, B, Moves, moves, udp
+from tests.vnet.packets.moves import PEERS, VIF, A, B, C, Moves, moves, udp
 
+BROADCAST = "ff:ff:ff:ff:ff:ff"
 pytestmark = pytest.mark.usefixtures("netns")
 
 
@@ -25,17 +26,22 @@ async def counted(pool: Moves, vif: str = "") -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["missing"] == {}
-    return found["vifs"]  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
+
+
+def sent(found: dict[str, Any], source: str) -> dict[str, tuple[int, int]]:
+    """What a host has sent through tunnels: packets and bytes, by the host that they went to."""
+    return {each["to"]: (each["packets"], each["bytes"]) for each in found["tunnels"] if each["source"] == source}
 
 
 async def test_counters_are_of_the_frames_that_a_vm_sent_and_got(shared_lab: SharedLab) -> None:
     async with moves(shared_lab, "vx") as pool:
         peer = PEERS[B]
-        before = {vif: (await counted(pool, vif))[vif] for vif in (VIF.id, peer.id)}
+        before = {vif: (await counted(pool, vif))["vifs"][vif] for vif in (VIF.id, peer.id)}
         frames = [bytes(udp(VIF, peer.mac))] * 5
         delivered = await asyncio.to_thread(pool.lab.send, VIF.id, frames)
         assert delivered.to == [peer.id] * 5
-        after = {vif: (await counted(pool, vif))[vif] for vif in (VIF.id, peer.id)}
+        after = {vif: (await counted(pool, vif))["vifs"][vif] for vif in (VIF.id, peer.id)}
         assert (after[VIF.id]["host"], after[peer.id]["host"]) == (A, B)
 
         def more(vif: str, name: str) -> int:
@@ -53,8 +59,35 @@ async def test_counters_are_of_the_frames_that_a_vm_sent_and_got(shared_lab: Sha
             0,
         )
         assert after[VIF.id]["at"] > before[VIF.id]["at"]
-        assert (await counted(pool)).keys() == {VIF.id, *(other.id for other in PEERS.values())}
+        assert (await counted(pool))["vifs"].keys() == {VIF.id, *(other.id for other in PEERS.values())}
         assert not (await pool.client.transact(Select("TrafficQuery")))[0], "no question is left"
+
+
+async def test_counters_of_tunnels_are_of_what_went_to_each_host(shared_lab: SharedLab) -> None:
+    async with moves(shared_lab, "vx") as pool:
+        before: dict[str, tuple[int, int]] = {}
+
+        async def counted_all() -> bool:
+            """Whether the switch has counted what the guests and their agents said at first: it brings flows' counters up to date twice a second."""
+            was = dict(before)
+            before.update(sent(await counted(pool), A))
+            await asyncio.sleep(1)
+            return before.keys() == {B, C} and was == before
+
+        await until(counted_all, "the counters of the first frames")
+        one, everyone = bytes(udp(VIF, PEERS[B].mac)), bytes(udp(VIF, BROADCAST))
+        await asyncio.to_thread(pool.lab.send, VIF.id, [one] * 5)
+        await asyncio.to_thread(pool.lab.send, VIF.id, [everyone] * 2)
+
+        def more(found: dict[str, tuple[int, int]], to: str) -> tuple[int, int]:
+            return found[to][0] - before[to][0], found[to][1] - before[to][1]
+
+        async def as_sent() -> bool:
+            found = sent(await counted(pool), A)
+            return (more(found, B), more(found, C)) == ((7, 5 * len(one) + 2 * len(everyone)), (2, 2 * len(everyone)))
+
+        await until(as_sent, "what host A sent to B and to C")  # the switch brings its counters up to date by and by
+        assert (await counted(pool, VIF.id))["tunnels"] == [], "whoever asks for a VIF does not ask for them"
 
 
 async def test_a_lab_serves_its_page_to_who_has_the_token_that_it_prints(shared_lab: SharedLab) -> None:

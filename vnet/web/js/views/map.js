@@ -26,7 +26,7 @@ export async function map({ query, replace, signal }) {
   const picture = new Picture(box, (found) => { choose(found); });
   let health = { findings: [], tunnels: [] };
   let model = await read();
-  let rates = new Map();
+  let rates = new Map(); // bits a second: of VIFs {in, out} by their ids, of tunnels by "source to"
 
   const form = h("form", { class: "filters", onsubmit: (e) => e.preventDefault(), role: "search" },
     field("Find", h("input", { type: "search", name: "q", value: state.q ?? "", oninput: (e) => set("q", e.target.value) })),
@@ -97,6 +97,13 @@ export async function map({ query, replace, signal }) {
         if (!old || seconds <= 0) { if (picture.rates.has(id)) found.set(id, picture.rates.get(id)); continue; }
         found.set(id, { out: Math.max(0, (count.from_vm_bytes - old.from_vm_bytes) * 8 / seconds), in: Math.max(0, (count.to_vm_bytes - old.to_vm_bytes) * 8 / seconds) });
       }
+      const sent = new Map(before.tunnels.map((t) => [wayOf(t.source, t.to), t]));
+      for (const count of now.tunnels) {
+        const way = wayOf(count.source, count.to);
+        const old = sent.get(way);
+        if (!old || count.at <= old.at || count.bytes < old.bytes) { if (picture.rates.has(way)) found.set(way, picture.rates.get(way)); continue; } // flows that begin anew count anew
+        found.set(way, (count.bytes - old.bytes) * 8000 / (count.at - old.at));
+      }
     }
     before = now;
     return found;
@@ -114,6 +121,10 @@ export async function map({ query, replace, signal }) {
     leave: () => { picture.end(); clearTimeout(polling); removeEventListener("vnet-theme", recolour); dark.removeEventListener("change", recolour); },
   };
 }
+
+const wayOf = (source, to) => `tunnel ${source} ${to}`;
+/** Bits a second through a tunnel: {there, back}, of its ends in their order. */
+const tunnelRate = (rates, [a, b]) => ({ there: rates.get(wayOf(a, b)) ?? 0, back: rates.get(wayOf(b, a)) ?? 0 });
 
 // --- the pool as a picture has it -----------------------------------------------------------------
 
@@ -188,9 +199,15 @@ function described(model, word, key, rates) {
   }
   if (word === "tunnel" && model.tunnels.has(key)) {
     const tunnel = model.tunnels.get(key);
-    return [h("h2", `Tunnel ${tunnel.ends.join(" – ")}`), tunnelBadge(tunnel), h("p", `carries ${tunnel.networks.join(", ")}`), h("ul", tunnel.says.map((f) => h("li", f.text, h("p", { class: "muted" }, f.remedy))))];
+    return [h("h2", `Tunnel ${tunnel.ends.join(" – ")}`), tunnelBadge(tunnel), h("p", `carries ${tunnel.networks.join(", ")}`), rates.size > 0 && tunnelLine(tunnel, rates), h("ul", tunnel.says.map((f) => h("li", f.text, h("p", { class: "muted" }, f.remedy))))];
   }
   return "";
+}
+
+function tunnelLine(tunnel, rates) {
+  const [a, b] = tunnel.ends;
+  const { there, back } = tunnelRate(rates, tunnel.ends);
+  return h("p", `${a} sends ${amount(there, "bit/s")}, ${b} ${amount(back, "bit/s")}`);
 }
 
 function tables(model) {
@@ -218,7 +235,7 @@ function tables(model) {
 
 const legend = () => h("ul", { class: "legend", "aria-label": "Legend" },
   h("li", h("span", { class: "swatch host" }), "host"), h("li", h("span", { class: "swatch net" }), "network, its colour on its VMs"),
-  h("li", h("span", { class: "swatch line" }), "VIFs there, wider with traffic"), h("li", h("span", { class: "swatch tunnel" }), "tunnel between hosts"),
+  h("li", h("span", { class: "swatch line" }), "VIFs there, wider with traffic"), h("li", h("span", { class: "swatch tunnel" }), "tunnel between hosts, wider with traffic"),
   h("li", h("span", { class: "swatch bad" }), "asks for attention"), h("li", h("span", { class: "swatch moving" }), "migrates"));
 
 // --- the picture ----------------------------------------------------------------------------------
@@ -357,7 +374,7 @@ class Picture {
       const [a, b] = tunnel.ends;
       if (!on.has(a) || !on.has(b)) continue;
       const apart = Math.abs(rank.get(a) - rank.get(b));
-      put(`tunnel ${tunnel.key}`, { word: "tunnel", key: tunnel.key, source: `host ${a}`, target: `host ${b}`, type: "tunnel", health: tunnel.health, bend: on.size > 4 || apart < 2 ? 0 : tall ? -110 * apart : size.h * 0.7 + 30 * apart, end: tall ? "50% 0" : "0 50%" });
+      put(`tunnel ${tunnel.key}`, { word: "tunnel", key: tunnel.key, source: `host ${a}`, target: `host ${b}`, type: "tunnel", health: tunnel.health, ...tunnelData(this.rates, tunnel), bend: on.size > 4 || apart < 2 ? 0 : tall ? -110 * apart : size.h * 0.7 + 30 * apart, end: tall ? "50% 0" : "0 50%" });
     }
     return found;
   }
@@ -370,6 +387,7 @@ class Picture {
         const rate = vifs.map((v) => rates.get(v.id)).filter(Boolean).reduce((a, r) => a + r.in + r.out, 0);
         this.cy.getElementById(`on ${network} ${host}`).data(trafficData(rate, vifs.length));
       }
+      for (const tunnel of model.tunnels.values()) this.cy.getElementById(`tunnel ${tunnel.key}`).data(tunnelData(rates, tunnel));
     });
   }
 
@@ -426,10 +444,10 @@ class Picture {
       { selector: "edge", style: { "font-family": font, "font-size": 11, "color": v("--text"), "text-background-color": v("--page"), "text-background-opacity": 0.85, "text-background-padding": 2, "curve-style": "straight", "min-zoomed-font-size": 7 } },
       { selector: "edge[type = 'overlay'], edge[type = 'wire']", style: { "line-color": "data(colour)", "width": "data(width)", "line-opacity": 0.55, "label": "data(label)", "curve-style": "bezier", "z-index": 0 } },
       { selector: "edge[type = 'overlay']", style: { "line-style": "dashed", "line-dash-pattern": [7, 4] } },
-      { selector: "edge[type = 'tunnel']", style: { "line-color": levels.good, "width": 3, "opacity": 0.75, "line-style": "dashed", "line-dash-pattern": [3, 4], "z-index": 0 } },
+      { selector: "edge[type = 'tunnel']", style: { "line-color": levels.good, "width": "data(width)", "label": "data(label)", "line-opacity": 0.75, "line-style": "dashed", "line-dash-pattern": [3, 4], "z-index": 0 } },
       { selector: "edge[type = 'tunnel'][bend != 0]", style: { "curve-style": "unbundled-bezier", "control-point-distances": "data(bend)", "control-point-weights": 0.5, "source-endpoint": "data(end)", "target-endpoint": "data(end)" } },
       { selector: "edge[type = 'tunnel'][health = 'warn']", style: { "line-color": levels.warn } },
-      { selector: "edge[type = 'tunnel'][health = 'bad']", style: { "line-color": levels.bad, "width": 4, "line-dash-pattern": [2, 6] } },
+      { selector: "edge[type = 'tunnel'][health = 'bad']", style: { "line-color": levels.bad, "line-dash-pattern": [2, 6] } },
       { selector: "edge[type = 'move']", style: { "line-color": v("--moving"), "target-arrow-color": v("--moving"), "target-arrow-shape": "triangle", "width": 3, "curve-style": "bezier", "label": "data(label)", "z-index": 10, "line-style": "solid" } },
       { selector: "edge[type = 'vif']", style: { "line-color": "data(colour)", "width": 2.5, "z-index": 8, "opacity": 1 } },
       { selector: ".chosen", style: { "border-width": 4, "border-color": v("--focus"), "line-color": v("--focus"), "opacity": 1 } },
@@ -439,8 +457,13 @@ class Picture {
   }
 }
 
+const widthOf = (rate) => Math.min(9, rate > 0 ? Math.log10(1 + rate / 1000) * 1.6 : 0);
 function trafficData(rate, vifs) {
-  return { width: 1.5 + Math.min(9, rate > 0 ? Math.log10(1 + rate / 1000) * 1.6 : 0), label: rate >= 1000 ? amount(rate, "bit/s") : vifs > 1 ? `${vifs} VIFs` : "" };
+  return { width: 1.5 + widthOf(rate), label: rate >= 1000 ? amount(rate, "bit/s") : vifs > 1 ? `${vifs} VIFs` : "" };
+}
+function tunnelData(rates, tunnel) {
+  const { there, back } = tunnelRate(rates, tunnel.ends);
+  return { width: 3 + widthOf(there + back), label: there + back >= 1000 ? amount(there + back, "bit/s") : "" };
 }
 
 function isDark() {
