@@ -26,6 +26,7 @@ from vnet.client.requests import (
     ApiAnswer,
     ApiRequest,
     Progress,
+    circumstances,
     path,
     progress_of,
     reading,
@@ -499,14 +500,33 @@ class AsyncClient:
         """A packet's way there and back on the twin of the pool as it is. Nothing is sent."""
         return await self._do(sending("POST", api.Traced, call, "trace", wait_s=TWIN_S))
 
-    async def matrix(self, protocol: str = "icmp", port: int | None = None) -> api.ReachabilityMatrix:
-        """Who reaches whom on the twin: by ping, or a port of "tcp" or "udp". Raises Conflict for a pool with too many classes of VIFs."""
-        query = {"protocol": protocol} | ({"port": str(port)} if port is not None else {})
+    async def matrix(
+        self,
+        protocol: str = "icmp",
+        port: int | None = None,
+        *,
+        at: str = "",
+        down: Sequence[str] = (),
+        cut: Sequence[str] = (),
+        each_failure: bool = False,
+    ) -> api.ReachabilityMatrix:
+        """Who reaches whom on the twin: by ping, or a port of "tcp" or "udp". at: as it was then; down, cut: while these hosts and links fail; each_failure:
+        also the pairs that a single failure parts. Raises Conflict for a pool with too many classes of VIFs, or too many failures."""
+        query = (
+            circumstances(at, down, cut) | {"protocol": protocol} | ({"port": str(port)} if port is not None else {})
+        )
+        query |= {"each-failure": "true"} if each_failure else {}
         return await self._do(ApiRequest("GET", path("matrix"), api.ReachabilityMatrix, query, wait_s=TWIN_S))
 
-    async def check(self) -> list[api.Expected]:
-        """The pool's expectations, and whether each holds on the twin."""
-        return await self._do(ApiRequest("GET", path("check"), list[api.Expected], wait_s=TWIN_S))
+    async def check(self, *, at: str = "", down: Sequence[str] = (), cut: Sequence[str] = ()) -> list[api.Expected]:
+        """The pool's expectations, and whether each holds on the twin: now or as it was, while hosts and links fail."""
+        query = circumstances(at, down, cut)
+        return await self._do(ApiRequest("GET", path("check"), list[api.Expected], query, wait_s=TWIN_S))
+
+    async def failures(self, *, at: str = "", expectations: bool = False) -> list[api.SingleFailure]:
+        """Every single failure that there can be, with `expectations` also what fails then. Raises Conflict for too many to try."""
+        query = circumstances(at) | ({"expectations": "true"} if expectations else {})
+        return await self._do(ApiRequest("GET", path("failures"), list[api.SingleFailure], query, wait_s=TWIN_S))
 
     async def explained(self, vif: str) -> api.ExplainedVif:
         """The flows of a VIF by its id, with what they are for, and the groups that judge it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -87,6 +87,12 @@ def reading(answer: type[T], *parts: str, **query: str | None) -> ApiRequest[T]:
     """A GET. Of the query, parameters that are None are left out; their names have dashes for underscores."""
     given = {name.replace("_", "-"): value for name, value in query.items() if value is not None}
     return ApiRequest("GET", path(*parts), answer, given)
+
+
+def circumstances(at: str = "", down: Sequence[str] = (), cut: Sequence[str] = ()) -> dict[str, str]:
+    """The part of a query that says of when it is, and which hosts and links fail."""
+    found = {"at": at, "down": ",".join(down), "cut": ",".join(cut)}
+    return {name: text for name, text in found.items() if text}
 
 
 def sending(

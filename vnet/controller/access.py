@@ -62,6 +62,11 @@ class Caller:
         if self.scope is not None and not scoped:
             raise Forbidden("scope", f"this is about the whole pool, and {self.name} has a scope", "scope")
 
+    def check_whole(self, given: Iterable[str]) -> None:
+        """Raises Forbidden if it has a scope and gives what is about the whole pool."""
+        if self.scope is not None and (name := next(iter(given), None)) is not None:
+            raise Forbidden("scope", f"{name} is about the whole pool, and {self.name} has a scope", name)
+
     def check_changes(self, changes: Iterable[RowChange], view: PoolView) -> None:
         """Raises Forbidden for a change of what is not its."""
         if self.role is ApiRole.HOST and self.token is not None:

@@ -216,6 +216,7 @@ async def _answer(service: Service, route: Route, request: Request, holds: Calla
     if route.noun and "id" in path and not (route.method == "PUT" and route.path.endswith("{id}")):  # that may make it
         service.check_visible(route.noun, path["id"])
     call = Call(service, path, _query(route, request), await _body(route, request), _is_in_clear(request.scope))
+    caller.check_whole(name for name in sorted(route.whole) if name in call.query or getattr(call.body, name, None))
     if route.steps is not None:
         steps = route.steps(call)
         if LINES in request.headers.get("accept", ""):

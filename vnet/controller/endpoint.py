@@ -96,8 +96,8 @@ class Route:
     """One call of the API. query: its parameters with their meaning. media: of a body that is no JSON.
 
     body: the body's type. read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
-    network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. noun: of the object in
-    its path. produces: the type of an answer that is no JSON.
+    network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. whole: what of its query and
+    body is about the whole pool, and refused to those. noun: of the object in its path. produces: the type of an answer that is no JSON.
     """
 
     method: str
@@ -113,6 +113,7 @@ class Route:
     tag: str = ""
     roles: frozenset[ApiRole] = frozenset()
     scoped: bool = False
+    whole: frozenset[str] = frozenset()
     noun: str = ""
     produces: str = ""
 

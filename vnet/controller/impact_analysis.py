@@ -35,6 +35,7 @@ def as_expected(result: Result, *, held: bool) -> api.Expected:
         held=held,
         why=result.reason,
         trace=result.trace.render() if result.trace is not None else "",
+        asked=result.asked,
     )
 
 

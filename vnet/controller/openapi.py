@@ -88,6 +88,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "tags": [route.tag],
         "x-vnet-roles": [role.value for role in ApiRole if role in route.allowed],
         "x-vnet-scoped": route.scoped,
+        "x-vnet-whole-pool": sorted(route.whole),
         "parameters": [*_parameters(route)],
         "responses": {**_answers(route, schemas), **_refusals(schemas)},
     }

@@ -5,8 +5,8 @@ One rule: nothing is sent and nothing written: each answer follows from the pool
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vnet import api
 from vnet.api.errors import Invalid
@@ -16,9 +16,11 @@ from vnet.objects import Protocol
 from vnet.objects.token import ApiRole
 
 if TYPE_CHECKING:
+    from vnet.controller.tenant_answers import Own
+    from vnet.controller.twin_answers import Circumstances
     from vnet.sim import SimPool
 
-
+T = TypeVar("T")
 PORTS = range(1, 65536)
 
 
@@ -26,6 +28,16 @@ def _protocol(text: str) -> Protocol:
     if text not in ("icmp", "tcp", "udp"):
         raise Invalid("protocol", f"{text[:40]!r} is none of icmp, tcp, udp", "protocol")
     return Protocol(text)
+
+
+def _own(call: Call[Any]) -> Own | None:
+    """What a caller with a scope sees; None for one without."""
+    if call.service.caller.scope is None:
+        return None
+    from vnet.controller.tenant_answers import Own  # noqa: PLC0415 - a controller that nobody asks need not load it
+
+    state = call.service.seen().state
+    return Own(frozenset(state.vifs), frozenset(state.vms), frozenset(state.networks), frozenset(state.groups))
 
 
 async def trace(call: Call[api.TraceCall]) -> api.Traced:
@@ -44,33 +56,74 @@ async def trace(call: Call[api.TraceCall]) -> api.Traced:
 
         return await call.service.twin.run(answer)
 
-    def question(pool: SimPool) -> api.Traced:
-        from vnet.controller.twin_answers import traced  # noqa: PLC0415 - as above
+    own = _own(call)
 
-        return traced(pool, body)
+    def question(pool: SimPool) -> api.Traced:
+        from vnet.controller import tenant_answers, twin_answers  # noqa: PLC0415 - as above
+
+        if own is not None:
+            return tenant_answers.traced(pool, body, own)
+        return twin_answers.traced(pool, body)
 
     return await call.service.twin.ask(call.service.view, question)
+
+
+async def _asked(call: Call[None], question: Callable[[Circumstances], T]) -> T:
+    """The answer of the twin, of now or as the pool was, while parts of it fail as the query says."""
+    down, cuts = (tuple(filter(None, call.query.get(name, "").split(","))) for name in ("down", "cut"))
+
+    def during(pool: SimPool, guessed: frozenset[str] = frozenset()) -> T:
+        from vnet.controller.twin_answers import while_failing  # noqa: PLC0415 - a controller that nobody asks need not load it
+
+        return while_failing(pool, guessed, down, cuts, question)
+
+    if not (at := call.query.get("at", "")):
+        return await call.service.twin.ask(call.service.view, during)
+    then = await moment(call.service, at)
+
+    def past() -> T:
+        from vnet.controller.twin_answers import pool_then  # noqa: PLC0415 - as above
+
+        return during(*pool_then(then))
+
+    return await call.service.twin.run(past)
 
 
 async def matrix(call: Call[None]) -> api.ReachabilityMatrix:
     protocol = _protocol(call.query.get("protocol", Protocol.ICMP.value))
     port = 0 if protocol is Protocol.ICMP else call.number("port", 0, 1, 65535)
+    each, own = call.flag("each-failure"), _own(call)
+    if each and (name := next((name for name in ("down", "cut") if call.query.get(name)), None)) is not None:
+        raise Invalid("query", f"each-failure tries each alone: leave {name} out", name)
 
-    def question(pool: SimPool) -> api.ReachabilityMatrix:
-        from vnet.controller.twin_answers import reachability_matrix  # noqa: PLC0415 - as above
+    def question(now: Circumstances) -> api.ReachabilityMatrix:
+        from vnet.controller import tenant_answers, twin_answers  # noqa: PLC0415 - as above
 
-        return reachability_matrix(pool, protocol, port)
+        if own is not None:
+            return tenant_answers.matrix(now.pool, protocol, port, own)
+        return twin_answers.reachability_matrix(now, protocol, port, each=each)
 
-    return await call.service.twin.ask(call.service.view, question)
+    return await _asked(call, question)
 
 
 async def check(call: Call[None]) -> list[api.Expected]:
-    def question(pool: SimPool) -> list[api.Expected]:
+    def question(now: Circumstances) -> list[api.Expected]:
         from vnet.controller.twin_answers import checked  # noqa: PLC0415 - as above
 
-        return checked(pool)
+        return checked(now)
 
-    return await call.service.twin.ask(call.service.view, question)
+    return await _asked(call, question)
+
+
+async def failures(call: Call[None]) -> list[api.SingleFailure]:
+    judged = call.flag("expectations")
+
+    def question(now: Circumstances) -> list[api.SingleFailure]:
+        from vnet.controller.twin_answers import single_failures  # noqa: PLC0415 - as above
+
+        return single_failures(now.pool, judged=judged)
+
+    return await _asked(call, question)
 
 
 async def explain(call: Call[None]) -> api.ExplainedVif:
@@ -96,14 +149,48 @@ def twin_routes() -> Iterator[Route]:
         body=api.TraceCall,
         tag="reachability",
         roles=VIEWING,
+        scoped=True,
+        whole=frozenset(["at", "frame"]),
     )
-    service = {"protocol": "icmp (ping, unless told), tcp or udp.", "port": "Of tcp or udp."}
-    text = "Who reaches whom, by classes of VIFs that all reach and are reached alike."
+    past = {"at": "In the pool as it was: a revision, the id of a record, or a time (RFC 3339)."}
+    failing = {
+        **past,
+        "down": "With these hosts down, by commas.",
+        "cut": "With these links cut, by commas: trunk0 on every host, xen1:trunk0, xen1:eth1, xen1:underlay.",
+    }
+    query = {
+        "protocol": "icmp (ping, unless told), tcp or udp.",
+        "port": "Of tcp or udp.",
+        **failing,
+        "each-failure": "Also the pairs that a single failure parts: true or false.",
+    }
+    text = "Who reaches whom, by classes of VIFs that all reach and are reached alike; for a caller with a scope its own VIFs."
     yield Route(
-        "GET", "/v1/matrix", text, api.ReachabilityMatrix, matrix, query=service, tag="reachability", roles=VIEWING
+        "GET",
+        "/v1/matrix",
+        text,
+        api.ReachabilityMatrix,
+        matrix,
+        query=query,
+        tag="reachability",
+        roles=VIEWING,
+        scoped=True,
+        whole=frozenset([*failing, "each-failure"]),
     )
     text = "The pool's expectations, and whether each holds on its twin."
-    yield Route("GET", "/v1/check", text, list[api.Expected], check, tag="reachability", roles=VIEWING)
+    yield Route("GET", "/v1/check", text, list[api.Expected], check, query=failing, tag="reachability", roles=VIEWING)
+    text = "Every single failure of a host, a NIC, an uplink or a host's way to the others."
+    query = {**past, "expectations": "Also the expectations that fail then: true or false."}
+    yield Route(
+        "GET",
+        "/v1/failures",
+        text,
+        list[api.SingleFailure],
+        failures,
+        query=query,
+        tag="reachability",
+        roles=VIEWING,
+    )
     text = "The flows of a VIF on its host with what they are for, and the groups whose rules judge it, in their order."
     yield Route(
         "GET", "/v1/vifs/{id}/explained", text, api.ExplainedVif, explain, tag="vifs", roles=VIEWING, noun="vif"

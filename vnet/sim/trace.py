@@ -16,7 +16,7 @@ from ovsctl.datapath import Emitted, Passed
 from ovsctl.datapath.flow_key import key_field
 from ovsctl.openflow.fields import field
 from ovsctl.openflow.text import format_match
-from vnet.compile import PIPELINE, Table
+from vnet.compile import PIPELINE, FlowSource, Table
 from vnet.compile.isolation import isolation_number
 from vnet.compile.pipeline import REG_GROUP, REG_PORT, REG_ROLE, REG_VERDICT, STEP_ENDS
 from vnet.compile.rejection_frames import answer_in_words
@@ -53,7 +53,7 @@ class TableStep:
     """A look-up in a table, and what its flow did. match: "" and priority -1 where no flow matched.
 
     source: the flow's origin, as "vif web1/0"; place: its position in the document, as file:line:column; wrong: the fields
-    for which a port's guard dropped the frame.
+    for which a port's guard dropped the frame; origin: the source itself, None where the switch learned the flow.
     """
 
     table: int
@@ -65,6 +65,7 @@ class TableStep:
     place: str
     actions: tuple[str, ...]
     wrong: str = ""
+    origin: FlowSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +242,9 @@ def _step(pool: Fabric, host: SimHost, arrival: Arrival, note: Passed, number: i
     if flow is None:
         return TableStep(number, name, does, "", -1, "", "", tuple(actions), wrong)
     source = host.source_of(flow)
-    origin, position = describe(pool, source, flow.cookie), position_of(pool, source, flow.cookie)
+    text, position = describe(pool, source, flow.cookie), position_of(pool, source, flow.cookie)
     match = format_match(flow.match) or "everything"
-    return TableStep(number, name, does, match, flow.priority, origin, position, tuple(actions), wrong)
+    return TableStep(number, name, does, match, flow.priority, text, position, tuple(actions), wrong, source)
 
 
 def _kept_apart(pool: Fabric, host: SimHost, key: int, *, sends: bool, in_port: int) -> str:
@@ -270,14 +271,23 @@ def _verdict(hops: list[Hop], items: list[Delivery], lost: list[Loss]) -> str:
     ends += [f"lost at {loss.place}: {loss.reason}" for loss in lost]
     if ends:
         return "; ".join(ends)
+    if (end := dropping_step(hops)) is not None:
+        hop, last = end
+        rejected = hop.steps[-1].table in REJECTS
+        cause = _cause(last, hop.steps, "rejects" if rejected else "drops")
+        return f"{'rejected' if rejected else 'dropped'} by {hop.switch} in {cause}{_limited(hop)}"
+    return "delivered to nobody"
+
+
+def dropping_step(hops: Sequence[Hop]) -> tuple[Hop, TableStep] | None:
+    """The look-up that ended a packet, and the bridge that made it; None where none did."""
     for hop in reversed(hops):
         carries = hop.steps and hop.steps[0].source.startswith(MIRROR)
         if len(hop.sent) == sum(map(_sends_copy, hop.steps)) and hop.steps and not carries:
-            rejected = hop.steps[-1].table in REJECTS
-            last = next(step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS | MONITORS | COPIES)
-            cause = _cause(last, hop.steps, "rejects" if rejected else "drops")
-            return f"{'rejected' if rejected else 'dropped'} by {hop.switch} in {cause}{_limited(hop)}"
-    return "delivered to nobody"
+            return hop, next(
+                step for step in reversed(hop.steps) if step.table not in REJECTS | LOGS | MONITORS | COPIES
+            )
+    return None
 
 
 def _mirrored(pool: Fabric, hops: Sequence[Hop]) -> Iterator[tuple[str, str]]:
@@ -337,19 +347,22 @@ def _cause(step: TableStep, steps: Sequence[TableStep], verb: str) -> str:
         return f"{step.name}: {step.wrong}"
     if step.priority < 0:
         return f"{step.name}: no flow for it ({step.does})"
-    if rules := list(_forbidding_rules(step, steps, verb)):
+    if rules := [
+        f"{_origin(rule)} {verb}{' by default' if rule.priority == DEFAULT else ''}"
+        for rule in forbidding_steps(step, steps)
+    ]:
         return f"{step.name}: {' and '.join(rules)} ({step.does})"
     return f"{step.name} by priority {step.priority} {step.match} of {_origin(step)} ({step.does})"
 
 
-def _forbidding_rules(verdict: TableStep, steps: Sequence[TableStep], verb: str) -> Iterator[str]:
-    """The rules behind a verdict of security groups: those that set the bit which the verdict's flow matches."""
+def forbidding_steps(verdict: TableStep, steps: Sequence[TableStep]) -> Iterator[TableStep]:
+    """The look-ups of the rules behind a verdict of security groups: those that set the bit which the verdict's flow matches."""
     bit = next((part for part in verdict.match.split(",") if part.startswith(f"{REG_VERDICT}=")), None)
     if bit is None:
         return
     for step in steps:
         if step.table in RULES and bit.replace("=", " = ") in step.actions:
-            yield f"{_origin(step)} {verb}{' by default' if step.priority == DEFAULT else ''}"
+            yield step
 
 
 def _origin(step: TableStep) -> str:

@@ -36,6 +36,11 @@ class Failure:
             return f"host {self.host} down"
         return f"{self.host}: {self.link} cut" if self.host is not None else f"{self.link} cut on every host"
 
+    @property
+    def name(self) -> str:
+        """Its name for `down` or `cut`."""
+        return ":".join(filter(None, (self.host, self.link)))
+
 
 def down(pool: SimPool, host: str) -> Failure:
     """A host that fails. Raises UnknownName."""
@@ -155,7 +160,7 @@ def _concerned(pool: SimPool, document: Document) -> SimPool:
         for name in (spec.from_, spec.to):
             with suppress(UnknownName):
                 networks |= {vif.network for side in sides_of(pool, name) for vif in side if vif is not None}
-    part = SimPool.of(part_of(pool.state, joined_to(networks, pool.state)))
+    part = SimPool.of(part_of(pool.state, joined_to(networks, pool.state)), claim=False)  # what runs in `pool` is bound
     part.document = pool.document
     return part
 

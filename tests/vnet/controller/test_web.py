@@ -184,7 +184,7 @@ def build_deb_reached() -> set[str]:
 def test_counters_are_of_what_a_caller_may_see(served: Served) -> None:
     whole = served.get("/v1/traffic", served.viewer).json()
     assert (whole["vifs"], list(whole["missing"])) == ({}, ["xen1", "xen2"]), "nobody answers for these hosts"
-    assert served.get("/v1/traffic", served.shop).json() == {"vifs": {}, "missing": {}}
+    assert served.get("/v1/traffic", served.shop).json() == {"vifs": {}, "missing": {}, "tunnels": []}
     assert served.get("/v1/traffic?vif=web2%2F0", served.shop).status_code == 404
     assert served.get("/v1/traffic?vif=nobody", served.viewer).status_code == 404
 
@@ -274,8 +274,87 @@ def test_a_trace_is_of_the_pool_as_it_was(served: Served) -> None:
     assert served.post("/v1/trace", {**asked, "at": "999999"}, served.viewer).status_code == 404
 
 
+def test_a_matrix_and_expectations_are_of_the_pool_as_it_was(served: Served) -> None:
+    with served.admin() as client:
+        first = client.pool().revision
+        client.apply(POOL.replace(b"ports: [80]", b"ports: [22, 80]"), "test.vnet.yaml", wait_s=0)
+        client.apply(POOL, "test.vnet.yaml", wait_s=0, force=True)
+        then = [client.matrix("tcp", 22, at=str(first + n)) for n in range(2)]
+        assert [found.reaches for found in then] == [[[True, True], [False, True]], [[True, True], [True, True]]]
+        assert [found.guessed for found in then] == [[], []]
+        held = [{one.name: one.holds for one in client.check(at=str(first + n))} for n in range(2)]
+        assert held == [{"http is open": True, "ssh is not": False}, {"http is open": True, "ssh is not": True}]
+    assert served.get("/v1/matrix?at=nonsense", served.viewer).status_code == 400
+    assert served.get("/v1/check?at=999999", served.viewer).status_code == 404
+
+
+def test_who_is_parted_by_failures(served: Served) -> None:
+    with served.admin() as client:
+        whole = client.matrix("tcp", 80)
+        assert (whole.reaches, whole.parted) == ([[True, True], [True, True]], [])
+        cut = client.matrix("tcp", 80, cut=["xen1:underlay"])
+        assert cut.reaches == [[True, False], [False, True]]
+        down = client.matrix("tcp", 80, down=["xen1"])
+        assert [it.hosts for it in down.classes] == [[], ["xen2"]]
+        assert down.reaches == [[True, False], [False, True]], "what runs on a host that is down sends and gets nothing"
+        failing = {one.name: (one.holds, one.asked) for one in client.check(cut=["xen1:underlay"])}
+        assert failing["http is open"] == (False, True)
+        gone = {one.name: one.asked for one in client.check(down=["xen1"])}
+        assert gone == {"http is open": False, "ssh is not": False}
+        each = client.matrix("tcp", 80, each_failure=True)
+        assert each.reaches == whole.reaches
+        parted = {(each.classes[it.source].name, each.classes[it.target].name): it.failures for it in each.parted}
+        assert parted[("web2/0", "web1/0")] == ["xen1: underlay cut", "xen2: underlay cut"]
+        assert [one.fails for one in client.failures()] == [[]] * len(client.failures()), "nothing is tried unasked"
+        of = {one.text: one for one in client.failures(expectations=True)}
+        assert (of["xen1: underlay cut"].cut, of["host xen1 down"].down) == ("xen1:underlay", "xen1")
+        assert "http is open" in of["xen1: underlay cut"].fails
+        assert of["host xen1 down"].unasked == ["http is open", "ssh is not"]
+        assert client.matrix("tcp", 80) == whole, "the twin is whole again"
+    for query in ("down=nobody", "cut=xen1:nothing", "down=xen1&each-failure=true"):
+        assert served.get(f"/v1/matrix?{query}", served.viewer).status_code == 400, query
+
+
 def test_questions_about_the_whole_pool_are_not_for_a_tenant(served: Served) -> None:
-    for path in ("/v1/matrix", "/v1/check", "/v1/vifs/web1%2F0/explained"):
+    for path in ("/v1/check", "/v1/failures", "/v1/vifs/web1%2F0/explained"):
         assert served.get(path, served.viewer).status_code == 200, path
         assert served.get(path, served.shop).status_code == 403, path
-    assert served.post("/v1/trace", {"source": "web1", "target": "web2"}, served.shop).status_code == 403
+    assert served.get("/v1/matrix", served.shop).status_code == 200
+    for query in ("at=1", "down=xen1", "cut=xen1:underlay", "each-failure=true"):
+        answer = served.get(f"/v1/matrix?{query}", served.shop)
+        assert (answer.status_code, answer.json()["where"]) == (403, query.partition("=")[0])
+    for more in ({"at": "1"}, {"frame": "00" * 64}):
+        answer = served.post("/v1/trace", {"source": "web1", "target": "outside", **more}, served.shop)
+        assert (answer.status_code, answer.json()["where"]) == (403, next(iter(more)))
+
+
+def test_a_tenant_is_told_of_its_own_and_of_nobody_else(served: Served) -> None:
+    found = served.get("/v1/matrix?protocol=tcp&port=22", served.shop).json()
+    assert [(it["name"], it["hosts"], it["vifs"]) for it in found["classes"]] == [("web1/0", ["xen1"], ["web1/0"])]
+    assert found["reaches"] == [[True]]
+    for body in (
+        {"source": "web1", "target": "web2"},
+        {"source": "web2", "target": "web1"},
+        {"source": "web1", "target": "nobody"},
+    ):
+        answer = served.post("/v1/trace", body, served.shop)
+        assert answer.status_code == 404, body
+        assert "did you mean" not in answer.text
+    with served.admin() as client:
+        scope = {"vms": ["web*"], "networks": ["tenant"]}
+        both = client.make_token("both", api.TokenCall(role="viewer", **scope)).secret
+        grouped = client.make_token("grouped", api.TokenCall(role="viewer", security_groups=["web"], **scope)).secret
+    asked = {"source": "web2", "target": "web1", "protocol": "tcp", "port": 22}
+    of_all = served.post("/v1/trace", asked, served.viewer)
+    assert "security group web" in of_all.text
+    assert "pool.vnet.yaml:" in of_all.text
+    part = served.post("/v1/trace", asked, both)
+    for word in ("security group web", "pool.vnet.yaml", "10.99.0."):
+        assert word not in part.text, part.text
+    assert (part.json()["reached"], of_all.json()["reached"]) == (False, False)
+    assert part.json()["reason"].startswith("dropped on xen1 in INGRESS_VERDICT: ")
+    sources = {step["source"] for leg in part.json()["legs"] for hop in leg["hops"] for step in hop["steps"]}
+    assert {"VIF web1/0", "VIF web2/0", "network tenant"} <= sources
+    http = served.post("/v1/trace", {**asked, "port": 80}, grouped).json()
+    assert http["reached"]
+    assert "security group web, rule http" in str(http["legs"])

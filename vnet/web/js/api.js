@@ -4,6 +4,7 @@ const KEY = "vnet-token";
 export class Refusal extends Error {
   constructor(status, problem) {
     super(problem.message || `status ${status}`);
+    this.name = "Refusal";
     Object.assign(this, { status, problem, code: problem.code });
   }
 }
@@ -30,10 +31,14 @@ export const scoped = () => Boolean(whoami.token && ["networks", "vms", "securit
 
 /** Whether the caller's role and scope have a call. path: as in the API's document, "/v1/vifs/{id}". False for one that this controller does not have. */
 export function may(method, path) {
-  const operation = spec.paths[path]?.[method.toLowerCase()];
-  if (!operation) return false;
-  return operation["x-vnet-roles"].includes(whoami.role) && (!scoped() || operation["x-vnet-scoped"]);
+  const found = operation(method, path);
+  return Boolean(found) && found["x-vnet-roles"].includes(whoami.role) && (!scoped() || found["x-vnet-scoped"]);
 }
+
+export const operation = (method, path) => spec.paths[path]?.[method.toLowerCase()];
+
+/** Whether the caller may give a part of a call's query or body. */
+export const mayGive = (method, path, name) => may(method, path) && !(scoped() && operation(method, path)["x-vnet-whole-pool"].includes(name));
 
 export const enc = encodeURIComponent;
 export function query(values) {

@@ -53,6 +53,12 @@ export function field(label, input, hint = "") {
 }
 let nextId = 1;
 
+/** An element that is shown only if a condition holds. */
+export function shownIf(condition, element) {
+  element.hidden = !condition;
+  return element;
+}
+
 /** A choice among [value, text] or texts. */
 export function select(options, value, attrs = {}) {
   const made = h("select", attrs, options.map((o) => { const [v, t] = Array.isArray(o) ? o : [o, o]; return h("option", { value: v, selected: v === value }, t); }));

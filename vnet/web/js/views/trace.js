@@ -1,8 +1,8 @@
 // A packet's way, on the twin of the pool as it is: both ways, each step, the rule's line. The question is in the address.
 
-import { call, may, query as search } from "../api.js";
+import { call, may, mayGive, query as search } from "../api.js";
 import { linked } from "../cells.js";
-import { badge, field, fill, h, refusal, select } from "../dom.js";
+import { badge, field, fill, h, refusal, select, shownIf } from "../dom.js";
 import { objects } from "../store.js";
 import { showLine } from "./document.js";
 
@@ -16,10 +16,10 @@ export async function trace({ query, replace }) {
   const form = h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); read(); replace(search(shown())); ask(); } },
     field("From", end("from")), field("To", end("to")),
     h("button", { type: "button", "aria-label": "Swap both ends", onclick: () => { [form.elements.from.value, form.elements.to.value] = [form.elements.to.value, form.elements.from.value]; } }, "⇄"),
-    field("Packet", select([["icmp", "ping"], ["tcp", "TCP"], ["udp", "UDP"], ["frame", "a frame in hexadecimal"]], state.frame ? "frame" : state.protocol, { name: "protocol", onchange: fit })),
+    field("Packet", select([["icmp", "ping"], ["tcp", "TCP"], ["udp", "UDP"], ...(mayGive("POST", "/v1/trace", "frame") ? [["frame", "a frame in hexadecimal"]] : [])], state.frame ? "frame" : state.protocol, { name: "protocol", onchange: fit })),
     field("Port", port),
     field("Frame", h("input", { name: "frame", value: state.frame, spellcheck: "false", class: "mono" })),
-    field("As it was at", h("input", { name: "at", value: state.at, placeholder: "now", autocomplete: "off", title: "A revision, or a time as 2026-01-31T10:42:00Z" })),
+    shownIf(mayGive("POST", "/v1/trace", "at"), field("As it was at", h("input", { name: "at", value: state.at, placeholder: "now", autocomplete: "off", title: "A revision, or a time as 2026-01-31T10:42:00Z" }))),
     h("button", { class: "primary" }, "Trace"));
 
   function fit() {
@@ -70,7 +70,7 @@ function packet(leg, at, found) {
 
 function hop(found) {
   return h("li", { class: "hop" },
-    h("h2", found.switch, h("span", { class: "muted" }, `, in by ${found.came_in}`)),
+    h("h2", found.switch, found.came_in && h("span", { class: "muted" }, `, in by ${found.came_in}`)),
     h("ol", { class: "steps" }, found.steps.map(step)),
     (found.sent.length ? found.sent : ["dropped"]).map((text) => h("p", { class: ["sent", !found.sent.length && "dropped"] }, `⇒ ${text}`)));
 }
@@ -80,7 +80,7 @@ function step(found) {
   return h("li",
     h("span", h("strong", found.name.toLowerCase().replaceAll("_", " ")), h("span", { class: "does" }, ` ${found.does}`)),
     h("span",
-      found.priority >= 0 ? [h("strong", found.source), found.place && [" ", line(found.place)], h("div", h("code", { class: "muted" }, `priority ${found.priority}, ${found.match}`))] : h("em", "no flow matches"),
+      found.priority >= 0 ? [h("strong", found.source), found.place && [" ", line(found.place)], found.match && h("div", h("code", { class: "muted" }, `priority ${found.priority}, ${found.match}`))] : h("em", "no flow matches"),
       found.wrong && h("div", badge("wrong", "bad"), " ", found.wrong),
       found.actions.map((a) => h("div", h("code", a)))));
 }
