@@ -10,13 +10,13 @@ import pytest
 
 from tests.web.pages import Site, picture
 from vnet import api
-from vnet.client import VmSpec
+from vnet.client import VifSpec, VmSpec
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PAGES = [
-    "", "map", "trace?from=web1&to=db1&protocol=tcp&port=5432", "matrix", "capture", "plan", "history", "history/1", "events", "tokens",
+    "", "map", "trace?from=web1&to=db1&protocol=tcp&port=5432", "matrix", "capture", "plan", "history", "history/1", "events", "tokens", "matrix?each=1", "new/vif", "new/security-group",
     "list/vifs", "list/hosts?q=host", "object/vif/web1%2F0", "object/vm/web1", "object/host/host1", "object/security-group/web", "object/network/shop",
 ]  # fmt: skip
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -108,11 +108,22 @@ def test_nothing_is_offered_that_a_role_may_not_do(browser: Browser, site: Site)
         page.get_by_role("rowheader", name="web2/0").wait_for()
         assert page.get_by_role("rowheader").all_inner_texts() == ["web1/0", "web2/0"]
         links = page.get_by_role("navigation").get_by_role("link").all_inner_texts()
-        assert links[:3] == ["Overview", "Map", "Events"], "the whole pool is not a tenant's"
+        assert links[:5] == ["Overview", "Map", "Trace", "Matrix", "Events"], "the whole pool is not a tenant's"
         assert "Hosts" not in links
         site.go(page, "map")
         wait(page, lambda: node(page, "vm web1") is not None, "the tenant's VMs")
         assert node(page, "vm db1") is None
+        site.go(page, "matrix")
+        page.locator(".matrix button").first.wait_for()
+        rows = page.locator(".matrix tbody th")
+        assert [rows.nth(n).get_attribute("title") for n in range(rows.count())] == ["web1/0, web2/0"]
+        for label in ("As it was at", "While these fail", "Under each single failure"):
+            assert not page.get_by_label(label).is_visible(), label
+        site.go(page, "trace?from=web1&to=web2")
+        page.locator(".verdict", has_text="reached").wait_for()
+        assert not page.get_by_label("As it was at").is_visible()
+        assert "frame" not in page.get_by_label("Packet").inner_text()
+        assert "line" not in page.locator(".steps").first.inner_text()
 
 
 def test_what_people_call_things_is_text(browser: Browser, site: Site) -> None:
@@ -210,7 +221,32 @@ def test_the_matrix_is_gone_through_by_arrow_keys(browser: Browser, site: Site) 
         page.locator(".verdict").wait_for()
         site.go(page, "matrix?protocol=tcp&port=443")
         page.get_by_role("row", name=re.compile("anybody may look at the shop")).get_by_text("holds").wait_for()
+
+
+def test_the_matrix_is_of_the_past_and_of_failures(browser: Browser, site: Site) -> None:
+    with site.open(browser, "matrix?protocol=tcp&port=443") as page:
+        open_now = page.locator(".matrix td.yes").count()
+        page.get_by_label("While these fail").select_option("host host1 down")
+        page.get_by_role("button", name="Show").click()
+        wait(page, lambda: page.locator(".matrix td.yes").count() < open_now, "who reaches nobody any more")
+        assert page.url.endswith("#/matrix?protocol=tcp&port=443&down=host1")
+        page.get_by_role("columnheader", name="While these fail").wait_for()
+        page.get_by_label("Under each single failure").check()
+        page.get_by_role("button", name="Show").click()
+        page.locator(".matrix td.partly").first.wait_for()
+        assert page.url.endswith("&each=1")
+        assert page.locator(".matrix td").and_(page.locator(".yes, .partly")).count() == open_now
+        page.locator(".matrix td.partly button").first.click()
+        page.get_by_text(re.compile("parted by: .*(cut|down)")).wait_for()
+        row = page.get_by_role("row", name=re.compile("anybody may look at the shop"))
+        row.get_by_text("not under every failure").wait_for()
+        page.evaluate("scrollTo(0, 0)")
         picture(page, "web-matrix")
+        page.get_by_label("Under each single failure").uncheck()
+        page.get_by_label("As it was at").fill("1")
+        page.get_by_role("button", name="Show").click()
+        page.get_by_role("columnheader", name="Then").wait_for()
+        assert page.url.endswith("protocol=tcp&port=443&at=1&down=host1"), "what was chosen before is chosen again"
 
 
 # --- what changes ---------------------------------------------------------------------------------
@@ -255,6 +291,83 @@ def test_a_plan_shows_who_loses_a_way_and_what_was_applied_is_taken_back(browser
         picture(page, "web-history")
 
 
+def test_an_object_is_changed_by_what_the_api_says_its_calls_take(browser: Browser, site: Site) -> None:
+    for name in ("spare", "web9"):
+        site.client.put_vm(name, VmSpec())
+        site.client.put_vif(f"{name}/0", VifSpec(network="shop", vm=name))
+    with site.open(browser, "object/vm/spare", role="operator") as page:
+        page.locator("summary", has_text="Change").click()
+        page.get_by_label("Title").fill("free for all")
+        page.get_by_role("button", name="Plan the change…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text("free for all").wait_for()
+        dialog.get_by_text("Disruption: ").get_by_text("none").wait_for()
+        dialog.get_by_label("Why").fill("it has no name yet")
+        picture(page, "web-change")
+        dialog.get_by_role("button", name="Change", exact=True).click()
+        page.locator("dd", has_text="free for all").wait_for()
+        assert site.client.vm("spare").title == "free for all"
+        newest = site.client.history(1)[-1]
+        assert (newest.reason, newest.caller.startswith("token operator")) == ("it has no name yet", True)
+        site.go(page, "object/vif/spare%2F0")
+        page.locator("summary", has_text="Change").click()
+        page.get_by_label("Addresses").fill("10.6.0.300")
+        page.get_by_role("button", name="Plan the change…").click()
+        page.get_by_role("alert").get_by_text("10.6.0.300").first.wait_for()
+        assert page.get_by_role("dialog").count() == 0
+        page.get_by_label("Trunk").fill("all, 7")
+        page.get_by_role("button", name="Plan the change…").click()
+        assert page.get_by_label("Trunk").evaluate("input => input.validationMessage") == "all is no number"
+        site.go(page, "object/security-group/web")
+        page.get_by_role("heading", name="Security group web").wait_for()
+        changing = page.locator("summary", has_text="Change").or_(page.get_by_text("the document’s"))
+        assert changing.count() == 0, "groups are the network admins'"
+        site.go(page, "object/vm/free")
+        page.get_by_text("It is the document’s, and changed there").get_by_role(
+            "link", name="plan and apply"
+        ).wait_for()
+    scope = {"networks": ["shop"], "vms": ["web*"]}
+    with site.open(browser, "object/vif/web9%2F0", role="operator", scope=scope) as page:
+        page.locator("summary", has_text="Change").click()
+        page.get_by_label("Addresses").wait_for()
+        assert page.get_by_label("Locking mode").count() == 0, "that is the whole pool's"
+        site.go(page, "list/networks")
+        assert page.get_by_role("link", name="New network").count() == 0
+    for name in ("spare", "web9"):
+        site.client.delete_vm(name)
+
+
+def test_an_object_is_made_and_removed_with_what_goes_with_it(browser: Browser, site: Site) -> None:
+    with site.open(browser, "list/address-sets") as page:
+        page.get_by_role("link", name="New address set").click()
+        page.get_by_label("Name (needed)").fill("partners")
+        page.get_by_label("Addresses").fill("192.0.2.0/24, 198.51.100.7/32")
+        page.get_by_role("button", name="Plan it…").click()
+        page.get_by_role("dialog").get_by_role("button", name="Make").click()
+        page.get_by_role("heading", name="Address set partners").wait_for()
+        assert site.client.address_set("partners").addresses == ["192.0.2.0/24", "198.51.100.7/32"]
+        page.locator("summary", has_text="Change").click()
+        page.get_by_role("button", name="Remove address set partners…").click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        page.get_by_role("heading", name="Address sets").wait_for()
+        assert "partners" not in {one.name for one in site.client.address_sets()}
+        site.go(page, "new/vif")
+        page.get_by_label("Network (needed)").fill("shop")
+        page.get_by_label("VM", exact=True).fill("guest")
+        page.get_by_label("Index").fill("0")
+        page.get_by_role("button", name="Plan it…").click()
+        page.get_by_role("dialog").get_by_role("button", name="Make").click()
+        page.get_by_role("heading", name="VIFs").wait_for()
+        assert [vif.id for vif in site.client.vm("guest").vifs] == ["guest/0"]
+        site.go(page, "object/vm/guest")
+        page.locator("summary", has_text="Change").click()
+        page.get_by_role("button", name="Remove VM guest…").click()
+        page.get_by_role("dialog").get_by_text("1 other goes with it").wait_for()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        page.get_by_role("heading", name="VMs").wait_for()
+        assert "guest/0" not in {vif.id for vif in site.client.vifs()}
+
+
 def test_a_trial_is_told_and_taken_back(browser: Browser, site: Site) -> None:
     document = site.client.export()
     site.client.apply(document.replace("ports: [80, 443]", "ports: [80, 443, 8080]").encode(), "x", try_s=600)
@@ -275,6 +388,10 @@ def test_a_migration_moves_on_the_map_as_it_happens(browser: Browser, site: Site
         wait(page, lambda: node(page, "move ops1")["label"] == "preparing", "its phase is told")
         with lab.stream("web1/0", "app1/0"), lab.stream("free/0", "web2/0"):
             wait(page, lambda: "kbit/s" in node(page, "on shop host1")["label"], "traffic stands on the edge")
+            wait(page, lambda: "kbit/s" in node(page, "tunnel host1 host2")["label"], "and on what goes between hosts")
+            page.evaluate("vnetMap.getElementById('tunnel host1 host2').emit('tap')")
+            page.get_by_role("complementary").get_by_text(re.compile(r"host1 sends [\d.]+ kbit/s, host2")).wait_for()
+            page.evaluate("vnetMap.emit('tap')")
             picture(page, "web-map")
         site.client.abort(api.Unit.of_vm("ops1"))
         wait(page, lambda: node(page, "move ops1") is None, "it stays")

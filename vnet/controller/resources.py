@@ -17,16 +17,23 @@ from vnet.controller.apply import show_plan
 from vnet.controller.endpoint import Call, Route, Written
 from vnet.controller.presenters import Presenter
 from vnet.db.view import PoolView
-from vnet.grammar.declare import Declared, Stated, names_in, references_of, shape_of
+from vnet.grammar.declare import Declared, Stated, attrs_of, names_in, references_of, shape_of
 from vnet.grammar.source import Source
 from vnet.objects import Network, QosClass, SecurityGroup, Subnet, Vif, Vm
 from vnet.objects.labels import Labels, is_label, labels_of
+from vnet.objects.scope import OWN_FIELDS
 from vnet.objects.state import CONFIGURED, NOUNS, PoolState
 from vnet.plan import decide
 from vnet.plan.decide import Admission, NotThere
 from vnet.util.suggest import plural
 
 SCOPED = (Network, Subnet, SecurityGroup, QosClass, Vm, Vif)  # what may be in a scope
+# What of an object that is in a scope is the whole pool's all the same (`Scope.obstacles` refuses it).
+WHOLE: Mapping[type[Declared], frozenset[str]] = {
+    SecurityGroup: frozenset({"tier", "selector"}),
+    Vm: frozenset({"security_groups"}),
+    Vif: frozenset(found.word.replace("-", "_") for name, found in attrs_of(Vif).items() if name not in OWN_FIELDS),
+}
 DRY_RUN = {"dry-run": "Say what would change and what that disrupts, and change nothing: true or false."}
 
 
@@ -57,9 +64,10 @@ def resource_routes() -> Iterator[Route]:
 
 
 def _whose(declared: type[Declared]) -> dict[str, Any]:
-    """Who may change objects: operators VMs and VIFs, network admins all."""
+    """Who may change objects: operators VMs and VIFs, network admins all; with a scope what is in it, but no network."""
     roles = OPERATORS if declared in (Vm, Vif) else ADMINS
-    return {"roles": roles, "scoped": declared in SCOPED, "noun": declared.NOUN.word}
+    scoped = declared in SCOPED and declared is not Network
+    return {"roles": roles, "scoped": scoped, "whole": WHOLE.get(declared, frozenset()), "noun": declared.NOUN.word}
 
 
 def _words(declared: type[Declared]) -> Mapping[str, Any]:
@@ -71,7 +79,7 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
     many, single, tag = f"/v1/{noun.plural}", f"/v1/{noun.plural}/{{id}}", noun.plural.replace("-", " ")
     words = words_without_name(declared)
     whose = _whose(declared)
-    seen = {**whose, "roles": VIEWERS}
+    seen: dict[str, Any] = {"roles": VIEWERS, "scoped": declared in SCOPED, "noun": noun.word}
     stated = partial(read_object, declared, words=words, partial=False)
     query = {filter_.name: _doc(filter_) for filter_ in types.filters}
 

@@ -10,7 +10,8 @@ export const linked = (word, key) => (key ? h("a", { href: at(word, key) }, key)
 // Fields whose values name objects, where the field is not called as their noun is.
 const NAMES = { incoming: "host", hosts: "host", uplink: null, vif_qos: "qos-class", qos: "qos-class", former_network: "network", security_groups: "security-group", vm_groups: "security-group", address_sets: "address-set", source: null, destination: null };
 
-function nounOf(name) {
+/** The noun that a field's values name; null for none. */
+export function nounOf(name) {
   if (name in NAMES) return NAMES[name];
   return noun(name.replaceAll("_", "-"))?.word ?? null;
 }

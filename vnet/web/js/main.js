@@ -4,6 +4,7 @@ import { call, caller, connect, may, nouns, scoped, token, version } from "./api
 import { fill, h, field, notice, refusal, select } from "./dom.js";
 import { start, stop, watch } from "./store.js";
 import { capture } from "./views/capture.js";
+import { create } from "./views/change.js";
 import { events } from "./views/events.js";
 import { history } from "./views/history.js";
 import { list } from "./views/list.js";
@@ -135,7 +136,7 @@ function leave() {
 async function route() {
   const { page, rest, query } = address();
   const key = [page, ...rest].join("/");
-  const known = { list: { title: "Objects", view: list }, object: { title: "Object", view: object } }[page] ?? PAGES.find((p) => p.path === page);
+  const known = { list: { title: "Objects", view: list }, object: { title: "Object", view: object }, new: { title: "New object", view: create } }[page] ?? PAGES.find((p) => p.path === page);
   mark();
   if (!known || (known.needs && !may(...known.needs))) {
     leave();

@@ -4,6 +4,7 @@ import { get, may, noun, query as search, schema } from "../api.js";
 import { columns, text, title } from "../cells.js";
 import { field, fill, h, refusal, select, table } from "../dom.js";
 import { objects } from "../store.js";
+import { making } from "./change.js";
 
 const SHOWN = 200; // rows at first
 
@@ -59,7 +60,7 @@ export async function list({ rest: [plural], query, replace }) {
   form.append(field("Columns", select([["", "usual"], ["1", "all"]], state.all ?? "", { name: "all", onchange: (e) => set("all", e.target.value) })));
   await show();
   return {
-    element: [h("h1", title(found.texts)), form, count, results],
+    element: [h("h1", title(found.texts)), form, h("p", { class: "actions" }, count, making(found) && h("a", { class: "button", href: `#/new/${found.word}` }, `New ${found.text}`)), results],
     changed: (words) => (words.has(found.word) || (words.has("vif") && "vifs" in (schema(found.schema).properties ?? {})) ? show() : null),
     queried: (values) => {
       for (const name of Object.keys({ ...state, ...values })) {

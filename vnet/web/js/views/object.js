@@ -5,6 +5,7 @@ import { cell, fields, linked, place, title } from "../cells.js";
 import { amount, badge, field, fill, h, notice, refusal, select, table } from "../dom.js";
 import { objects } from "../store.js";
 import { captureLink } from "./capture.js";
+import { changing } from "./change.js";
 import { ask } from "./dialog.js";
 import { COLUMNS } from "./events.js";
 import { shown as shownPlan } from "./plan.js";
@@ -33,7 +34,7 @@ export async function object({ rest: [word, key], signal }) {
   }
   await show();
   return {
-    element: [h("p", { class: "muted crumbs" }, h("a", { href: `#/list/${found.plural}` }, title(found.texts))), h("h1", `${title(found.text)} ${key}`), h("div", { class: "columns" }, head, aside.length > 0 && h("div", aside)), wide, news, named(found, key)],
+    element: [h("p", { class: "muted crumbs" }, h("a", { href: `#/list/${found.plural}` }, title(found.texts))), h("h1", `${title(found.text)} ${key}`), h("div", { class: "columns" }, head, aside.length > 0 && h("div", aside)), changing(found, key, single, value), wide, news, named(found, key)],
     changed: async (words) => {
       if (!words.has(word)) return;
       try { value = await get(single, signal); await show(); } catch (error) { if (error.status === 404) fill(head, h("p", { role: "status", class: "refusal" }, "It is not there any more.")); }
