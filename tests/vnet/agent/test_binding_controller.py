@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,7 @@ from vnet.agent.reconciler import Revisions
 from vnet.agent.status_writer import StatusWriter
 from vnet.compile import Compiler
 from vnet.db.rows import to_columns
-from vnet.objects import AgentStatus, Binding, Host, Vif
+from vnet.objects import AgentStatus, Binding, BindingState, Host, Vif
 from vnet.objects.binding import published
 
 
@@ -104,6 +105,38 @@ def test_a_binding_made_anew_while_its_host_stops_relaying_is_decided_on_again(m
     bindings.decide(pool.touched)
     asyncio.run(shell.jobs[1])
     assert set(status.statements.pending) == {("release", "vm1/0")}
+
+
+def test_a_vif_that_comes_back_while_its_host_relays_is_held_with_a_new_binding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the row that was to go has changed meanwhile, so that it was not released."""
+    monkeypatch.setattr(binding_controller, "RELAY_S", 0)
+    monkeypatch.setattr(binding_controller, "CACHES_S", 0)
+    client, shell = OvsdbClient(["unix:/nonexistent"], "Vnet"), Shell()
+    pool = PoolReplica(Compiler("xen1"), lambda _: None)
+    status = writer(pool, client)
+    bindings = Bindings(pool, client, status, shell, lambda: 0)
+    pool.compiler.inputs.set_network(TENANT)
+    pool.named = ConditionNames(networks=frozenset({"tenant"}))
+    pool.compiler.inputs.set_vif(vif(1, host="xen2", epoch=2))
+    former = binding("xen1", epoch=1)
+    pool.fold([inserted(former), inserted(binding("xen2", epoch=2))])
+    bindings.decide({("tenant", "vm1/0")})
+    (stop,) = shell.jobs
+
+    pool.compiler.inputs.set_vif(vif(1, host="xen2", incoming="xen1", epoch=2))
+    bindings.see_ports(LocalPorts.of([LocalPort("p1", "vm1/0", 1, None, None, None)]))
+    changed = replace(former, moved=True)
+    pool.fold([deleted(former), inserted(changed)])
+    asyncio.run(stop)
+    bindings.decide({("tenant", "vm1/0")})
+    asyncio.run(shell.jobs[1])
+    assert set(status.statements.pending) == {("release", "vm1/0")}
+    pool.fold([deleted(changed)])
+    bindings.decide({("tenant", "vm1/0")})
+    held = pool.overlay["vm1/0"]
+    assert (held.state, held.epoch) == (BindingState.HELD, 3)
 
 
 def writer(pool: PoolReplica, client: OvsdbClient) -> StatusWriter:
