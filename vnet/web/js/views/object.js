@@ -1,6 +1,6 @@
 // One object: its fields, and for what runs its place, why, rules in force, flows explained, counters, who may reach it, events.
 
-import { call, enc, get, may, noun, nouns, query as search } from "../api.js";
+import { call, enc, get, may, noun, nouns, query as search, scoped } from "../api.js";
 import { cell, fields, linked, place, title } from "../cells.js";
 import { amount, badge, field, fill, h, notice, refusal, select, table } from "../dom.js";
 import { objects } from "../store.js";
@@ -201,7 +201,7 @@ function reach(value) {
       if (mine < 0) { fill(answer, h("p", "It runs nowhere.")); return; }
       const names = (test) => found.classes.flatMap((c, n) => (test(n) ? c.vifs : [])).filter((v) => v !== value.id);
       const links = (ids, way) => ids.length ? h("p", { class: "names" }, ids.slice(0, 300).map((id, n) => [n ? ", " : "", linked("vif", id), " ", traceLink(way ? id : value.id, way ? value.id : id, "(why)", asked)]), ids.length > 300 && ` and ${ids.length - 300} more`) : h("p", "Nobody.");
-      fill(answer, h("h3", "May reach it"), links(names((n) => found.reaches[n][mine]), true), h("h3", "It reaches"), links(names((n) => found.reaches[mine][n]), false));
+      fill(answer, scoped() && h("p", { class: "muted" }, "Of the VIFs in the token’s scope."), h("h3", "May reach it"), links(names((n) => found.reaches[n][mine]), true), h("h3", "It reaches"), links(names((n) => found.reaches[mine][n]), false));
     } catch (error) { fill(answer, refusal(error)); }
   }
   const made = h("details", { class: "card", ontoggle: (event) => { if (event.currentTarget.open && !answer.hasChildNodes()) show(); } }, h("summary", h("h2", "Who may reach it")),
