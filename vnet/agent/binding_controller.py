@@ -341,7 +341,7 @@ class Bindings:
         first step, on its way."""
         while write is not None:
             try:
-                await write.answer
+                changed = (await write.answer)[-1]
             except (ConnectionLost, NotConnected, OutcomeUnknown):
                 await self._client.wait_connected()
                 await asyncio.sleep(RETRY_S)  # what was written before the loss arrives first
@@ -350,16 +350,25 @@ class Bindings:
                 await asyncio.sleep(FULL_S)
             except TransactError as error:
                 log.info("binding not written: %s", error, extra=about(vif=vif_id))
-                self._pool.clear_overlay(vif_id)
-                await asyncio.sleep(RETRY_S)
-                self._pool.touch([vif_id])
-                self._shell.wake()
+                await self._decide_anew(vif_id)
             else:
-                if write.decided is not None:
+                if write.decided is not None and changed == 0:
+                    log.info(
+                        "binding not written: its row is gone", extra=about(vif=vif_id)
+                    )  # as where a migration was aborted
+                    await self._decide_anew(vif_id)
+                elif write.decided is not None:
                     self._written(write.decided, write.before)
                 else:
                     await asyncio.sleep(RETRY_S)  # by then the row that was written is here
             write = self._next_write(vif_id)
+
+    async def _decide_anew(self, vif_id: str) -> None:
+        """The database did not take what was decided: what it has holds."""
+        self._pool.clear_overlay(vif_id)
+        await asyncio.sleep(RETRY_S)
+        self._pool.touch([vif_id])
+        self._shell.wake()
 
     def _next_write(self, vif_id: str) -> SentWrite | None:
         """Sends what the database's binding of a VIF lacks; None if it lacks nothing."""

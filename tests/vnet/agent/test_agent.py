@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -444,3 +445,31 @@ async def test_a_mac_behind_a_vif_is_forgotten_once_nobody_sends_as_it() -> None
 
 def counted(host: HostUnderTest) -> list[str]:
     return host.switch.ofctl("dump-flows", "br-int").splitlines()
+
+
+async def test_an_abort_holds_that_the_database_has_before_the_announcement_of_a_guest() -> None:
+    """The destination has activated its binding by itself, whose row is gone by then."""
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1, host="xen1"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await pool.update("Vif", ("id", "vm1/0"), incoming="xen2")
+        pool.hosts["xen2"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen2")
+        agent = pool.hosts["xen2"].agent
+        aborted = [
+            {"op": "delete", "table": "Binding", "where": [["host", "==", "xen2"]]},
+            {"op": "update", "table": "Vif", "where": [], "row": {"incoming": ["set", []]}},
+        ]
+        pool.server.client("transact", json.dumps(["Vnet", *aborted]))  # this process, and the agent in it, waits
+        assert agent.bindings.set_state("vm1/0", BindingState.ACTIVE, announced=True)
+        agent.bindings.send()
+
+        def runs_on() -> str | None:
+            current = agent.compiler.view.location("tenant", "vm1/0").current
+            return current.host if current is not None else None
+
+        assert runs_on() == "xen2"
+        await until(lambda: runs_on() == "xen1", "the VIF is where it was")
+        await pool.update("Vif", ("id", "vm1/0"), incoming="xen2")
+        assert (await pool.wait_ready("vm1/0", "xen2")).state is BindingState.HELD
