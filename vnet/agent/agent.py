@@ -29,6 +29,7 @@ from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.openflow.messages import PacketIn, PortStats
 from ovsctl.ovsdb import Change, ConnectFailed, NotConnected, OvsdbClient, OvsdbError, Patience, Replica, Schema, Tls
 from vnet.agent import copy_keeper, zones
+from vnet.agent.address_watch import AddressWatch
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.binding_policy import awaited
@@ -41,6 +42,7 @@ from vnet.agent.encryption import EncryptedTunnels
 from vnet.agent.flow_reconciler import BridgeFlows, vif_number
 from vnet.agent.host_claim import DisplacedAgent, HostClaim
 from vnet.agent.link_locals import LinkLocals
+from vnet.agent.lldp import Lldp
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports, vif_of
 from vnet.agent.mac_learning import MacLearning
 from vnet.agent.mac_watch import MacWatch
@@ -72,10 +74,12 @@ from vnet.agent.zones import TrackerZones
 from vnet.compile import (
     ANNOUNCEMENT,
     CHOICE,
+    CLAIM_BY,
     GROUPS,
     HEARD,
     HELLO,
     HELLO_BY,
+    LLDP_BY,
     REPORT,
     Category,
     Compiler,
@@ -90,11 +94,13 @@ from vnet.compile import (
     is_rejection,
     read_tapped,
 )
-from vnet.db.health import HealthQuery, HostHealth, no_health, vlans_of
+from vnet.db.health import HealthQuery, HostHealth, gateways_of, no_health, vlans_of
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery
 from vnet.db.traffic_queries import TrafficQuery
+from vnet.health.address_claims import AddressClaims
+from vnet.health.link_neighbours import LinkNeighbours
 from vnet.health.tunnel_mesh import TunnelMesh
 from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import ELSEWHERE, POOL, SWITCH
@@ -215,6 +221,9 @@ class Agent:
         self.tunnels: Final = TunnelProbes(self.compiler.view, self.flows, mesh, self.wake)
         self.vlans: Final = VlanProbes(self.compiler.view, self.uplinks, self)
         self.macs: Final = MacWatch(self.compiler.view, self.uplinks, self)
+        claims = AddressClaims(time.monotonic)
+        self.addresses: Final = AddressWatch(self.compiler.view, self.uplinks, self.revisions, self, claims)
+        self.lldp: Final = Lldp(self.compiler.view, self.uplinks, self, LinkNeighbours(time.monotonic), time.monotonic)
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self.captures: Final = Captures(
             self.compiler, self.flows, self.pool_client, self, in_clear=any(map(leaves_in_cleartext, options.pool))
@@ -288,7 +297,8 @@ class Agent:
                 self.captures.run(started=captures),
                 self.limits.run(), self.zones.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
                 self.encryption.run(), self.parts.run(), self.storms.run(), self.routers.run(), self.learning.run(),
-                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.tunnels.run(), self.macs.run(), measure_lag(self.measures.lag),
+                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.tunnels.run(), self.macs.run(), self.addresses.run(), self.lldp.run(),
+                measure_lag(self.measures.lag),
             ):  # fmt: skip
                 self.spawn(job)
             try:
@@ -569,6 +579,12 @@ class Agent:
         if message.userdata.startswith(HELLO_BY):
             self.vlans.packet_in(message, message.userdata.removeprefix(HELLO_BY).decode())
             return
+        if message.userdata.startswith(LLDP_BY):
+            self.lldp.packet_in(message, message.userdata.removeprefix(LLDP_BY).decode())
+            return
+        if message.userdata.startswith(CLAIM_BY):
+            self.addresses.packet_in(message, message.userdata.removeprefix(CLAIM_BY).decode())
+            return
         if (tapped := read_tapped(message.userdata)) is not None:
             self.captures.packet_in(message, tapped)
             return
@@ -661,13 +677,20 @@ class Agent:
         )
 
     async def _look(self, query: HealthQuery) -> str:
+        self.addresses.ask(gateways_of(query))
         await self.vlans.look(vlans_of(query))
         return self.health(measured=True).encode()
 
     def health(self, *, measured: bool) -> HostHealth:
         """What this host has found out about the network to the others. measured: with figures; else only what is a finding."""
         return HostHealth(
-            True, self.tunnels.mesh.health(measured=measured), self.vlans.stated, self.macs.stated, self.uplinks.idle()
+            True,
+            self.tunnels.mesh.health(measured=measured),
+            self.vlans.stated,
+            self.macs.stated,
+            self.addresses.stated,
+            self.lldp.stated,
+            self.uplinks.idle(),
         )
 
     @property

@@ -24,7 +24,7 @@ NO_OFPORT = 1 << 16  # more than any
 
 # The columns that a plan of rows needs, and those that ovs-vswitchd fills; statistics, which change every few seconds, are left out.
 _FILLED = {
-    "Interface": ("ofport", "error", "mtu", "admin_state", "link_state", "lacp_current"),
+    "Interface": ("ofport", "error", "mtu", "admin_state", "link_state", "lacp_current", "mac_in_use"),
     "Bridge": ("datapath_id",),
 }
 MONITORS = {table: Monitor(columns=(*columns, *_FILLED.get(table, ()))) for table, columns in COLUMNS.items()}

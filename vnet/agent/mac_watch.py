@@ -1,6 +1,6 @@
 """Watches for MACs of VIFs here that other stations of the physical network have too, and for MACs that keep moving between ports.
 
-One rule: it reads what uplinks' bridges have learned, and no frame comes to it. A table is read only where MACs have moved since the last look.
+One rule: it reads what uplinks' bridges have learned, and no frame comes to it. At each look a table is read where VIFs run here; elsewhere only if MACs have moved since the last look.
 """
 
 from __future__ import annotations

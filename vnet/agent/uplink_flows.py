@@ -1,4 +1,4 @@
-"""The flows of ours on the uplinks' bridges, which there are only while VIFs move, and what those bridges are to unlearn.
+"""The flows of ours on the uplinks' bridges: while VIFs move and hosts look at VLANs, and those that copy to the agent what others say; and what those bridges are to unlearn.
 
 One rule: a bridge is held to its flows as br-int is, so that what an agent left behind is taken away by the next.
 """
@@ -7,20 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from ovsctl.appctl import AppctlError
 from ovsctl.openflow import FlowMod, Output, ReservedPort
-from ovsctl.vswitch.snapshot import Tables
+from ovsctl.openflow.errors import OpenFlowError
+from ovsctl.vswitch.snapshot import AnyRow, Tables
 from vnet.agent.flow_reconciler import BridgeFlows, SwitchObserver
 from vnet.agent.local_ports import read_ports
 from vnet.agent.reconciler import Revisions
 from vnet.agent.switch_access import SwitchAccess
-from vnet.compile import Category, FlowSource, HostView, SourceChange, UplinkPorts, uplink_flows, uplink_hello_flows
+from vnet.compile import (
+    COOKIE_MARK,
+    COOKIE_MARK_MASK,
+    Category,
+    FlowSource,
+    HostView,
+    SourceChange,
+    UplinkPorts,
+    WatchedAddress,
+    claim_flows,
+    lldp_flows,
+    uplink_flows,
+    uplink_hello_flows,
+)
 from vnet.compile.flows import Entries
-from vnet.objects import BondMode, Uplink
+from vnet.objects import BondMode, LldpMode, Uplink
 from vnet.objects.devices import uplink_bridge, uplink_patch
 from vnet.util.frames import rarp
 
@@ -46,24 +62,34 @@ def uplink_ports(tables: Tables, uplink: Uplink) -> UplinkPorts | None:
     return UplinkPorts(tuple(ofport for nic in sorted(nics) if (ofport := found.get(nic)) is not None), patch, by_mac)
 
 
-def nic_ports(tables: Tables, uplink: Uplink) -> dict[str, int]:
-    """The ofports of an uplink's NICs by name, as far as ovs-vswitchd has them."""
-    found = {port.name: port.ofport for port in read_ports(tables, uplink.bridge_name, {}) if port.ofport is not None}
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A NIC of an uplink. mac: None while ovs-vswitchd has not said it. idle: the reason that it carries nothing, "" for none."""
+
+    ofport: int
+    mac: str | None
+    idle: str = ""
+
+
+def nics_of(tables: Tables, uplink: Uplink) -> dict[str, Nic]:
+    """An uplink's NICs by name, as far as ovs-vswitchd has them. Guests' ports on a bridge of the host's own are none."""
+    ports = {port.name: port for port in read_ports(tables, uplink.bridge_name, {}) if port.vif is None}
     names, _ = _trunks(tables, uplink.bridge_name)
     nics = names - {uplink_patch(uplink.name), uplink.bridge_name} if uplink.bridge is not None else set(uplink.members)
-    return {nic: found[nic] for nic in sorted(nics & found.keys())}
+    rows = {row["name"]: row for row in tables["Interface"].values() if row["name"] in nics}
+    return {
+        nic: Nic(ofport, rows[nic]["mac_in_use"], _idle(rows[nic], uplink))
+        for nic in sorted(nics & ports.keys())
+        if (ofport := ports[nic].ofport) is not None
+    }
 
 
-def idle_nics(tables: Tables, uplink: Uplink) -> dict[str, str]:
-    """The NICs of an uplink that carry nothing, each with the reason."""
-    rows = {row["name"]: row for row in tables["Interface"].values()}
-    found = {}
-    for nic in nic_ports(tables, uplink):
-        if rows[nic]["link_state"] == "down":
-            found[nic] = "has no link"
-        elif uplink.mode is BondMode.LACP and rows[nic]["lacp_current"] is False:
-            found[nic] = "has no partner that speaks LACP"
-    return found
+def _idle(row: AnyRow, uplink: Uplink) -> str:
+    if row["link_state"] == "down":
+        return "has no link"
+    if uplink.mode is BondMode.LACP and row["lacp_current"] is False:
+        return "has no partner that speaks LACP"
+    return ""
 
 
 def _trunks(tables: Tables, bridge: str) -> tuple[set[str], bool]:
@@ -80,6 +106,12 @@ def _trunks(tables: Tables, bridge: str) -> tuple[set[str], bool]:
     return found, by_mac
 
 
+@lru_cache(maxsize=64)  # it is asked for at each turn, and the answer is nearly always the last one
+def _overheard(uplink: Uplink, nics: tuple[int, ...], watched: frozenset[WatchedAddress]) -> Entries:
+    claims = claim_flows(uplink.name, nics, watched)
+    return claims if uplink.lldp is LldpMode.OFF else (*claims, *lldp_flows(uplink.name, nics))
+
+
 class UplinkFlows:
     """The flows of the bridge of each uplink of this host."""
 
@@ -94,9 +126,10 @@ class UplinkFlows:
         self._bridges: Final[dict[str, tuple[BridgeFlows, asyncio.Task[None]]]] = {}  # by name
         self._ports: dict[Uplink, UplinkPorts | None] = {}
         self._gone: set[Gone] = set()
-        self._idle: Final[dict[str, dict[str, str]]] = {}
-        self._nics: Final[dict[str, dict[str, int]]] = {}  # of uplinks
+        self._nics: Final[dict[str, dict[str, Nic]]] = {}  # by uplink and name
         self._listening: Final[set[str]] = set()  # the uplinks whose hellos are heard
+        self._watched: Final[dict[str, frozenset[WatchedAddress]]] = {}  # by uplink
+        self._held: Final[dict[str, Entries]] = {}  # by bridge
         self._ports_came: Final = asyncio.Event()
 
     def ports_changed(self) -> None:
@@ -135,24 +168,36 @@ class UplinkFlows:
         before, self._gone = self._gone, self._view.gone()
         for gone in self._gone - before:
             self._spawn(self._unlearn(gone))
+        for name in self._nics.keys() - {uplink.name for uplink in uplinks}:
+            del self._nics[name]
         for uplink_, ports in self._ports.items():
             bridge = self._bridges[uplink_.bridge_name][0]
-            self._nics[uplink_.name] = nic_ports(tables, uplink_)
-            self._idle[uplink_.name] = idle_nics(tables, uplink_)
+            self._nics[uplink_.name] = nics_of(tables, uplink_)
             flows: Entries = uplink_flows(self._view, uplink_.name, ports) if ports is not None else ()
+            nics = tuple(self.nics(uplink_.name).values())
             if uplink_.name in self._listening:
-                flows = (*flows, *uplink_hello_flows(uplink_.name, self._nics[uplink_.name].values()))
-            held = tuple(mod.flow if isinstance(mod, FlowMod) else mod for mod in bridge.desired.values())
-            bridge.want([SourceChange(FlowSource(Category.NETWORK, uplink_.name), held, flows)])
+                flows = (*flows, *uplink_hello_flows(uplink_.name, nics))
+            flows += _overheard(uplink_, nics, self._watched.get(uplink_.name, frozenset()))
+            held = self._held.get(uplink_.bridge_name, ())
+            self._held[uplink_.bridge_name] = flows
+            bridge.want(
+                [SourceChange(FlowSource(Category.NETWORK, uplink_.name), held, flows)] if flows != held else []
+            )
 
     def listen(self, uplinks: Iterable[str]) -> None:
         """From the next turn on hellos that come by these uplinks are heard, and by no others."""
         self._listening.clear()
         self._listening.update(uplinks)
 
+    def watch(self, addresses: Mapping[str, Iterable[WatchedAddress]]) -> None:
+        """From the next turn on claims of these addresses are heard, by uplink."""
+        self._watched.clear()
+        self._watched.update({uplink: frozenset(watched) for uplink, watched in addresses.items()})
+
     def idle(self) -> tuple[tuple[str, str, str], ...]:
         """The uplinks' NICs that carry nothing: uplink, NIC and reason."""
-        return tuple((uplink, nic, text) for uplink, nics in sorted(self._idle.items()) for nic, text in nics.items())
+        of = sorted(self._nics.items())
+        return tuple((uplink, name, nic.idle) for uplink, nics in of for name, nic in nics.items() if nic.idle)
 
     def patch(self, uplink: str) -> int | None:
         """The ofport of the patch to br-int on an uplink's bridge; None where there is none."""
@@ -164,22 +209,36 @@ class UplinkFlows:
 
     def nics(self, uplink: str) -> dict[str, int]:
         """The ofports of an uplink's NICs by name."""
-        return self._nics.get(uplink, {})
+        return {name: nic.ofport for name, nic in self._nics.get(uplink, {}).items()}
 
-    async def send(self, uplink: str, nic: str, frame: bytes) -> None:
-        """Sends a frame by a NIC as it is. One that the switch does not take is lost."""
+    def mac(self, uplink: str, nic: str) -> str | None:
+        """The MAC of a NIC; None where ovs-vswitchd has not said it."""
+        found = self._nics.get(uplink, {}).get(nic)
+        return found.mac if found is not None else None
+
+    async def send(self, uplink: str, nic: str, frame: bytes) -> bool:
+        """Sends a frame by a NIC as it is. Whether it did: one that the switch does not take is lost."""
         found, ofport = self._bridges.get(self._bridge(uplink)), self.nics(uplink).get(nic)
-        if found is not None and ofport is not None:
-            await found[0].send_packet(frame, ReservedPort.CONTROLLER, (Output(ofport),))
+        if found is None or ofport is None:
+            return False
+        return await found[0].send_packet(frame, ReservedPort.CONTROLLER, (Output(ofport),))
 
     def _follow(self, names: set[str]) -> None:
         for name in self._bridges.keys() - names:
             bridge, task = self._bridges.pop(name)
+            self._held.pop(name, None)
             task.cancel()
             self._revisions.forget(bridge.bridge)
+            self._spawn(self._let_go(name))
         for name in sorted(names - self._bridges.keys()):
             bridge = BridgeFlows(name, self._access, self._observer, self._revisions)
             self._bridges[name] = bridge, self._spawn(bridge.run())
+
+    async def _let_go(self, bridge: str) -> None:
+        """Takes our flows off a bridge that is no uplink's any more: one of the host's own stays."""
+        with suppress(OpenFlowError, OSError, TimeoutError):
+            async with asyncio.timeout(PORT_S), self._access.client(bridge) as client:
+                await client.send_flow_mods([FlowMod.delete_all(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)])
 
     async def learned(self, uplink: str, mac: str) -> set[int]:
         """The VLANs on which an uplink's bridge has heard a MAC of late, 0 for untagged frames. Raises AppctlError."""

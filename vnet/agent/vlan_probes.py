@@ -15,7 +15,8 @@ from vnet.agent.uplink_flows import UplinkFlows
 from vnet.compile import HostView
 from vnet.db.health import StatedUplink
 from vnet.health.vlan_check import ROUNDS, VlanCheck
-from vnet.util.hello_frames import pool_mark, read_hello, vlan_of
+from vnet.util.frames import vlan_of
+from vnet.util.hello_frames import pool_mark, read_hello
 
 FLOWS_S = 2.0  # for the flows that listen
 ROUND_S = 0.8

@@ -174,6 +174,7 @@ class Uplink(ObjectStruct, frozen=True, kw_only=True):
     hash: Literal["source-mac", "tcpudp-ports"] = "source-mac"
     mtu: int | None = None
     bridge: str | None = None
+    lldp: Literal["off", "send"] | None = None
 
 
 class Host(AnswerStruct, frozen=True, kw_only=True):
@@ -1366,13 +1367,30 @@ class TunnelHealth(AnswerStruct, frozen=True, kw_only=True):
 
 
 class UplinkHealth(AnswerStruct, frozen=True, kw_only=True):
-    """An uplink of a host, when hosts last looked at its VLANs. vlans: those that were looked at, 0 for untagged frames. heard: the hosts that it heard on any of them."""
+    """An uplink of a host, when hosts last looked at its VLANs. vlans: those that were looked at, 0 for untagged frames, 4096 added for service tags. heard: the hosts that it heard on any of them."""
 
     host: str
     uplink: str
     links: list[str]
     vlans: list[int]
     heard: list[str]
+
+
+class LinkNeighbour(AnswerStruct, frozen=True, kw_only=True):
+    """A station at the other end of the cable of a host's NIC, as it says by LLDP (802.1AB). place: its switch and port in short. The rest as it says it: its chassis, port and system, the address by which it is managed, and the VLAN of untagged frames
+    there, null where it says none. ttl_s: how long that holds, in seconds."""
+
+    host: str
+    uplink: str
+    nic: str
+    place: str
+    chassis: str
+    port: str
+    port_description: str
+    system: str
+    address: str
+    vlan: int | None
+    ttl_s: int
 
 
 class Health(AnswerStruct, frozen=True, kw_only=True):
@@ -1382,6 +1400,7 @@ class Health(AnswerStruct, frozen=True, kw_only=True):
     findings: list[HealthFinding]
     tunnels: list[TunnelHealth] = []
     uplinks: list[UplinkHealth] = []
+    neighbours: list[LinkNeighbour] = []
     hosts: list[str] = []
     missing: dict[str, str] = {}
 

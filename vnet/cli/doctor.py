@@ -160,6 +160,10 @@ def _pool() -> Iterator[Examined]:
         if uplink.heard:
             text = f"{len(uplink.vlans)} VLANs looked at, heard {len(uplink.heard)} other hosts"
             yield Examined(f"uplink {uplink.uplink} of {uplink.host}", Diagnosis.OK, text)
+    for link in found.neighbours:
+        more = (link.port_description, link.address, f"untagged VLAN {link.vlan}" if link.vlan else "")
+        text = f"at {link.place} ({link.chassis} {link.port})"
+        yield Examined(f"{link.nic} of {link.host}", Diagnosis.OK, ", ".join((text, *filter(None, more))))
     for it in found.tunnels:
         subject = f"{it.via} tunnel {it.source} to {it.to}"
         if it.passes is None:

@@ -20,6 +20,7 @@ from vnet.compile.learning import HEARD, OF_HEARD
 from vnet.compile.monitoring import DIRECTION_OF as MONITORS
 from vnet.compile.monitoring import FIRST, OF_FIRST, OF_RUNNING, WouldForbid, counted_of, is_monitored, would_forbid
 from vnet.compile.multicast import OF_REPORTS, REPORT
+from vnet.compile.overheard import CLAIM_BY, LLDP_BY, WatchedAddress, claim_flows, lldp_flows
 from vnet.compile.ovs import Switch, ovs_rows, tunnels_in_use, vif_mtus, way_out
 from vnet.compile.parts import GROUPS
 from vnet.compile.pipeline import (
@@ -49,6 +50,7 @@ __all__ = [
     "ANNOUNCEMENT",
     "CAPTURES",
     "CHOICE",
+    "CLAIM_BY",
     "COOKIE_CATEGORY_SHIFT",
     "COOKIE_MARK",
     "COOKIE_MARK_MASK",
@@ -63,6 +65,7 @@ __all__ = [
     "HELLO_KEY",
     "HOPS",
     "LEARNED_PRIORITY",
+    "LLDP_BY",
     "MONITORS",
     "OF_FIRST",
     "OF_FLOODED",
@@ -109,11 +112,13 @@ __all__ = [
     "UplinkPorts",
     "VifRole",
     "WatchPoint",
+    "WatchedAddress",
     "WouldForbid",
     "announced_tags",
     "announcements_out",
     "as_delivered",
     "bare",
+    "claim_flows",
     "compile_flows",
     "cookie",
     "copies_by_tunnel",
@@ -127,6 +132,7 @@ __all__ = [
     "is_monitored",
     "is_rejection",
     "key_of",
+    "lldp_flows",
     "mark",
     "marked_fields",
     "meter_of_capture",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable
+from itertools import islice
 from uuid import uuid4
 
 import msgspec
@@ -14,24 +16,51 @@ from vnet.db.probes import MAX_ASKED
 from vnet.db.view import PoolView
 
 MOST_VLANS = 300  # of one uplink: more take longer than anybody waits
+MOST_GATEWAYS = 300  # that are heard
 
 
 def vlans_in_use(view: PoolView) -> dict[str, dict[int, int]]:
-    """The VLANs of the pool's networks, by uplink and tag, 0 for untagged frames, with the largest MTU. Of service tags none: hellos have the other sort."""
+    """The VLANs of the pool's networks, by uplink and tag, 0 for untagged frames, SERVICE_VLAN added for service tags, with the largest MTU."""
     found: dict[str, dict[int, int]] = {}
     for _, network in sorted(view.state.networks.items()):
-        if network.uplink is not None and not network.is_service:
+        if network.uplink is not None:
             mtus = found.setdefault(network.uplink, {})
-            if len(mtus) < MOST_VLANS or (network.tag or 0) in mtus:
-                mtus[network.tag or 0] = max(network.mtu, mtus.get(network.tag or 0, 0))
+            if len(mtus) < MOST_VLANS or network.vlan in mtus:
+                mtus[network.vlan] = max(network.mtu, mtus.get(network.vlan, 0))
     return found
+
+
+def gateways_in_use(view: PoolView, hosts: Iterable[str]) -> dict[str, dict[str, dict[int, list[str]]]]:
+    """The gateways of subnets on the physical network, by the host that is to hear who claims them, uplink and VLAN. Of an uplink it is the first of these hosts that has it."""
+    listener: dict[str, str] = {}
+    for host in sorted(hosts, reverse=True):
+        listener |= {uplink.name: host for uplink in view.state.hosts[host].uplinks}
+    found: dict[str, dict[str, dict[int, list[str]]]] = {}
+    gateways = (
+        (network.uplink, network.vlan, subnet.gateway)
+        for _, subnet in sorted(view.state.subnets.items())
+        if subnet.gateway is not None
+        and (network := view.state.networks.get(subnet.network)) is not None
+        and network.uplink in listener
+    )
+    for uplink, vlan, gateway in islice(gateways, MOST_GATEWAYS):
+        found.setdefault(listener[uplink], {}).setdefault(uplink, {}).setdefault(vlan, []).append(gateway)
+    return found
+
+
+def questions(view: PoolView, hosts: Collection[str]) -> list[HealthQuery]:
+    """What to ask these hosts, for all to look at once."""
+    vlans, gateways = msgspec.json.encode(vlans_in_use(view)).decode(), gateways_in_use(view, hosts)
+    return [
+        HealthQuery(str(uuid4()), host, now_ms(), vlans, msgspec.json.encode(gateways.get(host, {})).decode())
+        for host in sorted(hosts)
+    ]
 
 
 async def ask_hosts(database: PoolDatabase, view: PoolView, wait_s: float) -> dict[str, HostHealth]:
     """What hosts find now, by host. Raises PoolError."""
     missing = {it: reason.text for it in sorted(view.state.hosts) if (reason := host_problem(view, it)) is not None}
-    vlans = msgspec.json.encode(vlans_in_use(view)).decode()
-    queries = [HealthQuery(str(uuid4()), host, now_ms(), vlans) for host in sorted(view.state.hosts.keys() - missing)]
+    queries = questions(view, view.state.hosts.keys() - missing)
     parts = [queries[start : start + MAX_ASKED] for start in range(0, len(queries), MAX_ASKED)]
     found = await asyncio.gather(*(database.ask(part, wait_s) for part in parts))
     texts = [text for part in found for text in part]

@@ -52,6 +52,14 @@ def _shown(view: PoolView, statements: Mapping[str, HostHealth], missing: dict[s
             for name, health in statements.items()
             for it in health.uplinks
         ],
+        neighbours=[
+            api.LinkNeighbour(
+                host=name, uplink=it.uplink, nic=it.nic, place=it.place, chassis=it.chassis, port=it.port, port_description=it.port_description,
+                system=it.system, address=it.address, vlan=it.vlan or None, ttl_s=it.ttl_s,
+            )
+            for name, health in statements.items()
+            for it in health.neighbours
+        ],
         hosts=sorted(statements),
         missing=missing,
     )  # fmt: skip

@@ -14,9 +14,12 @@ from vnet.db.health import HostHealth, StatedTunnel, StatedUplink, decode_health
 from vnet.db.view import PoolView
 from vnet.objects import Event, Way
 from vnet.objects.carriers import ENCAPSULATIONS
+from vnet.objects.identity import macs_of
+from vnet.util.frames import SERVICE_VLAN
 
 MAX_FINDINGS = 200
 OVERHEADS = {encapsulation.name: encapsulation for encapsulation in ENCAPSULATIONS}
+Links = dict[tuple[str, str], str]  # by host and NIC the NIC, with the switch port that it is at where that is known
 _decoded = lru_cache(maxsize=1024)(decode_health)
 
 
@@ -46,6 +49,7 @@ def findings(view: PoolView, statements: Mapping[str, HostHealth]) -> list[Netwo
         *_clocks(view, statements),
         *_uplinks(statements),
         *_macs(statements),
+        *_addresses(view, statements),
         *_idle(statements),
     ]
     return found[:MAX_FINDINGS]
@@ -170,25 +174,61 @@ def _macs(statements: Mapping[str, HostHealth]) -> Iterator[NetworkFinding]:
                 yield NetworkFinding("mac-flaps", f"{it.mac} {it.tag} {host}", text, remedy, (host,))
 
 
+def _addresses(view: PoolView, statements: Mapping[str, HostHealth]) -> Iterator[NetworkFinding]:
+    """Addresses that two stations have. A station that is a VIF of the pool is named."""
+    if not any(health.addresses for health in statements.values()):
+        return
+    vifs = {mac: vif.id for vif in view.state.vifs.values() for mac in macs_of(vif)}
+    for host, health in statements.items():
+        for it in health.addresses:
+            macs = " and by ".join(f"{mac} (VIF {vifs[mac]})" if mac in vifs else mac for mac in it.macs[-2:])
+            at = f"{_vlan(it.tag)} of uplink {it.uplink}"
+            if it.vif:
+                text = f"address {it.address} of VIF {it.vif} on host {host} is claimed by {macs}, {at}"
+            else:
+                mine = view.state.hosts[host].address == it.address
+                text = f"{f'address {it.address} of host {host}' if mine else f'gateway {it.address}'} is claimed by {macs} in turns, {at}"
+            remedy = f"find {it.macs[-1]} in the switches' tables, and give that station another address"
+            yield NetworkFinding("address-twice", f"{host} {it.address} {it.tag} {it.uplink}", text, remedy, (host,))
+
+
+def _places(health: HostHealth) -> dict[tuple[str, str], str]:
+    """By uplink and NIC of a host the switch port that it is at, where just one station says that it is there."""
+    count = Counter((it.uplink, it.nic) for it in health.neighbours)
+    alone = (it for it in health.neighbours if count[it.uplink, it.nic] == 1)
+    return {(it.uplink, it.nic): it.place for it in alone}
+
+
 def _idle(statements: Mapping[str, HostHealth]) -> Iterator[NetworkFinding]:
     for host, health in statements.items():
+        places = _places(health)
         for uplink, nic, reason in health.idle:
-            text = f"{nic} of uplink {uplink} on host {host} {reason}"
+            at = f", at {places[uplink, nic]}," if (uplink, nic) in places else ""
+            text = f"{nic} of uplink {uplink} on host {host}{at} {reason}"
             yield NetworkFinding("nic-idle", f"{host} {nic}", text, f"the cable and the switch port of {nic}", (host,))
 
 
 def _uplinks(statements: Mapping[str, HostHealth]) -> Iterator[NetworkFinding]:
     """What the physical network does not carry, of hosts that looked at the VLANs of an uplink at once."""
     of: dict[str, dict[str, StatedUplink]] = defaultdict(dict)
+    names: dict[str, Links] = defaultdict(dict)
     for host, health in statements.items():
-        for stated_uplink in health.uplinks:
-            of[stated_uplink.uplink][host] = stated_uplink
+        places = _places(health)
+        for it in health.uplinks:
+            of[it.uplink][host] = it
+            for nic in it.links:
+                place = places.get((it.uplink, nic))
+                names[it.uplink][host, nic] = f"{nic} at {place}" if place else nic
     for uplink, rows in sorted(of.items()):
         if len(rows) >= 2:
-            yield from _of_uplink(uplink, rows)
+            yield from _of_uplink(uplink, rows, names[uplink])
 
 
-def _of_uplink(uplink: str, rows: Mapping[str, StatedUplink]) -> Iterator[NetworkFinding]:
+def _nics(host: str, names: Links) -> str:
+    return " and ".join(name for (of, _), name in names.items() if of == host)
+
+
+def _of_uplink(uplink: str, rows: Mapping[str, StatedUplink], names: Links) -> Iterator[NetworkFinding]:
     tags = sorted({tag for row in rows.values() for tag in row.tags})
     heard = {tag: {host: _heard(row, tag) for host, row in rows.items() if tag in row.tags} for tag in tags}
     cut = {tag: _cut(by_host) for tag, by_host in heard.items() if len(by_host) >= 2}
@@ -199,10 +239,10 @@ def _of_uplink(uplink: str, rows: Mapping[str, StatedUplink]) -> Iterator[Networ
         return
     for host in sorted(dead):
         text = f"uplink {uplink} of host {host} brings nothing to other hosts, on no VLAN"
-        remedy = f"cable, NIC and switch port of {' and '.join(rows[host].links)} on {host}; is the port a trunk?"
+        remedy = f"cable, NIC and switch port of {_nics(host, names)} on {host}; is the port a trunk?"
         yield NetworkFinding("uplink-cut", f"{uplink} {host}", text, remedy, (host,))
     for tag, by_host in heard.items():
-        yield from _of_vlan(uplink, tag, {host: it for host, it in by_host.items() if host not in dead}, rows)
+        yield from _of_vlan(uplink, tag, {host: it for host, it in by_host.items() if host not in dead}, rows, names)
     strange = ((host, *entry) for host, row in rows.items() for entry in row.strange)
     for (sender, sent, came), receivers in sorted(_grouped(strange).items()):
         text = f"uplink {uplink}: frames that host {sender} sends {_vlan(sent)} come {_vlan(came)} to {_few(receivers)}"
@@ -230,7 +270,13 @@ def _cut(by_host: Mapping[str, set[tuple[str, str]]]) -> set[str]:
 
 
 def _vlan(tag: int) -> str:
-    return f"on VLAN {tag}" if tag else "without a tag"
+    return f"on {_name(tag)}" if tag else "without a tag"
+
+
+def _name(tag: int) -> str:
+    if not tag:
+        return "the untagged VLAN"
+    return f"service VLAN {tag & ~SERVICE_VLAN}" if tag & SERVICE_VLAN else f"VLAN {tag}"
 
 
 def _few(hosts: Iterable[str]) -> str:
@@ -239,12 +285,16 @@ def _few(hosts: Iterable[str]) -> str:
 
 
 def _of_vlan(
-    uplink: str, tag: int, by_host: Mapping[str, set[tuple[str, str]]], rows: Mapping[str, StatedUplink]
+    uplink: str,
+    tag: int,
+    by_host: Mapping[str, set[tuple[str, str]]],
+    rows: Mapping[str, StatedUplink],
+    names: Links,
 ) -> Iterator[NetworkFinding]:
     """Whose switch port a VLAN is missing on, by the majority."""
     if len(by_host) < 2:
         return
-    vlan, cut = f"VLAN {tag}" if tag else "the untagged VLAN", _cut(by_host)
+    vlan, cut = _name(tag), _cut(by_host)
     rest = by_host.keys() - cut
     ports = f"add {vlan} to the switch port" if tag else "let the switch port carry untagged frames"
     if not rest:
@@ -258,7 +308,7 @@ def _of_vlan(
         )
         return
     for host in sorted(cut):
-        text = f"{vlan} is missing on {host}'s switch port (uplink {uplink}, {' and '.join(rows[host].links)})"
+        text = f"{vlan} is missing on {host}'s switch port (uplink {uplink}, {_nics(host, names)})"
         yield NetworkFinding(
             "vlan-missing", f"{uplink} {tag} {host}", text, f"{ports}; {_few(rest)} hear each other on it", (host,)
         )
@@ -271,7 +321,7 @@ def _of_vlan(
             if host in mute
             else "comes to it, though its own reach others"
         )
-        text = f"{vlan} at {host}'s switch port (uplink {uplink}): nothing {way}"
+        text = f"{vlan} at {host}'s switch port (uplink {uplink}, {_nics(host, names)}): nothing {way}"
         yield NetworkFinding(
             "vlan-one-way",
             f"{uplink} {tag} {host}",
@@ -295,7 +345,7 @@ def _of_vlan(
     for host in sorted(rest - mute):
         links = {link for other in rest - {host} for sender, link in by_host[other] if sender == host}
         for link in sorted(set(rows[host].links) - links):
-            text = f"{vlan} is missing on the switch port of {host}'s {link}, a member of uplink {uplink}"
+            text = f"{vlan} is missing on the switch port of {host}'s {names[host, link]}, a member of uplink {uplink}"
             yield NetworkFinding(
                 "vlan-missing", f"{uplink} {tag} {host} {link}", text, f"{ports}; has {link} a link?", (host,)
             )

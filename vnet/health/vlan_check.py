@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vnet.db.health import StatedUplink
-from vnet.util.hello_frames import HostHello, hello_frame, tagged
+from vnet.util.frames import tagged
+from vnet.util.hello_frames import HostHello, hello_frame
 
 HEADER_BYTES: Final = 14
 ROUNDS: Final = 3  # of frames, of which one is enough

@@ -31,6 +31,13 @@ class BondHash(Enum):
     TCPUDP_PORTS = "tcpudp-ports"
 
 
+class LldpMode(Enum):
+    """Whether a host does more or less by LLDP (802.1AB) than to hear which switch ports its NICs are at: nothing, or tell the switch of itself as well."""
+
+    OFF = "off"
+    SEND = "send"
+
+
 class Encryption(Enum):
     """Whether frames between hosts are encrypted; there is no word for "if possible"."""
 

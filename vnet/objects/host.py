@@ -11,7 +11,7 @@ from vnet.grammar.noun import Noun
 from vnet.grammar.value_types import ListOf, choice
 from vnet.objects.carriers import Way
 from vnet.objects.devices import devices_of, uplink_bridge
-from vnet.objects.enums import BondHash, BondMode, LacpTime, Owner
+from vnet.objects.enums import BondHash, BondMode, LacpTime, LldpMode, Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage, plugged, some
 from vnet.objects.limits import MAX_MEMBERS
 from vnet.objects.words import BRIDGE_NAME, DEVICE, MTU, NAME_KIND, OWNER, UPLINK_NAME, VTEP
@@ -79,6 +79,13 @@ class Uplink(Declared):
         "and stays as it is.",
         default=None,
         change=_members,
+    )
+
+    lldp: LldpMode | None = attr(
+        choice("a mode of LLDP", LldpMode, {"on": "did you mean 'send'?", "receive": "left out, that is what it does"}),
+        "Left out, the host hears by LLDP (802.1AB) which switch ports its NICs are at; with 'send' it also tells the switch of itself: its name, address, NICs and their MACs; with 'off' it does neither.",
+        default=None,
+        change=(Disruption.NONE, "only what the host and its switch tell each other of themselves"),
     )
 
     def flaws(self) -> Iterator[Flaw]:

@@ -29,6 +29,7 @@ from vnet.objects.words import (
     UPLINK_NAME,
     TagOrUntagged,
 )
+from vnet.util.frames import SERVICE_VLAN
 
 
 def _cuts(reason: str) -> Callable[[Usage, str, Network, Network], Cost]:
@@ -280,6 +281,11 @@ class Network(Declared):
     def is_service(self) -> bool:
         """Whether its tag on the uplink is a service tag."""
         return self.tpid is TagType.SERVICE
+
+    @property
+    def vlan(self) -> int:
+        """Its VLAN on the uplink: 0 without a tag, SERVICE_VLAN added for a service tag."""
+        return (self.tag or 0) | (SERVICE_VLAN if self.is_service else 0)
 
     @property
     def interval_s(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from socket import AF_INET6, inet_aton, inet_pton
+from socket import AF_INET6, inet_aton, inet_ntoa, inet_ntop, inet_pton
 from struct import unpack
 
 IPV6_END = 54  # where the header of an untagged IPv6 frame ends
@@ -13,7 +13,11 @@ REQUEST, REVERSE_REQUEST = b"\0\x01", b"\0\x03"  # operations of RFC 826 and RFC
 
 NEIGHBOR_ADVERTISEMENT = b"\x88\0"  # type and code
 ROUTER, OVERRIDE = 0x80000000, 0x20000000  # flags
-TARGET_MAC = b"\x02\x01"  # the option, in its one unit of eight bytes
+SOLICITATION, ADVERTISEMENT = 135, 136  # types of ICMPv6
+SOURCE_MAC, TARGET_MAC = b"\x01\x01", b"\x02\x01"  # the options, in their one unit of eight bytes
+TAG_TYPES = (b"\x81\x00", b"\x88\xa8")
+SERVICE_VLAN = 0x1000  # added to the VLAN ID of a service tag: it is another VLAN than that of 802.1Q with the number
+ARP_TYPE, IPV6_TYPE = b"\x08\x06", b"\x86\xdd"
 IPV6_HEAD = b"\x60\0\0\0\0\x20\x3a\xff"  # 32 bytes of ICMPv6, hop limit 255
 ICMPV6 = b"\0\0\0\x20\0\0\0\x3a"  # the pseudo-header's length and next header (RFC 8200 §8.1)
 
@@ -84,6 +88,39 @@ def used_address(frame: bytes) -> bytes | None:
 def is_detection(frame: bytes) -> bool:
     """Whether an IPv6 frame is a neighbour solicitation from ::, so of duplicate address detection."""
     return len(frame) >= 78 and not any(frame[22:38]) and frame[20] == 58 and frame[IPV6_END] == 135
+
+
+def vlan_of(frame: bytes) -> int:
+    """The VLAN ID of a frame's tag, SERVICE_VLAN added for a service tag; 0 without one."""
+    if frame[12:14] not in TAG_TYPES or len(frame) < 16:
+        return 0
+    vlan = int.from_bytes(frame[14:16], "big") & 0xFFF
+    return vlan | SERVICE_VLAN if frame[12:14] == TAG_TYPES[1] else vlan
+
+
+def tagged(frame: bytes, vlan: int) -> bytes:
+    """The frame on a VLAN, as `vlan_of` has it: without a tag for 0."""
+    tag_type = TAG_TYPES[1] if vlan & SERVICE_VLAN else TAG_TYPES[0]
+    return frame[:12] + tag_type + (vlan & 0xFFF).to_bytes(2, "big") + frame[12:] if vlan else frame
+
+
+def claimed_address(frame: bytes) -> tuple[int, str, str] | None:
+    """The VLAN as `vlan_of` has it, address and MAC of a frame that claims the address for the MAC: ARP from it (RFC 5227 §2.4), a neighbour advertisement of it, a solicitation
+    from it (RFC 4861 §7.2). None of any other frame."""
+    at, tag = 16 if frame[12:14] in TAG_TYPES else 12, vlan_of(frame)
+    eth_type, body = frame[at : at + 2], frame[at + 2 :]
+    if eth_type == ARP_TYPE and body[:6] == ARP_HEAD and len(body) >= 28:
+        mac, address = body[8:14], body[14:18]
+        return (tag, inet_ntoa(address), mac.hex(":")) if any(address) else None
+    if eth_type != IPV6_TYPE or len(body) < 64 or body[6:8] != b"\x3a\xff" or body[41]:
+        return None
+    source, message, target = body[8:24], body[40], body[48:64]
+    address = target if message == ADVERTISEMENT else source if message == SOLICITATION else b""
+    if not any(address):
+        return None
+    wanted = TARGET_MAC if message == ADVERTISEMENT else SOURCE_MAC
+    mac = body[66:72] if body[64:66] == wanted and len(body) >= 72 else frame[6:12]
+    return tag, inet_ntop(AF_INET6, address), mac.hex(":")
 
 
 def checksum(data: bytes) -> int:

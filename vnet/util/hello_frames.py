@@ -10,7 +10,7 @@ import struct
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from vnet.util.frames import MINIMUM_FRAME_BYTES, mac_bytes
+from vnet.util.frames import MINIMUM_FRAME_BYTES, TAG_TYPES, mac_bytes
 
 HELLO_GROUP: Final = "03:76:6e:65:74:00"  # locally administered, a group (802-2014 §8.2)
 HELLO_TYPE: Final = 0x88B5
@@ -18,7 +18,6 @@ MAGIC: Final = b"vnet"
 FORMAT: Final = 1
 HEARD: Final = 1  # a flag
 MAX_NAME_BYTES: Final = 255
-TAG_TYPES: Final = (b"\x81\x00", b"\x88\xa8")
 _HEAD: Final = struct.Struct("!4sBB8sIIQQQHHBB")
 
 
@@ -27,7 +26,7 @@ class HostHello(NamedTuple):
 
     pool: which pool, hashed. host: the sender. link: the NIC or bridge that it was sent by, "" through a tunnel. interval_ms: until its next one. sent_us: when it was sent,
     by the sender's clock. hears: whether frames come from the receiver. Of the receiver's last frame: echo_us its sent_us, came_us when it came by the sender's clock; 0
-    without one. largest: the size of the largest of late, in bytes. tag: the VLAN ID that it was sent with, 0 through a tunnel and without a tag.
+    without one. largest: the size of the largest of late, in bytes. tag: the VLAN that it was sent on, as `vlan_of` has it; 0 through a tunnel.
     """
 
     pool: bytes
@@ -58,7 +57,7 @@ def hello_frame(hello: HostHello, size: int = 0) -> bytes:
     host, link = hello.host.encode()[:MAX_NAME_BYTES], hello.link.encode()[:MAX_NAME_BYTES]
     head = _HEAD.pack(
         MAGIC, FORMAT, HEARD if hello.hears else 0, hello.pool, hello.sequence & 0xFFFFFFFF, hello.interval_ms & 0xFFFFFFFF, hello.sent_us,
-        hello.echo_us, hello.came_us, min(hello.largest, 0xFFFF), hello.tag & 0xFFF, len(host), len(link),
+        hello.echo_us, hello.came_us, min(hello.largest, 0xFFFF), hello.tag & 0x1FFF, len(host), len(link),
     )  # fmt: skip
     frame = mac_bytes(HELLO_GROUP) + mac_bytes(hello_mac(hello.host, hello.link)) + HELLO_TYPE.to_bytes(2, "big")
     return (frame + head + host + link).ljust(max(size, MINIMUM_FRAME_BYTES), b"\0")
@@ -82,13 +81,3 @@ def read_hello(frame: bytes) -> HostHello | None:
     return HostHello(
         pool, host, link, sequence, interval_ms, sent_us, bool(flags & HEARD), echo_us, came_us, largest, tag
     )
-
-
-def tagged(frame: bytes, tag: int) -> bytes:
-    """The frame with a tag of 802.1Q, without one for 0."""
-    return frame[:12] + TAG_TYPES[0] + tag.to_bytes(2, "big") + frame[12:] if tag else frame
-
-
-def vlan_of(frame: bytes) -> int:
-    """The VLAN ID of a frame's tag; 0 without one."""
-    return int.from_bytes(frame[14:16], "big") & 0xFFF if frame[12:14] in TAG_TYPES and len(frame) >= 16 else 0

@@ -20,7 +20,7 @@ MAX_ATTRIBUTES = 66
 MAX_CALLS = 8
 # The modules that an agent loads beside its own and compile's: values and rows. It reads no document and writes no configuration.
 SHARED = {
-    "vnet.health": {"mac_table", "tunnel_mesh", "vlan_check"},
+    "vnet.health": {"address_claims", "link_neighbours", "mac_table", "tunnel_mesh", "vlan_check"},
     "vnet.db": {
         "captures",
         "handovers",
@@ -82,6 +82,7 @@ SHARED = {
         "files",
         "frames",
         "hello_frames",
+        "lldp_frames",
         "logs",
         "loopback",
         "membership_frames",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
+from ovsctl.ovsdb import Delete, OvsdbClient
 from tests.labs import new_name
 from tests.polling import wait_until
 from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.lab.test_bonds import VIFS, bonded, reaches
+from vnet.db.rows import SCHEMA_NAME
 from vnet.lab import Driver, Lab
 from vnet.objects import Host, Uplink, Vif, Vm
 
@@ -42,7 +45,7 @@ def test_a_bridge_of_the_host_carries_vlans_and_stays_as_it_is() -> None:
         reports = {to: stream.report.at(to) for stream, to in running.values()}
         assert all(r.lost <= 2 and not r.duplicated for r in reports.values()), reports
         assert [bridge.vsctl("get", "bridge", "xenbr0", column) for column in KEPT] == as_it_was
-        wait_until(lambda: len(bridge.ofctl("dump-flows", "xenbr0").splitlines()) == 2, "only its own flow is left")
+        wait_until(lambda: all("NORMAL" in flow for flow in flows(lab)), "no flow sends frames elsewhere")
 
         told = lambda view: view.state.agents["xen1"].problems  # noqa: E731
         bridge.vsctl("del-br", "xenbr0")
@@ -54,3 +57,17 @@ def test_a_bridge_of_the_host_carries_vlans_and_stays_as_it_is() -> None:
         bridge.vsctl("set", "bridge", "xenbr0", "datapath_type=netdev", "--", "add-port", "xenbr0", "xenbr0-nic")
         lab.daemons.wait(lambda view: not told(view), "nothing is wrong")
         reaches(lab)
+
+        assert len(flows(lab)) > 1
+        asyncio.run(no_more(lab))
+        wait_until(lambda: len(flows(lab)) == 1, "only its own flow is left")
+
+
+def flows(lab: Lab) -> list[str]:
+    return [line for line in lab.ovs("xen1").ofctl("dump-flows", "xenbr0").splitlines() if "cookie" in line]
+
+
+async def no_more(lab: Lab) -> None:
+    """The bridge is no uplink of xen1 any more."""
+    async with OvsdbClient([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
+        await client.transact(Delete("Uplink", (("host", "==", "xen1"),)))

@@ -1,0 +1,89 @@
+"""Which addresses two stations of a VLAN have, by what stations claim. Pure, but for the clock that it is given.
+
+One rule: an ARP packet from an address, or neighbour discovery for it, claims it for the MAC that it names (RFC 5227 §2.4, RFC 4861 §7.2). An address of a VIF goes with MACs
+that are known: one claim by another is a conflict. Of other addresses nobody knows whose they are: there two MACs have to claim in turns, as they do not where one takes over from the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from vnet.db.health import StatedAddress
+
+KEPT_S: Final = 300.0  # after the last claim: ARP caches last for minutes
+MAX_RIVALS: Final = 4  # MACs that are remembered of an address, those that came first: a station may make up any number
+
+
+Place = tuple[str, int | None]  # an address and a VLAN
+
+
+class AddressHolder(NamedTuple):
+    """The VIF that has an address, with the MACs that may claim it, that of the address first; of the host itself and of gateways neither is known."""
+
+    vif: str = ""
+    macs: tuple[str, ...] = ()
+
+
+class Claim(NamedTuple):
+    """An uplink's address on one VLAN."""
+
+    uplink: str
+    tag: int
+    address: str
+
+
+@dataclass(slots=True)
+class Claimants:
+    """The MACs that claim an address, each with when it was heard last. returned_s: when one of them was heard again after another one."""
+
+    heard: dict[str, float]
+    returned_s: float | None = None
+
+
+class AddressClaims:
+    """clock_s: seconds that only grow."""
+
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        self._clock_s: Final = clock_s
+        self._watched: Final[dict[str, Mapping[Place, AddressHolder]]] = {}  # by uplink
+        self._claimants: Final[dict[Claim, Claimants]] = {}
+
+    def watch(self, uplink: str, addresses: Mapping[Place, AddressHolder]) -> None:
+        """These are an uplink's from now on, each with the VLAN or, with None, on all."""
+        self._watched[uplink] = addresses
+        for claim in [it for it in self._claimants if it.uplink == uplink and self._find(it) is None]:
+            del self._claimants[claim]
+
+    def hear(self, uplink: str, tag: int, address: str, mac: str) -> None:
+        """A frame on a VLAN claimed an address for a MAC."""
+        claim = Claim(uplink, tag, address)
+        holder = self._find(claim)
+        if holder is None or mac in holder.macs:
+            return
+        now_s = self._clock_s()
+        known = self._claimants.setdefault(claim, Claimants({}))
+        for gone in [it for it, at_s in known.heard.items() if now_s - at_s >= KEPT_S]:
+            del known.heard[gone]
+        before_s = known.heard.get(mac)
+        if before_s is not None and any(at_s > before_s for at_s in known.heard.values()):
+            known.returned_s = now_s
+        if before_s is not None or len(known.heard) < MAX_RIVALS:
+            known.heard[mac] = now_s
+
+    def _find(self, claim: Claim) -> AddressHolder | None:
+        watched = self._watched.get(claim.uplink, {})
+        return watched.get((claim.address, claim.tag)) or watched.get((claim.address, None))
+
+    def stated(self) -> Iterator[StatedAddress]:
+        """The conflicts of late."""
+        since_s = self._clock_s() - KEPT_S
+        for claim, known in sorted(self._claimants.items()):
+            holder = self._find(claim)
+            late = sorted(mac for mac, at_s in known.heard.items() if at_s > since_s)
+            if holder is None or not late:
+                continue
+            in_turns = known.returned_s is not None and known.returned_s > since_s and len(late) > 1
+            if holder.macs or in_turns:
+                yield StatedAddress(claim.uplink, claim.address, claim.tag, (*holder.macs[:1], *late), holder.vif)
