@@ -465,7 +465,8 @@ class BridgeFlows:
             self._reconciler.distrust()
             while not lost.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), None if watched else READ_BACK_S)
+                    async with asyncio.timeout(None if watched else READ_BACK_S):
+                        await lost.wait()
                     continue
                 self._foreign = None
                 self._reconciler.distrust()

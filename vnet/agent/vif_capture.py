@@ -308,7 +308,8 @@ class Captures:
         left_s = running.reported_s - time.monotonic() + (PAUSE_S if running.ring else REPORT_S)
         if not self._is_due(running):
             with suppress(TimeoutError):
-                await asyncio.wait_for(running.news.wait(), left_s if left_s > 0 else REPORT_S)
+                async with asyncio.timeout(left_s if left_s > 0 else REPORT_S):
+                    await running.news.wait()
 
     async def _finish(self, running: RunningCapture) -> None:
         """Copies no more, counts once the copies that are on their way have come, and reports all that is left."""

@@ -337,6 +337,7 @@ async def _keep_certificates(directory: Path, embedded: EmbeddedDatabase | None)
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
