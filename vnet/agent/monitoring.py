@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ovsctl.openflow.messages import PacketIn
@@ -19,7 +19,7 @@ from vnet.db.rule_queries import MonitoredConnection
 from vnet.objects.limits import MONITORED_OF_GROUP, MONITORED_OF_VIF
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Seen:
     found: WouldForbid
     count: int
@@ -57,7 +57,7 @@ class Monitoring:
         of_vif = self._seen.setdefault((found.group, found.vif), {})
         kind = (found.rule, found.direction, found.protocol, found.port, found.peer, found.mac, found.answers)
         if (known := of_vif.get(kind)) is not None:
-            known.count, known.last = known.count + 1, self._now_ms()
+            of_vif[kind] = replace(known, count=known.count + 1, last=self._now_ms())
             return
         if len(of_vif) >= MONITORED_OF_VIF:
             least = min(of_vif, key=lambda each: (of_vif[each].count, of_vif[each].last))

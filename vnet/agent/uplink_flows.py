@@ -125,7 +125,7 @@ class UplinkFlows:
         self._spawn: Final = spawn
         self._bridges: Final[dict[str, tuple[BridgeFlows, asyncio.Task[None]]]] = {}  # by name
         self._ports: dict[Uplink, UplinkPorts | None] = {}
-        self._gone: set[Gone] = set()
+        self._gone: Final[set[Gone]] = set()
         self._nics: Final[dict[str, dict[str, Nic]]] = {}  # by uplink and name
         self._listening: Final[set[str]] = set()  # the uplinks whose hellos are heard
         self._watched: Final[dict[str, frozenset[WatchedAddress]]] = {}  # by uplink
@@ -165,9 +165,11 @@ class UplinkFlows:
         if self._ports.keys() != set(uplinks):
             self._ports = {uplink: uplink_ports(tables, uplink) for uplink in uplinks}
         self._follow({uplink.bridge_name for uplink in uplinks})
-        before, self._gone = self._gone, self._view.gone()
-        for gone in self._gone - before:
+        gone_now = self._view.gone()
+        for gone in gone_now - self._gone:
             self._spawn(self._unlearn(gone))
+        self._gone.clear()
+        self._gone.update(gone_now)
         for name in self._nics.keys() - {uplink.name for uplink in uplinks}:
             del self._nics[name]
         for uplink_, ports in self._ports.items():

@@ -109,28 +109,35 @@ class CaptureTask:
 
 @dataclass(frozen=True, slots=True)
 class CaptureBeat:
-    """What the controller last said. taken: the number of the report that it has taken. ns, s: when its beat came, by the clock and by time.monotonic()."""
+    """What the controller last said. taken: the number of the report that it has taken. ns, s: when its beat came, by the clock and by time.monotonic().
+
+    lapsed: that was LEASE_S ago, and nothing is captured until the next beat.
+    """
 
     beat: int
     taken: int
     ns: int
     s: float
+    lapsed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LastReport:
+    """Its number, and when it was made, by time.monotonic()."""
+
+    number: int
+    s: float = 0.0
 
 
 @dataclass
 class RunningCapture:
-    """A capture on this host. number: of the last report, and reported_s when that was, by time.monotonic().
-
-    lapsed: no beat came for LEASE_S, and nothing is captured until one does.
-    """
+    """A capture on this host."""
 
     id: Final[str]
     slot: Final[int]
     task: CaptureTask
     beat: CaptureBeat
-    number: int
-    reported_s: float = 0.0
-    lapsed: bool = False
+    last: LastReport
     ring_bytes: int = 0
     ring: Final[deque[Captured]] = field(default_factory=deque)
     tallies: Final[defaultdict[int, Tallies]] = field(default_factory=lambda: defaultdict(Counter))
@@ -139,7 +146,7 @@ class RunningCapture:
     @property
     def is_taken(self) -> bool:
         """Whether the last report was taken."""
-        return max(self.beat.taken, 0) >= self.number
+        return max(self.beat.taken, 0) >= self.last.number
 
 
 class Captures:
@@ -223,7 +230,7 @@ class Captures:
                 raise InvalidValue("captures", f"it runs {CAPTURES} captures, and no more at once: try again later")
             heard = CaptureBeat(row["beat"], row["taken"], self._clock_ns(), time.monotonic())
             number = row["number"] if 0 <= row["number"] < MAX_NUMBER else 0
-            running = RunningCapture(row["id"], free[0], CaptureTask.of(plan), heard, number)
+            running = RunningCapture(row["id"], free[0], CaptureTask.of(plan), heard, LastReport(number))
         except InvalidValue as error:
             self._shell.spawn(self._refuse(row, f"host {self._compiler.view.me}: {error}"))
             return
@@ -236,9 +243,9 @@ class Captures:
                 running.task = CaptureTask.of(plan_of(row))
                 self._tap(running)
         if row["beat"] != running.beat.beat:
+            lapsed = running.beat.lapsed
             running.beat = CaptureBeat(row["beat"], row["taken"], self._clock_ns(), time.monotonic())
-            if running.lapsed:
-                running.lapsed = False
+            if lapsed:
                 self._tap(running)
         running.beat = replace(running.beat, taken=row["taken"])
         running.news.set()
@@ -268,7 +275,9 @@ class Captures:
         await self._shell.programmed()  # an agent that has just started has no switch yet
         if (problem := await self._obstacle()) and self._running.get(running.id) is running:
             self._end(running)
-            await self._send(running.id, running.number + 1, CaptureReport(run=self._run, problem=problem, ended=True))
+            await self._send(
+                running.id, running.last.number + 1, CaptureReport(run=self._run, problem=problem, ended=True)
+            )
             return
         if self._running.get(running.id) is running:
             self._tap(running)
@@ -277,8 +286,8 @@ class Captures:
             if running.beat.beat == 0:
                 await self._finish(running)
                 return
-            if not running.lapsed and time.monotonic() - running.beat.s > LEASE_S:
-                running.lapsed = True
+            if not running.beat.lapsed and time.monotonic() - running.beat.s > LEASE_S:
+                running.beat = replace(running.beat, lapsed=True)
                 self._tap(running, flowing=False)
                 log.info("capture %s: its controller is silent", running.id)
             if self._is_due(running):
@@ -297,15 +306,15 @@ class Captures:
 
     def _is_due(self, running: RunningCapture) -> bool:
         """Whether there is something to report, and the report before was taken."""
-        since_s = time.monotonic() - running.reported_s
-        some = running.number < MEASURED or since_s >= REPORT_S or (bool(running.ring) and since_s >= PAUSE_S)
-        return some and running.is_taken and not running.lapsed
+        since_s = time.monotonic() - running.last.s
+        some = running.last.number < MEASURED or since_s >= REPORT_S or (bool(running.ring) and since_s >= PAUSE_S)
+        return some and running.is_taken and not running.beat.lapsed
 
     async def _wait(self, running: RunningCapture) -> None:
         """Waits until something may be due."""
         await asyncio.sleep(0)
         running.news.clear()
-        left_s = running.reported_s - time.monotonic() + (PAUSE_S if running.ring else REPORT_S)
+        left_s = running.last.s - time.monotonic() + (PAUSE_S if running.ring else REPORT_S)
         if not self._is_due(running):
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s if left_s > 0 else REPORT_S):
@@ -341,7 +350,7 @@ class Captures:
     async def _write(self, running: RunningCapture, *, ended: bool) -> None:
         frames: list[Captured] = []
         size = 0
-        while running.number >= MEASURED and running.ring and size < MAX_REPORTED:
+        while running.last.number >= MEASURED and running.ring and size < MAX_REPORTED:
             frame = running.ring.popleft()
             running.ring_bytes -= len(frame.frame) + OF_A_FRAME
             size += len(frame.frame)
@@ -360,10 +369,10 @@ class Captures:
             ended=ended and not running.ring,
             frames=packed(frames),
         )
-        running.number += 1
-        running.reported_s = time.monotonic()
-        if not await self._send(running.id, running.number, report):
-            running.number -= 1
+        before, now_s = running.last.number, time.monotonic()
+        running.last = LastReport(before + 1, now_s)
+        if not await self._send(running.id, before + 1, report):
+            running.last = LastReport(before, now_s)
             for interface in (frame.interface for frame in frames):
                 running.tallies[interface][Tally.LOST] += 1
 
