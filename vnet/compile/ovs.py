@@ -139,7 +139,9 @@ def _exporting(me: str, collectors: tuple[FlowCollector, ...]) -> dict[str, Any]
                     sampling=sample or SAMPLE,
                     cache_active_timeout=ACTIVE_S,
                     cache_max_flows=MAX_CACHED,
-                    other_config={"virtual_obs_id": me},
+                    # A frame is told of as it comes in alone, as by NetFlow and sFlow; as it leaves, too, it would be in two records. Open vSwitch
+                    # reads the option the other way round (vswitchd/bridge.c, bridge_configure_ipfix): unset, or "false", has it told twice.
+                    other_config={"virtual_obs_id": me, "enable-output-sampling": "true"},
                 )
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -17,7 +18,8 @@ from vnet.compile import ovs
 from vnet.objects import FlowCollector, FlowProtocol
 
 Flow = tuple[str, str, int]  # source, destination, and its port
-SOURCE, DESTINATION, PORT, UDP_PORT = 8, 12, 11, 181  # information elements (IANA's registry of IPFIX)
+PACKETS, SOURCE, DESTINATION, PORT, UDP_PORT = 2, 8, 12, 11, 181  # information elements (IANA's registry of IPFIX)
+FLOW: Flow = ("10.1.0.1", "10.1.0.2", 53)
 TEMPLATE = 2
 OBSERVER = 0x8000 | 898  # virtualObsID, of an enterprise (ovs-vswitchd.conf.db(5), IPFIX)
 
@@ -35,6 +37,7 @@ class IpfixReader:
     def __init__(self) -> None:
         self.templates: dict[int, list[tuple[int, int]]] = {}
         self.observers: set[bytes] = set()
+        self.packets: Counter[Flow] = Counter()
 
     def read(self, data: bytes) -> Iterator[Flow]:
         at = 16
@@ -74,7 +77,10 @@ class IpfixReader:
             self.observers.add(found.get(OBSERVER, b""))
             if SOURCE in found and DESTINATION in found:
                 port = found.get(PORT) or found.get(UDP_PORT) or b"\0"
-                yield str(IPv4Address(found[SOURCE])), str(IPv4Address(found[DESTINATION])), int.from_bytes(port, "big")
+                ends = str(IPv4Address(found[SOURCE])), str(IPv4Address(found[DESTINATION]))
+                flow = (*ends, int.from_bytes(port, "big"))
+                self.packets[flow] += int.from_bytes(found[PACKETS], "big")
+                yield flow
 
 
 def taken(collector: socket.socket) -> list[bytes]:
@@ -115,8 +121,12 @@ async def test_collectors_are_told_of_what_vifs_send(monkeypatch: pytest.MonkeyP
             await pool.wait_ready(f"vm{number}/0", "xen1")
         await until(lambda: column(host, "ipfix") != "[]" and column(host, "netflow") != "[]", "the exports")
 
+        sent = 0
+
         async def both() -> bool:
+            nonlocal sent
             send(host, "p1", udp(1, 2, port=53), 1)
+            sent += 1
             await asyncio.sleep(0.1)
             for number, it in enumerate(collectors):
                 seen[number] += taken(it)
@@ -126,9 +136,19 @@ async def test_collectors_are_told_of_what_vifs_send(monkeypatch: pytest.MonkeyP
                 {f for data in seen[1] for f in netflow(data)},
             )
             observers.update(reader.observers)
-            return all(("10.1.0.1", "10.1.0.2", 53) in flows for flows in read)
+            return all(FLOW in flows for flows in read)
 
         await until(both, "both collectors know of the flow")
+
+        def all_are_told() -> bool:
+            seen[0].extend(taken(collectors[0]))
+            reader = IpfixReader()
+            told = [flow for data in seen[0] for flow in reader.read(data)]
+            packets = reader.packets[FLOW]
+            assert packets <= sent, f"each frame is told of once: {told}"
+            return packets == sent
+
+        await until(all_are_told, "IPFIX has told of each frame")
         assert observers == {b"xen1"}, "each record names the host that saw it"
         assert {data[:2] for data in seen[0]} == {b"\0\x0a"}  # versions: IPFIX is 10
         assert {data[:2] for data in seen[1]} == {b"\0\x05"}
