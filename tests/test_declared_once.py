@@ -130,27 +130,27 @@ STAMP_STAGE = """    Table.STAMP: Stage(
         frozenset({following(Table.STAMP)}),
         miss=following(Table.STAMP),
     ),
-    Table.MIRROR_PASSED: Stage(
+    Table.SENT: Stage(
 """
 STAMP_FEATURE = """    Feature(Category.STAMP, "counter of VIF {}", (Input.VIF,), frozenset({T.STAMP}), stamp_flows),
     Feature(Category.PROBE, """
 STAMP_DOC = """- Next: STAMP
 
-## 42 STAMP
+## 41 STAMP
 
 How much a VIF sends, by counters.
 
 - Matches: `in_port`
-- Next: MIRROR_PASSED
+- Next: SENT
 
-## 45 MIRROR_PASSED
+## 42 SENT
 """
 STAGE: Edits = {
     "vnet/compile/stamp.py": (("", STAMP),),
     "vnet/compile/pipeline.py": (
-        ("    FROM_RATE = 40\n", "    FROM_RATE = 40\n    STAMP = 42\n"),
-        ("    Table.FROM_RATE,\n    Table.MIRROR", "    Table.FROM_RATE,\n    Table.STAMP,\n    Table.MIRROR"),
-        ("    Table.MIRROR_PASSED: Stage(\n", STAMP_STAGE),
+        ("    FROM_RATE = 40\n", "    FROM_RATE = 40\n    STAMP = 41\n"),
+        ("    Table.FROM_RATE,\n    Table.SENT", "    Table.FROM_RATE,\n    Table.STAMP,\n    Table.SENT"),
+        ("    Table.SENT: Stage(\n", STAMP_STAGE),
         ("\n\ndef cookie(", "    STAMP = 99\n\n\ndef cookie("),
     ),
     "vnet/compile/features.py": (
@@ -162,22 +162,19 @@ STAGE: Edits = {
     ),
     "docs/pipeline.md": (
         (
-            "- Next: LEARN, REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
+            "- Next: LEARN, REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, SENT, LOOKUP\n",
             "- Next: LEARN, REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, STAMP, LOOKUP\n",
         ),
         (
-            "- Next: REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
+            "- Next: REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, SENT\n",
             "- Next: REPORTS, FROM_ISOLATION, EGRESS, STORM, FROM_RATE, STAMP\n",
         ),
         (
-            "- Next: FROM_ISOLATION, EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
+            "- Next: FROM_ISOLATION, EGRESS, STORM, FROM_RATE, SENT\n",
             "- Next: FROM_ISOLATION, EGRESS, STORM, FROM_RATE, STAMP\n",
         ),
-        (
-            "`reg7`\n- Next: EGRESS, STORM, FROM_RATE, MIRROR_PASSED, LOOKUP\n",
-            "`reg7`\n- Next: EGRESS, STORM, FROM_RATE, STAMP\n",
-        ),
-        ("- Next: MIRROR_PASSED\n\n## 45 MIRROR_PASSED\n", STAMP_DOC),
+        ("- Next: EGRESS, STORM, FROM_RATE, SENT\n", "- Next: EGRESS, STORM, FROM_RATE, STAMP\n"),
+        ("- Next: SENT\n\n## 42 SENT\n", STAMP_DOC),
     ),
 }
 TWIN = """

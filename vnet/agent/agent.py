@@ -29,6 +29,7 @@ from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.openflow.messages import PacketIn, PortStats
 from ovsctl.ovsdb import Change, ConnectFailed, NotConnected, OvsdbClient, OvsdbError, Patience, Replica, Schema, Tls
 from vnet.agent import copy_keeper, zones
+from vnet.agent.accounting import WRITE_S, Accounting
 from vnet.agent.address_watch import AddressWatch
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
@@ -124,7 +125,7 @@ class AgentOptions:
 
     tls: the host's identity, for pool databases that are reached by ssl:. state_dir: where its copy of the pool is kept, None for none. wireguard: where the
     files of the host's WireGuard service are, None where there is none. doorway: where the switch connects to, if the agent runs on another machine;
-    None if it runs on the host. hello_s: the interval of hellos to each peer. ovs_tls: the agent's identity towards the switch's database, for one that is reached by ssl:.
+    None if it runs on the host. hello_s: the interval of hellos to each peer. account_s: the interval in which what VIFs have sent and got is written to the pool database. ovs_tls: the agent's identity towards the switch's database, for one that is reached by ssl:.
     """
 
     host: str
@@ -139,6 +140,7 @@ class AgentOptions:
     doorway: Doorway | None = None
     ovs_tls: Tls | None = None
     hello_s: float = 1.0
+    account_s: float = WRITE_S
 
 
 class PoolLost(Exception):
@@ -212,6 +214,9 @@ class Agent:
         self.rule_log: Final = RuleLog(self.compiler.view)
         self.monitoring: Final = Monitoring(self.compiler.view, self.rule_log, now_ms)
         self.traffic: Final = TrafficCounters(self.compiler.view, self.flows, now_ms)
+        self.accounting: Final = Accounting(
+            self.compiler.view, self.flows, self.pool_client, time.monotonic, now_ms, options.account_s
+        )
         self.rule_counters: Final = RuleCounters(self.compiler.view, self.flows, self.monitoring.of_group)
         traced = (self.rejections.traced, self.rule_log.traced, self.monitoring.traced)
         self._prober: Final = Prober(self.compiler.view, self.access, switch.bridge, traced)
@@ -297,7 +302,7 @@ class Agent:
                 self.captures.run(started=captures),
                 self.limits.run(), self.zones.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
                 self.encryption.run(), self.parts.run(), self.storms.run(), self.routers.run(), self.learning.run(),
-                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.tunnels.run(), self.macs.run(), self.addresses.run(), self.lldp.run(),
+                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.tunnels.run(), self.macs.run(), self.addresses.run(), self.lldp.run(), self.accounting.run(),
                 measure_lag(self.measures.lag),
             ):  # fmt: skip
                 self.spawn(job)

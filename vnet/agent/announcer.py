@@ -13,7 +13,7 @@ from ovsctl.appctl import AppctlError
 from vnet.agent.flow_reconciler import BridgeFlows
 from vnet.agent.reconciler import Revisions
 from vnet.agent.uplink_flows import UplinkFlows
-from vnet.compile import HostView, VifRole, announced_tags, announcements_out
+from vnet.compile import AS_VIF, HostView, VifRole, announced_tags, announcements_out
 from vnet.objects import Vif
 from vnet.objects.identity import macs_of
 from vnet.util.frames import address_announcement, gratuitous_arp, rarp
@@ -63,7 +63,7 @@ class Announcer:
                 network = self._view.network(vif.network)
                 plain = network is not None and self._uplinks.balanced_by_mac(network.uplink)
                 frame = address_announcement(vif.mac, address, router=vif.router, plain=plain)
-                await self._flows.send_packet(frame, self._view.ports[vif_id])
+                await self._flows.send_packet(frame, self._view.ports[vif_id], AS_VIF)
                 await asyncio.sleep(PACE_S)
 
     async def moved(self, vif_id: str, *, announced: bool) -> None:
@@ -73,7 +73,7 @@ class Announcer:
         vif = view.vifs.get(vif_id)
         if not announced and vif is not None and view.role(vif) is VifRole.ACTIVE:
             for mac in macs_of(vif):
-                await self._flows.send_packet(rarp(mac), view.ports[vif_id])
+                await self._flows.send_packet(rarp(mac), view.ports[vif_id], AS_VIF)
         untold = vif is not None and vif.trunk is not None  # on its tags, whatever the guest has said
         known = view.network(vif.network) if vif is not None else None
         # If here, then most likely on other hosts.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from ovsctl.openflow.listener import OpenFlowListener
 from ovsctl.ovsdb import Remote, Tls, certified_names, check_passive
 from vnet import VERSION
+from vnet.agent.accounting import WRITE_S
 from vnet.agent.agent import Agent, AgentOptions, PoolLost
 from vnet.agent.host_claim import DisplacedAgent
 from vnet.agent.http_door import MetricsPort
@@ -64,6 +65,7 @@ class DaemonOptions:
     metrics: str | None = None
     metrics_token_file: Path | None = None
     hello_s: float = 1.0
+    account_s: float = WRITE_S
 
     def pki_of(self, host: str) -> Path:
         return self.pki_dir / host if self.openflow else self.pki_dir
@@ -164,6 +166,7 @@ def _agent_options(options: DaemonOptions, host: str, ovs_db: str, identity: Tls
         None if options.openflow else options.state_dir,
         None if options.openflow else options.wireguard,
         hello_s=options.hello_s,
+        account_s=options.account_s,
         ovs_tls=replace(identity, peer=host if options.openflow else "") if identity is not None else None,
     )
 

@@ -33,9 +33,10 @@ from ovsctl.openflow import (
 )
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import ChannelLost, ModError, OpenFlowError, PeerError, TooLong
-from ovsctl.openflow.flow import FULL_COOKIE, MATCH_ALL
+from ovsctl.openflow.flow import FULL_COOKIE, MATCH_ALL, FlowEntry
 from ovsctl.openflow.messages import (
     FlowEvent,
+    FlowRemoved,
     FlowUpdate,
     FlushZone,
     GroupMod,
@@ -170,6 +171,8 @@ class BridgeFlows:
         self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
         self.connected = False  # and compared
+        self.lost_s = 0.0  # when a connection was lost last, by the loop's clock
+        self.on_removed: Callable[[FlowRemoved], None] = lambda _: None  # hears of flows that have SEND_FLOW_REM
         self.strangers = 0  # flows that are not ours, which may take frames past them
         self._reconciler: Final[Reconciler[Key, FlowMod | Meter]] = Reconciler(
             self, revisions, partial(revisions.holds, bridge)
@@ -448,8 +451,9 @@ class BridgeFlows:
         statuses: list[PortStatus] = []
         client = self._access.client(self.bridge)
         client.on_packet_in(self._observer.packet_in)
+        client.on_flow_removed(self.on_removed)
         stop = client.on_port_status(statuses.append)
-        client.on_disconnect(lambda _: lost.set())
+        client.on_disconnect(lambda _: self._note_loss(lost))
         async with client:
             while True:
                 statuses.clear()
@@ -470,6 +474,10 @@ class BridgeFlows:
                     continue
                 self._foreign = None
                 self._reconciler.distrust()
+
+    def _note_loss(self, lost: asyncio.Event) -> None:
+        self.lost_s = asyncio.get_running_loop().time()
+        lost.set()
 
     async def _watch(self, client: OpenFlowClient) -> bool:
         """Has the switch tell of changes of its flows. Open vSwitch before 3.0 does so in OpenFlow 1.0 only: there the flows are read back now
@@ -585,6 +593,12 @@ class BridgeFlows:
         if self._client is None:
             return {}
         return {stats.number: stats for stats in await self._client.port_stats(ofport)}
+
+    async def entries(self, object_cookie: int, mask: int, table: Table) -> list[FlowEntry]:
+        """The switch's flows of a table with these cookie bits. Raises OpenFlowError, ChannelLost where it is not connected to."""
+        if self._client is None:
+            raise ChannelLost(f"{self.bridge}: not connected")
+        return await self._client.dump_flows(table, cookie=object_cookie, cookie_mask=mask)
 
     async def counted(
         self,

@@ -30,6 +30,7 @@ from vnet.compile import (
     Category,
     Table,
 )
+from vnet.db.accounting import WAYS
 from vnet.db.rule_queries import RuleCounter
 from vnet.util.certificate_ends import certificate_end_s
 from vnet.util.exposition import MetricFamily, Sample, counter, exposition, gauge, histogram, value
@@ -221,6 +222,7 @@ class HostMetrics:
             yield counter(
                 f"vnet_device_{unit}_total", f"{text} of a tunnel or a patch port.", _both(devices, "in", "out", of)
             )
+        yield from self._accounts([vif for vif, _ in here[:MAX_VIFS]])
         metered = Counter(dict.fromkeys(("vif", "network", "flooded"), 0))
         of_vif: Counter[int] = Counter()
         for number, dropped in counters.meters.items():
@@ -242,6 +244,22 @@ class HostMetrics:
             for group, found in islice(rules, MAX_RULES)
         ]
         yield counter("vnet_rule_packets_total", "Packets that a rule, or a group's default, has judged here.", samples)
+
+    def _accounts(self, vifs: Sequence[str]) -> Iterator[MetricFamily]:
+        """What this host has counted of VIFs for their accounts; series of a VIF on several hosts add up to all of it."""
+        view, totals = self._agent.compiler.view, self._agent.accounting.totals()
+        found = [
+            ({"vif": vif, "network": view.vifs[vif].network, "direction": way.rpartition("_")[0].replace("_", "-"), "with": way.rpartition("_")[2]}, counts[2 * at :])
+            for vif in vifs
+            if (counts := totals.get(vif)) is not None
+            for at, way in enumerate(WAYS)
+        ]  # fmt: skip
+        for unit, at in (("packets", 0), ("bytes", 1)):
+            yield counter(
+                f"vnet_vif_accounted_{unit}_total",
+                f"{unit.capitalize()} of a VIF that its policy let pass, with VIFs of the pool or stations outside.",
+                [(labels, counts[at]) for labels, counts in found],
+            )
 
 
 def _both(found: Sequence[tuple[dict[str, str], PortStats]], received: str, sent: str, of: Counted) -> Iterator[Sample]:

@@ -1703,6 +1703,27 @@ class Traffic(AnswerStruct, frozen=True, kw_only=True):
     tunnels: list[TunnelTraffic] = []
 
 
+class VifAccount(AnswerStruct, frozen=True, kw_only=True):
+    """What a VIF has sent, as its policy has let it pass, and got, since it was made, on whatever hosts it ran: with VIFs of the pool, and with stations outside. written: when a host
+    has last written of it, null for never."""
+
+    written: str | None
+    from_vm_pool_packets: int
+    from_vm_pool_bytes: int
+    from_vm_outside_packets: int
+    from_vm_outside_bytes: int
+    to_vm_pool_packets: int
+    to_vm_pool_bytes: int
+    to_vm_outside_packets: int
+    to_vm_outside_bytes: int
+
+
+class Accounting(AnswerStruct, frozen=True, kw_only=True):
+    """The accounts of VIFs, by their ids."""
+
+    vifs: dict[str, VifAccount]
+
+
 # --- who calls, and what was done ------------------------------------------------------------------
 
 

@@ -98,6 +98,14 @@ OVS_DB = "unix:/run/openvswitch/db.sock"
     show_default=True,
     help="How often each peer is sent a hello through tunnels, by which 'vnet doctor --pool' and alerts know that they work. Of many peers, less often.",
 )
+@click.option(
+    "--account-interval",
+    metavar="SECONDS",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="How often this host writes what its VIFs have sent and got into the pool database.",
+)
 @click.option("--cleartext", is_flag=True, help="Allow a pool database at tcp: on another machine.")
 def agent(
     hosts: tuple[str, ...],
@@ -116,6 +124,7 @@ def agent(
     metrics: str | None,
     metrics_token_file: Path | None,
     hello_interval: float,
+    account_interval: float,
     cleartext: bool,
 ) -> None:
     """Run the agent of this host, or with --openflow those of other hosts."""
@@ -143,6 +152,7 @@ def agent(
         metrics=metrics,
         metrics_token_file=metrics_token_file,
         hello_s=hello_interval,
+        account_s=account_interval,
     )
     try:
         daemon.main(options)

@@ -48,6 +48,14 @@ COLUMNS: dict[str, list[Column]] = {
         ("READY", lambda v: f"{sum(vif.place.state == 'ready' for vif in v.vifs)}/{len(v.vifs)}"),
         ("MIGRATION", lambda v: v.migration.phase if v.migration.phase != "none" else None),
     ],
+    "account": [
+        ("VIF", lambda it: it[0]),
+        ("TO POOL", lambda it: it[1].from_vm_pool_bytes),
+        ("TO OUTSIDE", lambda it: it[1].from_vm_outside_bytes),
+        ("FROM POOL", lambda it: it[1].to_vm_pool_bytes),
+        ("FROM OUTSIDE", lambda it: it[1].to_vm_outside_bytes),
+        ("WRITTEN", lambda it: it[1].written),
+    ],
     "vif": [
         ("VIF", lambda v: v.id),
         ("NETWORK", lambda v: v.network),

@@ -24,6 +24,16 @@ def security_groups(id: str, groups: tuple[str, ...], output: str) -> None:
 
 
 @vif.command()
+@click.argument("id", required=False)
+@output_option
+def traffic(id: str | None, output: str) -> None:
+    """Bytes that VIFs have sent and got since they were made, wherever they ran: with VIFs of the pool, and outside."""
+    with connected() as client:
+        found = client.accounting(id)
+    emit(list(found.vifs.items()) if output == "table" else found, output, COLUMNS["account"])
+
+
+@vif.command()
 @click.argument("id")
 @click.option("--network", metavar="NAME", help="The network that it is put on.")
 @click.option("--release", is_flag=True, help="Put it back where it was, with the addresses that it had there.")

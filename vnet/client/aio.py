@@ -537,6 +537,11 @@ class AsyncClient:
         query = {"vif": vif} if vif is not None else {}
         return await self._do(ApiRequest("GET", path("traffic"), api.Traffic, query))
 
+    async def accounting(self, vif: str | None = None) -> api.Accounting:
+        """What VIFs have sent and got since they were made, wherever they ran; all that the caller may see, or one by its id."""
+        query = {"vif": vif} if vif is not None else {}
+        return await self._do(ApiRequest("GET", path("accounting"), api.Accounting, query))
+
     async def packets(self, call: api.PacketsCall) -> api.Packets:
         """Send marked frames, which no guest gets; the places where they came out."""
         return await self._do(sending("POST", api.Packets, call, "packets", wait_s=call.wait_s + len(call.packets)))

@@ -1,5 +1,6 @@
 """From the rows of a pool to the rows and flows that one host's Open vSwitch should hold. Pure: reads a HostView and returns values."""
 
+from vnet.compile.accounting import AS_VIF, Lane, lane_of
 from vnet.compile.capture import (
     Flowing,
     Tapped,
@@ -48,6 +49,7 @@ from vnet.compile.vif import ANNOUNCEMENT, LEARNED_PRIORITY, gate_flow
 
 __all__ = [
     "ANNOUNCEMENT",
+    "AS_VIF",
     "CAPTURES",
     "CHOICE",
     "CLAIM_BY",
@@ -96,6 +98,7 @@ __all__ = [
     "HostInputs",
     "HostView",
     "Key",
+    "Lane",
     "Limit",
     "LocalNetwork",
     "LogEntry",
@@ -132,6 +135,7 @@ __all__ = [
     "is_monitored",
     "is_rejection",
     "key_of",
+    "lane_of",
     "lldp_flows",
     "mark",
     "marked_fields",

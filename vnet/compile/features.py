@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vnet.compile.accounting import pool_flows
 from vnet.compile.address_sets import set_flows
 from vnet.compile.capture import capture_flows
 from vnet.compile.flows import Entries, Flows
@@ -67,7 +68,12 @@ def _is_known(view: HostView, vif: str, network: str) -> bool:
 def _location(view: HostView, vif: str, network: str) -> Flows:
     if not _is_known(view, vif, network):
         return ()
-    return (*lookup_flows(view, vif, network), *server_flows(view, vif, network), *role_flows(view, vif, network))
+    return (
+        *lookup_flows(view, vif, network),
+        *server_flows(view, vif, network),
+        *role_flows(view, vif, network),
+        *pool_flows(view, vif, network),
+    )
 
 
 def _mirrored(view: HostView, vif: str, network: str) -> Flows:
@@ -109,14 +115,16 @@ FEATURES = (
         Category.ROUTER,
         "virtual routers of network {}",
         (Input.NETWORK,),
-        frozenset({T.LOOKUP, T.SENDER_ROLE}),
+        frozenset({T.LOOKUP, T.SENDER_ROLE, T.TO_POOL, T.FROM_POOL}),
         router_flows,
     ),
     Feature(
         Category.VIF,
         "VIF {}",
         (Input.VIF,),
-        frozenset({T.CLASSIFY, T.TAGGED, T.ADMIT, T.SERVICES, T.GUARD, T.LEARN, T.REPORTS, T.GATED, T.DELIVER, T.GATE})
+        frozenset(
+            {T.CLASSIFY, T.TAGGED, T.ADMIT, T.SERVICES, T.GUARD, T.LEARN, T.REPORTS, T.SENT, T.GATED, T.DELIVER, T.GATE}
+        )
         | OWN_POLICY,
         vif_flows,
     ),
@@ -124,7 +132,7 @@ FEATURES = (
         Category.LOOKUP,
         "location of VIF {}",
         (Input.BINDINGS, Input.VIF),
-        frozenset({T.GUARD, T.LOOKUP, T.HELD, T.INGRESS, T.RECEIVER_ROLE, T.SENDER_ROLE}),
+        frozenset({T.GUARD, T.LOOKUP, T.HELD, T.INGRESS, T.RECEIVER_ROLE, T.SENDER_ROLE, T.TO_POOL, T.FROM_POOL}),
         _location,
     ),
     Feature(

@@ -109,7 +109,7 @@ def network_flows(view: HostView, name: str, _: str) -> Flows:
             flows.append(Flow(table=Table.CLASSIFY, priority=110, cookie=mark, match=match, actions=relayed))
     if network.patch is not None:
         table = Table.SERVICE_TAGGED if network.service else _told_in(view, network.uplink)
-        ask = ask_sender(view, network)
+        ask = (*ask_sender(view, network), goto(Table.FROM_POOL))
         following = Table.MIRROR_PASSED if view.has_mirrors(network.name) else Table.LOOKUP
         flows += from_uplink(network.patch, network.tag or 0, network.segment, mark, ask, table, following)
     return tuple(flows)

@@ -43,6 +43,7 @@ class Table(IntEnum):
     EGRESS_LOG = 31
     STORM = 38
     FROM_RATE = 40
+    SENT = 42
     MIRROR_PASSED = 45
     MIRROR_TO = 46
     LOOKUP = 50
@@ -78,7 +79,9 @@ class Table(IntEnum):
     TURN = 96
     LISTENER = 98
     RECEIVER_ROLE = 100
+    TO_POOL = 101
     SENDER_ROLE = 102
+    FROM_POOL = 103
     MIRROR_FROM = 104
     MIRROR_MOVED = 105
     MIRROR_HERE = 106
@@ -109,6 +112,7 @@ FROM_VIF: Path = (
     Table.EGRESS,
     Table.STORM,
     Table.FROM_RATE,
+    Table.SENT,
     Table.MIRROR_PASSED,
     Table.LOOKUP,
 )
@@ -228,6 +232,7 @@ PIPELINE: dict[Table, Stage] = {
                 Table.MIRROR_PASSED,
                 Table.LOOKUP,
                 Table.GATE,
+                Table.FROM_POOL,
                 Table.MIRROR_HERE,
             }
         )
@@ -242,12 +247,14 @@ PIPELINE: dict[Table, Stage] = {
     Table.TAGGED: Stage(
         "which network a frame of a trunk VIF, or of an uplink, is on, by its tag",
         _PORT,
-        frozenset({Table.ADMIT, Table.MIRROR_PASSED, Table.LOOKUP, Table.GATE}) | _ROLES | _entries(FROM_VIF),
+        frozenset({Table.ADMIT, Table.MIRROR_PASSED, Table.LOOKUP, Table.GATE, Table.FROM_POOL})
+        | _ROLES
+        | _entries(FROM_VIF),
     ),
     Table.SERVICE_TAGGED: Stage(
         "which network a frame from an uplink is on, by its service tag",
         _PORT,
-        frozenset({Table.MIRROR_PASSED, Table.LOOKUP, Table.SENDER_ROLE}),
+        frozenset({Table.MIRROR_PASSED, Table.LOOKUP, Table.SENDER_ROLE, Table.FROM_POOL}),
     ),
     Table.ADMIT: Stage(
         "what a port that is not active yet may send: its announcement, which opens it, and all once it is open",
@@ -362,6 +369,12 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({"in_port", "metadata", "eth_type"}),
         frozenset({following(Table.FROM_RATE)}),
         miss=following(Table.FROM_RATE),
+    ),
+    Table.SENT: Stage(
+        "what a VIF has sent and its policy has let pass, counted: for VIFs of the pool, or for stations outside",
+        frozenset({"in_port", "reg7"}),
+        _entries(_after(Table.SENT)) | {Table.SENT, Table.TO_POOL},
+        miss=following(Table.SENT),
     ),
     Table.MIRROR_PASSED: Stage(
         "copies of what a VIF sends and its policy has let pass, and of what enters for VIFs that mirrors are of",
@@ -487,7 +500,9 @@ PIPELINE: dict[Table, Stage] = {
         miss=Table.DELIVER,
     ),
     Table.DELIVER: Stage(
-        "out of the VIF's port, with the tag a trunk wants", frozenset({"reg2", "metadata", "eth_type"}), frozenset()
+        "out of the VIF's port, with the tag a trunk wants, and counted",
+        frozenset({"reg2", "metadata", "eth_type", "reg0", "reg7", "in_port"}),
+        frozenset(),
     ),
     Table.INGRESS_REJECT: Stage(
         "what a VIF is sent and its groups reject, at a rate to the agent, which answers it",
@@ -531,6 +546,16 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.SENDER_ROLE: Stage(
         "the isolation of the VIF that sent a frame from elsewhere, by its source MAC",
+        frozenset({"metadata", "eth_src"}),
+        frozenset(),
+    ),
+    Table.TO_POOL: Stage(
+        "whether a frame on a network with an uplink is for a VIF of the pool, by its destination MAC",
+        frozenset({"metadata", "eth_dst"}),
+        frozenset(),
+    ),
+    Table.FROM_POOL: Stage(
+        "whether a VIF of the pool has sent a frame that an uplink hands in, by its source MAC",
         frozenset({"metadata", "eth_src"}),
         frozenset(),
     ),
@@ -610,6 +635,9 @@ COPY = 8
 REG_TAPPED = (
     "reg7"  # bits 4..11: the captures that have a copy of the frame as it was sent, and as it is delivered (capture.py)
 )
+REG_POOL = "reg7"  # bits 12 and 13: whether it was asked if a frame is for a VIF of the pool, and whether one has sent it or gets it
+POOL_ASKED, POOL_MET = 1 << 12, 1 << 13
+UNCOUNTED = 1 << 14  # bit 14: the agent says it for a VIF
 REG_PEER = "xxreg2"  # the groups and address sets that the other side is in, a bit each (HostView.peer_bits)
 REG_ALLOWING, REG_DROPPING, REG_REJECTING = (
     "reg12",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
 from ovsctl.openflow import actions as act
+from vnet.compile.accounting import delivering, not_to_itself, sent_flows
 from vnet.compile.flows import (
     ETH_ARP,
     ETH_IPV6,
@@ -83,11 +84,17 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     )
     judge = (*isolation_flows(view, vif, ofport, mark), *(judge_flows(view, vif, ofport, mark) if vif.groups else ()))
     tagged = vif.trunk is not None or keeps_tags(view, vif)
+    rank, runs = STACKED_DROP + 10 if tagged else 100, role is VifRole.ACTIVE
     deliver = [
-        _flow(mark, Table.DELIVER, STACKED_DROP + 10 if tagged else 100, {"reg2": ofport, **match}, actions)
-        for match, actions in _deliveries(vif, ofport, segment)
+        *sent_flows(view, vif, ofport, mark),
+        not_to_itself(ofport, mark),
+        *(
+            flow
+            for match, actions in _deliveries(vif, ofport, segment)
+            for flow in delivering(view, vif, mark, rank, {"reg2": ofport, **match}, actions, runs=runs)
+        ),
     ]
-    if role is VifRole.INCOMING:
+    if not runs:
         return (*_gated(view, vif, ofport, mark, entries), *guard, *judge, *deliver)
     classify = [
         _flow(mark, _first_seen(vif, match), 100, {"in_port": ofport, **match}, actions) for match, actions in entries

@@ -7,6 +7,7 @@ the routers' own election is reached at once, whatever became of this host's age
 from __future__ import annotations
 
 from ovsctl.openflow import Flow, Match
+from vnet.compile.accounting import mac_flows
 from vnet.compile.flows import Fields, Flows
 from vnet.compile.isolation import promiscuous_sender
 from vnet.compile.l2 import deliver_all, to_host, to_uplink
@@ -40,5 +41,5 @@ def router_flows(view: HostView, name: str, _: str) -> Flows:
             out = (*away, *local)
             match = Match(reg0=From.VIF, **to)
             flows.append(Flow(table=Table.LOOKUP, priority=110, cookie=mark, match=match, actions=out))
-            flows += promiscuous_sender(view, network, mac, mark)
+            flows += (*promiscuous_sender(view, network, mac, mark), *mac_flows(view, name, mark, mac))
     return tuple(flows)

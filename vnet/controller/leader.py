@@ -31,6 +31,7 @@ from ovsctl.ovsdb import (
     Where,
     by_uuid,
 )
+from vnet.controller.accounting import take_over
 from vnet.controller.health_queries import ask_hosts, vlans_in_use
 from vnet.controller.trial_guard import TrialGuard
 from vnet.controller.trials import reverted, taking_back
@@ -67,6 +68,10 @@ LOOK_EVERY, LOOK_FIRST, LOOK_WAIT_S = (
     270,
     30.0,
 )  # rounds from one look at the VLANs to the next, less those before the first; and for answers
+ACCOUNTS_EVERY, ACCOUNTS_FIRST = (
+    600,
+    540,
+)  # rounds from one look at hosts' accounts to the next, less those before the first
 PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
 
@@ -311,6 +316,8 @@ class Leader:
             await self.write(*operations)
             await self._end_trial()
             await self._end_mirrors()
+            if (self.duties + ACCOUNTS_FIRST) % ACCOUNTS_EVERY == 0:
+                await take_over(self._database, self.write)
             alive, known_health = view.live, health
             if (self.duties + LOOK_FIRST) % LOOK_EVERY == 0 and (looking is None or looking.done()):
                 looking = asyncio.create_task(self._look(view))

@@ -17,6 +17,7 @@ import msgspec
 from vnet import api
 from vnet.api.errors import Conflict, Invalid, NotFound
 from vnet.controller import (
+    accounting,
     apply,
     captures,
     followers,
@@ -452,6 +453,17 @@ def routes() -> list[Route]:
             api.Traffic,
             traffic.traffic,
             query={"vif": "Only of this VIF: its host alone is asked, anew."},
+            tag="vifs",
+            scoped=True,
+        ),
+        Route(
+            "GET",
+            "/v1/accounting",
+            "What VIFs have sent and got since they were made, wherever they ran: with VIFs of the pool, and with stations outside. "
+            "Hosts write it once a minute. Who asks within 5 s of another gets the same answer.",
+            api.Accounting,
+            accounting.accounting,
+            query={"vif": "Only of this VIF."},
             tag="vifs",
             scoped=True,
         ),

@@ -28,6 +28,7 @@ from vnet.controller.refused_calls import RefusedCalls
 from vnet.controller.trial_guard import TrialGuard
 from vnet.controller.twin import Twin
 from vnet.controller.vif_status import Presence, Whereabouts, host_problem, place_problem, whereabouts
+from vnet.db.accounting import Counts
 from vnet.db.changes import DeleteObject, RowChange, UpdateObject
 from vnet.db.database import STEP, PoolDatabase, now_ms
 from vnet.db.errors import DatabaseFull, PoolUnreachable, WriteConflict
@@ -46,6 +47,7 @@ log = logging.getLogger("vnet.controller")
 
 ATTEMPTS = 10
 MAX_COUNTING = 4  # calls at once that ask hosts for the counters of rules; the others wait
+ACCOUNTS_S = 5.0  # for which what hosts have written of all VIFs is read once
 TRAFFIC_S = 2.0  # for which what VIFs have received and sent is one answer to all who ask
 OVERTAKEN = ("stale-revision", "row-changed")
 
@@ -88,6 +90,7 @@ class Service:
         self.refused_calls = RefusedCalls(database, now_ms)
         self.measures = ControllerMeasures()
         self.traffic: SharedAnswer[Any] = SharedAnswer(TRAFFIC_S)
+        self.accounts: SharedAnswer[dict[str, tuple[Counts, int]]] = SharedAnswer(ACCOUNTS_S)
         self.metrics = PoolMetrics(self.view, self.measures, certificates)
         self.caller = Caller()
         database.subscribe(self._count)

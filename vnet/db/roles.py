@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsctl.ovsdb import Delete, Insert, NamedUuid, Operation
+from vnet.db.accounting import HostAccount
 from vnet.db.captures import CaptureRow
 from vnet.db.handovers import Handover
 from vnet.db.health import HealthQuery
@@ -54,6 +55,7 @@ HOST_PERMISSIONS: Mapping[str, Permission] = {
     # Each claim takes the next number of the VIF, so that of two hosts that claim at once one is refused.
     TABLE_OF[Vif]: Permission("", frozenset({"epoch"})),
     Handover.NOUN.table: _own_rows(Handover),
+    HostAccount.NOUN.table: _own_rows(HostAccount),
     Probe.NOUN.table: Permission("host", frozenset({"answer"})),
     RuleQuery.NOUN.table: Permission("host", frozenset({"answer"})),
     HealthQuery.NOUN.table: Permission("host", frozenset({"answer"})),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vnet.db.accounting import HostAccount, VifAccount
 from vnet.db.captures import CaptureRow
 from vnet.db.handovers import Handover
 from vnet.db.health import HealthQuery
@@ -26,7 +27,7 @@ from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import COUNT, LINE
 
-VERSION = "1.39.0"
+VERSION = "1.40.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 
@@ -52,7 +53,19 @@ def schema() -> dict[str, Any]:
         *TABLES.values(),
         *map(
             table_of,
-            (Leadership, Probe, RuleQuery, HealthQuery, TrafficQuery, WatchRow, CaptureRow, Handover, HistoryRecord),
+            (
+                Leadership,
+                Probe,
+                RuleQuery,
+                HealthQuery,
+                TrafficQuery,
+                WatchRow,
+                CaptureRow,
+                Handover,
+                HistoryRecord,
+                HostAccount,
+                VifAccount,
+            ),
         ),
     ]
     made = {table.name: _table(table) for table in tables}

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -182,8 +182,8 @@ class Daemons:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.controller_socket)) == 0
 
-    def start_agent(self, host: str, ovs: Switchd, named: str | None = None) -> None:
-        """Start a host's agent, or on its machine one that is named as another host. It need not reach anything yet."""
+    def start_agent(self, host: str, ovs: Switchd, named: str | None = None, options: Sequence[str] = ()) -> None:
+        """Start a host's agent, or on its machine one that is named as another host. It need not reach anything yet. options: further ones."""
         netns = host_netns(self.spec.name, host) if self.spec.driver is Driver.NETNS else None
         pool = (
             ["--cleartext", f"--pool=tcp:{CONTROLLER_ADDRESS}:{POOL_PORT}"]
@@ -194,7 +194,7 @@ class Daemons:
         own = ["--host", named or host, *pool, "--bridge", "br-int", "--socket", str(self.agent_socket(host))]
         own += ["--state-dir", str(self.spec.host_dir(host) / "state")]
         own += ["--wireguard-dir", str(self.wireguard_dir(host))]
-        self._start(host, netns, ["agent", *own, *switch])
+        self._start(host, netns, ["agent", *own, *switch, *options])
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> None:
         """End the controller or a host's agent, as a crash by default."""

@@ -10,7 +10,7 @@ import msgspec
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr, attrs_of
 from vnet.grammar.noun import Noun
-from vnet.grammar.value_types import Boolean, Column, Integer, ListOf, Scalar, choice
+from vnet.grammar.value_types import Boolean, Integer, ListOf, choice
 from vnet.objects.behind import MacBehind, MacsBehind
 from vnet.objects.enums import BindingState, LockingMode
 from vnet.objects.identity import Identity
@@ -19,7 +19,7 @@ from vnet.objects.limits import MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.objects.link_local import LinkLocal, LinkLocalList
 from vnet.objects.multicast import Listening, ListeningKind
 from vnet.objects.vif import Vif
-from vnet.objects.words import COUNT, HOST_REF, LINE, VIF_REF
+from vnet.objects.words import COUNT, HOST_REF, LINE, TEXTS, VIF_REF
 
 
 def _published(name: str) -> Any:
@@ -124,15 +124,6 @@ class Binding(Declared):
         return self.state is not BindingState.AWAITED
 
 
-class _Problems(Scalar[Mapping[str, str]]):
-    """Texts by object."""
-
-    column = Column("string", "string", many=True, encode=dict, decode=dict)
-
-    def check(self, value: Mapping[str, str]) -> None:
-        return
-
-
 def acknowledgement(binding: Binding) -> str:
     """Names a binding of a VIF for as long as it has its epoch."""
     return f"{binding.host} {binding.epoch}"
@@ -161,7 +152,7 @@ class AgentStatus(Declared):
     version: str = attr(LINE, "Its version.", default="", set_by=SetBy.RUNTIME)
     ovs_version: str = attr(LINE, "Open vSwitch's version.", default="", set_by=SetBy.RUNTIME)
     problems: Mapping[str, str] = attr(
-        _Problems("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]"),
+        TEXTS,
         "What is wrong, by object.",
         default={},
         set_by=SetBy.RUNTIME,
@@ -170,13 +161,13 @@ class AgentStatus(Declared):
     machine: str = attr(LINE, "The machine that it runs on.", default="", set_by=SetBy.RUNTIME)
     rival: str = attr(LINE, "Another agent that stands by as this host.", default="", set_by=SetBy.RUNTIME)
     acked: Mapping[str, str] = attr(
-        _Problems("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]"),
+        TEXTS,
         "The bindings of VIFs that move and that it has programmed, by VIF.",
         default={},
         set_by=SetBy.RUNTIME,
     )
     masters: Mapping[str, str] = attr(
-        _Problems("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]"),
+        TEXTS,
         "The virtual routers of which VIFs are the masters, by VIF.",
         default={},
         set_by=SetBy.RUNTIME,

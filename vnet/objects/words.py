@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -353,6 +354,18 @@ ENCRYPTION = choice(
 NUMBER = Integer(f"a number, 1..{MAX_NUMBER}", 1, MAX_NUMBER)
 COUNT = Integer("a number, 0 or more", 0, 2**63 - 1, bounded=False)
 LINE = Scalar("a text", {"type": "string"}, str)
+
+
+class _Texts(Scalar[Mapping[str, str]]):
+    """Texts by object, of rows alone."""
+
+    column = Column("string", "string", many=True, encode=dict, decode=dict)
+
+    def check(self, value: Mapping[str, str]) -> None:
+        return
+
+
+TEXTS = _Texts("texts by object", {"type": "object"}, lambda text: {text: ""}, "dict[str, str]")
 TAG_NUMBER = Integer(f"a VLAN tag, 1..{MAX_TAG}", 1, MAX_TAG)
 
 

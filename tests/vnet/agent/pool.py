@@ -49,6 +49,7 @@ class HostUnderTest:
     state_dir: Path | None = None
     wireguard: Path | None = None
     elsewhere: Elsewhere | None = None
+    account_s: float = 60.0
     agent: Agent = field(init=False)
     task: asyncio.Task[None] | None = None
 
@@ -65,6 +66,7 @@ class HostUnderTest:
             wireguard=self.wireguard,
             doorway=self.elsewhere.doorway if self.elsewhere else None,
             ovs_tls=self.elsewhere.tls if self.elsewhere else None,
+            account_s=self.account_s,
         )
 
     def start(self) -> None:

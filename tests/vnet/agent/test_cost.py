@@ -62,7 +62,7 @@ class Cost:
         return Cost(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-FLOWS_OF_A_VIF = 12  # with one address; untagged and priority-tagged frames have a flow each
+FLOWS_OF_A_VIF = 14  # with one address; untagged and priority-tagged frames have a flow each, and what it sends counts
 
 
 def mac_of(number: int) -> str:

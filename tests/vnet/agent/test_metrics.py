@@ -144,11 +144,18 @@ def counters(number: int, **more: int) -> PortStats:
 async def test_series_of_vifs_are_bounded() -> None:
     vifs = {f"v{number}/0": vif(number % 250) for number in range(MAX_VIFS + 7)}
     view = SimpleNamespace(vifs=vifs, ports=dict(zip(vifs, range(MAX_VIFS + 7), strict=True)), devices={})
-    metrics = HostMetrics(SimpleNamespace(compiler=SimpleNamespace(view=view)))  # type: ignore[arg-type]
+    accounts = SimpleNamespace(totals=lambda: dict.fromkeys(vifs, (1, 60) * 4))
+    metrics = HostMetrics(SimpleNamespace(compiler=SimpleNamespace(view=view), accounting=accounts))  # type: ignore[arg-type]
     ports = {number: counters(number) for number in view.ports.values()}
     lines = [line for family in metrics._traffic(SwitchCounters(ports=ports)) for line in family.lines()]
     assert "vnet_vifs_left_out 7" in lines
     assert sum(line.startswith("vnet_vif_bytes_total{") for line in lines) == 2 * MAX_VIFS
+    accounted = [line for line in lines if line.startswith("vnet_vif_accounted_bytes_total{")]
+    assert len(accounted) == 4 * MAX_VIFS
+    assert {line.rpartition(" ")[2] for line in accounted} == {"60"}
+    assert {line.partition(',direction="')[2].partition("}")[0] for line in accounted} == {
+        f'{way}",with="{side}"' for way in ("from-vm", "to-vm") for side in ("pool", "outside")
+    }
 
 
 async def test_latencies_are_from_the_port_and_the_turn_to_the_switchs_word() -> None:

@@ -145,7 +145,9 @@ def counted(host: HostUnderTest) -> dict[str, int]:
     found = {}
     for line in host.switch.ofctl("dump-flows", "br-int").splitlines()[1:]:
         fields = [
-            f for f in line.strip().split(", ") if not f.startswith(("duration", "n_bytes", "idle_age", "n_packets"))
+            f.removeprefix("send_flow_rem ")
+            for f in line.strip().split(", ")
+            if not f.removeprefix("send_flow_rem ").startswith(("duration", "n_bytes", "idle_age", "n_packets"))
         ]
         found[", ".join(fields)] = int(line.partition("n_packets=")[2].partition(",")[0])
     return found

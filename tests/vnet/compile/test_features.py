@@ -106,7 +106,7 @@ def test_a_change_compiles_only_what_read_it() -> None:
 
 def test_a_path_skips_the_stages_that_are_not_for_a_vif() -> None:
     grouped = Vif("web/0", "tenant", "0a:00:00:00:00:01", groups=("web",))
-    for limited, sent, delivered in ((False, Table.LOOKUP, Table.DELIVER), (True, Table.STORM, Table.TO_RATE)):
+    for limited, sent, delivered in ((False, Table.SENT, Table.DELIVER), (True, Table.STORM, Table.TO_RATE)):
         passing = Passing(limited=limited, apart=False, heard=False)
         for vif, policy in ((WEB, False), (grouped, True)):
             assert enter(TO_VIF, vif, passing) is (Table.INGRESS if policy else delivered)

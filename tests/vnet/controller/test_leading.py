@@ -19,11 +19,12 @@ from ovsctl.ovsdb import Change, Insert, Monitor, OvsdbClient, OvsdbError, Selec
 from tests.polling import until
 from tests.servers import OvsdbCluster, OvsdbServer, ovsdb_cluster
 from tests.vnet.controller.databases import SCHEMA, opened, pool_server
-from vnet.controller.leader import KEYS_LAST_MS, LOCK, Leader
+from vnet.controller.leader import ACCOUNTS_EVERY, ACCOUNTS_FIRST, KEYS_LAST_MS, LOCK, Leader
+from vnet.db.accounting import ZERO, HostAccount, encoded
 from vnet.db.database import OUR_SCHEMA, PoolDatabase, now_ms
 from vnet.db.errors import PoolError
 from vnet.db.history import HistoryRecord
-from vnet.db.rows import SCHEMA_NAME, TABLE_OF, to_columns
+from vnet.db.rows import SCHEMA_NAME, TABLE_OF, from_row, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S
 from vnet.objects import (
     AgentStatus,
@@ -335,6 +336,50 @@ async def test_what_nobody_hears_any_more_is_known_no_more() -> None:
                 assert listening() == [heard] * 3, "a host that lives might not have been heard yet"
                 leader.duties = int(HOST_DOWN_AFTER_S) + 1
                 await until(lambda: listening() == [None, heard, heard], "the silent host's")
+            finally:
+                job.cancel()
+                await asyncio.wait([job])
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_what_hosts_have_counted_of_vifs_that_left_is_taken_over() -> None:
+    """Of a VIF that is gone nothing is kept, of a host that is none of the pool all; what a host counts still it keeps."""
+    net = Network("net", NetworkType.INTERNAL, 7, 1500)
+    vifs = [Vif(f"{name}/0", "net", f"0a:00:00:00:00:0{n}", epoch=1) for n, name in enumerate(("here", "moved"))]
+    binding = Binding("here/0", "xen1", "net", vifs[0].mac, epoch=1)
+    counted = {id: encoded((n,) * 8) for n, id in enumerate(("here/0", "moved/0", "deleted/0"), 1)}
+    base = dict.fromkeys(counted, encoded(ZERO))
+    accounts = [
+        HostAccount("xen1", 5, 0, 1, counted, base),
+        HostAccount("removed", 2, 0, 1, {"moved/0": encoded((40,) * 8)}),
+    ]
+    with pool_server() as server:
+        async with opened(server.remote) as database:
+            rows = [net, *vifs, binding]
+            await database.transact(
+                *(Insert(TABLE_OF[type(row)], to_columns(row)) for row in rows),
+                *(Insert("HostAccount", to_columns(it)) for it in accounts),
+                Insert("VifAccount", {"vif": "moved/0", "counted": encoded((100,) * 8)}),
+                Insert("VifAccount", {"vif": "deleted/0", "counted": encoded((100,) * 8)}),
+            )
+            leader = Leader(database)
+            job = asyncio.create_task(leader.run())
+            try:
+                await until(lambda: leader.duties >= 1, "a round")
+                leader.duties = ACCOUNTS_EVERY - ACCOUNTS_FIRST - 1
+
+                async def taken_over() -> bool:
+                    return await database.transact(Select("VifAccount", (), ("vif", "counted"))) == [
+                        [{"vif": "moved/0", "counted": encoded((142,) * 8)}]
+                    ]
+
+                await until(taken_over, "the account of the VIF that moved")
+                (row,) = (await database.transact(Select("HostAccount")))[0]
+                mine = from_row(HostAccount, row)
+                assert (mine.host, mine.serial, mine.folds) == ("xen1", 5, 1)
+                assert mine.of("here/0") == ((1,) * 8, ZERO)
+                assert mine.of("moved/0") == (ZERO, (-2,) * 8), "what its flows still count is told already"
+                assert mine.of("deleted/0") == (ZERO, (-3,) * 8)
             finally:
                 job.cancel()
                 await asyncio.wait([job])

@@ -7,13 +7,20 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from ovsctl.ovsdb import Select
 from tests.forked import fork_vnet
 from tests.labs import SharedLab
 from tests.polling import until
 from tests.servers import end, free_port, run_dir
-from tests.vnet.packets.moves import PEERS, VIF, A, B, C, Moves, moves, udp
+from tests.vnet.packets.moves import HOSTS, PEERS, VIF, A, B, C, Moves, moves, udp
+from vnet.cli.main import cli
+from vnet.client import AsyncClient
+from vnet.db.accounting import FIELDS
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 pytestmark = pytest.mark.usefixtures("netns")
@@ -103,3 +110,70 @@ async def test_a_lab_serves_its_page_to_who_has_the_token_that_it_prints(shared_
                 assert answer.json()["hosts"] == 3
         finally:
             end(serving)
+
+
+async def accounts(pool: Moves) -> dict[str, int]:
+    """The moving VIF's account, by the names of what it counts."""
+    async with AsyncClient(f"unix:{pool.lab.daemons.controller_socket}") as client:
+        account = (await client.accounting(VIF.id)).vifs[VIF.id]
+    return {name: getattr(account, name) for name in FIELDS}
+
+
+async def announced(pool: Moves) -> bool:
+    return (await accounts(pool))["from_vm_outside_packets"] > 1
+
+
+async def test_an_account_tells_the_pool_from_outside_and_goes_with_the_vm(shared_lab: SharedLab) -> None:
+    async with moves(shared_lab, "vlan") as pool:
+        daemons, elsewhere = pool.lab.daemons, "0c:00:00:00:00:01"
+        station = pool.lab.station("trunk0", 120)
+        for host in HOSTS:
+            daemons.kill(host)
+            daemons.start_agent(host, pool.lab.ovs(host), options=("--account-interval", "1"))
+        await asyncio.to_thread(daemons.settle)
+        out, back = udp(VIF, elsewhere), Ether(src=elsewhere, dst=VIF.mac) / IP() / UDP() / Raw(b"!" * 40)
+        # What guests and agents have announced is in the account that has this frame, too.
+        await asyncio.to_thread(pool.lab.send, VIF.id, [out])
+        await until(lambda: announced(pool), "the first account")
+        wanted = await accounts(pool)
+
+        async def counted() -> bool:
+            found = await accounts(pool)
+            more = [found[name] - wanted[name] for name in FIELDS]
+            # The port that it leaves gets what its new host announces, until the source knows.
+            assert max(more) <= 0 or more in ([0] * 8, [*[0] * 4, 1, 64, 0, 0]), more
+            return min(more) == 0
+
+        async def exchange(frames: int) -> None:
+            """With a VIF on the other host, and with the station: each as many frames."""
+            peer = PEERS[C]
+            for source, packet, to, way in (
+                (VIF.id, udp(VIF, peer.mac), peer.id, "from_vm_pool"),
+                (VIF.id, out, station.name, "from_vm_outside"),
+                (peer.id, udp(peer, VIF.mac), VIF.id, "to_vm_pool"),
+                (station, back, VIF.id, "to_vm_outside"),
+            ):
+                sent = await asyncio.to_thread(pool.lab.send, source, [packet] * frames)
+                assert sent.at(to) == [bytes(packet)] * frames
+                wanted[f"{way}_packets"] += frames
+                # From a VLAN a frame comes with its tag.
+                wanted[f"{way}_bytes"] += frames * (len(packet) + 4 * way.startswith("to_vm"))
+            await until(counted, f"{wanted}")
+
+        await exchange(2)
+        await pool.prepare()
+        await pool.run(B, False)
+        await pool.state(B, "active")
+        await pool.finish()
+        await asyncio.to_thread(daemons.settle)
+        await exchange(3)
+        daemons.kill("controller")
+        daemons.start_controller()
+        await exchange(1)
+        command = ["--controller", f"unix:{daemons.controller_socket}", "vif", "traffic", VIF.id]
+        _, shown = (await asyncio.to_thread(CliRunner().invoke, cli, command)).output.splitlines()
+        assert shown.split()[:3] == [VIF.id, str(wanted["from_vm_pool_bytes"]), str(wanted["from_vm_outside_bytes"])]
+        for host in HOSTS:
+            daemons.kill(host)
+            daemons.start_agent(host, pool.lab.ovs(host))
+        await asyncio.to_thread(daemons.settle)

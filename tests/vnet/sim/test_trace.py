@@ -35,6 +35,7 @@ def test_every_table_and_its_source_across_two_hosts() -> None:
         ("xen1 br-int", "CLASSIFY", "VIF web1/0"),
         ("xen1 br-int", "SERVICES", "every network"),
         ("xen1 br-int", "GUARD", "VIF web1/0"),
+        ("xen1 br-int", "SENT", "VIF web1/0"),
         ("xen1 br-int", "LOOKUP", "location of VIF db1/0"),
         ("xen2 br-int", "CLASSIFY", "network tenant"),
         ("xen2 br-int", "GUARD", "every network"),
