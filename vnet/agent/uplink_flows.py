@@ -106,10 +106,18 @@ def _trunks(tables: Tables, bridge: str) -> tuple[set[str], bool]:
     return found, by_mac
 
 
-@lru_cache(maxsize=64)  # it is asked for at each turn, and the answer is nearly always the last one
+@lru_cache(maxsize=16)  # it is asked for at each turn, and the answer is nearly always the last one
 def _overheard(uplink: Uplink, nics: tuple[int, ...], watched: frozenset[WatchedAddress]) -> Entries:
     claims = claim_flows(uplink.name, nics, watched)
     return claims if uplink.lldp is LldpMode.OFF else (*claims, *lldp_flows(uplink.name, nics))
+
+
+def _changes(uplink: str, held: Entries, wanted: Entries) -> list[SourceChange]:
+    """The step from some flows to others. Most are the same objects, of caches: those are not compared."""
+    before, now = {id(entry) for entry in held}, {id(entry) for entry in wanted}
+    gone = tuple(entry for entry in held if id(entry) not in now)
+    new = tuple(entry for entry in wanted if id(entry) not in before)
+    return [SourceChange(FlowSource(Category.NETWORK, uplink), gone, new)] if gone != new else []
 
 
 class UplinkFlows:
@@ -182,9 +190,7 @@ class UplinkFlows:
             flows += _overheard(uplink_, nics, self._watched.get(uplink_.name, frozenset()))
             held = self._held.get(uplink_.bridge_name, ())
             self._held[uplink_.bridge_name] = flows
-            bridge.want(
-                [SourceChange(FlowSource(Category.NETWORK, uplink_.name), held, flows)] if flows != held else []
-            )
+            bridge.want(_changes(uplink_.name, held, flows))
 
     def listen(self, uplinks: Iterable[str]) -> None:
         """From the next turn on hellos that come by these uplinks are heard, and by no others."""

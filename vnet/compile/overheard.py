@@ -7,11 +7,12 @@ One rule: the agent gets a copy, at a rate, and the frame goes on as if nothing 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from ovsctl.openflow import Band, Flow, Match, Meter, Output, ReservedPort
 from ovsctl.openflow import actions as act
-from vnet.compile.flows import ETH_ARP, ETH_IPV6, ICMPV6, IN_THE_DATAPATH, Actions, Entries, Fields
+from vnet.compile.flows import ETH_ARP, ETH_IPV6, ICMPV6, IN_THE_DATAPATH, Actions, Entries, Fields, Flows
 from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
 from vnet.compile.hello import OF_HELLO
 from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED
@@ -39,25 +40,29 @@ class WatchedAddress(NamedTuple):
     of_vif: bool
 
 
-def claim_flows(uplink: str, nics: Iterable[int], watched: Iterable[WatchedAddress]) -> Entries:
+METERS = {
+    True: Meter(OF_CLAIMS, (Band(CLAIM_RATE, CLAIM_BURST),), packets=True),
+    False: Meter(OF_OTHERS, (Band(OTHERS_RATE, OTHERS_BURST),), packets=True),
+}
+
+
+def claim_flows(uplink: str, nics: tuple[int, ...], watched: Iterable[WatchedAddress]) -> Entries:
     """What copies claims of addresses that come in by an uplink's NICs, given by ofport."""
-    meters = {
-        True: Meter(OF_CLAIMS, (Band(CLAIM_RATE, CLAIM_BURST),), packets=True),
-        False: Meter(OF_OTHERS, (Band(OTHERS_RATE, OTHERS_BURST),), packets=True),
-    }
-    actions = {of_vif: _copied(meter, CLAIM_BY + uplink.encode()) for of_vif, meter in meters.items()}
-    mark, by, ordered = (
-        cookie(Category.HELLO, uplink),
-        sorted(nics),
-        sorted(watched, key=lambda it: (it.address, it.vlan or 0)),
+    # Flows cannot tell a service tag from another one with the same number; who gets the copy can.
+    of_flows = {(it.address, -1 if it.vlan is None else it.vlan & TAG_MASK): it for it in watched}
+    ordered = [it for _, it in sorted(of_flows.items())]
+    meters = [METERS[of_vif] for of_vif in sorted({it.of_vif for it in ordered})]
+    return (*meters, *(flow for it in ordered for flow in _flows_of(uplink, nics, it)))
+
+
+@lru_cache(maxsize=4096)  # a VIF that is plugged does not have the flows of all others made anew
+def _flows_of(uplink: str, nics: tuple[int, ...], watched: WatchedAddress) -> Flows:
+    actions, mark = _copied(METERS[watched.of_vif], CLAIM_BY + uplink.encode()), cookie(Category.HELLO, uplink)
+    return tuple(
+        Flow(priority=OVERHEARD_PRIORITY, cookie=mark, match=Match(**where, **claim), actions=actions)
+        for where in _places(nics, watched.vlan)
+        for claim in _claims(watched.address)
     )
-    flows = tuple(
-        Flow(priority=OVERHEARD_PRIORITY, cookie=mark, match=Match(**where, **claim), actions=actions[it.of_vif])
-        for it in ordered
-        for where in _places(by, it.vlan)
-        for claim in _claims(it.address)
-    )
-    return (*(meters[of_vif] for of_vif in sorted({it.of_vif for it in ordered})), *flows) if flows else ()
 
 
 def lldp_flows(uplink: str, nics: Iterable[int]) -> Entries:
@@ -73,7 +78,7 @@ def _copied(meter: Meter, userdata: bytes) -> Actions:
     return (tell, Output(ReservedPort.NORMAL))
 
 
-def _places(nics: list[int], vlan: int | None) -> Iterator[Fields]:
+def _places(nics: tuple[int, ...], vlan: int | None) -> Iterator[Fields]:
     if vlan is None:
         yield {}
         return
