@@ -17,8 +17,10 @@ from vnet.agent.binding_policy import copied
 from vnet.agent.local_ports import MONITORS, LocalPort, read_ports
 from vnet.agent.ovs_config_reconciler import OWNER
 from vnet.compile import (
+    COOKIE_CATEGORY_SHIFT,
     COOKIE_MARK,
     COOKIE_MARK_MASK,
+    Category,
     HostView,
     Switch,
     compile_flows,
@@ -85,12 +87,17 @@ async def _look_at(lab: Lab, state: PoolState, host: str) -> tuple[str, list[Loc
 
 
 async def _on_uplinks(lab: Lab, host: str) -> list[str]:
-    """The flows of ours on uplinks' bridges: there are some only while VIFs move."""
+    """The flows of ours on uplinks' bridges, but for those that only listen: there are some only while VIFs move."""
     left = []
     for uplink in lab.spec.host(host).uplinks:
         async with OpenFlowClient(f"unix:{lab.ovs(host).dir}/{uplink_bridge(uplink.name)}.mgmt") as switch:
             found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-            left += [f"{host}: left on {uplink.name}: {entry.flow}" for entry in found]
+            flows = (entry.flow for entry in found)
+            left += [
+                f"{host}: left on {uplink.name}: {flow}"
+                for flow in flows
+                if flow.cookie >> COOKIE_CATEGORY_SHIFT & 0xFF != Category.HELLO
+            ]
     return left
 
 
