@@ -11,6 +11,8 @@ import pytest
 from tests.web.pages import Site, picture
 from vnet import api
 from vnet.client import VifSpec, VmSpec
+from vnet.lab import links
+from vnet.lab.names import underlay_netns
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -423,6 +425,20 @@ def test_a_host_that_is_cut_off_is_told_with_what_to_do(browser: Browser, site: 
         page.get_by_text("Hosts have stated nothing that is wrong.").wait_for()
         page.get_by_role("button", name="Have hosts look now").click()
         page.get_by_text("6 ways through tunnels and 3 uplinks were looked at").wait_for()
+
+
+def test_a_host_with_a_cable_that_is_out_is_coloured_on_the_map(browser: Browser, site: Site) -> None:
+    assert site.lab is not None
+    netns, port = underlay_netns(site.lab.spec.name), "h0n0"  # the physical switch's port of host1
+    with site.open(browser, "map") as page:
+        wait(page, lambda: (node(page, "host host1") or {}).get("health") == "good", "the map")
+        links.change(netns, lambda underlay: underlay.set(port, state="down"))
+        try:
+            wait(page, lambda: node(page, "host host1")["health"] == "warn", "it is coloured")
+            assert node(page, "host host2")["health"] == "good"
+        finally:
+            links.change(netns, lambda underlay: underlay.set(port, state="up"))
+        wait(page, lambda: node(page, "host host1")["health"] == "good", "and is not any more")
 
 
 def test_a_capture_is_a_whole_file(browser: Browser, site: Site, tmp_path: Path) -> None:

@@ -172,11 +172,13 @@ function modelOf(hosts, networks, vifs, health) {
     if (of.some((t) => t.passes === false) || tunnel.says.some((f) => f.code !== "tunnel-mtu")) tunnel.health = "bad";
     else if (of.length && tunnel.health === "good") tunnel.health = "warn";
   }
+  // Those of tunnels are on their edges.
+  for (const [name, host] of hosts) host.ails = health.findings.some((f) => !f.code.startsWith("tunnel") && f.hosts.includes(name));
   return { hosts, networks, vifs, vms, findings: health.findings, members, tunnels, moving, colours: new Map([...networks.keys()].map((n, at) => [n, at])) };
 }
 
 const tunnelBadge = (tunnel) => badge({ good: "works", warn: "not as it should be", bad: "does not work, or a host does not report" }[tunnel.health], tunnel.health);
-const healthOf = (host) => (!host.agent.alive ? "bad" : Object.keys(host.agent.problems).length || host.agent.behind ? "warn" : "good");
+const healthOf = (host) => (!host.agent.alive ? "bad" : Object.keys(host.agent.problems).length || host.agent.behind || host.ails ? "warn" : "good");
 
 function described(model, word, key, rates) {
   const rate = (ids) => ids.map((id) => rates.get(id)).filter(Boolean).reduce((a, r) => ({ in: a.in + r.in, out: a.out + r.out }), { in: 0, out: 0 });
