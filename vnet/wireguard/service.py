@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -40,6 +40,10 @@ VERIFY_S = 5.0  # between two looks whether all devices and routes are there
 # A plane is quiet if no peer has sent more than this in so many seconds: a handshake and a keepalive (WireGuard paper §5.4), no two frames.
 QUIET_S, QUIET_BYTES = 3.0, 148 + 32
 
+# WireGuard calls a peer that has not answered again after 5 s and up to 0.33 s (WireGuard paper §6.1). Where both ends call in the same moment, each call ends the other, and so do the next ones for as long
+# as an answer takes longer than that third of a second. So one end begins anew half a turn later, and once more after twice as long.
+OUT_OF_STEP_S, MOST_S = 7.5, 240.0
+
 
 class Traffic:
     """The bytes that peers have sent on a plane of late."""
@@ -62,6 +66,27 @@ class Traffic:
         return now_s - since_s >= QUIET_S and all(0 <= more <= QUIET_BYTES for more in grown)
 
 
+class Unanswered:
+    """The peers of a plane that have never answered."""
+
+    def __init__(self) -> None:
+        self._due: Final[
+            dict[str, tuple[float, float]]
+        ] = {}  # by public key, when it is to be called anew, and the pause before
+
+    def due(self, now_s: float, silent: Collection[str]) -> set[str]:
+        """Those of the silent ones whose turn it is to be called out of step."""
+        for public in self._due.keys() - set(silent):
+            del self._due[public]
+        for public in silent:
+            self._due.setdefault(public, (now_s + OUT_OF_STEP_S, OUT_OF_STEP_S))
+        found = {public for public, (at_s, _) in self._due.items() if at_s <= now_s}
+        for public in found:
+            pause_s = min(2 * self._due[public][1], MOST_S)
+            self._due[public] = now_s + pause_s, pause_s
+        return found
+
+
 @dataclass(slots=True)
 class KeptPlane:
     """One plane. key: the host's, with its private part. peers: as WireGuard has them, None if that is not known."""
@@ -70,6 +95,7 @@ class KeptPlane:
     key: tuple[str, PublicKey] | None = None
     peers: Sequence[PlanePeer] | None = None
     traffic: Traffic = field(default_factory=Traffic)
+    unanswered: Unanswered = field(default_factory=Unanswered)
 
 
 class WireguardService:
@@ -130,7 +156,7 @@ class WireguardService:
             self._bridge, self._ready = bridge, self._link.open(wanted, self._mac)
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
-            self._look(now_s)
+            self._look(now_s, wanted)
 
     def _keep_key(self, number: int, plane: KeptPlane, wanted: WireguardOrder) -> None:
         """Makes the key that is due: of the plane of this epoch, once nobody sends frames there any more."""
@@ -161,12 +187,22 @@ class WireguardService:
             self._link.configure(number, plane.key[0], peers)
             plane.peers = peers
 
-    def _look(self, now_s: float) -> None:
+    def _look(self, now_s: float, wanted: WireguardOrder) -> None:
         self._handshakes = {}
         for number, plane in self._planes.items():
             counters = self._link.counters(number)
             plane.traffic.add(now_s, {public: received for public, (_, received) in counters.items()})
             self._handshakes |= {public: handshake for public, (handshake, _) in sorted(counters.items())}
+            if plane.key is not None and plane.peers is not None:
+                # Of the two ends one; nothing is lost with what never was a session.
+                silent = {
+                    peer.public
+                    for peer in plane.peers
+                    if wanted.addresses[number] < peer.address and not self._handshakes.get(peer.public)
+                }
+                if due := plane.unanswered.due(now_s, silent):
+                    self._link.configure(number, plane.key[0], [it for it in plane.peers if it.public not in due])
+                    plane.peers = None  # the next step has them again
 
 
 def _index(device: str) -> int:

@@ -20,7 +20,7 @@ from vnet.compile import Compiler
 from vnet.objects import Binding, Encryption, Host, Pool, TunnelKey
 from vnet.objects.encryption import inner_address
 from vnet.wireguard.exchange import REPORT, WANTED, Mailbox, PublicKey, WireguardOrder, WireguardReport, write
-from vnet.wireguard.service import QUIET_S, Traffic
+from vnet.wireguard.service import MOST_S, OUT_OF_STEP_S, QUIET_S, Traffic, Unanswered
 
 ENCRYPTED = replace(TENANT, encryption=Encryption.REQUIRED)
 
@@ -162,3 +162,17 @@ def test_a_plane_is_quiet_once_no_frames_have_come_for_long_enough(size: int, gr
         assert traffic.quiet is (quiet and second > QUIET_S)
         traffic.add(second, {"a": size + growth * second, "b": 7})
     assert traffic.quiet is quiet
+
+
+def test_a_peer_that_never_answers_is_called_out_of_step() -> None:
+    """Half a turn later than the other end, which calls it every 5 s (WireGuard paper §6.1)."""
+    unanswered = Unanswered()
+    assert OUT_OF_STEP_S % 5 == 2.5
+    assert not unanswered.due(0, {"a"})
+    assert not unanswered.due(OUT_OF_STEP_S - 0.1, {"a"})
+    assert unanswered.due(OUT_OF_STEP_S, {"a"}) == {"a"}
+    assert not unanswered.due(2 * OUT_OF_STEP_S, {"a"}), "not so often"
+    assert unanswered.due(3 * OUT_OF_STEP_S, {"a"}) == {"a"}
+    assert unanswered.due(10_000, {"a"}) == {"a"}
+    assert unanswered.due(10_000 + MOST_S, {"a"}) == {"a"}
+    assert unanswered.due(20_000, ()) == unanswered.due(20_000, {"a"}) == set(), "it has answered, and begins anew"
