@@ -137,6 +137,8 @@ def test_a_vif_that_comes_back_while_its_host_relays_is_held_with_a_new_binding(
     bindings.decide({("tenant", "vm1/0")})
     held = pool.overlay["vm1/0"]
     assert (held.state, held.epoch) == (BindingState.HELD, 3)
+    for job in shell.jobs[2:]:
+        job.close()
 
 
 def writer(pool: PoolReplica, client: OvsdbClient) -> StatusWriter:
