@@ -19,6 +19,7 @@ from vnet.objects import Host, Uplink, Vif, Vm
 
 pytestmark = pytest.mark.usefixtures("netns")
 THEIRS = Uplink("bond0", bridge="xenbr0")
+UNDER_WAY = 50  # frames of one each millisecond: a machine's timers are late now and then
 KEPT = ("datapath_type", "fail_mode", "protocols", "controller", "other_config", "external_ids")
 
 
@@ -39,11 +40,17 @@ def test_a_bridge_of_the_host_carries_vlans_and_stays_as_it_is() -> None:
         running = {to: (stack.enter_context(lab.stream(source, to)), to)
                    for source, to in (("vm2/0", "stays/0"), ("stays/0", "vm2/0"))}  # fmt: skip
         go_on(running)
-        for to in ("xen1", "xen2"):
+        moves = ("xen1", "xen2")
+        for to in moves:
             lab.migrate("vm2", to)
             wait_sent(running, go_on(running))
         reports = {to: stream.report.at(to) for stream, to in running.values()}
-        assert all(r.lost <= 2 and not r.duplicated for r in reports.values()), reports
+        assert not any(report.duplicated for report in reports.values()), reports
+        assert reports["stays/0"].lost <= len(moves)
+        # What is under way to a guest when it switches is lost with the switch: of each move one run of frames, if any.
+        missed = reports["vm2/0"].lost_numbers
+        assert len(missed) < UNDER_WAY * len(moves), missed
+        assert len([number for number in missed if number - 1 not in missed]) <= len(moves), missed
         assert [bridge.vsctl("get", "bridge", "xenbr0", column) for column in KEPT] == as_it_was
         wait_until(lambda: all("NORMAL" in flow for flow in flows(lab)), "no flow sends frames elsewhere")
 
