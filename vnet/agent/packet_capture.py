@@ -14,7 +14,7 @@ from ovsctl.openflow import Match
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Row, Update
 from vnet.agent.flow_reconciler import BridgeFlows
-from vnet.agent.questions import SCHEMA_PERIOD_S
+from vnet.agent.questions import SCHEMA_PERIOD_S, follow_rows
 from vnet.agent.shell import Shell
 from vnet.compile import REG_PORT, Compiler, VifRole, WatchPoint, bare, marked_fields, read_note, refusal
 from vnet.db.watches import MAX_SEEN, Report, Seen, Watch, watch_from_row
@@ -55,19 +55,10 @@ class Watcher:
 
     async def start(self) -> bool:
         """Takes up the watches there are, so that an agent which starts anew finds their flows desired; whether it could."""
-        if TABLE not in self._client.schema.tables:  # the controller brings the database up to date
-            return False
         mine = Monitor(
             columns=("id", "host", "created", "plan", "release"), where=(("host", "==", self._compiler.view.me),)
         )
-        try:
-            replica = await self._client.monitor({TABLE: mine})
-        except OvsdbError as error:
-            log.info("watches for no probes yet: %s", error)
-            return False
-        replica.subscribe(self._changed)
-        self._changed(tuple(Change(TABLE, uuid, None, row) for uuid, row in replica[TABLE].items()))
-        return True
+        return await follow_rows(self._client, TABLE, mine, self._changed)
 
     async def run(self, *, started: bool) -> None:
         """Sends what is released and writes what was seen, until cancelled."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Replica, Update
+from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Update
 from vnet.db.rows import from_row
 from vnet.grammar.declare import Declared
 from vnet.objects import InvalidValue
@@ -22,6 +22,22 @@ MAX_WAITING = 256  # questions; more than these at once are not answered
 SCHEMA_PERIOD_S = 5.0
 
 Q = TypeVar("Q", bound=Declared)
+
+
+async def follow_rows(
+    client: OvsdbClient, table: str, rows: Monitor, take: Callable[[tuple[Change, ...]], None]
+) -> bool:
+    """Has `take` hear of a table's rows, first of those that are there; whether it could. The controller brings the database up to date, and agents may be newer than it for a while."""
+    if table not in client.schema.tables:
+        return False
+    try:
+        replica = await client.monitor({table: rows})
+    except OvsdbError as error:
+        log.info("%s: not followed yet: %s", table, error)
+        return False
+    replica.subscribe(take)
+    take(tuple(Change(table, uuid, None, row) for uuid, row in replica[table].items()))
+    return True
 
 
 class Questions(Generic[Q]):
@@ -46,9 +62,11 @@ class Questions(Generic[Q]):
 
     async def run(self) -> None:
         """Answers until cancelled."""
-        replica = await self._monitor()
-        replica.subscribe(self._take)
-        self._take(tuple(Change(self._table, uuid, None, row) for uuid, row in replica[self._table].items()))
+        mine = Monitor(where=(("host", "==", self._host),))
+        while True:
+            if await follow_rows(self._client, self._table, mine, self._take):
+                break
+            await asyncio.sleep(SCHEMA_PERIOD_S)
         while True:
             await self._work.wait()
             self._work.clear()
@@ -65,17 +83,6 @@ class Questions(Generic[Q]):
         except Exception as error:  # rows come from outside: a question that nobody foresaw ends no agent
             log.exception("%s: a question", self._table)
             return self._refusal(f"{type(error).__name__}: {error}")
-
-    async def _monitor(self) -> Replica:
-        mine = (("host", "==", self._host),)
-        while True:
-            # The controller brings the database up to date; agents may be newer than it for a while.
-            if self._table in self._client.schema.tables:
-                try:
-                    return await self._client.monitor({self._table: Monitor(where=mine)})
-                except OvsdbError as error:
-                    log.info("%s: not asked yet: %s", self._table, error)
-            await asyncio.sleep(SCHEMA_PERIOD_S)
 
     def _take(self, batch: tuple[Change, ...]) -> None:
         for change in batch:

@@ -21,7 +21,7 @@ from ovsctl.openflow.errors import OpenFlowError
 from ovsctl.openflow.messages import PacketIn
 from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Row, Update
 from vnet.agent.flow_reconciler import BridgeFlows
-from vnet.agent.questions import SCHEMA_PERIOD_S
+from vnet.agent.questions import SCHEMA_PERIOD_S, follow_rows
 from vnet.agent.shell import Shell
 from vnet.compile import (
     CAPTURES,
@@ -174,19 +174,10 @@ class Captures:
 
     async def start(self) -> bool:
         """Takes up the captures there are, so that an agent which starts anew finds their flows desired; whether it could."""
-        if TABLE not in self._client.schema.tables:  # the controller brings the database up to date
-            return False
         mine = Monitor(
             columns=("id", "host", "plan", "beat", "taken", "number"), where=(("host", "==", self._compiler.view.me),)
         )
-        try:
-            replica = await self._client.monitor({TABLE: mine})
-        except OvsdbError as error:
-            log.info("captures of no VIFs yet: %s", error)
-            return False
-        replica.subscribe(self._changed)
-        self._changed(tuple(Change(TABLE, uuid, None, row) for uuid, row in replica[TABLE].items()))
-        return True
+        return await follow_rows(self._client, TABLE, mine, self._changed)
 
     async def run(self, *, started: bool) -> None:
         """Keeps the flows of captures, until cancelled."""
