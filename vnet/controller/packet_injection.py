@@ -28,6 +28,7 @@ from vnet.objects import InvalidValue, Network, Vif, Way
 
 TABLE = "Watch"
 LOST_AFTER_S = 0.5  # not seen so long after it was sent, a frame is lost
+LOST_AFTER_ROUND_TRIPS = 3  # or so many times what hosts took to say that they watch: a slow pool reports as late
 
 
 async def send(call: Call[api.PacketsCall]) -> api.Packets:
@@ -83,6 +84,7 @@ class _Watch:
 
     def __init__(self, database: PoolDatabase, hosts: list[str]) -> None:
         self.hosts = hosts
+        self.lost_after_s = LOST_AFTER_S
         self.reports: dict[str, Report] = {}
         self.refused: dict[int, str] = {}
         self.sent: set[int] = set()
@@ -100,8 +102,10 @@ class _Watch:
 
     async def open(self, packets: Sequence[api.PacketCall], wait_s: float) -> list[str]:
         """Have all hosts watch; why some do not."""
+        began = asyncio.get_running_loop().time()
         await self._database.transact(*(Insert(TABLE, self.columns(host, packets)) for host in self.hosts))
         await self.wait(lambda: len(self.reports) == len(self.hosts), wait_s)
+        self.lost_after_s = max(LOST_AFTER_S, LOST_AFTER_ROUND_TRIPS * (asyncio.get_running_loop().time() - began))
         late = f"did not say within {wait_s:g} s that it watches"
         found = [self.reports.get(host) or Report(f"the agent of host {host} {late}") for host in self.hosts]
         return [report.problem for report in found if report.problem]
@@ -158,7 +162,7 @@ async def _rounds(watch: _Watch, packets: Sequence[api.PacketCall], homes: Seque
         if due:
             await watch.release(due)
             await watch.wait(partial(_all_sent, watch, due), wait_s)
-            await watch.wait(partial(_all_seen, watch, packets, due), LOST_AFTER_S)
+            await watch.wait(partial(_all_seen, watch, packets, due), watch.lost_after_s)
 
 
 def _all_sent(watch: _Watch, due: Iterable[int]) -> bool:
