@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ GATEWAY = "fe80::1"  # the namespace, as its host reaches it
 FAR = "host"  # the namespace's end of the link
 KEEPALIVE_S = 25  # as wg(8) proposes
 USERSPACE = "wireguard-go"
+FAILED = re.compile(r"Command failed -:(\d+)")  # of `ip -batch -`
 WORDS_AT_ONCE = 8 * 1000  # of a command: eight for each peer
 
 
@@ -57,7 +59,7 @@ class EncryptionLink:
         return f"{self._prefix}{plane}"
 
     def _inside(self, *args: str) -> tuple[str, ...]:
-        return "ip", "netns", "exec", self._netns, *args
+        return "nsenter", f"--net={NETNS_DIR / self._netns}", *args  # `ip netns exec` would mount /sys anew, too
 
     @property
     def userspace(self) -> bool:
@@ -68,9 +70,9 @@ class EncryptionLink:
 
     def close(self) -> None:
         """Has packets with the mark go nowhere but where `open` sends them. Raises ToolFailed."""
-        run("ip", "-6", "route", "replace", "unreachable", "default", "metric", LAST_METRIC, "table", TABLE)
-        if f"lookup {TABLE}" not in run("ip", "-6", "rule", "show"):
-            run("ip", "-6", "rule", "add", "fwmark", str(ENCRYPTED_MARK), "lookup", TABLE)
+        rules = _ip(f"route replace unreachable default metric {LAST_METRIC} table {TABLE}", "rule show")
+        if f"lookup {TABLE}" not in rules:
+            _ip(f"rule add fwmark {ENCRYPTED_MARK} lookup {TABLE}")
 
     def open(self, wanted: WireguardOrder, mac: str) -> bool:
         """Gives the bridge the host's addresses, and routes packets with the mark to it. False while it is not there. Raises ToolFailed, OSError."""
@@ -80,13 +82,16 @@ class EncryptionLink:
         gateway: str = devices(self._netns)[FAR]["address"]
         _set(ENCRYPTION_BRIDGE, "disable_ipv6", "0")
         _set(ENCRYPTION_BRIDGE, "accept_ra", "0")
-        run("ip", "link", "set", ENCRYPTION_BRIDGE, "mtu", str(wanted.mtu), "up")
-        run("ip", "-6", "neigh", "replace", GATEWAY, "lladdr", gateway, "dev", ENCRYPTION_BRIDGE, "nud", "permanent")
+        commands = [
+            f"link set {ENCRYPTION_BRIDGE} mtu {wanted.mtu} up",
+            f"neigh replace {GATEWAY} lladdr {gateway} dev {ENCRYPTION_BRIDGE} nud permanent",
+        ]
         for plane in PLANES:
             own = wanted.addresses[plane]
-            way = ("via", GATEWAY, "dev", ENCRYPTION_BRIDGE, "src", own)
-            run("ip", "-6", "address", "replace", f"{own}/64", "dev", ENCRYPTION_BRIDGE, "nodad")
-            run("ip", "-6", "route", "replace", wanted.networks[plane], *way, "table", TABLE)
+            way = f"via {GATEWAY} dev {ENCRYPTION_BRIDGE} src {own}"
+            commands.append(f"address replace {own}/64 dev {ENCRYPTION_BRIDGE} nodad")
+            commands.append(f"route replace {wanted.networks[plane]} {way} table {TABLE}")
+        _ip(*commands)
         return self._open_in_switch(wanted, gateway)
 
     def _open_in_switch(self, wanted: WireguardOrder, gateway: str) -> bool:
@@ -123,17 +128,15 @@ class EncryptionLink:
             run("ip", "link", "del", WIREGUARD_LINK, fine=True)
             run("ip", "link", "add", WIREGUARD_LINK, "type", "veth", "peer", "name", FAR, "netns", self._netns)
             _set(WIREGUARD_LINK, "disable_ipv6", "1")
-        inside = ("ip", "-n", self._netns)
-        mtu = str(wanted.mtu)
-        run("ip", "link", "set", WIREGUARD_LINK, "mtu", mtu, "up")
-        for device in (FAR, *map(self._device, PLANES)):
-            run(*inside, "link", "set", device, "mtu", mtu, "up")
-        run(*inside, "-6", "address", "replace", f"{GATEWAY}/64", "dev", FAR, "nodad")
+        _ip(f"link set {WIREGUARD_LINK} mtu {wanted.mtu} up")
+        commands = [f"link set {device} mtu {wanted.mtu} up" for device in (FAR, *map(self._device, PLANES))]
+        commands.append(f"address replace {GATEWAY}/64 dev {FAR} nodad")
         for plane in PLANES:
             own = wanted.addresses[plane]
-            run(*inside, "-6", "route", "replace", wanted.networks[plane], "dev", self._device(plane))
-            run(*inside, "-6", "route", "replace", f"{own}/128", "dev", FAR)
-            run(*inside, "-6", "neigh", "replace", own, "lladdr", mac, "dev", FAR, "nud", "permanent")
+            commands.append(f"route replace {wanted.networks[plane]} dev {self._device(plane)}")
+            commands.append(f"route replace {own}/128 dev {FAR}")
+            commands.append(f"neigh replace {own} lladdr {mac} dev {FAR} nud permanent")
+        _ip(*commands, netns=self._netns)
         return bool(lacking)
 
     def _make_device(self, name: str) -> None:
@@ -182,6 +185,18 @@ class EncryptionLink:
             public: (int(handshake), int(received))
             for public, _, _, _, handshake, received, *_ in self._dump(plane)[1:]
         }
+
+
+def _ip(*commands: str, netns: str | None = None) -> str:
+    """The output of commands of `ip -6`, carried out one after the other by one process. Raises ToolFailed, which names the one that failed."""
+    of = ("-n", netns) if netns is not None else ()
+    try:
+        return run("ip", *of, "-6", "-batch", "-", stdin="\n".join(commands) + "\n")
+    except ToolFailed as error:
+        if (failed := FAILED.search(str(error))) is None:
+            raise
+        why = str(error)[: failed.start()].strip().partition(": ")[2]
+        raise ToolFailed(f"ip {' '.join((*of, commands[int(failed[1]) - 1]))}: {why}") from None
 
 
 def devices(netns: str | None = None) -> dict[str, dict[str, Any]]:
