@@ -169,7 +169,7 @@ class Agent:
             list(options.pool), "Vnet", shuffle=True, connect_timeout_s=None, patience=Patience(),
             check=self.identity.check, tls=options.tls,
         )  # fmt: skip
-        self.compiler: Final = Compiler(options.host, on_failure=self._not_compiled)
+        self.compiler: Final = Compiler(options.host, on_failure=self._not_compiled, kernel=switch.is_kernel)
         self.copies: Final = CopyKeeper(
             options.state_dir, options.host, Path(options.ovs_rundir) / "ovs-vswitchd.pid", self.identity, now_ms, self._is_sound
         )  # fmt: skip

@@ -15,6 +15,7 @@ from vnet.agent.traced_frames import TracedFrames
 from vnet.compile import HostView
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
 from vnet.db.probes import MAX_TEXT_BYTES, Answer, Probe
+from vnet.objects.carriers import INSTEAD_OF
 from vnet.objects.limits import SCTP
 
 TRACE_TIMEOUT_S = 5.0
@@ -37,7 +38,7 @@ class Prober:
 
     async def _answer(self, probe: Probe) -> Answer:
         view = self._view
-        ofport = view.plugged(probe.vif) if probe.vif else view.devices.get(probe.device)
+        ofport = view.plugged(probe.vif) if probe.vif else self._came_in_by(probe)
         if ofport is None:
             port = f"port for VIF {probe.vif}" if probe.vif else f"port {probe.device} on {self._bridge}"
             return Answer(problem=f"host {view.me} has no {port}")
@@ -56,8 +57,14 @@ class Prober:
         if len(text) > MAX_TEXT_BYTES:
             return Answer(problem=f"the trace on host {view.me} is longer than {MAX_TEXT_BYTES} bytes")
         vifs = {str(ofport): vif for vif, ofport in view.ports.items()}
-        devices = {str(ofport): name for name, ofport in view.devices.items()}
+        devices = {str(ofport): INSTEAD_OF.get(name, name) for name, ofport in view.devices.items()}
         return Answer(text, vifs, devices)
+
+    def _came_in_by(self, probe: Probe) -> int | None:
+        """A tunnel's port by its name in the pool, where a kernel may have one for each family of addresses."""
+        devices = self._view.devices
+        of_ipv6 = [name for name, plain in INSTEAD_OF.items() if plain == probe.device and ":" in probe.tun_src]
+        return next((devices[name] for name in (*of_ipv6, probe.device) if name in devices), None)
 
 
 def no_answer(problem: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from msgspec import structs
+
 from ovsctl import vswitch
 from ovsctl.ovsdb import Change, Mutate, OvsdbClient, OvsdbError, Replica, Select, Update, Uuid, by_uuid
 from ovsctl.vswitch.snapshot import Tables
@@ -19,6 +21,8 @@ from vnet.agent import nic_guard
 from vnet.agent.local_ports import LocalPort
 from vnet.agent.reconciler import Reconciler, Retry, Revisions
 from vnet.compile import HostView, Switch, ovs_rows, vif_mtus, way_out
+from vnet.compile.ovs import SYSTEM, crowded_out
+from vnet.objects.carriers import GRE
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +30,10 @@ RETRY_S = 0.5
 # After flows changed, till Open vSwitch has surely looked at its cached ones, which may use a port that goes.
 CACHES_S = 0.2
 LOOK_AGAIN_S = 2.0  # whether the host still uses a NIC that waits for it not to
-SYSTEM = "system"  # the kernel's datapath, as is ""
+CROWDED_OUT = (
+    "nothing is sent to its collector from here: the host has GRE networks, and Open vSwitch's userspace datapath takes ERSPAN for them; "
+    "a mirror to {gre: ADDRESS, key: N} works beside them"
+)
 SIMULATED = "dummy"  # the datapath whose NICs are not the host's
 OWNER = vswitch.OwnerMark()
 UNREACHED = "open vswitch"  # the problem where its database does not take rows
@@ -35,10 +42,11 @@ ALL = "rows"  # the one key: the rows are planned and written together
 
 @dataclass(frozen=True, slots=True)
 class DesiredRows:
-    """The rows of ours, and (VIF, its port, MTU in bytes) for each VIF port whose MTU is to change."""
+    """The rows of ours, and (VIF, its port, MTU in bytes) for each VIF port whose MTU is to change. problems: why others are left out."""
 
     rows: vswitch.VSwitch
     mtus: tuple[tuple[str, str, int], ...]
+    problems: dict[str, str]
 
 
 class OvsConfig:
@@ -134,13 +142,14 @@ class OvsConfig:
 
     def want(self, ports: Mapping[str, LocalPort]) -> None:
         """Takes up the rows that the view asks for, with the VIFs' ports."""
-        desired = DesiredRows(ovs_rows(self._view, self._switch), self._mtus(ports))
+        crowded = {f"mirror {mirror.name}": CROWDED_OUT for mirror in crowded_out(self._view, self._switch)}
+        desired = DesiredRows(ovs_rows(self._view, self._switch), self._mtus(ports), crowded)
         self._rows.want({ALL: desired} if desired != self._rows.desired.get(ALL) else {})
 
     def awaits(self, network: str) -> bool:
         """Whether the port by which a network's frames leave this host is still to come. One that Open vSwitch does not take is not awaited."""
         row = self._view.networks.get(network)
-        device = way_out(row) if row is not None else None
+        device = way_out(self._view, row) if row is not None else None
         if device is None or device in self._view.devices or UNREACHED in self.problems:
             return False
         wanted, applied = ovs_rows(self._view, self._switch), self._applied
@@ -167,12 +176,12 @@ class OvsConfig:
         if self.rival:
             raise Retry(RETRY_S)
         try:
-            rows, held = self._hold_back(desired.rows)
-            await self._write(rows, held, desired.mtus)
+            rows, held = self._hold_back(_after_erspan(desired.rows, self._replica()))
+            await self._write(rows, held, desired)
         except (OvsdbError, vswitch.VSwitchError, OSError) as error:
             self._problem({UNREACHED: str(error)})
             raise Retry(RETRY_S) from error
-        if held:
+        if held or rows != desired.rows:
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._rows.again, [ALL])
 
     def _hold_back(self, rows: vswitch.VSwitch) -> tuple[vswitch.VSwitch, dict[str, str]]:
@@ -185,18 +194,18 @@ class OvsConfig:
             return nic_guard.hold_back_unseen(rows, new)
         return nic_guard.hold_back(rows, new, nic_guard.carried()) if new else (rows, {})
 
-    async def _write(self, rows: vswitch.VSwitch, held: dict[str, str], mtus: tuple[tuple[str, str, int], ...]) -> None:
+    async def _write(self, rows: vswitch.VSwitch, held: dict[str, str], desired: DesiredRows) -> None:
         """One round. held: the NICs that are left out, and why. A difference from rows that the database was brought to already is somebody else's change."""
         changes = self._rows.changes
         if self._to_reconnect:
             await self._take_off_controllers()
-        if mtus:
+        if desired.mtus:
             await self._client.transact(
-                *(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in mtus)
+                *(Update("Interface", (("name", "==", p),), {"mtu_request": m}) for _, p, m in desired.mtus)
             )
         plan = vswitch.plan(rows, self._replica(), OWNER)
         self._blocked = bool(plan.conflicts)
-        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts} | held
+        problems = {str(conflict.row): conflict.reason for conflict in plan.conflicts} | held | desired.problems
         problems |= _unjoined(rows, self._replica())
         if plan.additions:
             applied = await vswitch.apply(self._client, plan.additions)
@@ -223,6 +232,20 @@ class OvsConfig:
 
 def _ports(rows: vswitch.VSwitch) -> set[str]:
     return {port.name for bridge in rows.bridges for port in bridge.ports}
+
+
+def _after_erspan(rows: vswitch.VSwitch, tables: Tables) -> vswitch.VSwitch:
+    """The rows without a new port for GRE while one for ERSPAN that is to go is there: the userspace datapath would give all GRE to that one, also once it
+    is gone."""
+    there = {row["name"]: row["type"] for row in tables["Interface"].values() if OWNER.owns(row)}
+    going = {name for name, type in there.items() if type == "erspan"} - _ports(rows)
+    if not going or GRE.device in there:
+        return rows
+    bridges = (
+        structs.replace(bridge, ports=tuple(port for port in bridge.ports if port.name != GRE.device))
+        for bridge in rows.bridges
+    )
+    return structs.replace(rows, bridges=tuple(bridges))
 
 
 def _unjoined(rows: vswitch.VSwitch, tables: Tables) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Compiler:
 
     recomputed: how many sources were compiled. full: how many of those only because they read their inputs as a whole, by category.
     on_failure: called with a source that raised; its flows stay as they are till an input that it read changes. None: it is raised.
-    failed: the sources that raised when they were last compiled.
+    failed: the sources that raised when they were last compiled. kernel: the host's datapath is the kernel's.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Compiler:
         me: str,
         features: Sequence[Feature] = FEATURES,
         on_failure: Callable[[FlowSource, Exception], None] | None = None,
+        *,
+        kernel: bool = False,
     ) -> None:
-        self.inputs = HostInputs(me)
+        self.inputs = HostInputs(me, kernel=kernel)
         self.view = HostView(self.inputs)
         self.flows: dict[FlowSource, Entries] = {}
         self.failed: dict[FlowSource, str] = {}

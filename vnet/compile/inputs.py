@@ -30,6 +30,7 @@ from vnet.objects import (
     Vif,
     Way,
 )
+from vnet.objects.carriers import Encapsulation
 from vnet.objects.devices import patch_device
 from vnet.objects.encryption import PLANES, inner_address
 from vnet.objects.isolation import ISOLATED, PROMISCUOUS, isolation_of
@@ -214,10 +215,11 @@ class StateIndex:
 
 
 class HostInputs:
-    """One host's inputs. `revision` counts changes, also those that make no difference to flows."""
+    """One host's inputs. `revision` counts changes, also those that make no difference to flows. kernel: its datapath is the kernel's."""
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, *, kernel: bool = False) -> None:
         self.me = me
+        self.kernel = kernel
         self.revision = 0
         self.pool: Pool | None = None
         self.hosts: dict[str, Host] = {}
@@ -394,6 +396,8 @@ class HostInputs:
             self._note(Input.ADDRESS, name)
         if name == self.me:
             self.refresh_uplinks()
+            for network in self.networks:
+                self._refresh_network(network)
 
     def refresh_uplinks(self) -> None:
         """Segments of VLANs follow from the place of their uplink among the host's."""
@@ -420,10 +424,19 @@ class HostInputs:
         self._note(Input.DEVICE, name)
         self.refresh_uplinks()
         for network in self.networks.values():
-            if (encapsulation := network.carrier.encapsulation) is not None and encapsulation.device == name:
+            if (encapsulation := self.encapsulation(network)) is not None and encapsulation.device == name:
                 self._refresh_network(network.name)
 
     # Networks
+
+    def encapsulation(self, network: Network) -> Encapsulation | None:
+        """What carries a network's frames from this host through tunnels."""
+        found = network.carrier.encapsulation
+        if not self.kernel or found is None or found.kernel_ipv6 is None:
+            return found
+        me = self.hosts.get(self.me)
+        plain = network.encryption is None and (me is None or me.address is None or ":" not in me.address)
+        return found if plain else found.kernel_ipv6
 
     def set_network(self, network: Network) -> None:
         old = self.networks.get(network.name)
@@ -457,7 +470,7 @@ class HostInputs:
                 del self.local_networks[name]
                 self._note(Input.NETWORK, name)
             return
-        encapsulation, uplink = row.carrier.encapsulation, self.local_uplinks.get(row.uplink or "")
+        encapsulation, uplink = self.encapsulation(row), self.local_uplinks.get(row.uplink or "")
         tunnel = self.devices.get(encapsulation.device) if encapsulation is not None else None
         if row.uplink is None:
             segment: int | None = row.number

@@ -26,7 +26,7 @@ from vnet.objects import (
     Uplink,
     Way,
 )
-from vnet.objects.carriers import ENCAPSULATIONS, Encapsulation
+from vnet.objects.carriers import ENCAPSULATION_OF_DEVICE, GRE, Encapsulation
 from vnet.objects.devices import (
     ENCRYPTION_BRIDGE,
     WIREGUARD_LINK,
@@ -38,6 +38,7 @@ from vnet.objects.mirror import TRANSPORT
 
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)
+SYSTEM = "system"  # the kernel's datapath, as is ""
 SAMPLE = 400  # one frame of so many, as Open vSwitch has it (ovs-vswitchd.conf.db(5))
 ACTIVE_S = 60  # seconds after which a flow that goes on is told of
 MAX_CACHED = 4096  # flows that wait for that
@@ -53,6 +54,10 @@ class Switch:
     bridge: str = "br-int"
     datapath_type: str = ""
     target: str = ""
+
+    @property
+    def is_kernel(self) -> bool:
+        return self.datapath_type in ("", SYSTEM)
 
     @property
     def controllers(self) -> tuple[vswitch.Controller, ...]:
@@ -83,8 +88,20 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
         view.wireguard,
         tuple(sorted(view.plug_bridges)),
         tuple(collector for _, collector in sorted(view.flow_collectors.items())),
-        tuple(mirror for _, mirror in sorted(view.mirrors.items()) if mirror.device is not None),
+        tuple(
+            it
+            for _, it in sorted(view.mirrors.items())
+            if it.device is not None and it not in crowded_out(view, switch)
+        ),
     )
+
+
+def crowded_out(view: HostView, switch: Switch) -> list[FrameMirror]:
+    """The mirrors that have no port here, since tunnels would get nothing: Open vSwitch's userspace datapath gives all GRE that comes in to one port,
+    and GRE and ERSPAN have different ones (lib/tnl-ports.c)."""
+    if switch.is_kernel or GRE not in tunnels_in_use(view):
+        return []
+    return [mirror for _, mirror in sorted(view.mirrors.items()) if mirror.to.type is TargetType.ERSPAN]
 
 
 @lru_cache(maxsize=16)  # an agent asks at every turn, and the answer is nearly always the last one
@@ -100,8 +117,8 @@ def _rows(
     mirrors: tuple[FrameMirror, ...],
 ) -> vswitch.VSwitch:
     """All rows of ours. used: the uplinks that networks here are on; in_use: the encapsulations that they need; plugs: the plug bridges."""
-    tunnels = tuple(_tunnel(encapsulation) for encapsulation in ENCAPSULATIONS if encapsulation in in_use)
-    tunnels += tuple(_to_collector(mirror) for mirror in mirrors)
+    tunnels = tuple(_tunnel(it) for it in ENCAPSULATION_OF_DEVICE.values() if it in in_use)
+    tunnels += tuple(_to_collector(mirror, switch) for mirror in mirrors)
     patches = tuple(_patch(patch_device(u.name), uplink_patch(u.name)) for u in uplinks if u.name in used)
     integration = msgspec.structs.replace(
         _secure(switch.bridge, switch, tunnels + patches, switch.controllers), **_exporting(me, collectors)
@@ -149,19 +166,17 @@ def _exporting(me: str, collectors: tuple[FlowCollector, ...]) -> dict[str, Any]
 def tunnels_in_use(view: HostView) -> frozenset[Encapsulation]:
     """The encapsulations that this host's networks need, and the relay's while a VIF on an uplink moves from or to here."""
     networks = view.networks.values()
-    carriers = [type.carrier for type in {network.type for network in networks}]
-    found = {carrier.encapsulation for carrier in carriers if carrier.way is Way.TUNNEL}
-    found |= {net.carrier.encapsulation for net in networks if net.uplink is not None and _relays(view, net)}
+    found = {view.encapsulation(net) for net in networks if net.carrier.way is Way.TUNNEL}
+    found |= {view.encapsulation(net) for net in networks if net.uplink is not None and _relays(view, net)}
     if view.vtep(view.me) is not None and any(mirror.target is not None for mirror in view.mirrors.values()):
         found.add(TRANSPORT)
     return frozenset(found - {None})  # type: ignore[arg-type]  # what is left is none of these
 
 
-def way_out(network: Network) -> str | None:
+def way_out(view: HostView, network: Network) -> str | None:
     """The port of br-int by which a network's frames leave this host; None where they never do."""
-    carrier = network.carrier
-    if carrier.way is Way.TUNNEL and carrier.encapsulation is not None:
-        return carrier.encapsulation.device
+    if network.carrier.way is Way.TUNNEL and (encapsulation := view.encapsulation(network)) is not None:
+        return encapsulation.device
     return patch_device(network.uplink) if network.uplink is not None else None
 
 
@@ -181,14 +196,15 @@ def _tunnel(encapsulation: Encapsulation) -> vswitch.Port:
     return vswitch.Port(encapsulation.device, (interface,))
 
 
-def _to_collector(mirror: FrameMirror) -> vswitch.Port:
-    """The port by which copies go to a collector (ovs-vswitchd.conf.db(5), ERSPAN options)."""
+def _to_collector(mirror: FrameMirror, switch: Switch) -> vswitch.Port:
+    """The port by which copies go to a collector (ovs-vswitchd.conf.db(5), ERSPAN options). The kernel's datapath has types of its own for IPv6."""
+    family = "ip6" if switch.is_kernel and ":" in mirror.to.name else ""
     options = {"remote_ip": mirror.to.name, "key": str(mirror.to.id)}
     if mirror.to.type is TargetType.ERSPAN:
         options["erspan_ver"] = str(mirror.to.version)
         options |= {"erspan_idx": "0"} if mirror.to.version == 1 else {"erspan_dir": "0", "erspan_hwid": "0"}
     name = mirror.device or ""
-    return vswitch.Port(name, (vswitch.Interface(name, type=mirror.to.type.value, options=options),))
+    return vswitch.Port(name, (vswitch.Interface(name, type=family + mirror.to.type.value, options=options),))
 
 
 def _patch(name: str, peer: str) -> vswitch.Port:

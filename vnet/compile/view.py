@@ -39,6 +39,7 @@ from vnet.objects import (
     Vif,
 )
 from vnet.objects.behind import known_behind
+from vnet.objects.carriers import Encapsulation
 from vnet.objects.identity import macs_of
 from vnet.objects.isolation import ISOLATED, isolation_of
 from vnet.objects.labels import as_remotes
@@ -528,6 +529,10 @@ class HostView:
     def devices(self) -> Mapping[str, int]:
         """Tunnel or patch port to ofport."""
         return self._all().devices
+
+    def encapsulation(self, network: Network) -> Encapsulation | None:
+        """What carries a network's frames from this host through tunnels."""
+        return self._all().encapsulation(network)
 
     @property
     def wireguard(self) -> str:

@@ -29,7 +29,8 @@ class Encapsulation:
 
     device: the name of its port on br-int. interface: the port's type in Open vSwitch. options: the port's options besides
     the key and the remote address, which flows set. overhead_bytes: of the underlay's MTU, over IPv4: the outer IP header,
-    the encapsulation with its key, and the inner Ethernet header. keys: the valid keys.
+    the encapsulation with its key, and the inner Ethernet header. keys: the valid keys. kernel_ipv6: what is in its place where the kernel's
+    datapath has a port of another type for IPv6.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Encapsulation:
     overhead_bytes: int
     keys: range
     options: tuple[tuple[str, str], ...] = ()
+    kernel_ipv6: Encapsulation | None = None
 
     @property
     def max_key(self) -> int:
@@ -72,7 +74,11 @@ class Carrier:
 
 # UDP 8 + VXLAN 8 (RFC 7348 §5), GRE with a key 8 (RFC 2890 §2), UDP 8 + Geneve without options 8 (RFC 8926 §3.4).
 VXLAN = Encapsulation("vxlan", "vnet-vxlan", "vxlan", 20 + 16 + 14, range(1, MAX_VNI + 1))
-GRE = Encapsulation("gre", "vnet-gre", "gre", 20 + 8 + 14, range(MAX_GRE_KEY + 1))
+# The kernel's GRE devices are of one family each (ip_gre, ip6_gre). Open vSwitch's userspace datapath takes both by type `gre`, and gives all GRE that
+# comes in to the first port of either type (lib/tnl-ports.c).
+_GRE = ("gre", 20 + 8 + 14, range(MAX_GRE_KEY + 1))
+GRE6 = Encapsulation(_GRE[0], "vnet-gre6", "ip6gre", *_GRE[1:])
+GRE = Encapsulation(_GRE[0], "vnet-gre", "gre", *_GRE[1:], kernel_ipv6=GRE6)
 GENEVE = Encapsulation("geneve", "vnet-geneve", "geneve", 20 + 16 + 14, range(1, MAX_VNI + 1))
 
 
@@ -105,7 +111,14 @@ CARRIERS = {
 
 TUNNEL_TYPES = tuple(t.value for t in NetworkType if t.carrier.way is Way.TUNNEL)
 ENCAPSULATIONS = tuple(c.encapsulation for c in CARRIERS.values() if c.way is Way.TUNNEL and c.encapsulation)
-ENCAPSULATION_OF_DEVICE = {encapsulation.device: encapsulation for encapsulation in ENCAPSULATIONS}
+ENCAPSULATION_OF_DEVICE = {
+    it.device: it
+    for encapsulation in ENCAPSULATIONS
+    for it in (encapsulation, encapsulation.kernel_ipv6)
+    if it is not None
+}
+# By device, what the pool calls it: only hosts have a port for each family of addresses.
+INSTEAD_OF = {it.kernel_ipv6.device: it.device for it in ENCAPSULATIONS if it.kernel_ipv6 is not None}
 
 
 def types_with(field: str) -> tuple[str, ...]:

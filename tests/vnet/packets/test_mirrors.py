@@ -36,6 +36,7 @@ networks:
   vlan: {type: vlan, tag: 120, uplink: trunk0}
   native: {type: vlan, tag: untagged, uplink: trunk0}
   taps: {type: internal}
+  gr: {type: gre, hosts: [xen1, xen3]}
 security-groups:
   closed: {default: {ingress: drop, egress: allow}}
 vms:
@@ -46,6 +47,8 @@ vms:
   trunk: {host: xen1, vifs: [{network: native, trunk: all, addresses: [], locking-mode: unlocked}]}
   ids: {host: xen3, vifs: [{network: taps, addresses: []}]}
   near: {host: xen1, vifs: [{network: taps, addresses: []}]}
+  g1: {host: xen1, vifs: [{network: gr, addresses: [10.3.0.1]}]}
+  g3: {host: xen3, vifs: [{network: gr, addresses: [10.3.0.3]}]}
 mirrors:
   both: {from: [a/0, b/0, a/1, b/1], to: ids/0}
   span: {from: [{label: app=shop}], direction: from-vm, to: {vlan: 99, uplink: trunk0}}
@@ -178,6 +181,32 @@ def test_collectors_get_erspan_and_gre(pool: PoolUnderTest) -> None:
                 assert header in found[64:100], (port, found)
         finally:
             sniffer.kill()
+
+
+@IN_NAMESPACES
+def test_tunnels_of_gre_go_before_erspan(pool: PoolUnderTest) -> None:
+    """Open vSwitch's userspace datapath gives all GRE that comes in to one port, of either."""
+    assert isinstance(pool, Lab)
+    without = (
+        "\n".join(line for line in DOCUMENT.splitlines() if not line.startswith(("  gr:", "  g1:", "  g3:"))) + "\n"
+    )
+    erspan = without + COLLECTORS
+    with Client(f"unix:{pool.daemons.controller_socket}") as client:
+        client.apply(erspan.encode())
+        pool.daemons.settle()
+        types = pool.ovs("xen1").vsctl("--bare", "--columns=type", "list", "interface").split()
+        assert types.count("erspan") == 2, "no network of GRE is there"
+        client.apply((DOCUMENT + COLLECTORS).encode())
+        pool.daemons.wait(lambda view: "mirror e1" in view.state.agents["xen1"].problems, "the host says so")
+        pool.daemons.settle()
+        sent = bytes(frame(pool, "g1/0", "g3/0"))
+        assert pool.send("g1/0", [sent]).at("g3/0") == [sent]
+        for host in ("xen1", "xen3"):
+            pool.restart_vswitchd(host)
+        pool.daemons.settle()
+        assert pool.send("g1/0", [sent]).at("g3/0") == [sent]
+        client.apply(DOCUMENT.encode())
+        pool.daemons.settle()
 
 
 def streams(lab: Lab, stack: contextlib.ExitStack, nic: int) -> dict[str, tuple[RunningStream, str]]:
