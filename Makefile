@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv mmdebstrap wireguard-go wireguard-tools tshark
+SYSTEM_PACKAGES := openvswitch-switch iproute2 iputils-ping procps python3-venv mmdebstrap wireguard-go wireguard-tools nftables tshark
 PYTHON ?= python3
 unexport PYTHONDONTWRITEBYTECODE  # each of many processes would compile everything anew
 

@@ -74,7 +74,7 @@ PACKAGES = (
         programs={"vnet-agent": ("agent",), "vnet-wireguard": ("wireguard",)},
         depends=(OVS,),
         # For encrypted networks; wireguard-go where the kernel has no WireGuard.
-        recommends=("vnet", "iproute2", "wireguard-tools", "wireguard-go"),
+        recommends=("vnet", "iproute2", "wireguard-tools", "nftables", "wireguard-go"),
         units=("vnet-agent.service", "vnet-agents.service", "vnet-wireguard.service"),
         samples=("agent.conf", "agents.conf"),
     ),

@@ -130,6 +130,7 @@ class EncryptedTunnels:
             pool.underlay_mtu - wireguard_bytes(host.address),
             peers,
             planes,
+            self._pool.compiler.inputs.kernel,
         )
         if wanted != self._wanted:
             write(self._directory / WANTED, wanted)

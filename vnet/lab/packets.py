@@ -160,9 +160,12 @@ class LabPackets(LabGuests):
 
     def settled_after_s(self) -> float:
         """How long nothing must come before all has come, on a machine as busy as this one is now."""
+        slow = LEAST_PERIOD in os.environ  # a virtual machine does not see how busy its own host is
+        if slow and self.spec.encrypted:  # WireGuard is a process there, which no switch answers for
+            return MAX_SETTLE_S
         if self._forwards_in_real_time:
             return SETTLE_S
-        if LEAST_PERIOD in os.environ:  # a virtual machine does not see how busy its own host is
+        if slow:
             return MAX_SETTLE_S
         waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
         return min(MAX_SETTLE_S, SETTLE_S * max(1.0, waiting))

@@ -5,7 +5,12 @@ from __future__ import annotations
 import subprocess
 
 TIMEOUT_S = 10.0
-PACKAGES = {"ip": "iproute2", "wg": "wireguard-tools", "ovs-vsctl": "openvswitch-switch"}  # of Debian
+PACKAGES = {
+    "ip": "iproute2",
+    "wg": "wireguard-tools",
+    "nft": "nftables",
+    "ovs-vsctl": "openvswitch-switch",
+}  # of Debian
 
 
 class ToolFailed(Exception):

@@ -26,7 +26,8 @@ class WireguardPeer(msgspec.Struct, frozen=True):
 
 
 class WireguardOrder(msgspec.Struct, frozen=True):
-    """The agent's word. addresses: this host's inside WireGuard, by plane; networks: the planes', mtu: inside WireGuard, in bytes. epoch: the pool's of keys. sending: by peer, the plane that frames take."""
+    """The agent's word. addresses: this host's inside WireGuard, by plane; networks: the planes', mtu: inside WireGuard, in bytes. epoch: the pool's of keys. sending: by peer, the plane that frames take.
+    kernel: the kernel ends tunnels."""
 
     epoch: int
     addresses: dict[int, str]
@@ -34,6 +35,7 @@ class WireguardOrder(msgspec.Struct, frozen=True):
     mtu: int
     peers: dict[str, WireguardPeer]
     sending: dict[str, int] = {}
+    kernel: bool = False
 
 
 class PublicKey(msgspec.Struct, frozen=True):

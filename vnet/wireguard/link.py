@@ -7,6 +7,7 @@
 
 One rule: the namespace has no way out but WireGuard, and packets with the mark have no way but into the namespace. So what cannot be
 encrypted is dropped. Packets are routed by the kernel, with its own datapath, or by Open vSwitch's userspace datapath: both have the routes.
+A kernel takes a packet for one of its addresses from any device. Where it ends tunnels a rule of nftables drops what has not come by the bridge.
 """
 
 from __future__ import annotations
@@ -27,8 +28,20 @@ from vnet.objects.encryption import ENCRYPTED_MARK, FIRST_PORT, PLANES
 from vnet.util.commands import TIMEOUT_S, ToolFailed, run
 from vnet.wireguard.exchange import WireguardOrder
 
+FILTER = "vnet-encryption"
 NETNS_DIR = Path("/run/netns")
 SOCKET_DIR = Path("/var/run/wireguard")  # of devices that are processes
+# nft(8): a file is one transaction. What a host sends to itself comes by lo.
+ONLY_BY_BRIDGE = f"""
+table ip6 {FILTER}
+delete table ip6 {FILTER}
+table ip6 {FILTER} {{
+    chain prerouting {{
+        type filter hook prerouting priority raw;
+        iifname != {{ "{ENCRYPTION_BRIDGE}", "lo" }} ip6 daddr {{ %s }} drop
+    }}
+}}
+"""
 TABLE = str(ENCRYPTED_MARK)  # of the routes of packets with the mark
 LAST_METRIC = str(2**32 - 1)
 GATEWAY = "fe80::1"  # the namespace, as its host reaches it
@@ -68,8 +81,11 @@ class EncryptionLink:
 
     # The way in
 
-    def close(self) -> None:
-        """Has packets with the mark go nowhere but where `open` sends them. Raises ToolFailed."""
+    def close(self, wanted: WireguardOrder) -> None:
+        """Has packets with the mark go nowhere but where `open` sends them, and a kernel that ends tunnels take none but from there. Raises ToolFailed."""
+        if wanted.kernel:
+            run("nft", "-f", "-", stdin=ONLY_BY_BRIDGE % ", ".join(wanted.networks.values()))
+            _ip(*(f"route replace unreachable {net} metric {LAST_METRIC}" for net in wanted.networks.values()))
         rules = _ip(f"route replace unreachable default metric {LAST_METRIC} table {TABLE}", "rule show")
         if f"lookup {TABLE}" not in rules:
             _ip(f"rule add fwmark {ENCRYPTED_MARK} lookup {TABLE}")
@@ -91,6 +107,8 @@ class EncryptionLink:
             way = f"via {GATEWAY} dev {ENCRYPTION_BRIDGE} src {own}"
             commands.append(f"address replace {own}/64 dev {ENCRYPTION_BRIDGE} nodad")
             commands.append(f"route replace {wanted.networks[plane]} {way} table {TABLE}")
+            if wanted.kernel:  # its GRE over IPv6 forgets the mark (ip6_gre.c, __gre6_xmit)
+                commands.append(f"route replace {wanted.networks[plane]} {way} metric 1")
         _ip(*commands)
         return self._open_in_switch(wanted, gateway)
 

@@ -143,7 +143,7 @@ class WireguardService:
         made_for = wanted.addresses, wanted.networks, wanted.mtu
         verify = now_s >= self._verify_at_s or made_for != self._made_for
         if verify:
-            self._link.close()
+            self._link.close(wanted)
             if self._link.make(wanted, self._mac):
                 for plane in self._planes.values():
                     plane.peers = None

@@ -40,6 +40,7 @@ from vnet.lab.switchd import Switchd
 from vnet.objects import Encryption, Pool, PoolState, TunnelKey, Vif, Vm
 from vnet.objects.encryption import ENCRYPTED_MARK, PLANES
 from vnet.wireguard.exchange import REPORT, WANTED
+from vnet.wireguard.link import FILTER
 
 pytestmark = pytest.mark.usefixtures("netns")
 A, B, C = HOSTS
@@ -320,9 +321,23 @@ def test_what_a_neighbour_of_the_underlay_forges_is_no_tunnels(shared: SharedLab
             lines = switch.ofctl("dump-flows", "br-int", "table=0,tun_id=5001").splitlines()
             return sum(int(found[1]) for line in lines if (found := re.search(r"n_packets=(\d+)", line)))
 
+        if lab.spec.datapath_type == "system":
+            lab.daemons.kill(wireguard_of(B))  # it would put the rule back
+            sysctl = "/proc/sys/net/ipv6/conf/br-phy/disable_ipv6"
+            lab.run_on_host(B, "sh", "-c", f"echo 0 > {sysctl}")
+            before, frame = taken(), between(source, to)
+            forge("ff:ff:ff:ff:ff:ff", "02:00:00:00:00:01", host_mac(1))
+            assert lab.send(source.id, frame).at(to.id) == [frame]
+            assert taken() - before < FORGED / 2
+            lab.run_on_host(B, "nft", "delete", "table", "ip6", FILTER)
+            forge(host_mac(1))
+            wait_until(lambda: taken() - before >= FORGED, "without the rule it would")
+            lab.run_on_host(B, "sh", "-c", f"echo 1 > {sysctl}")
+            lab.daemons.start_wireguard(B, switch)
+            return
         secret = switch.vsctl("get", "interface", "vnet-encrypted", "mac_in_use").strip().strip('"')
         before = taken()
-        # Frames to the right MAC come last, and they are taken: so the others have been there by then.
         forge(host_mac(1), "ff:ff:ff:ff:ff:ff", "02:00:00:00:00:01", secret)
+        # Frames to the right MAC come last, and they are taken: so the others have been there by then.
         wait_until(lambda: taken() - before >= FORGED, "with it, it would")
         assert taken() - before < FORGED * 3 / 2
