@@ -30,7 +30,7 @@ from vnet.lab.errors import LabError, LabUnsupported
 from vnet.lab.names import CONTROLLER_ADDRESS, MARK, NETNS_DIR, POOL_PORT, host_netns, underlay_netns, wireguard_netns
 from vnet.lab.packet_bridge_client import ROOT
 from vnet.lab.preload import Preloaded
-from vnet.lab.processes import alive, command_of, inside, run, start, start_time, stop, wait_until
+from vnet.lab.processes import alive, command_of, inside, prefer, run, start, start_time, stop, wait_until
 from vnet.lab.spec import Driver, Spec
 from vnet.lab.switchd import REAL_TIME, Switchd, tool_path
 from vnet.objects import PoolState
@@ -160,6 +160,7 @@ class Daemons:
             pid = self._preloaded.start(
                 args, env=self.env, log=self.log(name), netns=NETNS_DIR / netns if netns else None
             )
+            prefer(pid)
         else:
             command = [sys.executable, "-m", "vnet.cli.main", *args]
             pid = start(command, log=self.log(name), env=self.env, netns=netns)

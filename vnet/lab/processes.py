@@ -15,6 +15,7 @@ from vnet.lab.errors import CommandFailed, LabError
 from vnet.lab.names import MARK, NETNS_DIR
 
 COMMAND_TIMEOUT_S = 90.0
+NICE = -10  # as the units have it, and as Open vSwitch's own daemons have (ovs-ctl(8))
 START_TIMEOUT_S = 60.0  # only names a failure: a process that ends at start is an error at once
 STOP_TIMEOUT_S = 30.0  # the kernel takes some 20 ms for each tap that a process leaves behind
 TAIL_BYTES = 2000
@@ -67,11 +68,18 @@ def start(
             env={**os.environ, **env},
             start_new_session=True,
         )
+    prefer(process.pid)
     if real_time:
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(real_time))
     process.returncode = 0  # reaped by `stop` or by init, never by Popen's finaliser, which would warn
     return process.pid
+
+
+def prefer(pid: int) -> None:
+    """Gives a daemon that has just begun the priority that its unit would; a user who may not gives none."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
 
 
 def wait_until(ready: Callable[[], bool], expected: str, *, pid: int = 0, log: Path | None = None) -> None:
