@@ -10,7 +10,7 @@ import pytest
 
 from tests.web.pages import Site, picture
 from vnet import api
-from vnet.client import VifSpec, VmSpec
+from vnet.client import VifSpec, VmChange, VmSpec
 from vnet.lab import links
 from vnet.lab.names import underlay_netns
 
@@ -306,6 +306,11 @@ def test_an_object_is_changed_by_what_the_api_says_its_calls_take(browser: Brows
         dialog.get_by_text("Disruption: ").get_by_text("none").wait_for()
         dialog.get_by_label("Why").fill("it has no name yet")
         picture(page, "web-change")
+        site.client.change_vm("spare", VmChange(title="theirs"))
+        dialog.get_by_role("button", name="Change", exact=True).click()
+        dialog.get_by_role("alert").get_by_text("The pool has changed since").wait_for()
+        assert site.client.vm("spare").title == "theirs"
+        dialog.get_by_text("theirs").wait_for()
         dialog.get_by_role("button", name="Change", exact=True).click()
         page.locator("dd", has_text="free for all").wait_for()
         assert site.client.vm("spare").title == "free for all"

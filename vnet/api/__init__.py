@@ -1190,8 +1190,8 @@ class Difference(AnswerStruct, frozen=True, kw_only=True):
 class Plan(AnswerStruct, frozen=True, kw_only=True):
     """The changes that a call would make, or has made. revision: of the pool before them. text: the same for people.
 
-    reachability: the pairs of VIFs that gain or lose a way to each other; None where that was not asked. id: of a document's plan, shared with none that makes
-    other changes, or another pool's.
+    reachability: the pairs of VIFs that gain or lose a way to each other; None where that was not asked. id: of the plan of a document or an object, shared with none
+    that makes other changes, or another pool's; empty for others.
     """
 
     revision: int

@@ -69,6 +69,12 @@ class Conflict(Refused):
     status = 409
 
 
+class PreconditionFailed(Conflict):
+    """The object, or what the call would do, is another by now than the one that the call names. Nothing has changed."""
+
+    status = 412
+
+
 class TooLarge(Invalid):
     """The body is larger than this call's may be."""
 
@@ -101,7 +107,18 @@ class TimedOut(Refused):
 
 _BY_STATUS: dict[int, type[Refused]] = {
     found.status: found
-    for found in (Invalid, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, WrongServer, NoRoom, TimedOut)
+    for found in (
+        Invalid,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        Conflict,
+        PreconditionFailed,
+        TooLarge,
+        WrongServer,
+        NoRoom,
+        TimedOut,
+    )
 }
 _BY_STATUS[405] = Invalid
 _BY_CODE: dict[str, type[Refused]] = {

@@ -207,26 +207,33 @@ _CALLS = '''
         """One {text}. Raises NotFound."""
         return await self._do(reading(api.{name}, "{plural}", {key}))
 
-    async def put_{word}(self, {key}: str, spec: api.{name}Spec) -> api.{name}:
-        """{put}"""
-        return await self._do(sending("PUT", api.{name}, spec, "{plural}", {key}))
+    async def put_{word}(self, {key}: str, spec: api.{name}Spec, *, if_match: str | None = None) -> api.{name}:
+        """{put} if_match: as for `change_{word}`."""
+        return await self._do(sending("PUT", api.{name}, spec, "{plural}", {key}, if_match=if_match))
 
     async def plan_{word}(self, {key}: str, spec: api.{name}Spec) -> api.Plan:
         """The changes that `put_{word}` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "{plural}", {key}, dry_run=True))
 
-    async def change_{word}(self, {key}: str, change: api.{name}Change, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of {title} in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "{plural}", {key}, dry_run=dry_run))
+    async def change_{word}(
+        self, {key}: str, change: api.{name}Change, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of {title} in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(
+            sending("PATCH", api.Plan, change, "{plural}", {key}, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def delete_{word}(self, {key}: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove {title}; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "{plural}", {key}, dry_run=dry_run))
+    async def delete_{word}(self, {key}: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove {title}; nothing to do if there is none. dry_run, if_match: as for `change_{word}`."""
+        return await self._do(
+            sending("DELETE", api.Plan, None, "{plural}", {key}, dry_run=dry_run, if_match=if_match)
+        )
 '''
 _CREATE = '''
-    async def create_{word}(self, spec: api.New{name}) -> api.{name}:
-        """Make {title}; its {key} follows from the other fields where `spec` leaves it out."""
-        return await self._do(sending("POST", api.{name}, spec, "{plural}"))
+    async def create_{word}(self, spec: api.New{name}, *, if_match: str | None = None) -> api.{name}:
+        """Make {title}; its {key} follows from the other fields where `spec` leaves it out. if_match: as for `change_{word}`."""
+        return await self._do(sending("POST", api.{name}, spec, "{plural}", if_match=if_match))
 '''
 
 

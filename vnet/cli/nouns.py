@@ -199,8 +199,9 @@ def _delete(resource: Resource) -> click.Command:
     def run(name: str, dry_run: bool, yes: bool, output: str) -> None:
         from vnet.client.requests import sending  # noqa: PLC0415
 
-        def call(*, dry_run: bool) -> Plan:
-            return client.send(sending("DELETE", Plan, None, resource.plural, name, dry_run=dry_run)).value
+        def call(*, dry_run: bool, if_match: str | None = None) -> Plan:
+            request = sending("DELETE", Plan, None, resource.plural, name, dry_run=dry_run, if_match=if_match)
+            return client.send(request).value
 
         with connected() as client:
             asks = not dry_run and not yes and sys.stdin.isatty() and sys.stderr.isatty()
@@ -208,7 +209,7 @@ def _delete(resource: Resource) -> click.Command:
             if asks and plan.changes:
                 print_plan(plan, "table")
                 click.confirm("Delete?", abort=True, err=True)
-                plan = call(dry_run=False)
+                plan = call(dry_run=False, if_match=plan.id)  # what was shown, or nothing
         if output != "table" or not (asks and plan.changes):
             print_plan(plan, output)
 
@@ -227,7 +228,8 @@ def _edit(resource: Resource) -> click.Command:
 
         words = [field.word for field in fields_to_change(resource)]
         with connected() as client:
-            found = plain(client.send(reading(resource.answer, resource.plural, name)).value)
+            read = client.send(reading(resource.answer, resource.plural, name))
+            found = plain(read.value)
             before = {word: found[word] for word in words if word in found}
             text = yaml.safe_dump(before, sort_keys=False, allow_unicode=True)
             edited = click.edit(
@@ -240,7 +242,8 @@ def _edit(resource: Resource) -> click.Command:
             if not body:
                 say("nothing to change")
                 return
-            plan = client.send(sending("PATCH", Plan, body, resource.plural, name, dry_run=dry_run)).value
+            call = sending("PATCH", Plan, body, resource.plural, name, dry_run=dry_run, if_match=read.tag)
+            plan = client.send(call).value
         print_plan(plan, output)
 
     return click.command("edit", help=f"Change a {resource.text} in your editor ($EDITOR).")(run)

@@ -116,21 +116,24 @@ class AsyncClient:
         """One host. Raises NotFound."""
         return await self._do(reading(api.Host, "hosts", name))
 
-    async def put_host(self, name: str, spec: api.HostSpec) -> api.Host:
-        """Make a host. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.Host, spec, "hosts", name))
+    async def put_host(self, name: str, spec: api.HostSpec, *, if_match: str | None = None) -> api.Host:
+        """Make a host. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_host`."""
+        return await self._do(sending("PUT", api.Host, spec, "hosts", name, if_match=if_match))
 
     async def plan_host(self, name: str, spec: api.HostSpec) -> api.Plan:
         """The changes that `put_host` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "hosts", name, dry_run=True))
 
-    async def change_host(self, name: str, change: api.HostChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a host in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "hosts", name, dry_run=dry_run))
+    async def change_host(
+        self, name: str, change: api.HostChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a host in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "hosts", name, dry_run=dry_run, if_match=if_match))
 
-    async def delete_host(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a host; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "hosts", name, dry_run=dry_run))
+    async def delete_host(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a host; nothing to do if there is none. dry_run, if_match: as for `change_host`."""
+        return await self._do(sending("DELETE", api.Plan, None, "hosts", name, dry_run=dry_run, if_match=if_match))
 
     async def qos(self) -> list[api.QosClass]:
         """All QoS classes."""
@@ -140,21 +143,24 @@ class AsyncClient:
         """One QoS class. Raises NotFound."""
         return await self._do(reading(api.QosClass, "qos", name))
 
-    async def put_qos_class(self, name: str, spec: api.QosClassSpec) -> api.QosClass:
-        """Make a QoS class. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.QosClass, spec, "qos", name))
+    async def put_qos_class(self, name: str, spec: api.QosClassSpec, *, if_match: str | None = None) -> api.QosClass:
+        """Make a QoS class. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_qos_class`."""
+        return await self._do(sending("PUT", api.QosClass, spec, "qos", name, if_match=if_match))
 
     async def plan_qos_class(self, name: str, spec: api.QosClassSpec) -> api.Plan:
         """The changes that `put_qos_class` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "qos", name, dry_run=True))
 
-    async def change_qos_class(self, name: str, change: api.QosClassChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a QoS class in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "qos", name, dry_run=dry_run))
+    async def change_qos_class(
+        self, name: str, change: api.QosClassChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a QoS class in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "qos", name, dry_run=dry_run, if_match=if_match))
 
-    async def delete_qos_class(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a QoS class; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "qos", name, dry_run=dry_run))
+    async def delete_qos_class(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a QoS class; nothing to do if there is none. dry_run, if_match: as for `change_qos_class`."""
+        return await self._do(sending("DELETE", api.Plan, None, "qos", name, dry_run=dry_run, if_match=if_match))
 
     async def networks(
         self,
@@ -180,21 +186,24 @@ class AsyncClient:
         """One network. Raises NotFound."""
         return await self._do(reading(api.Network, "networks", name))
 
-    async def put_network(self, name: str, spec: api.NetworkSpec) -> api.Network:
-        """Make a network. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.Network, spec, "networks", name))
+    async def put_network(self, name: str, spec: api.NetworkSpec, *, if_match: str | None = None) -> api.Network:
+        """Make a network. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_network`."""
+        return await self._do(sending("PUT", api.Network, spec, "networks", name, if_match=if_match))
 
     async def plan_network(self, name: str, spec: api.NetworkSpec) -> api.Plan:
         """The changes that `put_network` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "networks", name, dry_run=True))
 
-    async def change_network(self, name: str, change: api.NetworkChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a network in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "networks", name, dry_run=dry_run))
+    async def change_network(
+        self, name: str, change: api.NetworkChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a network in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "networks", name, dry_run=dry_run, if_match=if_match))
 
-    async def delete_network(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a network; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "networks", name, dry_run=dry_run))
+    async def delete_network(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a network; nothing to do if there is none. dry_run, if_match: as for `change_network`."""
+        return await self._do(sending("DELETE", api.Plan, None, "networks", name, dry_run=dry_run, if_match=if_match))
 
     async def plug_bridges(self, *, network: str | None = None, host: str | None = None) -> list[api.PlugBridge]:
         """All plug bridges that the filters leave."""
@@ -204,21 +213,30 @@ class AsyncClient:
         """One plug bridge. Raises NotFound."""
         return await self._do(reading(api.PlugBridge, "plug-bridges", name))
 
-    async def put_plug_bridge(self, name: str, spec: api.PlugBridgeSpec) -> api.PlugBridge:
-        """Make a plug bridge. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.PlugBridge, spec, "plug-bridges", name))
+    async def put_plug_bridge(
+        self, name: str, spec: api.PlugBridgeSpec, *, if_match: str | None = None
+    ) -> api.PlugBridge:
+        """Make a plug bridge. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_plug_bridge`."""
+        return await self._do(sending("PUT", api.PlugBridge, spec, "plug-bridges", name, if_match=if_match))
 
     async def plan_plug_bridge(self, name: str, spec: api.PlugBridgeSpec) -> api.Plan:
         """The changes that `put_plug_bridge` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "plug-bridges", name, dry_run=True))
 
-    async def change_plug_bridge(self, name: str, change: api.PlugBridgeChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a plug bridge in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "plug-bridges", name, dry_run=dry_run))
+    async def change_plug_bridge(
+        self, name: str, change: api.PlugBridgeChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a plug bridge in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(
+            sending("PATCH", api.Plan, change, "plug-bridges", name, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def delete_plug_bridge(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a plug bridge; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "plug-bridges", name, dry_run=dry_run))
+    async def delete_plug_bridge(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a plug bridge; nothing to do if there is none. dry_run, if_match: as for `change_plug_bridge`."""
+        return await self._do(
+            sending("DELETE", api.Plan, None, "plug-bridges", name, dry_run=dry_run, if_match=if_match)
+        )
 
     async def flow_export(self) -> list[api.FlowCollector]:
         """All flow collectors."""
@@ -228,23 +246,30 @@ class AsyncClient:
         """One flow collector. Raises NotFound."""
         return await self._do(reading(api.FlowCollector, "flow-export", name))
 
-    async def put_flow_collector(self, name: str, spec: api.FlowCollectorSpec) -> api.FlowCollector:
-        """Make a flow collector. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.FlowCollector, spec, "flow-export", name))
+    async def put_flow_collector(
+        self, name: str, spec: api.FlowCollectorSpec, *, if_match: str | None = None
+    ) -> api.FlowCollector:
+        """Make a flow collector. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_flow_collector`."""
+        return await self._do(sending("PUT", api.FlowCollector, spec, "flow-export", name, if_match=if_match))
 
     async def plan_flow_collector(self, name: str, spec: api.FlowCollectorSpec) -> api.Plan:
         """The changes that `put_flow_collector` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "flow-export", name, dry_run=True))
 
     async def change_flow_collector(
-        self, name: str, change: api.FlowCollectorChange, *, dry_run: bool = False
+        self, name: str, change: api.FlowCollectorChange, *, dry_run: bool = False, if_match: str | None = None
     ) -> api.Plan:
-        """Change fields of a flow collector in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "flow-export", name, dry_run=dry_run))
+        """Change fields of a flow collector in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(
+            sending("PATCH", api.Plan, change, "flow-export", name, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def delete_flow_collector(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a flow collector; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "flow-export", name, dry_run=dry_run))
+    async def delete_flow_collector(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a flow collector; nothing to do if there is none. dry_run, if_match: as for `change_flow_collector`."""
+        return await self._do(
+            sending("DELETE", api.Plan, None, "flow-export", name, dry_run=dry_run, if_match=if_match)
+        )
 
     async def subnets(self, *, network: str | None = None) -> list[api.Subnet]:
         """All subnets that the filters leave."""
@@ -254,21 +279,24 @@ class AsyncClient:
         """One subnet. Raises NotFound."""
         return await self._do(reading(api.Subnet, "subnets", name))
 
-    async def put_subnet(self, name: str, spec: api.SubnetSpec) -> api.Subnet:
-        """Make a subnet. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.Subnet, spec, "subnets", name))
+    async def put_subnet(self, name: str, spec: api.SubnetSpec, *, if_match: str | None = None) -> api.Subnet:
+        """Make a subnet. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_subnet`."""
+        return await self._do(sending("PUT", api.Subnet, spec, "subnets", name, if_match=if_match))
 
     async def plan_subnet(self, name: str, spec: api.SubnetSpec) -> api.Plan:
         """The changes that `put_subnet` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "subnets", name, dry_run=True))
 
-    async def change_subnet(self, name: str, change: api.SubnetChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a subnet in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "subnets", name, dry_run=dry_run))
+    async def change_subnet(
+        self, name: str, change: api.SubnetChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a subnet in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "subnets", name, dry_run=dry_run, if_match=if_match))
 
-    async def delete_subnet(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a subnet; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "subnets", name, dry_run=dry_run))
+    async def delete_subnet(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a subnet; nothing to do if there is none. dry_run, if_match: as for `change_subnet`."""
+        return await self._do(sending("DELETE", api.Plan, None, "subnets", name, dry_run=dry_run, if_match=if_match))
 
     async def address_sets(self) -> list[api.AddressSet]:
         """All address sets."""
@@ -278,21 +306,30 @@ class AsyncClient:
         """One address set. Raises NotFound."""
         return await self._do(reading(api.AddressSet, "address-sets", name))
 
-    async def put_address_set(self, name: str, spec: api.AddressSetSpec) -> api.AddressSet:
-        """Make an address set, or make it what `spec` says."""
-        return await self._do(sending("PUT", api.AddressSet, spec, "address-sets", name))
+    async def put_address_set(
+        self, name: str, spec: api.AddressSetSpec, *, if_match: str | None = None
+    ) -> api.AddressSet:
+        """Make an address set, or make it what `spec` says. if_match: as for `change_address_set`."""
+        return await self._do(sending("PUT", api.AddressSet, spec, "address-sets", name, if_match=if_match))
 
     async def plan_address_set(self, name: str, spec: api.AddressSetSpec) -> api.Plan:
         """The changes that `put_address_set` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "address-sets", name, dry_run=True))
 
-    async def change_address_set(self, name: str, change: api.AddressSetChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of an address set in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "address-sets", name, dry_run=dry_run))
+    async def change_address_set(
+        self, name: str, change: api.AddressSetChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of an address set in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(
+            sending("PATCH", api.Plan, change, "address-sets", name, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def delete_address_set(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove an address set; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "address-sets", name, dry_run=dry_run))
+    async def delete_address_set(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove an address set; nothing to do if there is none. dry_run, if_match: as for `change_address_set`."""
+        return await self._do(
+            sending("DELETE", api.Plan, None, "address-sets", name, dry_run=dry_run, if_match=if_match)
+        )
 
     async def security_groups(self) -> list[api.SecurityGroup]:
         """All security groups."""
@@ -302,23 +339,30 @@ class AsyncClient:
         """One security group. Raises NotFound."""
         return await self._do(reading(api.SecurityGroup, "security-groups", name))
 
-    async def put_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.SecurityGroup:
-        """Make a security group, or make it what `spec` says."""
-        return await self._do(sending("PUT", api.SecurityGroup, spec, "security-groups", name))
+    async def put_security_group(
+        self, name: str, spec: api.SecurityGroupSpec, *, if_match: str | None = None
+    ) -> api.SecurityGroup:
+        """Make a security group, or make it what `spec` says. if_match: as for `change_security_group`."""
+        return await self._do(sending("PUT", api.SecurityGroup, spec, "security-groups", name, if_match=if_match))
 
     async def plan_security_group(self, name: str, spec: api.SecurityGroupSpec) -> api.Plan:
         """The changes that `put_security_group` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "security-groups", name, dry_run=True))
 
     async def change_security_group(
-        self, name: str, change: api.SecurityGroupChange, *, dry_run: bool = False
+        self, name: str, change: api.SecurityGroupChange, *, dry_run: bool = False, if_match: str | None = None
     ) -> api.Plan:
-        """Change fields of a security group in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "security-groups", name, dry_run=dry_run))
+        """Change fields of a security group in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(
+            sending("PATCH", api.Plan, change, "security-groups", name, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def delete_security_group(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a security group; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "security-groups", name, dry_run=dry_run))
+    async def delete_security_group(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a security group; nothing to do if there is none. dry_run, if_match: as for `change_security_group`."""
+        return await self._do(
+            sending("DELETE", api.Plan, None, "security-groups", name, dry_run=dry_run, if_match=if_match)
+        )
 
     async def vms(
         self, *, host: str | None = None, security_group: str | None = None, label: str | None = None
@@ -330,21 +374,24 @@ class AsyncClient:
         """One VM. Raises NotFound."""
         return await self._do(reading(api.Vm, "vms", name))
 
-    async def put_vm(self, name: str, spec: api.VmSpec) -> api.Vm:
-        """Make a VM. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.Vm, spec, "vms", name))
+    async def put_vm(self, name: str, spec: api.VmSpec, *, if_match: str | None = None) -> api.Vm:
+        """Make a VM. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_vm`."""
+        return await self._do(sending("PUT", api.Vm, spec, "vms", name, if_match=if_match))
 
     async def plan_vm(self, name: str, spec: api.VmSpec) -> api.Plan:
         """The changes that `put_vm` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "vms", name, dry_run=True))
 
-    async def change_vm(self, name: str, change: api.VmChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a VM in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "vms", name, dry_run=dry_run))
+    async def change_vm(
+        self, name: str, change: api.VmChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a VM in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "vms", name, dry_run=dry_run, if_match=if_match))
 
-    async def delete_vm(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a VM; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "vms", name, dry_run=dry_run))
+    async def delete_vm(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a VM; nothing to do if there is none. dry_run, if_match: as for `change_vm`."""
+        return await self._do(sending("DELETE", api.Plan, None, "vms", name, dry_run=dry_run, if_match=if_match))
 
     async def vifs(
         self,
@@ -376,25 +423,28 @@ class AsyncClient:
         """One VIF. Raises NotFound."""
         return await self._do(reading(api.Vif, "vifs", id))
 
-    async def put_vif(self, id: str, spec: api.VifSpec) -> api.Vif:
-        """Make a VIF. The same again changes nothing; another one of that id is a Conflict."""
-        return await self._do(sending("PUT", api.Vif, spec, "vifs", id))
+    async def put_vif(self, id: str, spec: api.VifSpec, *, if_match: str | None = None) -> api.Vif:
+        """Make a VIF. The same again changes nothing; another one of that id is a Conflict. if_match: as for `change_vif`."""
+        return await self._do(sending("PUT", api.Vif, spec, "vifs", id, if_match=if_match))
 
     async def plan_vif(self, id: str, spec: api.VifSpec) -> api.Plan:
         """The changes that `put_vif` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "vifs", id, dry_run=True))
 
-    async def change_vif(self, id: str, change: api.VifChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a VIF in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "vifs", id, dry_run=dry_run))
+    async def change_vif(
+        self, id: str, change: api.VifChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a VIF in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "vifs", id, dry_run=dry_run, if_match=if_match))
 
-    async def delete_vif(self, id: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a VIF; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "vifs", id, dry_run=dry_run))
+    async def delete_vif(self, id: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a VIF; nothing to do if there is none. dry_run, if_match: as for `change_vif`."""
+        return await self._do(sending("DELETE", api.Plan, None, "vifs", id, dry_run=dry_run, if_match=if_match))
 
-    async def create_vif(self, spec: api.NewVif) -> api.Vif:
-        """Make a VIF; its id follows from the other fields where `spec` leaves it out."""
-        return await self._do(sending("POST", api.Vif, spec, "vifs"))
+    async def create_vif(self, spec: api.NewVif, *, if_match: str | None = None) -> api.Vif:
+        """Make a VIF; its id follows from the other fields where `spec` leaves it out. if_match: as for `change_vif`."""
+        return await self._do(sending("POST", api.Vif, spec, "vifs", if_match=if_match))
 
     async def mirrors(self) -> list[api.FrameMirror]:
         """All mirrors."""
@@ -404,21 +454,24 @@ class AsyncClient:
         """One mirror. Raises NotFound."""
         return await self._do(reading(api.FrameMirror, "mirrors", name))
 
-    async def put_mirror(self, name: str, spec: api.FrameMirrorSpec) -> api.FrameMirror:
-        """Make a mirror. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.FrameMirror, spec, "mirrors", name))
+    async def put_mirror(self, name: str, spec: api.FrameMirrorSpec, *, if_match: str | None = None) -> api.FrameMirror:
+        """Make a mirror. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_mirror`."""
+        return await self._do(sending("PUT", api.FrameMirror, spec, "mirrors", name, if_match=if_match))
 
     async def plan_mirror(self, name: str, spec: api.FrameMirrorSpec) -> api.Plan:
         """The changes that `put_mirror` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "mirrors", name, dry_run=True))
 
-    async def change_mirror(self, name: str, change: api.FrameMirrorChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of a mirror in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "mirrors", name, dry_run=dry_run))
+    async def change_mirror(
+        self, name: str, change: api.FrameMirrorChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of a mirror in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(sending("PATCH", api.Plan, change, "mirrors", name, dry_run=dry_run, if_match=if_match))
 
-    async def delete_mirror(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove a mirror; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "mirrors", name, dry_run=dry_run))
+    async def delete_mirror(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove a mirror; nothing to do if there is none. dry_run, if_match: as for `change_mirror`."""
+        return await self._do(sending("DELETE", api.Plan, None, "mirrors", name, dry_run=dry_run, if_match=if_match))
 
     async def expectations(self) -> list[api.Expectation]:
         """All expectations."""
@@ -428,32 +481,41 @@ class AsyncClient:
         """One expectation. Raises NotFound."""
         return await self._do(reading(api.Expectation, "expectations", name))
 
-    async def put_expectation(self, name: str, spec: api.ExpectationSpec) -> api.Expectation:
-        """Make an expectation. The same again changes nothing; another one of that name is a Conflict."""
-        return await self._do(sending("PUT", api.Expectation, spec, "expectations", name))
+    async def put_expectation(
+        self, name: str, spec: api.ExpectationSpec, *, if_match: str | None = None
+    ) -> api.Expectation:
+        """Make an expectation. The same again changes nothing; another one of that name is a Conflict. if_match: as for `change_expectation`."""
+        return await self._do(sending("PUT", api.Expectation, spec, "expectations", name, if_match=if_match))
 
     async def plan_expectation(self, name: str, spec: api.ExpectationSpec) -> api.Plan:
         """The changes that `put_expectation` would make, and their disruption."""
         return await self._do(sending("PUT", api.Plan, spec, "expectations", name, dry_run=True))
 
-    async def change_expectation(self, name: str, change: api.ExpectationChange, *, dry_run: bool = False) -> api.Plan:
-        """Change fields of an expectation in place; the changes and their disruption. dry_run: without doing it."""
-        return await self._do(sending("PATCH", api.Plan, change, "expectations", name, dry_run=dry_run))
+    async def change_expectation(
+        self, name: str, change: api.ExpectationChange, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Change fields of an expectation in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
+        of its plan, or the object's tag; else raises PreconditionFailed."""
+        return await self._do(
+            sending("PATCH", api.Plan, change, "expectations", name, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def delete_expectation(self, name: str, *, dry_run: bool = False) -> api.Plan:
-        """Remove an expectation; nothing to do if there is none. dry_run: without doing it."""
-        return await self._do(sending("DELETE", api.Plan, None, "expectations", name, dry_run=dry_run))
+    async def delete_expectation(self, name: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Remove an expectation; nothing to do if there is none. dry_run, if_match: as for `change_expectation`."""
+        return await self._do(
+            sending("DELETE", api.Plan, None, "expectations", name, dry_run=dry_run, if_match=if_match)
+        )
 
-    async def create_expectation(self, spec: api.NewExpectation) -> api.Expectation:
-        """Make an expectation; its name follows from the other fields where `spec` leaves it out."""
-        return await self._do(sending("POST", api.Expectation, spec, "expectations"))
+    async def create_expectation(self, spec: api.NewExpectation, *, if_match: str | None = None) -> api.Expectation:
+        """Make an expectation; its name follows from the other fields where `spec` leaves it out. if_match: as for `change_expectation`."""
+        return await self._do(sending("POST", api.Expectation, spec, "expectations", if_match=if_match))
 
     # --- generated: end
 
-    async def set_security_groups(self, id: str, groups: Sequence[str]) -> api.Vif:
-        """Have a VIF obey these security groups instead of its present ones; also while it runs."""
+    async def set_security_groups(self, id: str, groups: Sequence[str], *, if_match: str | None = None) -> api.Vif:
+        """Have a VIF obey these security groups instead of its present ones; also while it runs. if_match: as for `change_vif`."""
         body = {"security_groups": list(groups)}
-        return await self._do(sending("PUT", api.Vif, body, "vifs", id, "security-groups"))
+        return await self._do(sending("PUT", api.Vif, body, "vifs", id, "security-groups", if_match=if_match))
 
     async def group_counters(self, name: str, *, wait_s: int = 5) -> api.GroupCounters:
         """What each rule of a security group has matched, summed over the hosts. wait_s: the wait for their answers."""
@@ -468,14 +530,17 @@ class AsyncClient:
         """Have all hosts look anew at the network between them, by frames that no guest gets. wait_s: the wait for their answers."""
         return await self._do(ApiRequest("POST", path("health"), api.Health, {"wait_s": str(wait_s)}, wait_s=wait_s))
 
-    async def quarantine_vif(self, id: str, network: str, *, dry_run: bool = False) -> api.Plan:
-        """Put a VIF on this network till `release_vif`, also while it runs. dry_run: only say what that would change."""
-        body = api.VifChange(network=network)
-        return await self._do(sending("PUT", api.Plan, body, "vifs", id, "quarantine", dry_run=dry_run))
+    async def quarantine_vif(
+        self, id: str, network: str, *, dry_run: bool = False, if_match: str | None = None
+    ) -> api.Plan:
+        """Put a VIF on this network till `release_vif`, also while it runs. dry_run, if_match: as for `change_vif`."""
+        body, at = api.VifChange(network=network), ("vifs", id, "quarantine")
+        return await self._do(sending("PUT", api.Plan, body, *at, dry_run=dry_run, if_match=if_match))
 
-    async def release_vif(self, id: str, *, dry_run: bool = False) -> api.Plan:
-        """Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there."""
-        return await self._do(sending("DELETE", api.Plan, None, "vifs", id, "quarantine", dry_run=dry_run))
+    async def release_vif(self, id: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+        """Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there. dry_run, if_match: as for `change_vif`."""
+        at = ("vifs", id, "quarantine")
+        return await self._do(sending("DELETE", api.Plan, None, *at, dry_run=dry_run, if_match=if_match))
 
     async def monitored(self, group: str, *, wait_s: int = 5) -> api.Monitored:
         """What a security group in monitor mode would have forbidden, and the rules that would allow it. wait_s: as for the counters."""
@@ -770,11 +835,12 @@ class AsyncClient:
             await asyncio.sleep(1.0)
 
     async def send(self, call: ApiRequest[T]) -> ApiAnswer[T]:
-        """Send a call; its answer with the disruption."""
+        """Send a call; its answer with the disruption and the tag."""
         try:
             async with self._http.stream(**self._arguments(call, {})) as answer:
                 value = call.decode(answer.status_code, await self._read(answer))
-                return ApiAnswer(value, answer.headers.get(DISRUPTION, ""))
+                tag = answer.headers.get("ETag", "").strip('"')
+                return ApiAnswer(value, answer.headers.get(DISRUPTION, ""), tag)
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.address}: {error}") from None
 
@@ -798,6 +864,8 @@ class AsyncClient:
 
     def _arguments(self, call: ApiRequest[T], headers: dict[str, str]) -> dict[str, Any]:
         headers = {"Content-Type": call.media, **headers} if call.body is not None else headers
+        if call.if_match is not None:
+            headers = {"If-Match": f'"{call.if_match}"', **headers}
         wait_s = call.wait_s + self._timeout_s
         return {
             "method": call.method,

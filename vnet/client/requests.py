@@ -32,7 +32,7 @@ def silent(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest(Generic[T]):
-    """One call. wait_s: how long it may take by itself."""
+    """One call. wait_s: how long it may take by itself. if_match: the tag that it is bound to."""
 
     method: str
     path: str
@@ -41,6 +41,7 @@ class ApiRequest(Generic[T]):
     body: bytes | None = None
     media: str = "application/json"
     wait_s: float = 0.0
+    if_match: str | None = None
 
     def decode(self, status: int, data: bytes) -> T:
         """The answer; raises the typed error of a refusal, BadAnswer."""
@@ -96,11 +97,18 @@ def circumstances(at: str = "", down: Sequence[str] = (), cut: Sequence[str] = (
 
 
 def sending(
-    method: str, answer: type[T], body: object, *parts: str, dry_run: bool = False, wait_s: float = 0.0
+    method: str,
+    answer: type[T],
+    body: object,
+    *parts: str,
+    dry_run: bool = False,
+    wait_s: float = 0.0,
+    if_match: str | None = None,
 ) -> ApiRequest[T]:
-    """A call that changes the pool. body: sent as JSON, None for no body."""
+    """A call that changes the pool. body: sent as JSON, None for no body. if_match: the tag that it is bound to."""
     data = None if body is None else msgspec.json.encode(body)
-    return ApiRequest(method, path(*parts), answer, {"dry-run": "true"} if dry_run else {}, data, wait_s=wait_s)
+    query = {"dry-run": "true"} if dry_run else {}
+    return ApiRequest(method, path(*parts), answer, query, data, wait_s=wait_s, if_match=if_match)
 
 
 def uploading(
@@ -113,7 +121,8 @@ def uploading(
 
 @dataclass(frozen=True, slots=True)
 class ApiAnswer(Generic[T]):
-    """An answer with what its headers say. disruption: of the call; empty where nothing was to be made."""
+    """An answer with what its headers say. disruption: of the call; empty where nothing was to be made. tag: of the object, or the plan."""
 
     value: T
     disruption: str = ""
+    tag: str = ""

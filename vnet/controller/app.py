@@ -24,7 +24,8 @@ from vnet.controller.access import Access, Caller, reason_of, user_of, with_call
 from vnet.controller.body_decoder import decode_body
 from vnet.controller.browsers import check_browser
 from vnet.controller.connections import admit_of, peer_of
-from vnet.controller.endpoint import MAX_STRANGERS_BYTES, AnswerStream, Call, Route, Text, Written, is_for_strangers
+from vnet.controller.endpoint import MAX_STRANGERS_BYTES, AnswerStream, Call, Route, Tagged, Text, is_for_strangers
+from vnet.controller.entity_tags import IF_MATCH, tags_in
 from vnet.controller.routes import routes
 from vnet.controller.service import Service
 from vnet.controller.sse import EVENTS, events
@@ -215,7 +216,8 @@ async def _answer(service: Service, route: Route, request: Request, holds: Calla
     service = service.by(caller)
     if route.noun and "id" in path and not (route.method == "PUT" and route.path.endswith("{id}")):  # that may make it
         service.check_visible(route.noun, path["id"])
-    call = Call(service, path, _query(route, request), await _body(route, request), _is_in_clear(request.scope))
+    body = await _body(route, request)
+    call = Call(service, path, _query(route, request), body, _is_in_clear(request.scope), _tags(route, request))
     caller.check_whole(name for name in sorted(route.whole) if name in call.query or getattr(call.body, name, None))
     if route.steps is not None:
         steps = route.steps(call)
@@ -256,8 +258,10 @@ def _is_in_clear(scope: Scope) -> bool:
 
 
 def _value(value: Any) -> Response:
-    if isinstance(value, Written):
-        headers = {"Vnet-Disruption": value.disruption.name.lower()}
+    if isinstance(value, Tagged):
+        headers = {"ETag": f'"{value.tag}"'}
+        if value.disruption is not None:
+            headers["Vnet-Disruption"] = value.disruption.name.lower()
         return Response(_encode(value.value), headers=headers, media_type=JSON)
     if isinstance(value, Text):
         return Response(value.text, media_type=value.media)
@@ -274,6 +278,14 @@ def _query(route: Route, request: Request) -> dict[str, str]:
             raise Invalid("query", f"{name}: stands twice", name)
         query[name] = value
     return query
+
+
+def _tags(route: Route, request: Request) -> frozenset[str] | None:
+    """The tags that a write is bound to, None for none. Raises Invalid for some that this call would not heed."""
+    sent = request.headers.getlist(IF_MATCH)
+    if sent and not route.conditional:
+        raise Invalid("if-match", f"this call takes no {IF_MATCH}", IF_MATCH)
+    return tags_in(", ".join(sent)) if sent else None
 
 
 async def _body(route: Route, request: Request) -> Any:

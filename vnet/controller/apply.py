@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from vnet import api
 from vnet.api.errors import Conflict, Invalid
 from vnet.controller.endpoint import Call
+from vnet.controller.entity_tags import tag_of_changes
 from vnet.controller.impact_analysis import expectations, reachability, refuse_broken
 from vnet.controller.old_agents import check_encryption
 from vnet.controller.presenters import problems_of_hosts, show_trial
@@ -80,17 +80,8 @@ def show_plan(
         text=render_plan(plan, nothing),
         expectations=expected or [],
         reachability=reach,
-        id=_plan_id(pool_id, plain["changes"]) if pool_id is not None else "",
+        id=tag_of_changes(pool_id, plain["changes"]) if pool_id is not None else "",
     )
-
-
-def _plan_id(pool_id: str, changes: Any) -> str:
-    """The id of a plan. It has all that the plan says, and no revision: what others change elsewhere makes no other plan."""
-    parts = [
-        (it["action"], it["kind"], it["name"], it["fields"], it["new"] if it["old"] is None else None, it["reason"], it["disruption"])
-        for it in changes
-    ]  # fmt: skip
-    return sha256(msgspec.json.encode([pool_id, parts], order="deterministic")).hexdigest()
 
 
 def _filename(call: Call[bytes]) -> str:

@@ -35,13 +35,14 @@ def is_for_strangers(method: str, path: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B]):
     """One call. path: what the path names, decoded; query: one value per name; body: decoded, or None. in_clear: whether its answer can be read on
-    the way to the caller."""
+    the way to the caller. tags: one of which the write must match, None for any."""
 
     service: Service
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: B
     in_clear: bool = False
+    tags: frozenset[str] | None = None
 
     @property
     def id(self) -> str:
@@ -80,11 +81,12 @@ class AnswerStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The answer of a call that may have changed the pool, and the disruption of that change."""
+class Tagged:
+    """An answer with its entity tag. disruption: of a call that may have changed the pool."""
 
     value: Any
-    disruption: Disruption
+    tag: str
+    disruption: Disruption | None = None
 
 
 Handler = Callable[[Call[Any]], Awaitable[Any]]
@@ -97,7 +99,7 @@ class Route:
 
     body: the body's type. read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
     network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. whole: what of its query and
-    body is about the whole pool, and refused to those. noun: of the object in its path. produces: the type of an answer that is no JSON.
+    body is about the whole pool, and refused to those. noun: of the object in its path. produces: the type of an answer that is no JSON. conditional: whether it heeds If-Match; others refuse it.
     """
 
     method: str
@@ -116,6 +118,7 @@ class Route:
     whole: frozenset[str] = frozenset()
     noun: str = ""
     produces: str = ""
+    conditional: bool = False
 
     @property
     def allowed(self) -> frozenset[ApiRole]:

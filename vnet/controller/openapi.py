@@ -12,6 +12,7 @@ import msgspec
 
 from vnet import api
 from vnet.controller.endpoint import Route
+from vnet.controller.entity_tags import IF_MATCH, MATCHES
 from vnet.controller.resources import DRY_RUN
 from vnet.objects.impact import Disruption
 from vnet.objects.token import ApiRole
@@ -27,6 +28,7 @@ _REFUSALS = {
     "403": "The caller's role or scope does not have it.",
     "404": "There is no such object.",
     "409": "Not as the pool is now; the problem says why.",
+    "412": "What If-Match names is another by now.",
     "413": "The body is too large.",
     "421": "This server has another name.",
     "503": "The pool database does not answer.",
@@ -110,6 +112,8 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
         }
     for name, text in route.query.items():
         yield {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+    if route.conditional:
+        yield {"name": IF_MATCH, "in": "header", "description": MATCHES, "schema": {"type": "string"}}
 
 
 def _answers(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +166,7 @@ def page(routes: Sequence[Route]) -> str:
 def _entry(route: Route) -> str:
     fields = _fields("In the path", dict.fromkeys(_NAMES.findall(route.path), "its name or id, with '/' as %2F"))
     fields += _fields("Query", dict(route.query))
+    fields += _fields("Headers", {IF_MATCH: MATCHES} if route.conditional else {})
     if route.media is not None and route.changes:
         fields += _fields("Body", {route.media: "the document"})
     elif route.body is not None:

@@ -14,12 +14,14 @@ from vnet.api.errors import Forbidden, Invalid, NotFound
 from vnet.controller.access import ADMINS, OPERATORS, VIEWERS
 from vnet.controller.admission import ObjectBody, Seen, admitted, check_name, find, read_object, words_without_name
 from vnet.controller.apply import show_plan
-from vnet.controller.endpoint import Call, Route, Written
+from vnet.controller.endpoint import Call, Route, Tagged
+from vnet.controller.entity_tags import check_match, object_tag
 from vnet.controller.presenters import Presenter
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, Stated, attrs_of, names_in, references_of, shape_of
 from vnet.grammar.source import Source
 from vnet.objects import Network, QosClass, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects.impact import Disruption
 from vnet.objects.labels import Labels, is_label, labels_of
 from vnet.objects.scope import OWN_FIELDS
 from vnet.objects.state import CONFIGURED, NOUNS, PoolState
@@ -58,16 +60,18 @@ def resource_routes() -> Iterator[Route]:
         query=DRY_RUN,
         tag="vifs",
         roles=OPERATORS,
+        conditional=True,
     )
     text = "Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there."
-    yield Route("DELETE", path, text, api.Plan, _release, query=DRY_RUN, tag="vifs", roles=OPERATORS)
+    yield Route("DELETE", path, text, api.Plan, _release, query=DRY_RUN, tag="vifs", roles=OPERATORS, conditional=True)
 
 
 def _whose(declared: type[Declared]) -> dict[str, Any]:
     """Who may change objects: operators VMs and VIFs, network admins all; with a scope what is in it, but no network."""
     roles = OPERATORS if declared in (Vm, Vif) else ADMINS
     scoped = declared in SCOPED and declared is not Network
-    return {"roles": roles, "scoped": scoped, "whole": WHOLE.get(declared, frozenset()), "noun": declared.NOUN.word}
+    whole, noun = WHOLE.get(declared, frozenset()), declared.NOUN.word
+    return {"roles": roles, "scoped": scoped, "whole": whole, "noun": noun, "conditional": True}
 
 
 def _words(declared: type[Declared]) -> Mapping[str, Any]:
@@ -86,7 +90,7 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
     async def list_(call: Call[None]) -> list[dict[str, Any]]:
         return _listed(declared, call)
 
-    async def get(call: Call[None]) -> dict[str, Any]:
+    async def get(call: Call[None]) -> Tagged:
         return _shown(declared, call, call.id)
 
     async def put(call: Call[ObjectBody]) -> Any:
@@ -95,10 +99,10 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
     async def post(call: Call[ObjectBody]) -> Any:
         return await _made(declared, call, call.body.stated.values.get(noun.key))
 
-    async def patch(call: Call[ObjectBody]) -> api.Plan:
+    async def patch(call: Call[ObjectBody]) -> Any:
         return await _decided(call, call.id, partial(decide.change, declared=declared, name=call.id))
 
-    async def delete(call: Call[None]) -> api.Plan:
+    async def delete(call: Call[None]) -> Any:
         return await _removed(declared, call)
 
     same = "becomes as the body says" if noun.replaced else "must be the same"
@@ -134,10 +138,11 @@ def _presenter(call: Call[Any]) -> Presenter:
     return Presenter(call.service.seen(), call.service.feed.defined_since)
 
 
-def _shown(declared: type[Declared], call: Call[Any], name: str) -> dict[str, Any]:
+def _shown(declared: type[Declared], call: Call[Any], name: str, disruption: Disruption | None = None) -> Tagged:
     presenter = _presenter(call)
     noun = declared.NOUN
-    return presenter.show(find(noun.word, name, getattr(presenter.view.state, noun.state)))
+    value = find(noun.word, name, getattr(presenter.view.state, noun.state))
+    return Tagged(presenter.show(value), object_tag(value), disruption)
 
 
 def _listed(declared: type[Declared], call: Call[None]) -> list[dict[str, Any]]:
@@ -200,14 +205,27 @@ def named(call: Call[Any], noun: str, parameter: str, name: str) -> None:
 # --- changing -------------------------------------------------------------------------------------
 
 
-async def _written(call: Call[Any], decision: Callable[[PoolView], Admission]) -> Admission:
-    """A decision, written unless the call only asks."""
+async def _written(call: Call[Any], declared: type[Declared], decision: Callable[[PoolView], Admission]) -> Admission:
+    """A decision, written unless the call only asks. Raises PreconditionFailed for one that its caller does not mean."""
+
+    def meant(view: PoolView) -> Admission:
+        found = decision(view)
+        check_match(call.tags, declared, found, view)
+        return found
+
     if call.flag("dry-run"):
         view = call.service.view()
-        found = decision(view)
+        found = meant(view)
         call.service.admit(found.changes, view)
         return found
-    return await call.service.configure(decision)
+    return await call.service.configure(meant)
+
+
+def _planned(call: Call[Any], found: Admission) -> Any:
+    """The plan of a decision, with its tag where the call only asks."""
+    pool = call.service.view().state.pool
+    shown = show_plan(found.plan, pool_id=pool.id if pool is not None else "")
+    return Tagged(shown, shown.id) if call.flag("dry-run") else shown
 
 
 def _seen(call: Call[Any]) -> Seen:
@@ -230,7 +248,7 @@ async def _judged(
         except NotThere as missing:
             raise _not_found(missing) from None
 
-    return await _written(call, decision)
+    return await _written(call, body.stated.type, decision)
 
 
 async def _made(declared: type[Declared], call: Call[ObjectBody], name: str | None) -> Any:
@@ -238,8 +256,8 @@ async def _made(declared: type[Declared], call: Call[ObjectBody], name: str | No
     _check_hidden(call, declared, name or decide.name_of(declared, call.body.stated))
     decision = await _judged(call, name, lambda view, stated: decide.make(view, declared, name, stated))
     if call.flag("dry-run"):
-        return show_plan(decision.plan)
-    return Written(_shown(declared, call, decision.name), decision.plan.disruption)
+        return _planned(call, decision)
+    return _shown(declared, call, decision.name, decision.plan.disruption)
 
 
 def _check_hidden(call: Call[Any], declared: type[Declared], name: str | None) -> None:
@@ -253,33 +271,33 @@ def _check_hidden(call: Call[Any], declared: type[Declared], name: str | None) -
         )
 
 
-async def _decided(call: Call[ObjectBody], name: str, judge: Callable[..., Admission]) -> api.Plan:
-    return show_plan((await _judged(call, name, lambda view, stated: judge(view, stated=stated))).plan)
+async def _decided(call: Call[ObjectBody], name: str, judge: Callable[..., Admission]) -> Any:
+    return _planned(call, await _judged(call, name, lambda view, stated: judge(view, stated=stated)))
 
 
 async def _put_groups(call: Call[ObjectBody]) -> Any:
     if "groups" not in call.body.stated.values and not call.body.source.problems:
         raise Invalid("missing-key", "the body needs 'security_groups'", "security_groups")
     decision = await _judged(call, call.id, lambda view, stated: decide.change(view, Vif, call.id, stated))
-    return Written(_shown(Vif, call, call.id), decision.plan.disruption)
+    return _shown(Vif, call, call.id, decision.plan.disruption)
 
 
-async def _quarantine(call: Call[ObjectBody]) -> api.Plan:
+async def _quarantine(call: Call[ObjectBody]) -> Any:
     if "network" not in call.body.stated.values and not call.body.source.problems:
         raise Invalid("missing-key", "the body needs 'network'", "network")
     return await _decided(call, call.id, partial(decide.quarantine, name=call.id))
 
 
-async def _release(call: Call[None]) -> api.Plan:
+async def _release(call: Call[None]) -> Any:
     return await _without_body(call, Vif, lambda view: decide.release(view, call.id))
 
 
-async def _removed(declared: type[Declared], call: Call[None]) -> api.Plan:
+async def _removed(declared: type[Declared], call: Call[None]) -> Any:
     """Remove an object. There is nothing to do if it is gone: a lost answer is asked for again."""
     return await _without_body(call, declared, lambda view: decide.remove(view, declared, call.id))
 
 
-async def _without_body(call: Call[None], declared: type[Declared], judge: Callable[[PoolView], Admission]) -> api.Plan:
+async def _without_body(call: Call[None], declared: type[Declared], judge: Callable[[PoolView], Admission]) -> Any:
     def decision(view: PoolView) -> Admission:
         nothing = ObjectBody(Stated(declared, {}), Source("", paths={}), broken=False)
         try:
@@ -287,7 +305,7 @@ async def _without_body(call: Call[None], declared: type[Declared], judge: Calla
         except NotThere as missing:
             raise _not_found(missing) from None
 
-    return show_plan((await _written(call, decision)).plan)
+    return _planned(call, await _written(call, declared, decision))
 
 
 def _not_found(missing: NotThere) -> NotFound:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from vnet.db.history import Costs
-from vnet.grammar.declare import Declared, SetBy, attrs_of
+from vnet.grammar.declare import Attr, Declared, SetBy, attrs_of
 from vnet.objects import Host, Owner, Pool, PoolState, Uplink
 from vnet.objects.allocate import in_order
 from vnet.objects.impact import Disruption, Usage, cost_of_field
@@ -169,7 +169,7 @@ class _Planner:
             costs.append((Disruption.NONE, "it stays the same one"))
         for field, found in attrs_of(declared).items():
             before, after = getattr(old, field), getattr(new, field)
-            if before != after and _configured(field, found.set_by, allocated=found.allocated) and found.stored:
+            if before != after and is_configured(found) and found.stored:
                 fields.append(FieldChange(field, before, after))
                 costs.append(cost_of_field(self.usage, name, old, new, found.change))
         if fields:
@@ -189,6 +189,6 @@ class _Planner:
             self.compare(Uplink, name, old[name], None)
 
 
-def _configured(field: str, set_by: SetBy, *, allocated: bool) -> bool:
+def is_configured(found: Attr) -> bool:
     """Whether a document or a toolstack decides the field, its owner included. `awaited` is a plug's, not configuration."""
-    return (set_by is not SetBy.RUNTIME or allocated or field == "owner") and field != "awaited"
+    return (found.set_by is not SetBy.RUNTIME or found.allocated or found.name == "owner") and found.name != "awaited"

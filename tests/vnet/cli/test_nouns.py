@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -15,6 +21,7 @@ from tests.vnet.controller.nouns import SAMPLES, Sample
 from vnet.cli import main
 from vnet.cli.exits import ExitCode
 from vnet.cli.options import with_connection
+from vnet.client import VifSpec, VmChange, VmSpec
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +160,38 @@ def test_a_command_keeps_an_option_of_its_own(capsys: Capture) -> None:
     assert command is not None
     with_connection(command)
     assert sum("--token-file" in option.opts for option in command.params) == 1
+
+
+def test_a_person_deletes_what_was_shown_or_nothing(running: Controller) -> None:
+    with running.client() as client:
+        client.put_vm("shown", VmSpec())
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "vnet.cli.main", "vm", "delete", "shown"]
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            seen = b""
+            while b"Delete?" not in seen:
+                seen += os.read(ours, 4096)
+            client.put_vif("shown/0", VifSpec(network="tenant", vm="shown"))
+            os.write(ours, b"y\n")
+            assert process.wait(timeout=60) == ExitCode.CONFLICT
+        os.close(ours)
+        assert [vif.id for vif in client.vm("shown").vifs] == ["shown/0"]
+        client.delete_vm("shown")
+
+
+def test_an_edit_changes_nothing_that_somebody_else_has_changed(
+    capsys: Capture, running: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running.client() as client:
+        client.put_vm("read", VmSpec())
+
+        def edited(text: str, **_: Any) -> str:
+            client.change_vm("read", VmChange(title="theirs"))
+            return text.replace("title: null", "title: mine")
+
+        monkeypatch.setattr(click, "edit", edited)
+        code, _, err = vnet(capsys, "vm", "edit", "read")
+        assert (code, "another by now" in err) == (ExitCode.CONFLICT, True)
+        assert client.vm("read").title == "theirs"
+        client.delete_vm("read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from tests.vnet.controller.daemons import Controller, controller
 from tests.vnet.controller.databases import FakeAgent, opened
 from tests.vnet.controller.nouns import HTTP, SAMPLES, Sample
 from vnet import api
-from vnet.client import AsyncClient, Client, Conflict, Invalid, NotFound
+from vnet.client import AsyncClient, Client, Conflict, Invalid, NotFound, PreconditionFailed
 from vnet.db.database import PoolDatabase
 from vnet.objects.state import CONFIGURED
 
@@ -131,14 +132,92 @@ async def test_a_noun_through_the_clients(running: Controller, sample: Sample, b
     assert await call(noun, sample.name) == made
     assert made in await call(resource.plural.replace("-", "_"))
     asked = await call(f"change_{noun}", sample.name, change, dry_run=True)
-    done = await call(f"change_{noun}", sample.name, change)
+    with pytest.raises(PreconditionFailed):
+        await call(f"change_{noun}", sample.name, change, if_match=planned.id)
+    assert await call(noun, sample.name) == made
+    done = await call(f"change_{noun}", sample.name, change, if_match=asked.id)
     assert (asked.changes, done.disruption) == (done.changes, sample.disruption)
     assert [each.action for each in done.changes] == ["update"]
     assert await call(noun, sample.name) != made
     asked = await call(f"delete_{noun}", sample.name, dry_run=True)
-    assert (await call(f"delete_{noun}", sample.name)).changes == asked.changes
+    assert (await call(f"delete_{noun}", sample.name, if_match=asked.id)).changes == asked.changes
     assert (await call(f"delete_{noun}", sample.name)).changes == []
     await call("close")
+
+
+async def test_the_plan_that_was_shown_is_carried_out_or_nothing(raw: httpx.AsyncClient) -> None:
+    path = "/v1/vms/shown"
+    await raw.put(path, json={})
+    shown = await raw.delete(f"{path}?dry-run=true")
+    tag = shown.headers["ETag"]
+    assert tag == f'"{shown.json()["id"]}"'
+    await raw.put("/v1/vms/elsewhere", json={})
+    await raw.put("/v1/vifs/shown%2F0", json={"network": "tenant", "vm": "shown"})  # it would go too
+    before = await revision(raw)
+    refused = await raw.delete(path, headers={"If-Match": tag})
+    problem = refused.json()
+    assert (refused.status_code, problem["code"], problem["where"]) == (412, "changed", "If-Match")
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert await revision(raw) == before
+    shown = await raw.delete(f"{path}?dry-run=true")
+    await raw.delete("/v1/vms/elsewhere")  # what others change elsewhere makes no other plan
+    tags = f'"of-another", {shown.headers["ETag"]}'
+    gone = await raw.delete(path, headers={"If-Match": tags})
+    assert [each["name"] for each in gone.json()["changes"]] == ["shown/0", "shown"]
+    again = await raw.delete(path, headers={"If-Match": tags})
+    assert (again.status_code, again.json()["changes"]) == (200, []), "a lost answer is asked for again"
+
+
+async def test_what_is_allocated_is_what_was_shown(raw: httpx.AsyncClient) -> None:
+    await raw.put("/v1/subnets/s4", json={"network": "lab", "cidr": "10.4.0.0/24"})
+    body = {"network": "lab"}
+    shown = (await raw.put("/v1/vifs/mine?dry-run=true", json=body)).json()
+    bound = {"If-Match": f'"{shown["id"]}"'}
+    await raw.put("/v1/vifs/theirs", json=body)  # it takes the address
+    assert (await raw.put("/v1/vifs/mine", json=body, headers=bound)).status_code == 412
+    await raw.delete("/v1/vifs/theirs")
+    made = await raw.put("/v1/vifs/mine", json=body, headers=bound)
+    (address,) = made.json()["addresses"]
+    assert address in shown["text"]
+    for name in ("vifs/mine", "subnets/s4"):
+        await raw.delete(f"/v1/{name}")
+
+
+async def test_an_object_is_changed_as_it_was_read(raw: httpx.AsyncClient) -> None:
+    path = "/v1/vms/read"
+    made = await raw.put(path, json={"title": "first"})
+    tag = made.headers["ETag"]
+    assert (await raw.get(path)).headers["ETag"] == tag
+
+    async def change(title: str, tags: str) -> int:
+        return (await raw.patch(path, json={"title": title}, headers={"If-Match": tags})).status_code
+
+    answers = await asyncio.gather(*(change(f"by {number}", tag) for number in range(5)))
+    assert sorted(answers) == [200, 412, 412, 412, 412], "of those who have read the same one comes first"
+    assert await change("late", tag) == 412
+    tag = (await raw.get(path)).headers["ETag"]
+    assert await change("weak", f"W/{tag}") == 412
+    assert await change("right", f"W/{tag}, {tag}") == 200
+    assert await change("any", "*") == 200
+    assert (await raw.put("/v1/vms/none", json={}, headers={"If-Match": "*"})).status_code == 412
+    await raw.delete(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "tags"),
+    [
+        ("DELETE", "/v1/vms/x", "unquoted"),
+        ("DELETE", "/v1/vms/x", ""),
+        ("DELETE", "/v1/vms/x", ", ".join(['"a"'] * 21)),
+        ("POST", "/v1/pool/rekey", '"a"'),
+        ("GET", "/v1/vms", "*"),
+    ],
+)
+async def test_a_precondition_that_is_none_or_would_not_be_heeded(
+    raw: httpx.AsyncClient, method: str, path: str, tags: str
+) -> None:
+    refused = await raw.request(method, path, headers={"If-Match": tags})
+    assert (refused.status_code, refused.json()["code"]) == (400, "if-match")
 
 
 @pytest.mark.parametrize(

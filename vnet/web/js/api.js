@@ -58,10 +58,10 @@ async function answered(response) {
   throw new Refusal(response.status, problem);
 }
 
-/** One call. body: an object, or {media, text}. reason: why, for the history. Returns the answer, of JSON its value. */
-export async function call(method, path, { body, reason, signal } = {}) {
+/** One call. body: an object, or {media, text}. reason: why, for the history. match: the tag that it is bound to. Returns the answer, of JSON its value. */
+export async function call(method, path, { body, reason, match, signal } = {}) {
   const sent = body?.media ? [body.media, body.text] : body !== undefined ? ["application/json", JSON.stringify(body)] : null;
-  const more = { ...(sent && { "Content-Type": sent[0] }), ...(reason && { "Vnet-Reason": enc(reason) }) };
+  const more = { ...(sent && { "Content-Type": sent[0] }), ...(reason && { "Vnet-Reason": enc(reason) }), ...(match && { "If-Match": `"${match}"` }) };
   const response = await answered(await fetch(path, { method, headers: headers(more), body: sent?.[1], signal, cache: "no-store", credentials: "omit" }));
   return response.headers.get("content-type")?.startsWith("application/json") ? response.json() : response.text();
 }

@@ -91,20 +91,23 @@ async function fieldsOf({ properties, required = [] }, value, given) {
   return { elements: made.map((one) => one.element), values };
 }
 
-/** Does what a call says, once a dry run's plan was shown and meant. Whether it was done. Throws Refusal. */
-async function decide(method, path, body, { heading, action, danger = false }) {
-  const plan = await call(method, `${path}?dry-run=true`, { body });
-  if (!plan.changes.length) { notice("Nothing would change."); return false; }
-  const others = plan.changes.filter((change) => change.action === "delete").length - (method === "DELETE");
-  const said = await ask({
-    heading, action, danger: danger || others > 0,
-    content: [others > 0 && h("p", badge(others === 1 ? "1 other goes with it" : `${others} others go with it`, "bad")), shown(plan)],
-    fields: [field("Why (for the history)", h("input", { name: "reason", maxlength: 500, autocomplete: "off" }))],
-  });
-  if (!said) return false;
-  await call(method, path, { body, reason: said.reason });
-  forget();
-  return true;
+/** Does what a call says, once a dry run's plan was shown and meant: exactly that, or the plan is shown anew. Whether it was done. Throws Refusal. */
+export async function decide(method, path, body, { heading, action, danger = false }) {
+  for (let stale = false, reason = ""; ; stale = true) {
+    const plan = await call(method, `${path}?dry-run=true`, { body });
+    if (!plan.changes.length) { notice("Nothing would change."); return false; }
+    const others = plan.changes.filter((change) => change.action === "delete").length - (method === "DELETE");
+    const said = await ask({
+      heading, action, danger: danger || others > 0,
+      content: [stale && h("p", { role: "alert" }, badge("The pool has changed since: this is the plan now, and nothing is done yet", "warn")), others > 0 && h("p", badge(others === 1 ? "1 other goes with it" : `${others} others go with it`, "bad")), shown(plan)],
+      fields: [field("Why (for the history)", h("input", { name: "reason", maxlength: 500, autocomplete: "off", value: reason }))],
+    });
+    if (!said) return false;
+    reason = said.reason;
+    try { await call(method, path, { body, reason, match: plan.id }); } catch (error) { if (error.status === 412) continue; throw error; }
+    forget();
+    return true;
+  }
 }
 
 const bodyOf = (method, path) => schema(operation(method, path).requestBody.content["application/json"].schema.$ref.split("/").pop());

@@ -5,10 +5,8 @@ import { cell, fields, linked, place, title } from "../cells.js";
 import { amount, badge, field, fill, h, notice, refusal, select, table } from "../dom.js";
 import { objects } from "../store.js";
 import { captureLink } from "./capture.js";
-import { changing } from "./change.js";
-import { ask } from "./dialog.js";
+import { changing, decide } from "./change.js";
 import { COLUMNS } from "./events.js";
-import { shown as shownPlan } from "./plan.js";
 import { line, traceLink } from "./trace.js";
 
 const EVENTS_OF = ["host", "network", "vif"]; // by which events are found
@@ -92,10 +90,7 @@ function quarantine(value, single) {
   const box = h("section", { class: "card" });
   const act = (method, body, text) => async () => {
     try {
-      const found = await call(method, `${single}/quarantine?dry-run=true`, { body });
-      if (!await ask({ heading: text, content: shownPlan(found), action: text })) return;
-      await call(method, `${single}/quarantine`, { body });
-      notice("Done.");
+      if (await decide(method, `${single}/quarantine`, body, { heading: `${text}?`, action: text })) notice("Done.");
     } catch (error) { notice(error.message, "bad"); }
   };
   async function update(now) {
