@@ -117,6 +117,23 @@ class Agent(AnswerStruct, frozen=True, kw_only=True):
     elsewhere: str = ""
 
 
+class LinkNeighbour(AnswerStruct, frozen=True, kw_only=True):
+    """A station at the other end of the cable of a host's NIC, as it says by LLDP (802.1AB). place: its switch and port in short. The rest as it says it: its chassis, port and system, the address by which it is managed, and the VLAN of untagged frames
+    there, null where it says none. ttl_s: how long that holds, in seconds."""
+
+    host: str
+    uplink: str
+    nic: str
+    place: str
+    chassis: str
+    port: str
+    port_description: str
+    system: str
+    address: str
+    vlan: int | None
+    ttl_s: int
+
+
 class ListFilter(msgspec.Struct, frozen=True):
     """A parameter of a list. refers: the noun whose name it takes; labels: it takes labels; else it takes one of `choices`."""
 
@@ -186,6 +203,7 @@ class Host(AnswerStruct, frozen=True, kw_only=True):
     owner: str
     agent: Agent
     vifs: int = 0
+    neighbours: list[LinkNeighbour] = []
 
 
 class HostSpec(ObjectStruct, frozen=True, kw_only=True):
@@ -1374,23 +1392,6 @@ class UplinkHealth(AnswerStruct, frozen=True, kw_only=True):
     links: list[str]
     vlans: list[int]
     heard: list[str]
-
-
-class LinkNeighbour(AnswerStruct, frozen=True, kw_only=True):
-    """A station at the other end of the cable of a host's NIC, as it says by LLDP (802.1AB). place: its switch and port in short. The rest as it says it: its chassis, port and system, the address by which it is managed, and the VLAN of untagged frames
-    there, null where it says none. ttl_s: how long that holds, in seconds."""
-
-    host: str
-    uplink: str
-    nic: str
-    place: str
-    chassis: str
-    port: str
-    port_description: str
-    system: str
-    address: str
-    vlan: int | None
-    ttl_s: int
 
 
 class Health(AnswerStruct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ BEGIN, END = "# --- generated: begin\n", "# --- generated: end\n"
 
 # Fields of answers that follow from other objects.
 DERIVED = {
-    "host": ("agent: Agent", "vifs: int = 0"),
+    "host": ("agent: Agent", "vifs: int = 0", "neighbours: list[LinkNeighbour] = []"),
     "network": ("vifs: int = 0",),
     "security-group": ("vifs: int = 0",),
     "vm": ("vifs: list[Vif] = []", "migration: Migration"),

@@ -19,6 +19,7 @@ COLUMNS: dict[str, list[Column]] = {
         ("GENERATION", lambda h: f"{h.agent.generation}{f' (-{h.agent.behind})' if h.agent.behind else ''}"),
         ("VIFS", lambda h: h.vifs),
         ("PROBLEMS", lambda h: len(h.agent.problems) or None),
+        ("NEIGHBOURS", lambda h: [f"{it.nic} at {it.place}" for it in h.neighbours]),
     ],
     "network": [
         ("NETWORK", lambda n: n.name),

@@ -8,6 +8,7 @@ from vnet import api
 from vnet.controller.endpoint import Call
 from vnet.controller.health_queries import ask_hosts
 from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
+from vnet.controller.presenters import show_neighbours
 from vnet.controller.service import refusing_pool_errors
 from vnet.db.health import HostHealth
 from vnet.db.view import PoolView
@@ -52,14 +53,7 @@ def _shown(view: PoolView, statements: Mapping[str, HostHealth], missing: dict[s
             for name, health in statements.items()
             for it in health.uplinks
         ],
-        neighbours=[
-            api.LinkNeighbour(
-                host=name, uplink=it.uplink, nic=it.nic, place=it.place, chassis=it.chassis, port=it.port, port_description=it.port_description,
-                system=it.system, address=it.address, vlan=it.vlan or None, ttl_s=it.ttl_s,
-            )
-            for name, health in statements.items()
-            for it in health.neighbours
-        ],
+        neighbours=[it for name, health in statements.items() for it in show_neighbours(name, health)],
         hosts=sorted(statements),
         missing=missing,
     )  # fmt: skip

@@ -14,9 +14,10 @@ from vnet import api
 from vnet.controller import old_agents
 from vnet.controller.migration_state import Migration, Phase, unit_migration, unit_of
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
+from vnet.db.health import HostHealth
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared, plain
-from vnet.health.findings import findings, stated
+from vnet.health.findings import findings, stated, stated_by
 from vnet.objects import AgentStatus, Binding, Event, Host, Network, Pool, SecurityGroup, Vif, Vm
 from vnet.objects.multicast import words_of
 from vnet.objects.tiers import all_obeyed
@@ -67,6 +68,17 @@ def show_migration(migration: Migration) -> api.Migration:
     )
 
 
+def show_neighbours(host: str, health: HostHealth) -> list[api.LinkNeighbour]:
+    """The stations at the other ends of a host's cables."""
+    return [
+        api.LinkNeighbour(
+            host=host, uplink=it.uplink, nic=it.nic, place=it.place, chassis=it.chassis, port=it.port, port_description=it.port_description,
+            system=it.system, address=it.address, vlan=it.vlan or None, ttl_s=it.ttl_s,
+        )
+        for it in health.neighbours
+    ]  # fmt: skip
+
+
 class Presenter:
     """Answers about objects of one view. since: when a VIF came to be, or lost its host, by its id; None for unknown."""
 
@@ -79,7 +91,8 @@ class Presenter:
         shown = plain(value, document=False)
         match value:
             case Host(name=name):
-                shown |= {"agent": self._agent(name), "vifs": self._runs[name]}
+                neighbours = show_neighbours(name, stated_by(self.view, name))
+                shown |= {"agent": self._agent(name), "vifs": self._runs[name], "neighbours": neighbours}
             case Network(name=name):
                 shown["vifs"] = self._on_network[name]
             case SecurityGroup(name=name):

@@ -36,9 +36,14 @@ class NetworkFinding:
 
 def stated(view: PoolView) -> dict[str, HostHealth]:
     """What the hosts that are alive have stated last, of those that look at all."""
-    agents = ((name, view.state.agents.get(name)) for name in sorted(view.live & view.state.hosts.keys()))
-    found = {name: _decoded(agent.health) for name, agent in agents if agent is not None}
-    return {name: health for name, health in found.items() if health.looks}
+    hosts = sorted(view.live & view.state.hosts.keys())
+    return {name: health for name in hosts if (health := stated_by(view, name)).looks}
+
+
+def stated_by(view: PoolView, host: str) -> HostHealth:
+    """What a host has stated last; of one that is not alive nothing."""
+    agent = view.state.agents.get(host)
+    return _decoded(agent.health) if agent is not None and host in view.live else HostHealth()
 
 
 def findings(view: PoolView, statements: Mapping[str, HostHealth]) -> list[NetworkFinding]:

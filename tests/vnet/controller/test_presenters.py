@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import click
+import msgspec
 import pytest
 
 from tests.vnet.agent.pool import TENANT
 from tests.vnet.agent.pool import vif as vif_of
+from vnet import api
 from vnet.api.errors import Conflict
+from vnet.cli.columns import COLUMNS
+from vnet.cli.output import table
 from vnet.controller.old_agents import check_encryption
-from vnet.controller.presenters import problems_of_hosts, show_status
+from vnet.controller.presenters import Presenter, problems_of_hosts, show_status
+from vnet.db.health import HostHealth, StatedNeighbour
 from vnet.db.view import PoolView
 from vnet.objects import AgentStatus, Binding, Encryption, Host, Pool, PoolState
 
@@ -49,6 +55,19 @@ def test_the_problems_of_hosts_are_those_of_live_ones_without_single_vifs() -> N
     state.agents.update({name: AgentStatus(name, started=1, heartbeat=1, problems=problems) for name in state.hosts})
     found = problems_of_hosts(PoolView.of(state, ["xen1", "xen2"]), ["xen2", "xen3"])
     assert [reason.text for reason in found] == ["host xen2: Port eth1: is not ours"]
+
+
+def test_a_host_is_shown_with_the_switch_ports_that_its_nics_are_at_while_it_is_alive() -> None:
+    state = PoolState(Pool("lab"), hosts={name: Host(name) for name in ("xen1", "xen2")})
+    at = StatedNeighbour("trunk0", "eth1", "00:01:02:03:04:05", "Gi1/0/3", 120, system="sw1", vlan=99)
+    said = HostHealth(looks=True, neighbours=(at,)).encode()
+    state.agents.update({name: AgentStatus(name, heartbeat=1, health=said) for name in state.hosts})
+    presenter = Presenter(PoolView.of(state, ["xen1"]))
+    alive, silent = (msgspec.convert(presenter.show(host), api.Host) for host in state.hosts.values())
+    assert [(it.host, it.nic, it.place, it.vlan) for it in alive.neighbours] == [("xen1", "eth1", "sw1 Gi1/0/3", 99)]
+    assert silent.neighbours == []
+    heading, first, second = map(click.unstyle, table([alive, silent], COLUMNS["host"]))
+    assert [line[heading.index("NEIGHBOURS") :] for line in (first, second)] == ["eth1 at sw1 Gi1/0/3", "-"]
 
 
 def test_no_network_becomes_encrypted_beside_an_agent_that_would_send_in_clear_and_one_that_is_there_is_told() -> None:

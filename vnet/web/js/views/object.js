@@ -11,7 +11,7 @@ import { line, traceLink } from "./trace.js";
 
 const EVENTS_OF = ["host", "network", "vif"]; // by which events are found
 const SECTIONS = { vif: [migration, quarantine, rules, reach, traffic, flows], vm: [migration, vifs], "security-group": [counters], host: [host], network: [], expectation: [] };
-const APART = new Set(["place", "agent", "migration", "rules"]); // shown in sections of their own
+const APART = new Set(["place", "agent", "migration", "rules", "neighbours"]); // shown in sections of their own
 
 export async function object({ rest: [word, key], signal }) {
   const found = noun(word);
@@ -113,7 +113,8 @@ function vifs(value) {
 function host(value) {
   const box = h("section", { class: "card" });
   return { element: box, update: (now) => fill(box, h("h2", "Agent"), h("p", cell("agent", now.agent)), h("dl", { class: "fields" }, Object.entries(now.agent).filter(([k, v]) => k !== "problems" && k !== "alive" && v !== "").map(([k, v]) => [h("dt", title(k)), h("dd", cell(k, v))])),
-    Object.keys(now.agent.problems).length > 0 && [h("h3", "Problems"), h("ul", Object.entries(now.agent.problems).map(([k, v]) => h("li", h("strong", k), `: ${v}`)))]) };
+    Object.keys(now.agent.problems).length > 0 && [h("h3", "Problems"), h("ul", Object.entries(now.agent.problems).map(([k, v]) => h("li", h("strong", k), `: ${v}`)))],
+    now.neighbours.length > 0 && [h("h3", "Neighbours of its NICs, by LLDP"), h("ul", now.neighbours.map((n) => h("li", h("strong", n.nic), ` at ${n.place}`, n.port_description && `, ${n.port_description}`, n.address && `, ${n.address}`, n.vlan && `, untagged VLAN ${n.vlan}`)))]) };
 }
 
 // --- rules, flows, reachability -------------------------------------------------------------------
