@@ -226,8 +226,27 @@ async def _answer(service: Service, route: Route, request: Request, holds: Calla
         return _value(await _last(steps))
     if route.handler is None:
         raise NotImplementedError(route.path)
-    answer = await route.handler(call)
+    answer = await (_while_awaited(request, route.handler(call)) if route.asks else route.handler(call))
     return _Streamed(answer, holds) if isinstance(answer, AnswerStream) else _value(answer)
+
+
+async def _while_awaited(request: Request, answer: Awaitable[Any]) -> Any:
+    """An answer, unless its caller goes first: then its work is given up."""
+    working, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_gone(request))
+    gone.add_done_callback(lambda _: working.cancel())
+    try:
+        return await working
+    except asyncio.CancelledError:
+        if not gone.done():
+            raise  # the controller ends
+        return Text("", "text/plain")  # nobody is there to read it
+    finally:
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Streamed(StreamingResponse):

@@ -21,6 +21,7 @@ from vnet.controller.impact_analysis import expectations, reachability, refuse_b
 from vnet.controller.old_agents import check_encryption
 from vnet.controller.presenters import problems_of_hosts, show_trial
 from vnet.controller.service import Service
+from vnet.controller.threads import in_thread
 from vnet.db.changes import InsertObject, RowChange, state_changes
 from vnet.db.database import now_ms
 from vnet.db.errors import WriteConflict
@@ -90,12 +91,12 @@ def _filename(call: Call[bytes]) -> str:
 
 async def plan(call: Call[bytes]) -> api.Plan:
     """What an apply would do."""
-    document = await asyncio.to_thread(read, call.body, _filename(call))
+    document = await in_thread(read, call.body, _filename(call))
     state = call.service.view().state.snapshot()
-    desired = await asyncio.to_thread(wanted, document, state)
-    expected = await asyncio.to_thread(expectations, replace(document, state=desired), state, desired)
-    reach = await asyncio.to_thread(reachability, state, desired) if call.flag("reachability") else None
-    return (await asyncio.to_thread(_planned, state, desired, expected, reach))[1]
+    desired = await in_thread(wanted, document, state)
+    expected = await in_thread(expectations, replace(document, state=desired), state, desired)
+    reach = await in_thread(reachability, state, desired) if call.flag("reachability") else None
+    return (await in_thread(_planned, state, desired, expected, reach))[1]
 
 
 def _planned(

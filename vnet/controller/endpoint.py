@@ -100,6 +100,7 @@ class Route:
     body: the body's type. read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
     network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. whole: what of its query and
     body is about the whole pool, and refused to those. noun: of the object in its path. produces: the type of an answer that is no JSON. conditional: whether it heeds If-Match; others refuse it.
+    asks: whether it writes nothing, and its work is given up if its caller goes.
     """
 
     method: str
@@ -119,6 +120,7 @@ class Route:
     noun: str = ""
     produces: str = ""
     conditional: bool = False
+    asks: bool = False
 
     @property
     def allowed(self) -> frozenset[ApiRole]:

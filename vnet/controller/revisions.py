@@ -20,15 +20,15 @@ from vnet.controller.endpoint import Call, Text
 from vnet.controller.impact_analysis import expectations, refuse_broken
 from vnet.controller.presenters import timestamp
 from vnet.controller.service import Service, refusing_pool_errors
+from vnet.controller.threads import in_thread
 from vnet.db.database import now_ms
 from vnet.db.history import HistoryRecord, RecordedChange, decoded
 from vnet.db.view import PoolView
 from vnet.objects import Event, PoolState
-from vnet.plan import NothingToExport, export_document
+from vnet.plan import NothingToExport, document_of, export_document
 from vnet.plan.decide import Admission, Inadmissible
 from vnet.plan.past import as_it_was, difference, objects_of, take_back
 from vnet.plan.pool import costs_of
-from vnet.topology import parse_document
 from vnet.util.gc_pause import collector_held
 
 ATTEMPTS = 20
@@ -216,8 +216,8 @@ async def export(call: Call[None]) -> Text:
 async def plan_rollback(call: Call[None]) -> api.Plan:
     """What a rollback would change."""
     then = await moment(call.service, call.id)
-    admission = await asyncio.to_thread(_taken_back, then)
-    expected = await asyncio.to_thread(_expected, then, admission)
+    admission = await in_thread(_taken_back, then)
+    expected = await in_thread(_expected, then, admission)
     return show_plan(admission.plan, expected, nothing=_nothing(then))
 
 
@@ -265,5 +265,5 @@ def _expected(then: Moment, admission: Admission) -> list[api.Expected]:
     desired = then.configuration
     if not desired.expectations or not admission.plan:
         return []
-    document = replace(parse_document(export_document(desired).encode(), then.name), state=desired)
+    document = document_of(desired, then.name)
     return expectations(document, then.now, desired)

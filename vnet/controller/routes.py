@@ -266,6 +266,7 @@ def routes() -> list[Route]:
             query={**of_file, "reachability": "Also the pairs that gain or lose a way to each other: true or false."},
             tag="pool",
             roles=VIEWERS,
+            asks=True,
         ),
         Route(
             "POST",
@@ -559,6 +560,7 @@ def routes() -> list[Route]:
             api.Plan,
             revisions.plan_rollback,
             tag="history",
+            asks=True,
         ),
         Route(
             "POST",

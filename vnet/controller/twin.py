@@ -1,6 +1,7 @@
 """The twin of the pool as it is, for who asks it.
 
-One rule: the loop computes nothing of it. One question at a time is answered, in a thread; the twin is kept for the next one until the pool changes.
+One rule: the loop computes nothing of it. One question at a time is answered, in a thread, for as long as its caller waits; the twin is kept for the next one
+until the pool changes.
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from vnet.api.errors import Conflict, Invalid, Unavailable
+from vnet.controller.threads import in_thread
 from vnet.db.database import PoolDatabase
 from vnet.db.mirror import Delta
 from vnet.db.view import PoolView
 from vnet.objects import AgentStatus, Event, PoolState
-from vnet.plan import NothingToExport, export_document
-from vnet.topology import TopologyErrors, parse_document
+from vnet.plan import NothingToExport, document_of
+from vnet.topology import TopologyErrors
 from vnet.util.gc_pause import collector_held
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ class Twin:
             if self._changed:
                 self._changed, self._made = False, None
             state = view().state.snapshot() if self._made is None else None
-            return await asyncio.to_thread(self._answer, state, question)
+            return await in_thread(self._answer, state, question)
 
     async def run(self, answer: Callable[[], T]) -> T:
         """An answer that needs another twin, in its turn. Raises as `ask`."""
         async with self._turn():
-            return await asyncio.to_thread(_refusing, answer)
+            return await in_thread(_refusing, answer)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -95,7 +96,7 @@ def twin_of(state: PoolState) -> SimPool:
 
     made = SimPool.of(state, claim=False)
     try:
-        made.document = replace(parse_document(export_document(state).encode(), DOCUMENT), state=state)
+        made.document = document_of(state, DOCUMENT)
     except NothingToExport as error:
         raise Conflict("no-pool", str(error)) from None
     except TopologyErrors as errors:

@@ -151,6 +151,7 @@ def twin_routes() -> Iterator[Route]:
         roles=VIEWING,
         scoped=True,
         whole=frozenset(["at", "frame"]),
+        asks=True,
     )
     past = {"at": "In the pool as it was: a revision, the id of a record, or a time (RFC 3339)."}
     failing = {
@@ -176,9 +177,12 @@ def twin_routes() -> Iterator[Route]:
         roles=VIEWING,
         scoped=True,
         whole=frozenset([*failing, "each-failure"]),
+        asks=True,
     )
-    text = "The pool's expectations, and whether each holds on its twin."
-    yield Route("GET", "/v1/check", text, list[api.Expected], check, query=failing, tag="reachability", roles=VIEWING)
+    text = "The pool's expectations by name, and whether each holds on its twin."
+    yield Route(
+        "GET", "/v1/check", text, list[api.Expected], check, query=failing, tag="reachability", roles=VIEWING, asks=True
+    )
     text = "Every single failure of a host, a NIC, an uplink or a host's way to the others."
     query = {**past, "expectations": "Also the expectations that fail then: true or false."}
     yield Route(
@@ -190,8 +194,17 @@ def twin_routes() -> Iterator[Route]:
         query=query,
         tag="reachability",
         roles=VIEWING,
+        asks=True,
     )
     text = "The flows of a VIF on its host with what they are for, and the groups whose rules judge it, in their order."
     yield Route(
-        "GET", "/v1/vifs/{id}/explained", text, api.ExplainedVif, explain, tag="vifs", roles=VIEWING, noun="vif"
+        "GET",
+        "/v1/vifs/{id}/explained",
+        text,
+        api.ExplainedVif,
+        explain,
+        tag="vifs",
+        roles=VIEWING,
+        noun="vif",
+        asks=True,
     )

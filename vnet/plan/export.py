@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from vnet.grammar.declare import attrs_of, plain
 from vnet.objects import Owner, PoolState, Rule, SecurityGroup, Vif, Vm
 from vnet.objects.state import CONFIGURED
 from vnet.objects.words import is_range
-from vnet.topology import API_VERSION
+from vnet.topology import API_VERSION, Document, parse_document
 from vnet.util.suggest import plural
 
 
@@ -70,6 +71,15 @@ def export_document(state: PoolState) -> str:
         if section:
             parts.append({noun.plural: section})
     return _left_out(state) + "\n".join(map(_text, parts))
+
+
+def document_of(state: PoolState, name: str) -> Document:
+    """A pool that runs as a document that asks of it, with the places that `export_document` writes, and expectations by name: a database has no
+    order. Raises NothingToExport, TopologyErrors."""
+    expectations = dict(sorted(state.expectations.items()))
+    return replace(
+        parse_document(export_document(state).encode(), name), state=replace(state, expectations=expectations)
+    )
 
 
 def _left_out(state: PoolState) -> str:

@@ -30,6 +30,7 @@ from vnet.sim.link_locals import take_choice, with_choice
 from vnet.sim.mac_learning import after_hearing, take_heard
 from vnet.sim.multicast_snooping import after_report, asked, take_report
 from vnet.util.frames import rarp
+from vnet.util.given_up import check_awaited
 from vnet.util.pcapng import CaptureDirection, PcapngWriter
 
 if TYPE_CHECKING:
@@ -238,7 +239,8 @@ class Fabric:
         return Deliveries(tuple(self._items), tuple(self._lost))
 
     def entrance(self, source: str | Station, frame: bytes) -> Arrival:
-        """The bridge and port where a frame from a VIF or station enters the pool. Raises NotPlugged, GuestPaused."""
+        """The bridge and port where a frame from a VIF or station enters the pool. Raises NotPlugged, GuestPaused, GivenUp."""
+        check_awaited()
         if isinstance(source, Station):
             number = next(n for (u, n), s in self._station_at.items() if s == source and u == source.uplink)
             frame = frame if source.tag is None else _tagged(frame, source.tag)

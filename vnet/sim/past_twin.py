@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vnet.objects import Binding, BindingState, PoolState, Vif
-from vnet.plan import export_document
+from vnet.plan import document_of
 from vnet.sim.bindings import binding_of, bound, settled
 from vnet.sim.pool import SimPool
-from vnet.topology import parse_document
 
 
 def twin_then(state: PoolState, now: Iterable[Binding], name: str) -> tuple[SimPool, frozenset[str]]:
@@ -21,7 +20,7 @@ def twin_then(state: PoolState, now: Iterable[Binding], name: str) -> tuple[SimP
     state, guessed = _located(state, now)
     twin = SimPool.of(settled(state), claim=False)
     if state.pool is not None:
-        twin.document = replace(parse_document(export_document(state).encode(), name), state=state)
+        twin.document = document_of(state, name)
     return twin, guessed
 
 

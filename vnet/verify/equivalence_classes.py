@@ -21,6 +21,7 @@ from vnet.objects.tiers import all_obeyed
 from vnet.sim.conversation import party, plan, version_of
 from vnet.sim.errors import SimError
 from vnet.sim.fabric import Fabric
+from vnet.util.given_up import check_awaited
 from vnet.verify.change_scope import domains
 
 Content = tuple[object, ...]
@@ -110,7 +111,8 @@ class EquivalenceClasses:
         self._numbers_of: dict[tuple[int, Service], int] = {}
 
     def answers(self, asked: list[tuple[Vif, Vif, Service]]) -> list[bool]:
-        """Whether a conversation works, for each pair of VIFs; unknown pairs are tried together."""
+        """Whether a conversation works, for each pair of VIFs; unknown pairs are tried together. Raises GivenUp."""
+        check_awaited()
         queries = [self._query(*one) for one in asked]
         missing = {
             query: one

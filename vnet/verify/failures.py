@@ -15,6 +15,7 @@ from enum import Enum
 from vnet.sim import SimPool
 from vnet.sim.errors import UnknownName
 from vnet.topology import Document
+from vnet.util.given_up import check_awaited
 from vnet.verify.change_scope import joined_to, part_of
 from vnet.verify.equivalence_classes import AnswerCache
 from vnet.verify.expectations import Result, TwinWitness, judge, sides_of
@@ -82,7 +83,8 @@ def each_failure(pool: SimPool) -> Iterator[Failure]:
 
 @contextmanager
 def failing(pool: SimPool, failures: Collection[Failure]) -> Iterator[frozenset[str]]:
-    """Let parts of a pool fail for a while, together. Yields the ids of the VIFs that ran on hosts that are down."""
+    """Let parts of a pool fail for a while, together. Yields the ids of the VIFs that ran on hosts that are down. Raises GivenUp."""
+    check_awaited()
     hosts = {failure.host for failure in failures if failure.link is None}
     links = _links(pool, failures)
     gone = frozenset(vif.id for vif in pool.state.vifs.values() if pool.runs_on(vif) in hosts)
