@@ -87,8 +87,7 @@ class AddressWatch:
         """Takes a copy of a frame that claims an address."""
         if (claim := claimed_address(message.data)) is not None:
             before = self.stated
-            tag, address, mac = claim
-            self._claims.hear(uplink, tag, address, mac)
+            self._claims.hear(uplink, claim)
             if self.stated != before:
                 self._shell.wake()
 

@@ -192,7 +192,7 @@ def _addresses(view: PoolView, statements: Mapping[str, HostHealth]) -> Iterator
                 text = f"address {it.address} of VIF {it.vif} on host {host} is claimed by {macs}, {at}"
             else:
                 mine = view.state.hosts[host].address == it.address
-                text = f"{f'address {it.address} of host {host}' if mine else f'gateway {it.address}'} is claimed by {macs} in turns, {at}"
+                text = f"{f'address {it.address} of host {host}' if mine else f'gateway {it.address}'} is claimed by {macs} at the same time, {at}"
             remedy = f"find {it.macs[-1]} in the switches' tables, and give that station another address"
             yield NetworkFinding("address-twice", f"{host} {it.address} {it.tag} {it.uplink}", text, remedy, (host,))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from socket import AF_INET6, inet_aton, inet_ntoa, inet_ntop, inet_pton
 from struct import unpack
+from typing import NamedTuple
 
 IPV6_END = 54  # where the header of an untagged IPv6 frame ends
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 MINIMUM_FRAME_BYTES = 60  # without the FCS, 802.3 §3.2.7
 ARP_HEAD = b"\0\x01\x08\0\x06\x04"  # Ethernet and IPv4 (RFC 826)
-REQUEST, REVERSE_REQUEST = b"\0\x01", b"\0\x03"  # operations of RFC 826 and RFC 903
+REQUEST, ARP_ANSWER, REVERSE_REQUEST = b"\0\x01", b"\0\x02", b"\0\x03"  # operations of RFC 826 and RFC 903
 
 NEIGHBOR_ADVERTISEMENT = b"\x88\0"  # type and code
 ROUTER, OVERRIDE = 0x80000000, 0x20000000  # flags
@@ -104,14 +105,27 @@ def tagged(frame: bytes, vlan: int) -> bytes:
     return frame[:12] + tag_type + (vlan & 0xFFF).to_bytes(2, "big") + frame[12:] if vlan else frame
 
 
-def claimed_address(frame: bytes) -> tuple[int, str, str] | None:
-    """The VLAN as `vlan_of` has it, address and MAC of a frame that claims the address for the MAC: ARP from it (RFC 5227 §2.4), a neighbour advertisement of it, a solicitation
-    from it (RFC 4861 §7.2). None of any other frame."""
+class AddressClaim(NamedTuple):
+    """A claim of an address for a MAC. tag: the VLAN as `vlan_of` has it. asker: the MAC of the station that asked by ARP, "" for a claim that answers nobody."""
+
+    tag: int
+    address: str
+    mac: str
+    asker: str = ""
+
+
+def claimed_address(frame: bytes) -> AddressClaim | None:
+    """The claim that a frame makes: ARP from an address (RFC 5227 §2.4), a neighbour advertisement of it, a solicitation from it (RFC 4861 §7.2). None of any other frame."""
     at, tag = 16 if frame[12:14] in TAG_TYPES else 12, vlan_of(frame)
     eth_type, body = frame[at : at + 2], frame[at + 2 :]
     if eth_type == ARP_TYPE and body[:6] == ARP_HEAD and len(body) >= 28:
-        mac, address = body[8:14], body[14:18]
-        return (tag, inet_ntoa(address), mac.hex(":")) if any(address) else None
+        mac, address, asker, asked_from = body[8:14], body[14:18], body[18:24], body[24:28]
+        answers = body[6:8] == ARP_ANSWER and asked_from != address
+        return (
+            AddressClaim(tag, inet_ntoa(address), mac.hex(":"), asker.hex(":") if answers else "")
+            if any(address)
+            else None
+        )
     if eth_type != IPV6_TYPE or len(body) < 64 or body[6:8] != b"\x3a\xff" or body[41]:
         return None
     source, message, target = body[8:24], body[40], body[48:64]
@@ -120,7 +134,7 @@ def claimed_address(frame: bytes) -> tuple[int, str, str] | None:
         return None
     wanted = TARGET_MAC if message == ADVERTISEMENT else SOURCE_MAC
     mac = body[66:72] if body[64:66] == wanted and len(body) >= 72 else frame[6:12]
-    return tag, inet_ntop(AF_INET6, address), mac.hex(":")
+    return AddressClaim(tag, inet_ntop(AF_INET6, address), mac.hex(":"))
 
 
 def checksum(data: bytes) -> int:

@@ -12,8 +12,8 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
 from vnet.db.health import HealthQuery, StatedAddress, gateways_of
-from vnet.health.address_claims import KEPT_S, MAX_RIVALS, AddressClaims, AddressHolder
-from vnet.util.frames import SERVICE_VLAN, claimed_address
+from vnet.health.address_claims import ANSWER_S, KEPT_S, MAX_RIVALS, AddressClaims, AddressHolder
+from vnet.util.frames import SERVICE_VLAN, AddressClaim, claimed_address
 
 OWN, VIRTUAL, OTHER, THIRD = ("0a:00:00:00:00:09", "00:00:5e:00:01:07", "0c:00:00:00:00:01", "0c:00:00:00:00:02")
 ADDRESS, ADDRESS6 = "10.7.0.9", "fd07::9"
@@ -27,18 +27,21 @@ def nd(message: Packet, source: str = ADDRESS6) -> Packet:
 @pytest.mark.parametrize(
     ("frame", "claim"),
     [
-        (ETHER / ARP(op=1, hwsrc=OTHER, psrc=ADDRESS, pdst="10.7.0.1"), (0, ADDRESS, OTHER)),
-        (ETHER / Dot1Q(vlan=7) / ARP(op=2, hwsrc=THIRD, psrc=ADDRESS, pdst=ADDRESS), (7, ADDRESS, THIRD)),
-        (ETHER / Dot1AD(vlan=7) / ARP(op=2, hwsrc=OTHER, psrc=ADDRESS), (SERVICE_VLAN | 7, ADDRESS, OTHER)),
+        (ETHER / ARP(op=1, hwsrc=OTHER, psrc=ADDRESS, pdst="10.7.0.1"), (0, ADDRESS, OTHER, "")),
+        (ETHER / Dot1Q(vlan=7) / ARP(op=2, hwsrc=THIRD, psrc=ADDRESS, pdst=ADDRESS), (7, ADDRESS, THIRD, "")),
+        (
+            ETHER / Dot1AD(vlan=7) / ARP(op=2, hwsrc=OTHER, psrc=ADDRESS, hwdst=THIRD, pdst="10.7.0.1"),
+            (SERVICE_VLAN | 7, ADDRESS, OTHER, THIRD),
+        ),
         (ETHER / ARP(op=1, hwsrc=OTHER, psrc="0.0.0.0", pdst=ADDRESS), None),  # a probe asks, and claims nothing
-        (nd(ICMPv6ND_NA(tgt=ADDRESS6) / ICMPv6NDOptDstLLAddr(lladdr=THIRD)), (0, ADDRESS6, THIRD)),
-        (nd(ICMPv6ND_NA(tgt=ADDRESS6)), (0, ADDRESS6, OTHER)),
-        (nd(ICMPv6ND_NS(tgt="fd07::1") / ICMPv6NDOptSrcLLAddr(lladdr=THIRD)), (0, ADDRESS6, THIRD)),
+        (nd(ICMPv6ND_NA(tgt=ADDRESS6) / ICMPv6NDOptDstLLAddr(lladdr=THIRD)), (0, ADDRESS6, THIRD, "")),
+        (nd(ICMPv6ND_NA(tgt=ADDRESS6)), (0, ADDRESS6, OTHER, "")),
+        (nd(ICMPv6ND_NS(tgt="fd07::1") / ICMPv6NDOptSrcLLAddr(lladdr=THIRD)), (0, ADDRESS6, THIRD, "")),
         (nd(ICMPv6ND_NS(tgt=ADDRESS6), source="::"), None),  # duplicate address detection
         (ETHER / IPv6(hlim=64) / ICMPv6ND_NA(tgt=ADDRESS6), None),  # from beyond a router
     ],
 )
-def test_what_claims_an_address(frame: Packet, claim: tuple[int, str, str] | None) -> None:
+def test_what_claims_an_address(frame: Packet, claim: tuple[int, str, str, str] | None) -> None:
     assert claimed_address(bytes(frame)) == claim
 
 
@@ -62,10 +65,12 @@ class Heard:
             "trunk0", {(ADDRESS, 7): AddressHolder("web1/0", (OWN, VIRTUAL)), ("10.99.0.1", None): AddressHolder()}
         )
 
-    def claim(self, *macs: str, address: str = ADDRESS, tag: int = 7) -> list[StatedAddress]:
+    def claim(
+        self, *macs: str, address: str = ADDRESS, tag: int = 7, asker: str = "", pause_s: float = 1.0
+    ) -> list[StatedAddress]:
         for mac in macs:
-            self.now_s += 1
-            self.claims.hear("trunk0", tag, address, mac)
+            self.now_s += pause_s
+            self.claims.hear("trunk0", AddressClaim(tag, address, mac, asker))
         return list(self.claims.stated())
 
 
@@ -85,6 +90,23 @@ def test_of_an_address_whose_mac_nobody_knows_two_claim_in_turns() -> None:
     assert found == StatedAddress("trunk0", "10.99.0.1", 3, (OWN, OTHER))
     heard.now_s += KEPT_S
     assert heard.claim(OTHER, address="10.99.0.1", tag=3) == []
+
+
+def test_two_that_answer_one_question_are_there_at_once() -> None:
+    own = {"address": "10.99.0.1", "tag": 3, "pause_s": 0.01}
+    heard = Heard()
+    assert heard.claim(OTHER, asker=OWN, **own) == []
+    assert heard.claim(THIRD, **own) == []  # asked by nobody: it may have taken over
+    heard = Heard()
+    assert heard.claim(OTHER, asker=OWN, **own) == []
+    assert heard.claim(THIRD, asker=VIRTUAL, **own) == []  # whoever asked next
+    heard = Heard()
+    assert heard.claim(OTHER, THIRD, asker=OWN, **own | {"pause_s": ANSWER_S}) == []  # it was asked again
+    heard = Heard()
+    expected = [StatedAddress("trunk0", "10.99.0.1", 3, (OTHER, THIRD))]
+    assert heard.claim(OTHER, THIRD, asker=OWN, **own) == expected
+    heard.now_s += KEPT_S
+    assert heard.claim() == []
 
 
 def test_a_station_that_makes_up_macs_is_bounded_and_what_is_stated_stays() -> None:

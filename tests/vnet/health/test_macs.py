@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from itertools import product
 
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_NA, IPv6
@@ -116,14 +115,16 @@ def test_an_address_that_another_station_claims_too_and_its_frames_go_on(lab: La
         assert {it.text for it in client.status().problems} >= expected.keys()
 
 
-def test_a_gateway_and_a_hosts_own_address_that_two_claim_in_turns(lab: Lab) -> None:
-    first, second, addresses = "0c:00:00:00:00:01", "0c:00:00:00:00:02", ("10.7.0.1", "10.99.0.2")
+def test_a_gateway_whose_question_two_answer_and_a_hosts_own_address_that_two_claim_in_turns(lab: Lab) -> None:
+    first, second, gateway, host = "0c:00:00:00:00:01", "0c:00:00:00:00:02", "10.7.0.1", "10.99.0.2"
 
-    def claimed_by(*macs: str) -> None:
-        for claimant, address in product(macs, addresses):
-            from_outside(
-                lab, Ether(dst="ff:ff:ff:ff:ff:ff", src=claimant) / Dot1Q(vlan=TAG) / ARP(hwsrc=claimant, psrc=address)
-            )
+    def claim(claimant: str) -> None:
+        to_all = Ether(dst="ff:ff:ff:ff:ff:ff", src=claimant) / Dot1Q(vlan=TAG)
+        from_outside(lab, to_all / ARP(hwsrc=claimant, psrc=host))
+
+    def answer(claimant: str) -> None:
+        to_asker = Ether(dst=mac(9), src=claimant) / Dot1Q(vlan=TAG)
+        from_outside(lab, to_asker / ARP(op=2, hwsrc=claimant, psrc=gateway, hwdst=mac(9), pdst="10.7.0.9"))
 
     def hears() -> list[bool]:
         return ["10.7.0.1" in lab.ovs(host).ofctl("dump-flows", "br-trunk0") for host in ("xen1", "xen2")]
@@ -131,14 +132,17 @@ def test_a_gateway_and_a_hosts_own_address_that_two_claim_in_turns(lab: Lab) -> 
     with Client(f"unix:{lab.daemons.controller_socket}") as client:
         client.look(wait_s=30)
     assert wait_until(lambda: any(found := hears()) and found, "the gateway is heard") == [True, False]
-    claimed_by(first, second)
-    assert not any("in turns" in text for text in stated(lab, "address"))  # one may have taken over
-    claimed_by(first)
+    claim(first)
+    claim(second)
+    assert not any("same time" in text for text in stated(lab, "address"))  # one may have taken over
+    claim(first)
+    answer(first)
+    answer(second)
     expected = {
-        f"{of} is claimed by {first} and by {second} in turns, on VLAN 7 of uplink trunk0"
-        for of in ("gateway 10.7.0.1", "address 10.99.0.2 of host xen2")
+        f"{of} is claimed by {first} and by {second} at the same time, on VLAN 7 of uplink trunk0"
+        for of in (f"gateway {gateway}", f"address {host} of host xen2")
     }
-    wait_until(lambda: {text for text in stated(lab, "address") if "in turns" in text} == expected, "they are named")
+    wait_until(lambda: {text for text in stated(lab, "address") if "same time" in text} == expected, "they are named")
 
 
 def test_what_a_bridge_tells_is_read() -> None:
