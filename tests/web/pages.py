@@ -20,6 +20,10 @@ PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 _numbers = itertools.count()
 
 
+class ChromiumCrashed(Exception):
+    """The browser's renderer has crashed on a page: whatever the test waited for does not come."""
+
+
 @dataclass
 class Site:
     """The page's address, and a client that may do everything."""
@@ -47,6 +51,8 @@ class Site:
         )
         page = made.new_page()
         complaints: list[str] = []
+        crashes: list[str] = []
+        page.on("crash", lambda _: crashes.append(page.url))
         page.on(
             "console",
             lambda message: complaints.append(f"{message.type}: {message.text}") if message.type == "error" else None,
@@ -69,6 +75,10 @@ class Site:
             self.go(page, path)
         try:
             yield page
+        except Exception as error:
+            if crashes:
+                raise ChromiumCrashed(crashes[0]) from error
+            raise
         finally:
             made.close()
         # A call that is refused, as of a browser that asks who it is and has no token yet, is not the page's fault.
