@@ -609,11 +609,11 @@ class Agent:
 
     def is_wanted(self, learned: Flow) -> bool:
         """Whether what the switch learned still holds. A port that it opened by itself is that of a VIF on its way here: that runs here by now."""
+        if learned.table == Table.MIRROR_MOVED:  # it is of one move alone, and goes by itself
+            return True
         opened, view = learned.match.get("reg2"), self.compiler.view
         for vif, ofport in view.ports.items():
             if opened is not None and opened.value == ofport and vif in view.vifs:
-                if learned.table == Table.MIRROR_MOVED:  # it was heard from where it moves to
-                    return view.location(view.vifs[vif].network, vif).incoming is not None
                 moving = view.role(view.vifs[vif]) is VifRole.INCOMING
                 if moving:
                     self.bindings.set_state(vif, BindingState.ACTIVE, announced=True)

@@ -26,6 +26,8 @@ from vnet.compile.pipeline import (
     REG_PART,
     REG_PORT,
     REG_PRIORITY,
+    REG_SECOND,
+    SECOND,
     TO_VIF,
     Category,
     From,
@@ -33,6 +35,7 @@ from vnet.compile.pipeline import (
     Table,
     cookie,
 )
+from vnet.compile.second_copies import GROUP_BIT, UNMARK, marked, to_both
 from vnet.compile.view import HostView, VifRole
 from vnet.objects import Location, LockingMode, Trunk, Vif, Way
 from vnet.objects.encryption import ENCRYPTED_MARK, HOST_BITS, PREFIX_BITS
@@ -107,6 +110,9 @@ def network_flows(view: HostView, name: str, _: str) -> Flows:
             match = Match(in_port=network.tunnel, tun_id=network.key, vlan_tci=(TAGGED, TAGGED))
             relayed = (*tag_to_segment(network.segment), act.SetField(REG_FROM, From.TUNNEL), goto(Table.GUARD))
             flows.append(Flow(table=Table.CLASSIFY, priority=110, cookie=mark, match=match, actions=relayed))
+        match = Match(in_port=network.tunnel, tun_id=network.key, eth_src=GROUP_BIT)
+        actions = (UNMARK, act.SetField(REG_SECOND, (SECOND, SECOND)), goto(Table.CLASSIFY))
+        flows.append(Flow(table=Table.CLASSIFY, priority=130, cookie=mark, match=match, actions=actions))
     if network.patch is not None:
         table = Table.SERVICE_TAGGED if network.service else _told_in(view, network.uplink)
         ask = (*ask_sender(view, network), goto(Table.FROM_POOL))
@@ -456,6 +462,8 @@ def _to_local(
     flows = []
     moving = place.incoming
     copy = to_host(view, network, moving.host) if moving else ()
+    if copy and view.copies_got(network.name, vif.id):
+        copy = marked(copy)
     senders = (From.VIF, From.UPLINK) if network.way is Way.UPLINK else (From.VIF,)
     for (own, tag), mac in product(carried_segments(segment, vif), macs):
         mine: Fields = {"metadata": _metadata(own), "eth_dst": mac}
@@ -514,7 +522,11 @@ def _to_remote(
 ) -> Flows:
     """The VIF is on other hosts: where it runs and, while it moves, where it goes."""
     targets = [b for b in (place.current, place.incoming) if b is not None and b.host != view.me]
-    out = tuple(action for binding in targets for action in to_host(view, network, binding.host))
+    ways = [to_host(view, network, binding.host) for binding in targets]
+    if place.incoming is not None and len(ways) == 2 and view.copies_got(network.name, vif_id):
+        out = to_both(place.incoming, *ways)
+    else:
+        out = tuple(action for way in ways for action in way)
     if not out:
         return ()
     macs = macs or macs_of(targets[0])
@@ -541,14 +553,14 @@ def _from_superseded(view: HostView, network: LocalNetwork, segment: int, vif: s
         return ()
     flows = []
     for binding in place.superseded:
-        if binding.host != view.me and (tun := _tunnel_source(view, network, binding.host)):
+        if binding.host != view.me and (tun := tunnel_source(view, network, binding.host)):
             for mac in macs_of(binding):
                 match = Match(metadata=segment, reg0=From.TUNNEL, eth_src=mac, **tun)
                 flows.append(_flow(vif, Table.GUARD, 200, match, ()))
     return tuple(flows)
 
 
-def _tunnel_source(view: HostView, network: LocalNetwork, host: str) -> Fields:
+def tunnel_source(view: HostView, network: LocalNetwork, host: str) -> Fields:
     """Matches what another host sends through the network's tunnels; nothing if it can send nothing."""
     if network.encrypted:
         inner = view.inner(host)

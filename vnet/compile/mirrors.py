@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from ovsctl.openflow import Flow, Learn, LearnLoad, LearnMatch, Match
+from ovsctl.openflow import Flow, Match
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import ETH_IPV4, ETH_IPV6, Actions, Fields, Flows, goto
 from vnet.compile.inputs import LocalNetwork
@@ -21,6 +21,7 @@ from vnet.compile.l2 import (
     by_tunnel,
     carried_segments,
     to_uplink,
+    tunnel_source,
 )
 from vnet.compile.pipeline import (
     ANY_TAG,
@@ -30,15 +31,18 @@ from vnet.compile.pipeline import (
     REG_FROM,
     REG_MIRROR,
     REG_PORT,
+    REG_SECOND,
     REG_SEEN,
+    SECOND,
     Category,
     From,
     Table,
     cookie,
 )
+from vnet.compile.second_copies import ask_moved, heard
 from vnet.compile.view import HostView, VifRole
 from vnet.grammar.packet_filter import packet_filter
-from vnet.objects import FrameMirror, Location, MirrorPoint, TargetType, Vif, Way
+from vnet.objects import Binding, FrameMirror, Location, MirrorPoint, TargetType, Vif, Way
 from vnet.objects.behind import known_behind
 from vnet.objects.identity import macs_of
 from vnet.objects.mirror import TRANSPORT
@@ -48,7 +52,6 @@ KEY_MASK = COPY_ENCRYPTED - 1
 GRE = 47  # the IP protocol of GRE and ERSPAN (RFC 2784 §2.1)
 FIRST_RULE = 60_000  # priority of a filter's first rule; the others follow below it
 NEVER_COPIED = FIRST_RULE + 1
-LEARNED_PRIORITY, HEARD_FOR_S = 200, 10  # of the flow in MIRROR_MOVED, and seconds until it goes by itself
 NO_PORT = 0  # in place of in_port: Open vSwitch sends no frame out of the port that it came in by
 
 
@@ -174,6 +177,13 @@ def mirrored_flows(view: HostView, vif_id: str, network_name: str) -> Flows:
     flows: list[Flow] = []
     if vif is not None and ofport is not None and view.role(vif) in (VifRole.ACTIVE, VifRole.INCOMING):
         flows += _at_port(view, vif, ofport, network, network.segment, mirrors, mark)
+    got = [it for it in mirrors if it.policy is MirrorPoint.AFTER and it.copies_got]
+    if got:
+        if vif is not None and ofport is not None and view.role(vif) in (VifRole.ACTIVE, VifRole.INCOMING):
+            flows += _got_at_port(view, vif, ofport, network, network.segment, got, mark)
+        place = view.location(network.name, vif_id)
+        if place.incoming is not None and place.incoming.host != view.me:
+            flows += _heard_elsewhere(view, network, network.segment, vif, place, place.incoming, mark)
     if mirrors:
         flows += _by_macs(view, vif_id, vif, ofport, network, network.segment, mirrors, mark)
     return tuple(flows)
@@ -190,13 +200,6 @@ def _at_port(
     """Each copy in a clone, with the tag that the VIF's port has on the frame."""
     early = [it for it in mirrors if it.policy is MirrorPoint.BEFORE and it.copies_sent]
     late = [it for it in mirrors if it.policy is MirrorPoint.AFTER and it.copies_sent]
-    got = [it for it in mirrors if it.policy is MirrorPoint.AFTER and it.copies_got]
-    # While a VIF moves, both its hosts deliver what it gets: the old one makes the copies, until it hears the VIF from the new one.
-    active = view.role(vif) is VifRole.ACTIVE
-    leaving = active and view.location(network.name, vif.id).incoming is not None
-    asked_got = (goto(Table.MIRROR_FROM), *((goto(Table.MIRROR_MOVED),) if leaving else ()))
-    if got and leaving:
-        yield from _heard_elsewhere(view, vif, ofport, network, own, mark)
     asked = [it for it in view.mirrors_to(network.name) if it not in early and it.target != vif.id]
 
     def copy(mirror: FrameMirror, *actions: act.Action) -> act.Action:
@@ -214,33 +217,48 @@ def _at_port(
         copies += [copy(mirror, goto(Table.MIRROR_TO)) for mirror in asked]
         if copies:
             yield _flow(mark, Table.MIRROR_PASSED, rank, sent, *copies, goto(Table.LOOKUP))
-        if got:
-            copies = [copy(mirror, *asked_got, *tag, to_filter) for mirror in got]
-            received: Fields = {"reg2": ofport, "metadata": metadata}
-            if not active:
-                received["reg5"] = (OPEN_BOTH, OPEN_BOTH)
-            yield _flow(mark, Table.MIRROR_GOT, rank, received, *copies, goto(Table.DELIVER))
+
+
+def _got_at_port(
+    view: HostView, vif: Vif, ofport: int, network: LocalNetwork, own: int, mirrors: list[FrameMirror], mark: int
+) -> Iterator[Flow]:
+    """Copies of what goes out of a VIF's port. While it moves both its hosts deliver: of two frames for its MACs the one with the mark is
+    not shown. Of what is for many, or was flooded, each host has one without a mark: the old one shows it until it hears the VIF from the
+    new one, and that from the announcement on which opens the port."""
+    onward = goto(Table.DELIVER)
+    yield _flow(mark, Table.MIRROR_GOT, 120, {"reg2": ofport, REG_SECOND: (SECOND, SECOND)}, onward)
+    active, to = view.role(vif) is VifRole.ACTIVE, view.location(network.name, vif.id).incoming
+    moving = to is not None or not active
+    to_many: Fields = {} if active else {"reg5": (OPEN_BOTH, OPEN_BOTH)}
+    ask = ask_moved(to) if to is not None and active else ()
+    for (segment, mask), tag in carried_segments(own, vif):
+        received: Fields = {"reg2": ofport, "metadata": segment if mask is None else (segment, mask)}
+        rank = 100 if mask is None else 90
+
+        def copies(*asked: act.Action, tag: Actions = tag) -> Actions:
+            on = (goto(Table.MIRROR_FROM), *asked, *tag, goto(Table.MIRROR_FILTER))
+            return (*(act.Clone(act.SetField(REG_MIRROR, _copied(network, it)), *on) for it in mirrors), onward)
+
+        yield _flow(mark, Table.MIRROR_GOT, rank, received | to_many, *copies(*ask))
+        for mac in (*macs_of(vif), *view.behind(vif)) if moving else ():
+            yield _flow(mark, Table.MIRROR_GOT, rank + 5, received | {"eth_dst": mac}, *copies())
 
 
 def _heard_elsewhere(
-    view: HostView, vif: Vif, ofport: int, network: LocalNetwork, own: int, mark: int
+    view: HostView, network: LocalNetwork, own: int, vif: Vif | None, place: Location, to: Binding, mark: int
 ) -> Iterator[Flow]:
-    """What comes in as sent by a VIF that is leaving here says that it runs elsewhere by now, before anybody tells this host."""
-    learn = Learn(
-        table=Table.MIRROR_MOVED,
-        priority=LEARNED_PRIORITY,
-        cookie=cookie(Category.LEARNED, ""),
-        hard_timeout=HEARD_FOR_S,
-        specs=(LearnMatch(f"{REG_PORT}[0..15]", ofport), LearnLoad(0, f"{REG_MIRROR}[0..31]")),
-    )
-    on: Actions = (goto(Table.LOOKUP),)
-    for ((segment, mask), _), mac in product(carried_segments(own, vif), macs_of(vif)):
+    """A frame that a VIF has sent from the host that it moves to says that it runs there by now."""
+    learn, on = heard(to), goto(Table.LOOKUP)
+    tunnel = tunnel_source(view, network, to.host) if network.way is Way.TUNNEL else {}
+    leaving = place.current is not None and place.current.host == view.me
+    for ((segment, mask), _), mac in product(carried_segments(own, vif), macs_of(to)):
         sent: Fields = {"metadata": segment if mask is None else (segment, mask), "eth_src": mac}
         rank = 85 if mask is None else 84
-        yield _flow(mark, Table.GUARD, rank, sent | {"reg0": From.TUNNEL}, learn, *on)
-        if network.way is Way.UPLINK:
+        if tunnel:
+            yield _flow(mark, Table.GUARD, rank, sent | {"reg0": From.TUNNEL} | tunnel, learn, on)
+        elif network.way is Way.UPLINK and leaving:
             copies = _copies_of_what_came(view, network)
-            yield _flow(mark, Table.MIRROR_PASSED, rank, sent | {"reg0": From.UPLINK}, learn, *copies, *on)
+            yield _flow(mark, Table.MIRROR_PASSED, rank, sent | {"reg0": From.UPLINK}, learn, *copies, on)
 
 
 def _by_macs(

@@ -45,7 +45,7 @@ class Parts(NamedTuple):
 def parts_of(view: HostView, vifs: LocalPorts) -> Parts | None:
     """The parts of VIFs here; None where one flow delivers to all of them. They are recirculated only where they must be."""
     if len(vifs) * resubmits(MAX_GROUPS_OF_VIF, limited=True, apart=True) <= MAX_RESUBMITS and not any(
-        view.has_tiers(vif) or view.copies_got(vif) for _, vif in vifs
+        view.has_tiers(vif) or view.copies_got(vif.network, vif.id) for _, vif in vifs
     ):
         return None
     each = [
@@ -54,7 +54,7 @@ def parts_of(view: HostView, vifs: LocalPorts) -> Parts | None:
             limited=view.limited(vif),
             apart=view.role_number(vif.network, vif.isolation) != 0,
             tiers=view.has_tiers(vif),
-            copies=view.copies_got(vif),
+            copies=view.copies_got(vif.network, vif.id),
         )
         for _, vif in vifs
     ]

@@ -223,7 +223,7 @@ _ROLES = frozenset({Table.RECEIVER_ROLE, Table.SENDER_ROLE})
 PIPELINE: dict[Table, Stage] = {
     Table.CLASSIFY: Stage(
         "which network a frame is on and where it came from: a VIF, a tunnel or an uplink",
-        _PORT | {"tun_id", "tun_ipv6_src", "eth_type", "eth_dst"},
+        _PORT | {"tun_id", "tun_ipv6_src", "eth_type", "eth_src", "eth_dst"},
         frozenset(
             {
                 Table.CLASSIFY,
@@ -385,7 +385,8 @@ PIPELINE: dict[Table, Stage] = {
     Table.LOOKUP: Stage(
         "destination MAC to local VIF, remote host or both while a VIF moves; multicast to FLOOD, the rest to UNKNOWN",
         _L2,
-        frozenset({Table.HELD, Table.UNKNOWN_RATE, Table.FLOOD, Table.MULTICAST, Table.GATE}) | _entries(TO_VIF),
+        frozenset({Table.HELD, Table.UNKNOWN_RATE, Table.FLOOD, Table.MULTICAST, Table.GATE, Table.MIRROR_MOVED})
+        | _entries(TO_VIF),
         miss=Table.UNKNOWN_RATE,
     ),
     Table.MULTICAST: Stage(
@@ -495,7 +496,7 @@ PIPELINE: dict[Table, Stage] = {
     ),
     Table.MIRROR_GOT: Stage(
         "copies of what a VIF gets, for mirrors that are asked after its policy",
-        _COPIED | {"reg2", "reg5"},
+        _COPIED | {"reg2", "reg5", "reg7", "eth_dst"},
         frozenset({Table.MIRROR_FROM, Table.MIRROR_MOVED, Table.MIRROR_FILTER, Table.DELIVER}),
         miss=Table.DELIVER,
     ),
@@ -585,7 +586,7 @@ PIPELINE: dict[Table, Stage] = {
         frozenset({Table.GATE, Table.MIRROR_HERE}),
     ),
     Table.MIRROR_MOVED: Stage(
-        "whether a VIF that is leaving was heard from its new host, which then makes the copies of what it gets",
+        "whether a VIF that is moving was heard from its new host, which then makes the copies of what it gets",
         frozenset({"reg2"}),
         frozenset(),
     ),
@@ -638,6 +639,10 @@ REG_TAPPED = (
 REG_POOL = "reg7"  # bits 12 and 13: whether it was asked if a frame is for a VIF of the pool, and whether one has sent it or gets it
 POOL_ASKED, POOL_MET = 1 << 12, 1 << 13
 UNCOUNTED = 1 << 14  # bit 14: the agent says it for a VIF
+REG_SECOND = "reg7"
+SECOND = (
+    1 << 15
+)  # bit 15: the other host of a moving VIF has the frame as well, and makes mirrors' copies of it (second_copies.py)
 REG_PEER = "xxreg2"  # the groups and address sets that the other side is in, a bit each (HostView.peer_bits)
 REG_ALLOWING, REG_DROPPING, REG_REJECTING = (
     "reg12",

@@ -412,9 +412,9 @@ class HostView:
         names = self._inputs.indexes.get(network, NOTHING).mirrored.get(vif, ())
         return [found for name in names if (found := self.mirror(name)) is not None]
 
-    def copies_got(self, vif: Vif) -> int:
+    def copies_got(self, network: str, vif: str) -> int:
         """How many mirrors copy what a VIF gets, after its policy."""
-        mirrors = self.mirrors_of(vif.network, vif.id)
+        mirrors = self.mirrors_of(network, vif)
         return sum(it.policy is MirrorPoint.AFTER and it.copies_got for it in mirrors)
 
     def has_mirrors(self, network: str) -> bool:

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -49,10 +50,12 @@ vms:
   near: {host: xen1, vifs: [{network: taps, addresses: []}]}
   g1: {host: xen1, vifs: [{network: gr, addresses: [10.3.0.1]}]}
   g3: {host: xen3, vifs: [{network: gr, addresses: [10.3.0.3]}]}
+  tap: {host: xen2, vifs: [{network: taps, addresses: []}]}
 mirrors:
   both: {from: [a/0, b/0, a/1, b/1], to: ids/0}
   span: {from: [{label: app=shop}], direction: from-vm, to: {vlan: 99, uplink: trunk0}}
   here: {from: [a/0, trunk/0, shut/0], filter: not udp port 4, to: near/0}
+  late: {from: [b/0, b/1], policy: after, filter: udp dst port 9, to: tap/0}
 """
 
 # There a collector may be on the underlay, and streams run at full speed.
@@ -230,10 +233,10 @@ def test_each_frame_once_while_both_ends_move(pool: PoolUnderTest, nic: int) -> 
         wait_sent(flowing, go_on(flowing))
     for vm, to in (("a", "xen1"), ("b", "xen2")):
         pool.migrate(vm, to)
-    for name, (stream, receiver) in flowing.items():
-        copies, arrived = stream.report.at("ids/0"), stream.report.at(receiver)
-        assert copies.duplicated == 0, name
-        assert set(copies.lost_numbers) <= set(arrived.lost_numbers), name
+    for (name, (stream, receiver)), target in product(flowing.items(), ("ids/0", "tap/0")):
+        copies, arrived = stream.report.at(target), stream.report.at(receiver)
+        assert copies.duplicated == 0, (name, target)
+        assert set(copies.lost_numbers) <= set(arrived.lost_numbers), (name, target)
         assert arrived.frames > 200, name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from itertools import product
 
@@ -126,6 +127,58 @@ def test_one_copy_while_either_end_or_the_target_moves(network: str, target: str
             check(f"{vm} active")
             pool.finish(vm)
             check(f"{vm} finished")
+
+
+CARRIERS = ("vx", "gre", "gnv", "dark", "vlan")
+NICS = ", ".join(f"{{network: {name}, addresses: [10.{nic}.0.%d]}}" for nic, name in enumerate(CARRIERS))
+THREE_HOSTS = f"""apiVersion: vnet/v1
+pool: three
+underlay: {{mtu: 1700}}
+hosts:
+  xen1: {{address: 10.99.0.1, uplinks: {{trunk0: {{members: [eth1]}}}}}}
+  xen2: {{address: 10.99.0.2, uplinks: {{trunk0: {{members: [eth1]}}}}}}
+  xen3: {{address: 10.99.0.3, uplinks: {{trunk0: {{members: [eth1]}}}}}}
+networks:
+  vx: {{type: vxlan}}
+  gre: {{type: gre}}
+  gnv: {{type: geneve}}
+  dark: {{type: vxlan, encryption: required}}
+  vlan: {{type: vlan, tag: 120, uplink: trunk0}}
+  taps: {{type: internal}}
+vms:
+  old: {{host: xen1, vifs: [{NICS % ((1,) * 5)}]}}
+  new: {{host: xen2, vifs: [{NICS % ((2,) * 5)}]}}
+  far: {{host: xen3, vifs: [{NICS % ((3,) * 5)}]}}
+  moving: {{host: xen1, vifs: [{NICS % ((9,) * 5)}]}}
+  ids: {{host: xen3, vifs: [{{network: taps, addresses: []}}]}}
+mirrors:
+  late: {{from: [{", ".join(f"moving/{nic}" for nic in range(5))}], direction: to-vm, policy: after, to: ids/0}}
+"""
+
+
+def instants(pool: SimPool, switch: bool) -> Iterator[str]:
+    """The instants of a move, of which hosts learn one after the other."""
+    pool.prepare("moving", "xen2")
+    yield "held"
+    if switch:
+        pool.switch("moving")
+        yield "receiving"
+    pool.run("moving", "xen2", announce=True)
+    yield "announced, and no agent knows"
+    pool.activate("moving")
+    yield "active"
+    pool.finish("moving")
+    yield "finished"
+
+
+@pytest.mark.parametrize("switch", [False, True])
+def test_of_two_frames_for_a_moving_vif_one_is_shown(switch: bool) -> None:
+    pool = SimPool.from_document(load(THREE_HOSTS.encode(), "three.vnet.yaml"))
+    for instant in instants(pool, switch):
+        for nic, sender in product(range(5), ("old", "new", "far")):
+            source = f"{sender}/{nic}"
+            for sent in (frame(pool, source, f"moving/{nic}"), to_all(pool, source)):
+                assert copies(pool, source, sent, "ids/0") == [sent], (instant, source)
 
 
 def test_groups_and_labels_are_followed() -> None:
