@@ -50,6 +50,7 @@ from ovsctl.openflow import (
     PushVlan,
     ReservedPort,
     Resubmit,
+    Sample,
     SetField,
     SetQueue,
     Subfield,
@@ -524,7 +525,7 @@ class Translation:
         """Does nothing."""
 
     def _queue(self, action: Action) -> None:
-        """Queues and timeouts change no packet."""
+        """Queues, timeouts and samples change no packet."""
 
     def _meter(self, action: MeterAction) -> None:
         if action.meter not in self.switch.meters:
@@ -814,6 +815,7 @@ _HANDLERS: dict[type, Callable[[Translation, Any], object]] = {
     SetQueue: Translation._queue,
     PopQueue: Translation._queue,
     FinTimeout: Translation._queue,
+    Sample: Translation._queue,
     MeterAction: Translation._meter,
     Clone: Translation._clone,
     Exit: Translation._exit,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
+from typing import Any
 
 from ovsctl.openflow import actions as act
 from ovsctl.openflow.actions import Action
@@ -191,6 +192,18 @@ def _format_spec(spec: LearnSpec) -> str:
     return str(spec.target) if spec.source == spec.target else f"{spec.target}={source}"
 
 
+def _format_sample(a: act.Sample) -> str:
+    words = [
+        f"probability={a.probability}",
+        f"collector_set_id={a.collector_set}",
+        f"obs_domain_id={a.domain}",
+        f"obs_point_id={a.point}",
+    ]
+    words += [f"sampling_port={format_port(a.port)}"] if a.port is not None else []
+    words += [a.direction.name.lower()] if a.direction else []
+    return f"sample({','.join(words)})"
+
+
 def _format_learn(a: Learn) -> str:
     parts = [f"table={a.table}"]
     for name in ("idle_timeout", "hard_timeout", "fin_idle_timeout", "fin_hard_timeout"):
@@ -231,6 +244,7 @@ _FORMATS: dict[type[Action], Callable[..., str]] = {
     act.Note: lambda a: f"note:{a.data.hex('.')}",
     act.CheckPktLarger: lambda a: f"check_pkt_larger({a.length})->{a.target}",
     act.Clone: lambda a: f"clone({_list(a.actions)})",
+    act.Sample: _format_sample,
     act.FinTimeout: _format_fin_timeout,
     act.CtClear: lambda a: "ct_clear",
     act.Exit: lambda a: "exit",
@@ -398,6 +412,30 @@ def _parse_check_pkt_larger(value: str) -> Action:
     return act.CheckPktLarger(number(length, "the length"), target)
 
 
+_SAMPLE_NUMBERS = {
+    "probability": "probability",
+    "collector_set_id": "collector_set",
+    "obs_domain_id": "domain",
+    "obs_point_id": "point",
+}
+
+
+def _parse_sample(value: str) -> Action:
+    found: dict[str, Any] = {}
+    for key, inner, _ in pairs(value):
+        if key in _SAMPLE_NUMBERS:
+            found[_SAMPLE_NUMBERS[key]] = number(inner, key)
+        elif key == "sampling_port":
+            found["port"] = parse_port(inner)
+        elif key in ("ingress", "egress") and not inner:
+            found["direction"] = act.SampleDirection[key.upper()]
+        else:
+            raise TextError(value, f"sample has no {key}")
+    if "probability" not in found:
+        raise TextError(value, "sample needs a probability")
+    return act.Sample(**found)
+
+
 def _parse_fin_timeout(value: str) -> Action:
     arguments = {key: number(inner, key) for key, inner, _ in pairs(value)}
     if not set(arguments) <= {"idle_timeout", "hard_timeout"}:
@@ -536,6 +574,7 @@ _PARSERS: dict[str, Callable[[str], Action]] = {
     "conjunction": _parse_conjunction,
     "note": lambda value: act.Note(_bytes(value)),
     "check_pkt_larger": _parse_check_pkt_larger,
+    "sample": _parse_sample,
     "fin_timeout": _parse_fin_timeout,
     "ct_clear": lambda value: act.CtClear(),
     "exit": lambda value: act.Exit(),

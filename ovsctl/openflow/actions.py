@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar
 
 from ovsctl.openflow.errors import ActionError
@@ -41,6 +42,7 @@ _OUTPUT_REG = struct.Struct(">HHIHH4sH6x")
 _TRUNC = struct.Struct(">HHIHHI")
 _METADATA = struct.Struct(">HH4xQQ")
 _GOTO = struct.Struct(">HHB3x")
+_SAMPLE = struct.Struct(">HIIIHB5x")
 _PADS = tuple(bytes(-length % 8) for length in range(8))
 
 
@@ -530,6 +532,39 @@ class Clone(Action):
 
     def encode(self) -> bytes:
         return nicira(42, bytes(6) + encode_actions(self.actions))
+
+
+class SampleDirection(IntEnum):
+    """Whether a sample is of a packet that comes into the switch, or of one that leaves it."""
+
+    DEFAULT = 0  # leaves it if it is to go to the sampling port, and that is not the port it came in by
+    INGRESS = 1
+    EGRESS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Action):
+    """Send the packet, with a chance of `probability` in 65535, to the IPFIX collectors of a set (Flow_Sample_Collector_Set in
+    ovs-vswitchd.conf.db(5)). Without such a set it does nothing."""
+
+    probability: int
+    collector_set: int = 0
+    domain: int = 0
+    point: int = 0
+    port: int | None = None
+    direction: SampleDirection = SampleDirection.DEFAULT
+
+    def __post_init__(self) -> None:
+        check_range("sample", "probability", self.probability, 1, 0xFFFF)
+        for name in ("collector_set", "domain", "point"):
+            check_range("sample", name, getattr(self, name), 0, 0xFFFFFFFF)
+        check_range("sample", "port", 0 if self.port is None else self.port, 0, 0xFFFE)
+        check_range("sample", "direction", self.direction, 0, 2)
+
+    def encode(self) -> bytes:
+        port = 0xFFFF if self.port is None else self.port
+        words = (self.probability, self.collector_set, self.domain, self.point, port, self.direction)
+        return nicira(41, _SAMPLE.pack(*words))
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,6 +318,16 @@ def _clone(r: _Reader, depth: int) -> Action:
     return act.Clone(*decode_actions(r.rest(), depth + 1))
 
 
+def _sample(r: _Reader, depth: int) -> Action:
+    probability, collector_set, domain, point = r.number(2), r.number(4), r.number(4), r.number(4)
+    port, direction = r.number(2), r.number(1)
+    r.zeros()
+    if direction > act.SampleDirection.EGRESS:
+        raise MalformedMessage("sample", f"direction {direction} is not one that ovsctl supports")
+    port_or_none = None if port == 0xFFFF else port
+    return act.Sample(probability, collector_set, domain, point, port_or_none, act.SampleDirection(direction))
+
+
 def _fin_timeout(r: _Reader, depth: int) -> Action:
     idle, hard = r.number(2), r.number(2)
     r.zeros()
@@ -459,6 +469,7 @@ _NICIRA: dict[int, _Decoder] = {
     36: _nat,
     37: _controller2,
     39: _output_trunc,
+    41: _sample,
     42: _clone,
     43: _void(act.CtClear()),
     44: _resubmit_table(ct=True),

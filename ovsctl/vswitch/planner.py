@@ -28,6 +28,7 @@ from ovsctl.vswitch.rows import (
     BRIDGE_PARTS,
     REFERENCES,
     ROOT,
+    SAMPLE_SETS,
     RowId,
     RowUnit,
     Value,
@@ -145,7 +146,7 @@ class _Additions:
         if found is None:
             columns = {name: value for name, value in columns.items() if not is_default(name, value)}
             columns["external_ids"] = self.snapshot.owner.marked(row.external_ids)
-            parent = self._ref(unit.parent) if unit else None
+            parent = self._ref(unit.parent) if unit and unit.column else None
             yield AddRow(Ref(row.id, None), columns, parent, unit.column if unit else "")
             return
         if unit and found.parent and found.parent != unit.parent:
@@ -219,14 +220,17 @@ class _Removals:
             self.going.update(found.id for found in free)
             removed += free
         reused = self._reused()
-        early = tuple(self._remove(found) for found in removed if {found.id, found.parent} & reused)
-        late = tuple(self._remove(found) for found in removed if not {found.id, found.parent} & reused)
+        first = {found.id for found in removed if {found.id, found.parent} & reused or _keeps_a_bridge(found)}
+        early = tuple(self._remove(found) for found in removed if found.id in first)
+        late = tuple(self._remove(found) for found in removed if found.id not in first)
         return early, late
 
     def _removable(self, found: FoundRow) -> bool:
         match found.id.table:
             case "Interface":
                 return False  # goes with its port, or by the port's `interfaces`
+            case "IPFIX" if found.parent is not None and found.parent.table == SAMPLE_SETS:
+                return False  # goes with its set of collectors
             case "Port":
                 return _local_bridge(self.snapshot, found.id) not in self.kept
             case "Bridge" if found.id in self.kept:
@@ -266,10 +270,15 @@ class _Removals:
 
     def _remove(self, found: FoundRow) -> RemoveRow:
         row = Ref(found.id, found.uuid)
-        if found.parent is None:
+        if found.parent is None or found.id.table == SAMPLE_SETS:
             return RemoveRow(row)
         parent = self.snapshot[found.parent]
         return RemoveRow(row, Ref(parent.id, parent.uuid), _PARENT_COLUMN[found.id.table])
+
+
+def _keeps_a_bridge(found: FoundRow) -> bool:
+    """Whether a row keeps a bridge that Open_vSwitch has no more, whose name is taken as long."""
+    return found.id.table == SAMPLE_SETS and found.parent is None
 
 
 def _local_bridge(snapshot: Snapshot, row_id: RowId) -> RowId | None:

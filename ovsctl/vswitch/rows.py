@@ -19,6 +19,7 @@ from ovsctl.vswitch.values import (
     Port,
     Qos,
     Queue,
+    SampleSet,
     Sflow,
     VSwitch,
 )
@@ -52,9 +53,9 @@ class WantedRow(msgspec.Struct, frozen=True):
 
 
 class RowUnit(msgspec.Struct, frozen=True):
-    """Rows that come or stay away together: a port with its interfaces and QoS, or one row of another table.
+    """Rows that come or stay away together: a port with its interfaces and QoS, a set of collectors with its IPFIX, or one row of another table.
 
-    `head` belongs into `column` of `parent`, a set in which others may have rows too.
+    `head` belongs into `column` of `parent`, a set in which others may have rows too; with "" it is what refers to `parent`.
     """
 
     head: WantedRow
@@ -75,6 +76,7 @@ BRIDGE_PARTS = {
     "sFlow": "sflow",
     "IPFIX": "ipfix",
 }
+SAMPLE_SETS = "Flow_Sample_Collector_Set"  # refers to its bridge, and outlives it
 EXACT: Mapping[str, tuple[str, ...]] = {
     "Manager": ("target", "connection_mode", "max_backoff", "inactivity_probe", "other_config"),
     "Bridge": (
@@ -91,6 +93,7 @@ EXACT: Mapping[str, tuple[str, ...]] = {
         *("targets", "sampling", "obs_domain_id", "obs_point_id", "cache_active_timeout"),
         *("cache_max_flows", "other_config"),
     ),
+    SAMPLE_SETS: ("id",),
     "Mirror": ("name", "select_all", "select_vlan", "output_vlan", "snaplen"),
     "Port": (
         *("name", "tag", "trunks", "cvlans", "vlan_mode", "bond_mode", "bond_updelay", "bond_downdelay"),
@@ -112,6 +115,7 @@ REFERENCES: Mapping[str, tuple[str, ...]] = {
     "Port": ("interfaces", "qos"),
     "QoS": ("queues",),
     "Mirror": ("select_src_port", "select_dst_port", "output_port"),
+    SAMPLE_SETS: ("bridge", "ipfix"),
 }
 
 
@@ -157,7 +161,18 @@ def port_id(name: str) -> RowId:
 
 def _row(
     row_id: RowId,
-    value: Manager | Bridge | Controller | NetFlow | Sflow | Ipfix | Mirror | Port | Interface | Qos | Queue,
+    value: Manager
+    | Bridge
+    | Controller
+    | NetFlow
+    | Sflow
+    | Ipfix
+    | SampleSet
+    | Mirror
+    | Port
+    | Interface
+    | Qos
+    | Queue,
     **references: Value,
 ) -> WantedRow:
     columns = {name: _plain(getattr(value, name)) for name in EXACT[row_id.table]}
@@ -211,6 +226,11 @@ def _bridge_parts(bridge: Bridge) -> Iterator[RowUnit]:
         yield unit("sFlow", _row(RowId("sFlow", (bridge.name,)), bridge.sflow))
     if bridge.ipfix:
         yield unit("IPFIX", _row(RowId("IPFIX", (bridge.name,)), bridge.ipfix))
+    for sample_set in bridge.sample_sets:
+        key = (bridge.name, sample_set.id)
+        ipfix = _row(RowId("IPFIX", key), sample_set.ipfix)
+        refers: dict[str, Value] = {"bridge": bridge_id(bridge.name), "ipfix": ipfix.id}
+        yield RowUnit(_row(RowId(SAMPLE_SETS, key), sample_set, **refers), bridge_id(bridge.name), "", (ipfix,))
     for mirror in bridge.mirrors:
         references: dict[str, Value] = {
             "select_src_port": frozenset(map(port_id, mirror.select_src_port)),

@@ -14,7 +14,7 @@ import msgspec
 
 from ovsctl.ovsdb import Monitor, Schema, UnknownColumn
 from ovsctl.vswitch.errors import IncompleteSnapshot
-from ovsctl.vswitch.rows import BRIDGE_PARTS, EXACT, REFERENCES, ROOT, RowId
+from ovsctl.vswitch.rows import BRIDGE_PARTS, EXACT, REFERENCES, ROOT, SAMPLE_SETS, RowId
 
 
 class AnyRow(Protocol):
@@ -139,8 +139,10 @@ class Snapshot:
         for uuid, row in self._rows("Open_vSwitch", root, "bridges", "Bridge"):
             bridge = self._add(RowId("Bridge", (row["name"],)), uuid, row, parent=ROOT)
             self._index_bridge(bridge)
+        self._index_sample_sets()
         self._index_strays("QoS")
         self._index_strays("Queue")
+        self._index_strays(SAMPLE_SETS)
 
     def _index_bridge(self, bridge: FoundRow) -> None:
         for table, column in BRIDGE_PARTS.items():
@@ -171,8 +173,18 @@ class Snapshot:
             if self.owner.owns(row) and uuid not in self._by_uuid:
                 self._add(RowId("Queue", (*port.key, number)), uuid, row)
 
+    def _index_sample_sets(self) -> None:
+        for uuid, row in self._tables[SAMPLE_SETS].items():
+            bridge = self._by_uuid.get(row["bridge"])
+            if bridge is None:  # a row that Open_vSwitch does not have any more: this reference keeps it
+                continue
+            found = self._add(RowId(SAMPLE_SETS, (*bridge.key, row["id"])), uuid, row, parent=bridge)
+            for ipfix_uuid, ipfix in self._rows(SAMPLE_SETS, row, "ipfix", "IPFIX"):
+                if ipfix_uuid not in self._by_uuid:
+                    self._add(RowId("IPFIX", found.id.key), ipfix_uuid, ipfix, parent=found.id, ours=found.ours)
+
     def _index_strays(self, table: str) -> None:
-        """Ours, but no port of ours uses them any more: named by uuid, so that nobody wants them."""
+        """Ours, but no port or bridge of ours has them any more: named by uuid, so that nobody wants them."""
         for uuid, row in self._tables[table].items():
             if self.owner.owns(row) and uuid not in self._by_uuid:
                 self._add(RowId(table, (uuid,)), uuid, row)

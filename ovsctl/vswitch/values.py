@@ -241,6 +241,17 @@ class Ipfix(msgspec.Struct, frozen=True):
         _check_range("IPFIX cache_max_flows", self.cache_max_flows, 0, 2**32 - 1)
 
 
+class SampleSet(msgspec.Struct, frozen=True):
+    """The IPFIX collectors of what a bridge's flows sample by the number `id`. Of `ipfix` its sampling, domain and point do not count there."""
+
+    id: int
+    ipfix: Ipfix
+    external_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_range("collector set", self.id, 0, 2**32 - 1)
+
+
 class Controller(msgspec.Struct, frozen=True):
     """An OpenFlow controller of a bridge, by its target; times in ms."""
 
@@ -296,6 +307,7 @@ class Bridge(msgspec.Struct, frozen=True):
     netflow: NetFlow | None = None
     sflow: Sflow | None = None
     ipfix: Ipfix | None = None
+    sample_sets: tuple[SampleSet, ...] = ()
     stp_enable: bool = False
     rstp_enable: bool = False
     mcast_snooping_enable: bool = False
@@ -308,6 +320,7 @@ class Bridge(msgspec.Struct, frozen=True):
         where = f"Bridge {self.name!r}"
         _check_unique(f"{where} controllers", (controller.target for controller in self.controllers))
         _check_unique(f"{where} mirrors", (mirror.name for mirror in self.mirrors))
+        _check_unique(f"{where} collector sets", (str(sample_set.id) for sample_set in self.sample_sets))
         for vlan in self.flood_vlans:
             _check_range(f"{where} flood_vlans", vlan, 0, 4095)
         local = [port for port in self.ports if port.name == self.name]

@@ -14,7 +14,7 @@ from tests.servers import end, free_port, spawn
 from tests.vnet.agent.pool import TENANT, pool_of, vif
 from tests.vnet.agent.test_flow_export import column
 from tests.vnet.agent.test_metrics import send, udp
-from vnet.compile import ovs
+from vnet.compile import flow_export, ovs
 from vnet.objects import FlowCollector, FlowProtocol
 
 BIN = Path(os.environ.get("VNET_PROMETHEUS", "/")) / "usr" / "bin"
@@ -33,7 +33,7 @@ def records(directory: Path) -> list[list[str]]:
 async def test_nfdump_reads_what_is_exported(
     protocol: FlowProtocol, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ovs, "ACTIVE_S", 1)
+    monkeypatch.setattr(flow_export, "ACTIVE_S", 1)
     ovs._rows.cache_clear()
     port = free_port()
     command = [BIN / "nfcapd", "-b", "127.0.0.1", "-p", str(port), "-w", tmp_path, "-t", "2"]  # a new file each 2 s

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from ovsctl import vswitch
 from ovsctl.ovsdb import Change, Mutate, OvsdbClient, OvsdbError, Replica, Select, Update, Uuid, by_uuid
+from ovsctl.vswitch.rows import SAMPLE_SETS
 from ovsctl.vswitch.snapshot import Tables
 from vnet.agent import nic_guard
 from vnet.agent.local_ports import LocalPort
@@ -131,6 +132,8 @@ class OvsConfig:
             self._rows.again([ALL])
 
     def _concerns_us(self, change: Change, deleted: Set[Uuid]) -> bool:
+        if change.table == SAMPLE_SETS:
+            return self._blocked or any(row is not None and OWNER.owns(row) for row in (change.old, change.new))
         if change.table not in ("Bridge", "Port", "Interface"):
             return False
         if _only_ports(change, deleted):

@@ -445,12 +445,13 @@ class PlugBridgeChange(ObjectStruct, frozen=True, kw_only=True):
 
 
 class FlowCollector(AnswerStruct, frozen=True, kw_only=True):
-    """A collector that every host tells of the frames on its br-int."""
+    """A collector that every host tells of the frames on its br-int, or of those of the VIFs that it is of."""
 
     name: str
     protocol: str
     to: str
     sample: int | None
+    of: list[str]
     owner: str
 
 
@@ -472,6 +473,12 @@ class FlowCollectorSpec(ObjectStruct, frozen=True, kw_only=True):
             description="One frame of so many is looked at, 400 unless told; not with NetFlow, which counts all. Each costs a host a way through `ovs-vswitchd`."
         ),
     ] = None
+    of: Annotated[
+        list[str] | None,
+        Meta(
+            description="The VIFs of which IPFIX tells, with their names in each record: by id, or those in a group (`group:NAME`), on a network (`network:NAME`), or with a label (`label:KEY=VALUE`). Left out: all that passes br-int, without names."
+        ),
+    ] = None
 
 
 class FlowCollectorChange(ObjectStruct, frozen=True, kw_only=True):
@@ -480,6 +487,7 @@ class FlowCollectorChange(ObjectStruct, frozen=True, kw_only=True):
     protocol: Literal["ipfix", "netflow", "sflow"] | UnsetType = UNSET
     to: str | UnsetType = UNSET
     sample: int | UnsetType | None = UNSET
+    of: list[str] | UnsetType | None = UNSET
 
 
 class Subnet(AnswerStruct, frozen=True, kw_only=True):

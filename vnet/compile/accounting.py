@@ -50,11 +50,11 @@ def has_outside(view: HostView, network: str) -> bool:
     return known is not None and known.way is Way.UPLINK
 
 
-def sent_flows(view: HostView, vif: Vif, ofport: int, mark: int) -> Iterator[Flow]:
-    """Counts what a VIF sends and its policy has let pass."""
+def sent_flows(view: HostView, vif: Vif, ofport: int, mark: int, sampled: Actions) -> Iterator[Flow]:
+    """Counts what a VIF sends and its policy has let pass. sampled: what is done with it besides."""
     own: Fields = {"in_port": ofport}
     by_itself: Fields = {REG_POOL: (0, UNCOUNTED)}
-    onward = (goto(view.onward(Table.SENT, vif)),)
+    onward = (*sampled, goto(view.onward(Table.SENT, vif)))
     if not has_outside(view, vif.network):
         yield _counting(mark, Table.SENT, 100, own | by_itself, onward)
         return

@@ -75,7 +75,8 @@ class Input(IntEnum):
     NETWORK_MIRRORS = 29  # of a network: the mirrors with sources on it, each with the hosts of those
     MIRROR_NAMES = 30  # of all: the mirrors that there are
     DEVICE = 31  # of a tunnel or patch port: its ofport
-    EVERYTHING = 32  # all of it: what reads this is compiled again at any change
+    SAMPLING = 32  # of all: the flow collectors of single VIFs
+    EVERYTHING = 33  # all of it: what reads this is compiled again at any change
 
 
 CAPTURES = 4  # at once on a host
@@ -234,6 +235,7 @@ class HostInputs:
         ] = {}  # of networks that rules of groups here name, as those name them
         self.plug_bridges: dict[str, PlugBridge] = {}
         self.flow_collectors: dict[str, FlowCollector] = {}
+        self.sampling: tuple[FlowCollector, ...] = ()  # those of single VIFs, by name
         self.mirrors: dict[str, FrameMirror] = {}
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
@@ -263,7 +265,8 @@ class HostInputs:
         inputs.qos = dict(state.qos)
         inputs.address_sets = dict(state.address_sets)
         inputs.plug_bridges = dict(state.plug_bridges)
-        inputs.flow_collectors = dict(state.flow_collectors)
+        for collector in state.flow_collectors.values():
+            inputs.set_flow_collector(collector)
         targets = [it.target for it in state.mirrors.values() if it.target is not None and it.target in state.vifs]
         for mirror in state.mirrors.values():
             inputs.set_mirror(mirror)
@@ -790,10 +793,18 @@ class HostInputs:
     def set_flow_collector(self, collector: FlowCollector) -> None:
         self.revision += 1
         self.flow_collectors[collector.name] = collector
+        self._sample_again()
 
     def drop_flow_collector(self, name: str) -> None:
         self.revision += 1
         self.flow_collectors.pop(name, None)
+        self._sample_again()
+
+    def _sample_again(self) -> None:
+        after = tuple(it for _, it in sorted(self.flow_collectors.items()) if it.of)
+        if after != self.sampling:
+            self.sampling = after
+            self._note(Input.SAMPLING, "")
 
     # Mirrors
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
 from ovsctl import vswitch
+from vnet.compile.flow_export import Sampling, exporting, sample_sets
 from vnet.compile.view import HostView, VifRole
 from vnet.objects import (
     BondHash,
     BondMode,
     FlowCollector,
-    FlowProtocol,
     FrameMirror,
     LacpTime,
     Network,
@@ -39,9 +38,6 @@ from vnet.objects.mirror import TRANSPORT
 # ovs-ofctl without -O speaks OpenFlow 1.0; a person looking at the bridge should not have to know.
 PROTOCOLS = frozenset(vswitch.OpenFlow)
 SYSTEM = "system"  # the kernel's datapath, as is ""
-SAMPLE = 400  # one frame of so many, as Open vSwitch has it (ovs-vswitchd.conf.db(5))
-ACTIVE_S = 60  # seconds after which a flow that goes on is told of
-MAX_CACHED = 4096  # flows that wait for that
 # Of bridges that connect to their agent: how soon they try again, and when they take a silent one for dead.
 LEAST_BACKOFF_MS, PROBE_MS = 1000, 5000
 
@@ -93,6 +89,7 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
             for _, it in sorted(view.mirrors.items())
             if it.device is not None and it not in crowded_out(view, switch)
         ),
+        tuple(sorted(view.samplings().items())),
     )
 
 
@@ -115,13 +112,17 @@ def _rows(
     plugs: tuple[str, ...],
     collectors: tuple[FlowCollector, ...],
     mirrors: tuple[FrameMirror, ...],
+    samplings: tuple[tuple[int, Sampling], ...],
 ) -> vswitch.VSwitch:
-    """All rows of ours. used: the uplinks that networks here are on; in_use: the encapsulations that they need; plugs: the plug bridges."""
+    """All rows of ours. used: the uplinks that networks here are on; in_use: the encapsulations that they need; plugs: the plug bridges;
+    samplings: of VIFs, by ofport."""
     tunnels = tuple(_tunnel(it) for it in ENCAPSULATION_OF_DEVICE.values() if it in in_use)
     tunnels += tuple(_to_collector(mirror, switch) for mirror in mirrors)
     patches = tuple(_patch(patch_device(u.name), uplink_patch(u.name)) for u in uplinks if u.name in used)
     integration = msgspec.structs.replace(
-        _secure(switch.bridge, switch, tunnels + patches, switch.controllers), **_exporting(me, collectors)
+        _secure(switch.bridge, switch, tunnels + patches, switch.controllers),
+        **exporting(me, collectors),
+        sample_sets=sample_sets(samplings),
     )
     bridges = (integration, *(_uplink(u, u.name in used, switch) for u in uplinks if u.bridge is None))
     joined = (
@@ -132,35 +133,6 @@ def _rows(
     if wireguard:
         bridges = (*bridges, _encryption(wireguard, switch))
     return vswitch.VSwitch((*bridges, *(_secure(name, switch) for name in plugs)), tuple(joined))
-
-
-def _exporting(me: str, collectors: tuple[FlowCollector, ...]) -> dict[str, Any]:
-    """The columns of br-int by which it tells collectors of its frames. A bridge has one row for each protocol, with all collectors of it: of
-    several, the one that wants most frames says how many. me: the host, which IPFIX names in each record."""
-    found: dict[str, Any] = {}
-    for protocol in FlowProtocol:
-        mine = [collector for collector in collectors if collector.protocol is protocol]
-        if not mine:
-            continue
-        targets = frozenset(collector.to for collector in mine)
-        wanted = [collector.sample for collector in mine]
-        sample = min((one for one in wanted if one is not None and (None not in wanted or one < SAMPLE)), default=None)
-        match protocol:
-            case FlowProtocol.NETFLOW:
-                found["netflow"] = vswitch.NetFlow(targets, active_timeout=ACTIVE_S)
-            case FlowProtocol.SFLOW:
-                found["sflow"] = vswitch.Sflow(targets, sampling=sample or SAMPLE, polling=ACTIVE_S)
-            case FlowProtocol.IPFIX:
-                found["ipfix"] = vswitch.Ipfix(
-                    targets,
-                    sampling=sample or SAMPLE,
-                    cache_active_timeout=ACTIVE_S,
-                    cache_max_flows=MAX_CACHED,
-                    # A frame is told of as it comes in alone, as by NetFlow and sFlow; as it leaves, too, it would be in two records. Open vSwitch
-                    # reads the option the other way round (vswitchd/bridge.c, bridge_configure_ipfix): unset, or "false", has it told twice.
-                    other_config={"virtual_obs_id": me, "enable-output-sampling": "true"},
-                )
-    return found
 
 
 def tunnels_in_use(view: HostView) -> frozenset[Encapsulation]:

@@ -11,6 +11,7 @@ from enum import Enum
 from functools import cache
 from typing import Self
 
+from vnet.compile.flow_export import Sampling, sampling_of
 from vnet.compile.inputs import (
     EVERYTHING,
     NOTHING,
@@ -450,6 +451,25 @@ class HostView:
         self._read((Input.MIRROR, mirror.name, ""))
         found = self._inputs.vifs.get(mirror.target) if mirror.target is not None else None
         return found.network if found is not None else None
+
+    # Flow collectors
+
+    def sampling(self, vif: Vif) -> Sampling | None:
+        """How collectors of single VIFs are told of a VIF, None if none is of it."""
+        self._read((Input.SAMPLING, "", ""))
+        if not self._inputs.sampling:
+            return None
+        found, network = self.vif(vif.id, vif.network), self.network(vif.network)
+        of_network = network.labels if network is not None else ()
+        return sampling_of(self.me, found, of_network, self._inputs.sampling) if found is not None else None
+
+    def samplings(self) -> dict[int, Sampling]:
+        """The same of all VIFs with a port here, or a number reserved for one, by ofport."""
+        inputs = self._all()
+        rows = (
+            (ofport, inputs.vifs.get(vif)) for vif, ofport in (sorted(inputs.ports.items()) if inputs.sampling else ())
+        )
+        return {ofport: found for ofport, row in rows if row is not None and (found := self.sampling(row)) is not None}
 
     def device(self, name: str) -> int | None:
         """The ofport of a tunnel or patch port."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match
+from ovsctl.openflow import Action, Flow, Learn, LearnLoad, LearnMatch, Match, SampleDirection
 from ovsctl.openflow import actions as act
 from vnet.compile.accounting import delivering, not_to_itself, sent_flows
+from vnet.compile.flow_export import sampled
 from vnet.compile.flows import (
     ETH_ARP,
     ETH_IPV6,
@@ -85,13 +86,15 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     judge = (*isolation_flows(view, vif, ofport, mark), *(judge_flows(view, vif, ofport, mark) if vif.groups else ()))
     tagged = vif.trunk is not None or keeps_tags(view, vif)
     rank, runs = STACKED_DROP + 10 if tagged else 100, role is VifRole.ACTIVE
+    sampling = view.sampling(vif)
+    told_got = sampled(sampling, ofport, SampleDirection.EGRESS) if runs else ()
     deliver = [
-        *sent_flows(view, vif, ofport, mark),
+        *sent_flows(view, vif, ofport, mark, sampled(sampling, ofport, SampleDirection.INGRESS)),
         not_to_itself(ofport, mark),
         *(
             flow
             for match, actions in _deliveries(vif, ofport, segment)
-            for flow in delivering(view, vif, mark, rank, {"reg2": ofport, **match}, actions, runs=runs)
+            for flow in delivering(view, vif, mark, rank, {"reg2": ofport, **match}, (*told_got, *actions), runs=runs)
         ),
     ]
     if not runs:

@@ -1,4 +1,4 @@
-"""Flow exports: collectors that every host tells of the frames on its br-int, by IPFIX, NetFlow or sFlow.
+"""Flow exports: collectors that hosts tell of the frames on their br-int, or of those of single VIFs, by IPFIX, NetFlow or sFlow.
 
 One rule: each host exports what passes it, so a VIF that moves is told of by the host that it runs on.
 """
@@ -15,9 +15,12 @@ from vnet.grammar.noun import Noun
 from vnet.grammar.value_types import Integer, choice
 from vnet.objects.enums import Owner
 from vnet.objects.impact import NOTHING, Cost, Disruption, Usage
+from vnet.objects.labels import Labels
+from vnet.objects.vif_sources import are_of, sources_list
 from vnet.objects.words import COLLECTOR, NAME_KIND, OWNER
 
 MAX_SAMPLE = 2**31 - 1
+MAX_SAMPLE_OF_VIFS = 65535  # the action sample has a chance in 65535 (ovs-actions(7))
 UNHARMED = Disruption.NONE, "frames go on as they do"
 
 
@@ -29,7 +32,7 @@ class FlowProtocol(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FlowCollector(Declared):
-    """A collector that every host tells of the frames on its br-int."""
+    """A collector that every host tells of the frames on its br-int, or of those of the VIFs that it is of."""
 
     NOUN: ClassVar[Noun] = Noun(
         "flow-collector", "flow-export", "flow collector", "FlowCollector", "flow_collectors",
@@ -57,6 +60,14 @@ class FlowCollector(Declared):
         also=("sampling", "rate"),
         change=UNHARMED,
     )
+    of: tuple[str, ...] = attr(
+        sources_list(""),
+        "The VIFs of which IPFIX tells, with their names in each record: by id, or those in a group (`group:NAME`), on a network (`network:NAME`), or with a label (`label:KEY=VALUE`). "
+        "Left out: all that passes br-int, without names.",
+        default=(),
+        also=("from", "sources", "vifs"),
+        change=UNHARMED,
+    )
     owner: Owner = attr(
         OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME
     )
@@ -67,10 +78,22 @@ class FlowCollector(Declared):
                 "wrong-value", "sample", "NetFlow counts every frame", "leave 'sample' out, or take ipfix or sflow"
             )
 
+        if self.of and self.protocol is not FlowProtocol.IPFIX:
+            message = f"{self.protocol.value} has no field for the name of a VIF, and tells of a whole bridge"
+            yield Flaw("wrong-value", "of", message, "take ipfix, or leave 'of' out", relies_on=("protocol",))
+        if self.of and (self.sample or 0) > MAX_SAMPLE_OF_VIFS:
+            hint = f"at most {MAX_SAMPLE_OF_VIFS}; or leave 'of' out"
+            yield Flaw("wrong-value", "sample", "single VIFs are not sampled as seldom", hint, relies_on=("of",))
+
+    def selects(self, vif: str, network: str, groups: tuple[str, ...], labels: Labels) -> bool:
+        """Whether it is of a VIF, by id, network, groups and all its labels."""
+        return are_of(self.of, vif, network, groups, labels)
+
     @property
     def summary(self) -> str:
         """A few words for a plan."""
-        return f"{self.protocol.value} to {self.to}"
+        of = f" of {', '.join(self.of)}" if self.of else ""
+        return f"{self.protocol.value} to {self.to}{of}"
 
     def cost_of_new(self, usage: Usage, name: str) -> Cost:
         return NOTHING

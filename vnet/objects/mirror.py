@@ -7,11 +7,11 @@ never mirrored again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
 from vnet.grammar.nodes import MapNode, Node, TextNode, clip, entry_of, is_null
@@ -23,7 +23,6 @@ from vnet.grammar.value_types import (
     Failed,
     Integer,
     JsonSchema,
-    ListOf,
     Scalar,
     ValueRefused,
     ValueType,
@@ -32,72 +31,20 @@ from vnet.grammar.value_types import (
 from vnet.objects.carriers import GENEVE
 from vnet.objects.enums import Owner
 from vnet.objects.impact import Cost, Disruption, Usage
-from vnet.objects.labels import LABEL, NETWORK, Labels, is_label
-from vnet.objects.limits import MAX_TAG, VIF_ID
+from vnet.objects.labels import Labels
+from vnet.objects.limits import MAX_TAG
+from vnet.objects.vif_sources import are_of, parsed, sources_list
 from vnet.objects.words import ADDRESS, NAME_KIND, OWNER, UPLINK_NAME, VIF_ID_KIND
 
 if TYPE_CHECKING:
     from vnet.grammar.source import Source
 
-T = TypeVar("T")
-GROUP = "group:"
-MAX_SOURCES, MAX_MIRRORS = 64, 16  # of a mirror; of a pool
+MAX_MIRRORS = 16  # of a pool
 MAX_SESSION = 1023  # of ERSPAN: ten bits (draft-foschiano-erspan-03 §4.1)
 MAX_GRE_ID = 2**32 - 1  # RFC 2890 §2
 COLLECTOR_DEVICE = "mirror-"  # before the key: the port of br-int by which copies go to a collector
 TRANSPORT = GENEVE  # by which copies reach a VIF on another host
 _COPIED = Disruption.NONE, "frames go on as they do"
-
-
-def _source(text: str) -> str:
-    prefix, colon, name = text.partition(":")
-    match prefix + colon:
-        case "group:" | "network:":
-            NAME_KIND.parse(name)
-        case "label:":
-            if not is_label(name):
-                raise ValueRefused("wrong-name", f"'{clip(name)}' is no label", "write label:KEY=VALUE")
-        case _ if not VIF_ID.fullmatch(text):
-            hint = "a VIF as web1/0, group:NAME, network:NAME or label:KEY=VALUE"
-            raise ValueRefused("wrong-name", f"'{clip(text)}' is nothing that is mirrored", hint)
-    return text
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MirrorSource(ValueType[str]):
-    """A VIF, or those in a group, on a network or with a label. A document may write the last three as a map too, as {group: db}."""
-
-    expected: str = "a VIF as web1/0, {group: NAME}, {network: NAME} or {label: KEY=VALUE}"
-    python: str = "str"
-
-    def read(self, node: Node, source: Source) -> str | Failed:
-        if isinstance(node, TextNode) and not is_null(node):
-            return _read(_source, node.text, node, source)
-        if not isinstance(node, MapNode) or len(node.entries) != 1:
-            return self.wrong(node, source)
-        key, value = node.entries[0]
-        if key.text not in ("vif", "group", "network", "label") or not isinstance(value, TextNode):
-            return self.wrong(node, source)
-        return _read(_source, value.text if key.text == "vif" else f"{key.text}:{value.text}", value, source)
-
-    def check(self, value: str) -> None:
-        _source(value)
-
-    def schema(self) -> JsonSchema:
-        word = {"type": "string"}
-        maps = [
-            {"type": "object", "properties": {key: word}, "required": [key], "additionalProperties": False}
-            for key in ("vif", "group", "network", "label")
-        ]
-        return {"oneOf": [word, *maps]}
-
-
-def _read(parse: Callable[[str], T], text: str, node: Node, source: Source) -> T | Failed:
-    try:
-        return parse(text)
-    except ValueRefused as refused:
-        source.add(refused.code, refused.message, node, refused.hint)
-        return FAILED
 
 
 class TargetType(Enum):
@@ -168,7 +115,7 @@ class MirrorTargetType(ValueType[MirrorTarget]):
 
     def read(self, node: Node, source: Source) -> MirrorTarget | Failed:
         if isinstance(node, TextNode) and not is_null(node):
-            return _read(_target, node.text, node, source)
+            return parsed(_target, node.text, node, source)
         type = next((name for name in _KEYS if entry_of(node, name) is not None), None)
         if not isinstance(node, MapNode) or type is None:
             return self.wrong(node, source)
@@ -190,7 +137,7 @@ class MirrorTargetType(ValueType[MirrorTarget]):
         }[type]
         if type != "vif" and _TARGET.fullmatch(text) is None:
             return self.wrong(node, source)
-        return _read(_target, text, node, source)
+        return parsed(_target, text, node, source)
 
     def check(self, value: MirrorTarget) -> None:
         if not isinstance(value, MirrorTarget) or _target(str(value)) != value:
@@ -293,10 +240,7 @@ class FrameMirror(Declared):
 
     name: str = attr(NAME_KIND, "Its name.", set_by=SetBy.NAME)
     from_: tuple[str, ...] = attr(
-        ListOf(
-            MirrorSource(), "a list of VIFs, groups, networks and labels", empty="name what is mirrored", ordered=True,
-            most=MAX_SOURCES,
-        ),
+        sources_list("name what is mirrored"),
         "The VIFs whose frames are copied: by id, or those in a group (`group:NAME`), on a network (`network:NAME`), or with a label (`label:KEY=VALUE`).",
         also=("source", "sources", "select", "vifs"),
         change=_COPIED,
@@ -362,8 +306,7 @@ class FrameMirror(Declared):
         """Whether a VIF is one of its sources, by id, network, groups and all its labels. Its target is none."""
         if vif == self.target:
             return False
-        named = {vif, NETWORK + network, *(GROUP + group for group in groups), *(LABEL + label for label in labels)}
-        return not named.isdisjoint(self.from_)
+        return are_of(self.from_, vif, network, groups, labels)
 
     @property
     def copies_sent(self) -> bool:

@@ -34,7 +34,7 @@ from vnet.objects.limits import (
     MIN_IPV6_MTU,
     MIN_MTU,
 )
-from vnet.objects.mirror import GROUP, MAX_MIRRORS, TRANSPORT, FrameMirror, TargetType
+from vnet.objects.mirror import MAX_MIRRORS, TRANSPORT, FrameMirror, TargetType
 from vnet.objects.mtu import TAG_BYTES, default_mtu, mtu_arithmetic, mtu_capacity
 from vnet.objects.network import Network
 from vnet.objects.proposal import Fault, Proposal, Ref
@@ -44,6 +44,7 @@ from vnet.objects.state import CONFIGURED, NOUNS, PoolState, passed_on
 from vnet.objects.subnet import Range
 from vnet.objects.tiers import Tier
 from vnet.objects.vif import Vif
+from vnet.objects.vif_sources import GROUP
 from vnet.objects.words import is_never
 from vnet.util.suggest import LISTED_MAX, listing
 
@@ -912,14 +913,14 @@ def _expectations(p: Proposal) -> Faults:
                 yield Fault("unknown-vif", "expectation", name, field, message, refers=refers, among=among)
 
 
-# --- mirrors ---------------------------------------------------------------------------------------
+# --- mirrors and flow collectors ---------------------------------------------------------------------------------------
 
 
 def _mirrors(p: Proposal) -> Faults:
     """Mirrors name what is there, and what they carry is taken for no frame of a network."""
     for mirror in p.changed("mirrors").values():
         for source in mirror.from_:
-            yield from _mirrored(p, mirror, source)
+            yield from _vifs_of(p, "mirror", mirror.name, "from_", source)
         if mirror.target is not None and mirror.target not in p.after.vifs:
             yield missing("mirror", mirror.name, "to", ("vif", mirror.target), p.after.vifs)
         if mirror.to.type is TargetType.VLAN and mirror.to.name not in p.uplink_mtus and not p.incomplete("host"):
@@ -936,13 +937,20 @@ def _mirrors(p: Proposal) -> Faults:
         yield from _mirrored_in_clear(p)
 
 
-def _mirrored(p: Proposal, mirror: FrameMirror, source: str) -> Faults:
-    prefix, colon, name = source.partition(":")
+def _vifs_of(p: Proposal, noun: str, name: str, field: str, source: str) -> Faults:
+    prefix, colon, named = source.partition(":")
     of = {GROUP: ("security-group", p.after.groups), NETWORK: ("network", p.after.networks)}
     word, among = of.get(prefix + colon, ("vif", p.after.vifs))
-    target = name if prefix + colon in of else source
+    target = named if prefix + colon in of else source
     if not source.startswith(LABEL) and target not in among:
-        yield missing("mirror", mirror.name, "from_", (word, target), among, path=(source,))
+        yield missing(noun, name, field, (word, target), among, path=(source,))
+
+
+def _flow_collectors(p: Proposal) -> Faults:
+    """Flow collectors name what is there."""
+    for collector in p.changed("flow_collectors").values():
+        for source in collector.of:
+            yield from _vifs_of(p, "flow-collector", collector.name, "of", source)
 
 
 def _mirror_ways(p: Proposal) -> Faults:
@@ -1030,5 +1038,5 @@ RULES: tuple[Callable[[Proposal], Faults], ...] = (
         _leaving_hosts,
     ),
     *(_subnets, _qos, _remotes, _address_sets, _futile, _large, _watched, _tiers, _mixed, _crowded),
-    *(_vifs, _moving, _unique, _mirrors, _expectations),
+    *(_vifs, _moving, _unique, _mirrors, _flow_collectors, _expectations),
 )

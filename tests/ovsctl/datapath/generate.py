@@ -36,6 +36,7 @@ from ovsctl.openflow import (
     PushVlan,
     ReservedPort,
     Resubmit,
+    Sample,
     SetField,
     WriteActions,
     WriteMetadata,
@@ -162,7 +163,7 @@ def actions(
         elif pick < 0.93:
             found.append(Exit())
         elif pick < 0.95:
-            found.append(Note(b"x"))
+            found.append(rng.choice((Note(b"x"), Sample(0xFFFF))))
         elif pick < 0.97:
             found.append(_learn(rng))
     return found

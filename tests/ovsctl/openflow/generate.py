@@ -46,6 +46,8 @@ from ovsctl.openflow import (
     PushVlan,
     ReservedPort,
     Resubmit,
+    Sample,
+    SampleDirection,
     SetField,
     SetQueue,
     Subfield,
@@ -289,6 +291,12 @@ class ActionMaker:
             )
         )
 
+    def sample(self) -> Action:
+        make, wide = self.make, 0xFFFFFFFF
+        port = self.rng.choice((None, ReservedPort.LOCAL, self.rng.randrange(1, 0xFF00)))
+        numbers = (1 + make.number(0xFFFE), make.number(wide), make.number(wide), make.number(wide))
+        return Sample(*numbers, port, self.rng.choice(list(SampleDirection)))
+
     def ct(self) -> Action:
         rng = self.rng
         wide = [f for f in self.readable if f.bits >= 16]
@@ -340,6 +348,7 @@ class ActionMaker:
             PopQueue,
             lambda: GroupAction(1),
             lambda: Note(make.bytes()),
+            self.sample,
             lambda: CheckPktLarger(make.number(0xFFFF), make.subfield(REGS, 1)),
             lambda: Push(make.subfield(self.readable)),
             lambda: Pop(make.subfield([f for f in self.writable if f.maskable])),

@@ -74,6 +74,7 @@ actions=controller(userdata=01.02.ff,max_len=5,reason=no_match,id=7,pause,meter_
 table=3 actions=meter:1,output:1,clear_actions,write_metadata:5/0xf,goto_table:5
 actions=write_actions(group:1,output:5),write_metadata:7
 actions=check_pkt_larger(100)->reg0[3],push:reg0[1..9],pop:reg1[0..8],exit
+actions=sample(probability=1023,collector_set_id=7,obs_domain_id=8,obs_point_id=9,sampling_port=3,egress),sample(probability=1)
 actions=note:01.02.ff,note:,clone(output:1,clone(set_field:1->reg0,2)),group:7
 actions=conjunction(5,1/2),conjunction(0x6,2/3)
 conj_id=5 actions=output:1

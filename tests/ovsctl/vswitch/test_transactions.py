@@ -30,6 +30,7 @@ from ovsctl.vswitch import (
     Qos,
     Queue,
     RowPlan,
+    SampleSet,
     Sflow,
     VlanMode,
     VSwitch,
@@ -248,6 +249,48 @@ async def test_mirrors_and_collectors(switch: Vswitchd, client: OvsdbClient, rep
     for name in ("Mirror", "NetFlow", "sFlow", "IPFIX"):
         assert table(switch, name, "_uuid") == {}
     assert "late" in switch.server.vsctl("list-ports", "br0")
+
+
+async def test_sets_of_collectors_of_samples(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:
+    one, other, elsewhere = (Ipfix(frozenset({f"127.0.0.1:{port}"})) for port in (4739, 4740, 4741))
+    br0 = bridge("br0", sample_sets=(SampleSet(7, one), SampleSet(8, other)))
+    await reach(client, replica, VSwitch((br0,)))
+    row = table(switch, "Bridge", "name", "_uuid")["br0"]["_uuid"]
+    sets = table(switch, "Flow_Sample_Collector_Set", "id", "bridge", "ipfix", "_uuid")
+    assert {number: it["bridge"] for number, it in sets.items()} == {"7": row, "8": row}
+    targets = {it["_uuid"]: it["targets"] for it in table(switch, "IPFIX", "targets", "_uuid").values()}
+    assert {number: targets[it["ipfix"]] for number, it in sets.items()} == {
+        "7": "127.0.0.1:4739",
+        "8": "127.0.0.1:4740",
+    }
+
+    # Somebody's own set stays, and keeps its number.
+    switch.server.vsctl(
+        "--id=@b", "get", "bridge", "br0", "--", "create", "Flow_Sample_Collector_Set", "id=9", "bridge=@b"
+    )
+    await client.transact()
+    more = VSwitch((replace(br0, sample_sets=(SampleSet(7, elsewhere), SampleSet(9, one))),))
+    todo = plan(more, replica)
+    assert [str(it) for it in todo.conflicts] == [
+        "Flow_Sample_Collector_Set br0/9: is not ours (it is in Bridge br0): remove it, or choose another name"
+    ]
+    await apply(client, todo.additions)
+    await apply(client, todo.removals)
+    after = table(switch, "Flow_Sample_Collector_Set", "id", "_uuid", "ipfix")
+    assert (after.keys(), after["7"]["_uuid"]) == ({"7", "9"}, sets["7"]["_uuid"])
+    assert table(switch, "IPFIX", "targets").keys() == {"127.0.0.1:4741"}
+    switch.server.vsctl("--all", "destroy", "Flow_Sample_Collector_Set")
+    await client.transact()
+
+    # A bridge that somebody took off is kept by its sets, with its name.
+    await reach(client, replica, VSwitch((br0,)))
+    switch.server.vsctl("clear", "open_vswitch", ".", "bridges")
+    await client.transact()
+    await reach(client, replica, VSwitch((br0,)))
+    assert table(switch, "Bridge", "name", "_uuid")["br0"]["_uuid"] != row
+    await reach(client, replica, VSwitch())
+    for name in ("Bridge", "IPFIX", "Flow_Sample_Collector_Set"):
+        assert table(switch, name, "_uuid") == {}
 
 
 async def test_a_mirror_lets_go_of_a_port_that_goes(switch: Vswitchd, client: OvsdbClient, replica: Replica) -> None:

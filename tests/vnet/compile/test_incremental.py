@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsctl.openflow import Clone, Ct, Flow, Meter, MeterAction, Resubmit
+from ovsctl.openflow import Clone, Ct, Flow, Meter, MeterAction, Resubmit, Sample
 from tests.examples import examples
 from vnet.compile import (
     FEATURES,
@@ -21,12 +21,14 @@ from vnet.compile import (
     Compiler,
     Key,
     SourceChange,
+    Switch,
     Table,
     compile_flows,
     flat,
     key_of,
     mark,
     meters_of,
+    ovs_rows,
 )
 from vnet.compile.pipeline import MARKS, TAPS, WATCHES
 from vnet.grammar.packet_filter import WIDTHS, packet_filter
@@ -35,6 +37,8 @@ from vnet.objects import (
     Binding,
     BindingState,
     Direction,
+    FlowCollector,
+    FlowProtocol,
     FrameMirror,
     Host,
     LockingMode,
@@ -233,6 +237,14 @@ mirrors = st.builds(
     st.sampled_from((None, "tcp port 80")),
     st.sampled_from(MirrorPoint),
 ).map(lambda mirror: mirror if mirror.name == "ids" else replace(mirror, key=78))
+collectors = st.builds(
+    FlowCollector,
+    st.sampled_from(("siem", "billing")),
+    st.just(FlowProtocol.IPFIX),
+    st.sampled_from(("10.0.0.9:4739", "10.0.0.10:4739")),
+    st.sampled_from((None, 64, 65535)),
+    st.sampled_from(((), ("vm1/0", "vm3/0"), ("group:db",), ("network:vx",), ("label:app=shop",))),
+)
 vif_ids = st.sampled_from([f"vm{number}/0" for number in range(1, 5)])
 changes = st.one_of(
     st.tuples(st.just("set_host"), hosts),
@@ -253,6 +265,8 @@ changes = st.one_of(
     st.tuples(st.just("drop_qos"), st.sampled_from(("each", "all"))),
     st.tuples(st.just("set_mirror"), mirrors),
     st.tuples(st.just("drop_mirror"), st.sampled_from(("ids", "span"))),
+    st.tuples(st.just("set_flow_collector"), collectors),
+    st.tuples(st.just("drop_flow_collector"), st.sampled_from(("siem", "billing"))),
     st.tuples(st.just("set_probe"), st.just("one"), st.sampled_from(((), FRAMES[:1]))),  # marks are unique
     st.tuples(st.just("set_probe"), st.just("two"), st.sampled_from(((), FRAMES[1:], FRAMES[1:] + MORE))),
     st.tuples(st.just("set_capture"), st.just("shark"), st.sampled_from((None, *CAPTURED))),
@@ -301,6 +315,7 @@ def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
     full = compile_flows(compiler.view)
     meters = {meter.meter_id for meter in meters_of(full)}
     assert all(meter in OURS for meter in meters)
+    sets = {it.id for it in ovs_rows(compiler.view, Switch()).bridges[0].sample_sets}
     for source, flow in ((of, flow) for of, found in full.items() for flow in flat({of: found})):
         assert flow.table in tables[source.category], flow
         stage = PIPELINE[Table(flow.table)]
@@ -313,6 +328,7 @@ def test_flows_keep_to_the_pipeline(sequence: list[tuple[object, ...]]) -> None:
             part for whole in flow.actions for part in (whole.actions if isinstance(whole, Clone) else (whole,))
         ):
             assert not isinstance(action, MeterAction) or action.meter in meters
+            assert not isinstance(action, Sample) or action.collector_set in sets
             if isinstance(action, Resubmit):
                 assert Table(action.table) in stage.next or taps, flow
                 assert Table(action.table) > flow.table or flow.table == Table.CLASSIFY or taps, flow
