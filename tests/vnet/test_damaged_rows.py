@@ -92,7 +92,7 @@ subnets: {front: {network: tenant, cidr: 10.1.0.0/24, gateway: 10.1.0.1}}
 address-sets: {offices: [10.1.0.0/16]}
 plug-bridges: {xapi-tenant: {network: tenant}}
 mirrors: {ids: {from: [vm1/0, {group: web}], to: vm2/0, filter: tcp port 80, expires: "2100-01-01T00:00:00Z"}}
-flow-export: {flows: {protocol: ipfix, to: "10.0.0.9:4739", sample: 64}}
+flow-export: {flows: {protocol: ipfix, to: "10.0.0.9:4739", sample: 64, of: [vm1/0, {group: web}]}}
 security-groups:
   web: {rules: [{name: http, direction: ingress, protocol: tcp, ports: [80], remote: offices}]}
 vms:

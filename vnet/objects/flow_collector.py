@@ -83,7 +83,7 @@ class FlowCollector(Declared):
             yield Flaw("wrong-value", "of", message, "take ipfix, or leave 'of' out", relies_on=("protocol",))
         if self.of and (self.sample or 0) > MAX_SAMPLE_OF_VIFS:
             hint = f"at most {MAX_SAMPLE_OF_VIFS}; or leave 'of' out"
-            yield Flaw("wrong-value", "sample", "single VIFs are not sampled as seldom", hint, relies_on=("of",))
+            yield Flaw("wrong-value", "sample", "single VIFs cannot be sampled so seldom", hint, relies_on=("of",))
 
     def selects(self, vif: str, network: str, groups: tuple[str, ...], labels: Labels) -> bool:
         """Whether it is of a VIF, by id, network, groups and all its labels."""

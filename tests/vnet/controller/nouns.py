@@ -108,12 +108,12 @@ SAMPLES = (
     Sample(
         "flow-collector",
         "flows",
-        {"protocol": "ipfix", "to": "10.0.0.9:4739", "sample": 64},
-        {"protocol": "ipfix", "to": "10.0.0.10:4739", "sample": 64},
+        {"protocol": "ipfix", "to": "10.0.0.9:4739", "sample": 64, "of": ["network:tenant"]},
+        {"protocol": "ipfix", "to": "10.0.0.10:4739", "sample": 64, "of": ["network:tenant"]},
         "to",
         {"sample": None},
         "none",
-        ("--protocol", "ipfix", "--to", "10.0.0.9:4739", "--sample", "64"),
+        ("--protocol", "ipfix", "--to", "10.0.0.9:4739", "--sample", "64", "--of", "network:tenant"),
         ("--no-sample",),
     ),
     Sample(

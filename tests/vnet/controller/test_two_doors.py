@@ -21,7 +21,20 @@ from vnet.controller.admission import admitted, check_name, read_object, words_w
 from vnet.db.changes import InsertObject, UpdateObject
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Declared
-from vnet.objects import AddressSet, Host, Network, Owner, Pool, PoolState, QosClass, SecurityGroup, Subnet, Vif, Vm
+from vnet.objects import (
+    AddressSet,
+    FlowCollector,
+    Host,
+    Network,
+    Owner,
+    Pool,
+    PoolState,
+    QosClass,
+    SecurityGroup,
+    Subnet,
+    Vif,
+    Vm,
+)
 from vnet.objects.expectation import Expectation
 from vnet.plan import decide
 from vnet.topology import TopologyErrors, load
@@ -57,6 +70,8 @@ def objects_of(text: str) -> Iterator[tuple[type[Declared], str, dict[str, Any]]
         for index, vif in enumerate((vm or {}).get("vifs") or []):
             host = {"host": vm["host"]} if "host" in vm else {}
             yield Vif, vif.get("id", f"{name}/{index}"), {**vif, "vm": name, "index": index, **host}
+    for name, collector in (document.get("flow-export") or {}).items():
+        yield FlowCollector, name, collector
     for at, words in enumerate(document.get("expectations") or []):
         yield Expectation, words.get("name", f"e{at}"), {key: value for key, value in words.items() if key != "name"}
 

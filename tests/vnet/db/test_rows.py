@@ -57,7 +57,7 @@ VALUES = [
     *EXPECTATIONS,
     AddressSet("offices", ("10.0.0.0/8", "fd00::/8")),
     PlugBridge("xapi-blue", "tenant"),
-    FlowCollector("flows", FlowProtocol.IPFIX, "10.0.0.9:4739", 64),
+    FlowCollector("flows", FlowProtocol.IPFIX, "10.0.0.9:4739", 64, of=("group:db", "web/0")),
     FrameMirror("ids", ("group:web", "web/0"), MirrorTarget(TargetType.VIF, "ids/0"), 77, filter="tcp port 80"),
     FrameMirror(
         "span",
