@@ -79,7 +79,7 @@ test-debian13: root install  ## the packages on a machine of Debian 13, as the s
 
 PROMETHEUS := $${XDG_CACHE_HOME:-$$HOME/.cache}/vnet/prometheus
 
-test-monitoring: root install  ## alert rules by promtool, Debian's Prometheus on a real agent and controller, nfdump on a real switch; unpacked, not installed (20 MB)
+test-monitoring: root install  ## alert rules by promtool, Debian's Prometheus on a real agent and controller, nfdump and pmacct on real switches; unpacked, not installed (25 MB)
 	@tests/monitoring/fetch.sh "$(PROMETHEUS)"
 	@VNET_PROMETHEUS="$(PROMETHEUS)" $(BIN)/python -m pytest tests/monitoring
 

@@ -1,4 +1,4 @@
-"""A real Prometheus and nfdump run only where they were unpacked (`make test-monitoring`)."""
+"""A real Prometheus, nfdump and pmacct run only where they were unpacked (`make test-monitoring`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return (
         True
-        if collection_path.name in ("test_nfdump.py", "test_prometheus.py") and "VNET_PROMETHEUS" not in os.environ
+        if collection_path.name in ("test_nfdump.py", "test_pmacct.py", "test_prometheus.py")
+        and "VNET_PROMETHEUS" not in os.environ
         else None
     )
