@@ -320,7 +320,7 @@ def _clone(r: _Reader, depth: int) -> Action:
 
 def _sample(r: _Reader, depth: int) -> Action:
     probability, collector_set, domain, point = r.number(2), r.number(4), r.number(4), r.number(4)
-    port, direction = r.number(2), r.number(1)
+    port, direction = (r.number(2), r.number(1)) if r.left() else (0xFFFF, 0)  # the oldest form has neither
     r.zeros()
     if direction > act.SampleDirection.EGRESS:
         raise MalformedMessage("sample", f"direction {direction} is not one that ovsctl supports")
@@ -463,12 +463,14 @@ _NICIRA: dict[int, _Decoder] = {
     21: _dec_ttl_ids,
     27: _stack(act.Push),
     28: _stack(act.Pop),
+    29: _sample,
     32: _output_reg2,
     34: _conjunction,
     35: _ct,
     36: _nat,
     37: _controller2,
     39: _output_trunc,
+    38: _sample,
     41: _sample,
     42: _clone,
     43: _void(act.CtClear()),

@@ -118,6 +118,8 @@ SHOWN = {
     ("mirrors.md", "pool.vnet.yaml:12:47"): "tests/docs/test_fragments.py",
     ("cluster.md", "--pool ssl:"): "options; tests/docs/test_cluster.py starts a controller with such",
     ("operate.md", "runs on its own copy"): "tests/vnet/agent/test_obstacles.py",
+    ("flow-export.md", "vif=web1/0 vm=web1"): "tests/vnet/compile/test_flow_export.py",
+    ("flow-export.md", "name=observer"): "tests/monitoring/test_pmacct.py",
     ("libvirt.md", "<network>"): "tests/guests/test_guests.py",
     ("operate.md", "/var/lib/vnet/pool.db is damaged"): "tests/vnet/controller/test_file_check.py",
 }

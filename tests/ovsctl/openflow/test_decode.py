@@ -23,6 +23,7 @@ from ovsctl.openflow import (
     Output,
     OutputReg,
     Resubmit,
+    Sample,
     SetField,
     ToController,
     decode_flow_descs,
@@ -84,6 +85,8 @@ def test_other_forms_of_a_match(oxm: str, match: Match) -> None:
         (nx(20, "0080 0000 01 00"), ToController(128)),
         (nx(15, "000f 00010004 ffff"), OutputReg("reg0[0..15]")),
         (nx(32, "000f ffff 00010004"), OutputReg("reg0[0..15]")),
+        (nx(29, "03ff 00000007 00000008 00000009"), Sample(1023, 7, 8, 9)),
+        (nx(38, "03ff 00000007 00000008 00000009 0005 000000000000"), Sample(1023, 7, 8, 9, 5)),
         (bytes.fromhex("0017 0008 40 000000"), SetField("nw_ttl", 64)),
         (struct.pack(">HHIH6x", 0, 16, 0xFFFFFFFD, 9), ToController(9)),
         (struct.pack(">HHIH6x", 0, 16, 5, 9), Output(5)),
@@ -104,6 +107,7 @@ def refused(what: str, decode: Callable[[], object], message: str) -> None:
 
 
 ACTIONS = [
+    (nx(41, "03ff 00000007 00000008 00000009 ffff 03 0000000000"), "direction 3 is not one"),
     (b"\0\0\0\x10", "4 bytes left"),
     (bytes.fromhex("00000007") + bytes(8), "an action of 7 bytes"),
     (bytes.fromhex("0001000800000000"), "action 1 is not one"),
