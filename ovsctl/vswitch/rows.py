@@ -121,7 +121,7 @@ REFERENCES: Mapping[str, tuple[str, ...]] = {
 
 _SCALARS = frozenset(
     (
-        *("type", "datapath_type", "stp_enable", "rstp_enable", "mcast_snooping_enable", "protected"),
+        *("id", "type", "datapath_type", "stp_enable", "rstp_enable", "mcast_snooping_enable", "protected"),
         *("select_all", "add_id_to_interface", "active_timeout", "bond_updelay", "bond_downdelay"),
         *("ingress_policing_rate", "ingress_policing_burst"),
         *("ingress_policing_kpkts_rate", "ingress_policing_kpkts_burst"),

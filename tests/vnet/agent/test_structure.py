@@ -73,6 +73,7 @@ SHARED = {
             "trial",
             "values",
             "vif",
+            "vif_sources",
             "vm",
             "words",
         ),
