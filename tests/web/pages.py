@@ -67,13 +67,13 @@ class Site:
             ),
         )
         token = self.token(role, **(scope or {}))
-        page.goto(self.url)
-        page.get_by_label("Token").fill(token)
-        page.get_by_role("button", name="Log in").click()
-        page.get_by_role("heading", level=1).and_(page.get_by_text("Overview")).wait_for()
-        if path:
-            self.go(page, path)
         try:
+            page.goto(self.url)
+            page.get_by_label("Token").fill(token)
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_role("heading", level=1).and_(page.get_by_text("Overview")).wait_for()
+            if path:
+                self.go(page, path)
             yield page
         except Exception as error:
             if crashes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.web.pages import Site, picture
+from tests.web.pages import ChromiumCrashed, Site, picture
 from vnet import api
 from vnet.client import VifSpec, VmChange, VmSpec
 from vnet.lab import links
@@ -25,6 +26,16 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 SCREENS: dict[str, Any] = {"phone": PHONE, "wall": {"viewport": {"width": 3840, "height": 2160}}}
 NODE = "id => { const found = vnetMap.getElementById(id); return found.empty() ? null : { ...found.data(), ...found.position() }; }"
 HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def test_a_renderer_that_crashes_is_named(browser: Browser, site: Site) -> None:
+    def wait_in_vain(page: Page) -> None:
+        with suppress(Exception):
+            page.goto("chrome://crash")
+        page.get_by_text("what never comes").wait_for()
+
+    with pytest.raises(ChromiumCrashed), site.open(browser) as page:
+        wait_in_vain(page)
 
 
 def node(page: Page, id: str) -> Any:
