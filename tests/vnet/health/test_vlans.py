@@ -125,6 +125,7 @@ def test_each_fault_of_a_vlan_is_named_beside_the_others_and_stated(lab: Lab) ->
         with Client(f"unix:{lab.daemons.controller_socket}") as client:
             assert set(texts.values()) <= {it.text for it in client.health().findings}
             assert set(texts.values()) <= {it.text for it in client.status().problems}
+            assert [(it.host, it.nic, it.place) for it in client.host("xen3").neighbours] == known
     one_way, mtu = texts.pop("vlan-one-way VLAN 50"), texts.pop("vlan-mtu VLAN 60")
     assert texts == {
         "vlan-missing VLAN 30": "VLAN 30 is missing on the switch port of xen3's eth2 at sw1 Gi1/0/4, a member of uplink trunk0",
