@@ -38,6 +38,15 @@ def test_a_renderer_that_crashes_is_named(browser: Browser, site: Site) -> None:
         wait_in_vain(page)
 
 
+def test_a_page_that_is_left_waits_for_no_answer(browser: Browser, site: Site) -> None:
+    with site.open(browser, "matrix") as page:
+        page.route("**/v1/matrix?*", lambda route: None)  # it takes long
+        for then in (lambda: page.get_by_role("button", name="Show").click(), lambda: site.go(page, "history")):
+            page.get_by_role("button", name="Show").click()
+            with page.expect_event("requestfailed", lambda request: "/v1/matrix?" in request.url):
+                then()
+
+
 def node(page: Page, id: str) -> Any:
     """A node or an edge of the map: its data and its place."""
     return page.evaluate(NODE, id)

@@ -9,7 +9,7 @@ const NAMES = ["protocol", "port", "at", "down", "cut", EACH];
 const listed = (text) => text.split(",").filter(Boolean);
 const named = (failure) => (failure.down ? `down ${failure.down}` : `cut ${failure.cut}`);
 
-export async function matrix({ query, replace }) {
+export async function matrix({ query, replace, signal }) {
   const state = { protocol: "icmp", port: "", at: "", down: "", cut: "", [EACH]: "", ...query };
   const answer = h("div", { "aria-live": "polite" });
   const port = h("input", { name: "port", type: "number", min: 1, max: 65535, value: state.port });
@@ -47,16 +47,21 @@ export async function matrix({ query, replace }) {
     replace(search(Object.fromEntries(NAMES.map((name) => [name, state[name]]))));
     return ask();
   }
+  let asking = null;
+  signal.addEventListener("abort", () => asking?.abort());
+  /** Asks the twin, which works on no earlier question of this page any more, and on none once the page is left. */
   async function ask() {
+    asking?.abort();
+    const mine = asking = new AbortController();
     fill(answer, h("p", { class: "muted" }, state[EACH] ? "Asking the twin, under one failure after another…" : "Asking the twin…"));
     const now = { at: state.at, down: state.down, cut: state.cut };
     try {
       const [found, expected, single] = await Promise.all([
-        get(`/v1/matrix${search({ ...now, protocol: state.protocol, port: state.port, "each-failure": state[EACH] && "true" })}`),
-        may("GET", "/v1/check") ? get(`/v1/check${search(now)}`) : null,
-        state[EACH] && may("GET", "/v1/failures") ? get(`/v1/failures${search({ at: state.at, expectations: "true" })}`) : null]);
+        get(`/v1/matrix${search({ ...now, protocol: state.protocol, port: state.port, "each-failure": state[EACH] && "true" })}`, mine.signal),
+        may("GET", "/v1/check") ? get(`/v1/check${search(now)}`, mine.signal) : null,
+        state[EACH] && may("GET", "/v1/failures") ? get(`/v1/failures${search({ at: state.at, expectations: "true" })}`, mine.signal) : null]);
       fill(answer, drawn(found, state), expected && expectations(expected, single, state));
-    } catch (error) { fill(answer, refusal(error)); }
+    } catch (error) { if (!mine.signal.aborted) fill(answer, refusal(error)); }
   }
   fit();
   await Promise.all([offer(), ask()]);

@@ -10,7 +10,7 @@ const YAML = "application/yaml";
 const MOST = 4 * 1024 * 1024; // bytes of a file that is read into the page
 const LEVELS = { none: "good", flows: "good" };
 
-export async function plan() {
+export async function plan({ signal }) {
   const text = h("textarea", { spellcheck: "false", rows: 18, required: true, wrap: "off" });
   const answer = h("div", { "aria-live": "polite" });
   const tried = h("div");
@@ -31,7 +31,7 @@ export async function plan() {
     const sent = text.value;
     fill(answer, h("p", { class: "muted" }, "Planning, and asking the twin who would reach whom…"));
     try {
-      const found = await call("POST", `/v1/plan${search({ filename: "document", reachability: true })}`, { body: { media: YAML, text: sent } });
+      const found = await call("POST", `/v1/plan${search({ filename: "document", reachability: true })}`, { body: { media: YAML, text: sent }, signal });
       fill(answer, shown(found), found.changes.length > 0 && may("POST", "/v1/apply") && h("p", { class: "actions" }, h("button", { class: "primary", onclick: () => apply(sent, found) }, "Apply…")));
     } catch (error) { fill(answer, refusal(error)); }
   }
