@@ -23,6 +23,7 @@ from vnet.util.pcapng import CaptureDirection, PcapngWriter
 
 SETTLE_S = 0.03  # where frames wait for no processor; longer where they do and many processes wait for one
 MAX_SETTLE_S = 1.0
+IN_KERNEL_S = 0.3  # there the first frames of a kind wait for threads that no main loop answers for
 LIMIT_S = 10.0  # a switch that waits for the kernel forwards nothing meanwhile
 ANSWER_LIMIT_S = 30.0  # only names a failure
 TAG_TYPE = b"\x81\x00"
@@ -164,7 +165,7 @@ class LabPackets(LabGuests):
         if slow and self.spec.encrypted:  # WireGuard is a process there, which no switch answers for
             return MAX_SETTLE_S
         if self._forwards_in_real_time:
-            return SETTLE_S
+            return IN_KERNEL_S if self.spec.datapath_type == "system" else SETTLE_S
         if slow:
             return MAX_SETTLE_S
         waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
