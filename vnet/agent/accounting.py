@@ -151,10 +151,9 @@ class Accounting:
         self._attempts: Final[
             dict[tuple[int, int], Mapping[int, Counts]]
         ] = {}  # writes that are not known to be done or not
-        self._read_at_s = 0.0
+        self._lost_s: float | None = None  # when the connection was lost, since the last read
         self._vifs: Final[dict[int, str]] = {}  # by cookie
         self._departed: Final = asyncio.Event()
-        flows.on_removed = self.removed
 
     def removed(self, message: FlowRemoved) -> None:
         """A flow that counts went."""
@@ -162,6 +161,10 @@ class Accounting:
             self._name(self._view.ports)
             self.ledger.removed(message.flow, message.stats)
             self._departed.set()
+
+    def lost(self) -> None:
+        """The connection to the switch is lost: it may have none of the flows any more that it had."""
+        self._lost_s = self._clock()
 
     def _name(self, vifs: Iterable[str]) -> None:
         for vif in vifs:
@@ -201,7 +204,7 @@ class Accounting:
 
     async def read(self) -> None:
         """Reads the counters, unless the switch is away."""
-        begun_s, lost_s = self._clock(), self._flows.lost_s
+        begun_s, lost_s = self._clock(), self._lost_s
         self.ledger.begin()
         try:
             # Also the flow for frames that no VIF's flow counts, which stays while the switch runs.
@@ -212,10 +215,11 @@ class Accounting:
             log.debug("counters are not read: %s", error)
             return
         self._name(self._view.ports)
-        anew = self._read_at_s < lost_s and all(
+        anew = lost_s is not None and all(
             entry.stats.duration_s is not None and entry.stats.duration_s < begun_s - lost_s for entry in entries
         )
-        self._read_at_s = begun_s
+        if self._lost_s == lost_s:  # else it was lost again since this read began
+            self._lost_s = None
         self.ledger.read(entries, anew=anew)
         self._forget()
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from ovsctl.openflow import Flow
 from ovsctl.openflow.errors import OpenFlowError
-from ovsctl.openflow.messages import PacketIn, PortStats
+from ovsctl.openflow.messages import FlowRemoved, PacketIn, PortStats
 from ovsctl.ovsdb import Change, ConnectFailed, NotConnected, OvsdbClient, OvsdbError, Patience, Replica, Schema, Tls
 from vnet.agent import copy_keeper, zones
 from vnet.agent.accounting import WRITE_S, Accounting
@@ -558,6 +558,14 @@ class Agent:
 
     def connection_changed(self, bridge: str) -> None:
         self.wake()
+
+    def connection_lost(self, bridge: str) -> None:
+        if bridge == self.flows.bridge:
+            self.accounting.lost()
+
+    def flow_removed(self, bridge: str, message: FlowRemoved) -> None:
+        if bridge == self.flows.bridge:
+            self.accounting.removed(message)
 
     def refusals_changed(self, vifs: Set[int]) -> None:
         self.pool.touch([vif for vif in self.compiler.view.vifs if vif_number(cookie(Category.VIF, vif)) in vifs])

@@ -72,7 +72,9 @@ class Bindings:
     ) -> None:
         self.ports = LocalPorts()
         self.problems: Final[dict[str, str]] = {}  # by VIF id
-        self.questions: dict[str, bool] = {}  # VIFs here whose rows are missing, and whether the pool has answered
+        self.questions: Final[
+            dict[str, bool]
+        ] = {}  # VIFs here whose rows are missing, and whether the pool has answered
         self._pool: Final = pool
         self._client: Final = client
         self._status: Final = status
@@ -101,7 +103,7 @@ class Bindings:
     def see_answers(self) -> None:
         """The pool has answered for all rows that were asked for: one that is missing now does not exist."""
         waiting = [vif for vif, answered in self.questions.items() if not answered]
-        self.questions |= dict.fromkeys(waiting, True)
+        self.questions.update(dict.fromkeys(waiting, True))
         self._pool.touch(waiting)
 
     def _place(self, vif: str) -> bool:

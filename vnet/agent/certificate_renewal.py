@@ -29,10 +29,9 @@ BEGIN = b"-----BEGIN CERTIFICATE-----"
 
 
 class CertificateRenewal:
-    """Of host `host`, from the API at `url`, into a directory. renewed: how often it was replaced."""
+    """Of host `host`, from the API at `url`, into a directory."""
 
     def __init__(self, host: str, url: str, directory: Path) -> None:
-        self.renewed = 0
         self._host: Final = host
         self._url: Final = url
         self._directory: Final = directory
@@ -43,14 +42,16 @@ class CertificateRenewal:
             await self.look()
             await asyncio.sleep(period_s)
 
-    async def look(self) -> None:
-        """Take up the newest certificate, if it is not the one that is here."""
+    async def look(self) -> bool:
+        """Takes up the newest certificate, if it is not the one that is here; whether it did."""
+        renewed = False
         try:
-            if await asyncio.to_thread(self._renew):
-                self.renewed += 1
-                log.info("this host's certificate is renewed")
+            renewed = await asyncio.to_thread(self._renew)
         except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError) as error:
             log.warning("this host's certificate is not renewed: %s: %s", self._url, error)
+        if renewed:
+            log.info("this host's certificate is renewed")
+        return renewed
 
     def _renew(self) -> bool:
         path = identity_file(self._directory, HOST)

@@ -142,6 +142,12 @@ class SwitchObserver(Protocol):
     def connection_changed(self, bridge: str) -> None:
         """The bridge's flows are kept as desired from now on, or its connection is lost, or flows of others came or went."""
 
+    def connection_lost(self, bridge: str) -> None:
+        """The connection has just ended: the switch may have none of the flows any more that it had."""
+
+    def flow_removed(self, bridge: str, message: FlowRemoved) -> None:
+        """A flow that has SEND_FLOW_REM went, with its counters."""
+
     def packet_in(self, message: PacketIn) -> None:
         """A flow sent a packet to the agent."""
 
@@ -171,8 +177,6 @@ class BridgeFlows:
         self.ports: dict[str, int] = {}
         self.messages = 0  # flow modifications sent, for tests to count
         self.connected = False  # and compared
-        self.lost_s = 0.0  # when a connection was lost last, by the loop's clock
-        self.on_removed: Callable[[FlowRemoved], None] = lambda _: None  # hears of flows that have SEND_FLOW_REM
         self.strangers = 0  # flows that are not ours, which may take frames past them
         self._reconciler: Final[Reconciler[Key, FlowMod | Meter]] = Reconciler(
             self, revisions, partial(revisions.holds, bridge)
@@ -451,9 +455,10 @@ class BridgeFlows:
         statuses: list[PortStatus] = []
         client = self._access.client(self.bridge)
         client.on_packet_in(self._observer.packet_in)
-        client.on_flow_removed(self.on_removed)
+        client.on_flow_removed(partial(self._observer.flow_removed, self.bridge))
         stop = client.on_port_status(statuses.append)
-        client.on_disconnect(lambda _: self._note_loss(lost))
+        client.on_disconnect(lambda _: self._observer.connection_lost(self.bridge))
+        client.on_disconnect(lambda _: lost.set())
         async with client:
             while True:
                 statuses.clear()
@@ -474,10 +479,6 @@ class BridgeFlows:
                     continue
                 self._foreign = None
                 self._reconciler.distrust()
-
-    def _note_loss(self, lost: asyncio.Event) -> None:
-        self.lost_s = asyncio.get_running_loop().time()
-        lost.set()
 
     async def _watch(self, client: OpenFlowClient) -> bool:
         """Has the switch tell of changes of its flows. Open vSwitch before 3.0 does so in OpenFlow 1.0 only: there the flows are read back now

@@ -46,9 +46,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class ClaimState:
-    """held: whether it has been the host's. holder: the agent that is, while this one stands by.
+    """switch: what this agent names in the host's row. held: whether it has been the host's. holder: the agent that is, while this one stands by.
     presumed: whether its copy of the pool says that it was. note: the last that a rival wrote; quiet: heartbeats since."""
 
+    switch: str = ""
     held: bool = False
     presumed: bool = False
     holder: str = ""
@@ -70,11 +71,16 @@ class HostClaim:
     def __init__(
         self, client: OvsdbClient, status: AgentStatus, now_ms: Callable[[], int], *, fenced: bool = False
     ) -> None:
-        self.status = status  # without what changes while the agent runs
         self._client: Final = client
+        self._status: Final = status
         self._now_ms: Final = now_ms
         self._fenced: Final = fenced
         self._state = ClaimState()
+
+    @property
+    def status(self) -> AgentStatus:
+        """This agent's, without what changes while it is the host's."""
+        return replace(self._status, switch=self._state.switch)
 
     @property
     def rival(self) -> str:
@@ -87,12 +93,12 @@ class HostClaim:
 
     async def begin(self, switch: str) -> None:
         """Returns once the agent of this switch is the host's."""
-        self._state, self.status = ClaimState(), replace(self.status, switch=switch)
+        self._state = ClaimState(switch)
         await self.take()
 
     def presume(self, switch: str) -> None:
         """Takes the agent of this switch for the host's, as it was when it wrote its copy of the pool. If it is not, `take` says so."""
-        self._state, self.status = ClaimState(presumed=True), replace(self.status, switch=switch)
+        self._state = ClaimState(switch, presumed=True)
 
     @property
     def guard(self) -> Operation:

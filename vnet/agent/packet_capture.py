@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from ovsctl.openflow import Match
@@ -28,16 +29,23 @@ LINGER_S = 2.0  # a frame that was lost may only be late, and must not reach a g
 MAX_WATCHED = 4096  # frames, of all watches together
 
 
+class WatchState(Enum):
+    """BEGINNING: its flows are not answered by a barrier yet. ENDED: its row is gone."""
+
+    BEGINNING = auto()
+    PROGRAMMED = auto()
+    ENDED = auto()
+
+
 @dataclass
 class Watching:
-    """A watch that this host takes part in. programmed: its flows were answered by a barrier; ended: its row is gone."""
+    """A watch that this host takes part in. released: the frames that were to be sent so far."""
 
     watch: Final[Watch]
     matches: Final[frozenset[Match]]
-    report: Report = field(default_factory=Report)
-    released: set[int] = field(default_factory=set)
-    programmed: bool = False
-    ended: bool = False
+    report: Final[Report] = field(default_factory=Report)
+    released: Final[set[int]] = field(default_factory=set)
+    state: WatchState = WatchState.BEGINNING
 
 
 class Watcher:
@@ -91,7 +99,7 @@ class Watcher:
         if row["plan"] and row["id"] not in self._watches:
             try:
                 self._take_up(watch_from_row(row))
-                self._watches[row["id"]].released |= row["release"]  # by whoever was this host's agent before
+                self._watches[row["id"]].released.update(row["release"])  # by whoever was this host's agent before
             except InvalidValue as error:
                 self._tell(row["id"], Report(f"host {self._compiler.view.me}: {error}"))
 
@@ -109,18 +117,19 @@ class Watcher:
 
     def _end(self, id: str) -> None:
         if (watching := self._watches.get(id)) is not None:
-            watching.ended = True
+            watching.state = WatchState.ENDED
             asyncio.get_running_loop().call_later(LINGER_S, self._forget, id)
 
     def _forget(self, id: str) -> None:
         if (watching := self._watches.pop(id, None)) is not None:
-            watching.ended = True
+            watching.state = WatchState.ENDED
             self._compiler.inputs.set_probe(id, ())
             self._shell.wake()
 
     async def _program(self, watching: Watching) -> None:
         await self._shell.programmed()
-        watching.programmed = True
+        if watching.state is WatchState.BEGINNING:
+            watching.state = WatchState.PROGRAMMED
         self._tell(watching.watch.id, watching.report)
 
     # Sending
@@ -148,7 +157,7 @@ class Watcher:
     def _refusal(self, watching: Watching, number: int) -> str | None:
         """The reason for which a frame must not be sent now, by the members of the network that this host's own flows know."""
         watch, view = watching.watch, self._compiler.view
-        if not watching.programmed or watching.ended or not 0 <= number < len(watch.frames):
+        if watching.state is not WatchState.PROGRAMMED or not 0 <= number < len(watch.frames):
             return f"host {view.me} does not watch for it"
         vif = view.vifs.get(watch.senders[number])
         if vif is None or view.role(vif) is not VifRole.ACTIVE or view.plugged(vif.id) is None:

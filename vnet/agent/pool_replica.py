@@ -114,7 +114,7 @@ class PoolReplica:
         self.waiting: Final[
             dict[str, Vif]
         ] = {}  # VIFs as they are once their new network, with its way out of this host, or groups they have joined, are known
-        self.doubtful: set[str] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
+        self.doubtful: Final[set[str]] = set()  # VIFs here whose row went: deleted, or wanted elsewhere only
         self.needs_changed = True  # a row came by which this host may need other rows
         self.rows_read = 0  # for tests to count
         self._counts: Final[Counter[str]] = Counter()
@@ -315,7 +315,7 @@ class PoolReplica:
     def settle_doubts(self) -> set[str]:
         """VIFs whose rows did not come though the condition names them by now, so they are deleted; and those that left."""
         gone = {vif for vif in self.doubtful if vif in self.named.vifs or not self._is_here(vif)}
-        self.doubtful -= gone
+        self.doubtful.difference_update(gone)
         for vif in gone:
             self.compiler.inputs.drop_vif(vif)
         return gone

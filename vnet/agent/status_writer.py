@@ -188,14 +188,14 @@ class StatusWriter:
         self.statements.forget([key for key, it in made.items() if it.once and desired.get(key) is it])
 
     def _status_with(self, generation: Statement | None) -> AgentStatus:
-        own, known = self.claim.status, self._written or self.claim.status
-        reached = (
-            generation.subject if generation is not None and isinstance(generation.subject, int) else known.generation
-        )
+        own, known = self.claim.status, self._written
+        reached = (known or own).generation
+        if generation is not None and isinstance(generation.subject, int):
+            reached = generation.subject
         found = replace(
             own, generation=reached, problems=self._problems(), masters=self._masters(), health=self._health()
         )
-        return known if known is not own and _reported(known) == _reported(found) else found
+        return known if known is not None and _reported(known) == _reported(found) else found
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
         """Has everything stated again: the database may have lost any of it."""

@@ -60,15 +60,14 @@ async def test_only_what_goes_with_the_key_is_taken_up(tmp_path: Path, caplog: p
         renewal = CertificateRenewal("xen 4", url, pki)
         for status, certificate in [(200, begin + old), (200, others), (200, "nonsense"), (200, ""), (404, renewed)]:
             controller.status, controller.content = status, {"certificate": certificate}
-            await renewal.look()
-            assert (own.read_text(), renewal.renewed) == (before, 0), certificate
+            assert not await renewal.look(), certificate
+            assert own.read_text() == before, certificate
         controller.content = {"message": "host xen 4 has no certificate"}
         await renewal.look()
         assert "has no certificate" in caplog.messages[-1]
         controller.status, controller.content = 200, {"certificate": renewed}
-        await renewal.look()
-        await renewal.look()
-        assert (own.read_text(), renewal.renewed) == (key + renewed, 1)
+        assert (await renewal.look(), await renewal.look()) == (True, False)
+        assert own.read_text() == key + renewed
         assert stat.S_IMODE(own.stat().st_mode) == 0o600
         assert set(controller.asked) == {"/v1/hosts/xen%204/certificate"}
         assert {path.name for path in pki.iterdir()} == {"host.pem", "ca.pem"}
@@ -86,5 +85,4 @@ async def test_a_server_of_another_ca_is_not_heeded(tmp_path: Path, caplog: pyte
     assert controller.asked == []
     assert "certificate verify failed" in caplog.text
     renewal = CertificateRenewal("xen4", url, pki)
-    await renewal.look()  # nobody is there
-    assert renewal.renewed == 0
+    assert not await renewal.look()  # nobody is there

@@ -14,7 +14,7 @@ from scapy.layers.l2 import Ether
 from ovsctl.openflow import Band, Flow, GroupAction, Match, Meter, MeterAction, Output, SetField
 from ovsctl.openflow.client import OpenFlowClient
 from ovsctl.openflow.errors import PeerError
-from ovsctl.openflow.messages import GroupMod, PacketIn
+from ovsctl.openflow.messages import FlowRemoved, GroupMod, PacketIn
 from tests.ovsctl.openflow.support import Bridge, bridge
 from tests.polling import until
 from vnet.agent import flow_reconciler
@@ -52,6 +52,12 @@ class Observer:
         self.on_ports()
 
     def connection_changed(self, bridge: str) -> None:
+        pass
+
+    def connection_lost(self, bridge: str) -> None:
+        pass
+
+    def flow_removed(self, bridge: str, message: FlowRemoved) -> None:
         pass
 
     def packet_in(self, message: PacketIn) -> None:

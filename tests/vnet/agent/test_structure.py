@@ -16,7 +16,7 @@ from tests.polling import until
 from tests.vnet.agent.pool import TENANT, pool_of, vif
 
 AGENT = Path(next(iter(vnet.agent.__path__)))
-MAX_ATTRIBUTES = 66
+MAX_ATTRIBUTES = 60
 MAX_CALLS = 8
 # The modules that an agent loads beside its own and compile's: values and rows. It reads no document and writes no configuration.
 SHARED = {
