@@ -5,11 +5,13 @@ One rule: words and values are those of the document, spelled with underscores. 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec import field as field_of
+
+from vnet.util.suggest import plural
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 Phase = Literal["none", "preparing", "prepared", "receiving", "active"]
@@ -152,7 +154,7 @@ class ListFilter(msgspec.Struct, frozen=True):
 class Resource(msgspec.Struct, frozen=True):
     """The words and the types of a noun's calls. new: the body of a POST, None where the caller always names the object.
 
-    references: a filter of the list for each noun that its objects name, and for their labels.
+    references: the nouns that its objects name, by which its list is filtered. labelled: whether they have labels.
     """
 
     word: str
@@ -163,11 +165,18 @@ class Resource(msgspec.Struct, frozen=True):
     spec: Any
     change: Any
     new: Any = None
-    references: tuple[ListFilter, ...] = ()
+    references: tuple[str, ...] = ()
+    labelled: bool = False
 
     @property
     def filters(self) -> tuple[ListFilter, ...]:
-        return (*ANSWER_FILTERS.get(self.word, ()), *self.references)
+        """The parameters of its list."""
+        texts = plural(self.text)
+        named = (ListFilter(it, f"Only {texts} that name this {RESOURCES[it].text}.", it) for it in self.references)
+        label = ListFilter(
+            "label", f"Only {texts} with this label, or with all of several: app=shop,tier=web.", labels=True
+        )
+        return (*ANSWER_FILTERS.get(self.word, ()), *named, *((label,) if self.labelled else ()))
 
 
 # Filters by what an answer shows.
@@ -209,13 +218,8 @@ class Host(AnswerStruct, frozen=True, kw_only=True):
 class HostSpec(ObjectStruct, frozen=True, kw_only=True):
     """A host as a toolstack makes it. None leaves a field out."""
 
-    address: Annotated[
-        str | None,
-        Meta(
-            description="The host's tunnel endpoint (VTEP), IPv4 or IPv6, one family in a pool. Needed where tunnel networks may be."
-        ),
-    ] = None
-    uplinks: Annotated[list[Uplink] | None, Meta(description="Ways to the physical network, by name.")] = None
+    address: str | None = None
+    uplinks: list[Uplink] | None = None
 
 
 class HostChange(ObjectStruct, frozen=True, kw_only=True):
@@ -244,33 +248,15 @@ class QosClass(AnswerStruct, frozen=True, kw_only=True):
 class QosClassSpec(ObjectStruct, frozen=True, kw_only=True):
     """A QoS class as a toolstack makes it. None leaves a field out."""
 
-    from_vm: Annotated[
-        str | None,
-        Meta(
-            description="The rate of what the VM sends. Packets above it are dropped. XenServer's `qos_algorithm_params:kbps=100` is `100kib/s`."
-        ),
-    ] = None
-    to_vm: Annotated[str | None, Meta(description="What the VM may be sent.")] = None
-    burst: Annotated[
-        str | None,
-        Meta(description="How much may pass at once, each way. Left out: what the rate gives in half a second."),
-    ] = None
-    packets: Annotated[str | None, Meta(description="Packets per second, each way.")] = None
-    broadcast: Annotated[str | None, Meta(description="Broadcast frames that the VM may send per second.")] = None
-    multicast: Annotated[str | None, Meta(description="Multicast frames that the VM may send per second.")] = None
-    unknown: Annotated[
-        str | None,
-        Meta(description="Frames per second that the VM may send to a MAC which no VIF has; they are flooded."),
-    ] = None
-    dscp: Annotated[
-        int | None, Meta(description="What IP packets from the VM are marked with (RFC 2474); their ECN bits stay.")
-    ] = None
-    aggregate: Annotated[
-        bool | None,
-        Meta(
-            description="Whether it limits all VIFs of a network together. The rate is split evenly over the hosts with VIFs of the network."
-        ),
-    ] = None
+    from_vm: str | None = None
+    to_vm: str | None = None
+    burst: str | None = None
+    packets: str | None = None
+    broadcast: str | None = None
+    multicast: str | None = None
+    unknown: str | None = None
+    dscp: int | None = None
+    aggregate: bool | None = None
 
 
 class QosClassChange(ObjectStruct, frozen=True, kw_only=True):
@@ -316,74 +302,23 @@ class Network(AnswerStruct, frozen=True, kw_only=True):
 class NetworkSpec(ObjectStruct, frozen=True, kw_only=True):
     """A network as a toolstack makes it. None leaves a field out."""
 
-    type: Annotated[
-        Literal["internal", "vlan", "vxlan", "gre", "geneve"],
-        Meta(
-            description="How frames travel: within one host only (internal), as a VLAN of the physical network, or between hosts in tunnels."
-        ),
-    ]
-    mtu: Annotated[
-        int | None,
-        Meta(
-            description="What a VM may use, in bytes. Left out: for tunnels the underlay's less the encapsulation (VXLAN and Geneve 50, GRE 42, 20 more over IPv6); otherwise 1500, or what the uplink or the underlay carries if that is less."
-        ),
-    ] = None
-    vni: Annotated[
-        int | None, Meta(description="The VXLAN or Geneve network identifier. Left out, one is allocated and kept.")
-    ] = None
-    key: Annotated[int | None, Meta(description="The GRE key. Left out, one is allocated and kept.")] = None
-    tag: Annotated[
-        int | Literal["untagged"] | None,
-        Meta(description="The VLAN tag on the uplink, or `untagged` for frames without one."),
-    ] = None
-    uplink: Annotated[str | None, Meta(description="The uplink it is on, one that each of its hosts has.")] = None
-    hosts: Annotated[list[str] | None, Meta(description="The hosts it may be on. Left out: every host.")] = None
-    qos: Annotated[str | None, Meta(description="The QoS class, an aggregate, that limits all its VIFs together.")] = (
-        None
-    )
-    vif_qos: Annotated[str | None, Meta(description="The QoS class of each VIF on it that names none.")] = None
-    isolation: Annotated[
-        str | None, Meta(description="The isolation of its VIFs that do not state their own. Left out: `promiscuous`.")
-    ] = None
-    encryption: Annotated[
-        Literal["required"] | None,
-        Meta(
-            description="`required`: frames between hosts go encrypted or not at all. Left out: as `underlay.encryption`."
-        ),
-    ] = None
-    tpid: Annotated[
-        Literal["0x8100", "0x88a8"] | None,
-        Meta(
-            description="The Ethernet type of the tag: `0x88a8` for a service tag (802.1ad), inside which guests' own tags stay as they are. Left out: `0x8100`. Where a network on an uplink states it, frames from there are told apart by the type of their tag; else any type counts as `0x8100`."
-        ),
-    ] = None
-    multicast_snooping: Annotated[
-        bool | None,
-        Meta(
-            description="Whether frames to a multicast group go only to VIFs that listen to it (IGMP, MLD) and to multicast routers. Else they are flooded."
-        ),
-    ] = None
-    query_interval: Annotated[
-        int | None,
-        Meta(
-            description="Seconds between the queries by which hosts ask their VIFs for their multicast groups. Twice as long a group is kept that nobody reports. Left out: 125."
-        ),
-    ] = None
-    querier: Annotated[
-        str | None,
-        Meta(
-            description="The IPv4 address that the queries of IGMP come from. Left out: 0.0.0.0, as a switch's that is no router. Those of MLD come from a link-local address."
-        ),
-    ] = None
-    security_groups: Annotated[
-        list[str] | None, Meta(description="Security groups of a tier above `vif` that judge each of its VIFs.")
-    ] = None
-    labels: Annotated[
-        dict[str, str] | None,
-        Meta(
-            description="Words that say what it is. Its VIFs have them too, unless they or their VMs state another value of a key."
-        ),
-    ] = None
+    type: Literal["internal", "vlan", "vxlan", "gre", "geneve"]
+    mtu: int | None = None
+    vni: int | None = None
+    key: int | None = None
+    tag: int | Literal["untagged"] | None = None
+    uplink: str | None = None
+    hosts: list[str] | None = None
+    qos: str | None = None
+    vif_qos: str | None = None
+    isolation: str | None = None
+    encryption: Literal["required"] | None = None
+    tpid: Literal["0x8100", "0x88a8"] | None = None
+    multicast_snooping: bool | None = None
+    query_interval: int | None = None
+    querier: str | None = None
+    security_groups: list[str] | None = None
+    labels: dict[str, str] | None = None
 
 
 class NetworkChange(ObjectStruct, frozen=True, kw_only=True):
@@ -422,17 +357,10 @@ class PlugBridge(AnswerStruct, frozen=True, kw_only=True):
 class PlugBridgeSpec(ObjectStruct, frozen=True, kw_only=True):
     """A plug bridge as a toolstack makes it. None leaves a field out."""
 
-    network: Annotated[
-        str, Meta(description="The network whose VIFs are plugged there. A VIF's own network is what its row says.")
-    ]
-    taken_over: Annotated[
-        bool | None,
-        Meta(
-            description="Whether the bridge is the toolstack's own, whose VIFs are taken over while they run: hosts do not make it. They take the ports of the network's VIFs from it, and put them back once it is taken over no more."
-        ),
-    ] = None
-    hosts: Annotated[list[str] | None, Meta(description="The hosts where it is so. Left out: every host.")] = None
-    title: Annotated[str | None, Meta(description="What people choose it by; others may be called the same.")] = None
+    network: str
+    taken_over: bool | None = None
+    hosts: list[str] | None = None
+    title: str | None = None
 
 
 class PlugBridgeChange(ObjectStruct, frozen=True, kw_only=True):
@@ -458,27 +386,10 @@ class FlowCollector(AnswerStruct, frozen=True, kw_only=True):
 class FlowCollectorSpec(ObjectStruct, frozen=True, kw_only=True):
     """A flow collector as a toolstack makes it. None leaves a field out."""
 
-    protocol: Annotated[
-        Literal["ipfix", "netflow", "sflow"], Meta(description="What the collector reads: IPFIX, NetFlow 5 or sFlow 5.")
-    ]
-    to: Annotated[
-        str,
-        Meta(
-            description="The collector, as ADDRESS:PORT of UDP, an IPv6 address in brackets. Hosts send to it as their own routes say."
-        ),
-    ]
-    sample: Annotated[
-        int | None,
-        Meta(
-            description="One frame of so many is looked at, 400 unless told; not with NetFlow, which counts all. Each costs a host a way through `ovs-vswitchd`."
-        ),
-    ] = None
-    of: Annotated[
-        list[str] | None,
-        Meta(
-            description="The VIFs of which IPFIX tells, with their names in each record: by id, or those in a group (`group:NAME`), on a network (`network:NAME`), or with a label (`label:KEY=VALUE`). Left out: all that passes br-int, without names."
-        ),
-    ] = None
+    protocol: Literal["ipfix", "netflow", "sflow"]
+    to: str
+    sample: int | None = None
+    of: list[str] | None = None
 
 
 class FlowCollectorChange(ObjectStruct, frozen=True, kw_only=True):
@@ -503,9 +414,9 @@ class Subnet(AnswerStruct, frozen=True, kw_only=True):
 class SubnetSpec(ObjectStruct, frozen=True, kw_only=True):
     """A subnet as a toolstack makes it. None leaves a field out."""
 
-    network: Annotated[str, Meta(description="The network it is on.")]
-    cidr: Annotated[str, Meta(description="The range, as ADDRESS/LENGTH.")]
-    gateway: Annotated[str | None, Meta(description="The router's address in it; never given to a VIF.")] = None
+    network: str
+    cidr: str
+    gateway: str | None = None
 
 
 class SubnetChange(ObjectStruct, frozen=True, kw_only=True):
@@ -527,9 +438,7 @@ class AddressSet(AnswerStruct, frozen=True, kw_only=True):
 class AddressSetSpec(ObjectStruct, frozen=True, kw_only=True):
     """An address set as a toolstack makes it. None leaves a field out."""
 
-    addresses: Annotated[
-        list[str] | None, Meta(description="Its ranges; a document may write them in place of the set's map.")
-    ] = None
+    addresses: list[str] | None = None
 
 
 class AddressSetChange(ObjectStruct, frozen=True, kw_only=True):
@@ -585,37 +494,13 @@ class SecurityGroup(AnswerStruct, frozen=True, kw_only=True):
 class SecurityGroupSpec(ObjectStruct, frozen=True, kw_only=True):
     """A security group as a toolstack makes it. None leaves a field out."""
 
-    ingress: Annotated[
-        Literal["allow", "drop", "reject"] | None, Meta(description="To a connection that comes to the VM.")
-    ] = None
-    egress: Annotated[
-        Literal["allow", "drop", "reject"] | None, Meta(description="To a connection that the VM begins.")
-    ] = None
-    rules: Annotated[list[Rule] | None, Meta(description="Its rules, in any order.")] = None
-    mode: Annotated[
-        Literal["enforce", "monitor"] | None,
-        Meta(
-            description="Whether its rules decide. `monitor` drops nothing: what the group would drop is counted and logged."
-        ),
-    ] = None
-    stateful: Annotated[
-        bool | None,
-        Meta(
-            description="Whether replies pass with what they answer. `false`: each packet is judged by itself, both ways, and no connection is tracked."
-        ),
-    ] = None
-    tier: Annotated[
-        Literal["pool", "network", "vm", "vif"] | None,
-        Meta(
-            description="Where its rules stand: above those of narrower tiers where they are mandatory, else below. A group of tier `pool` holds for every VIF, others for the VIFs, VMs and networks that name them. Above `vif` a group has no `default`."
-        ),
-    ] = None
-    selector: Annotated[
-        dict[str, str] | None,
-        Meta(
-            description="In a tier above `vif`: the labels of the VIFs that it holds for besides those that name it. Left out in tier `pool`: of all."
-        ),
-    ] = None
+    ingress: Literal["allow", "drop", "reject"] | None = None
+    egress: Literal["allow", "drop", "reject"] | None = None
+    rules: list[Rule] | None = None
+    mode: Literal["enforce", "monitor"] | None = None
+    stateful: bool | None = None
+    tier: Literal["pool", "network", "vm", "vif"] | None = None
+    selector: dict[str, str] | None = None
 
 
 class SecurityGroupChange(ObjectStruct, frozen=True, kw_only=True):
@@ -647,17 +532,11 @@ class Vm(AnswerStruct, frozen=True, kw_only=True):
 class VmSpec(ObjectStruct, frozen=True, kw_only=True):
     """A VM as a toolstack makes it. None leaves a field out."""
 
-    host: Annotated[str | None, Meta(description="Where a lab starts it. In production the toolstack decides.")] = None
-    title: Annotated[str | None, Meta(description="What people call it; others may be called the same.")] = None
-    origin: Annotated[
-        str | None, Meta(description="The pool of a toolstack that it comes from, as made it: `xapi-UUID`.")
-    ] = None
-    security_groups: Annotated[
-        list[str] | None, Meta(description="Security groups of a tier above `vif` that judge each of its VIFs.")
-    ] = None
-    labels: Annotated[
-        dict[str, str] | None, Meta(description="Words that say what it is. Its VIFs have them too; rules name them.")
-    ] = None
+    host: str | None = None
+    title: str | None = None
+    origin: str | None = None
+    security_groups: list[str] | None = None
+    labels: dict[str, str] | None = None
 
 
 class VmChange(ObjectStruct, frozen=True, kw_only=True):
@@ -713,85 +592,30 @@ class Vif(AnswerStruct, frozen=True, kw_only=True):
 class VifSpec(ObjectStruct, frozen=True, kw_only=True):
     """A VIF as a toolstack makes it. None leaves a field out."""
 
-    network: Annotated[str, Meta(description="The network it is on.")]
-    mac: Annotated[str | None, Meta(description="Its MAC address. Left out, one is allocated and kept.")] = None
-    vm: Annotated[str | None, Meta(description="The VM it is of, made if there is none.")] = None
-    index: Annotated[
-        int | None, Meta(description="Its place among the VM's VIFs. Left out, the first that is free.")
-    ] = None
-    addresses: Annotated[
-        list[str] | None,
-        Meta(
-            description="Its IP addresses. Left out, one is taken from the network's subnets, per address family, and kept; `[]` is none."
-        ),
-    ] = None
-    locking_mode: Annotated[
-        Literal["locked", "unlocked", "disabled"] | None, Meta(description="Instead of `defaults.vif.locking-mode`.")
-    ] = None
-    router: Annotated[
-        bool | None, Meta(description="Whether it may send router advertisements and redirects although it is locked.")
-    ] = None
-    dhcp_server: Annotated[
-        bool | None,
-        Meta(description="Whether it may answer DHCP clients: although it is locked, and VIFs in security groups."),
-    ] = None
-    trunk: Annotated[
-        list[int] | Literal["all"] | None,
-        Meta(
-            description="The VLAN tags it carries besides untagged frames, on an untagged VLAN network: a list, or `all`."
-        ),
-    ] = None
-    host: Annotated[str | None, Meta(description="The host it is wanted on; left out, wherever its port is.")] = None
-    security_groups: Annotated[
-        list[str] | None,
-        Meta(
-            description="The security groups whose rules it obeys, all of them together. In none, it is not filtered. A trunk VIF is in none."
-        ),
-    ] = None
-    qos: Annotated[
-        str | None, Meta(description="The QoS class that limits its rates, instead of its network's `vif-qos`.")
-    ] = None
-    also: Annotated[
-        list[Identity] | None,
-        Meta(
-            description="What it may be besides: MACs with their addresses. The addresses of a virtual router stand here by its virtual MAC."
-        ),
-    ] = None
-    vrrp: Annotated[
-        list[int] | None,
-        Meta(
-            description="The virtual routers (RFC 9568) of which it may be the master: it may use their virtual MACs, which others on the network may have as well."
-        ),
-    ] = None
-    isolation: Annotated[
-        str | None,
-        Meta(
-            description="Whom it reaches on its network: only promiscuous VIFs and the physical network (isolated), those of its community too, or everybody (promiscuous). Left out, as its network says. What is not promiscuous is locked, and no trunk."
-        ),
-    ] = None
-    awaited: Annotated[
-        bool | None, Meta(description="Whether all hosts program it on `host` before its port is there.")
-    ] = None
-    learn: Annotated[
-        int | None,
-        Meta(
-            description="How many MACs behind it are learned, so that frames to them are not flooded. For an unlocked VIF of a tunnel or internal network."
-        ),
-    ] = None
-    labels: Annotated[
-        dict[str, str] | None,
-        Meta(
-            description="Words that say what it is, besides those of its network and VM. Of one key its own holds, then its VM's."
-        ),
-    ] = None
+    network: str
+    mac: str | None = None
+    vm: str | None = None
+    index: int | None = None
+    addresses: list[str] | None = None
+    locking_mode: Literal["locked", "unlocked", "disabled"] | None = None
+    router: bool | None = None
+    dhcp_server: bool | None = None
+    trunk: list[int] | Literal["all"] | None = None
+    host: str | None = None
+    security_groups: list[str] | None = None
+    qos: str | None = None
+    also: list[Identity] | None = None
+    vrrp: list[int] | None = None
+    isolation: str | None = None
+    awaited: bool | None = None
+    learn: int | None = None
+    labels: dict[str, str] | None = None
 
 
 class NewVif(VifSpec, frozen=True, kw_only=True):
     """A VIF whose id is in the body; left out, it follows from the other fields."""
 
-    id: Annotated[
-        str | None, Meta(description="The `external_ids:iface-id` of its OVS port. Left out: VM/INDEX, as web1/0.")
-    ] = None
+    id: str | None = None
 
 
 class VifChange(ObjectStruct, frozen=True, kw_only=True):
@@ -834,32 +658,12 @@ class FrameMirror(AnswerStruct, frozen=True, kw_only=True):
 class FrameMirrorSpec(ObjectStruct, frozen=True, kw_only=True):
     """A mirror as a toolstack makes it. None leaves a field out."""
 
-    from_: Annotated[
-        list[str],
-        Meta(
-            description="The VIFs whose frames are copied: by id, or those in a group (`group:NAME`), on a network (`network:NAME`), or with a label (`label:KEY=VALUE`)."
-        ),
-    ] = field_of(name="from")
-    to: Annotated[
-        str,
-        Meta(
-            description="Where copies go: a VIF, wherever it runs; a VLAN of an uplink that is for nothing else (RSPAN); a collector by ERSPAN or GRE."
-        ),
-    ]
-    direction: Annotated[
-        Literal["both", "from-vm", "to-vm"] | None,
-        Meta(description="What is copied of each VIF: what it sends, what it gets, or both."),
-    ] = None
-    filter: Annotated[str | None, Meta(description="Which frames are copied, as in pcap-filter(7). Left out: all.")] = (
-        None
-    )
-    policy: Annotated[
-        Literal["before", "after"] | None,
-        Meta(
-            description="Whether frames are copied as they come to the guard, groups and limits of the VIF, or only those that pass them."
-        ),
-    ] = None
-    expires: Annotated[str | None, Meta(description="When the controller takes it off. Left out: never.")] = None
+    from_: list[str] = field_of(name="from")
+    to: str
+    direction: Literal["both", "from-vm", "to-vm"] | None = None
+    filter: str | None = None
+    policy: Literal["before", "after"] | None = None
+    expires: str | None = None
 
 
 class FrameMirrorChange(ObjectStruct, frozen=True, kw_only=True):
@@ -888,23 +692,17 @@ class Expectation(AnswerStruct, frozen=True, kw_only=True):
 class ExpectationSpec(ObjectStruct, frozen=True, kw_only=True):
     """An expectation as a toolstack makes it. None leaves a field out."""
 
-    from_: Annotated[
-        str, Meta(description="The sender: a VIF as VM/INDEX, a VM, a network, a security group, or `outside`.")
-    ] = field_of(name="from")
-    to: Annotated[str, Meta(description="The receiver, named the same way.")]
-    expect: Annotated[Literal["reachable", "unreachable"], Meta(description="What should be.")]
-    protocol: Annotated[
-        Literal["tcp", "udp", "icmp"] | None, Meta(description="Left out: an ICMP echo request (a ping).")
-    ] = None
-    port: Annotated[int | None, Meta(description="The destination port; with `protocol: tcp` or `udp`.")] = None
+    from_: str = field_of(name="from")
+    to: str
+    expect: Literal["reachable", "unreachable"]
+    protocol: Literal["tcp", "udp", "icmp"] | None = None
+    port: int | None = None
 
 
 class NewExpectation(ExpectationSpec, frozen=True, kw_only=True):
     """An expectation whose name is in the body; left out, it follows from the other fields."""
 
-    name: Annotated[str | None, Meta(description="Its name in reports. Left out: its ends and what is expected.")] = (
-        None
-    )
+    name: str | None = None
 
 
 class ExpectationChange(ObjectStruct, frozen=True, kw_only=True):
@@ -928,14 +726,8 @@ RESOURCES = {
         Network,
         NetworkSpec,
         NetworkChange,
-        references=(
-            ListFilter("host", "Only networks that name this host.", "host"),
-            ListFilter("qos-class", "Only networks that name this QoS class.", "qos-class"),
-            ListFilter("security-group", "Only networks that name this security group.", "security-group"),
-            ListFilter(
-                "label", "Only networks with this label, or with all of several: app=shop,tier=web.", labels=True
-            ),
-        ),
+        references=("host", "qos-class", "security-group"),
+        labelled=True,
     ),
     "plug-bridge": Resource(
         "plug-bridge",
@@ -945,23 +737,13 @@ RESOURCES = {
         PlugBridge,
         PlugBridgeSpec,
         PlugBridgeChange,
-        references=(
-            ListFilter("network", "Only plug bridges that name this network.", "network"),
-            ListFilter("host", "Only plug bridges that name this host.", "host"),
-        ),
+        references=("network", "host"),
     ),
     "flow-collector": Resource(
         "flow-collector", "flow-export", "flow collector", "name", FlowCollector, FlowCollectorSpec, FlowCollectorChange
     ),
     "subnet": Resource(
-        "subnet",
-        "subnets",
-        "subnet",
-        "name",
-        Subnet,
-        SubnetSpec,
-        SubnetChange,
-        references=(ListFilter("network", "Only subnets that name this network.", "network"),),
+        "subnet", "subnets", "subnet", "name", Subnet, SubnetSpec, SubnetChange, references=("network",)
     ),
     "address-set": Resource(
         "address-set", "address-sets", "address set", "name", AddressSet, AddressSetSpec, AddressSetChange
@@ -976,18 +758,7 @@ RESOURCES = {
         SecurityGroupChange,
     ),
     "vm": Resource(
-        "vm",
-        "vms",
-        "VM",
-        "name",
-        Vm,
-        VmSpec,
-        VmChange,
-        references=(
-            ListFilter("host", "Only VMs that name this host.", "host"),
-            ListFilter("security-group", "Only VMs that name this security group.", "security-group"),
-            ListFilter("label", "Only VMs with this label, or with all of several: app=shop,tier=web.", labels=True),
-        ),
+        "vm", "vms", "VM", "name", Vm, VmSpec, VmChange, references=("host", "security-group"), labelled=True
     ),
     "vif": Resource(
         "vif",
@@ -998,13 +769,8 @@ RESOURCES = {
         VifSpec,
         VifChange,
         new=NewVif,
-        references=(
-            ListFilter("network", "Only VIFs that name this network.", "network"),
-            ListFilter("vm", "Only VIFs that name this VM.", "vm"),
-            ListFilter("security-group", "Only VIFs that name this security group.", "security-group"),
-            ListFilter("qos-class", "Only VIFs that name this QoS class.", "qos-class"),
-            ListFilter("label", "Only VIFs with this label, or with all of several: app=shop,tier=web.", labels=True),
-        ),
+        references=("network", "vm", "security-group", "qos-class"),
+        labelled=True,
     ),
     "mirror": Resource("mirror", "mirrors", "mirror", "name", FrameMirror, FrameMirrorSpec, FrameMirrorChange),
     "expectation": Resource(

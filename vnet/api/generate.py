@@ -14,7 +14,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from vnet.api import ANSWER_FILTERS, ListFilter
+from vnet.api import ANSWER_FILTERS
 from vnet.grammar.declare import Attr, Declared, Named, Spelling, StructOf, attrs_of, json_word, references_of, shape_of
 from vnet.grammar.value_types import Choice, ListOf, NotYet, ValueType
 from vnet.objects.labels import has_labels
@@ -107,27 +107,17 @@ def _struct_of_object(declared: type[Declared]) -> Iterator[str]:
 def _resource(declared: type[Declared]) -> str:
     noun, name = declared.NOUN, declared.__name__
     new = f", new=New{name}" if _names_itself(declared) else ""
-    filters = "".join(map(_filter, _filters(declared)))
-    references = f", references=({filters})" if filters else ""
+    named = _named(declared)
+    references = f", references={named!r}" if named else ""
+    labelled = ", labelled=True" if has_labels(declared) else ""
     words = ", ".join(map(repr, (noun.word, noun.plural, noun.text, noun.key)))
-    return f"{noun.word!r}: Resource({words}, {name}, {name}Spec, {name}Change{new}{references}),\n"
+    return f"{noun.word!r}: Resource({words}, {name}, {name}Spec, {name}Change{new}{references}{labelled}),\n"
 
 
-def _filter(found: ListFilter) -> str:
-    takes = f", {found.refers!r}" if found.refers else ", labels=True"
-    return f"ListFilter({found.name!r}, {found.doc!r}{takes}), "
-
-
-def _filters(declared: type[Declared]) -> Iterator[ListFilter]:
-    """A filter for each noun that the objects name, but for those that are filtered by what answers show; and one by their labels."""
-    nouns = {other.NOUN.word: other.NOUN for other in CONFIGURED}
+def _named(declared: type[Declared]) -> tuple[str, ...]:
+    """The nouns that the objects name, but for those that are filtered by what answers show."""
     others = {found.name for found in ANSWER_FILTERS.get(declared.NOUN.word, ())}
-    for word in dict.fromkeys(refers for _, refers in references_of(declared)):
-        if word not in others:
-            yield ListFilter(word, f"Only {plural(declared.NOUN.text)} that name this {nouns[word].text}.", word)
-    if has_labels(declared):
-        text = f"Only {plural(declared.NOUN.text)} with this label, or with all of several: app=shop,tier=web."
-        yield ListFilter("label", text, labels=True)
+    return tuple(dict.fromkeys(refers for _, refers in references_of(declared) if refers not in others))
 
 
 def _names_itself(declared: type[Declared]) -> bool:
@@ -187,8 +177,7 @@ def _part(item: tuple[Attr, Spelling]) -> str:
 def _stated(found: Attr, spelling: Spelling) -> str:
     required = found.required and not spelling.only
     type_ = spelling.type.python if required else f"{spelling.type.python} | None"
-    described = f"Annotated[{type_}, Meta(description={spelling.doc!r})]"
-    return _field(found, spelling, described, None if required else "None")
+    return _field(found, spelling, type_, None if required else "None")
 
 
 def _changed(found: Attr, spelling: Spelling) -> str:
@@ -239,7 +228,8 @@ _CREATE = '''
 
 def _calls(declared: type[Declared]) -> str:
     noun = declared.NOUN
-    filters = [found.name.replace("-", "_") for found in (*ANSWER_FILTERS.get(noun.word, ()), *_filters(declared))]
+    filters = [found.name.replace("-", "_") for found in ANSWER_FILTERS.get(noun.word, ())]
+    filters += [word.replace("-", "_") for word in _named(declared)] + ["label"] * has_labels(declared)
     put = f"Make {declared.TITLE}. The same again changes nothing; another one of that {noun.key} is a Conflict."
     if noun.replaced:
         put = f"Make {declared.TITLE}, or make it what `spec` says."

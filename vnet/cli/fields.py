@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import msgspec
@@ -16,15 +16,31 @@ from vnet.api import Resource
 from vnet.util.suggest import listing
 
 
+class FieldOption(click.Option):
+    """An option whose help is looked up when somebody reads it: a command that runs need not load the declarations for it."""
+
+    def __init__(self, names: Sequence[str], of: OptionField, **settings: Any) -> None:
+        self._of = of
+        super().__init__(names, **settings)
+
+    @property
+    def help(self) -> str | None:
+        return self._of.help
+
+    @help.setter
+    def help(self, text: str | None) -> None:
+        """Click says here what it was given, which is nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptionField:
-    """A field that options state. word: as in JSON. many: it is a list. inside: the struct of a list's items. map: it is a map of words.
+    """A field that options state, of objects of a noun. word: as in JSON. many: it is a list. inside: the struct of a list's items. map: it is a map of words.
 
     words: the constants that it takes. scalars: the types of its other values. nothing: the value that `--no-FIELD` states.
     """
 
+    noun: str
     word: str
-    help: str
     required: bool
     many: bool
     inside: Any
@@ -57,18 +73,18 @@ class OptionField:
                 run
             )
         if self.scalars == {bool}:
-            return click.option(f"--{self.option}/--not-{self.option}", self._argument, default=None, help=self.help)(
-                run
-            )
+            names = f"--{self.option}/--not-{self.option}", self._argument
+            return click.option(*names, cls=FieldOption, of=self, default=None)(run)
         choices = click.Choice(self.words) if self.words and not self.scalars and not self.many else None
         return click.option(
             f"--{self.option}",
             self._argument,
+            cls=FieldOption,
+            of=self,
             type=choices,
             multiple=self.many,
             metavar=self._metavar(),
             callback=self._read,
-            help=self._help(),
         )(run)
 
     def _metavar(self) -> str | None:
@@ -78,11 +94,15 @@ class OptionField:
             return "'KEY=VALUE ...'"
         return "NUMBER" if self.scalars == {int} else None if self.words and not self.scalars else "TEXT"
 
-    def _help(self) -> str:
+    @property
+    def help(self) -> str:
+        """What its declaration says, and how to state it."""
+        from vnet.objects.state import meanings  # noqa: PLC0415
+
+        text = meanings(self.noun)[self.word]
         if self.inside is not None:
-            keys = listing([each.word for each in fields_of(self.inside)])
-            return f"{self.help} Repeat for several; keys: {keys}."
-        return f"{self.help} Several: repeat, or with commas." if self.many else self.help
+            return f"{text} Repeat for several; keys: {listing([each.word for each in fields_of(self.inside)])}."
+        return f"{text} Several: repeat, or with commas." if self.many else text
 
     def stated(self, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """The word and value, if an option states the field."""
@@ -134,9 +154,9 @@ class OptionField:
         return found
 
 
-def fields_of(struct: Any) -> tuple[OptionField, ...]:
+def fields_of(struct: Any, noun: str = "") -> tuple[OptionField, ...]:
     """The fields of a struct, in their order."""
-    return tuple(_field(entry) for entry in msgspec.structs.fields(struct))
+    return tuple(_field(entry, noun) for entry in msgspec.structs.fields(struct))
 
 
 def fields_to_make(resource: Resource) -> tuple[OptionField, ...]:
@@ -144,7 +164,7 @@ def fields_to_make(resource: Resource) -> tuple[OptionField, ...]:
     resets = _resets(resource.change)
     return tuple(
         replace(field, nothing=field.empty) if field.many and not resets[field.word] else field
-        for field in fields_of(resource.spec)
+        for field in fields_of(resource.spec, resource.word)
     )
 
 
@@ -153,7 +173,7 @@ def fields_to_change(resource: Resource) -> tuple[OptionField, ...]:
     resets = _resets(resource.change)
     return tuple(
         replace(field, required=False, nothing=None if resets[field.word] else field.empty if field.many else UNSET)
-        for field in fields_of(resource.spec)
+        for field in fields_of(resource.spec, resource.word)
     )
 
 
@@ -162,12 +182,8 @@ def _resets(struct: Any) -> dict[str, bool]:
     return {entry.encode_name: NoneType in _parts(entry.type) for entry in msgspec.structs.fields(struct)}
 
 
-def _field(entry: msgspec.structs.FieldInfo) -> OptionField:
-    type_, text = entry.type, ""
-    if get_origin(type_) is Annotated:
-        type_, meta = get_args(type_)
-        text = meta.description
-    parts = list(_parts(type_))
+def _field(entry: msgspec.structs.FieldInfo, noun: str) -> OptionField:
+    parts = list(_parts(entry.type))
     lists = [get_args(part)[0] for part in parts if get_origin(part) is list]
     map_ = any(get_origin(part) is dict for part in parts)
     inner = [inner for item in lists for inner in _parts(item)] + [
@@ -177,7 +193,7 @@ def _field(entry: msgspec.structs.FieldInfo) -> OptionField:
     words = tuple(word for part in inner if get_origin(part) is Literal for word in get_args(part))
     scalars = frozenset(part for part in inner if part in (int, str, bool))
     inside = structs[0] if structs else None
-    return OptionField(entry.encode_name, text, entry.required, bool(lists) or map_, inside, words, scalars, map=map_)
+    return OptionField(noun, entry.encode_name, entry.required, bool(lists) or map_, inside, words, scalars, map=map_)
 
 
 def _pair(text: str) -> tuple[str, str]:

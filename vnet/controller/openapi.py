@@ -15,11 +15,11 @@ from vnet.controller.endpoint import Route
 from vnet.controller.entity_tags import IF_MATCH, MATCHES
 from vnet.controller.resources import DRY_RUN
 from vnet.objects.impact import Disruption
+from vnet.objects.state import meanings
 from vnet.objects.token import ApiRole
 from vnet.util.suggest import plural
 
 _REF = "#/components/schemas/{name}"
-_ANNOTATED = re.compile(r"Annotated\[\s*(.*?),\s*Meta\(\s*description=['\"](.*)['\"]\s*\),?\s*\]", re.DOTALL)
 _NAMES = re.compile(r"\{(\w+)\}")
 # Refusals that any call may get; the problem in the answer has the reason.
 _REFUSALS = {
@@ -60,14 +60,13 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
 
 
 def _describe(components: dict[str, Any]) -> None:
-    """Describe the fields of answers and changes as those of the bodies that make objects."""
+    """Describe the fields of objects by their declarations; a name only in a body that may leave it out."""
     for resource in api.RESOURCES.values():
-        name = resource.answer.__name__
-        described = components[f"{name}Spec"]["properties"]
-        for other in (name, f"{name}Change"):
-            for word, schema in components[other]["properties"].items():
-                if "description" in described.get(word, {}):
-                    schema.setdefault("description", described[word]["description"])
+        texts = meanings(resource.word)
+        for type_ in filter(None, (resource.answer, resource.spec, resource.new, resource.change)):
+            for word, schema in components[type_.__name__]["properties"].items():
+                if word in texts and (word != resource.key or type_ is resource.new):
+                    schema.setdefault("description", texts[word])
 
 
 def _noun(resource: api.Resource) -> dict[str, Any]:
@@ -178,18 +177,15 @@ def _entry(route: Route) -> str:
     )
 
 
-def _type(annotation: str) -> str:
-    """A field's type and description."""
-    found = _ANNOTATED.fullmatch(annotation)
-    return annotation if found is None else f"{found[1]}: {found[2]}"
-
-
 def _struct(title: str, type_of: Any) -> str:
     inner = getattr(type_of, "__args__", (type_of,))[0] if type_of is not None else None
     if not (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
         return ""
     many = " (a list of)" if inner is not type_of else ""
-    rows = {name: _type(type_) for base in reversed(inner.__mro__) for name, type_ in get_annotations(base).items()}
+    of = next((each for each in api.RESOURCES.values() if inner in (each.spec, each.new)), None)
+    texts = {word: f": {text}" for word, text in meanings(of.word).items()} if of is not None else {}
+    types = {name: type_ for base in reversed(inner.__mro__) for name, type_ in get_annotations(base).items()}
+    rows = {name: f"{type_}{texts.get(name.rstrip('_'), '')}" for name, type_ in types.items()}
     return _fields(f"{title}{many}", rows, inner.__doc__ or "")
 
 

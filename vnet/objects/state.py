@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from vnet.grammar.declare import Declared
+from vnet.grammar.declare import Declared, json_word, shape_of
 from vnet.grammar.noun import Noun
 from vnet.objects.address_set import AddressSet
 from vnet.objects.binding import AgentStatus, Binding, Location
@@ -42,6 +42,13 @@ CONFIGURED: tuple[type[Declared], ...] = (
 )
 Renames = Mapping[str, Mapping[str, str]]  # by PoolState's mapping: the new name to the old one
 NOUNS: Mapping[str, Noun] = {declared.NOUN.word: declared.NOUN for declared in CONFIGURED}
+
+
+def meanings(noun: str) -> dict[str, str]:
+    """What each field means that a toolstack states of an object, by its word in JSON."""
+    declared = next(declared for declared in CONFIGURED if declared.NOUN.word == noun)
+    stated = shape_of(declared, flat=True, toolstack=True).words.values()
+    return {json_word(*item): item[1].doc for item in stated if isinstance(item, tuple)}
 
 
 @dataclass(frozen=True, slots=True)
