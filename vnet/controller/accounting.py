@@ -41,7 +41,10 @@ def _read(declared: Any, rows: list[Any]) -> list[Any]:
 
 
 async def accounting(call: Call[None]) -> api.Accounting:
-    """The totals of the VIFs that the caller may see. Raises NotFound, Unavailable."""
+    """What VIFs have sent and got since they were made, wherever they ran: with VIFs of the pool, and with stations outside. Hosts write it once a minute. Who asks within 5 s of another gets the same answer.
+
+    Raises NotFound, Unavailable.
+    """
     service, seen = call.service, call.service.seen()
     id = call.query.get("vif", "")
     if id:

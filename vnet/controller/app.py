@@ -219,14 +219,14 @@ async def _answer(service: Service, route: Route, request: Request, holds: Calla
     body = await _body(route, request)
     call = Call(service, path, _query(route, request), body, _is_in_clear(request.scope), _tags(route, request))
     caller.check_whole(name for name in sorted(route.whole) if name in call.query or getattr(call.body, name, None))
-    if route.steps is not None:
-        steps = route.steps(call)
-        if LINES in request.headers.get("accept", ""):
-            return StreamingResponse(await _started(steps), media_type=LINES)
-        return _value(await _last(steps))
     if route.handler is None:
         raise NotImplementedError(route.path)
-    answer = await (_while_awaited(request, route.handler(call)) if route.asks else route.handler(call))
+    made = route.handler(call)
+    if isinstance(made, AsyncIterator):
+        if LINES in request.headers.get("accept", ""):
+            return StreamingResponse(await _started(made), media_type=LINES)
+        return _value(await _last(made))
+    answer = await (_while_awaited(request, made) if route.asks else made)
     return _Streamed(answer, holds) if isinstance(answer, AnswerStream) else _value(answer)
 
 

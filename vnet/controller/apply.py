@@ -90,7 +90,7 @@ def _filename(call: Call[bytes]) -> str:
 
 
 async def plan(call: Call[bytes]) -> api.Plan:
-    """What an apply would do."""
+    """The changes that applying a document would make."""
     document = await in_thread(read, call.body, _filename(call))
     state = call.service.view().state.snapshot()
     desired = await in_thread(wanted, document, state)
@@ -108,7 +108,10 @@ def _planned(
 
 
 async def apply(call: Call[bytes]) -> AsyncIterator[tuple[str, api.Applied]]:
-    """Make the pool what the document says, then follow the hosts as they follow."""
+    """Make the pool as a document says; all of it, or nothing.
+
+    Then follows the hosts as they follow.
+    """
     document = await asyncio.to_thread(read, call.body, _filename(call))
     expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
     wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)

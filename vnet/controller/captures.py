@@ -446,7 +446,10 @@ def is_encrypted(view: PoolView, vif: Vif) -> bool:
 
 
 async def capture(call: Call[api.CaptureCall]) -> AnswerStream:
-    """Begins a capture. Raises Invalid, NotFound, Conflict, Unavailable, NoRoom."""
+    """Frames of VIFs as they come, on whatever hosts those are, as a file of pcapng; it ends when the caller goes.
+
+    Raises Invalid, NotFound, Conflict, Unavailable, NoRoom.
+    """
     body, view = call.body, call.service.seen()
     if not 0 < len(body.vifs) <= MAX_VIFS or len(set(body.vifs)) < len(body.vifs):
         raise Invalid("vifs", f"a capture has 1 to {MAX_VIFS} VIFs, each once", "vifs")
@@ -476,7 +479,10 @@ async def capture(call: Call[api.CaptureCall]) -> AnswerStream:
 
 
 async def end(call: Call[None]) -> api.Done:
-    """Ends a capture, of whatever controller. Raises NotFound, Unavailable."""
+    """End a capture: its hosts send what is left, and its file ends. The id is the comment of the file's first block.
+
+    It may be another controller's. Raises NotFound, Unavailable.
+    """
     with refusing_pool_errors():
         if (mine := _running.get(call.id)) is not None:
             await mine.end()

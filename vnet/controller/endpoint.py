@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from inspect import getdoc, isasyncgenfunction
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from vnet.api.errors import Invalid
 from vnet.controller.access import ADMINS, VIEWERS
@@ -95,9 +97,10 @@ Steps = Callable[[Call[Any]], AsyncIterator[tuple[str, Any]]]  # lines of progre
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call of the API. query: its parameters with their meaning. media: of a body that is no JSON.
+    """One call of the API. summary, answer, body: left out, as the handler has them: the first paragraph of its docstring, and the types that it
+    takes and returns. query: its parameters with their meaning. media: of a body that is no JSON.
 
-    body: the body's type. read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
+    read: reads the body in place of its type. roles: those that may call it; left out, those that view may read, and
     network admins alone may change. scoped: whether callers with a scope may, who then see and change what is theirs. whole: what of its query and
     body is about the whole pool, and refused to those. noun: of the object in its path. produces: the type of an answer that is no JSON. conditional: whether it heeds If-Match; others refuse it.
     asks: whether it writes nothing, and its work is given up if its caller goes.
@@ -105,10 +108,9 @@ class Route:
 
     method: str
     path: str
-    summary: str
-    answer: Any
-    handler: Handler | None = None
-    steps: Steps | None = None
+    handler: Handler | Steps | None = None
+    summary: str = ""
+    answer: Any = None
     body: Any = None
     read: Callable[[bytes], Any] | None = None
     media: str | None = None
@@ -121,6 +123,24 @@ class Route:
     produces: str = ""
     conditional: bool = False
     asks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.handler is None:
+            return
+        hints = get_type_hints(self.handler)
+        (body,), answer = get_args(hints["call"]), hints["return"]
+        if self.in_steps:
+            ((_, answer),) = map(get_args, get_args(answer))
+        text, *_ = (getdoc(self.handler) or "").partition("\n\n")
+        object.__setattr__(self, "summary", self.summary or " ".join(text.split()))
+        object.__setattr__(self, "answer", self.answer or {Text: str, AnswerStream: bytes}.get(answer, answer))
+        if self.body is None and body not in (NoneType, bytes):
+            object.__setattr__(self, "body", body)
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether it is a long call, whose handler yields lines of progress."""
+        return isasyncgenfunction(self.handler)
 
     @property
     def allowed(self) -> frozenset[ApiRole]:

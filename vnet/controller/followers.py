@@ -20,7 +20,10 @@ TABLE = TABLE_OF[ToolstackFollower]
 
 
 async def follow(call: Call[api.FollowCall]) -> api.ToolstackFollower:
-    """Ask to be a toolstack's follower, or say that one has ended."""
+    """Ask to be the follower of a toolstack: of several one is, and the others stand by.
+
+    Or say that one has ended.
+    """
     body, known = call.body, call.service.database.mirror.followers
     if not NAME.fullmatch(call.id):
         raise Invalid("wrong-name", f"{call.id[:60]!r} is no name of a toolstack", "name")

@@ -25,7 +25,10 @@ Counted = tuple[str, Direction]  # a rule's name, or with an empty one a directi
 
 
 async def count(call: Call[None]) -> api.GroupCounters:
-    """The counters of a group's rules, summed over the hosts that have VIFs in it. Raises Invalid, NotFound, Unavailable."""
+    """What each rule has matched, summed over the hosts, with those that are missing in the sum.
+
+    Raises Invalid, NotFound, Unavailable.
+    """
     view = call.service.view()
     group = find("security-group", call.id, view.state.groups)
     replies, missing = await ask(call, view, group.name)

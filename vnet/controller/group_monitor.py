@@ -29,7 +29,10 @@ _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 
 
 async def monitored(call: Call[None]) -> api.Monitored:
-    """What a group would have forbidden. Raises Invalid, NotFound, Unavailable."""
+    """What a group in monitor mode would have forbidden, and the rules that would allow it.
+
+    Raises Invalid, NotFound, Unavailable.
+    """
     view = call.service.view()
     group = find("security-group", call.id, view.state.groups)
     replies, missing = await ask(call, view, group.name)

@@ -18,13 +18,19 @@ DEFAULT_WAIT_S = 10
 
 
 async def get_health(call: Call[None]) -> api.Health:
-    """What hosts have stated last: nothing is asked or sent."""
+    """What is wrong with the network between the hosts, by what they have stated.
+
+    Nothing is asked or sent.
+    """
     view = call.service.view()
     return _shown(view, stated(view), {})
 
 
 async def look(call: Call[None]) -> api.Health:
-    """Have all hosts look anew, and return what they find. Raises Invalid, Unavailable."""
+    """Have all hosts look anew at the network between them, by frames that no guest gets.
+
+    Raises Invalid, Unavailable.
+    """
     view = call.service.view()
     wait_s = call.number("wait_s", DEFAULT_WAIT_S, 0, int(MAX_WAIT_S))
     with refusing_pool_errors():

@@ -32,6 +32,7 @@ COLUMNS = (
 
 
 async def list_history(call: Call[None]) -> list[api.HistoryEntry]:
+    """The newest changes of the pool, oldest first: who made them, from where, why."""
     limit = call.number("limit", 100, 1, 2 * MAX_KEPT)
     caller = call.query.get("caller")
     which: Where = (("refused", "!=" if call.flag("refused") else "==", ""),)
@@ -41,7 +42,7 @@ async def list_history(call: Call[None]) -> list[api.HistoryEntry]:
 
 
 async def get_record(call: Call[None]) -> api.HistoryEntry:
-    """One record, by its id or as the revision that it made."""
+    """A change, as the revision that it made or by its id, with what was before and after."""
     found = await _rows(call, _named(call.id), (*COLUMNS, "changes"))
     if not found:
         raise NotFound("unknown-revision", f"there is no record {call.id[:60]}: the oldest are not kept", "id")

@@ -18,7 +18,10 @@ MAX_WAIT_S = 30.0
 
 
 async def probe(call: Call[api.ProbesCall]) -> list[api.Probe]:
-    """Ask, and wait for the answers, in order. Raises Invalid, NotFound, Unavailable."""
+    """The verdicts of hosts' switches on frames; nothing is sent.
+
+    Raises Invalid, NotFound, Unavailable.
+    """
     service, body = call.service, call.body
     if len(body.probes) > MAX_ASKED:
         raise Invalid("probes", f"{len(body.probes)} questions are too many: at most {MAX_ASKED}")

@@ -127,7 +127,7 @@ def _answers(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         disruptions = {"type": "string", "enum": [disruption.name.lower() for disruption in Disruption]}
         headers = {"Vnet-Disruption": {"description": "The disruption of the change.", "schema": disruptions}}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if route.steps is not None:
+    if route.in_steps:
         content["application/x-ndjson"] = {"schema": schemas[repr(api.Progress)]}
     if route.tag == "events":
         content["text/event-stream"] = {"schema": {"type": "string"}}

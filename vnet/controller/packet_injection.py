@@ -32,7 +32,10 @@ LOST_AFTER_ROUND_TRIPS = 3  # or so many times what hosts took to say that they 
 
 
 async def send(call: Call[api.PacketsCall]) -> api.Packets:
-    """Watch, send round by round, and tell. Raises Invalid, NotFound, Unavailable."""
+    """Send marked frames, which no guest gets, and list where they came out.
+
+    Raises Invalid, NotFound, Unavailable.
+    """
     view, packets = call.service.view(), call.body.packets
     senders = [find("vif", packet.vif, view.state.vifs) for packet in packets]
     networks = [find("network", vif.network, view.state.networks) for vif in senders]

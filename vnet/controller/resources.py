@@ -44,26 +44,31 @@ def resource_routes() -> Iterator[Route]:
     for declared in CONFIGURED:
         yield from _routes(declared)
     body = partial(read_object, Vif, words={"security-groups": _words(Vif)["security-groups"]}, partial=True)
-    text = "Have a VIF obey these security groups instead of its present ones; also while it runs."
-    path = "/v1/vifs/{id}/security-groups"
-    yield Route("PUT", path, text, api.Vif, _put_groups, body=api.VifChange, read=body, tag="vifs", **_whose(Vif))
+    yield Route(
+        "PUT",
+        "/v1/vifs/{id}/security-groups",
+        _put_groups,
+        answer=api.Vif,
+        body=api.VifChange,
+        read=body,
+        tag="vifs",
+        **_whose(Vif),
+    )
     body = partial(read_object, Vif, words={"network": _words(Vif)["network"]}, partial=True)
-    path, text = "/v1/vifs/{id}/quarantine", "Put a VIF on this network till it is released, also while it runs."
+    path, whose = "/v1/vifs/{id}/quarantine", OPERATORS
     yield Route(
         "PUT",
         path,
-        text,
-        api.Plan,
         _quarantine,
+        answer=api.Plan,
         body=api.VifChange,
         read=body,
         query=DRY_RUN,
         tag="vifs",
-        roles=OPERATORS,
+        roles=whose,
         conditional=True,
     )
-    text = "Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there."
-    yield Route("DELETE", path, text, api.Plan, _release, query=DRY_RUN, tag="vifs", roles=OPERATORS, conditional=True)
+    yield Route("DELETE", path, _release, answer=api.Plan, query=DRY_RUN, tag="vifs", roles=whose, conditional=True)
 
 
 def _whose(declared: type[Declared]) -> dict[str, Any]:
@@ -106,29 +111,19 @@ def _routes(declared: type[Declared]) -> Iterator[Route]:
         return await _removed(declared, call)
 
     same = "becomes as the body says" if noun.replaced else "must be the same"
-    yield Route(
-        "GET",
-        many,
-        f"All {plural(noun.text)}.",
-        list.__class_getitem__(types.answer),
-        list_,
-        query=query,
-        tag=tag,
-        **seen,
-    )
+    text, answer = f"All {plural(noun.text)}.", list.__class_getitem__(types.answer)
+    yield Route("GET", many, list_, text, answer, query=query, tag=tag, **seen)
     if types.new is not None:
         body = partial(read_object, declared, words=_words(declared), partial=False)
         text = f"Make {title}; one that is there {same}."
-        yield Route("POST", many, text, types.answer, post, body=types.new, read=body, query=DRY_RUN, tag=tag, **whose)
-    yield Route("GET", single, f"One {noun.text}.", types.answer, get, tag=tag, **seen)
+        yield Route("POST", many, post, text, types.answer, types.new, read=body, query=DRY_RUN, tag=tag, **whose)
+    yield Route("GET", single, get, f"One {noun.text}.", types.answer, tag=tag, **seen)
     text = f"Make {title} of this {noun.key}; one that is there {same}."
-    yield Route("PUT", single, text, types.answer, put, body=types.spec, read=stated, query=DRY_RUN, tag=tag, **whose)
+    yield Route("PUT", single, put, text, types.answer, types.spec, read=stated, query=DRY_RUN, tag=tag, **whose)
     text = f"Change fields of {title} in place; null gives a field its default."
     changed = partial(read_object, declared, words=words, partial=True)
-    yield Route(
-        "PATCH", single, text, api.Plan, patch, body=types.change, read=changed, query=DRY_RUN, tag=tag, **whose
-    )
-    yield Route("DELETE", single, f"Remove {title}.", api.Plan, delete, query=DRY_RUN, tag=tag, **whose)
+    yield Route("PATCH", single, patch, text, api.Plan, types.change, read=changed, query=DRY_RUN, tag=tag, **whose)
+    yield Route("DELETE", single, delete, f"Remove {title}.", api.Plan, query=DRY_RUN, tag=tag, **whose)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -276,6 +271,7 @@ async def _decided(call: Call[ObjectBody], name: str, judge: Callable[..., Admis
 
 
 async def _put_groups(call: Call[ObjectBody]) -> Any:
+    """Have a VIF obey these security groups instead of its present ones; also while it runs."""
     if "groups" not in call.body.stated.values and not call.body.source.problems:
         raise Invalid("missing-key", "the body needs 'security_groups'", "security_groups")
     decision = await _judged(call, call.id, lambda view, stated: decide.change(view, Vif, call.id, stated))
@@ -283,12 +279,14 @@ async def _put_groups(call: Call[ObjectBody]) -> Any:
 
 
 async def _quarantine(call: Call[ObjectBody]) -> Any:
+    """Put a VIF on this network till it is released, also while it runs."""
     if "network" not in call.body.stated.values and not call.body.source.problems:
         raise Invalid("missing-key", "the body needs 'network'", "network")
     return await _decided(call, call.id, partial(decide.quarantine, name=call.id))
 
 
 async def _release(call: Call[None]) -> Any:
+    """Put a VIF back on the network that it was on before its quarantine, with the addresses that it had there."""
     return await _without_body(call, Vif, lambda view: decide.release(view, call.id))
 
 

@@ -179,14 +179,17 @@ def _decoded(texts: Mapping[Any, str]) -> dict[Any, Sequence[RecordedChange]]:
 
 
 async def get_past(call: Call[None]) -> api.PastPool:
-    """All objects as they were."""
+    """All objects of the pool as they were, in words of the API: a revision, the id of a record, or a time (RFC 3339)."""
     then = await moment(call.service, call.id)
     objects = await asyncio.to_thread(lambda: objects_of(then.state))
     return api.PastPool(revision=then.revision, time=timestamp(then.time) or "", objects=objects)
 
 
 async def diff(call: Call[None]) -> api.Plan:
-    """What differs between two moments, VIFs where they are now."""
+    """What differs between the pool at two moments, as a plan.
+
+    VIFs where they are now.
+    """
     if "from" not in call.query:
         raise Invalid("query", "from: the revision to compare with is missing", "from")
     old = await moment(call.service, call.query["from"])
@@ -202,7 +205,7 @@ def _difference(old: Moment, new: Moment, source: str) -> api.Plan:
 
 
 async def export(call: Call[None]) -> Text:
-    """The pool as a document, now or as it was."""
+    """The pool as a document."""
     if "at" not in call.query:
         state = call.service.view().state
     else:
@@ -214,7 +217,7 @@ async def export(call: Call[None]) -> Text:
 
 
 async def plan_rollback(call: Call[None]) -> api.Plan:
-    """What a rollback would change."""
+    """The changes that a rollback would make: a revision, the id of a record, or a time (RFC 3339)."""
     then = await moment(call.service, call.id)
     admission = await in_thread(_taken_back, then)
     expected = await in_thread(_expected, then, admission)
@@ -222,7 +225,10 @@ async def plan_rollback(call: Call[None]) -> api.Plan:
 
 
 async def rollback(call: Call[None]) -> AsyncIterator[tuple[str, api.Applied]]:
-    """Make the pool what it was, then follow the hosts."""
+    """Make the pool what it was; all of it, or nothing. VIFs and VMs stay where they are.
+
+    Then follows the hosts as they follow.
+    """
     wait_s = call.number("wait_s", 30, 0, MAX_WAIT_S)
     expected = call.number("revision", 0, 0, 2**63 - 1) if "revision" in call.query else None
     applied = await _rollback(call.service, call.id, expected, trial_s(call), force=call.flag("force"))

@@ -35,7 +35,7 @@ from vnet.controller import (
 )
 from vnet.controller.access import ADMINS, HOSTS, OPERATORS, VIEWERS
 from vnet.controller.admission import find
-from vnet.controller.endpoint import HEALTHY, JOIN, READY, SHOW_CA, Call, Handler, Route, Text
+from vnet.controller.endpoint import HEALTHY, JOIN, READY, SHOW_CA, Call, Handler, Route, Steps, Text
 from vnet.controller.migration_state import Migration
 from vnet.controller.presenters import Presenter, show_binding, show_migration, show_pool, show_status, show_trial
 from vnet.controller.resources import named, resource_routes
@@ -45,6 +45,7 @@ from vnet.db.database import now_ms
 from vnet.db.writes import new_keys
 from vnet.objects import Event
 from vnet.objects.limits import NAME
+from vnet.objects.token import ApiRole
 from vnet.util.exposition import MEDIA_TYPE
 from vnet.util.logs import about
 
@@ -58,6 +59,7 @@ MAX_INVITED_MINUTES = 7 * 24 * 60.0
 
 
 async def get_pool(call: Call[None]) -> api.Pool:
+    """The pool itself."""
     pool = call.service.view().state.pool
     if pool is None:
         raise NotFound("no-pool", "the pool is empty: apply a document first")
@@ -65,6 +67,7 @@ async def get_pool(call: Call[None]) -> api.Pool:
 
 
 async def rekey(call: Call[None]) -> api.Pool:
+    """Have hosts make new keys of encrypted tunnels."""
     service = call.service
     async with service.writing:
         state = service.view().state
@@ -80,6 +83,7 @@ async def rekey(call: Call[None]) -> api.Pool:
 
 
 async def get_status(call: Call[None]) -> api.Status:
+    """The pool at a glance, and all that is not as desired."""
     service = call.service
     certificates = await asyncio.to_thread(service.certificate_problems)
     database = service.database
@@ -94,6 +98,7 @@ async def get_status(call: Call[None]) -> api.Status:
 
 
 async def invite(call: Call[api.InviteCall]) -> api.Invitation:
+    """A secret word, for which the host gets a certificate of its key once ('vnet host join')."""
     host, body, now = call.id, call.body, datetime.now(UTC)
     if not NAME.fullmatch(host):
         raise Invalid("name", f"{host[:60]!r} is no name of a host", "id")
@@ -105,6 +110,7 @@ async def invite(call: Call[api.InviteCall]) -> api.Invitation:
 
 
 async def join(call: Call[api.JoinCall]) -> api.HostCertificate:
+    """A certificate for the key of a host that is invited. It takes no token but the invitation's."""
     made = call.service.joining.join(call.body.host, call.body.token, call.body.request)
     await call.service.note(f"host {call.body.host} joins")
     log.info("host %s has its certificate", call.body.host, extra=about(host=call.body.host))
@@ -112,10 +118,12 @@ async def join(call: Call[api.JoinCall]) -> api.HostCertificate:
 
 
 async def get_certificate(call: Call[None]) -> api.HostCertificate:
+    """A host's certificate, renewed when that is due. It takes no token."""
     return api.HostCertificate(certificate=call.service.joining.certificate(call.id))
 
 
 async def revoke(call: Call[None]) -> api.Revoked:
+    """Renew a host's certificate no more."""
     await call.service.note(f"revoke host {call.id[:60]}")
     ends = call.service.joining.revoke(call.id)
     log.warning("host %s: its certificate is revoked, which ends %s", call.id, ends, extra=about(host=call.id))
@@ -123,19 +131,23 @@ async def revoke(call: Call[None]) -> api.Revoked:
 
 
 async def get_metrics(call: Call[None]) -> Text:
+    """Metrics of the pool as Prometheus reads them."""
     return Text(await call.service.metrics.text(), MEDIA_TYPE)
 
 
 async def get_health(call: Call[None]) -> Text:
+    """Whether this controller answers."""
     return Text("ok\n", "text/plain")
 
 
 async def get_ready(call: Call[None]) -> Text:
+    """Whether it has the pool database: 503 if not."""
     call.service.view()
     return Text("ready\n", "text/plain")
 
 
 async def get_ca(call: Call[None]) -> Text:
+    """The certificate of the pool's CA, in PEM. It takes no token."""
     return Text(call.service.joining.ca(), "application/x-pem-file")
 
 
@@ -143,6 +155,7 @@ async def get_ca(call: Call[None]) -> Text:
 
 
 async def evacuate(call: Call[api.EvacuateCall]) -> AsyncIterator[tuple[str, api.Evacuation]]:
+    """Migrate every VIF that runs on a host."""
     find("host", call.id, call.service.view().state.hosts)
     body = call.body
     steps = migration_driver.evacuate(call.service, call.id, body.to, activated=body.activate, timeout_s=body.timeout_s)
@@ -156,12 +169,14 @@ def _vif(service: Service, id: str) -> dict[str, Any]:
 
 
 async def plug(call: Call[api.PlugCall]) -> dict[str, Any]:
+    """Want a VIF on a host and wait for it; its port is added on that host, which with `awaited` is programmed before."""
     wait_s = min(max(call.body.wait_s, 0.0), 600.0)
     await call.service.plug(call.id, call.body.host, wait_s, awaited=call.body.awaited)
     return _vif(call.service, call.id)
 
 
 async def unplug(call: Call[None]) -> dict[str, Any]:
+    """Want a VIF nowhere, and forget it on dead hosts."""
     await call.service.unplug(call.id)
     return _vif(call.service, call.id)
 
@@ -183,9 +198,11 @@ def _moves(plural: str, title: str) -> Iterator[Route]:
         return show_migration(await migration_driver.prepare(call.service, unit(call), body.to, force=body.force))
 
     async def abort(call: Call[None]) -> api.Migration:
+        """End it at the source, before the destination is active."""
         return show_migration(await migration_driver.abort(call.service, unit(call)))
 
     async def migrate(call: Call[api.MigrateCall]) -> AsyncIterator[tuple[str, api.Migration]]:
+        """All steps, with progress; call again to go on after a lost answer."""
         body, moved = call.body, unit(call)
         steps = migration_driver.migrate(
             call.service, moved, body.to, activated=body.activate, timeout_s=body.timeout_s
@@ -199,28 +216,28 @@ def _moves(plural: str, title: str) -> Iterator[Route]:
 
         return handler
 
-    whose: dict[str, Any] = {"roles": HOSTS, "scoped": True, "noun": plural[:-1], "tag": "migration"}
-
-    def route(method: str, name: str, summary: str, handler: Handler, body: Any = api.StepCall) -> Route:
-        return Route(method, f"/v1/{plural}/{{id}}/{name}", summary, api.Migration, handler, body=body, **whose)
+    def route(
+        method: str, name: str, handler: Handler | Steps, summary: str = "", *, roles: frozenset[ApiRole] = HOSTS
+    ) -> Route:
+        path, noun = f"/v1/{plural}/{{id}}/{name}", plural[:-1]
+        return Route(method, path, handler, summary, roles=roles, scoped=True, noun=noun, tag="migration")
 
     driver = migration_driver
-    text = f"Let a host get ready to take {title}. Nothing moves yet."
-    yield replace(route("GET", "migration", f"The progress of {title}'s migration.", get, None), roles=VIEWERS)
-    yield route("POST", "prepare", text, prepare, api.PrepareCall)
-    yield route("POST", "switch", "The guest is paused: open the destination for it. Optional.", step(driver.switch))
+    yield route("GET", "migration", get, f"The progress of {title}'s migration.", roles=VIEWERS)
+    yield route("POST", "prepare", prepare, f"Let a host get ready to take {title}. Nothing moves yet.")
+    yield route("POST", "switch", step(driver.switch), "The guest is paused: open the destination for it. Optional.")
     text = "The guest runs at the destination. force: also if not every host is prepared."
-    yield route("POST", "activate", text, step(driver.activate))
-    yield route("POST", "finish", "End it at the destination. force: past a dead source.", step(driver.finish))
-    yield route("POST", "abort", "End it at the source, before the destination is active.", abort, None)
-    path, text = f"/v1/{plural}/{{id}}/migrate", "All steps, with progress; call again to go on after a lost answer."
-    yield Route("POST", path, text, api.Migration, steps=migrate, body=api.MigrateCall, **whose)
+    yield route("POST", "activate", step(driver.activate), text)
+    yield route("POST", "finish", step(driver.finish), "End it at the destination. force: past a dead source.")
+    yield route("POST", "abort", abort)
+    yield route("POST", "migrate", migrate)
 
 
 # --- bindings and events --------------------------------------------------------------------------
 
 
 async def list_bindings(call: Call[None]) -> list[api.Binding]:
+    """The hosts' bindings of VIFs."""
     view, scope = call.service.seen(), call.service.caller.scope
     bindings = view.state.bindings
     for noun, name in call.query.items():
@@ -246,21 +263,12 @@ def routes() -> list[Route]:
     }
     of_trial = {"revision": "The revision that is meant; refused if another one is on trial."}
     return [
-        Route("GET", "/v1/pool", "The pool itself.", api.Pool, get_pool, tag="pool", scoped=True),
-        Route("POST", "/v1/pool/rekey", "Have hosts make new keys of encrypted tunnels.", api.Pool, rekey, tag="pool"),
-        Route(
-            "GET",
-            "/v1/status",
-            "The pool at a glance, and all that is not as desired.",
-            api.Status,
-            get_status,
-            tag="pool",
-        ),
+        Route("GET", "/v1/pool", get_pool, tag="pool", scoped=True),
+        Route("POST", "/v1/pool/rekey", rekey, tag="pool"),
+        Route("GET", "/v1/status", get_status, tag="pool"),
         Route(
             "POST",
             "/v1/plan",
-            "The changes that applying a document would make.",
-            api.Plan,
             apply.plan,
             media=document,
             query={**of_file, "reachability": "Also the pairs that gain or lose a way to each other: true or false."},
@@ -271,9 +279,7 @@ def routes() -> list[Route]:
         Route(
             "POST",
             "/v1/apply",
-            "Make the pool as a document says; all of it, or nothing.",
-            api.Applied,
-            steps=apply.apply,
+            apply.apply,
             media=document,
             tag="pool",
             query={
@@ -282,82 +288,25 @@ def routes() -> list[Route]:
                 "plan": "The id of the plan that is meant; refused if this would be another one.",
             },
         ),
-        Route(
-            "GET",
-            "/v1/export",
-            "The pool as a document.",
-            str,
-            revisions.export,
-            tag="pool",
-            media=document,
-            query={"at": f"As it was: {MOMENT}."},
-        ),
-        Route(
-            "POST",
-            "/v1/probes",
-            "The verdicts of hosts' switches on frames; nothing is sent.",
-            list[api.Probe],
-            ofproto_trace_rpc.probe,
-            body=api.ProbesCall,
-            tag="hosts",
-            roles=VIEWERS,
-        ),
-        Route(
-            "POST",
-            "/v1/packets",
-            "Send marked frames, which no guest gets, and list where they came out.",
-            api.Packets,
-            packet_injection.send,
-            body=api.PacketsCall,
-            tag="hosts",
-            roles=OPERATORS,
-        ),
+        Route("GET", "/v1/export", revisions.export, tag="pool", media=document, query={"at": f"As it was: {MOMENT}."}),
+        Route("POST", "/v1/probes", ofproto_trace_rpc.probe, tag="hosts", roles=VIEWERS),
+        Route("POST", "/v1/packets", packet_injection.send, tag="hosts", roles=OPERATORS),
         *twin_routes(),
-        Route(
-            "GET",
-            "/v1/health",
-            "What is wrong with the network between the hosts, by what they have stated.",
-            api.Health,
-            health_rpc.get_health,
-            tag="hosts",
-            roles=VIEWERS,
-        ),
+        Route("GET", "/v1/health", health_rpc.get_health, tag="hosts", roles=VIEWERS),
         Route(
             "POST",
             "/v1/health",
-            "Have all hosts look anew at the network between them, by frames that no guest gets.",
-            api.Health,
             health_rpc.look,
             query={"wait_s": "Seconds to wait for the hosts, 10 if left out, 30 at most."},
             tag="hosts",
             roles=OPERATORS,
         ),
-        Route(
-            "POST",
-            "/v1/captures",
-            "Frames of VIFs as they come, on whatever hosts those are, as a file of pcapng; it ends when the caller goes.",
-            bytes,
-            captures.capture,
-            body=api.CaptureCall,
-            tag="hosts",
-            scoped=True,
-            produces=captures.MEDIA,
-        ),
-        Route(
-            "DELETE",
-            "/v1/captures/{id}",
-            "End a capture: its hosts send what is left, and its file ends. The id is the comment of the file's first block.",
-            api.Done,
-            captures.end,
-            tag="hosts",
-            scoped=True,
-        ),
+        Route("POST", "/v1/captures", captures.capture, tag="hosts", scoped=True, produces=captures.MEDIA),
+        Route("DELETE", "/v1/captures/{id}", captures.end, tag="hosts", scoped=True),
         *resource_routes(),
         Route(
             "GET",
             "/v1/security-groups/{id}/counters",
-            "What each rule has matched, summed over the hosts, with those that are missing in the sum.",
-            api.GroupCounters,
             group_counters.count,
             query=WAIT_FOR_HOSTS,
             tag="security groups",
@@ -367,168 +316,50 @@ def routes() -> list[Route]:
         Route(
             "GET",
             "/v1/security-groups/{id}/monitored",
-            "What a group in monitor mode would have forbidden, and the rules that would allow it.",
-            api.Monitored,
             group_monitor.monitored,
             query=WAIT_FOR_HOSTS,
             tag="security groups",
         ),
-        Route(
-            "POST",
-            "/v1/hosts/{id}/invite",
-            "A secret word, for which the host gets a certificate of its key once ('vnet host join').",
-            api.Invitation,
-            invite,
-            body=api.InviteCall,
-            tag="hosts",
-        ),
-        Route(
-            *JOIN,
-            "A certificate for the key of a host that is invited. It takes no token but the invitation's.",
-            api.HostCertificate,
-            join,
-            body=api.JoinCall,
-            tag="hosts",
-        ),
-        Route(
-            "GET",
-            "/v1/hosts/{id}/certificate",
-            "A host's certificate, renewed when that is due. It takes no token.",
-            api.HostCertificate,
-            get_certificate,
-            tag="hosts",
-        ),
-        Route(
-            "DELETE",
-            "/v1/hosts/{id}/certificate",
-            "Renew a host's certificate no more.",
-            api.Revoked,
-            revoke,
-            tag="hosts",
-        ),
-        Route(
-            *SHOW_CA,
-            "The certificate of the pool's CA, in PEM. It takes no token.",
-            str,
-            get_ca,
-            media="application/x-pem-file",
-            tag="hosts",
-        ),
-        Route(
-            "POST",
-            "/v1/hosts/{id}/evacuate",
-            "Migrate every VIF that runs on a host.",
-            api.Evacuation,
-            steps=evacuate,
-            body=api.EvacuateCall,
-            tag="migration",
-            roles=OPERATORS,
-        ),
-        Route(
-            "POST",
-            "/v1/vifs/{id}/plug",
-            "Want a VIF on a host and wait for it; its port is added on that host, which with `awaited` is programmed before.",
-            api.Vif,
-            plug,
-            body=api.PlugCall,
-            tag="vifs",
-            roles=HOSTS,
-            scoped=True,
-            noun="vif",
-        ),
-        Route(
-            "POST",
-            "/v1/vifs/{id}/unplug",
-            "Want a VIF nowhere, and forget it on dead hosts.",
-            api.Vif,
-            unplug,
-            tag="vifs",
-            roles=HOSTS,
-            scoped=True,
-            noun="vif",
-        ),
+        Route("POST", "/v1/hosts/{id}/invite", invite, tag="hosts"),
+        Route(*JOIN, join, tag="hosts"),
+        Route("GET", "/v1/hosts/{id}/certificate", get_certificate, tag="hosts"),
+        Route("DELETE", "/v1/hosts/{id}/certificate", revoke, tag="hosts"),
+        Route(*SHOW_CA, get_ca, media="application/x-pem-file", tag="hosts"),
+        Route("POST", "/v1/hosts/{id}/evacuate", evacuate, tag="migration", roles=OPERATORS),
+        Route("POST", "/v1/vifs/{id}/plug", plug, answer=api.Vif, tag="vifs", roles=HOSTS, scoped=True, noun="vif"),
+        Route("POST", "/v1/vifs/{id}/unplug", unplug, answer=api.Vif, tag="vifs", roles=HOSTS, scoped=True, noun="vif"),
         Route(
             "GET",
             "/v1/traffic",
-            "What the ports of VIFs have received and sent, and hosts to each other. Who asks within 2 s of another gets the same answer.",
-            api.Traffic,
             traffic.traffic,
             query={"vif": "Only of this VIF: its host alone is asked, anew."},
             tag="vifs",
             scoped=True,
         ),
         Route(
-            "GET",
-            "/v1/accounting",
-            "What VIFs have sent and got since they were made, wherever they ran: with VIFs of the pool, and with stations outside. "
-            "Hosts write it once a minute. Who asks within 5 s of another gets the same answer.",
-            api.Accounting,
-            accounting.accounting,
-            query={"vif": "Only of this VIF."},
-            tag="vifs",
-            scoped=True,
+            "GET", "/v1/accounting", accounting.accounting, query={"vif": "Only of this VIF."}, tag="vifs", scoped=True
         ),
         *_moves("vifs", "a VIF"),
         *_moves("vms", "a VM"),
         Route(
             "GET",
             "/v1/bindings",
-            "The hosts' bindings of VIFs.",
-            list[api.Binding],
             list_bindings,
             query={"vif": "Only of this VIF.", "host": "Only of this host."},
             tag="vifs",
             scoped=True,
         ),
-        Route(
-            "POST",
-            "/v1/followers/{id}",
-            "Ask to be the follower of a toolstack: of several one is, and the others stand by.",
-            api.ToolstackFollower,
-            followers.follow,
-            body=api.FollowCall,
-            tag="machines",
-            roles=OPERATORS,
-            scoped=True,
-        ),
-        Route(
-            "GET",
-            "/v1/caller",
-            "The caller, by what it shows.",
-            api.Caller,
-            tokens.get_caller,
-            tag="tokens",
-            scoped=True,
-        ),
-        Route("GET", "/v1/tokens", "All tokens.", list[api.Token], tokens.list_tokens, tag="tokens", roles=ADMINS),
-        Route(
-            "PUT",
-            "/v1/tokens/{id}",
-            "Make a token, whose text is in this answer and nowhere else.",
-            api.NewToken,
-            tokens.make,
-            body=api.TokenCall,
-            tag="tokens",
-        ),
-        Route(
-            "GET",
-            "/metrics",
-            "Metrics of the pool as Prometheus reads them.",
-            str,
-            get_metrics,
-            media=MEDIA_TYPE,
-            tag="machines",
-        ),
-        Route(*HEALTHY, "Whether this controller answers.", str, get_health, media="text/plain", tag="machines"),
-        Route(
-            *READY, "Whether it has the pool database: 503 if not.", str, get_ready, media="text/plain", tag="machines"
-        ),
-        Route("DELETE", "/v1/tokens/{id}", "Revoke a token.", api.Done, tokens.revoke, tag="tokens"),
+        Route("POST", "/v1/followers/{id}", followers.follow, tag="machines", roles=OPERATORS, scoped=True),
+        Route("GET", "/v1/caller", tokens.get_caller, tag="tokens", scoped=True),
+        Route("GET", "/v1/tokens", tokens.list_tokens, tag="tokens", roles=ADMINS),
+        Route("PUT", "/v1/tokens/{id}", tokens.make, tag="tokens"),
+        Route("GET", "/metrics", get_metrics, media=MEDIA_TYPE, tag="machines"),
+        Route(*HEALTHY, get_health, media="text/plain", tag="machines"),
+        Route(*READY, get_ready, media="text/plain", tag="machines"),
+        Route("DELETE", "/v1/tokens/{id}", tokens.revoke, tag="tokens"),
         Route(
             "GET",
             "/v1/history",
-            "The newest changes of the pool, oldest first: who made them, from where, why.",
-            list[api.HistoryEntry],
             history.list_history,
             query={
                 "limit": "How many of the newest, 100 unless told.",
@@ -537,72 +368,16 @@ def routes() -> list[Route]:
             },
             tag="history",
         ),
-        Route(
-            "GET",
-            "/v1/history/{id}",
-            "A change, as the revision that it made or by its id, with what was before and after.",
-            api.HistoryEntry,
-            history.get_record,
-            tag="history",
-        ),
-        Route(
-            "GET",
-            "/v1/history/{id}/pool",
-            f"All objects of the pool as they were, in words of the API: {MOMENT}.",
-            api.PastPool,
-            revisions.get_past,
-            tag="history",
-        ),
-        Route(
-            "GET",
-            "/v1/history/{id}/rollback",
-            f"The changes that a rollback would make: {MOMENT}.",
-            api.Plan,
-            revisions.plan_rollback,
-            tag="history",
-            asks=True,
-        ),
-        Route(
-            "POST",
-            "/v1/history/{id}/rollback",
-            "Make the pool what it was; all of it, or nothing. VIFs and VMs stay where they are.",
-            api.Applied,
-            steps=revisions.rollback,
-            tag="history",
-            query=of_apply,
-        ),
-        Route(
-            "GET",
-            "/v1/trial",
-            "The revision that is on trial.",
-            api.Trial,
-            trials.get_trial,
-            tag="history",
-            query=of_trial,
-        ),
-        Route(
-            "POST",
-            "/v1/trial/confirm",
-            "Keep the revision that is on trial.",
-            api.Trial,
-            trials.confirm,
-            tag="history",
-            query=of_trial,
-        ),
-        Route(
-            "POST",
-            "/v1/trial/revert",
-            "Take the revision that is on trial back at once.",
-            api.Applied,
-            steps=trials.revert,
-            tag="history",
-            query=of_trial,
-        ),
+        Route("GET", "/v1/history/{id}", history.get_record, tag="history"),
+        Route("GET", "/v1/history/{id}/pool", revisions.get_past, tag="history"),
+        Route("GET", "/v1/history/{id}/rollback", revisions.plan_rollback, tag="history", asks=True),
+        Route("POST", "/v1/history/{id}/rollback", revisions.rollback, tag="history", query=of_apply),
+        Route("GET", "/v1/trial", trials.get_trial, tag="history", query=of_trial),
+        Route("POST", "/v1/trial/confirm", trials.confirm, tag="history", query=of_trial),
+        Route("POST", "/v1/trial/revert", trials.revert, tag="history", query=of_trial),
         Route(
             "GET",
             "/v1/diff",
-            "What differs between the pool at two moments, as a plan.",
-            api.Plan,
             revisions.diff,
             query={"from": f"The first: {MOMENT}.", "to": "The second; the present if left out."},
             tag="history",

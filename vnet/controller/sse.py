@@ -25,8 +25,8 @@ FILTERS = ("kind", "host", "network", "vif")
 EVENTS = Route(
     "GET",
     "/v1/events",
-    "The newest events, oldest first; with `Accept: text/event-stream` those that come, resumed after Last-Event-ID.",
-    list[api.Event],
+    summary="The newest events, oldest first; with `Accept: text/event-stream` those that come, resumed after Last-Event-ID.",
+    answer=list[api.Event],
     query={
         "limit": "How many of the newest, 100 unless told; for a stream, how many to start with, none unless told. At most the 2,000 that are kept.",
         "kind": "Only events of this kind.",

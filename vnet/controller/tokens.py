@@ -23,12 +23,14 @@ SHOWN_S = 5.0  # until the pool shows a token that was made
 
 
 async def list_tokens(call: Call[None]) -> list[api.Token]:
+    """All tokens."""
     tokens = call.service.database.mirror.tokens
     call.service.view()  # of a database that is away we know nothing new
     return [show_token(tokens[name]) for name in sorted(tokens)]
 
 
 async def get_caller(call: Call[None]) -> api.Caller:
+    """The caller, by what it shows."""
     caller = call.service.caller
     token = caller.token
     role = caller.role.value if caller.role is not None else ""
@@ -36,6 +38,7 @@ async def get_caller(call: Call[None]) -> api.Caller:
 
 
 async def make(call: Call[api.TokenCall]) -> api.NewToken:
+    """Make a token, whose text is in this answer and nowhere else."""
     name, body, mirror = call.id, call.body, call.service.database.mirror
     secret, digest = ("", "") if body.user else new_secret(name)
     made = _token(name, body, digest, call.service.caller)
@@ -53,6 +56,7 @@ async def make(call: Call[api.TokenCall]) -> api.NewToken:
 
 
 async def revoke(call: Call[None]) -> api.Done:
+    """Revoke a token."""
     mirror = call.service.database.mirror
 
     def decide(_: PoolView) -> Sequence[RowChange]:

@@ -59,7 +59,10 @@ async def asked(service: Service, view: PoolView, hosts: Iterable[str], vif: str
 
 
 async def traffic(call: Call[None]) -> api.Traffic:
-    """The counters of the VIFs that the caller may see. Raises Invalid, Unavailable."""
+    """What the ports of VIFs have received and sent, and hosts to each other. Who asks within 2 s of another gets the same answer.
+
+    Raises Invalid, Unavailable.
+    """
     service, seen = call.service, call.service.seen()
     id = call.query.get("vif", "")
     if id:

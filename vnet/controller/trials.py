@@ -71,6 +71,7 @@ def _trial(call: Call[None]) -> Trial:
 
 
 async def get_trial(call: Call[None]) -> api.Trial:
+    """The revision that is on trial."""
     return show_trial(_trial(call), now_ms())
 
 
@@ -86,7 +87,10 @@ async def confirm(call: Call[None]) -> api.Trial:
 
 
 async def revert(call: Call[None]) -> AsyncIterator[tuple[str, api.Applied]]:
-    """Take the revision that is on trial back at once, then follow the hosts."""
+    """Take the revision that is on trial back at once.
+
+    Then follows the hosts as they follow.
+    """
     applied = await _revert(call.service, _trial(call))
     async for line, followed in followed_by_hosts(call.service, applied, WAIT_S):
         yield line, followed

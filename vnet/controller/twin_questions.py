@@ -41,6 +41,7 @@ def _own(call: Call[Any]) -> Own | None:
 
 
 async def trace(call: Call[api.TraceCall]) -> api.Traced:
+    """A packet's way from one end to another and back, on the twin of the pool as it is; nothing is sent."""
     body = call.body
     protocol = _protocol(body.protocol)
     if not body.frame and protocol is not Protocol.ICMP and body.port not in PORTS:
@@ -90,6 +91,7 @@ async def _asked(call: Call[None], question: Callable[[Circumstances], T]) -> T:
 
 
 async def matrix(call: Call[None]) -> api.ReachabilityMatrix:
+    """Who reaches whom, by classes of VIFs that all reach and are reached alike; for a caller with a scope its own VIFs."""
     protocol = _protocol(call.query.get("protocol", Protocol.ICMP.value))
     port = 0 if protocol is Protocol.ICMP else call.number("port", 0, 1, 65535)
     each, own = call.flag("each-failure"), _own(call)
@@ -107,6 +109,8 @@ async def matrix(call: Call[None]) -> api.ReachabilityMatrix:
 
 
 async def check(call: Call[None]) -> list[api.Expected]:
+    """The pool's expectations by name, and whether each holds on its twin."""
+
     def question(now: Circumstances) -> list[api.Expected]:
         from vnet.controller.twin_answers import checked  # noqa: PLC0415 - as above
 
@@ -116,6 +120,7 @@ async def check(call: Call[None]) -> list[api.Expected]:
 
 
 async def failures(call: Call[None]) -> list[api.SingleFailure]:
+    """Every single failure of a host, a NIC, an uplink or a host's way to the others."""
     judged = call.flag("expectations")
 
     def question(now: Circumstances) -> list[api.SingleFailure]:
@@ -127,6 +132,8 @@ async def failures(call: Call[None]) -> list[api.SingleFailure]:
 
 
 async def explain(call: Call[None]) -> api.ExplainedVif:
+    """The flows of a VIF on its host with what they are for, and the groups whose rules judge it, in their order."""
+
     def question(pool: SimPool) -> api.ExplainedVif:
         from vnet.controller.twin_answers import explained  # noqa: PLC0415 - as above
 
@@ -143,10 +150,7 @@ def twin_routes() -> Iterator[Route]:
     yield Route(
         "POST",
         "/v1/trace",
-        "A packet's way from one end to another and back, on the twin of the pool as it is; nothing is sent.",
-        api.Traced,
         trace,
-        body=api.TraceCall,
         tag="reachability",
         roles=VIEWING,
         scoped=True,
@@ -165,12 +169,9 @@ def twin_routes() -> Iterator[Route]:
         **failing,
         "each-failure": "Also the pairs that a single failure parts: true or false.",
     }
-    text = "Who reaches whom, by classes of VIFs that all reach and are reached alike; for a caller with a scope its own VIFs."
     yield Route(
         "GET",
         "/v1/matrix",
-        text,
-        api.ReachabilityMatrix,
         matrix,
         query=query,
         tag="reachability",
@@ -179,32 +180,7 @@ def twin_routes() -> Iterator[Route]:
         whole=frozenset([*failing, "each-failure"]),
         asks=True,
     )
-    text = "The pool's expectations by name, and whether each holds on its twin."
-    yield Route(
-        "GET", "/v1/check", text, list[api.Expected], check, query=failing, tag="reachability", roles=VIEWING, asks=True
-    )
-    text = "Every single failure of a host, a NIC, an uplink or a host's way to the others."
+    yield Route("GET", "/v1/check", check, query=failing, tag="reachability", roles=VIEWING, asks=True)
     query = {**past, "expectations": "Also the expectations that fail then: true or false."}
-    yield Route(
-        "GET",
-        "/v1/failures",
-        text,
-        list[api.SingleFailure],
-        failures,
-        query=query,
-        tag="reachability",
-        roles=VIEWING,
-        asks=True,
-    )
-    text = "The flows of a VIF on its host with what they are for, and the groups whose rules judge it, in their order."
-    yield Route(
-        "GET",
-        "/v1/vifs/{id}/explained",
-        text,
-        api.ExplainedVif,
-        explain,
-        tag="vifs",
-        roles=VIEWING,
-        noun="vif",
-        asks=True,
-    )
+    yield Route("GET", "/v1/failures", failures, query=query, tag="reachability", roles=VIEWING, asks=True)
+    yield Route("GET", "/v1/vifs/{id}/explained", explain, tag="vifs", roles=VIEWING, noun="vif", asks=True)
