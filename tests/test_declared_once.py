@@ -295,7 +295,7 @@ async def test_another_noun_names_the_gadget(client):
 """
 GENERATED = {
     *("vnet/db/vnet.ovsschema", "vnet/topology/vnet.schema.json", "docs/topology.md"),
-    *("vnet/api/__init__.py", "vnet/client/__init__.py", "vnet/client/aio.py", "vnet/client/blocking.py"),
+    *("vnet/api/__init__.py", "vnet/client/__init__.py", "vnet/client/calls.py"),
 }
 
 

@@ -164,12 +164,12 @@ def _clients() -> Iterator[str]:
     yield "# The Python clients\n"
     yield "`vnet.client.Client` blocks, `vnet.client.AsyncClient` is the same with `await`. Errors are those of `vnet.api.errors`; what calls take and give is in `vnet.api` ([bodies](bodies.md)). [The guide](../toolstack.md) uses them.\n"
     yield f"## Client\n\n```python\nClient{_signature(Client.__init__)}\n```\n\n{_doc(Client)}\n"
-    for name, call in sorted(vars(Client).items()):
-        if not name.startswith("_") and callable(call):
-            waiting = vars(AsyncClient).get(name)
-            blocking_only = "" if waiting else " Blocking only."
+    names = {of: {name for name in dir(of) if not name.startswith("_")} for of in (Client, AsyncClient)}
+    for name in sorted(names[Client]):
+        if callable(call := getattr(Client, name)):
+            blocking_only = "" if name in names[AsyncClient] else " Blocking only."
             yield f"### {name}\n\n```python\n{name}{_signature(call)}\n```\n\n{_doc(call)}{blocking_only}\n"
-    alone = sorted(name for name in set(vars(AsyncClient)) - set(vars(Client)) if not name.startswith("_"))
+    alone = sorted(names[AsyncClient] - names[Client])
     yield f"## AsyncClient\n\nHas the same calls{''.join(f', and `{name}`' for name in alone)}.\n"
 
 
@@ -177,8 +177,8 @@ def _signature(call: Any) -> str:
     """A method's arguments and answer, as its source has them."""
     function = ast.parse(dedent(inspect.getsource(call))).body[0]
     assert isinstance(function, ast.FunctionDef)  # noqa: S101 - of a method's source
-    function.args.args = function.args.args[1:]  # without self
-    own, answer = ast.unparse(function.args), ast.unparse(function.returns) if function.returns else "None"
+    (function.args.posonlyargs or function.args.args).pop(0)  # self
+    own, answer = ast.unparse(function.args), call.__annotations__.get("return") or "None"
     wrapped = fill(own, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
     return f"({own}) -> {answer}" if len(own) < WIDTH else f"(\n{wrapped}\n) -> {answer}"
 

@@ -1,4 +1,4 @@
-"""Generates code from the declarations in vnet.objects: the objects' structs in vnet.api, and both clients' calls.
+"""Generates code from the declarations in vnet.objects: the objects' structs in vnet.api, the clients' calls of objects, and the blocking client.
 
 Run `python -m vnet.api.generate` after a declaration has changed. A test compares the result with what is checked in.
 """
@@ -23,6 +23,7 @@ from vnet.util.suggest import plural
 
 ROOT = Path(__file__).parents[1]
 API, CLIENT = ROOT / "api/__init__.py", ROOT / "client/__init__.py"
+CALLS = ROOT / "client/calls.py"
 ASYNC, BLOCKING = ROOT / "client/aio.py", ROOT / "client/blocking.py"
 BEGIN, END = "# --- generated: begin\n", "# --- generated: end\n"
 
@@ -44,14 +45,13 @@ def main() -> None:
 def generated() -> Mapping[Path, str]:
     """The text of each file with generated code, as the declarations have it."""
     api = _formatted(_filled(API, "\n\n".join(("", *_structs()))))
-    calls = _formatted(_filled(ASYNC, "\n".join(map(_calls, CONFIGURED)), indent="    "))
     bodies = sorted(re.findall(r"^class (Unit|\w+(?=\((?:ObjectStruct|\w+Spec),))", api, re.MULTILINE))
     imported, listed = f"from vnet.api import {', '.join(bodies)}", f"__all__ += {bodies}"
     return {
         API: api,
         CLIENT: _formatted(_filled(CLIENT, imported, listed)),
-        ASYNC: calls,
-        BLOCKING: _formatted(_blocking(calls)),
+        CALLS: _formatted(_filled(CALLS, "\n".join(map(_calls, CONFIGURED)), indent="    ")),
+        BLOCKING: _formatted(_blocking(ASYNC.read_text())),
     }
 
 
@@ -188,41 +188,44 @@ def _changed(found: Attr, spelling: Spelling) -> str:
 # --- clients ----------------------------------------------------------------------------------------
 
 _CALLS = '''
-    async def {many}(self{filters}) -> list[api.{name}]:
+    @call
+    def {many}(self{filters}) -> ApiRequest[list[api.{name}]]:
         """All {texts}{filtered}."""
-        return await self._do(reading(list[api.{name}], "{plural}"{chosen}))
+        return reading(list[api.{name}], "{plural}"{chosen})
 
-    async def {word}(self, {key}: str) -> api.{name}:
+    @call
+    def {word}(self, {key}: str) -> ApiRequest[api.{name}]:
         """One {text}. Raises NotFound."""
-        return await self._do(reading(api.{name}, "{plural}", {key}))
+        return reading(api.{name}, "{plural}", {key})
 
-    async def put_{word}(self, {key}: str, spec: api.{name}Spec, *, if_match: str | None = None) -> api.{name}:
+    @call
+    def put_{word}(self, {key}: str, spec: api.{name}Spec, *, if_match: str | None = None) -> ApiRequest[api.{name}]:
         """{put} if_match: as for `change_{word}`."""
-        return await self._do(sending("PUT", api.{name}, spec, "{plural}", {key}, if_match=if_match))
+        return sending("PUT", api.{name}, spec, "{plural}", {key}, if_match=if_match)
 
-    async def plan_{word}(self, {key}: str, spec: api.{name}Spec) -> api.Plan:
+    @call
+    def plan_{word}(self, {key}: str, spec: api.{name}Spec) -> ApiRequest[api.Plan]:
         """The changes that `put_{word}` would make, and their disruption."""
-        return await self._do(sending("PUT", api.Plan, spec, "{plural}", {key}, dry_run=True))
+        return sending("PUT", api.Plan, spec, "{plural}", {key}, dry_run=True)
 
-    async def change_{word}(
+    @call
+    def change_{word}(
         self, {key}: str, change: api.{name}Change, *, dry_run: bool = False, if_match: str | None = None
-    ) -> api.Plan:
+    ) -> ApiRequest[api.Plan]:
         """Change fields of {title} in place; the changes and their disruption. dry_run: without doing it. if_match: only if this is still the id
         of its plan, or the object's tag; else raises PreconditionFailed."""
-        return await self._do(
-            sending("PATCH", api.Plan, change, "{plural}", {key}, dry_run=dry_run, if_match=if_match)
-        )
+        return sending("PATCH", api.Plan, change, "{plural}", {key}, dry_run=dry_run, if_match=if_match)
 
-    async def delete_{word}(self, {key}: str, *, dry_run: bool = False, if_match: str | None = None) -> api.Plan:
+    @call
+    def delete_{word}(self, {key}: str, *, dry_run: bool = False, if_match: str | None = None) -> ApiRequest[api.Plan]:
         """Remove {title}; nothing to do if there is none. dry_run, if_match: as for `change_{word}`."""
-        return await self._do(
-            sending("DELETE", api.Plan, None, "{plural}", {key}, dry_run=dry_run, if_match=if_match)
-        )
+        return sending("DELETE", api.Plan, None, "{plural}", {key}, dry_run=dry_run, if_match=if_match)
 '''
 _CREATE = '''
-    async def create_{word}(self, spec: api.New{name}, *, if_match: str | None = None) -> api.{name}:
+    @call
+    def create_{word}(self, spec: api.New{name}, *, if_match: str | None = None) -> ApiRequest[api.{name}]:
         """Make {title}; its {key} follows from the other fields where `spec` leaves it out. if_match: as for `change_{word}`."""
-        return await self._do(sending("POST", api.{name}, spec, "{plural}", if_match=if_match))
+        return sending("POST", api.{name}, spec, "{plural}", if_match=if_match)
 '''
 
 
@@ -254,6 +257,7 @@ _BLOCKING = (
     (r"The asyncio client", "The blocking client"),
     (r"import asyncio", "import time"),
     (r"asyncio\.sleep", "time.sleep"),
+    (r"AsyncCalls", "BlockingCalls"),
     (r"\bAsync(Iterator|Client|HTTPTransport)", r"\1"),
     (r"__a(enter|exit)__", r"__\1__"),
     (r"\ba(close|iter_bytes)\b", r"\1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -32,7 +32,8 @@ def silent(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest(Generic[T]):
-    """One call. wait_s: how long it may take by itself. if_match: the tag that it is bound to."""
+    """One call. wait_s: how long it may take by itself. if_match: the tag that it is bound to. progress: is told of each step of a long call; None
+    for a call of one step."""
 
     method: str
     path: str
@@ -42,6 +43,11 @@ class ApiRequest(Generic[T]):
     media: str = "application/json"
     wait_s: float = 0.0
     if_match: str | None = None
+    progress: Progress | None = None
+
+    def reporting(self, progress: Progress) -> ApiRequest[T]:
+        """The same as a long call."""
+        return replace(self, progress=progress)
 
     def decode(self, status: int, data: bytes) -> T:
         """The answer; raises the typed error of a refusal, BadAnswer."""
