@@ -6,7 +6,7 @@ One rule: findings are a function of what hosts have heard. A host that does not
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -247,7 +247,8 @@ def _of_uplink(uplink: str, rows: Mapping[str, StatedUplink], names: Links) -> I
         remedy = f"cable, NIC and switch port of {_nics(host, names)} on {host}; is the port a trunk?"
         yield NetworkFinding("uplink-cut", f"{uplink} {host}", text, remedy, (host,))
     for tag, by_host in heard.items():
-        yield from _of_vlan(uplink, tag, {host: it for host, it in by_host.items() if host not in dead}, rows, names)
+        alive = {host: it for host, it in by_host.items() if host not in dead}
+        yield from _of_vlan(HeardVlan.of(uplink, tag, alive, rows, names))
     strange = ((host, *entry) for host, row in rows.items() for entry in row.strange)
     for (sender, sent, came), receivers in sorted(_grouped(strange).items()):
         text = f"uplink {uplink}: frames that host {sender} sends {_vlan(sent)} come {_vlan(came)} to {_few(receivers)}"
@@ -289,87 +290,119 @@ def _few(hosts: Iterable[str]) -> str:
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
-def _of_vlan(
-    uplink: str,
-    tag: int,
-    by_host: Mapping[str, set[tuple[str, str]]],
-    rows: Mapping[str, StatedUplink],
-    names: Links,
-) -> Iterator[NetworkFinding]:
+@dataclass(frozen=True, slots=True)
+class HeardVlan:
+    """Who heard whom on a VLAN of an uplink. by_host: of each host the senders, hosts with NICs. rows: all that hosts stated of the uplink. cut: hosts that hear
+    nobody and are heard by nobody. mute: of the rest those that nobody hears."""
+
+    uplink: str
+    tag: int
+    by_host: Mapping[str, set[tuple[str, str]]]
+    rows: Mapping[str, StatedUplink]
+    names: Links
+    cut: Set[str]
+    mute: Set[str]
+
+    @classmethod
+    def of(
+        cls,
+        uplink: str,
+        tag: int,
+        by_host: Mapping[str, set[tuple[str, str]]],
+        rows: Mapping[str, StatedUplink],
+        names: Links,
+    ) -> HeardVlan:
+        cut = _cut(by_host)
+        heard = {sender for host, senders in by_host.items() for sender, _ in senders if sender != host}
+        return cls(uplink, tag, by_host, rows, names, cut, by_host.keys() - cut - heard)
+
+    @property
+    def vlan(self) -> str:
+        return _name(self.tag)
+
+    @property
+    def rest(self) -> Set[str]:
+        return self.by_host.keys() - self.cut
+
+    @property
+    def remedy(self) -> str:
+        return f"add {self.vlan} to the switch port" if self.tag else "let the switch port carry untagged frames"
+
+    def hears(self, host: str) -> set[str]:
+        """The others that a host hears."""
+        return {sender for sender, _ in self.by_host[host]} & self.rest - {host}
+
+    def at(self, host: str) -> str:
+        return f"{host}'s switch port (uplink {self.uplink}, {_nics(host, self.names)})"
+
+    def finding(self, code: str, text: str, remedy: str, hosts: Iterable[str], *subject: str) -> NetworkFinding:
+        """subject: what it is about besides the VLAN."""
+        return NetworkFinding(code, " ".join((self.uplink, str(self.tag), *subject)), text, remedy, tuple(hosts))
+
+
+def _of_vlan(it: HeardVlan) -> Iterator[NetworkFinding]:
     """Whose switch port a VLAN is missing on, by the majority."""
-    if len(by_host) < 2:
+    if len(it.by_host) < 2:
         return
-    vlan, cut = _name(tag), _cut(by_host)
-    rest = by_host.keys() - cut
-    ports = f"add {vlan} to the switch port" if tag else "let the switch port carry untagged frames"
-    if not rest:
-        text = f"{vlan} of uplink {uplink}: no frame passes between {_few(by_host)}"
-        yield NetworkFinding(
-            "vlan-missing",
-            f"{uplink} {tag}",
-            text,
-            f"{ports}s of these hosts, or on the way between their switches",
-            tuple(sorted(by_host)),
-        )
+    if it.rest:
+        for each in (_missing, _one_way, _apart, _missing_on_members, _too_small):
+            yield from each(it)
         return
-    for host in sorted(cut):
-        text = f"{vlan} is missing on {host}'s switch port (uplink {uplink}, {_nics(host, names)})"
-        yield NetworkFinding(
-            "vlan-missing", f"{uplink} {tag} {host}", text, f"{ports}; {_few(rest)} hear each other on it", (host,)
-        )
-    hears = {host: {sender for sender, _ in by_host[host]} & rest for host in rest}
-    mute = {host for host in rest if not any(host in hears[other] for other in rest - {host})}
-    deaf = {host for host in rest if not hears[host] - {host}}
-    for host in sorted(mute | deaf):
-        way = (
-            "leaves it to no other host, though frames come"
-            if host in mute
-            else "comes to it, though its own reach others"
-        )
-        text = f"{vlan} at {host}'s switch port (uplink {uplink}, {_nics(host, names)}): nothing {way}"
-        yield NetworkFinding(
-            "vlan-one-way",
-            f"{uplink} {tag} {host}",
-            text,
-            "is the VLAN tagged there, both in and out? port security, an access list",
-            (host,),
-        )
-    apart = sorted((a, b) for a in rest - mute for b in rest - deaf if a != b and a not in hears[b])
-    if apart:
-        pairs = "; ".join(f"{b} does not hear {a}" for a, b in apart[:5]) + (
-            f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
-        )
-        text = f"{vlan} of uplink {uplink} does not reach from each host to each: {pairs}"
-        yield NetworkFinding(
-            "vlan-apart",
-            f"{uplink} {tag}",
-            text,
-            f"is {vlan} on every trunk between the switches of these hosts?",
-            tuple(sorted({a for a, _ in apart})),
-        )
-    for host in sorted(rest - mute):
-        links = {link for other in rest - {host} for sender, link in by_host[other] if sender == host}
-        for link in sorted(set(rows[host].links) - links):
-            text = f"{vlan} is missing on the switch port of {host}'s {names[host, link]}, a member of uplink {uplink}"
-            yield NetworkFinding(
-                "vlan-missing", f"{uplink} {tag} {host} {link}", text, f"{ports}; has {link} a link?", (host,)
-            )
+    text = f"{it.vlan} of uplink {it.uplink}: no frame passes between {_few(it.by_host)}"
+    remedy = f"{it.remedy}s of these hosts, or on the way between their switches"
+    yield it.finding("vlan-missing", text, remedy, sorted(it.by_host))
+
+
+def _missing(it: HeardVlan) -> Iterator[NetworkFinding]:
+    remedy = f"{it.remedy}; {_few(it.rest)} hear each other on it"
+    for host in sorted(it.cut):
+        yield it.finding("vlan-missing", f"{it.vlan} is missing on {it.at(host)}", remedy, [host], host)
+
+
+def _one_way(it: HeardVlan) -> Iterator[NetworkFinding]:
+    remedy = "is the VLAN tagged there, both in and out? port security, an access list"
+    for host in sorted(host for host in it.rest if host in it.mute or not it.hears(host)):
+        mute = host in it.mute
+        way = "leaves it to no other host, though frames come" if mute else "comes to it, though its own reach others"
+        yield it.finding("vlan-one-way", f"{it.vlan} at {it.at(host)}: nothing {way}", remedy, [host], host)
+
+
+def _apart(it: HeardVlan) -> Iterator[NetworkFinding]:
+    """Hosts that hear some and are heard by some."""
+    hears = {host: it.hears(host) for host in it.rest}
+    apart = sorted((a, b) for a in it.rest - it.mute for b in it.rest if hears[b] and a not in hears[b] | {b})
+    if not apart:
+        return
+    pairs = "; ".join(f"{b} does not hear {a}" for a, b in apart[:5])
+    more = f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
+    text = f"{it.vlan} of uplink {it.uplink} does not reach from each host to each: {pairs}{more}"
+    remedy = f"is {it.vlan} on every trunk between the switches of these hosts?"
+    yield it.finding("vlan-apart", text, remedy, sorted({a for a, _ in apart}))
+
+
+def _missing_on_members(it: HeardVlan) -> Iterator[NetworkFinding]:
+    """NICs of an uplink by which a host is not heard, though it is by another one."""
+    for host in sorted(it.rest - it.mute):
+        heard = {link for other in it.rest - {host} for sender, link in it.by_host[other] if sender == host}
+        for link in sorted(set(it.rows[host].links) - heard):
+            text = f"{it.vlan} is missing on the switch port of {host}'s {it.names[host, link]}, a member of uplink {it.uplink}"
+            yield it.finding("vlan-missing", text, f"{it.remedy}; has {link} a link?", [host], host, link)
+
+
+def _too_small(it: HeardVlan) -> Iterator[NetworkFinding]:
+    """Hosts of which small frames come, and none as large as the MTU."""
     narrow = [
         (sender, host)
-        for host in rest
-        for at in rows[host].narrow.get(tag, ())
-        for sender in (rows[host].senders[at : at + 1])
+        for host in it.rest
+        for at in it.rows[host].narrow.get(it.tag, ())
+        for sender, _ in it.rows[host].senders[at : at + 1]
     ]
-    short = sorted({sender for (sender, _), _ in narrow})
-    if short:
-        text = f"{vlan} of uplink {uplink}: frames as large as its MTU do not come from {_few(short)} to {_few({host for _, host in narrow})}; small ones do"
-        yield NetworkFinding(
-            "vlan-mtu",
-            f"{uplink} {tag}",
-            text,
-            "raise the MTU of the NICs ('mtu' of the uplink) and of the switch ports, or lower the network's",
-            tuple(short),
-        )
+    if not narrow:
+        return
+    short, receivers = sorted({sender for sender, _ in narrow}), {host for _, host in narrow}
+    text = f"{it.vlan} of uplink {it.uplink}: frames as large as its MTU do not come from {_few(short)} to {_few(receivers)}; small ones do"
+    remedy = "raise the MTU of the NICs ('mtu' of the uplink) and of the switch ports, or lower the network's"
+    yield it.finding("vlan-mtu", text, remedy, short)
 
 
 def _clocks(view: PoolView, statements: Mapping[str, HostHealth]) -> Iterator[NetworkFinding]:
