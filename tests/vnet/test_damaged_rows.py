@@ -45,7 +45,7 @@ from vnet.db.captures import CaptureRow
 from vnet.db.mirror import PoolMirror
 from vnet.db.probes import Probe
 from vnet.db.rows import SCHEMA_NAME, SCHEMA_TEXT, from_row, to_columns
-from vnet.db.rule_queries import RuleQuery
+from vnet.db.rule_queries import RuleQuery, RuleReply
 from vnet.db.tables import TABLES, ObjectTable, table_of
 from vnet.db.traffic_queries import TrafficQuery
 from vnet.db.watches import WatchRow
@@ -627,11 +627,12 @@ async def test_questions_that_make_no_sense(pool: PoolUnderDamage, question: Dec
 
 
 async def test_a_question_whose_answer_fails_is_answered_with_that() -> None:
-    async def answer(query: RuleQuery) -> str:
+    async def answer(query: RuleQuery) -> RuleReply:
         raise IndexError(query.group)
 
-    questions = Questions(RuleQuery, "xen1", OvsdbClient(["unix:/nowhere"], SCHEMA_NAME), answer, str)
-    assert await questions.text_for(RuleQuery("q", "xen1", 1, "web")) == "IndexError: web"
+    questions = Questions(RuleQuery, "xen1", OvsdbClient(["unix:/nowhere"], SCHEMA_NAME), answer, RuleReply)
+    reply = await questions.reply_to(RuleQuery("q", "xen1", 1, "web"))
+    assert reply == RuleReply(problem="IndexError: web")
 
 
 @pytest.mark.parametrize("eth_type", ["0800", "86dd", "8100"])

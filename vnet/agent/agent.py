@@ -51,7 +51,7 @@ from vnet.agent.measures import Measures
 from vnet.agent.monitoring import Monitoring
 from vnet.agent.multicast_snooping import MulticastSnooping
 from vnet.agent.obstacles import AgentFacts
-from vnet.agent.ofproto_trace import Prober, no_answer
+from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
 from vnet.agent.plug_bridges import PlugBridges
@@ -60,12 +60,12 @@ from vnet.agent.pool_replica import ConditionNames, PoolReplica
 from vnet.agent.questions import Questions
 from vnet.agent.reconciler import Revisions
 from vnet.agent.rejections import Rejections
-from vnet.agent.rule_counters import RuleCounters, no_reply
+from vnet.agent.rule_counters import RuleCounters
 from vnet.agent.rule_log import RuleLog
 from vnet.agent.status_writer import StatusWriter
 from vnet.agent.storm_watch import StormWatch
 from vnet.agent.switch_access import Doorway, LocalAccess, RemoteAccess, SwitchAccess
-from vnet.agent.traffic import TrafficCounters, no_traffic
+from vnet.agent.traffic import TrafficCounters
 from vnet.agent.tunnel_probes import TunnelProbes
 from vnet.agent.uplink_flows import UplinkFlows
 from vnet.agent.vif_capture import Captures
@@ -95,11 +95,11 @@ from vnet.compile import (
     is_rejection,
     read_tapped,
 )
-from vnet.db.health import HealthQuery, HostHealth, gateways_of, no_health, vlans_of
-from vnet.db.probes import Probe
+from vnet.db.health import HealthQuery, HostHealth, gateways_of, vlans_of
+from vnet.db.probes import Answer, Probe
 from vnet.db.rows import SCHEMA_TEXT
-from vnet.db.rule_queries import RuleQuery
-from vnet.db.traffic_queries import TrafficQuery
+from vnet.db.rule_queries import RuleQuery, RuleReply
+from vnet.db.traffic_queries import TrafficQuery, TrafficReply
 from vnet.health.address_claims import AddressClaims
 from vnet.health.link_neighbours import LinkNeighbours
 from vnet.health.tunnel_mesh import TunnelMesh
@@ -378,10 +378,10 @@ class Agent:
 
     def _answering(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Answers controllers' questions, those of each table by itself: a trace takes longer than a counter."""
-        yield Questions(Probe, self.me, self.pool_client, self._prober.answer, no_answer).run()
-        yield Questions(HealthQuery, self.me, self.pool_client, self._look, no_health).run()
-        yield Questions(RuleQuery, self.me, self.pool_client, self.rule_counters.answer, no_reply).run()
-        yield Questions(TrafficQuery, self.me, self.pool_client, self.traffic.answer, no_traffic).run()
+        yield Questions(Probe, self.me, self.pool_client, self._prober.answer, Answer).run()
+        yield Questions(HealthQuery, self.me, self.pool_client, self._look, HostHealth).run()
+        yield Questions(RuleQuery, self.me, self.pool_client, self.rule_counters.answer, RuleReply).run()
+        yield Questions(TrafficQuery, self.me, self.pool_client, self.traffic.answer, TrafficReply).run()
 
     def _reconnect(self, bridge: str) -> None:
         self.rows.reconnect(bridge)
@@ -689,10 +689,10 @@ class Agent:
             copy=self.copies.description,
         )
 
-    async def _look(self, query: HealthQuery) -> str:
+    async def _look(self, query: HealthQuery) -> HostHealth:
         self.addresses.ask(gateways_of(query))
         await self.vlans.look(vlans_of(query))
-        return self.health(measured=True).encode()
+        return self.health(measured=True)
 
     def health(self, *, measured: bool) -> HostHealth:
         """What this host has found out about the network to the others. measured: with figures; else only what is a finding."""

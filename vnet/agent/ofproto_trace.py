@@ -32,11 +32,8 @@ class Prober:
         self._access: Final = access
         self._bridge: Final = bridge
 
-    async def answer(self, probe: Probe) -> str:
-        """The answer to a controller's question, for its row."""
-        return (await self._answer(probe)).encode()
-
-    async def _answer(self, probe: Probe) -> Answer:
+    async def answer(self, probe: Probe) -> Answer:
+        """The answer to a controller's question."""
         view = self._view
         ofport = view.plugged(probe.vif) if probe.vif else self._came_in_by(probe)
         if ofport is None:
@@ -65,11 +62,6 @@ class Prober:
         devices = self._view.devices
         of_ipv6 = [name for name, plain in INSTEAD_OF.items() if plain == probe.device and ":" in probe.tun_src]
         return next((devices[name] for name in (*of_ipv6, probe.device) if name in devices), None)
-
-
-def no_answer(problem: str) -> str:
-    """The answer that there is none, and why, for its row."""
-    return Answer(problem=problem).encode()
 
 
 def metadata(probe: Probe, ofport: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
 from ovsctl.ovsdb import Change, Monitor, OvsdbClient, OvsdbError, Update
+from vnet.db.replies import HostReply
 from vnet.db.rows import from_row
 from vnet.grammar.declare import Declared
 from vnet.objects import InvalidValue
@@ -41,22 +42,22 @@ async def follow_rows(
 
 
 class Questions(Generic[Q]):
-    """The questions of one table to `host`. answer: the text for a question; refusal: the text for a row that is none, by its error."""
+    """The questions of one table to `host`. reply: what answers are."""
 
     def __init__(
         self,
         asked: type[Q],
         host: str,
         client: OvsdbClient,
-        answer: Callable[[Q], Awaitable[str]],
-        refusal: Callable[[str], str],
+        answer: Callable[[Q], Awaitable[HostReply]],
+        reply: type[HostReply],
     ) -> None:
         self._asked: Final = asked
         self._table: Final = asked.NOUN.table
         self._host: Final = host
         self._client: Final = client
         self._answer: Final = answer
-        self._refusal: Final = refusal
+        self._reply: Final = reply
         self._waiting: Final[deque[tuple[str, Q | str]]] = deque(maxlen=MAX_WAITING)
         self._work: Final = asyncio.Event()
 
@@ -72,17 +73,17 @@ class Questions(Generic[Q]):
             self._work.clear()
             while self._waiting:
                 id, question = self._waiting.popleft()
-                await self._write(id, await self.text_for(question))
+                await self._write(id, await self.reply_to(question))
 
-    async def text_for(self, question: Q | str) -> str:
-        """The answer for the row of a question, or of what is none."""
+    async def reply_to(self, question: Q | str) -> HostReply:
+        """The answer to a question, or to a row that is none, given as its problem."""
         if isinstance(question, str):
-            return self._refusal(question)
+            return self._reply(problem=question)
         try:
             return await self._answer(question)
         except Exception as error:  # rows come from outside: a question that nobody foresaw ends no agent
             log.exception("%s: a question", self._table)
-            return self._refusal(f"{type(error).__name__}: {error}")
+            return self._reply(problem=f"{type(error).__name__}: {error}")
 
     def _take(self, batch: tuple[Change, ...]) -> None:
         for change in batch:
@@ -97,8 +98,8 @@ class Questions(Generic[Q]):
                 self._waiting.append((change.new["id"], f"{type(error).__name__}: {error}"))
         self._work.set()
 
-    async def _write(self, id: str, answer: str) -> None:
+    async def _write(self, id: str, answer: HostReply) -> None:
         try:
-            await self._client.transact(Update(self._table, (("id", "==", id),), {"answer": answer}))
+            await self._client.transact(Update(self._table, (("id", "==", id),), {"answer": answer.encode()}))
         except OvsdbError as error:
             log.info("%s: a question is left unanswered: %s", self._table, error)

@@ -72,27 +72,21 @@ class RuleCounters:
         rows.sort(key=lambda row: (-row.begun - row.running, row.vif, row.direction.value))
         return tuple(rows[:MONITORED_OF_GROUP])
 
-    async def answer(self, query: RuleQuery) -> str:
-        """The answer to a controller's question, for its row."""
+    async def answer(self, query: RuleQuery) -> RuleReply:
+        """The answer to a controller's question."""
         group = self._view.groups.get(query.group)
         if group is None:
-            return no_reply(f"host {self._view.me} has no VIF in security group {query.group}")
+            return RuleReply(problem=f"host {self._view.me} has no VIF in security group {query.group}")
         if not self._flows.connected:
-            return no_reply(f"Open vSwitch of host {self._view.me} does not answer")
+            return RuleReply(problem=f"Open vSwitch of host {self._view.me} does not answer")
         try:
             counters = (await self.read([group]))[group.name]
             if group.enforces:
-                return RuleReply(counters).encode()
-            return RuleReply(
-                counters, monitored=await self.monitored(group), connections=self._connections(group.name)
-            ).encode()
+                return RuleReply(counters)
+            connections = self._connections(group.name)
+            return RuleReply(counters, await self.monitored(group), connections)
         except OpenFlowError as error:
-            return no_reply(f"Open vSwitch of host {self._view.me}: {error}")
-
-
-def no_reply(problem: str) -> str:
-    """The answer that there is none, and why, for its row."""
-    return RuleReply(problem=problem).encode()
+            return RuleReply(problem=f"Open vSwitch of host {self._view.me}: {error}")
 
 
 def _judging(group: SecurityGroup) -> Iterator[tuple[Rule | None, Direction, int]]:

@@ -21,21 +21,21 @@ class TrafficCounters:
         self._flows: Final = flows
         self._now_ms: Final = now_ms
 
-    async def answer(self, query: TrafficQuery) -> str:
-        """The answer to a question, for its row."""
+    async def answer(self, query: TrafficQuery) -> TrafficReply:
+        """The answer to a question."""
         view = self._view
         here = sorted((vif, ofport) for vif, ofport in view.ports.items() if vif in view.vifs)
         if query.vif:
             here = [port for port in here if port[0] == query.vif]
         if not self._flows.connected:
-            return no_traffic(f"Open vSwitch of host {view.me} does not answer")
+            return TrafficReply(problem=f"Open vSwitch of host {view.me} does not answer")
         try:
             found = await (self._flows.port_counters(here[0][1]) if len(here) == 1 else self._flows.port_counters())
             peers = await self._peers() if not query.vif else ()
         except OpenFlowError as error:
-            return no_traffic(f"Open vSwitch of host {view.me}: {error}")
+            return TrafficReply(problem=f"Open vSwitch of host {view.me}: {error}")
         ports = tuple(_counted(vif, found[ofport]) for vif, ofport in here[:MAX_COUNTED] if ofport in found)
-        return TrafficReply(ports, self._now_ms(), max(0, len(here) - MAX_COUNTED), peers=peers).encode()
+        return TrafficReply(ports, self._now_ms(), max(0, len(here) - MAX_COUNTED), peers=peers)
 
     async def _peers(self) -> tuple[PeerTraffic, ...]:
         """What went to each peer, by the flows that lead there: a tunnel's port is one for all peers. Raises OpenFlowError."""
@@ -49,11 +49,6 @@ class TrafficCounters:
                         packets[host] += count
                         sizes[host] += size
         return tuple(PeerTraffic(host, packets[host], sizes[host]) for host in sorted(packets))
-
-
-def no_traffic(problem: str) -> str:
-    """The answer that there is none, and why, for its row."""
-    return TrafficReply(problem=problem).encode()
 
 
 def _counted(vif: str, stats: PortStats) -> PortTraffic:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from uuid import uuid4
 
 from vnet import api
+from vnet.controller import questions
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
 from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
 from vnet.controller.service import refusing_pool_errors
-from vnet.controller.vif_status import host_problem
-from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.probes import MAX_ASKED
-from vnet.db.rule_queries import RuleQuery, RuleReply, decode_reply
+from vnet.db.database import now_ms
+from vnet.db.rule_queries import RuleQuery, RuleReply
 from vnet.db.view import PoolView
 from vnet.objects import Direction, SecurityGroup, Verdict
 from vnet.objects.tiers import all_obeyed
@@ -43,14 +41,12 @@ async def count(call: Call[None]) -> api.GroupCounters:
 async def ask(call: Call[None], view: PoolView, group: str) -> tuple[dict[str, RuleReply], dict[str, str]]:
     """What the hosts that have VIFs in a group answer about it, and the reasons of those that do not, by host. Raises Invalid, Unavailable."""
     wait_s = call.number("wait_s", DEFAULT_WAIT_S, 0, int(MAX_WAIT_S))
-    hosts = hosts_of(view, group)
-    missing = {host: reason.text for host in hosts if (reason := host_problem(view, host)) is not None}
-    asked = [host for host in hosts if host not in missing]
+    queries = [RuleQuery(str(uuid4()), host, now_ms(), group) for host in hosts_of(view, group)]
     with refusing_pool_errors():
         async with call.service.counting:
-            replies = await _ask(call.service.database, group, asked, wait_s)
-    missing |= {host: reply.problem for host, reply in replies.items() if reply.problem}
-    return replies, dict(sorted(missing.items()))
+            found = await questions.ask(call.service.database, view, queries, RuleReply, wait_s)
+    replies = {query.host: reply for query, reply in zip(queries, found, strict=True)}
+    return replies, {host: reply.problem for host, reply in replies.items() if reply.problem}
 
 
 def hosts_of(view: PoolView, group: str) -> list[str]:
@@ -78,16 +74,3 @@ def summed(group: SecurityGroup, replies: Mapping[str, RuleReply]) -> Iterator[a
             packets=packets[name, side],
             bytes=sizes[name, side],
         )
-
-
-async def _ask(database: PoolDatabase, group: str, hosts: list[str], wait_s: float) -> dict[str, RuleReply]:
-    queries = [RuleQuery(str(uuid4()), host, now_ms(), group) for host in hosts]
-    parts = [queries[start : start + MAX_ASKED] for start in range(0, len(queries), MAX_ASKED)]
-    found = await asyncio.gather(*(database.ask(part, wait_s) for part in parts))
-    texts = [text for part in found for text in part]
-    return {host: _reply(host, text, wait_s) for host, text in zip(hosts, texts, strict=True)}
-
-
-def _reply(host: str, text: str, wait_s: float) -> RuleReply:
-    late = f"the agent of host {host} did not answer within {wait_s:g} s"
-    return decode_reply(text) if text else RuleReply(problem=late)

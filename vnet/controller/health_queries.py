@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from uuid import uuid4
 
 import msgspec
 
+from vnet.controller.questions import ask
 from vnet.controller.vif_status import host_problem
 from vnet.db.database import PoolDatabase, now_ms
-from vnet.db.health import HealthQuery, HostHealth, decode_health
-from vnet.db.probes import MAX_ASKED
+from vnet.db.health import HealthQuery, HostHealth
 from vnet.db.view import PoolView
 
 MOST_VLANS = 300  # of one uplink: more take longer than anybody waits
@@ -48,25 +47,18 @@ def gateways_in_use(view: PoolView, hosts: Iterable[str]) -> dict[str, dict[str,
     return found
 
 
-def questions(view: PoolView, hosts: Collection[str]) -> list[HealthQuery]:
-    """What to ask these hosts, for all to look at once."""
-    vlans, gateways = msgspec.json.encode(vlans_in_use(view)).decode(), gateways_in_use(view, hosts)
+def _questions(view: PoolView) -> list[HealthQuery]:
+    """What to ask all hosts, for all to look at once."""
+    alive = [host for host in view.state.hosts if host_problem(view, host) is None]
+    vlans, gateways = msgspec.json.encode(vlans_in_use(view)).decode(), gateways_in_use(view, alive)
     return [
         HealthQuery(str(uuid4()), host, now_ms(), vlans, msgspec.json.encode(gateways.get(host, {})).decode())
-        for host in sorted(hosts)
+        for host in sorted(view.state.hosts)
     ]
 
 
 async def ask_hosts(database: PoolDatabase, view: PoolView, wait_s: float) -> dict[str, HostHealth]:
     """What hosts find now, by host. Raises PoolError."""
-    missing = {it: reason.text for it in sorted(view.state.hosts) if (reason := host_problem(view, it)) is not None}
-    queries = questions(view, view.state.hosts.keys() - missing)
-    parts = [queries[start : start + MAX_ASKED] for start in range(0, len(queries), MAX_ASKED)]
-    found = await asyncio.gather(*(database.ask(part, wait_s) for part in parts))
-    texts = [text for part in found for text in part]
-    late = "the agent of host {} did not answer within {:g} s"
-    answers = {
-        query.host: decode_health(text) if text else HostHealth(problem=late.format(query.host, wait_s))
-        for query, text in zip(queries, texts, strict=True)
-    }
-    return answers | {host: HostHealth(problem=text) for host, text in missing.items()}
+    queries = _questions(view)
+    replies = await ask(database, view, queries, HostHealth, wait_s)
+    return {query.host: reply for query, reply in zip(queries, replies, strict=True)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import uuid4
@@ -10,11 +9,10 @@ from uuid import uuid4
 from vnet import api
 from vnet.controller.admission import find
 from vnet.controller.endpoint import Call
+from vnet.controller.questions import ask
 from vnet.controller.service import Service, refusing_pool_errors
-from vnet.controller.vif_status import host_problem
 from vnet.db.database import now_ms
-from vnet.db.probes import MAX_ASKED
-from vnet.db.traffic_queries import TrafficQuery, TrafficReply, decode_traffic
+from vnet.db.traffic_queries import TrafficQuery, TrafficReply
 from vnet.db.view import PoolView
 
 WAIT_S = 2.0  # for hosts to answer
@@ -38,23 +36,15 @@ async def of_all(service: Service) -> HostsTraffic:
 
 async def asked(service: Service, view: PoolView, hosts: Iterable[str], vif: str = "") -> HostsTraffic:
     """What hosts answer. Raises Unavailable."""
-    hosts = list(hosts)
-    missing = {host: reason.text for host in hosts if (reason := host_problem(view, host)) is not None}
-    queries = [TrafficQuery(str(uuid4()), host, now_ms(), vif) for host in hosts if host not in missing]
-    parts = [queries[start : start + MAX_ASKED] for start in range(0, len(queries), MAX_ASKED)]
+    queries = [TrafficQuery(str(uuid4()), host, now_ms(), vif) for host in hosts]
     with refusing_pool_errors():
         async with service.counting:
-            found = await asyncio.gather(*(service.database.ask(part, WAIT_S) for part in parts))
-    texts = [text for part in found for text in part]
-    replies = {}
-    for query, text in zip(queries, texts, strict=True):
-        late = f"the agent of host {query.host} did not answer within {WAIT_S:g} s"
-        reply = decode_traffic(text) if text else TrafficReply(problem=late)
-        replies[query.host] = reply
-        if reply.problem:
-            missing[query.host] = reply.problem
-        elif reply.left_out:
-            missing[query.host] = f"host {query.host} has {reply.left_out} more VIFs than it counts for"
+            found = await ask(service.database, view, queries, TrafficReply, WAIT_S)
+    replies = {query.host: reply for query, reply in zip(queries, found, strict=True)}
+    missing = {host: reply.problem for host, reply in replies.items() if reply.problem}
+    for host, reply in replies.items():
+        if reply.left_out:
+            missing[host] = f"host {host} has {reply.left_out} more VIFs than it counts for"
     return HostsTraffic(replies, dict(sorted(missing.items())))
 
 

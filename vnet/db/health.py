@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import msgspec
 
+from vnet.db.replies import HostReply
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import COUNT, LINE
@@ -118,9 +119,11 @@ class StatedNeighbour(msgspec.Struct, frozen=True, omit_defaults=True, order=Tru
         return f"{self.system or self.chassis} {(is_mac and self.port_description) or self.port}"
 
 
-class HostHealth(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a host states. looks: whether it sends hellos, so that others may expect any. idle: NICs that carry nothing, with their uplink and the reason. problem: the reason for no answer; else empty."""
+class HostHealth(HostReply, frozen=True, omit_defaults=True):
+    """What a host states. looks: whether it sends hellos, so that others may expect any. idle: NICs that carry nothing, with their uplink and the reason."""
 
+    MAX_BYTES = MAX_HEALTH_BYTES
+    TOO_LONG = "it is too much for a row"
     looks: bool = False
     tunnels: tuple[StatedTunnel, ...] = ()
     uplinks: tuple[StatedUplink, ...] = ()
@@ -128,20 +131,11 @@ class HostHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     addresses: tuple[StatedAddress, ...] = ()
     neighbours: tuple[StatedNeighbour, ...] = ()
     idle: tuple[tuple[str, str, str], ...] = ()
-    problem: str = ""
 
-    def encode(self) -> str:
-        """The text for a row."""
-        text = msgspec.json.encode(self).decode()
-        return text if len(text) <= MAX_HEALTH_BYTES else HostHealth(problem="it is too much for a row").encode()
-
-
-def decode_health(text: str) -> HostHealth:
-    """What a row has. An agent that writes nonsense has stated nothing; one of an earlier version neither."""
-    try:
-        return msgspec.json.decode(text, type=HostHealth) if text else HostHealth()
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        return HostHealth(problem=f"the agent's statement is none: {error}")
+    @classmethod
+    def decode(cls, text: str) -> HostHealth:
+        """What a row has. An agent of an earlier version has stated nothing."""
+        return super().decode(text) if text else cls()
 
 
 def vlans_of(query: HealthQuery) -> dict[str, dict[int, int]]:
@@ -170,8 +164,3 @@ def gateways_of(query: HealthQuery) -> dict[str, dict[int, list[str]]]:
     except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
         raise ValueError(f"no gateways: {error}") from None
     return found
-
-
-def no_health(problem: str) -> str:
-    """The answer that there is none, and the reason, for its row."""
-    return HostHealth(problem=problem).encode()

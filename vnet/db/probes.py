@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ovsctl.openflow.fields import CT_STATE_BITS
+from vnet.db.replies import HostReply
 from vnet.grammar.declare import Declared, Flaw, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import COUNT, LINE
@@ -20,7 +21,6 @@ from vnet.objects.words import COUNT, LINE
 MAX_FRAME_BYTES = 9216 + 22  # the largest MTU, and an Ethernet header with two tags
 MIN_FRAME_BYTES = 14
 MAX_TEXT_BYTES = 64 * 1024
-MAX_ASKED = 128  # questions at once, to all hosts together
 FORGOTTEN_AFTER_MS = 60_000  # a question that nobody took away again
 
 
@@ -81,22 +81,9 @@ class Probe(Declared):
             yield Flaw("probe", "frame", f"a frame of {size} bytes has no Ethernet header")
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The text of ofproto/trace, and the numbers of the switch's ports. problem: the reason for no answer; else empty."""
+class Answer(HostReply, frozen=True):
+    """The text of ofproto/trace, and the numbers of the switch's ports."""
 
     text: str = ""
-    vifs: dict[str, str] = {}
-    devices: dict[str, str] = {}
-    problem: str = ""
-
-    def encode(self) -> str:
-        """The text for the row."""
-        return msgspec.json.encode(self).decode()
-
-
-def decode_answer(text: str) -> Answer:
-    """The answer of a row. An agent that writes nonsense has given no answer."""
-    try:
-        return msgspec.json.decode(text, type=Answer)
-    except msgspec.MsgspecError as error:
-        return Answer(problem=f"the agent's answer is no answer: {error}")
+    vifs: dict[str, str] = msgspec.field(default_factory=dict)
+    devices: dict[str, str] = msgspec.field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from vnet.db.replies import HostReply
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects import Direction
@@ -80,23 +81,11 @@ class MonitoredConnection(msgspec.Struct, frozen=True, array_like=True):
         return (-self.count, *rest)
 
 
-class RuleReply(msgspec.Struct, frozen=True):
-    """A host's counters of a group's rules, and what it would have forbidden in monitor mode. problem: the reason for no answer; else empty."""
+class RuleReply(HostReply, frozen=True):
+    """A host's counters of a group's rules, and what it would have forbidden in monitor mode."""
 
+    MAX_BYTES = MAX_ANSWER_BYTES
+    TOO_LONG = "the counters are too many"
     counters: tuple[RuleCounter, ...] = ()
-    problem: str = ""
     monitored: tuple[MonitoredCounter, ...] = ()
     connections: tuple[MonitoredConnection, ...] = ()
-
-    def encode(self) -> str:
-        """The text for the row."""
-        text = msgspec.json.encode(self).decode()
-        return text if len(text) <= MAX_ANSWER_BYTES else RuleReply(problem="the counters are too many").encode()
-
-
-def decode_reply(text: str) -> RuleReply:
-    """The answer of a row. An agent that writes nonsense has given no answer."""
-    try:
-        return msgspec.json.decode(text, type=RuleReply)
-    except msgspec.MsgspecError as error:
-        return RuleReply(problem=f"the agent's answer is no answer: {error}")

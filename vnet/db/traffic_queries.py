@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from vnet.db.replies import HostReply
 from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import COUNT, LINE
@@ -54,25 +55,12 @@ class PeerTraffic(msgspec.Struct, frozen=True, array_like=True):
     bytes: int = 0
 
 
-class TrafficReply(msgspec.Struct, frozen=True):
-    """A host's counters. at: when they were read, in milliseconds since 1970. left_out: VIFs beyond MAX_COUNTED. problem: the reason for no answer; else empty.
-    peers: where all of the host was asked for."""
+class TrafficReply(HostReply, frozen=True):
+    """A host's counters. at: when they were read, in milliseconds since 1970. left_out: VIFs beyond MAX_COUNTED. peers: where all of the host was asked for."""
 
+    MAX_BYTES = MAX_TRAFFIC_BYTES
+    TOO_LONG = "the counters are too many"
     ports: tuple[PortTraffic, ...] = ()
     at: int = 0
     left_out: int = 0
-    problem: str = ""
     peers: tuple[PeerTraffic, ...] = ()
-
-    def encode(self) -> str:
-        """The text for the row."""
-        text = msgspec.json.encode(self).decode()
-        return text if len(text) <= MAX_TRAFFIC_BYTES else TrafficReply(problem="the counters are too many").encode()
-
-
-def decode_traffic(text: str) -> TrafficReply:
-    """The answer of a row. An agent that writes nonsense has given no answer."""
-    try:
-        return msgspec.json.decode(text, type=TrafficReply)
-    except msgspec.MsgspecError as error:
-        return TrafficReply(problem=f"the agent's answer is no answer: {error}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vnet.db.health import HostHealth, StatedTunnel, StatedUplink, decode_health
+from vnet.db.health import HostHealth, StatedTunnel, StatedUplink
 from vnet.db.view import PoolView
 from vnet.objects import Event, Way
 from vnet.objects.carriers import ENCAPSULATIONS
@@ -20,7 +20,7 @@ from vnet.util.frames import SERVICE_VLAN
 MAX_FINDINGS = 200
 OVERHEADS = {encapsulation.name: encapsulation for encapsulation in ENCAPSULATIONS}
 Links = dict[tuple[str, str], str]  # by host and NIC the NIC, with the switch port that it is at where that is known
-_decoded = lru_cache(maxsize=1024)(decode_health)
+_decoded = lru_cache(maxsize=1024)(HostHealth.decode)
 
 
 @dataclass(frozen=True, slots=True, order=True)

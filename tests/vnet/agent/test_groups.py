@@ -12,7 +12,7 @@ from ovsctl.ovsdb import Delete, Insert, Select
 from tests.polling import until
 from tests.vnet.agent.pool import TENANT, PoolUnderTest, now_ms, pool_of, vif
 from vnet.compile import Category, SourceChange
-from vnet.db.rule_queries import RuleCounter, decode_reply
+from vnet.db.rule_queries import RuleCounter, RuleReply
 from vnet.objects import Binding, BindingState, Direction, PolicyMode, Protocol, Rule, SecurityGroup
 from vnet.objects.tiers import Tier
 
@@ -312,7 +312,7 @@ async def test_an_agent_answers_for_the_rules_of_its_groups() -> None:
         await pool.client.transact(Insert("RuleQuery", {"id": "x", "host": "xen2", "created": 1, "group": "web"}))
         await pool.client.transact(Delete("RuleQuery", (("id", "==", "x"),)))
         await until(answered, "all are answered")
-        web, other, wrong = map(decode_reply, await answers())
+        web, other, wrong = map(RuleReply.decode, await answers())
         assert web.counters == tuple(RuleCounter(name, Direction.INGRESS) for name in ("from-db", "http", ""))
         assert other.problem == "host xen1 has no VIF in security group db"
         assert "no name" in wrong.problem

@@ -31,7 +31,7 @@ from vnet.agent import host_claim
 from vnet.agent.switch_access import ELSEWHERE, WITHOUT, Doorway
 from vnet.cli import doctor
 from vnet.db.captures import CapturedVif, Counts, unpacked
-from vnet.db.probes import Probe, decode_answer
+from vnet.db.probes import Answer, Probe
 from vnet.db.roles import role_operations
 from vnet.db.rows import SCHEMA_NAME, from_row, to_columns
 from vnet.objects import AgentStatus, Host, Pool
@@ -137,7 +137,7 @@ async def answer_to_trace(pool: PoolUnderTest) -> str:
         (rows,) = await pool.client.transact(Select("Probe", (), ("answer",)))
         return str(rows[0]["answer"]) if rows else ""
 
-    return decode_answer(await until(answer, "an answer")).problem
+    return Answer.decode(await until(answer, "an answer")).problem
 
 
 def counted(host: HostUnderTest) -> dict[str, int]:

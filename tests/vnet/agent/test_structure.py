@@ -27,6 +27,7 @@ SHARED = {
         "handovers",
         "health",
         "probes",
+        "replies",
         "rows",
         "rule_queries",
         "tables",

@@ -18,7 +18,7 @@ from vnet.client import AsyncClient, Invalid, NotFound
 from vnet.db.database import PoolDatabase, now_ms
 from vnet.db.probes import FORGOTTEN_AFTER_MS
 from vnet.db.rows import to_columns
-from vnet.db.rule_queries import MAX_ANSWER_BYTES, RuleCounter, RuleQuery, RuleReply, decode_reply
+from vnet.db.rule_queries import MAX_ANSWER_BYTES, RuleCounter, RuleQuery, RuleReply
 from vnet.objects import Direction
 from vnet.objects.limits import MAX_RULES
 
@@ -145,7 +145,7 @@ async def test_the_leader_forgets_questions_that_nobody_took_away(running: Contr
 
 def test_the_answer_of_the_largest_group_fits() -> None:
     counters = tuple(RuleCounter(f"{number:063}", OUT, 2**63, 2**63) for number in range(MAX_RULES))
-    assert decode_reply(RuleReply(counters).encode()) == RuleReply(counters)
+    assert RuleReply.decode(RuleReply(counters).encode()) == RuleReply(counters)
     more = RuleReply(counters * 8)
-    assert decode_reply(more.encode()).problem
+    assert RuleReply.decode(more.encode()).problem
     assert len(more.encode()) < MAX_ANSWER_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from vnet.db.health import HostHealth, StatedTunnel, decode_health
+from vnet.db.health import HostHealth, StatedTunnel
 from vnet.db.view import PoolView
 from vnet.health.findings import by_subject, findings, health_events
 from vnet.objects import AgentStatus, Binding, Host, Network, NetworkType, Pool, PoolState, Vif
@@ -110,7 +110,7 @@ def test_events_tell_of_what_came_and_what_went() -> None:
 
 def test_nonsense_of_an_agent_is_no_statement() -> None:
     for text in ("{", "[]", '{"looks": 3}', '{"looks": true, "tunnels": [{"peer": 1}]}', "\x00"):
-        assert not decode_health(text).looks
-    assert decode_health("") == HostHealth()
+        assert not HostHealth.decode(text).looks
+    assert HostHealth.decode("") == HostHealth()
     found = HostHealth(True, (StatedTunnel("xen2", "vxlan", False, None, 1, 2, 3, -4),))
-    assert decode_health(found.encode()) == found
+    assert HostHealth.decode(found.encode()) == found
