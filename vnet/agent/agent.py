@@ -30,7 +30,6 @@ from ovsctl.openflow.messages import FlowRemoved, PacketIn, PortStats
 from ovsctl.ovsdb import Change, ConnectFailed, NotConnected, OvsdbClient, OvsdbError, Patience, Replica, Schema, Tls
 from vnet.agent import copy_keeper, zones
 from vnet.agent.accounting import WRITE_S, Accounting
-from vnet.agent.address_watch import AddressWatch
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.binding_policy import awaited
@@ -43,13 +42,12 @@ from vnet.agent.encryption import EncryptedTunnels
 from vnet.agent.flow_reconciler import BridgeFlows, vif_number
 from vnet.agent.host_claim import DisplacedAgent, HostClaim
 from vnet.agent.link_locals import LinkLocals
-from vnet.agent.lldp import Lldp
 from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports, vif_of
 from vnet.agent.mac_learning import MacLearning
-from vnet.agent.mac_watch import MacWatch
 from vnet.agent.measures import Measures
 from vnet.agent.monitoring import Monitoring
 from vnet.agent.multicast_snooping import MulticastSnooping
+from vnet.agent.network_watch import NetworkWatch
 from vnet.agent.obstacles import AgentFacts
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
@@ -66,21 +64,15 @@ from vnet.agent.status_writer import StatusWriter
 from vnet.agent.storm_watch import StormWatch
 from vnet.agent.switch_access import Doorway, LocalAccess, RemoteAccess, SwitchAccess
 from vnet.agent.traffic import TrafficCounters
-from vnet.agent.tunnel_probes import TunnelProbes
 from vnet.agent.uplink_flows import UplinkFlows
 from vnet.agent.vif_capture import Captures
-from vnet.agent.vlan_probes import VlanProbes
 from vnet.agent.vrrp_masters import VrrpMasters
 from vnet.agent.zones import TrackerZones
 from vnet.compile import (
     ANNOUNCEMENT,
     CHOICE,
-    CLAIM_BY,
     GROUPS,
     HEARD,
-    HELLO,
-    HELLO_BY,
-    LLDP_BY,
     REPORT,
     Category,
     Compiler,
@@ -95,14 +87,11 @@ from vnet.compile import (
     is_rejection,
     read_tapped,
 )
-from vnet.db.health import HealthQuery, HostHealth, gateways_of, vlans_of
+from vnet.db.health import HealthQuery, HostHealth
 from vnet.db.probes import Answer, Probe
 from vnet.db.rows import SCHEMA_TEXT
 from vnet.db.rule_queries import RuleQuery, RuleReply
 from vnet.db.traffic_queries import TrafficQuery, TrafficReply
-from vnet.health.address_claims import AddressClaims
-from vnet.health.link_neighbours import LinkNeighbours
-from vnet.health.tunnel_mesh import TunnelMesh
 from vnet.objects import AgentStatus, BindingState, Vif
 from vnet.objects.binding import ELSEWHERE, POOL, SWITCH
 from vnet.objects.identity import macs_of
@@ -182,7 +171,7 @@ class Agent:
         self.claim: Final = HostClaim(self.pool_client, status, now_ms, fenced=bool(self.access.target))
         self.reports: Final = StatusWriter(
             self.pool, self.pool_client, self.revisions, self.claim, self.identity, lambda: self.problems,
-            lambda: dict(self.routers.masters), lambda: self.health(measured=False).encode(), lambda: self.flows.connected,
+            lambda: dict(self.routers.masters), lambda: self.network.stated(measured=False).encode(), lambda: self.flows.connected,
             self.refusal, now_ms, self.measures,
         )  # fmt: skip
         self.bindings: Final = Bindings(self.pool, self.pool_client, self.reports, self, now_ms)
@@ -222,13 +211,9 @@ class Agent:
         self._prober: Final = Prober(self.compiler.view, self.access, switch.bridge, traced)
         self.storms: Final = StormWatch(self.compiler.view, self.flows, self.wake)
         self.routers: Final = VrrpMasters(self.compiler.view, self.flows, self.wake)
-        mesh = TunnelMesh(options.host, options.hello_s, time.monotonic, lambda: time.time_ns() // 1000)
-        self.tunnels: Final = TunnelProbes(self.compiler.view, self.flows, mesh, self.wake)
-        self.vlans: Final = VlanProbes(self.compiler.view, self.uplinks, self)
-        self.macs: Final = MacWatch(self.compiler.view, self.uplinks, self)
-        claims = AddressClaims(time.monotonic)
-        self.addresses: Final = AddressWatch(self.compiler.view, self.uplinks, self.revisions, self, claims)
-        self.lldp: Final = Lldp(self.compiler.view, self.uplinks, self, LinkNeighbours(time.monotonic), time.monotonic)
+        self.network: Final = NetworkWatch(
+            self.compiler.view, self.flows, self.uplinks, self.revisions, self, options.hello_s
+        )
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self.captures: Final = Captures(
             self.compiler, self.flows, self.pool_client, self, in_clear=any(map(leaves_in_cleartext, options.pool))
@@ -302,7 +287,7 @@ class Agent:
                 self.captures.run(started=captures),
                 self.limits.run(), self.zones.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
                 self.encryption.run(), self.parts.run(), self.storms.run(), self.routers.run(), self.learning.run(),
-                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.tunnels.run(), self.macs.run(), self.addresses.run(), self.lldp.run(), self.accounting.run(),
+                self.snooping.run(), self.handovers.run(), self.plugs.run(), self.network.run(), self.accounting.run(),
                 measure_lag(self.measures.lag),
             ):  # fmt: skip
                 self.spawn(job)
@@ -379,7 +364,7 @@ class Agent:
     def _answering(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Answers controllers' questions, those of each table by itself: a trace takes longer than a counter."""
         yield Questions(Probe, self.me, self.pool_client, self._prober.answer, Answer).run()
-        yield Questions(HealthQuery, self.me, self.pool_client, self._look, HostHealth).run()
+        yield Questions(HealthQuery, self.me, self.pool_client, self.network.look, HostHealth).run()
         yield Questions(RuleQuery, self.me, self.pool_client, self.rule_counters.answer, RuleReply).run()
         yield Questions(TrafficQuery, self.me, self.pool_client, self.traffic.answer, TrafficReply).run()
 
@@ -586,17 +571,7 @@ class Agent:
         if is_monitored(message.userdata):
             self.monitoring.packet_in(message)
             return
-        if message.userdata == HELLO:
-            self.tunnels.packet_in(message)
-            return
-        if message.userdata.startswith(HELLO_BY):
-            self.vlans.packet_in(message, message.userdata.removeprefix(HELLO_BY).decode())
-            return
-        if message.userdata.startswith(LLDP_BY):
-            self.lldp.packet_in(message, message.userdata.removeprefix(LLDP_BY).decode())
-            return
-        if message.userdata.startswith(CLAIM_BY):
-            self.addresses.packet_in(message, message.userdata.removeprefix(CLAIM_BY).decode())
+        if self.network.packet_in(message):
             return
         if (tapped := read_tapped(message.userdata)) is not None:
             self.captures.packet_in(message, tapped)
@@ -687,23 +662,6 @@ class Agent:
             switch="" if self.flows.connected else self.flows.remote,
             programmed=bool(self.revisions.flows and self.revisions.rows),
             copy=self.copies.description,
-        )
-
-    async def _look(self, query: HealthQuery) -> HostHealth:
-        self.addresses.ask(gateways_of(query))
-        await self.vlans.look(vlans_of(query))
-        return self.health(measured=True)
-
-    def health(self, *, measured: bool) -> HostHealth:
-        """What this host has found out about the network to the others. measured: with figures; else only what is a finding."""
-        return HostHealth(
-            True,
-            self.tunnels.mesh.health(measured=measured),
-            self.vlans.stated,
-            self.macs.stated,
-            self.addresses.stated,
-            self.lldp.stated,
-            self.uplinks.idle(),
         )
 
     @property

@@ -177,7 +177,7 @@ class HostMetrics:
         yield gauge("vnet_device_up", "Whether ovs-vswitchd has a tunnel or a patch port.", up)
         peers = sum(name != agent.me and view.vtep(name) is not None for name in view.hosts)
         yield value("vnet_tunnel_peers", "Hosts that this one may send tunnelled frames to.", peers)
-        mesh = agent.tunnels.mesh.health(measured=True)[:MAX_TUNNELS]
+        mesh = agent.network.mesh.health(measured=True)[:MAX_TUNNELS]
         labelled = [({"peer": it.peer, "via": it.via}, it) for it in mesh]
         both = [
             ({**of, "direction": way}, float(up))
