@@ -34,13 +34,14 @@ class HostAccount(Declared):
 
     NOUN: ClassVar[Noun] = Noun("host-account", "host-accounts", "host account", "HostAccount", "", key="host")
     TITLE: ClassVar[str] = "a host account"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    host: str = attr(LINE, "The host.", set_by=SetBy.RUNTIME)
-    serial: int = attr(COUNT, "How often it has written.", default=0, set_by=SetBy.RUNTIME)
-    folds: int = attr(COUNT, "How often the leader has taken over.", default=0, set_by=SetBy.RUNTIME)
-    written: int = attr(COUNT, "Milliseconds since 1970.", default=0, set_by=SetBy.RUNTIME)
-    counted: Mapping[str, str] = attr(TEXTS, "What it has counted, by VIF.", default={}, set_by=SetBy.RUNTIME)
-    base: Mapping[str, str] = attr(TEXTS, "The same, less its flows' counters.", default={}, set_by=SetBy.RUNTIME)
+    host: str = attr(LINE, "The host.")
+    serial: int = attr(COUNT, "How often it has written.", default=0)
+    folds: int = attr(COUNT, "How often the leader has taken over.", default=0)
+    written: int = attr(COUNT, "Milliseconds since 1970.", default=0)
+    counted: Mapping[str, str] = attr(TEXTS, "What it has counted, by VIF.", default={})
+    base: Mapping[str, str] = attr(TEXTS, "The same, less its flows' counters.", default={})
 
     def of(self, vif: str) -> tuple[Counts, Counts]:
         """What it has counted of a VIF, and the base of that."""
@@ -59,9 +60,10 @@ class VifAccount(Declared):
 
     NOUN: ClassVar[Noun] = Noun("vif-account", "vif-accounts", "VIF account", "VifAccount", "", key="vif")
     TITLE: ClassVar[str] = "a VIF account"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    vif: str = attr(LINE, "The VIF.", set_by=SetBy.RUNTIME)
-    counted: str = attr(LINE, "What they have counted.", default="", set_by=SetBy.RUNTIME)
+    vif: str = attr(LINE, "The VIF.")
+    counted: str = attr(LINE, "What they have counted.", default="")
 
 
 def encoded(counts: Counts) -> str:

@@ -97,24 +97,18 @@ class CaptureRow(Declared):
 
     NOUN: ClassVar[Noun] = Noun("capture", "captures", "capture", "Capture", "", key="id", second="host")
     TITLE: ClassVar[str] = "a capture"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    id: str = attr(LINE, "The capture.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that captures.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    plan: str = attr(
-        LINE, "A CapturePlan; empty once the server was restarted.", default="", set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    id: str = attr(LINE, "The capture.")
+    host: str = attr(LINE, "The host that captures.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
+    plan: str = attr(LINE, "A CapturePlan; empty once the server was restarted.", default="", ephemeral=True)
     beat: int = attr(
-        COUNT, "When its controller was last there, in microseconds since 1970; 0 to end it.",
-        default=0, set_by=SetBy.RUNTIME, ephemeral=True,
-    )  # fmt: skip
-    taken: int = attr(
-        COUNT, "The number of the report that its controller has taken.", default=0, set_by=SetBy.RUNTIME, ephemeral=True
-    )  # fmt: skip
-    number: int = attr(COUNT, "Of the report, from 1.", default=0, set_by=SetBy.RUNTIME, ephemeral=True)
-    report: str = attr(
-        LINE, "A CaptureReport; empty until the host captures.", default="", set_by=SetBy.RUNTIME, ephemeral=True
+        COUNT, "When its controller was last there, in microseconds since 1970; 0 to end it.", default=0, ephemeral=True
     )
+    taken: int = attr(COUNT, "The number of the report that its controller has taken.", default=0, ephemeral=True)
+    number: int = attr(COUNT, "Of the report, from 1.", default=0, ephemeral=True)
+    report: str = attr(LINE, "A CaptureReport; empty until the host captures.", default="", ephemeral=True)
 
 
 def columns_of(id: str, host: str, created: int, plan: CapturePlan, beat: int) -> Columns:

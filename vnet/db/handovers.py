@@ -72,16 +72,15 @@ class Handover(Declared):
 
     NOUN: ClassVar[Noun] = Noun("handover", "handovers", "handover", "Handover", "", key="vif", second="host")
     TITLE: ClassVar[str] = "a handover"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    vif: str = attr(VIF_REF, "The VIF.", set_by=SetBy.RUNTIME)
-    host: str = attr(HOST_REF, "The host that it leaves.", set_by=SetBy.RUNTIME)
-    to: str = attr(LINE, "The host that it comes to.", set_by=SetBy.RUNTIME)
-    epoch: int = attr(COUNT, "Of the binding there.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    problem: str = attr(LINE, "Why these are not all.", default="", set_by=SetBy.RUNTIME)
-    connections: str = attr(
-        LINE, "The connections, as `encoded` writes them.", default="", set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    vif: str = attr(VIF_REF, "The VIF.")
+    host: str = attr(HOST_REF, "The host that it leaves.")
+    to: str = attr(LINE, "The host that it comes to.")
+    epoch: int = attr(COUNT, "Of the binding there.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
+    problem: str = attr(LINE, "Why these are not all.", default="")
+    connections: str = attr(LINE, "The connections, as `encoded` writes them.", default="", ephemeral=True)
 
 
 def encoded(connections: Iterable[TrackedConnection]) -> str:

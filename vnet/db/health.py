@@ -28,25 +28,22 @@ class HealthQuery(Declared):
 
     NOUN: ClassVar[Noun] = Noun("health-query", "health-queries", "health query", "HealthQuery", "", key="id")
     TITLE: ClassVar[str] = "a health query"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    id: str = attr(LINE, "Its id.")
+    host: str = attr(LINE, "The host that is asked.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
     vlans: str = attr(
         LINE,
         "The VLANs to look at: by uplink, then by tag, 0 for untagged frames, 4096 added for service tags, the MTU, as JSON.",
         default="{}",
-        set_by=SetBy.RUNTIME,
     )
     gateways: str = attr(
         LINE,
         "The gateways whose claims to hear from now on: by uplink, then by tag, addresses, as JSON; empty: none.",
         default="",
-        set_by=SetBy.RUNTIME,
     )
-    answer: str = attr(
-        LINE, "Empty until answered, then a HostHealth as JSON.", default="", set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    answer: str = attr(LINE, "Empty until answered, then a HostHealth as JSON.", default="", ephemeral=True)
 
 
 class StatedTunnel(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -74,22 +74,21 @@ class HistoryRecord(Declared):
 
     NOUN: ClassVar[Noun] = Noun("history", "history", "record", "History", "", key="")
     TITLE: ClassVar[str] = "a record"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    time: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    revision: int = attr(COUNT, "The pool's after it; 0 for a step that raises none.", set_by=SetBy.RUNTIME)
-    caller: str = attr(LINE, "Who made it.", default="", set_by=SetBy.RUNTIME)
-    source: str = attr(LINE, "From where.", default="", set_by=SetBy.RUNTIME)
-    reason: str = attr(LINE, "Why, in the caller's words.", default="", set_by=SetBy.RUNTIME)
-    call: str = attr(LINE, "The call of the API.", default="", set_by=SetBy.RUNTIME)
-    disruption: str = attr(LINE, "Of its plan; empty for a step.", default="", set_by=SetBy.RUNTIME)
-    summary: str = attr(LINE, "A few words.", default="", set_by=SetBy.RUNTIME)
-    count: int = attr(COUNT, "How many objects changed.", default=0, set_by=SetBy.RUNTIME)
-    size: int = attr(COUNT, "Bytes of `changes`.", default=0, set_by=SetBy.RUNTIME)
-    changes: str = attr(LINE, "A list of RecordedChange, see encoded().", default="", set_by=SetBy.RUNTIME)
-    refused: str = attr(LINE, "The code of the refusal, of calls that were refused.", default="", set_by=SetBy.RUNTIME)
-    stranger: bool = attr(
-        Boolean(), "Whether their caller had not proved who it is.", default=False, set_by=SetBy.RUNTIME
-    )
+    time: int = attr(COUNT, "Milliseconds since 1970.")
+    revision: int = attr(COUNT, "The pool's after it; 0 for a step that raises none.")
+    caller: str = attr(LINE, "Who made it.", default="")
+    source: str = attr(LINE, "From where.", default="")
+    reason: str = attr(LINE, "Why, in the caller's words.", default="")
+    call: str = attr(LINE, "The call of the API.", default="")
+    disruption: str = attr(LINE, "Of its plan; empty for a step.", default="")
+    summary: str = attr(LINE, "A few words.", default="")
+    count: int = attr(COUNT, "How many objects changed.", default=0)
+    size: int = attr(COUNT, "Bytes of `changes`.", default=0)
+    changes: str = attr(LINE, "A list of RecordedChange, see encoded().", default="")
+    refused: str = attr(LINE, "The code of the refusal, of calls that were refused.", default="")
+    stranger: bool = attr(Boolean(), "Whether their caller had not proved who it is.", default=False)
 
 
 def record_of(

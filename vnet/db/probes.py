@@ -26,7 +26,7 @@ FORGOTTEN_AFTER_MS = 60_000  # a question that nobody took away again
 
 def _volatile(doc: str, default: Any = "") -> Any:
     """A text that the database keeps off its disk."""
-    return attr(LINE, doc, default=default, set_by=SetBy.RUNTIME, ephemeral=True)
+    return attr(LINE, doc, default=default, ephemeral=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,15 @@ class Probe(Declared):
 
     NOUN: ClassVar[Noun] = Noun("probe", "probes", "probe", "Probe", "", key="id")
     TITLE: ClassVar[str] = "a probe"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
+    id: str = attr(LINE, "Its id.")
+    host: str = attr(LINE, "The host that is asked.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
     frame: str = _volatile("The frame in hexadecimal.", MISSING)
     vif: str = _volatile("The VIF that sends the frame.")
     device: str = _volatile("The port that the frame comes in by.")
-    tun_id: int = attr(
-        COUNT, "The key that a frame from a tunnel came with.", default=0, set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    tun_id: int = attr(COUNT, "The key that a frame from a tunnel came with.", default=0, ephemeral=True)
     tun_src: str = _volatile("The sender of a frame from a tunnel; empty for other frames.")
     tun_dst: str = _volatile("The receiver of a frame from a tunnel.")
     tracked: str = _volatile(

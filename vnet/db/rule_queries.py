@@ -27,14 +27,13 @@ class RuleQuery(Declared):
 
     NOUN: ClassVar[Noun] = Noun("rule-query", "rule-queries", "rule query", "RuleQuery", "", key="id")
     TITLE: ClassVar[str] = "a rule query"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    group: str = attr(GROUP_NAME, "The security group.", set_by=SetBy.RUNTIME)
-    answer: str = attr(
-        LINE, "Empty until answered, then a RuleReply as JSON.", default="", set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    id: str = attr(LINE, "Its id.")
+    host: str = attr(LINE, "The host that is asked.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
+    group: str = attr(GROUP_NAME, "The security group.")
+    answer: str = attr(LINE, "Empty until answered, then a RuleReply as JSON.", default="", ephemeral=True)
 
 
 class RuleCounter(msgspec.Struct, frozen=True, array_like=True):

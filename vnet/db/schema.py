@@ -36,15 +36,10 @@ class Leadership(Declared):
     """The row that a controller takes over by its lock, so that no other writes as leader."""
 
     NOUN: ClassVar[Noun] = Noun("leadership", "leadership", "leadership", "Leader", "", key="", single=True)
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    term: str = attr(LINE, "The term of the controller that leads.", default="", set_by=SetBy.RUNTIME)
-    beat: int = attr(
-        COUNT,
-        "How often it has written; 0 of one that does not count.",
-        default=0,
-        set_by=SetBy.RUNTIME,
-        ephemeral=True,
-    )
+    term: str = attr(LINE, "The term of the controller that leads.", default="")
+    beat: int = attr(COUNT, "How often it has written; 0 of one that does not count.", default=0, ephemeral=True)
 
 
 def schema() -> dict[str, Any]:

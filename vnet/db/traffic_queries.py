@@ -25,14 +25,13 @@ class TrafficQuery(Declared):
 
     NOUN: ClassVar[Noun] = Noun("traffic-query", "traffic-queries", "traffic query", "TrafficQuery", "", key="id")
     TITLE: ClassVar[str] = "a traffic query"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    id: str = attr(LINE, "Its id.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that is asked.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    vif: str = attr(LINE, "The VIF, empty for all.", default="", set_by=SetBy.RUNTIME)
-    answer: str = attr(
-        LINE, "Empty until answered, then a TrafficReply as JSON.", default="", set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    id: str = attr(LINE, "Its id.")
+    host: str = attr(LINE, "The host that is asked.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
+    vif: str = attr(LINE, "The VIF, empty for all.", default="")
+    answer: str = attr(LINE, "Empty until answered, then a TrafficReply as JSON.", default="", ephemeral=True)
 
 
 class PortTraffic(msgspec.Struct, frozen=True, array_like=True):

@@ -72,21 +72,19 @@ class WatchRow(Declared):
 
     NOUN: ClassVar[Noun] = Noun("watch", "watches", "watch", "Watch", "", key="id", second="host")
     TITLE: ClassVar[str] = "a watch"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    id: str = attr(LINE, "The watch.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that watches.", set_by=SetBy.RUNTIME)
-    created: int = attr(COUNT, "Milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    plan: str = attr(LINE, "A Plan; empty once the server was restarted.", set_by=SetBy.RUNTIME, ephemeral=True)
+    id: str = attr(LINE, "The watch.")
+    host: str = attr(LINE, "The host that watches.")
+    created: int = attr(COUNT, "Milliseconds since 1970.")
+    plan: str = attr(LINE, "A Plan; empty once the server was restarted.", ephemeral=True)
     release: frozenset[int] = attr(
         ListOf(Integer("a frame's number", 0, MAX_FRAMES - 1, bounded=False), "a list of frames", as_set=True),
         "The frames that the host may send by now.",
         default=frozenset(),
-        set_by=SetBy.RUNTIME,
         ephemeral=True,
     )
-    report: str = attr(
-        LINE, "A Report; empty until the host watches.", default="", set_by=SetBy.RUNTIME, ephemeral=True
-    )
+    report: str = attr(LINE, "A Report; empty until the host watches.", default="", ephemeral=True)
 
 
 @dataclass(frozen=True, slots=True)

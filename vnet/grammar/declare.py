@@ -115,14 +115,14 @@ def attr(
     needed: bool = False,
     also: tuple[str, ...] = (),
     at: tuple[str, ...] = (),
-    set_by: SetBy = SetBy.ANYBODY,
+    set_by: SetBy | None = None,
     allocated: bool = False,
     change: Any = None,
     peers: bool = False,
     stored: bool = True,
     ephemeral: bool = False,
 ) -> Any:
-    """A dataclass field that is declared; see Attr and Spelling."""
+    """A dataclass field that is declared; see Attr and Spelling. set_by: left out, as its object says."""
     spellings = type if isinstance(type, tuple) else (Spelling(word, type, doc, only, needed, also, at),)
     metadata = {"attr": (spellings, default is None, set_by, allocated, change, peers, stored, ephemeral)}
     if isinstance(default, dict):
@@ -161,6 +161,7 @@ class Declared:
     __slots__ = ()
     NOUN: ClassVar[Noun]
     TITLE: ClassVar[str] = "a map"  # "a host", for 'unknown key ... in a host'
+    SET_BY: ClassVar[SetBy] = SetBy.ANYBODY  # of fields that do not say themselves who sets them
     VARIANT: ClassVar[str | None] = None  # the field by whose value others come and go
     # The maps of a document inside the object's own: path to (title, doc, words that people try instead).
     MAPS: ClassVar[Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]]] = {}
@@ -221,7 +222,7 @@ def attrs_of(declared: type[Declared]) -> Mapping[str, Attr]:
         named = tuple(s if s.word else Spelling(entry.name.rstrip("_").replace("_", "-"), *_rest(s)) for s in spellings)
         default = {} if entry.default_factory is not MISSING else entry.default
         found[entry.name] = Attr(
-            entry.name, named, default, optional, set_by, allocated, change, peers, stored, ephemeral
+            entry.name, named, default, optional, set_by or declared.SET_BY, allocated, change, peers, stored, ephemeral
         )
     return found
 

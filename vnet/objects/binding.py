@@ -25,7 +25,7 @@ from vnet.objects.words import COUNT, HOST_REF, LINE, TEXTS, VIF_REF
 def _published(name: str) -> Any:
     """A VIF's field that its peers need: the binding has it too."""
     found = attrs_of(Vif)[name]
-    return attr(found.spellings, default=found.default, set_by=SetBy.RUNTIME)
+    return attr(found.spellings, default=found.default)
 
 
 _PEERS_NEED = tuple(name for name, found in attrs_of(Vif).items() if found.peers)
@@ -52,27 +52,21 @@ class Binding(Declared):
     """
 
     NOUN: ClassVar[Noun] = Noun("binding", "bindings", "binding", "Binding", "bindings", key="vif", second="host")
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    vif: str = attr(VIF_REF, "The VIF.", set_by=SetBy.RUNTIME)
-    host: str = attr(HOST_REF, "The host.", set_by=SetBy.RUNTIME)
+    vif: str = attr(VIF_REF, "The VIF.")
+    host: str = attr(HOST_REF, "The host.")
     network: str = _published("network")
     mac: str = _published("mac")
-    epoch: int = attr(COUNT, "Its place among the VIF's bindings.", set_by=SetBy.RUNTIME)
-    state: BindingState = attr(
-        choice("a state", BindingState), "What the port may do.", default=BindingState.ACTIVE, set_by=SetBy.RUNTIME
-    )
+    epoch: int = attr(COUNT, "Its place among the VIF's bindings.")
+    state: BindingState = attr(choice("a state", BindingState), "What the port may do.", default=BindingState.ACTIVE)
     addresses: tuple[str, ...] = _published("addresses")
-    unlocked: bool = attr(
-        Boolean(), "Whether the VIF may use other addresses than its own.", default=False, set_by=SetBy.RUNTIME
-    )
-    ready: bool = attr(Boolean(), "Whether the host has programmed it.", default=False, set_by=SetBy.RUNTIME)
+    unlocked: bool = attr(Boolean(), "Whether the VIF may use other addresses than its own.", default=False)
+    ready: bool = attr(Boolean(), "Whether the host has programmed it.", default=False)
     acked: frozenset[str] = attr(
-        ListOf(HOST_REF, "a list of hosts", as_set=True),
-        "The hosts that have programmed it.",
-        default=frozenset(),
-        set_by=SetBy.RUNTIME,
+        ListOf(HOST_REF, "a list of hosts", as_set=True), "The hosts that have programmed it.", default=frozenset()
     )
-    since: int = attr(COUNT, "Milliseconds since 1970, of the last change of state.", default=0, set_by=SetBy.RUNTIME)
+    since: int = attr(COUNT, "Milliseconds since 1970, of the last change of state.", default=0)
     groups: tuple[str, ...] = _published("groups")
     dhcp_server: bool = _published("dhcp_server")
     isolation: str | None = _published("isolation")
@@ -80,37 +74,24 @@ class Binding(Declared):
     vrrp: tuple[int, ...] = _published("vrrp")
     labels: Labels = _published("labels")
     vm_labels: Labels = _published("vm_labels")
-    moved: bool = attr(
-        Boolean(),
-        "Whether it came by a migration, or joined its first group, of late.",
-        default=False,
-        set_by=SetBy.RUNTIME,
-    )
-    connections: str = attr(
-        LINE, "What became of its tracked connections when it came here.", default="", set_by=SetBy.RUNTIME
-    )
+    moved: bool = attr(Boolean(), "Whether it came by a migration, or joined its first group, of late.", default=False)
+    connections: str = attr(LINE, "What became of its tracked connections when it came here.", default="")
     ofport: int = attr(
         Integer("an OpenFlow port number", 0, MAX_RESERVED_OFPORT),
         "The number that its port is to ask for; 0 for none.",
         default=0,
-        set_by=SetBy.RUNTIME,
     )
     tiers: bool = attr(
         Boolean(),
         "Whether groups judge it that are not its own: those of its VM, its network or the pool.",
         default=False,
-        set_by=SetBy.RUNTIME,
     )
     link_locals: tuple[LinkLocal, ...] = attr(
-        LinkLocalList(), "The link-local addresses that its guest has chosen.", default=(), set_by=SetBy.RUNTIME
+        LinkLocalList(), "The link-local addresses that its guest has chosen.", default=()
     )
 
-    behind: tuple[MacBehind, ...] = attr(
-        MacsBehind(), "The MACs that were heard behind it.", default=(), set_by=SetBy.RUNTIME
-    )
-    listening: Listening | None = attr(
-        ListeningKind(), "The multicast groups that it listens to.", default=None, set_by=SetBy.RUNTIME
-    )
+    behind: tuple[MacBehind, ...] = attr(MacsBehind(), "The MACs that were heard behind it.", default=())
+    listening: Listening | None = attr(ListeningKind(), "The multicast groups that it listens to.", default=None)
 
     def flaws(self) -> Iterator[Flaw]:
         if self.ofport and self.ofport < MIN_RESERVED_OFPORT:
@@ -144,37 +125,23 @@ class AgentStatus(Declared):
     """
 
     NOUN: ClassVar[Noun] = Noun("agent", "agents", "agent", "Agent", "agents", key="host")
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    host: str = attr(HOST_REF, "The host.", set_by=SetBy.RUNTIME)
-    generation: int = attr(COUNT, "The highest generation it has programmed.", default=0, set_by=SetBy.RUNTIME)
-    heartbeat: int = attr(COUNT, "When it last reported.", default=0, set_by=SetBy.RUNTIME, ephemeral=True)
-    started: int = attr(COUNT, "When it started.", default=0, set_by=SetBy.RUNTIME)
-    version: str = attr(LINE, "Its version.", default="", set_by=SetBy.RUNTIME)
-    ovs_version: str = attr(LINE, "Open vSwitch's version.", default="", set_by=SetBy.RUNTIME)
-    problems: Mapping[str, str] = attr(
-        TEXTS,
-        "What is wrong, by object.",
-        default={},
-        set_by=SetBy.RUNTIME,
-    )
-    switch: str = attr(LINE, "The switch that it programs.", default="", set_by=SetBy.RUNTIME)
-    machine: str = attr(LINE, "The machine that it runs on.", default="", set_by=SetBy.RUNTIME)
-    rival: str = attr(LINE, "Another agent that stands by as this host.", default="", set_by=SetBy.RUNTIME)
+    host: str = attr(HOST_REF, "The host.")
+    generation: int = attr(COUNT, "The highest generation it has programmed.", default=0)
+    heartbeat: int = attr(COUNT, "When it last reported.", default=0, ephemeral=True)
+    started: int = attr(COUNT, "When it started.", default=0)
+    version: str = attr(LINE, "Its version.", default="")
+    ovs_version: str = attr(LINE, "Open vSwitch's version.", default="")
+    problems: Mapping[str, str] = attr(TEXTS, "What is wrong, by object.", default={})
+    switch: str = attr(LINE, "The switch that it programs.", default="")
+    machine: str = attr(LINE, "The machine that it runs on.", default="")
+    rival: str = attr(LINE, "Another agent that stands by as this host.", default="")
     acked: Mapping[str, str] = attr(
-        TEXTS,
-        "The bindings of VIFs that move and that it has programmed, by VIF.",
-        default={},
-        set_by=SetBy.RUNTIME,
+        TEXTS, "The bindings of VIFs that move and that it has programmed, by VIF.", default={}
     )
-    masters: Mapping[str, str] = attr(
-        TEXTS,
-        "The virtual routers of which VIFs are the masters, by VIF.",
-        default={},
-        set_by=SetBy.RUNTIME,
-    )
-    health: str = attr(
-        LINE, "What it has found out about the network between the hosts, as JSON.", default="", set_by=SetBy.RUNTIME
-    )
+    masters: Mapping[str, str] = attr(TEXTS, "The virtual routers of which VIFs are the masters, by VIF.", default={})
+    health: str = attr(LINE, "What it has found out about the network between the hosts, as JSON.", default="")
 
     @property
     def elsewhere(self) -> str:
@@ -187,13 +154,14 @@ class Event(Declared):
     """An occurrence in the pool. time: milliseconds since 1970; the object fields are empty where they do not apply."""
 
     NOUN: ClassVar[Noun] = Noun("event", "events", "event", "Event", "", key="")
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    time: int = attr(COUNT, "When it happened.", set_by=SetBy.RUNTIME)
-    kind: str = attr(LINE, "Its sort.", set_by=SetBy.RUNTIME)
-    text: str = attr(LINE, "The event in words.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host it is about.", default="", set_by=SetBy.RUNTIME)
-    network: str = attr(LINE, "The network it is about.", default="", set_by=SetBy.RUNTIME)
-    vif: str = attr(LINE, "The VIF it is about.", default="", set_by=SetBy.RUNTIME)
+    time: int = attr(COUNT, "When it happened.")
+    kind: str = attr(LINE, "Its sort.")
+    text: str = attr(LINE, "The event in words.")
+    host: str = attr(LINE, "The host it is about.", default="")
+    network: str = attr(LINE, "The network it is about.", default="")
+    vif: str = attr(LINE, "The VIF it is about.", default="")
 
 
 class Location(msgspec.Struct, frozen=True):

@@ -80,10 +80,9 @@ class TunnelKey(Declared):
     NOUN: ClassVar[Noun] = Noun(
         "tunnel-key", "tunnel-keys", "tunnel key", "TunnelKey", "tunnel_keys", key="host", second="plane"
     )
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    host: str = attr(HOST_REF, "The host.", set_by=SetBy.RUNTIME)
-    plane: int = attr(Integer("a plane", PLANES[0], PLANES[-1]), "The plane.", set_by=SetBy.RUNTIME)
-    public: str = attr(
-        Scalar("a public key", {"type": "string"}, _public_key), "The public key, in base64.", set_by=SetBy.RUNTIME
-    )
-    epoch: int = attr(COUNT, "The pool's key epoch that it was made in.", default=0, set_by=SetBy.RUNTIME)
+    host: str = attr(HOST_REF, "The host.")
+    plane: int = attr(Integer("a plane", PLANES[0], PLANES[-1]), "The plane.")
+    public: str = attr(Scalar("a public key", {"type": "string"}, _public_key), "The public key, in base64.")
+    epoch: int = attr(COUNT, "The pool's key epoch that it was made in.", default=0)

@@ -26,11 +26,12 @@ class RetiredNumber(Declared):
     NOUN: ClassVar[Noun] = Noun(
         "retired-number", "retired-numbers", "retired number", "RetiredNumber", "retired", key="medium", second="number"
     )
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    medium: str = attr(LINE, "The encapsulation, or the uplink, that the number is of.", set_by=SetBy.RUNTIME)
-    number: int = attr(COUNT, "The tunnel key or VLAN tag.", set_by=SetBy.RUNTIME)
-    network: str = attr(LINE, "The network whose it was.", set_by=SetBy.RUNTIME)
-    generation: int = attr(COUNT, "The pool's generation without it.", set_by=SetBy.RUNTIME)
+    medium: str = attr(LINE, "The encapsulation, or the uplink, that the number is of.")
+    number: int = attr(COUNT, "The tunnel key or VLAN tag.")
+    network: str = attr(LINE, "The network whose it was.")
+    generation: int = attr(COUNT, "The pool's generation without it.")
 
 
 def wire_numbers(network: Network | FrameMirror) -> Iterator[WireNumber]:

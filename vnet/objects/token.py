@@ -46,7 +46,7 @@ _QUOTA = Integer("a number, 0..1000000", 0, 1_000_000, bounded=False)
 
 
 def _patterns(doc: str) -> Any:
-    return attr(_PATTERNS, doc, default=frozenset(), set_by=SetBy.RUNTIME)
+    return attr(_PATTERNS, doc, default=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,12 @@ class Token(Declared):
 
     NOUN: ClassVar[Noun] = Noun("token", "tokens", "token", "Token", "")
     TITLE: ClassVar[str] = "a token"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    name: str = attr(NAME_KIND, "Its name, which changes are recorded with.", set_by=SetBy.RUNTIME)
-    digest: str = attr(LINE, "SHA-256 of its secret, empty for a user that a proxy names.", set_by=SetBy.RUNTIME)
-    role: ApiRole = attr(choice("a role", ApiRole), "What it may do.", set_by=SetBy.RUNTIME)
-    host: str = attr(LINE, "The host that a host's token is for.", default="", set_by=SetBy.RUNTIME)
+    name: str = attr(NAME_KIND, "Its name, which changes are recorded with.")
+    digest: str = attr(LINE, "SHA-256 of its secret, empty for a user that a proxy names.")
+    role: ApiRole = attr(choice("a role", ApiRole), "What it may do.")
+    host: str = attr(LINE, "The host that a host's token is for.", default="")
     networks: frozenset[str] = _patterns("The networks of its scope.")
     vms: frozenset[str] = _patterns("The VMs of its scope.")
     groups: frozenset[str] = _patterns("The security groups that it may use.")
@@ -68,13 +69,12 @@ class Token(Declared):
         ListOf(LABEL_TEXT, "a list of labels", as_set=True, most=64),
         "Labels of its scope: networks and VMs with one of these.",
         default=frozenset(),
-        set_by=SetBy.RUNTIME,
     )
-    max_vifs: int | None = attr(_QUOTA, "Most VIFs in its scope.", default=None, set_by=SetBy.RUNTIME)
-    max_vms: int | None = attr(_QUOTA, "Most VMs in its scope.", default=None, set_by=SetBy.RUNTIME)
-    made: int = attr(COUNT, "When it was made, in milliseconds since 1970.", default=0, set_by=SetBy.RUNTIME)
-    maker: str = attr(LINE, "Who made it.", default="", set_by=SetBy.RUNTIME)
-    ends: int = attr(COUNT, "When it ends, in milliseconds since 1970; 0 for never.", default=0, set_by=SetBy.RUNTIME)
+    max_vifs: int | None = attr(_QUOTA, "Most VIFs in its scope.", default=None)
+    max_vms: int | None = attr(_QUOTA, "Most VMs in its scope.", default=None)
+    made: int = attr(COUNT, "When it was made, in milliseconds since 1970.", default=0)
+    maker: str = attr(LINE, "Who made it.", default="")
+    ends: int = attr(COUNT, "When it ends, in milliseconds since 1970; 0 for never.", default=0)
 
     @property
     def scope(self) -> Scope | None:

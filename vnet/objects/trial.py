@@ -16,9 +16,10 @@ class Trial(Declared):
 
     NOUN: ClassVar[Noun] = Noun("trial", "trials", "trial", "Trial", "", key="", single=True)
     TITLE: ClassVar[str] = "a trial"
+    SET_BY: ClassVar[SetBy] = SetBy.RUNTIME
 
-    revision: int = attr(COUNT, "The revision.", set_by=SetBy.RUNTIME)
-    ends: int = attr(COUNT, "When it is taken back, in milliseconds since 1970.", set_by=SetBy.RUNTIME)
-    caller: str = attr(LINE, "Who tries it.", default="", set_by=SetBy.RUNTIME)
-    source: str = attr(LINE, "From where.", default="", set_by=SetBy.RUNTIME)
-    reason: str = attr(LINE, "Why, in the caller's words.", default="", set_by=SetBy.RUNTIME)
+    revision: int = attr(COUNT, "The revision.")
+    ends: int = attr(COUNT, "When it is taken back, in milliseconds since 1970.")
+    caller: str = attr(LINE, "Who tries it.", default="")
+    source: str = attr(LINE, "From where.", default="")
+    reason: str = attr(LINE, "Why, in the caller's words.", default="")
