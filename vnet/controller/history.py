@@ -73,16 +73,10 @@ async def _rows(call: Call[Any], condition: Where, columns: tuple[str, ...]) -> 
 
 
 def _shown(row: dict[str, Any]) -> api.HistoryEntry:
-    return api.HistoryEntry(
-        id=str(row["_uuid"]),
-        revision=row["revision"] or None,
-        time=timestamp(row["time"]) or "",
-        caller=row["caller"],
-        source=row["source"],
-        reason=row["reason"],
-        call=row["call"],
-        disruption=row["disruption"],
-        summary=row["summary"],
-        count=row["count"],
-        refused=row["refused"],
-    )
+    shown = {
+        "id": str(row["_uuid"]),
+        "revision": row["revision"] or None,
+        "time": timestamp(row["time"]) or "",
+        "changes": None,
+    }
+    return msgspec.convert({**row, **shown}, api.HistoryEntry)

@@ -12,7 +12,7 @@ import msgspec
 
 from vnet import api
 from vnet.controller import old_agents
-from vnet.controller.migration_state import Migration, Phase, unit_migration, unit_of
+from vnet.controller.migration_state import Migration, unit_migration, unit_of
 from vnet.controller.vif_status import Presence, host_problem, whereabouts
 from vnet.db.health import HostHealth
 from vnet.db.view import PoolView
@@ -38,7 +38,7 @@ def timestamp(milliseconds: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _answer(type: type[A], value: Declared, **derived: object) -> A:
+def _answer(type: type[A], value: object, **derived: object) -> A:
     """A runtime object's answer: the fields of its names, and those that are shown otherwise or follow from other objects."""
     return msgspec.convert({**msgspec.to_builtins(value), **derived}, type)
 
@@ -49,23 +49,9 @@ def show_pool(pool: Pool) -> api.Pool:
 
 MAX_ROWS = 100  # rows that cannot be read, in a status
 
-_PHASES: dict[Phase, api.Phase] = {
-    Phase.NONE: "none",
-    Phase.PREPARING: "preparing",
-    Phase.PREPARED: "prepared",
-    Phase.RECEIVING: "receiving",
-    Phase.ACTIVE: "active",
-}
-
 
 def show_migration(migration: Migration) -> api.Migration:
-    return api.Migration(
-        phase=_PHASES[migration.phase],
-        source=migration.source,
-        destination=migration.destination,
-        waiting=list(migration.waiting),
-        not_waited=list(migration.not_waited),
-    )
+    return _answer(api.Migration, migration, phase=migration.phase.word)
 
 
 def show_neighbours(host: str, health: HostHealth) -> list[api.LinkNeighbour]:
@@ -178,14 +164,7 @@ def show_event(id: str, event: Event) -> api.Event:
 
 def show_trial(trial: Trial, now: int) -> api.Trial:
     """A trial, with the seconds that it has left. now: milliseconds since 1970."""
-    return api.Trial(
-        revision=trial.revision,
-        ends=timestamp(trial.ends) or "",
-        seconds=max((trial.ends - now) // 1000, 0),
-        caller=trial.caller,
-        source=trial.source,
-        reason=trial.reason,
-    )
+    return _answer(api.Trial, trial, ends=timestamp(trial.ends) or "", seconds=max((trial.ends - now) // 1000, 0))
 
 
 def show_status(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import msgspec
 import pytest
 
 from vnet import api
 from vnet.api.generate import generated
+from vnet.client import AsyncClient, Client
+from vnet.client.calls import Calls
 from vnet.grammar.declare import plain
 from vnet.objects import Network, NetworkType
 from vnet.objects.state import CONFIGURED
@@ -39,3 +43,13 @@ def test_a_networks_answer_has_the_key_that_its_type_has() -> None:
         (None, 6, None),
         (None, None, "untagged"),
     ]
+
+
+def test_both_clients_have_every_call_and_say_what_it_answers() -> None:
+    calls = {name for name in vars(Calls) if not name.startswith("_")}
+    assert {"vifs", "put_vif", "apply", "trace"} < calls
+    own = {"capture", "close", "follow", "send"}
+    for client in (Client, AsyncClient):
+        assert {name for name in dir(client) if not name.startswith("_")} == calls | own
+        assert signature(client.vif).return_annotation == "api.Vif"
+        assert client.vif.__doc__ == "One VIF. Raises NotFound."
