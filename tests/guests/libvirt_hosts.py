@@ -88,7 +88,7 @@ class LibvirtHost:
         script = SCRIPT.format(directory=shlex.quote(str(directory)), host=host)
         alone = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", script]
         netns = host_netns(lab.spec.name, host)
-        pids = [start(alone, log=directory / "log", env=lab.ovs(host).env, netns=netns)]
+        pids = [start(alone, log=directory / "log", env=lab.ovs(host).env, netns=netns, preferred=False)]
         uri = f"qemu+unix:///system?socket={directory}/sockets/libvirt-sock"
         made = cls(lab, host, directory, tuple(pids))
         wait_until(lambda: made._asked("list").returncode == 0, f"libvirtd of {host}")

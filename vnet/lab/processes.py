@@ -51,12 +51,18 @@ def in_netns(netns: str | None, args: Sequence[str]) -> list[str]:
 
 
 def start(
-    args: Sequence[str], *, log: Path, env: Mapping[str, str], netns: str | None = None, real_time: int = 0
+    args: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str],
+    netns: str | None = None,
+    real_time: int = 0,
+    preferred: bool = True,
 ) -> int:
     """Start a daemon of the lab in a session of its own; its process id. It outlives us.
 
     real_time: a priority of sched(7) from 1 to 99, with which the daemon runs before all others of the machine, so that frames
-    do not wait for a processor; 0 for none. A user who may not set it gets none.
+    do not wait for a processor; 0 for none. preferred: it has the priority of our units. A user who may not set them gets none.
     """
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -68,7 +74,8 @@ def start(
             env={**os.environ, **env},
             start_new_session=True,
         )
-    prefer(process.pid)
+    if preferred:
+        prefer(process.pid)
     if real_time:
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(real_time))
