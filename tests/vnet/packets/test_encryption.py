@@ -38,9 +38,10 @@ from vnet.lab.processes import command_of, inside, stop
 from vnet.lab.streams import RunningStream
 from vnet.lab.switchd import Switchd
 from vnet.objects import Encryption, Pool, PoolState, TunnelKey, Vif, Vm
+from vnet.objects.devices import ENCRYPTION_BRIDGE
 from vnet.objects.encryption import ENCRYPTED_MARK, PLANES
 from vnet.wireguard.exchange import REPORT, WANTED
-from vnet.wireguard.link import FILTER
+from vnet.wireguard.link import FILTER, TABLE
 
 pytestmark = pytest.mark.usefixtures("netns")
 A, B, C = HOSTS
@@ -264,6 +265,32 @@ def test_a_host_without_the_key_gets_nothing(lab: Lab, how: str) -> None:
     wait_until(lambda: lab.send(source.id, frame).to == [to.id], "frames reach it")
 
 
+def without_routes_in_the_kernel(lab: Lab) -> None:
+    """As in Open vSwitch. GRE over IPv6 has no mark there, and a route of its own."""
+    lab.daemons.kill(wireguard_of(A))  # it would put the routes back
+    ends = [[pool().vifs[f"{name}{host}/0"] for host in (A, B)] for name in ("", "gre-")]
+    sysctl, gateway = "/proc/sys/net/ipv6/conf/br-phy/disable_ipv6", "fd00:99::2"
+    orders = json.loads((lab.daemons.wireguard_dir(A) / WANTED).read_text())
+    lab.run_on_host(A, "sh", "-c", f"echo 0 > {sysctl}")
+    ip = ("ip", "-6")
+    lab.run_on_host(A, *ip, "address", "add", "fd00:99::1/64", "dev", "br-phy", "nodad")
+    lab.run_on_host(A, *ip, "neigh", "replace", gateway, "lladdr", host_mac(1), "dev", "br-phy", "nud", "permanent")
+    lab.run_on_host(A, *ip, "route", "add", "default", "via", gateway, "dev", "br-phy")
+    for network in orders["networks"].values():
+        for of in (("table", TABLE), ("metric", "1"), ("metric", "256")):
+            lab.run_on_host(A, *ip, "route", "del", network, "dev", ENCRYPTION_BRIDGE, *of)
+    for source, to in ends:
+        assert lab.send(source.id, [between(source, to)] * 3).to == []
+    lab.run_on_host(A, *ip, "route", "del", "default")
+    lab.run_on_host(A, "sh", "-c", f"echo 1 > {sysctl}")
+    lab.daemons.start_wireguard(A, lab.ovs(A))
+    for source, to in ends:
+        frame = between(source, to)
+        wait_until(
+            lambda source=source, frame=frame, to=to: lab.send(source.id, frame).to == [to.id], "frames reach it"
+        )  # type: ignore[misc]
+
+
 def default_route(switch: Switchd, gateway: str) -> bool:
     try:
         switch.appctl("ovs/route/add", "::/0", "br-phy", gateway)
@@ -276,7 +303,10 @@ def test_without_its_route_the_switch_drops_what_is_to_be_encrypted(lab: Lab) ->
     """A default route would take it, but for the mark."""
     source, to = (pool().vifs[f"{host}/0"] for host in (A, B))
     frame = between(source, to)
-    assert lab.send(source.id, frame).to == [to.id]
+    wait_until(lambda: lab.send(source.id, frame).to == [to.id], "frames reach it")
+    if lab.spec.datapath_type == "system":
+        without_routes_in_the_kernel(lab)
+        return
     lab.daemons.kill(wireguard_of(A))  # it would put the routes back
     sysctl, gateway = "/proc/sys/net/ipv6/conf/br-phy/disable_ipv6", "fd00:99::2"
     lab.run_on_host(A, "sh", "-c", f"echo 0 > {sysctl}")
