@@ -485,9 +485,17 @@ class Agent:
         if self.identity.joins(batch):
             self.spawn(self.identity.keep())
         self.copies.touch()
+        # What this host has opened itself comes back here, and the guest may have announced itself since.
+        paused = [vif for vif in _paused(batch, self.me) if vif not in self.pool.overlay]
         self.pool.fold(batch)
         self.encryption.changed(batch)
-        self.wake()
+        if paused:
+            self.spawn(self._open_paused(paused))
+            asyncio.get_running_loop().call_soon(
+                self.wake
+            )  # the flows leave before the turn, in the same pass of the loop
+        else:
+            self.wake()
 
     def _pool_connected(self, connected: bool) -> None:
         if not connected:
@@ -605,15 +613,32 @@ class Agent:
 
     async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
         """Opens the ports of VIFs that are moving here, ahead of the next turn. Returns those that are here or on their way."""
-        view = self.compiler.view
-        gated = [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is VifRole.INCOMING]
+        gated = self._gated(vifs)
         if state is BindingState.RECEIVING:
-            for vif in gated:
-                self.measures.opened(vif.id, asyncio.ensure_future(self._counters_of(vif.id)))
-            await asyncio.sleep(0)  # the switch is asked for their counters before it opens them
+            await self._count(gated)
         found = [vif for vif in vifs if self.bindings.set_state(vif, state, announced=False)]
-        await self.flows.at_once([gate_flow(vif, view.ports[vif.id], state) for vif in gated])
+        await self._open_gates(gated, state)
         return found
+
+    def _gated(self, vifs: Sequence[str]) -> list[Vif]:
+        view = self.compiler.view
+        return [vif for id in vifs if (vif := view.vifs.get(id)) is not None and view.role(vif) is VifRole.INCOMING]
+
+    async def _count(self, vifs: Sequence[Vif]) -> None:
+        """Asks the switch for the counters of ports before it opens them."""
+        for vif in vifs:
+            self.measures.opened(vif.id, asyncio.ensure_future(self._counters_of(vif.id)))
+        await asyncio.sleep(0)
+
+    async def _open_gates(self, vifs: Sequence[Vif], state: BindingState) -> None:
+        ports = self.compiler.view.ports
+        await self.flows.at_once([gate_flow(vif, ports[vif.id], state) for vif in vifs if vif.id in ports])
+
+    async def _open_paused(self, vifs: Sequence[str]) -> None:
+        """Opens the ports of VIFs whose guests are paused, unless that has been taken back: the next turn is to want the flows."""
+        await self._count(self._gated(vifs))
+        state, view = BindingState.RECEIVING, self.compiler.view
+        await self._open_gates([vif for vif in self._gated(vifs) if view.state(vif) is state], state)
 
     # Announced and reported
 
@@ -686,3 +711,13 @@ class Agent:
         for uuid, text in self.pool.problems.items():
             found[f"row {uuid}"] = text
         return found
+
+
+def _paused(batch: tuple[Change, ...], me: str) -> Iterator[str]:
+    """The VIFs on their way to a host whose guests are paused from now on, by a toolstack's word."""
+    for change in batch:
+        old, new = change.old, change.new
+        if change.table == "Binding" and old is not None and new is not None and new["host"] == me:
+            states = old["state"], new["state"]
+            if states == (BindingState.HELD.value, BindingState.RECEIVING.value):
+                yield new["vif"]

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 
 from ovsctl.openflow import FlowMod
-from ovsctl.ovsdb import Delete
+from ovsctl.ovsdb import Delete, Update
 from tests.polling import until
 from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.flow_reconciler import FlowKey
 from vnet.agent.mac_learning import MacLearning
+from vnet.compile.pipeline import Table
 from vnet.objects import BindingState, LockingMode
 
 pytestmark = pytest.mark.usefixtures("ovs")
@@ -473,3 +474,31 @@ async def test_an_abort_holds_that_the_database_has_before_the_announcement_of_a
         await until(lambda: runs_on() == "xen1", "the VIF is where it was")
         await pool.update("Vif", ("id", "vm1/0"), incoming="xen2")
         assert (await pool.wait_ready("vm1/0", "xen2")).state is BindingState.HELD
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_a_port_opens_for_a_paused_guest_before_anything_is_decided_or_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Frames are lost from the pause on."""
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1, host="xen1"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await pool.update("Vif", ("id", "vm1/0"), incoming="xen2")
+        pool.hosts["xen2"].add_port("p1", "vm1/0")
+        held = await pool.wait_ready("vm1/0", "xen2")
+        host = pool.hosts["xen2"]
+        gate, ofport = f"table={int(Table.GATE)}", host.agent.compiler.view.ports["vm1/0"]
+
+        def is_open() -> bool:
+            return any(f"reg2={ofport:#x}" in line for line in host.flows(gate))
+
+        assert not is_open()
+        monkeypatch.setattr(host.agent, "_turn", lambda: None)
+        await pool.client.transact(
+            Update(
+                "Binding", (("vif", "==", "vm1/0"), ("host", "==", held.host)), {"state": BindingState.RECEIVING.value}
+            )
+        )
+        await until(is_open, "the port is open")
