@@ -179,7 +179,8 @@ class OvsConfig:
         if self.rival:
             raise Retry(RETRY_S)
         try:
-            rows, held = self._hold_back(_after_erspan(desired.rows, self._replica()))
+            wanted = desired.rows if self._switch.is_kernel else _after_erspan(desired.rows, self._replica())
+            rows, held = self._hold_back(wanted)
             await self._write(rows, held, desired)
         except (OvsdbError, vswitch.VSwitchError, OSError) as error:
             self._problem({UNREACHED: str(error)})

@@ -72,7 +72,7 @@ class Switch:
 
 def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
     """All rows of ours that this host's Open_vSwitch database should hold."""
-    host = view.host
+    host, crowded = view.host, crowded_out(view, switch)
     used = frozenset([network.uplink for network in view.networks.values()])
     used |= {mirror.to.name for mirror in view.mirrors.values() if mirror.to.type is TargetType.VLAN}
     return _rows(
@@ -84,11 +84,7 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
         view.wireguard,
         tuple(sorted(view.plug_bridges)),
         tuple(collector for _, collector in sorted(view.flow_collectors.items())),
-        tuple(
-            it
-            for _, it in sorted(view.mirrors.items())
-            if it.device is not None and it not in crowded_out(view, switch)
-        ),
+        tuple(it for _, it in sorted(view.mirrors.items()) if it.device is not None and it not in crowded),
         tuple(sorted(view.samplings().items())),
     )
 
@@ -96,9 +92,8 @@ def ovs_rows(view: HostView, switch: Switch) -> vswitch.VSwitch:
 def crowded_out(view: HostView, switch: Switch) -> list[FrameMirror]:
     """The mirrors that have no port here, since tunnels would get nothing: Open vSwitch's userspace datapath gives all GRE that comes in to one port,
     and GRE and ERSPAN have different ones (lib/tnl-ports.c)."""
-    if switch.is_kernel or GRE not in tunnels_in_use(view):
-        return []
-    return [mirror for _, mirror in sorted(view.mirrors.items()) if mirror.to.type is TargetType.ERSPAN]
+    found = [mirror for _, mirror in sorted(view.mirrors.items()) if mirror.to.type is TargetType.ERSPAN]
+    return found if found and not switch.is_kernel and GRE in tunnels_in_use(view) else []
 
 
 @lru_cache(maxsize=16)  # an agent asks at every turn, and the answer is nearly always the last one
@@ -138,7 +133,8 @@ def _rows(
 def tunnels_in_use(view: HostView) -> frozenset[Encapsulation]:
     """The encapsulations that this host's networks need, and the relay's while a VIF on an uplink moves from or to here."""
     networks = view.networks.values()
-    found = {view.encapsulation(net) for net in networks if net.carrier.way is Way.TUNNEL}
+    one_of_each = {(net.type, net.encryption): net for net in networks}.values()
+    found = {view.encapsulation(net) for net in one_of_each if net.carrier.way is Way.TUNNEL}
     found |= {view.encapsulation(net) for net in networks if net.uplink is not None and _relays(view, net)}
     if view.vtep(view.me) is not None and any(mirror.target is not None for mirror in view.mirrors.values()):
         found.add(TRANSPORT)

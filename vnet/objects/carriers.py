@@ -5,7 +5,7 @@ One rule: code asks a type's carrier and never which type it is. A new tunnel ty
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 
@@ -76,9 +76,8 @@ class Carrier:
 VXLAN = Encapsulation("vxlan", "vnet-vxlan", "vxlan", 20 + 16 + 14, range(1, MAX_VNI + 1))
 # The kernel's GRE devices are of one family each (ip_gre, ip6_gre). Open vSwitch's userspace datapath takes both by type `gre`, and gives all GRE that
 # comes in to the first port of either type (lib/tnl-ports.c).
-_GRE = ("gre", 20 + 8 + 14, range(MAX_GRE_KEY + 1))
-GRE6 = Encapsulation(_GRE[0], "vnet-gre6", "ip6gre", *_GRE[1:])
-GRE = Encapsulation(_GRE[0], "vnet-gre", "gre", *_GRE[1:], kernel_ipv6=GRE6)
+GRE6 = Encapsulation("gre", "vnet-gre6", "ip6gre", 20 + 8 + 14, range(MAX_GRE_KEY + 1))
+GRE = replace(GRE6, device="vnet-gre", interface="gre", kernel_ipv6=GRE6)
 GENEVE = Encapsulation("geneve", "vnet-geneve", "geneve", 20 + 16 + 14, range(1, MAX_VNI + 1))
 
 
