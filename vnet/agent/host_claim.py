@@ -46,10 +46,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class ClaimState:
-    """switch: what this agent names in the host's row. held: whether it has been the host's. holder: the agent that is, while this one stands by.
+    """status: this agent's, without what changes while it is the host's. held: whether it has been the host's. holder: the agent that is, while this one stands by.
     presumed: whether its copy of the pool says that it was. note: the last that a rival wrote; quiet: heartbeats since."""
 
-    switch: str = ""
+    status: AgentStatus
     held: bool = False
     presumed: bool = False
     holder: str = ""
@@ -72,15 +72,14 @@ class HostClaim:
         self, client: OvsdbClient, status: AgentStatus, now_ms: Callable[[], int], *, fenced: bool = False
     ) -> None:
         self._client: Final = client
-        self._status: Final = status
         self._now_ms: Final = now_ms
         self._fenced: Final = fenced
-        self._state = ClaimState()
+        self._state = ClaimState(status)
 
     @property
     def status(self) -> AgentStatus:
         """This agent's, without what changes while it is the host's."""
-        return replace(self._status, switch=self._state.switch)
+        return self._state.status
 
     @property
     def rival(self) -> str:
@@ -93,12 +92,12 @@ class HostClaim:
 
     async def begin(self, switch: str) -> None:
         """Returns once the agent of this switch is the host's."""
-        self._state = ClaimState(switch)
+        self._state = ClaimState(replace(self.status, switch=switch))
         await self.take()
 
     def presume(self, switch: str) -> None:
         """Takes the agent of this switch for the host's, as it was when it wrote its copy of the pool. If it is not, `take` says so."""
-        self._state = ClaimState(switch, presumed=True)
+        self._state = ClaimState(replace(self.status, switch=switch), presumed=True)
 
     @property
     def guard(self) -> Operation:

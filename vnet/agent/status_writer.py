@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Final
 
 from ovsctl.ovsdb import Operation, OutcomeUnknown, OvsdbClient, OvsdbError, Uuid, WaitTimedOut
@@ -45,6 +46,11 @@ class Statement:
     after: int = 0
     rows: bool = False
     once: bool = False
+
+
+_changing = attrgetter(
+    "generation", "problems", "masters", "health"
+)  # what a status says that changes while an agent is the host's
 
 
 class StatusWriter:
@@ -192,10 +198,10 @@ class StatusWriter:
         reached = (known or own).generation
         if generation is not None and isinstance(generation.subject, int):
             reached = generation.subject
-        found = replace(
-            own, generation=reached, problems=self._problems(), masters=self._masters(), health=self._health()
-        )
-        return known if known is not None and _reported(known) == _reported(found) else found
+        found = (reached, self._problems(), self._masters(), self._health())
+        if known is not None and known.switch == own.switch and _changing(known) == found:
+            return known
+        return replace(own, generation=found[0], problems=found[1], masters=found[2], health=found[3])
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
         """Has everything stated again: the database may have lost any of it."""
@@ -236,8 +242,3 @@ class StatusWriter:
             self._written = None
             self.statements.again([GENERATION])
         return found is not None
-
-
-def _reported(status: AgentStatus) -> tuple[object, ...]:
-    """What a status says that changes while an agent runs."""
-    return status.switch, status.generation, status.problems, status.masters, status.health

@@ -96,7 +96,7 @@ def crowded_out(view: HostView, switch: Switch) -> list[FrameMirror]:
     return found if found and not switch.is_kernel and GRE in tunnels_in_use(view) else []
 
 
-@lru_cache(maxsize=16)  # an agent asks at every turn, and the answer is nearly always the last one
+@lru_cache(maxsize=64)  # each agent of a process asks at every turn, and the answer is nearly always the last one
 def _rows(
     switch: Switch,
     me: str,
