@@ -144,15 +144,15 @@ async def _apply(
         if same not in (None, shown.id):
             message = "the document would change something else in the pool as it is now than the plan says: plan again"
             raise Conflict("another-plan", message, "plan")
-        changes = await asyncio.to_thread(_changes, frozen, desired)
+        changes, costs = await asyncio.to_thread(_changes, frozen, desired, found)
         text = f"document of pool {document.pool}: {len(shown.changes)} changes"
         event = Event(now_ms(), "applied", text)
-        return await write_plan(service, shown, costs_of(found), changes, frozen.pool, event, try_s)
+        return await write_plan(service, shown, costs, changes, frozen.pool, event, try_s)
 
 
-def _changes(current: PoolState, desired: PoolState) -> Sequence[RowChange]:
+def _changes(current: PoolState, desired: PoolState, found: PoolPlan) -> tuple[Sequence[RowChange], Costs]:
     with collector_held():
-        return state_changes(current, desired)
+        return state_changes(current, desired), costs_of(found)
 
 
 def check_revision(pool: Pool | None, expected: int | None) -> None:
@@ -190,7 +190,8 @@ async def write_plan(
         changes = [*changes, InsertObject(trial)]
         event = replace(event, text=f"{event.text}, on trial for {try_s} s")
     write = await asyncio.to_thread(_write_of, changes, pool, service.database.mirror.locate)
-    await service.write(write, [event], costs)
+    with collector_held():
+        await service.write(write, [event], costs)
     shown_trial = show_trial(trial, now_ms()) if trial is not None else None
     return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0, trial=shown_trial)
 
