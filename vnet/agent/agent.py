@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -371,7 +371,7 @@ class Agent:
     def _reconnect(self, bridge: str) -> None:
         self.rows.reconnect(bridge)
 
-    async def _zones_in_use(self) -> Set[int]:
+    async def _zones_in_use(self) -> Collection[int]:
         return zones.ALL_ZONES if self.access.target else await self.limits.zones_in_use()
 
     def _networks_of_zones(self) -> dict[int, int]:

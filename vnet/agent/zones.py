@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ TIMEOUT_S = 1.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 ELSEWHERE = "elsewhere"  # the boot of a machine that is not this one
-ALL_ZONES = frozenset(range(0, 1 << 16, BLOCK))  # one of each block
+ALL_ZONES = range(0, 1 << 16, BLOCK)  # one of each block
 
 Kept = tuple[int, int]  # the cookie of a VIF, and the number of its network
 
@@ -64,7 +64,7 @@ class TrackerZones:
     def __init__(
         self,
         ovs: OvsdbClient | None = None,
-        used: Callable[[], Awaitable[Set[int]]] | None = None,
+        used: Callable[[], Awaitable[Collection[int]]] | None = None,
         networks: Callable[[], Mapping[int, int]] = dict,
         boot: str | None = None,
     ) -> None:
