@@ -113,13 +113,18 @@ def _discovery(number: int) -> Fields:
     return {"eth_type": ETH_IPV6, "nw_proto": ICMPV6, "icmpv6_type": number}
 
 
+# Goes with each match of a target or an option: without it Open vSwitch before 3.1.4 puts neither into the kernel's megaflow, which then is one for
+# all messages of the type (odp_flow_key_from_flow in lib/odp-util.c).
+DISCOVERY_CODE: Fields = {"icmpv6_code": 0}
+
+
 def link_addresses(mac: str, number: int) -> Iterator[Fields]:
     """Solicitations or advertisements that teach no other link-layer address than `mac`."""
     yield from (_teaching(number, address) for address in (mac, NO_MAC))
 
 
 def _teaching(number: int, mac: str) -> Fields:
-    return _discovery(number) | {"icmpv6_code": 0, "ip_frag": WHOLE, LINK_ADDRESSES[number]: mac}
+    return _discovery(number) | DISCOVERY_CODE | {"ip_frag": WHOLE, LINK_ADDRESSES[number]: mac}
 
 
 @cache
@@ -135,7 +140,7 @@ def service_flows() -> tuple[Flow, ...]:
         # malformed, or there are two of one type.
         *(_flow(mark, Table.SERVICES, DROPPED, _discovery(number), ()) for number in LINK_ADDRESSES),
         *(
-            _flow(mark, table, priority, _discovery(number) | {"nd_target": UNSPECIFIED}, ())
+            _flow(mark, table, priority, _discovery(number) | DISCOVERY_CODE | {"nd_target": UNSPECIFIED}, ())
             for table, priority in ((Table.SERVICES, MALFORMED), (Table.ADMIT, NO_ANNOUNCEMENT))
             for number in LINK_ADDRESSES
         ),
@@ -212,7 +217,7 @@ def _watch(vif: Vif, ofport: int, mark: int, segment: int) -> Iterator[Flow | Me
     yield Meter(meter, (Band(WATCHED_RATE, WATCHED_BURST),), packets=True)
     tell: Actions = (act.MeterAction(meter), act.ToController(userdata=CHOICE))
     ipv6 = _on_its_network(vif, segment) | {"eth_src": vif.mac, "eth_type": ETH_IPV6}
-    discovery = ipv6 | {"nw_proto": ICMPV6, "nd_target": LINK_LOCAL}
+    discovery = ipv6 | {"nw_proto": ICMPV6, "nd_target": LINK_LOCAL} | DISCOVERY_CODE
     for priority, match in (
         (WATCH, ipv6 | {"ipv6_src": LINK_LOCAL}),
         (WATCH, discovery | {"icmpv6_type": NEIGHBOUR_SOLICITATION, "ipv6_src": UNSPECIFIED}),
@@ -283,7 +288,7 @@ def _ipv6_rules(ipv6: Fields, declared: list[str], chosen: dict[str, Fields]) ->
     yield REFUSE, advertise
     addresses: dict[str, Fields] = {address: {} for address in declared} | chosen
     for source, only in addresses.items():
-        yield ALLOW, detect | {"nd_target": source} | only
+        yield ALLOW, detect | DISCOVERY_CODE | {"nd_target": source} | only
         yield ALLOW, ipv6 | {"ipv6_src": source} | only
         for target, also in addresses.items():
-            yield EXCEPT, advertise | {"ipv6_src": source, "nd_target": target} | only | also
+            yield EXCEPT, advertise | DISCOVERY_CODE | {"ipv6_src": source, "nd_target": target} | only | also

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ovsctl.openflow import Band, Flow, Match, Meter, Output, ReservedPort
 from ovsctl.openflow import actions as act
 from vnet.compile.flows import ETH_ARP, ETH_IPV6, ICMPV6, IN_THE_DATAPATH, Actions, Entries, Fields, Flows
-from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
+from vnet.compile.guard import DISCOVERY_CODE, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
 from vnet.compile.hello import OF_HELLO
 from vnet.compile.l2 import EXACT_TAG, NO_VLAN, TAGGED
 from vnet.compile.pipeline import TAG_MASK, Category, cookie
@@ -91,5 +91,5 @@ def _claims(address: str) -> Iterator[Fields]:
         yield {"eth_type": ETH_ARP, "arp_spa": address}
         return
     discovery: Fields = {"eth_type": ETH_IPV6, "eth_dst": MANY, "nw_proto": ICMPV6}
-    yield discovery | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT, "nd_target": address}
+    yield discovery | DISCOVERY_CODE | {"icmpv6_type": NEIGHBOUR_ADVERTISEMENT, "nd_target": address}
     yield discovery | {"icmpv6_type": NEIGHBOUR_SOLICITATION, "ipv6_src": address}

@@ -186,8 +186,8 @@ _ANNOUNCE = frozenset({
     "nd_target", "nd_tll", "icmpv6_code",
 })  # fmt: skip
 _GUARD = frozenset({
-    "in_port", "eth_type", "arp_sha", "arp_spa", "nw_proto", "icmpv6_type", "ip_src", "ip_dst", "ipv6_src", "nd_target",
-    "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
+    "in_port", "eth_type", "arp_sha", "arp_spa", "nw_proto", "icmpv6_type", "icmpv6_code", "ip_src", "ip_dst",
+    "ipv6_src", "nd_target", "udp_src", "udp_dst", "tun_src", "tun_ipv6_src",
 })  # fmt: skip
 
 _TRACK = frozenset({

@@ -22,7 +22,7 @@ from vnet.compile.flows import (
     Flows,
     goto,
 )
-from vnet.compile.guard import NEIGHBOUR_ADVERTISEMENT, guard_flows, link_addresses
+from vnet.compile.guard import DISCOVERY_CODE, NEIGHBOUR_ADVERTISEMENT, guard_flows, link_addresses
 from vnet.compile.isolation import ask_receiver, isolation_flows
 from vnet.compile.l2 import (
     ASK_GATE,
@@ -178,6 +178,7 @@ def announcements(vif: Vif, chosen: Sequence[str] = ()) -> list[Fields]:
         "nw_proto": ICMPV6,
         "ip_frag": "no",
         "icmpv6_type": NEIGHBOUR_ADVERTISEMENT,
+        **DISCOVERY_CODE,
         "ipv6_dst": ALL_NODES,
         "nw_ttl": 255,  # RFC 4861 §7.1.2
     }
