@@ -33,7 +33,7 @@ from vnet.agent.accounting import WRITE_S, Accounting
 from vnet.agent.announcer import Announcer
 from vnet.agent.binding_controller import Bindings
 from vnet.agent.binding_policy import awaited
-from vnet.agent.conditions import Conditions, monitors, named_monitors
+from vnet.agent.conditions import Conditions, asked_monitors, monitors, named_monitors
 from vnet.agent.connection_handover import ConnectionHandovers
 from vnet.agent.connection_limits import ConnectionLimits
 from vnet.agent.copy_keeper import CopyKeeper, CopySource
@@ -220,6 +220,7 @@ class Agent:
         )
         self.encryption: Final = EncryptedTunnels(self.pool, self.pool_client, options.wireguard, self.wake, now_ms)
         self._replica: Replica | None = None
+        self._asked: Replica | None = None
         self._ovs: Replica | None = None
         self._urgent = False  # the next turn is for a port that is new in the switch
         self._work: Final = asyncio.Event()
@@ -249,7 +250,8 @@ class Agent:
     @property
     def rows_held(self) -> int:
         """How many rows of the pool this agent has a copy of."""
-        return sum(len(self._replica[table]) for table in self._replica) if self._replica is not None else 0
+        held = [it for it in (self._replica, self._asked) if it is not None]
+        return sum(len(it[table]) for it in held for table in it)
 
     # Life
 
@@ -269,10 +271,15 @@ class Agent:
             self.rows.begin()
             self._ovs.subscribe(self._ovs_changed)
             self.ports_changed(self.flows.bridge, announced=False)
+            # Before the bindings, which are followed by it. The host's own copy has none of it.
+            asked = self._asked = self.pool_client.preload(
+                Schema.parse(SCHEMA_TEXT), asked_monitors(self.pool.named.networks), {}
+            )
+            asked.subscribe(self._asked_changed)
             replica = copied or await self._monitored()
             replica.subscribe(self._pool_changed)
             self.pool_client.on_connection_change(self._pool_connected)
-            await self._take_up(replica, whole=copied is not None)
+            await self._take_up(replica, asked, whole=copied is not None)
             if watch is not None:
                 watch.cancel()
             self.pool.touch_everything(self.bindings.ports.vifs)
@@ -283,7 +290,7 @@ class Agent:
             self.copies.follow(CopySource(replica, self.pool.held_rows, lambda: self.pool.named, switch))
             for job in (
                 self.flows.run(), self.rows.run(), self.reports.run(), self.reports.heartbeat(HEARTBEAT_S),
-                self.conditions.run(replica), *self._answering(), self.watcher.run(started=watches),
+                self.conditions.run(replica, asked), *self._answering(), self.watcher.run(started=watches),
                 self.captures.run(started=captures),
                 self.limits.run(), self.zones.run(), self.announcer.run(), replica.wait_synced(), self.copies.run(),
                 self.encryption.run(), self.parts.run(), self.storms.run(), self.routers.run(), self.learning.run(),
@@ -347,13 +354,13 @@ class Agent:
         self.pool.named = ConditionNames(vifs=frozenset(self.bindings.ports.vifs))
         return await self.pool_client.monitor(monitors(self.me, self.pool.named.vifs))
 
-    async def _take_up(self, replica: Replica, *, whole: bool) -> None:
+    async def _take_up(self, replica: Replica, asked: Replica, *, whole: bool) -> None:
         """Takes in what the replica has, and unless that is the whole what is needed besides."""
         self._replica = replica
         if not whole:
             await self.identity.keep()
         self.pool.start(replica)
-        while not whole and await self.conditions.follow(replica):
+        while not whole and await self.conditions.follow(replica, asked):
             pass
 
     def _is_sound(self) -> bool:
@@ -497,11 +504,19 @@ class Agent:
         else:
             self.wake()
 
+    def _asked_changed(self, batch: tuple[Change, ...]) -> None:
+        """Folds in where VIFs are asked for, unless it may be of another pool: then it is looked at once that is known."""
+        doubtful = self.pool_client.connected and self.identity.doubts(batch)
+        if not (doubtful or self.identity.holds) and self.pool.fold_asked(batch):
+            self.wake()
+
     def _pool_connected(self, connected: bool) -> None:
         if not connected:
             return
         self.copies.let_go()
         if self.identity.holds:
+            if self._asked is not None:
+                self.pool.start_asked(self._asked)
             self.pool.fold(self.identity.let_go())
             self.copies.touch()
             self.wake()

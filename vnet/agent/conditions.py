@@ -14,6 +14,7 @@ from ovsctl.ovsdb import Monitor, Replica
 from vnet.agent.pool_replica import BINDING_COLUMNS, POOL_COLUMNS, ConditionNames, PoolReplica
 
 TRIM_AFTER_S = 2.0
+ASKED_COLUMNS = ("id", "host", "incoming")
 
 Condition = tuple[tuple[str, str, Any], ...] | bool
 
@@ -34,6 +35,15 @@ def monitors(me: str, ports: Iterable[str]) -> dict[str, Monitor]:
         "Network": Monitor(where=False),
         "SecurityGroup": Monitor(where=group_condition(())),
         "Binding": Monitor(columns=BINDING_COLUMNS, where=(("host", "==", me),)),
+    }
+
+
+def asked_monitors(networks: Iterable[str]) -> dict[str, Monitor]:
+    """Where each VIF of the networks that a host needs is asked for, wherever that is. It is a monitor of its own, since of one table all rows of a monitor
+    have the same columns: claims, which change others, are not sent to it. The pool's row tells whether what comes is of the pool that is followed."""
+    return {
+        "Pool": Monitor(columns=("id", "generation")),
+        "Vif": Monitor(columns=ASKED_COLUMNS, where=asked_condition(networks)),
     }
 
 
@@ -58,6 +68,11 @@ def network_conditions(me: str, networks: Iterable[str]) -> tuple[Condition, Con
     named = tuple(("name", "==", name) for name in ordered)
     bound = tuple(("network", "==", name) for name in ordered)
     return named or False, (("host", "==", me), *bound)
+
+
+def asked_condition(networks: Iterable[str]) -> Condition:
+    """The VIFs of the networks a host needs."""
+    return tuple(("network", "==", name) for name in sorted(networks)) or False
 
 
 def group_condition(groups: Iterable[str]) -> Condition:
@@ -91,8 +106,8 @@ class Conditions:
         """Has the conditions compared with what is needed now."""
         self._look.set()
 
-    async def follow(self, replica: Replica, *, trim: bool = False) -> bool:
-        """Asks for the rows that are needed by now, with `trim` for no others; whether that was anything new."""
+    async def follow(self, replica: Replica, asked: Replica, *, trim: bool = False) -> bool:
+        """Asks for the rows that are needed by now, with `trim` for no others; whether that was anything new. asked: the replica of asked_monitors."""
         pool, named, useful = self._pool, self._pool.named, self._useful()
         vifs = {vif for vif in useful.vifs if pool.must_name(vif)}
         wanted = ConditionNames(
@@ -100,16 +115,19 @@ class Conditions:
             next_named(named.networks, useful.networks, useful.networks, trim=trim),
             next_named(named.groups, useful.groups, useful.groups, trim=trim),
         )
-        changed: dict[str, Condition] = {}
+        changed: list[tuple[Replica, str, Condition]] = []
         if wanted.vifs != named.vifs:
-            changed["Vif"] = vif_condition(pool.me, wanted.vifs)
+            changed.append((replica, "Vif", vif_condition(pool.me, wanted.vifs)))
         if wanted.networks != named.networks:
-            changed["Network"], changed["Binding"] = network_conditions(pool.me, wanted.networks)
+            networks, bindings = network_conditions(pool.me, wanted.networks)
+            # First: bindings are followed by it.
+            changed.append((asked, "Vif", asked_condition(wanted.networks)))
+            changed += [(replica, "Network", networks), (replica, "Binding", bindings)]
         if wanted.groups != named.groups:
-            changed["SecurityGroup"] = group_condition(wanted.groups)
+            changed.append((replica, "SecurityGroup", group_condition(wanted.groups)))
         self.count += len(changed)
         self.waiting = bool(changed)
-        await asyncio.gather(*(replica.set_condition(table, where) for table, where in changed.items()))
+        await asyncio.gather(*(of.set_condition(table, where) for of, table, where in changed))
         pool.named, self.waiting = wanted, False
         return bool(changed)
 
@@ -119,7 +137,7 @@ class Conditions:
         vifs = self._ports() | pool.mine.keys() | pool.mirror_targets()
         return ConditionNames(vifs, pool.wanted_networks(), pool.wanted_groups())
 
-    async def run(self, replica: Replica) -> None:
+    async def run(self, replica: Replica, asked: Replica) -> None:
         """Follows for ever."""
         loop = asyncio.get_running_loop()
         trim_at: float | None = None
@@ -131,7 +149,7 @@ class Conditions:
             except TimeoutError:
                 trim, trim_at = True, None
             self._look.clear()
-            while await self.follow(replica, trim=trim):
+            while await self.follow(replica, asked, trim=trim):
                 trim = False
             self._pool.touch(self._pool.settle_doubts() | self._pool.settle_waiting())
             self._on_answer()

@@ -35,6 +35,7 @@ from vnet.objects import (
     Uplink,
     Vif,
 )
+from vnet.objects.binding import asked_on
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,25 @@ class PoolReplica:
                 if row is not None:
                     self.touched.update(self._concerned(change.table, row))
                     self.needs_changed |= change.table != "Binding" or row["host"] == self.me
+
+    def fold_asked(self, batch: Iterable[Change]) -> bool:
+        """Takes changes of where VIFs are asked for. Whether other bindings may count now."""
+        rows = [change for change in batch if change.table == "Vif"]
+        known = {change.new["id"]: _asked(change.new) for change in rows if change.new is not None}
+        gone = {change.old["id"] for change in rows if change.old is not None} - known.keys()
+        touched = [(network, vif) for vif in gone for network in self.compiler.inputs.set_asked(vif, ())]
+        touched += [
+            (network, vif) for vif, hosts in known.items() for network in self.compiler.inputs.set_asked(vif, hosts)
+        ]
+        self.touched.update(touched)
+        return bool(touched)
+
+    def start_asked(self, replica: Replica) -> None:
+        """Takes where VIFs are asked for, all that a replica holds and no more."""
+        known = {row["id"] for row in replica["Vif"].values()}
+        gone = [vif for vif in self.compiler.inputs.asked if vif not in known]
+        self.touched.update((network, vif) for vif in gone for network in self.compiler.inputs.set_asked(vif, ()))
+        self.fold_asked(Change("Vif", uuid, None, row) for uuid, row in replica["Vif"].items())
 
     def _kept_row(self, change: Change) -> Row | None:
         """The row as it was before the agent started, taken in, of one that cannot be read and is new to the agent; None if there is none, or another row
@@ -452,6 +472,10 @@ class PoolReplica:
 def _decided(b: Binding) -> tuple[object, ...]:
     """What of a binding its host decides."""
     return b.network, b.epoch, b.state, b.link_locals, b.behind, b.listening
+
+
+def _asked(row: Row) -> tuple[str, ...]:
+    return asked_on(row["host"], row["incoming"])
 
 
 def _columns(row: Row, *names: str) -> dict[str, Any]:

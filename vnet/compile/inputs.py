@@ -7,7 +7,7 @@ difference to any flow notes nothing.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
@@ -30,6 +30,7 @@ from vnet.objects import (
     Vif,
     Way,
 )
+from vnet.objects.binding import asked_on, followed
 from vnet.objects.carriers import Encapsulation
 from vnet.objects.devices import patch_device
 from vnet.objects.encryption import PLANES, inner_address
@@ -138,9 +139,10 @@ class LocalNetwork:
 
 @dataclass(slots=True)
 class NetworkIndex:
-    """What is known of a network's VIFs. bindings: of each VIF that has any, in order of their hosts."""
+    """What is known of a network's VIFs. bindings: those that count of each VIF that has any, in order of their hosts."""
 
     bindings: dict[str, tuple[Binding, ...]] = field(default_factory=dict)
+    unfollowed: dict[str, tuple[Binding, ...]] = field(default_factory=dict)  # those that do not count
     members: Counter[str] = field(default_factory=Counter)  # bindings by host
     unlocked: Counter[str] = field(default_factory=Counter)  # bindings of unlocked VIFs by host
     routers: dict[int, Counter[str]] = field(default_factory=dict)  # bindings by virtual router and host
@@ -160,6 +162,10 @@ class NetworkIndex:
     roles: dict[str, int] = field(default_factory=dict)
     mirrored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by VIF: the mirrors that it is a source of
     mirror_hosts: dict[str, Counter[str]] = field(default_factory=dict)  # by mirror: bindings of its sources by host
+
+    def all_bindings(self, vif: str) -> tuple[Binding, ...]:
+        """The bindings of a VIF, also those that do not count."""
+        return (*self.bindings.get(vif, ()), *self.unfollowed.get(vif, ()))
 
     def count(self, binding: Binding, step: int) -> None:
         """Adds a binding to its host's counts, or takes it off."""
@@ -207,12 +213,14 @@ class StateIndex:
     def __init__(self, state: PoolState) -> None:
         self.bindings: dict[str, list[Binding]] = defaultdict(list)  # by network
         self.wanted: dict[str, set[str]] = defaultdict(set)  # host to the networks of the VIFs that are to be there
+        self.asked: dict[str, tuple[str, ...]] = {}  # as in HostInputs
         for binding in state.bindings.values():
             self.bindings[binding.network].append(binding)
         for vif in state.vifs.values():
-            for host in (vif.incoming, vif.host):
-                if host is not None:
-                    self.wanted[host].add(vif.network)
+            if hosts := asked_on(vif.host, vif.incoming):
+                self.asked[vif.id] = hosts
+            for host in hosts:
+                self.wanted[host].add(vif.network)
 
 
 class HostInputs:
@@ -237,6 +245,7 @@ class HostInputs:
         self.flow_collectors: dict[str, FlowCollector] = {}
         self.sampling: tuple[FlowCollector, ...] = ()  # those of single VIFs, by name
         self.mirrors: dict[str, FrameMirror] = {}
+        self.asked: dict[str, tuple[str, ...]] = {}  # VIF id to the hosts that it is asked for on, wherever it is
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
         self.inner: dict[str, str] = {}  # a host to its address inside WireGuard; this one too, if it can encrypt
@@ -261,6 +270,7 @@ class HostInputs:
         """The inputs that a host would have of a whole pool: what `plan`, the simulator and the tests compile from."""
         inputs, index = cls(me), index or StateIndex(state)
         inputs.pool = state.pool
+        inputs.asked = dict(index.asked)
         inputs.hosts = dict(state.hosts)
         inputs.qos = dict(state.qos)
         inputs.address_sets = dict(state.address_sets)
@@ -510,21 +520,59 @@ class HostInputs:
     def set_binding(self, binding: Binding) -> None:
         self.revision += 1
         index = self._index(binding.network)
-        old = index.bindings.get(binding.vif, ())
+        old = index.all_bindings(binding.vif)
         if not old or (len(old) == 1 and old[0].host == binding.host):  # as nearly all are
-            new: tuple[Binding, ...] = (binding,)
+            self._replace_bindings(index, binding, old, (binding,))
         else:
             others = (other for other in old if other.host != binding.host)
-            new = tuple(sorted((*others, binding), key=lambda found: found.host))
-        self._replace_bindings(index, binding, old, new)
+            self._follow(binding.network, index, binding.vif, (*others, binding))
 
     def drop_binding(self, network: str, vif: str, host: str) -> None:
         self.revision += 1
         index = self.index(network)
-        old = index.bindings.get(vif, ())
-        dropped = next((binding for binding in old if binding.host == host), None)
-        if dropped is not None:
-            self._replace_bindings(index, dropped, old, tuple(binding for binding in old if binding is not dropped))
+        old = index.all_bindings(vif)
+        left = tuple(binding for binding in old if binding.host != host)
+        if len(left) < len(old):
+            self._follow(network, index, vif, left)
+
+    def set_asked(self, vif: str, hosts: tuple[str, ...]) -> list[str]:
+        """A VIF is asked for on these hosts, by its row. Returns the networks on which it may have other bindings that count."""
+        if hosts == self.asked.get(vif, ()):
+            return []
+        self.revision += 1
+        if hosts:
+            self.asked[vif] = hosts
+        else:
+            del self.asked[vif]
+        return self._asked_changed(vif)
+
+    def _asked_changed(self, vif: str) -> list[str]:
+        found = [name for name, index in self.indexes.items() if vif in index.unsettled or vif in index.unfollowed]
+        for network in found:
+            index = self.indexes[network]
+            self._follow(network, index, vif, index.all_bindings(vif))
+        return found
+
+    def _follow(self, network: str, index: NetworkIndex, vif: str, found: tuple[Binding, ...]) -> None:
+        """Takes all bindings of a VIF, and follows those that count. Between two of them there is always one: what goes, goes last."""
+        row = self.vifs.get(vif)  # it may come before, or after, what is known of all
+        asked = {*self.asked.get(vif, ()), *(asked_on(row.host, row.incoming) if row is not None else ())}
+        new = {binding.host: binding for binding in followed(found, asked)}
+        apart = tuple(binding for binding in found if binding.host not in new)
+        if apart != index.unfollowed.get(vif, ()):
+            self._note(Input.BINDINGS, vif, network)
+        if apart:
+            index.unfollowed[vif] = apart
+        else:
+            index.unfollowed.pop(vif, None)
+        old = {binding.host: binding for binding in index.bindings.get(vif, ())}
+        for binding in (*new.values(), *(it for it in old.values() if it.host not in new)):
+            if new.get(binding.host) != old.get(binding.host):
+                now = {host: it for host, it in old.items() if host != binding.host}
+                if binding.host in new:
+                    now[binding.host] = binding
+                self._replace_bindings(index, binding, _by_host(old), _by_host(now))
+                old = now
 
     def _replace_bindings(
         self, index: NetworkIndex, changed: Binding, old: tuple[Binding, ...], new: tuple[Binding, ...]
@@ -630,6 +678,8 @@ class HostInputs:
             del self.vifs[vif]
         else:
             self.vifs[vif] = new
+        if (old and (old.host, old.incoming)) != (new and (new.host, new.incoming)):
+            self._asked_changed(vif)
         if old is not None and new is not None and replace(old, epoch=new.epoch) == new:
             self._index(new.network).vifs[vif] = self._judged(new)
             return  # its bindings carry what a claim changes
@@ -884,6 +934,10 @@ class HostInputs:
         else:
             self.probes.pop(probe, None)
         self._note(Input.PROBE, probe)
+
+
+def _by_host(bindings: Mapping[str, Binding]) -> tuple[Binding, ...]:
+    return tuple(bindings[host] for host in sorted(bindings))
 
 
 def _programs_the_same(old: Binding, new: Binding) -> bool:

@@ -134,12 +134,14 @@ class HostView:
     # Bindings
 
     def bindings_of(self, network: str, vif: str) -> tuple[Binding, ...]:
-        """All bindings of a VIF on a network, by their hosts."""
+        """The bindings of a VIF on a network that count, by their hosts."""
         self._read((Input.BINDINGS, vif, network))
         return self._inputs.indexes.get(network, NOTHING).bindings.get(vif, ())
 
     def binding(self, network: str, vif: str, host: str) -> Binding | None:
-        for binding in self.bindings_of(network, vif):
+        """A host's binding of a VIF, also one that does not count."""
+        self._read((Input.BINDINGS, vif, network))
+        for binding in self._inputs.index(network).all_bindings(vif):
             if binding.host == host:
                 return binding
         return None
@@ -584,7 +586,7 @@ class HostView:
         return self._all().probes
 
     def bindings(self, network: str) -> Iterator[Binding]:
-        """Every binding of a network, on any host."""
+        """Every binding of a network that counts, on any host."""
         for of_vif in self._all().index(network).bindings.values():
             yield from of_vif
 

@@ -48,7 +48,7 @@ from vnet.db.rows import TABLE_OF, by_key, to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import Step, configuration_write, new_keys, new_pool_id
 from vnet.health.findings import NetworkFinding, by_subject, findings, health_events, stated
-from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Pool, PoolState, TunnelKey, Vif
+from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Location, Pool, PoolState, TunnelKey, Vif
 from vnet.objects.binding import SWITCH
 from vnet.objects.impact import Disruption
 from vnet.objects.retired import RetiredNumber
@@ -130,7 +130,7 @@ def usurpers(view: PoolView, known: Mapping[str, int]) -> list[Binding]:
         vif = view.state.vifs.get(id)
         if len(bindings) < 2 or vif is None:
             continue
-        current = view.location(id).current
+        current = Location.of(list(bindings.values())).current  # also one that hosts of this version do not follow
         if current is None or current.host == vif.incoming:
             continue
         others = [it for it in bindings.values() if it.host != current.host and it.state is BindingState.ACTIVE]

@@ -95,7 +95,7 @@ def unit_migration(view: PoolView, unit: Sequence[Vif]) -> Migration:
 def prepare(view: PoolView, unit: Sequence[Vif], to: str, *, force: bool = False) -> tuple[RowChange, ...]:
     """The rows that make `to` an incoming host of the whole unit; none if it is, or if the unit already runs there.
 
-    A VIF that was wanted nowhere in particular is pinned to where it runs, so that an abort leaves it there.
+    A VIF is pinned to where it runs, so that an abort leaves it there, and no host that it is not asked for on takes it from there.
     Raises Conflict if the unit runs nowhere, another migration is under way, or `to` cannot take it
     (`force`: a dead destination is accepted; it may come up later).
     """
@@ -111,7 +111,7 @@ def prepare(view: PoolView, unit: Sequence[Vif], to: str, *, force: bool = False
         if reason is not None:
             raise Conflict(reason.code, f"VIF {vif.id} cannot go to host {to}: {reason.text}", "to")
     return tuple(
-        UpdateObject(vif, replace(vif, incoming=to, host=vif.host or _host(here[vif.id].current)))
+        UpdateObject(vif, replace(vif, incoming=to, host=_host(here[vif.id].current) or vif.host))
         for vif in unit
         if vif.incoming != to
     )
@@ -204,7 +204,7 @@ def units_on(view: PoolView, host: str) -> list[tuple[Vif, ...]]:
     found: dict[tuple[str, ...], tuple[Vif, ...]] = {}
     for id, bindings in view.bindings_of.items():
         vif = view.state.vifs.get(id)
-        current = Location.of(list(bindings.values())).current if host in bindings else None
+        current = view.location(id).current if host in bindings else None
         if vif is None or current is None or current.host != host or not current.plugged:
             continue
         unit = view.vifs(vif.vm) if vif.vm is not None else (vif,)

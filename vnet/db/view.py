@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from vnet.objects import Binding, Location, PoolState, Vif
-from vnet.objects.binding import acknowledgement
+from vnet.objects.binding import acknowledgement, followed
 from vnet.objects.index import VifIndex
 from vnet.objects.scope import Scope
 
@@ -43,7 +43,8 @@ class PoolView:
 
     def location(self, vif: str) -> Location:
         """Where one VIF is."""
-        return Location.of(list(self.bindings_of.get(vif, {}).values()))
+        found = list(self.bindings_of.get(vif, {}).values())
+        return Location.of(followed(found, self.state.asked_on(vif)) if len(found) > 1 else found)
 
     def acked(self, binding: Binding) -> frozenset[str]:
         """The hosts that have programmed a binding."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -164,6 +164,23 @@ class Event(Declared):
     vif: str = attr(LINE, "The VIF it is about.", default="")
 
 
+def asked_on(host: str | None, incoming: str | None) -> tuple[str, ...]:
+    """The hosts that a VIF is asked for on, by these fields of it."""
+    return tuple(name for name in (host, incoming) if name)
+
+
+def followed(bindings: Sequence[Binding], asked: Collection[str]) -> tuple[Binding, ...]:
+    """The bindings of one VIF that count. asked: the hosts that it is asked for on.
+
+    No host takes a VIF from one that it is asked for on, unless it is asked for there as well: such a binding counts only while it is older. So a host that
+    was taken over draws no such VIF to itself, and one that a VIF has left by a migration relays until it lets go.
+    """
+    newest = max((it.epoch for it in bindings if it.host in asked and not it.state.moving), default=None)
+    if newest is None:
+        return tuple(bindings)
+    return tuple(it for it in bindings if it.host in asked or it.epoch < newest)
+
+
 class Location(msgspec.Struct, frozen=True):
     """The hosts of a VIF, derived from its bindings alone: never remembered."""
 
@@ -172,8 +189,8 @@ class Location(msgspec.Struct, frozen=True):
     superseded: tuple[Binding, ...] = ()
 
     @classmethod
-    def of(cls, bindings: tuple[Binding, ...] | list[Binding]) -> Location:
-        """The location that the bindings of one VIF amount to."""
+    def of(cls, bindings: Sequence[Binding]) -> Location:
+        """The location that the bindings of one VIF amount to, of those that count."""
         if len(bindings) == 1:  # as nearly all have
             return cls(None, bindings[0]) if bindings[0].state.moving else cls(bindings[0])
         ordered = sorted(bindings, key=lambda binding: binding.epoch, reverse=True)

@@ -67,4 +67,4 @@ async def test_what_is_of_no_use_any_more_is_left_after_a_while_at_once() -> Non
         before = host.agent.conditions.count
         host.switch.server.vsctl("del-port", "p1", "--", "del-port", "p2")
         await until(lambda: host.agent.rows_held == held, "nothing of them is held")
-        assert host.agent.conditions.count == before + 3  # Vif, Network, Binding: once for both
+        assert host.agent.conditions.count == before + 4  # Vif twice, Network, Binding: once for both

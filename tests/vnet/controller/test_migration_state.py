@@ -154,11 +154,22 @@ def test_abort_is_refused_once_one_vif_is_active() -> None:
         migration_state.abort(view, unit(view))
 
 
-def test_a_vif_wanted_nowhere_in_particular_is_pinned_to_its_source() -> None:
-    free = replace(WEB0, host=None)
+@pytest.mark.parametrize("host", [None, "xen3"])
+def test_a_vif_wanted_elsewhere_or_nowhere_in_particular_is_pinned_to_its_source(host: str | None) -> None:
+    free = replace(WEB0, host=host)
     view = pool([free], [bound(free, "xen1")])
     (change,) = migration_state.prepare(view, [free], "xen2")
     assert change == UpdateObject(free, replace(free, host="xen1", incoming="xen2"))
+
+
+def test_a_binding_of_a_host_that_was_taken_over_is_no_place_to_migrate_from() -> None:
+    forged = [bound(WEB0, "xen3", 9999, state=state) for state in BindingState]
+    for binding in forged:
+        view = pool([WEB0, PEER], [bound(WEB0, "xen1"), binding, bound(PEER, "xen3")])
+        assert view.location("web1/0").current == bound(WEB0, "xen1")
+        assert view.location("web1/0").incoming is None
+        assert view.state.location("web1/0") == view.state.locations()["web1/0"] == view.location("web1/0")
+        assert [vif.id for of in migration_state.units_on(view, "xen1") for vif in of] == ["web1/0"]
 
 
 def test_a_stale_binding_of_the_destination_is_not_taken_for_the_new_one() -> None:

@@ -6,6 +6,7 @@ One rule: each test ends with the VIF reachable where it runs, and silent where 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,19 +17,22 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from ovsctl.ovsdb import Delete
+from ovsctl.ovsdb import Delete, Insert, Mutate, Select
 from tests.labs import SharedLab
 from tests.polling import until
 from tests.vnet.faults import Cut, Fault, How, Part, ProcessFault
+from tests.vnet.flowing import go_on, wait_sent
 from tests.vnet.packets.moves import PEERS, VIF, A, B, C, Moves, moves, udp
 from tests.vnet.packets.pools import HOSTS
 from vnet.client import Client, Conflict, Unit
 from vnet.client.local import call_agent
+from vnet.db.rows import to_columns
 from vnet.db.view import HOST_DOWN_AFTER_S
 from vnet.lab import Lab
 from vnet.lab.links import within
 from vnet.lab.names import underlay_netns
 from vnet.lab.netns import switch_port
+from vnet.objects import Binding, BindingState
 from vnet.util.frames import rarp
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -236,6 +240,49 @@ async def test_activation_needs_no_database(shared_lab: SharedLab, network: str,
         await pool.is_active()
         await pool.finish()
         pool.reaches(B)
+
+
+async def programmed(pool: Moves, *hosts: str) -> None:
+    """Return once these hosts have programmed what was written."""
+    _, (row,) = await pool.client.transact(
+        Mutate("Pool", (), [("generation", "+=", 1)]), Select("Pool", (), ("generation",))
+    )
+
+    async def all_have() -> bool:
+        (rows,) = await pool.client.transact(Select("Agent", (), ("host", "generation")))
+        return {found["host"] for found in rows if found["generation"] >= row["generation"]} >= {*hosts}
+
+    await until(all_have, "hosts programmed it")
+
+
+async def test_a_host_that_was_taken_over_draws_no_vif_to_itself_that_is_asked_for_elsewhere(
+    shared_lab: SharedLab,
+) -> None:
+    """With no controller to right it. The host's agent stands still, and what is written in its name is in its role (tests/vnet/db/test_roles.py)."""
+    async with moves(shared_lab, "vx") as pool, contextlib.AsyncExitStack() as stack:
+        await pool.vif(host=A)
+        await programmed(pool, *HOSTS)
+        for fault in (ProcessFault(Part.AGENT, How.STOPPED, B), ProcessFault(Part.CONTROLLER, How.STOPPED)):
+            fault.break_(pool.lab)
+            stack.callback(fault.mend, pool.lab)
+        mine, flows = await pool.binding(A), {host: pool.flows(host) for host in (A, C)}
+        await pool.vif(epoch=9999)
+        with contextlib.ExitStack() as sent:
+            running = {host: (sent.enter_context(pool.lab.stream(PEERS[host].id, VIF.id)), VIF.id) for host in HOSTS}
+            running["out"] = sent.enter_context(pool.lab.stream(VIF.id, PEERS[C].id)), PEERS[C].id
+            for state in BindingState:
+                forged = Binding(VIF.id, B, "vx", VIF.mac, 9999, state, VIF.addresses)
+                await pool.client.transact(
+                    Delete("Binding", (("vif", "==", VIF.id), ("host", "==", B))), Insert("Binding", to_columns(forged))
+                )
+                await programmed(pool, A, C)
+                await asyncio.to_thread(wait_sent, running, await asyncio.to_thread(go_on, running))
+                assert {host: pool.flows(host) for host in (A, C)} == flows  # nobody sends to B
+        for name, (stream, to) in running.items():
+            assert (stream.report.at(to).lost, stream.report.at(to).duplicated) == (0, 0), name
+        assert await pool.binding(A) == mine
+        await stack.aclose()
+        await until(lambda: pool._gone(B), "its end")
 
 
 def gratuitous(op: int) -> Packet:

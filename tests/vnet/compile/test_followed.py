@@ -1,0 +1,175 @@
+"""Which of a VIF's bindings count: no host takes it from one that it is asked for on, and every move of it is followed in whatever order its rows come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.examples import examples
+from vnet.compile import HostInputs, HostView, StateIndex
+from vnet.objects import Binding, BindingState, Location, PoolState, Vif
+from vnet.objects.binding import followed
+
+VIF, NETWORK, MAC = "web/0", "vx", "0a:00:00:00:00:01"
+ACTIVE, HELD, RECEIVING, AWAITED = (
+    BindingState.ACTIVE,
+    BindingState.HELD,
+    BindingState.RECEIVING,
+    BindingState.AWAITED,
+)
+Bound = Mapping[str, tuple[int, BindingState]]  # epoch and state of each host's binding
+Step = tuple[tuple[str, ...], Bound]  # the hosts that the VIF is asked for on, and its bindings
+
+
+def bindings(bound: Bound) -> list[Binding]:
+    return [Binding(VIF, host, NETWORK, MAC, epoch, state) for host, (epoch, state) in bound.items()]
+
+
+def counted(asked: tuple[str, ...], bound: Bound) -> set[str]:
+    return {it.host for it in followed(bindings(bound), asked)}
+
+
+@pytest.mark.parametrize("state", BindingState)
+@pytest.mark.parametrize("epoch", [1, 2, 9999])
+def test_a_host_that_it_is_not_asked_for_on_takes_it_from_none_that_it_is(state: BindingState, epoch: int) -> None:
+    assert counted(("a",), {"a": (1, ACTIVE), "b": (epoch, state)}) == {"a"}
+    assert counted(("a",), {"a": (1, AWAITED), "b": (epoch, state)}) == {"a"}
+    assert counted(("a", "c"), {"a": (1, ACTIVE), "b": (epoch, state), "c": (3, HELD)}) == {"a", "c"}
+    place = Location.of(followed(bindings({"b": (epoch, state), "c": (2, ACTIVE), "a": (1, ACTIVE)}), ("a", "c")))
+    assert place.current is not None
+    assert (place.current.host, place.incoming) == ("c", None)
+
+
+def test_one_that_is_asked_for_on_no_host_in_particular_is_any_hosts_and_so_is_one_that_is_away() -> None:
+    assert counted((), {"a": (1, ACTIVE), "b": (2, ACTIVE)}) == {"a", "b"}
+    assert counted(("a",), {"b": (2, ACTIVE)}) == {"b"}
+    assert counted(("a",), {"a": (3, HELD), "b": (2, ACTIVE), "c": (1, ACTIVE)}) == {"a", "b", "c"}
+
+
+def test_a_host_that_it_has_left_relays_until_it_lets_go() -> None:
+    place = Location.of(followed(bindings({"a": (1, ACTIVE), "b": (2, ACTIVE)}), ("b",)))
+    assert [it.host for it in place.superseded] == ["a"]
+
+
+PREPARED: tuple[Step, ...] = (
+    (("a",), {"a": (1, ACTIVE)}),
+    (("a", "b"), {"a": (1, ACTIVE)}),
+    (("a", "b"), {"a": (1, ACTIVE), "b": (2, HELD)}),
+    (("a", "b"), {"a": (1, ACTIVE), "b": (2, RECEIVING)}),
+)
+BACK: tuple[Step, ...] = (  # before the former source has let go
+    (("b",), {"a": (1, ACTIVE), "b": (2, ACTIVE)}),
+    (("b", "a"), {"a": (1, ACTIVE), "b": (2, ACTIVE)}),
+    (("b", "a"), {"b": (2, ACTIVE)}),
+    (("b", "a"), {"a": (3, HELD), "b": (2, ACTIVE)}),
+    (("b", "a"), {"a": (3, ACTIVE), "b": (2, ACTIVE)}),
+    (("a",), {"a": (3, ACTIVE), "b": (2, ACTIVE)}),
+)
+STORIES: Mapping[str, tuple[Step, ...]] = {
+    "finished": (
+        *PREPARED,
+        (("a", "b"), {"a": (1, ACTIVE), "b": (2, ACTIVE)}),
+        (("b",), {"a": (1, ACTIVE), "b": (2, ACTIVE)}),
+        (("b",), {"b": (2, ACTIVE)}),
+    ),
+    "aborted": (*PREPARED, (("a",), {"a": (1, ACTIVE)})),
+    "moved back at once": BACK,
+    "the source died": (*PREPARED, (("b",), {"b": (2, ACTIVE)})),
+    "asked for elsewhere": (
+        (("a",), {"a": (1, ACTIVE)}),
+        (("b",), {"a": (1, ACTIVE)}),
+        (("b",), {"a": (1, ACTIVE), "b": (2, ACTIVE)}),
+        (("b",), {"b": (2, ACTIVE)}),
+    ),
+    "pinned": (  # it was asked for on no host in particular, and is about to move
+        ((), {"a": (1, ACTIVE)}),
+        *PREPARED[1:],
+    ),
+    "asked for where it was not": (
+        (("c",), {"a": (1, ACTIVE)}),
+        (("c",), {"a": (1, ACTIVE), "c": (2, ACTIVE)}),
+        (("c",), {"c": (2, ACTIVE)}),
+    ),
+}
+
+
+def place(asked: tuple[str, ...], bound: Bound) -> str | None:
+    """The host that a sender takes it to run on."""
+    inputs = HostInputs("sender")
+    inputs.set_asked(VIF, asked)
+    for binding in bindings(bound):
+        inputs.set_binding(binding)
+    current = HostView(inputs).location(NETWORK, VIF).current
+    return current.host if current is not None else None
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_move_is_followed_whichever_rows_come_first(story: str) -> None:
+    """A sender gets what changed of the VIF's row and of its bindings by two messages, each perhaps of several transactions: between them it
+    goes on as before, or as after."""
+    for (asked, bound), (later_asked, later_bound) in combinations(STORIES[story], 2):
+        between = {place(later_asked, bound), place(asked, later_bound)}
+        assert between <= {place(asked, bound), place(later_asked, later_bound)}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_host_that_was_taken_over_is_followed_at_no_step_of_a_move(story: str) -> None:
+    for asked, bound in STORIES[story]:
+        if any(host in bound and not bound[host][1].moving for host in asked):
+            for epoch in range(1, 5):
+                assert place(asked, {**bound, "x": (epoch, ACTIVE)}) == place(asked, bound)
+
+
+hosts = st.sampled_from("abc")
+changes = st.one_of(
+    st.tuples(st.just("set_asked"), st.just(VIF), st.lists(hosts, max_size=2).map(tuple)),
+    st.builds(
+        lambda host, epoch, state, network: ("set_binding", Binding(VIF, host, network, MAC, epoch, state)),
+        hosts,
+        st.integers(1, 4),
+        st.sampled_from(BindingState),
+        st.sampled_from((NETWORK, "vy")),
+    ),
+    st.tuples(st.just("drop_binding"), st.just(NETWORK), st.just(VIF), hosts),
+    st.builds(
+        lambda host, incoming: ("set_vif", Vif(VIF, NETWORK, MAC, host=host, incoming=incoming)),
+        st.none() | hosts,
+        st.none() | hosts,
+    ),
+    st.just(("drop_vif", VIF)),
+)
+
+
+@examples(300)
+@given(st.lists(changes, max_size=20))
+def test_nothing_is_left_of_the_order_in_which_rows_came(sequence: list[tuple[object, ...]]) -> None:
+    inputs = HostInputs("a")
+    for name, *arguments in sequence:
+        getattr(inputs, str(name))(*arguments)
+    anew = HostInputs("a")
+    for vif, asked in inputs.asked.items():
+        anew.set_asked(vif, asked)
+    for vif_row in inputs.vifs.values():
+        anew.set_vif(vif_row)
+    for index in inputs.indexes.values():
+        for binding in index.all_bindings(VIF):
+            anew.set_binding(binding)
+    assert anew.indexes == inputs.indexes
+    for index in inputs.indexes.values():
+        assert not index.unfollowed.keys() - index.bindings.keys()
+
+
+def test_the_twin_follows_as_agents_do() -> None:
+    vif = Vif(VIF, NETWORK, MAC, host="a")
+    state = PoolState(
+        vifs={VIF: vif}, bindings={(VIF, it.host): it for it in bindings({"a": (1, ACTIVE), "b": (9999, ACTIVE)})}
+    )
+    inputs = HostInputs("c")
+    inputs.asked = StateIndex(state).asked
+    for binding in state.bindings.values():
+        inputs.set_binding(binding)
+    assert state.locations()[VIF] == HostView(inputs).location(NETWORK, VIF)
