@@ -14,7 +14,8 @@ from ovsctl.ovsdb import Monitor, Replica
 from vnet.agent.pool_replica import BINDING_COLUMNS, POOL_COLUMNS, ConditionNames, PoolReplica
 
 TRIM_AFTER_S = 2.0
-ASKED_COLUMNS = ("id", "host", "incoming")
+# With the column that the condition is on: where that comes to be monitored by a change of condition, ovsdb-server 3.1.0 dies of SIGSEGV.
+ASKED_COLUMNS = ("id", "network", "host", "incoming")
 
 Condition = tuple[tuple[str, str, Any], ...] | bool
 
