@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 
 from ovsctl.openflow import FlowMod
-from ovsctl.ovsdb import Delete, Update
+from ovsctl.ovsdb import Batch, Delete, Update
 from tests.polling import until
 from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.flow_reconciler import FlowKey
 from vnet.agent.mac_learning import MacLearning
 from vnet.compile.pipeline import Table
-from vnet.objects import BindingState, LockingMode
+from vnet.objects import Binding, BindingState, Host, LockingMode
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -173,6 +173,66 @@ async def test_the_host_that_was_asked_for_takes_a_vif_over() -> None:
             return await pool.bound() == {("vm1/0", loser)}
 
         await until(alone, "the other host has given up")
+
+
+async def test_a_vif_that_another_host_has_drawn_to_itself_is_that_of_the_host_it_is_asked_for_on() -> None:
+    """No controller is there to right it, and its host claims it once: it would go on without an end."""
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1, host="xen1"), vif(2, host="xen2"), Host("xen3", "10.99.0.3"))
+        forged = Binding("vm1/0", "xen3", "tenant", vif(1).mac, 9999, ready=True)
+        await pool.insert(forged)
+        for host, name in (("xen1", "vm1/0"), ("xen2", "vm2/0")):
+            pool.hosts[host].add_port("p1", name)
+            await pool.wait_ready(name, host)
+        views = [host.agent.compiler.view for host in pool.hosts.values()]
+        for view in views:
+            await until(lambda view=view: view.bindings_of("tenant", "vm1/0"), "its binding")  # type: ignore[misc]
+            assert [it.host for it in view.bindings_of("tenant", "vm1/0")] == ["xen1"]
+            assert view.members("tenant") == {"xen1", "xen2"}
+        assert (await pool.bindings())["vm1/0", "xen1"].epoch == 1
+        await pool.update("Vif", ("id", "vm1/0"), host=None)  # now it is any host's
+        for view in views:
+            await until(
+                lambda view=view: (it := view.location("tenant", "vm1/0").current) and it.host == "xen3",  # type: ignore[misc]
+                "the newest",
+            )
+
+
+async def test_of_vifs_elsewhere_a_host_knows_where_they_are_asked_for_on_its_own_networks_alone() -> None:
+    async with pool_of("xen1", networks=(TENANT, LAB)) as pool:
+        agent = pool.hosts["xen1"].agent
+        await pool.insert(vif(1), vif(2, host="xen2"), vif(3, "lab", host="xen3"), vif(4))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        assert agent.compiler.inputs.asked == {"vm2/0": ("xen2",)}
+        batches: list[Batch] = []
+        assert agent._asked is not None
+        agent._asked.subscribe(batches.append)
+        await pool.update("Vif", ("id", "vm2/0"), epoch=5)  # as claims do
+        await pool.update("Vif", ("id", "vm2/0"), incoming="xen3")
+        await until(lambda: agent.compiler.inputs.asked == {"vm2/0": ("xen2", "xen3")}, "where it goes")
+        assert len(batches) == 1
+        await pool.client.transact(Delete("Vif", (("id", "==", "vm2/0"),)))
+        await until(lambda: agent.compiler.inputs.asked == {}, "nothing is left of it")
+
+
+async def test_where_vifs_are_asked_for_in_a_database_that_is_not_followed_changes_nothing() -> None:
+    """As where an older one takes the place of the pool's while it is in use: it is looked at, and refused."""
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        agent = pool.hosts["xen1"].agent
+        await pool.client.transact(Update("Pool", (), {"generation": 5, "id": "mine"}))
+        await pool.insert(vif(1), vif(2, host="xen2", incoming="xen3"))
+        pool.hosts["xen1"].add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await until(lambda: agent.pool.generation == 5, "the generation")
+        asked = {"vm2/0": ("xen2", "xen3")}
+        assert agent.compiler.inputs.asked == asked
+        older = Update("Pool", (), {"generation": 4, "id": "another"})
+        await pool.client.transact(older, Update("Vif", (("id", "==", "vm2/0"),), {"incoming": None}))
+        await until(lambda: agent.identity.objection, "it is refused")
+        assert agent.compiler.inputs.asked == asked
+        await pool.client.transact(Update("Pool", (), {"generation": 6, "id": "mine"}))
+        await until(lambda: agent.compiler.inputs.asked == {"vm2/0": ("xen2",)}, "it is followed again")
 
 
 async def test_flows_and_rows_changed_by_hand_are_put_back_and_others_are_left_alone() -> None:
