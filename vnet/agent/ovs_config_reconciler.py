@@ -35,6 +35,10 @@ CROWDED_OUT = (
     "nothing is sent to its collector from here: the host has GRE networks, and Open vSwitch's userspace datapath takes ERSPAN for them; "
     "a mirror to {gre: ADDRESS, key: N} works beside them"
 )
+NUMBER_TAKEN = (
+    "it has no uplink here: the kernel's datapath does not tell its tag from the service tag of network {}, which has the same number; "
+    "give one of the two another number, or another uplink"
+)
 SIMULATED = "dummy"  # the datapath whose NICs are not the host's
 OWNER = vswitch.OwnerMark()
 UNREACHED = "open vswitch"  # the problem where its database does not take rows
@@ -145,8 +149,9 @@ class OvsConfig:
 
     def want(self, ports: Mapping[str, LocalPort]) -> None:
         """Takes up the rows that the view asks for, with the VIFs' ports."""
-        crowded = {f"mirror {mirror.name}": CROWDED_OUT for mirror in crowded_out(self._view, self._switch)}
-        desired = DesiredRows(ovs_rows(self._view, self._switch), self._mtus(ports), crowded)
+        problems = {f"mirror {mirror.name}": CROWDED_OUT for mirror in crowded_out(self._view, self._switch)}
+        problems |= {f"network {name}": NUMBER_TAKEN.format(by) for name, by in self._view.numbers_taken.items()}
+        desired = DesiredRows(ovs_rows(self._view, self._switch), self._mtus(ports), problems)
         self._rows.want({ALL: desired} if desired != self._rows.desired.get(ALL) else {})
 
     def awaits(self, network: str) -> bool:

@@ -255,6 +255,9 @@ class HostInputs:
         self.local_networks: dict[str, LocalNetwork] = {}
         self.local_uplinks: dict[str, LocalUplink] = {}
         self.on_uplink: dict[str, set[str]] = {}
+        self.service_tags: dict[
+            tuple[str, int], set[str]
+        ] = {}  # uplink and number to networks, where flows know no type of a tag
         self.indexes: dict[str, NetworkIndex] = {}
         self._changed: dict[InputKey, None] = {THIS_HOST: None}
 
@@ -451,6 +454,23 @@ class HostInputs:
         plain = network.encryption is None and (me is None or me.address is None or ":" not in me.address)
         return found if plain else found.kernel_ipv6
 
+    def taken_by(self, network: Network) -> str:
+        """The network whose service tag takes the number of this one's tag on its uplink, "" for none."""
+        if network.is_service or not self.service_tags:
+            return ""
+        return min(self.service_tags.get((network.uplink or "", network.tag or 0), ()), default="")
+
+    def _service_tag_changed(self, old: Network | None, new: Network | None) -> None:
+        """A service tag's number is its own on the uplink, or is free again."""
+        for network, note in ((old, set.discard), (new, set.add)):
+            if network is not None and network.is_service and network.uplink and network.tag:
+                numbered = self.service_tags.setdefault((network.uplink, network.tag), set())
+                note(numbered, network.name)
+                if not numbered:
+                    del self.service_tags[network.uplink, network.tag]
+                for other in sorted(self.on_uplink[network.uplink]):
+                    self._refresh_network(other)
+
     def set_network(self, network: Network) -> None:
         old = self.networks.get(network.name)
         self.networks[network.name] = network
@@ -470,6 +490,8 @@ class HostInputs:
             if after[0] is not None:
                 self.on_uplink.setdefault(after[0], set()).add(name)
                 self._note(Input.UPLINK_NETWORKS, after[0])
+            if self.kernel:
+                self._service_tag_changed(old, new)
         self._refresh_network(name)
         if (old and (old.groups, old.labels, old.is_service)) != (new and (new.groups, new.labels, new.is_service)):
             self._rejudge(name)
@@ -490,7 +512,7 @@ class HostInputs:
         else:
             service = SERVICE_SEGMENT if row.is_service else 0
             segment = uplink.base | service | (row.tag or 0) if uplink is not None else None
-        patch = uplink.patch if uplink is not None else None
+        patch = uplink.patch if uplink is not None and not self.taken_by(row) else None
         new = LocalNetwork(
             name,
             row.carrier.way,

@@ -114,7 +114,8 @@ def network_flows(view: HostView, name: str, _: str) -> Flows:
         actions = (UNMARK, act.SetField(REG_SECOND, (SECOND, SECOND)), goto(Table.CLASSIFY))
         flows.append(Flow(table=Table.CLASSIFY, priority=130, cookie=mark, match=match, actions=actions))
     if network.patch is not None:
-        table = Table.SERVICE_TAGGED if network.service else _told_in(view, network.uplink)
+        table = _told_in(view, network.uplink)
+        table = Table.SERVICE_TAGGED if network.service and table is Table.TAGGED else table
         ask = (*ask_sender(view, network), goto(Table.FROM_POOL))
         following = Table.MIRROR_PASSED if view.has_mirrors(network.name) else Table.LOOKUP
         flows += from_uplink(network.patch, network.tag or 0, network.segment, mark, ask, table, following)
@@ -356,6 +357,7 @@ def trunk_flows(view: HostView, name: str, _: str) -> Flows:
     told_in = _told_in(view, name)
     mirrored = any(view.mirrors_to(each.name) for each in view.uplink_networks(name) if each.tag == 0)
     following = Table.MIRROR_PASSED if mirrored else Table.LOOKUP
+    named |= view.numbers_of_service_tags(name)
     for tag in sorted({tag for _, vif in trunks if vif.trunk for tag in vif.trunk.tags} - named):
         here = [(ofport, vif) for ofport, vif in trunks if carries(vif.trunk, tag)]
         out = to_uplink(patch, tag)

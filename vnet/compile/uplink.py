@@ -111,11 +111,12 @@ def announced_tags(view: HostView, network: LocalNetwork, vif: Vif, learned: Ite
     own = {network.tag or 0}
     if vif.trunk is None or network.uplink is None:
         return sorted(own)
+    taken = view.numbers_of_service_tags(network.uplink)
     if vif.trunk.tags:
-        return sorted(own | {*vif.trunk.tags})
+        return sorted((own | {*vif.trunk.tags}) - taken)
     used = {other.tag or 0 for other in view.uplink_networks(network.uplink)}
     named = {tag for _, other in view.trunks(network.uplink) if other.trunk for tag in other.trunk.tags}
-    return sorted(own | used | named | set(learned))
+    return sorted((own | used | named | set(learned)) - taken)
 
 
 ANNOUNCED_AT_ONCE = 256  # tags: so many fit one OpenFlow message, and one packet's actions in the switch

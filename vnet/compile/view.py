@@ -115,10 +115,30 @@ class HostView:
         self._read((Input.UPLINK_NETWORKS, uplink, ""))
         return [self._inputs.networks[name] for name in sorted(self._inputs.on_uplink.get(uplink, ()))]
 
+    @property
+    def knows_tag_types(self) -> bool:
+        """Whether flows can tell the type of a tag: the kernel's megaflows leave that of a tag behind another one out (ADR 25)."""
+        return not self._inputs.kernel  # an agent has one for life
+
     def tells_tag_types(self, uplink: str) -> bool:
         """Whether frames of an uplink are told apart by the type of their tag: where a network on it states one. It costs each tagged
         frame two more look-ups in the datapath."""
-        return any(network.tpid is not None for network in self.uplink_networks(uplink))
+        return self.knows_tag_types and any(network.tpid is not None for network in self.uplink_networks(uplink))
+
+    def numbers_of_service_tags(self, uplink: str | None) -> set[int]:
+        """The numbers on an uplink that are no tags of 802.1Q, since service tags have them and the type of a tag is not known."""
+        if uplink is None:
+            return set()
+        self._read((Input.UPLINK_NETWORKS, uplink, ""))
+        return {tag for on, tag in self._inputs.service_tags if on == uplink}
+
+    @property
+    def numbers_taken(self) -> dict[str, str]:
+        """The networks that have no uplink here, since a service tag takes their number, each with that tag's network."""
+        inputs = self._all()
+        if not inputs.service_tags:
+            return {}
+        return {name: by for name, network in sorted(inputs.networks.items()) if (by := inputs.taken_by(network))}
 
     def vtep(self, host: str) -> str | None:
         """The address of a host's tunnel endpoint."""

@@ -100,21 +100,31 @@ def vif_flows(view: HostView, vif_id: str, network_name: str) -> Entries:
     if not runs:
         return (*_gated(view, vif, ofport, mark, entries), *guard, *judge, *deliver)
     classify = [
-        _flow(mark, _first_seen(vif, match), 100, {"in_port": ofport, **match}, actions) for match, actions in entries
+        _flow(mark, _first_seen(view, vif, match), 100, {"in_port": ofport, **match}, actions)
+        for match, actions in entries
     ]
-    return (*classify, *_tag_asked(vif, ofport, mark), *guard, *judge, *deliver)
+    return (*classify, *_tag_asked(view, vif, ofport, mark), *guard, *judge, *deliver)
 
 
-def _first_seen(vif: Vif, match: Fields) -> Table:
+def _first_seen(view: HostView, vif: Vif, match: Fields) -> Table:
     """Where a frame's network is told: of a trunk's tagged frames only once the type of the tag is known."""
-    return Table.CLASSIFY if vif.trunk is None or match["vlan_tci"] == 0 else Table.TAGGED
+    asked = vif.trunk is not None and match["vlan_tci"] != 0 and view.knows_tag_types
+    return Table.TAGGED if asked else Table.CLASSIFY
 
 
-def _tag_asked(vif: Vif, ofport: int, mark: int) -> Flows:
-    """Has a trunk's tagged frames looked at by the type of their tag."""
+def _tag_asked(view: HostView, vif: Vif, ofport: int, mark: int) -> Flows:
+    """Has a trunk's tagged frames looked at by the type of their tag. Where that is not known, those with the number of a service tag are dropped: on the uplink they
+    would be frames of its network."""
     if vif.trunk is None:
         return ()
-    return ask_tag_type(mark, ofport)
+    if view.knows_tag_types:
+        return ask_tag_type(mark, ofport)
+    network = view.network(vif.network)
+    taken = view.numbers_of_service_tags(network.uplink) if network is not None else set()
+    return tuple(
+        _flow(mark, Table.CLASSIFY, 150, {"in_port": ofport, "vlan_tci": (TAGGED | tag, EXACT_TAG)}, ())
+        for tag in sorted(taken)
+    )
 
 
 def _flow(mark: int, table: Table, priority: int, match: Fields, actions: Actions) -> Flow:
@@ -203,8 +213,8 @@ def _gated(
     """The port of a migration's destination: GATE says whether it is open, and an announcement opens it."""
     ask: Actions = (act.SetField(REG_PORT, ofport), *ASK_GATE)
     flows = [_flow(mark, Table.CLASSIFY, 100, {"in_port": ofport}, (*ask, goto(Table.ADMIT)))]
-    if vif.trunk is not None:
-        flows += _tag_asked(vif, ofport, mark)
+    flows += _tag_asked(view, vif, ofport, mark)
+    if vif.trunk is not None and view.knows_tag_types:
         flows.append(_flow(mark, Table.TAGGED, 100, {"in_port": ofport}, (*ask, goto(Table.ADMIT))))
     for match, actions in entries:
         opened = {"in_port": ofport, "reg5": (OPEN_OUT, OPEN_OUT), **match}

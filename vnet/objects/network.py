@@ -205,7 +205,8 @@ class Network(Declared):
     tpid: TagType | None = attr(
         choice("a tag type", TagType),
         "The Ethernet type of the tag: `0x88a8` for a service tag (802.1ad), inside which guests' own tags stay as they are. "
-        "Left out: `0x8100`. Where a network on an uplink states it, frames from there are told apart by the type of their tag; else any type counts as `0x8100`.",
+        "Left out: `0x8100`. Where a network on an uplink states it, frames from there are told apart by the type of their tag; else any type counts as `0x8100`. "
+        "With the kernel's datapath the number decides alone: on an uplink it is the service tag's, if there is a network with one.",
         default=None,
         only=types_with("tag"),
         also=("ethertype", "tag-type", "qinq", "service-tag"),

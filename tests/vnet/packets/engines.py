@@ -37,6 +37,11 @@ def running(engine: str, document: bytes) -> Iterator[PoolUnderTest]:
         yield lab
 
 
+def knows_tag_types(pool: PoolUnderTest) -> bool:
+    """Whether its switches tell a service tag from one of 802.1Q: not on the kernel's datapath (ADR 25)."""
+    return not isinstance(pool, Lab) or pool.spec.datapath_type != "system"
+
+
 def receivers(pool: PoolUnderTest, sender: str, frame: Packet) -> list[str]:
     """Everyone who got this very frame, byte for byte."""
     (found,) = receivers_of_each(pool, sender, [frame])
