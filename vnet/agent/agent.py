@@ -52,6 +52,7 @@ from vnet.agent.obstacles import AgentFacts
 from vnet.agent.ofproto_trace import Prober
 from vnet.agent.ovs_config_reconciler import OvsConfig
 from vnet.agent.packet_capture import Watcher
+from vnet.agent.pause_notices import PauseNotices
 from vnet.agent.plug_bridges import PlugBridges
 from vnet.agent.pool_identity import PoolIdentity
 from vnet.agent.pool_replica import ConditionNames, PoolReplica
@@ -73,6 +74,7 @@ from vnet.compile import (
     CHOICE,
     GROUPS,
     HEARD,
+    HELLO,
     REPORT,
     Category,
     Compiler,
@@ -213,6 +215,9 @@ class Agent:
         self.routers: Final = VrrpMasters(self.compiler.view, self.flows, self.wake)
         self.network: Final = NetworkWatch(
             self.compiler.view, self.flows, self.uplinks, self.revisions, self, options.hello_s
+        )
+        self.pauses: Final = PauseNotices(
+            self.compiler.view, self.flows, lambda vifs: self.spawn(self._paused_there(vifs))
         )
         self.watcher: Final = Watcher(self.compiler, self.flows, self.pool_client, self)
         self.captures: Final = Captures(
@@ -594,6 +599,8 @@ class Agent:
         if is_monitored(message.userdata):
             self.monitoring.packet_in(message)
             return
+        if message.userdata == HELLO and self.pauses.packet_in(message):
+            return
         if self.network.packet_in(message):
             return
         if (tapped := read_tapped(message.userdata)) is not None:
@@ -627,13 +634,21 @@ class Agent:
         return False
 
     async def open(self, vifs: Sequence[str], state: BindingState) -> list[str]:
-        """Opens the ports of VIFs that are moving here, ahead of the next turn. Returns those that are here or on their way."""
+        """Opens the ports of VIFs that are moving here, ahead of the next turn; of those whose guests are paused here, has their destinations do so.
+        Returns those that are here or on their way."""
+        if state is BindingState.RECEIVING:
+            await self.pauses.send(vifs)
         gated = self._gated(vifs)
         if state is BindingState.RECEIVING:
             await self._count(gated)
         found = [vif for vif in vifs if self.bindings.set_state(vif, state, announced=False)]
-        await self._open_gates(gated, state)
+        # A guest may have announced itself meanwhile.
+        await self._open_gates([vif for vif in gated if self.compiler.view.state(vif) is state], state)
         return found
+
+    async def _paused_there(self, vifs: Sequence[str]) -> None:
+        """The host that VIFs come from has said that their guests are paused."""
+        await self.open(vifs, BindingState.RECEIVING)
 
     def _gated(self, vifs: Sequence[str]) -> list[Vif]:
         view = self.compiler.view

@@ -88,26 +88,29 @@ class TunnelProbes:
         if hello is None or pool is None or hello.pool != pool_mark(pool.id):
             return
         for path, network in self._carriers.items():
-            if path.peer == hello.host and network.tunnel == message.in_port and self._is_from(message, path, network):
+            if path.peer != hello.host or network.tunnel != message.in_port:
+                continue
+            if came_from(self._view, message, path.peer, encrypted=network.encrypted):
                 self.mesh.hear(path, hello, message.full_length)
                 return
 
-    def _is_from(self, message: PacketIn, path: MeshPath, network: LocalNetwork) -> bool:
-        """Whether a frame came from where the peer sends."""
-        v4, v6 = message.match.get("tun_src"), message.match.get("tun_ipv6_src")
-        source = (
-            str(IPv6Address(v6.value))
-            if v6 is not None and v6.value
-            else str(IPv4Address(v4.value))
-            if v4 is not None
-            else ""
-        )
-        if not network.encrypted:
-            return source == self._view.vtep(path.peer)
-        pool, inner = self._view.pool, self._view.inner(path.peer)
-        return (
-            pool is not None
-            and inner is not None
-            and ":" in source
-            and (in_first_plane(pool.id, source) == in_first_plane(pool.id, inner))
-        )
+
+def came_from(view: HostView, message: PacketIn, peer: str, *, encrypted: bool) -> bool:
+    """Whether a frame came through a tunnel from where a peer sends."""
+    v4, v6 = message.match.get("tun_src"), message.match.get("tun_ipv6_src")
+    source = (
+        str(IPv6Address(v6.value))
+        if v6 is not None and v6.value
+        else str(IPv4Address(v4.value))
+        if v4 is not None
+        else ""
+    )
+    if not encrypted:
+        return source == view.vtep(peer)
+    pool, inner = view.pool, view.inner(peer)
+    return (
+        pool is not None
+        and inner is not None
+        and ":" in source
+        and (in_first_plane(pool.id, source) == in_first_plane(pool.id, inner))
+    )

@@ -56,10 +56,17 @@ class LocalAgent:
     ) -> None:
         self._socket.close()
 
-    def call(self, method: str, params: dict[str, str]) -> Any:
-        """The result of one call, as `call("switch", {"vm": "web1"})`."""
+    def send(self, method: str, params: dict[str, str]) -> None:
+        """Makes one call and waits for no answer."""
         try:
             self._socket.sendall(msgspec.json.encode({"method": method, "params": params}) + b"\n")
+        except OSError as error:
+            raise self._unreachable(error) from None
+
+    def call(self, method: str, params: dict[str, str]) -> Any:
+        """The result of one call, as `call("switch", {"vm": "web1"})`."""
+        self.send(method, params)
+        try:
             line = _line(self._socket)
         except OSError as error:
             raise self._unreachable(error) from None

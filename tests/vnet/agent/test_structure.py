@@ -89,6 +89,7 @@ SHARED = {
         "logs",
         "loopback",
         "membership_frames",
+        "pause_frames",
         "printable",
         "sd_notify",
         "service_status",

@@ -18,6 +18,7 @@ from scapy.packet import Packet, Raw
 
 from tests.labs import new_name
 from tests.polling import wait_until
+from tests.vnet.faults import How, Part, ProcessFault
 from tests.vnet.libvirt.domains import domain_xml, interface_xml
 from vnet.cli.main import cli
 from vnet.client import Client, Unit
@@ -202,6 +203,31 @@ def test_a_guest_starts_moves_and_ends(hosts: Hypervisors, monkeypatch: pytest.M
     arrived = stream.report.at("a/0")
     assert (arrived.lost > 0, arrived.duplicated) == (True, 0)  # those between the pause and libvirt's word
     assert max(arrived.lost_numbers) < opened + UNDER_WAY
+    assert hosts.reached()
+    hosts.end("kvm2")
+    wait_until(lambda: hosts.client.vif(hosts.vif.id).place.state == "defined", "a VIF without a port")
+
+
+@pytest.mark.parametrize(
+    "standing", [ProcessFault(Part.CONTROLLER, How.STOPPED), ProcessFault(Part.AGENT, How.STOPPED, "kvm1")], ids=str
+)
+def test_a_pause_opens_the_port_by_the_agents_or_by_the_controller(
+    hosts: Hypervisors, monkeypatch: pytest.MonkeyPatch, standing: ProcessFault
+) -> None:
+    hosts.start("kvm1")
+    hosts.comes("kvm2")
+    with hosts.watched("kvm1", monkeypatch) as source:
+        standing.break_(hosts.lab)
+        try:
+            with source.open("w") as events:
+                print("event 'lifecycle' for domain 'web 1': Suspended Migrated", file=events, flush=True)
+                wait_until(lambda: hosts.is_open("kvm2"), "the port to be open")
+        finally:
+            standing.mend(hosts.lab)
+    wait_until(lambda: hosts.client.migration(hosts.unit).phase == "receiving", "the pool to have it")
+    hosts.lab.run("a", "kvm2", announce=True)
+    hosts.end("kvm1")
+    hosts.settled("kvm2")
     assert hosts.reached()
     hosts.end("kvm2")
     wait_until(lambda: hosts.client.vif(hosts.vif.id).place.state == "defined", "a VIF without a port")

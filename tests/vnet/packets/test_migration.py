@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
 
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
+from ovsctl.ovsdb import Select
 from tests.labs import SharedLab
 from tests.polling import until
 from tests.vnet.flowing import go_on, wait_sent
@@ -22,6 +24,8 @@ from vnet.client.local import LocalAgent, LocalRefused
 from vnet.lab import Lab
 from vnet.lab.streams import RunningStream
 from vnet.util.frames import rarp
+from vnet.util.hello_frames import HELLO_TYPE, pool_mark
+from vnet.util.pause_frames import PauseNotice, pause_frames
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -148,6 +152,63 @@ async def test_the_toolstacks_word_to_the_agent_holds_when_it_is_answered(shared
                 agent.call("switch", {"vm": "on-xen1"})
         await pool.is_active()
         pool.reaches(B)
+
+
+@pytest.mark.parametrize("network", ONE_OF_EACH)
+async def test_the_word_to_the_sources_agent_opens_the_port_at_the_destination(
+    shared_lab: SharedLab, network: str
+) -> None:
+    async with moves(shared_lab, network) as pool:
+        await pool.prepare()
+        await asyncio.to_thread(pool.lab.pause, "moving")
+        with LocalAgent(str(pool.lab.daemons.agent_socket(A))) as agent:
+            agent.call("switch", {"vm": "moving"})
+        await until(lambda: is_open(pool), "GATE is open")
+
+        async def receiving() -> bool:
+            row = await pool.binding(B)
+            return row is not None and row["state"] == "receiving"
+
+        await until(receiving, "the pool database has it")
+        await asyncio.to_thread(pool.lab.run, "moving", B, True, True)
+        await pool.is_active()
+        pool.reaches(B)
+
+
+def is_open(pool: Moves) -> bool:
+    return any("table=90" in flow and "priority=100" in flow for flow in pool.flows(B))
+
+
+async def test_only_the_source_opens_the_port_at_the_destination(shared_lab: SharedLab) -> None:
+    """A notice as the source's agent sends it, by a guest, by a third host and by the source."""
+    async with moves(shared_lab, "vx") as pool:
+        await pool.prepare()
+        row = await pool.binding(B)
+        assert row is not None
+        (rows,) = await pool.client.transact(Select("Pool", (), ("id",)))
+        (frame,) = pause_frames(PauseNotice(pool_mark(rows[0]["id"]), A, {VIF.id: row["epoch"]}))
+        through = f"set_field:0->tun_id,set_field:{HOSTS[B].address}->tun_dst,output:vnet-vxlan"
+
+        def say(host: str) -> None:
+            pool.lab.ovs(host).ofctl(
+                "packet-out", "br-int", f"in_port=controller packet={frame.hex()} actions={through}"
+            )
+
+        def taken() -> int:
+            """How many hellos and notices the destination's switch has handed to its agent."""
+            flows = pool.lab.ovs(B).ofctl("dump-flows", "br-int", f"table=0,dl_type={HELLO_TYPE:#x}")
+            return sum(int(count) for count in re.findall(r"n_packets=(\d+)", flows))
+
+        assert pool.send(PEERS[A].id, Ether(frame)) == []
+        before = taken()
+        for _ in range(10):
+            say(C)
+        await until(lambda: taken() >= before + 10, "the destination has them")
+        with LocalAgent(str(pool.lab.daemons.agent_socket(B))) as agent:
+            agent.call("flows", {})  # the switch answers its agent after what it has handed to it before
+        assert not is_open(pool)
+        say(A)
+        await until(lambda: is_open(pool), "GATE is open")
 
 
 @pytest.mark.parametrize("network", ONE_OF_EACH)
