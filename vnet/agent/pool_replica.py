@@ -433,8 +433,9 @@ class PoolReplica:
         if vif not in self.named.vifs and self._is_here(vif):
             self.doubtful.add(vif)
             known = self.compiler.view.vifs.get(vif)
-            if known is not None and known.awaited:  # not here, or its row would have come
-                self.compiler.inputs.set_vif(replace(known, awaited=False))
+            if known is not None:  # neither awaited here nor on its way here, or its row would have come
+                incoming = known.incoming if known.incoming != self.me else None
+                self.compiler.inputs.set_vif(replace(known, awaited=False, incoming=incoming))
         else:
             self.compiler.inputs.drop_vif(vif)
 

@@ -99,6 +99,7 @@ def test_an_abort_leaves_the_source_as_it_was_though_the_port_is_there(lab: Lab,
     client.abort(db)
     wait_until(lambda: bool(client.hosts()[0].agent.problems), "xen1 to say that its port is silent")
     assert client.bindings(vif="db/0") == before
+    assert [event.kind for event in client.events(vif="db/0")].count("held") == 1  # and is not claimed again
     lab.unplug("db", "xen1")
     wait_until(lambda: client.status().problems == [], "nothing to complain of")
     assert "db/0" not in plugged_at(lab, "xen1")
