@@ -33,6 +33,7 @@ from .errors import (
     UnknownColumn,
     UnknownDatabase,
     UnknownTable,
+    UnmonitoredColumn,
     UsageError,
     WaitTimedOut,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "UnknownColumn",
     "UnknownDatabase",
     "UnknownTable",
+    "UnmonitoredColumn",
     "Update",
     "UsageError",
     "Uuid",

@@ -37,6 +37,16 @@ class UnknownColumn(UsageError):
         self.table, self.column = table, column
 
 
+class UnmonitoredColumn(UsageError):
+    """A monitor's condition would change to a column that it does not have: ovsdb-server 3.1.0 dies of that (SIGSEGV)."""
+
+    def __init__(self, table: str, column: str) -> None:
+        super().__init__(
+            f"the monitor of table {table} does not have column {column!r}, so no condition may change to it"
+        )
+        self.table, self.column = table, column
+
+
 class BadValue(UsageError):
     """A Python value does not fit the column's type."""
 

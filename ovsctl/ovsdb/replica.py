@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .callbacks import call_each
-from .errors import ConnectionLost, DecodeError, OvsdbError
+from .errors import ConnectionLost, DecodeError, OvsdbError, UnmonitoredColumn
 from .jsontext import JSON_ERRORS, decode_json
 from .operations import Where, encode_where
 from .rows import Row, RowCodec, no_collection
@@ -146,10 +146,14 @@ class Replica:
     async def set_condition(self, table: str, where: Condition) -> None:
         """Change which rows of `table` are monitored; returns when the rows are in.
 
-        Raises UsageError for a condition that does not fit the schema, RequestError if the server
-        refuses it; waits over a lost connection.
+        Raises UsageError for a condition that does not fit the schema or names a column that is not monitored,
+        RequestError if the server refuses it; waits over a lost connection.
         """
         self.encode_condition(table, where)
+        columns = self.monitors[table].columns
+        if columns is not None and isinstance(where, tuple):
+            for column in sorted({name for name, _, _ in where} - {*columns}):
+                raise UnmonitoredColumn(table, column)
         if self._request_condition is None:
             raise ConnectionLost("this replica has no client")
         await self._request_condition(table, where)

@@ -42,6 +42,7 @@ from ovsctl.ovsdb import (
     TransactError,
     UnknownDatabase,
     UnknownTable,
+    UnmonitoredColumn,
     Update,
     Wait,
     WaitTimedOut,
@@ -152,6 +153,9 @@ async def test_our_mistakes_never_reach_the_server(client: OvsdbClient) -> None:
     replica = await client.monitor({"Kind": Monitor()})
     with pytest.raises(BadValue):
         await replica.set_condition("Kind", (("i", "==", "x"),))
+    some = await client.monitor({"Kind": Monitor(columns=("s",))})
+    with pytest.raises(UnmonitoredColumn, match="does not have column 'i'"):
+        await some.set_condition("Kind", (("s", "==", "x"), ("i", "==", 1)))
     assert client.connected
 
 
