@@ -26,6 +26,7 @@ from ovsctl.appctl import (
     parse_bonds,
     parse_fdb,
 )
+from tests.polling import until
 from tests.servers import Vswitchd, run_dir, vswitchd
 
 FRAME = bytes.fromhex("ffffffffffff 0a0000000001 0800".replace(" ", "")) + bytes(46)
@@ -79,7 +80,11 @@ async def test_connections_tracked_are_listed(switch: Vswitchd, appctl: Appctl) 
     switch.ofctl("add-flow", "br0", "table=0,priority=9,in_port=1,udp,actions=ct(commit,zone=7),normal")
     ip = bytes.fromhex("4500001c00004000401126cf0a0000010a000002") + bytes.fromhex("0400003500080000")
     await appctl.netdev_dummy_receive("p1", FRAME[:14] + ip + bytes(18))
-    assert any("10.0.0.1" in line for line in await appctl.dpctl_dump_conntrack("zone=7"))
+
+    async def tracked() -> bool:  # the switch is told of a frame, and takes it later
+        return any("10.0.0.1" in line for line in await appctl.dpctl_dump_conntrack("zone=7"))
+
+    await until(tracked, "the connection")
     assert await appctl.dpctl_dump_conntrack("zone=8") == ()
 
 

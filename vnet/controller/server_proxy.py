@@ -194,10 +194,10 @@ def main(lock: int, wanted: str, peers: Iterable[str]) -> None:
             listening.append((_bound(_passive(proxy.address)), target))
     except (OSError, ValueError) as error:
         sys.exit(getattr(error, "strerror", None) or str(error))
-    if os.fork():
+    if pid := os.fork():
+        os.pwrite(lock, f"{pid}\n{wanted}".encode(), 0)  # by the one that is waited for
         os._exit(0)
     os.setsid()
-    os.pwrite(lock, f"{os.getpid()}\n{wanted}".encode(), 0)
     while True:
         worker = os.fork()
         if not worker:

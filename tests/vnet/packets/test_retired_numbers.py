@@ -47,6 +47,7 @@ def cut_off(lab: Lab, host: str) -> Iterator[None]:
         lab.heal(host, "database")
     else:
         lab.daemons.signal(host, signal.SIGCONT)
+    lab.daemons.wait(lambda view: host in view.live, f"{host} reports again")
 
 
 @pytest.mark.parametrize("driver", [Driver.NETNS, Driver.DUMMY], ids=lambda driver: driver.value)
