@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,12 +12,12 @@ import pytest
 
 from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Batch, Delete, Update
-from tests.polling import until
+from tests.polling import LIMIT_S, until
 from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
 from vnet.agent.flow_reconciler import FlowKey
 from vnet.agent.mac_learning import MacLearning
 from vnet.compile.pipeline import Table
-from vnet.objects import Binding, BindingState, Host, LockingMode
+from vnet.objects import Binding, BindingState, Host, LockingMode, QosClass
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -258,6 +259,26 @@ async def test_flows_and_rows_changed_by_hand_are_put_back_and_others_are_left_a
             return "drift" in await pool.events()
 
         await until(reported, "an event")
+
+
+async def test_an_agent_ends_while_its_switch_does_not_answer() -> None:
+    """It waits for flows, and for the meters before them, which fail as the connection is closed: what fails may not hide that it is to end."""
+    async with pool_of("xen1", networks=(TENANT,)) as pool:
+        host = pool.hosts["xen1"]
+        await pool.insert(QosClass("slow", from_vm=1_000_000), vif(1))
+        host.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen1")
+        await until(lambda: host.agent.rows.settled and host.programmed, "flows")
+        before = host.agent.flows.messages
+        assert host.switch.process is not None
+        host.switch.process.send_signal(signal.SIGSTOP)
+        try:
+            await pool.update("Vif", ("id", "vm1/0"), qos="slow")
+            await until(lambda: host.agent.flows.messages > before, "meters and flows on their way")
+            async with asyncio.timeout(LIMIT_S):
+                await host.stop()
+        finally:
+            host.switch.process.send_signal(signal.SIGCONT)
 
 
 async def test_a_restarted_agent_changes_nothing_that_is_right() -> None:
