@@ -339,13 +339,20 @@ class BridgeFlows:
         first += [MeterMod.modify(m) if m.meter_id in self._meters else MeterMod.add(m) for m in meters]
         await self._zones.take(owners)
         # The switch does one after the other, so the flows need not wait for the answer about zones and meters.
-        waits = [client.begin(first)] if first else []
-        # One that is all or none by itself takes one round trip less than a bundle.
-        waits.append(client.send_flow_mods(mods) if len(mods) == 1 else client.bundle(mods, at_once=urgent))
+        begun = client.begin(first) if first else None
         try:
-            await asyncio.gather(*waits)  # whoever is cancelled here waits for none of them, whose error would hide it
+            try:
+                if len(mods) == 1:
+                    await client.send_flow_mods(mods)  # one is all or none by itself, and takes one round trip less
+                else:
+                    await client.bundle(mods, at_once=urgent)
+            finally:
+                if begun is not None:
+                    await begun
         except OpenFlowError:
             self._zones.leave(others)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from None  # what failed last would hide that this is to end
             raise
         self._zones.hold(owners)
         self._meters.update(meter.meter_id for meter in meters)
