@@ -150,10 +150,11 @@ class Replica:
         RequestError if the server refuses it; waits over a lost connection.
         """
         self.encode_condition(table, where)
-        columns = self.monitors[table].columns
-        if columns is not None and isinstance(where, tuple):
-            for column in sorted({name for name, _, _ in where} - {*columns}):
-                raise UnmonitoredColumn(table, column)
+        columns = self.monitors[table].columns if table in self.monitors else None
+        if columns is not None and where is not None and not isinstance(where, bool):
+            for column, _, _ in where:
+                if column not in columns:
+                    raise UnmonitoredColumn(table, column)
         if self._request_condition is None:
             raise ConnectionLost("this replica has no client")
         await self._request_condition(table, where)
