@@ -503,9 +503,8 @@ class Agent:
         self.encryption.changed(batch)
         if paused:
             self.spawn(self._open_paused(paused))
-            asyncio.get_running_loop().call_soon(
-                self.wake
-            )  # the flows leave before the turn, in the same pass of the loop
+            # The flows leave before the turn, in the same pass of the loop.
+            asyncio.get_running_loop().call_soon(self.wake)
         else:
             self.wake()
 

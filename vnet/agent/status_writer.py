@@ -48,9 +48,8 @@ class Statement:
     once: bool = False
 
 
-_changing = attrgetter(
-    "generation", "problems", "masters", "health"
-)  # what a status says that changes while an agent is the host's
+# What a status says that changes while an agent is the host's.
+_changing = attrgetter("generation", "problems", "masters", "health")
 
 
 class StatusWriter:
@@ -198,10 +197,14 @@ class StatusWriter:
         reached = (known or own).generation
         if generation is not None and isinstance(generation.subject, int):
             reached = generation.subject
-        found = (reached, self._problems(), self._masters(), self._health())
-        if known is not None and known.switch == own.switch and _changing(known) == found:
+        problems, masters, health = self._problems(), self._masters(), self._health()
+        if (
+            known is not None
+            and known.switch == own.switch
+            and _changing(known) == (reached, problems, masters, health)
+        ):
             return known
-        return replace(own, generation=found[0], problems=found[1], masters=found[2], health=found[3])
+        return replace(own, generation=reached, problems=problems, masters=masters, health=health)
 
     async def prune(self, desired: Callable[[], Mapping[Key, Statement]]) -> None:
         """Has everything stated again: the database may have lost any of it."""

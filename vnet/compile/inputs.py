@@ -255,9 +255,8 @@ class HostInputs:
         self.local_networks: dict[str, LocalNetwork] = {}
         self.local_uplinks: dict[str, LocalUplink] = {}
         self.on_uplink: dict[str, set[str]] = {}
-        self.service_tags: dict[
-            tuple[str, int], set[str]
-        ] = {}  # uplink and number to networks, where flows know no type of a tag
+        # Uplink and number to networks, where flows know no type of a tag.
+        self.service_tags: dict[tuple[str, int], set[str]] = {}
         self.indexes: dict[str, NetworkIndex] = {}
         self._changed: dict[InputKey, None] = {THIS_HOST: None}
 
