@@ -22,6 +22,7 @@ from vnet.controller.ofproto_trace_rpc import MAX_WAIT_S
 from vnet.controller.service import refusing_pool_errors
 from vnet.controller.vif_status import host_problem
 from vnet.db.database import WRITE_TIMEOUT_S, PoolDatabase, now_ms
+from vnet.db.errors import PoolError
 from vnet.db.view import PoolView
 from vnet.db.watches import Marked, Report, columns_of, decode_report, watch_from_row
 from vnet.objects import InvalidValue, Network, Vif, Way
@@ -148,7 +149,8 @@ class _Watch:
         )
 
     async def close(self) -> None:
-        await self._database.transact(Delete(TABLE, self._mine))
+        with suppress(PoolError):  # what was seen counts; rows that stay are the leader's to delete
+            await self._database.transact(Delete(TABLE, self._mine))
 
     def reached(self, number: int) -> set[str]:
         """The VIFs that would have got a frame."""
