@@ -18,7 +18,7 @@ from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.grammar.value_types import Integer, Scalar, ValueRefused
 from vnet.objects.carriers import IPV6_MORE_BYTES
-from vnet.objects.words import COUNT, HOST_REF
+from vnet.objects.words import COUNT, HOST_REF, ip_version
 
 PLANES = (0, 1)
 KEY_BYTES = 32  # Curve25519
@@ -36,7 +36,7 @@ PREFIX_BITS = "ffff:ffff:ffff::"
 
 def wireguard_bytes(vtep: str | None) -> int:
     """The bytes of the underlay's MTU that WireGuard takes, by the family of the VTEP address; None counts as IPv4."""
-    return WIREGUARD_BYTES + (IPV6_MORE_BYTES if vtep is not None and ip_address(vtep).version == 6 else 0)
+    return WIREGUARD_BYTES + (IPV6_MORE_BYTES if vtep is not None and ip_version(vtep) == 6 else 0)
 
 
 @lru_cache(maxsize=1024)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 from vnet.objects.carriers import IPV6_MORE_BYTES, NetworkType, Way
 from vnet.objects.encryption import wireguard_bytes
 from vnet.objects.limits import MAX_MTU
+from vnet.objects.words import ip_version
 
 TAG_BYTES = 4
 ETHERNET_MTU = 1500  # what stations on a physical network expect of each other unless told (RFC 894)
@@ -26,7 +26,7 @@ def overhead_bytes(network_type: NetworkType, vtep: str | None, *, encrypted: bo
 
 def mtu_arithmetic(network_type: NetworkType, underlay_mtu: int, vtep: str | None, *, encrypted: bool = False) -> str:
     """The computation, as a person would write it: '1500 (underlay) - 50 (vxlan over IPv4) = 1450'."""
-    family = "IPv6" if vtep is not None and ip_address(vtep).version == 6 else "IPv4"
+    family = "IPv6" if vtep is not None and ip_version(vtep) == 6 else "IPv4"
     cost = overhead_bytes(network_type, vtep, encrypted=encrypted)
     if encrypted:
         outer = wireguard_bytes(vtep)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, replace
 from functools import lru_cache
-from ipaddress import ip_address
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -29,6 +28,7 @@ from vnet.objects.state import CONFIGURED, PoolState
 from vnet.objects.tiers import Tier
 from vnet.objects.vif import Vif
 from vnet.objects.vm import Vm
+from vnet.objects.words import address_number, ip_version
 
 D = TypeVar("D", bound=Declared)
 Inputs = Mapping[type[Declared], Mapping[str, Stated]]
@@ -232,7 +232,7 @@ class Resolver:
                 lacking.append((name, keep))
         for name, keep in lacking:
             fields = values[name]
-            have = {ip_address(address).version for address in keep}
+            have = {ip_version(address) for address in keep}
             new = [
                 address
                 for version in (4, 6)
@@ -317,9 +317,9 @@ def _first_subnets(after: Proposal) -> dict[tuple[str, int], Any]:
 
 
 def _usable(ranges: Any, address: str) -> bool:
-    parsed = ip_address(address)
-    found = range_of(ranges, parsed.version, int(parsed))
-    return found is not None and found.usable(int(parsed))
+    number = address_number(address)
+    found = range_of(ranges, ip_version(address), number)
+    return found is not None and found.usable(number)
 
 
 def _kept(before: D | None, declared: type[D], values: Mapping[str, Any]) -> D:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from ipaddress import ip_address
 from itertools import islice, pairwise
 from typing import Any
 
@@ -45,7 +44,7 @@ from vnet.objects.subnet import Range
 from vnet.objects.tiers import Tier
 from vnet.objects.vif import Vif
 from vnet.objects.vif_sources import GROUP
-from vnet.objects.words import is_never
+from vnet.objects.words import address_number, ip_version, is_never
 from vnet.util.suggest import LISTED_MAX, listing
 
 Faults = Iterator[Fault]
@@ -184,7 +183,7 @@ def _host_addresses(p: Proposal) -> Faults:
     for host in (*stay, *changed.values()):
         if host.address is None:
             continue
-        families[ip_address(host.address).version] += 1
+        families[ip_version(host.address)] += 1
         other = holders.setdefault(host.address, host)
         if other is not host:
             message = f"host {host.name} has the address of host {other.name}"
@@ -205,9 +204,9 @@ def _host_addresses(p: Proposal) -> Faults:
 
 def _mixed_families(p: Proposal, usual: int) -> Faults:
     hosts = [host for host in p.after.hosts.values() if host.address is not None]
-    example = next(host for host in hosts if ip_address(host.address or "").version == usual)
+    example = next(host for host in hosts if ip_version(host.address or "") == usual)
     for host in hosts:
-        if ip_address(host.address or "").version != usual:
+        if ip_version(host.address or "") != usual:
             message = f"host {host.name} has an IPv{10 - usual} address, host {example.name} an IPv{usual} one"
             hint = "a tunnel has one family at both ends: choose one for the pool"
             yield Fault(
@@ -351,7 +350,7 @@ def _underlay(p: Proposal) -> Faults:
     """Tunnels over IPv6 need what every IPv6 link carries."""
     if p.underlay_mtu >= MIN_IPV6_MTU or not ("pool" in p.changes or "hosts" in p.changes):
         return
-    if p.vtep is not None and ip_address(p.vtep).version == 6:
+    if p.vtep is not None and ip_version(p.vtep) == 6:
         holder = next(host.name for host in p.after.hosts.values() if host.address == p.vtep)
         message = f"underlay.mtu {p.underlay_mtu} is too small for tunnels over IPv6, as host {holder}'s"
         hint = f"IPv6 needs at least {MIN_IPV6_MTU} (RFC 8200 §5)"
@@ -848,8 +847,8 @@ def _addresses(p: Proposal, vif: Vif, addresses: tuple[str, ...], also: str = ""
     field = "also" if also else "addresses"
     for address in addresses if ranges else ():
         path = (also or address,)
-        parsed = ip_address(address)
-        found = range_of(ranges or [], parsed.version, int(parsed))
+        number = address_number(address)
+        found = range_of(ranges or [], ip_version(address), number)
         ref: Ref = ("subnet", (found or (ranges or [])[0]).subnet.name, "cidr")
         if found is None and also:
             continue  # it may forward for others
@@ -857,10 +856,10 @@ def _addresses(p: Proposal, vif: Vif, addresses: tuple[str, ...], also: str = ""
             there = ", ".join(f"{r.subnet.cidr} ({r.subnet.name})" for r in (ranges or [])[:LISTED_MAX])
             message = f"address {address} of VIF {vif.id} is in no subnet of network {vif.network}"
             yield Fault("outside-subnet", "vif", vif.id, field, message, f"there is: {there}", path, other=ref)
-        elif found.gateway == int(parsed):
+        elif found.gateway == number:
             if not also or virtual_router(also) is None:
                 yield _gateway(p, vif, found, address, field, path)
-        elif why_not := found.reserved(int(parsed)):
+        elif why_not := found.reserved(number):
             message = f"address {address} of VIF {vif.id} is {why_not} ({found.subnet.cidr} of {found.subnet.name})"
             yield Fault(
                 "reserved-address",

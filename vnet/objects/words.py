@@ -173,6 +173,11 @@ def ip_version(address: str) -> int:
     return 6 if ":" in address else 4
 
 
+def address_number(address: str) -> int:
+    """The number that an address is, which was read."""
+    return int.from_bytes(inet_pton(AF_INET6 if ":" in address else AF_INET, address), "big")
+
+
 def _usual(text: str) -> bool:
     """Whether a text is certainly an interface's address in its one spelling: a cheap look, for rows come by 100,000."""
     family = AF_INET6 if ":" in text else AF_INET

@@ -62,14 +62,13 @@ def test_each_daemon_is_a_process_of_its_own_on_its_host(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("ovs")
 def test_a_forked_daemon_has_its_mark_once_it_is_known(tmp_path: Path) -> None:
-    preloaded, dirs = Preloaded(), ["--run-dir", str(tmp_path), "--ovs-db", f"unix:{tmp_path}/no.sock"]
+    own = ["--ovs-rundir", str(tmp_path), "--socket", str(tmp_path / "agent.sock"), "--state-dir", ""]
+    preloaded, args = Preloaded(), ["agent", "--host", "xen1", "--ovs-db", f"unix:{tmp_path}/no.sock", *own]
     for _ in range(20):
-        pid = preloaded.start(
-            ["agent", "--host", "xen1", *dirs], env={MARK: str(tmp_path)}, log=tmp_path / "log", netns=None
-        )
+        pid = preloaded.start(args, env={MARK: str(tmp_path)}, log=tmp_path / "log", netns=None)
         found = marked(tmp_path)
         stop([pid])
-        assert found == [pid]
+        assert found == [pid], (tmp_path / "log").read_text()
 
 
 def test_frames_reach_the_others_once(lab: Lab) -> None:
