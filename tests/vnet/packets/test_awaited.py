@@ -75,6 +75,10 @@ def stop(lab: Lab, vm: str) -> None:
 def awaited(lab: Lab, *vifs: Vif) -> dict[str, int]:
     """Have these VIFs awaited on B, by the controller; the number of each."""
     with Client(f"unix:{lab.daemons.controller_socket}") as client:
+        # Their host may have yet to say that the ports of before are gone.
+        wait_until(
+            lambda: {client.vif(one.id).place.state for one in vifs} <= {"defined", "awaited"}, "no port to be there"
+        )
         places = {one.id: client.plug_vif(one.id, B, awaited=True, wait_s=10).place for one in vifs}
     assert {(place.state, place.host) for place in places.values()} == {("awaited", B)}
     wait_converged(lab)
