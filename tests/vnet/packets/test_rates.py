@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from vnet import api
 from vnet.client import Client
 from vnet.compile.hello import OF_HELLO
 from vnet.lab import Driver, Lab
+from vnet.lab.streams import LEAST_PERIOD
 from vnet.objects import Owner, Pool, PoolState, QosClass, Vif, Vm
 
 A, B, C = HOSTS
@@ -66,13 +68,14 @@ def test_a_rate_that_changes_and_a_class_that_comes_and_goes_cost_no_frame(lab: 
 
 def test_a_vif_that_floods_is_told_of_and_harms_itself_only(lab: Lab) -> None:
     """It sends ten times the broadcast frames that it may. Others' frames, and its own to one receiver, all arrive."""
-    told = "sends more than the 100 broadcast frames a second of QoS class fast"
+    allowed = 5 if LEAST_PERIOD in os.environ else 100
+    told = f"sends more than the {allowed} broadcast frames a second of QoS class fast"
 
     def is_told() -> bool:
         return any(told in problem.text for problem in client.status().problems)
 
     with Client(f"unix:{lab.daemons.controller_socket}") as client, ExitStack() as stack:
-        client.change_qos_class("fast", api.QosClassChange(broadcast="100pps"))
+        client.change_qos_class("fast", api.QosClassChange(broadcast=f"{allowed}pps"))
         both = (("limited/0", "other/0"), ("other/0", "limited/0"))
         streams = {path: (stack.enter_context(lab.stream(*path)), path[1]) for path in both}
         header = Ether(src=lab.vif("limited").mac, dst="ff:ff:ff:ff:ff:ff")
@@ -85,7 +88,7 @@ def test_a_vif_that_floods_is_told_of_and_harms_itself_only(lab: Lab) -> None:
     for stream, to in streams.values():
         assert (stream.report.at(to).lost, stream.report.at(to).duplicated) == (0, 0)
     got = flood.report.at("other/0")
-    assert got.frames > 50
+    assert got.frames > allowed / 2
     assert got.lost > 50
 
 
