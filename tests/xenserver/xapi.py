@@ -346,7 +346,7 @@ class XenPool:
                 "set",
                 "bridge",
                 bridge,
-                "datapath_type=netdev",
+                f"datapath_type={self.lab.spec.datapath_type}",
                 f"external_ids:xs-network-uuids={uuid}",
             )
             for port in ovs.vsctl("list-ports", bridge).split():

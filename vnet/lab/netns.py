@@ -235,7 +235,7 @@ class NetnsDriver:
                 "br-phy",
                 f"mtu_request={spec.underlay_mtu}",
             ),
-            *own_bridges(host, "netdev"),
+            *own_bridges(host, spec.datapath_type),
         )
         if spec.groups and "CT zone: No" in ovs.appctl("dpif/show-dp-features", "br-phy"):
             raise LabUnsupported("this kernel's connection tracker has no zones (CONFIG_NF_CONNTRACK_ZONES)")

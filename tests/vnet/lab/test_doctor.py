@@ -116,8 +116,10 @@ def test_a_peer_that_is_cut_off_and_one_behind_a_smaller_mtu(lab: Lab) -> None:
     assert code == 1
     assert found["path to xen2 (10.99.0.2)"][:2] == ("wrong", "does not answer")
     finding, text, remedy = found["path to xen3 (10.99.0.3)"]
-    assert (finding, text) == ("wrong", f"1450 bytes pass, and not the {MTU} of underlay.mtu")
-    assert "underlay: {mtu: 1450}" in remedy
+    passes = text.split()[0]
+    assert passes in ("1450", "1454")  # a kernel lets a tag more through (is_skb_forwardable)
+    assert (finding, text) == ("wrong", f"{passes} bytes pass, and not the {MTU} of underlay.mtu")
+    assert f"underlay: {{mtu: {passes}}}" in remedy
 
 
 def test_what_the_agent_has_to_say(lab: Lab) -> None:

@@ -61,7 +61,9 @@ def test_a_bridge_of_the_host_carries_vlans_and_stays_as_it_is() -> None:
         lab.daemons.wait(
             lambda view: "no frame passes" in told(view).get("bridge xenbr0", ""), "it is another datapath's"
         )
-        bridge.vsctl("set", "bridge", "xenbr0", "datapath_type=netdev", "--", "add-port", "xenbr0", "xenbr0-nic")
+        bridge.vsctl(
+            "set", "bridge", "xenbr0", f"datapath_type={bridge.datapath_type}", "--", "add-port", "xenbr0", "xenbr0-nic"
+        )
         lab.daemons.wait(lambda view: not told(view), "nothing is wrong")
         reaches(lab)
 
