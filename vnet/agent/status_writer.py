@@ -194,6 +194,8 @@ class StatusWriter:
 
     def _status_with(self, generation: Statement | None) -> AgentStatus:
         own, known = self.claim.status, self._written
+        if generation is None and known is None and GENERATION not in self.statements.pending:
+            generation = self.statements.desired.get(GENERATION)  # it was stated in a row that is gone
         reached = (known or own).generation
         if generation is not None and isinstance(generation.subject, int):
             reached = generation.subject

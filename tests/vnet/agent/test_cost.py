@@ -351,13 +351,21 @@ async def test_what_one_agent_reports_is_not_sent_to_the_others() -> None:
 
 
 async def test_an_agent_whose_row_was_removed_says_again_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it has programmed, also where it said that into a row that was gone: as a host that is removed and comes again."""
     monkeypatch.setattr("vnet.agent.agent.HEARTBEAT_S", 0.05)
+    raised, removed = Mutate("Pool", (), [("generation", "+=", 1)]), Delete("Agent", (("host", "==", "xen1"),))
     async with pool_of("xen1") as made:
 
-        async def known() -> bool:
-            (rows,) = await made.client.transact(Select("Agent", (), ("host",)))
-            return [row["host"] for row in rows] == ["xen1"]
+        async def programmed(generation: int) -> None:
+            async def is_said() -> bool:
+                (rows,) = await made.client.transact(Select("Agent", (), ("host", "generation")))
+                return [(row["host"], row["generation"]) for row in rows] == [("xen1", generation)]
 
-        await until(known, "xen1 said that it lives")
-        assert await made.client.transact(Delete("Agent", (("host", "==", "xen1"),))) == [1]
-        await until(known, "xen1 said it again")
+            await until(is_said, f"xen1 said that it has programmed {generation}")
+
+        await made.client.transact(raised)
+        await programmed(1)
+        assert await made.client.transact(removed) == [1]
+        await programmed(1)
+        assert await made.client.transact(removed, raised) == [1, 1]
+        await programmed(2)
