@@ -165,9 +165,8 @@ class PoolDatabase:
                 await self.transact(*silent, timeout_s=timeout_s + WRITE_TIMEOUT_S)
             found = await self.transact(*answers)
         finally:
-            with contextlib.suppress(
-                PoolError
-            ):  # what this ends by counts; questions that stay are the leader's to delete
+            # What this ends by counts; questions that stay are the leader's to delete.
+            with contextlib.suppress(PoolError):
                 await self.transact(*(Delete(table, one) for one in mine))
         return [next((row["answer"] for row in rows), "") for rows in found]
 
