@@ -17,6 +17,7 @@ from ovsctl.ovsdb import (
     Delete,
     InputOutputError,
     NotConnected,
+    Operation,
     OutcomeUnknown,
     OvsdbClient,
     OvsdbError,
@@ -35,7 +36,7 @@ from vnet.agent.shell import Shell
 from vnet.agent.status_writer import StatusWriter
 from vnet.objects import Binding, BindingState, InvalidValue, Vif
 from vnet.objects.behind import known_behind
-from vnet.objects.binding import published
+from vnet.objects.binding import asked_of, published
 from vnet.objects.limits import MAX_REMOTE_GROUPS, MAX_RESERVED_OFPORT, MIN_RESERVED_OFPORT
 from vnet.objects.link_local import chosen
 from vnet.objects.multicast import listening_of
@@ -49,6 +50,7 @@ FULL_S = 1.0  # till the next attempt, where the database has no room on its dis
 RELAY_S = 1.0
 # How long a VIF that moved here, or joined its first group, may go on with TCP connections that this host's tracker did not see begin.
 PICKUP_S = 300.0
+MOST_CLAIMS = 2**62  # of a VIF
 RESERVED = MAX_RESERVED_OFPORT + 1 - MIN_RESERVED_OFPORT
 
 
@@ -271,7 +273,7 @@ class Bindings:
         return Binding(
             vif=vif.id,
             host=self._pool.me,
-            epoch=vif.epoch + 1,
+            epoch=self._next_epoch(vif),
             state=state,
             moved=state is BindingState.HELD and bool(self._pool.compiler.view.obeyed(vif)),
             tiers=self._has_tiers(vif),
@@ -282,6 +284,15 @@ class Bindings:
             listening=listening_of(self._pool.compiler.view.bindings_of(vif.network, vif.id)),
             **published(vif),
         )
+
+    def _next_epoch(self, vif: Vif) -> int:
+        """The place of a claim among the VIF's bindings. Any host may write the column: what is no count counts for nothing, nor does one that is behind
+        those of the hosts that it is asked for on."""
+        epoch = vif.epoch if 0 <= vif.epoch <= MOST_CLAIMS else 0
+        if self._pool.me in (hosts := asked_of(vif).hosts):
+            found = (self._pool.compiler.view.binding(vif.network, vif.id, host) for host in hosts)
+            epoch = max(epoch, *(it.epoch for it in found if it is not None), 0)
+        return epoch + 1
 
     def _reserve(self, vif: Vif) -> int:
         """An ofport for a VIF's port to ask for: the one it has, or the next that is free. They go round, so that one that was
@@ -396,9 +407,22 @@ class Bindings:
         vif = self._pool.locate(known) if known is not None else (("id", "==", decided.vif),)
         spoiled = self._pool.spoiled(decided.vif) if mine is None else None
         cleared = [Delete("Binding", by_uuid(spoiled))] if spoiled is not None else []
-        return self._client.send(
-            *cleared, *transactions.bind(decided, mine, vif, self._pool.locate(decided), self._status.claim.guard)
-        )
+        still = [self._status.claim.guard, *self._undisputed(decided, known, vif)]
+        return self._client.send(*cleared, *transactions.bind(decided, mine, vif, self._pool.locate(decided), still))
+
+    def _undisputed(self, decided: Binding, known: Vif | None, row: Where) -> list[Operation]:
+        """What a claim holds by. A host that the VIF is asked for on minds the other such host alone, so that none else holds it up."""
+        if known is None or self._pool.me not in (hosts := asked_of(known).hosts):
+            return [transactions.is_first(decided, row)]
+        still = [transactions.is_asked(known, row)]
+        for host in hosts:
+            if host == self._pool.me:
+                continue
+            other = self._pool.compiler.view.binding(known.network, known.id, host)
+            if other is None or other.epoch >= decided.epoch:
+                return [transactions.is_first(decided, row)]
+            still.append(transactions.is_unrenewed(other, self._pool.locate(other)))
+        return still
 
     async def _restore(self, vif_id: str) -> None:
         """Puts this host's own binding of a VIF back into its row, which cannot be read any more: nobody else may."""

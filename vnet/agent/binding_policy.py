@@ -1,7 +1,7 @@
 """The life of a VIF's binding on one host, as a table of transitions. Pure: the binding controller carries them out.
 
-One rule: nobody fights. A host claims a VIF that nobody runs, one that is moving to it, or one it was asked to run; else its
-port stays silent and the host says why. A VIF that is awaited here is claimed before its port is there, unless another host runs it.
+One rule: nobody fights. A host claims a VIF that is moving to it, one it was asked to run, or one that nobody runs and that is asked for on no
+other host; else its port stays silent and the host says why. A VIF that is awaited here is claimed before its port is there, unless another host runs it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from vnet.objects import Binding, BindingState, Location, LockingMode, Network, Vif
-from vnet.objects.binding import published
+from vnet.objects.binding import asked_of, published
 
 
 class Situation(Enum):
@@ -28,6 +28,7 @@ class Situation(Enum):
     LEAVING = "a port here; another host runs the VIF, and a migration is not finished"
     LEFT = "a port here; a migration has taken the VIF to another host"
     ELSEWHERE = "a port here; another host runs the VIF, and nobody asks for it here"
+    UNASKED = "a port here; no host runs the VIF, and it is asked for on another one"
 
 
 class Life(Enum):
@@ -61,11 +62,13 @@ class Decision:
 
 
 TAKEN = "VIF {vif} runs on host {host}; its port here stays silent until it is moved or unplugged there"
+UNASKED = "VIF {vif} is asked for on host {host}; its port here stays silent until it is asked for here ('vnet vif plug {vif} --host {me}')"
 KEEP, CLAIM, RENEW, RELEASE = Decision(), Decision(Act.CLAIM), Decision(Act.RENEW), Decision(Act.RELEASE)
 HOLD = Decision(Act.CLAIM, BindingState.HELD)
 ACTIVATE, BECOME_ACTIVE = Decision(Act.ACTIVATE), Decision(Act.BECOME)
 AWAIT, NUMBER, AWAIT_AGAIN = (Decision(act, BindingState.AWAITED) for act in (Act.CLAIM, Act.RENEW, Act.BECOME))
 SILENT, LET_GO = Decision(problem=TAKEN), Decision(Act.RELEASE, problem=TAKEN)
+REFUSED, GIVEN_UP = Decision(problem=UNASKED), Decision(Act.RELEASE, problem=UNASKED)
 DEPARTS, DEPARTED = Decision(departs=True), Decision(Act.RELEASE, departs=True)
 
 # By situation, for a binding that is: none, awaited, moving, active.
@@ -82,6 +85,7 @@ _ROWS = {
     Situation.LEAVING: (SILENT, KEEP, LET_GO, DEPARTS),
     Situation.LEFT: (DEPARTS, DEPARTED, DEPARTED, DEPARTED),
     Situation.ELSEWHERE: (SILENT, LET_GO, LET_GO, LET_GO),
+    Situation.UNASKED: (REFUSED, GIVEN_UP, GIVEN_UP, GIVEN_UP),
 }
 TRANSITIONS = {row: dict(zip(Life, decisions, strict=True)) for row, decisions in _ROWS.items()}
 
@@ -109,8 +113,8 @@ def decide(
             return Decision(Act.RELEASE if mine else Act.KEEP, problem=problem)
     decision = TRANSITIONS[here][life(mine)]
     if decision.problem:
-        runner = at.current.host if at.current is not None else "none"
-        return replace(decision, problem=decision.problem.format(vif=vif.id, host=runner))
+        host = at.current.host if at.current is not None else vif.host or vif.incoming
+        return replace(decision, problem=decision.problem.format(vif=vif.id, host=host, me=me))
     if decision.act is Act.KEEP and mine is not None and copied(mine, vif, tiers=tiers) != mine:
         return replace(decision, act=Act.COPY)
     return decision
@@ -149,6 +153,8 @@ def situation(
         former = elsewhere and mine is not None and at.current is not None and mine.epoch < at.current.epoch
         return Situation.RETURNING if former else Situation.ARRIVING
     if not elsewhere:
+        if not asked_of(vif).allows(me):
+            return Situation.UNASKED
         return Situation.HOME if vif.incoming in (None, me) else Situation.DEPARTING
     if vif.incoming is not None:
         return Situation.LEAVING

@@ -15,7 +15,7 @@ from vnet.agent.pool_replica import BINDING_COLUMNS, POOL_COLUMNS, ConditionName
 
 TRIM_AFTER_S = 2.0
 # With the column that the condition is on: where that comes to be monitored by a change of condition, ovsdb-server 3.1.0 dies of SIGSEGV.
-ASKED_COLUMNS = ("id", "network", "host", "incoming")
+ASKED_COLUMNS = ("id", "network", "host", "incoming", "stays")
 
 Condition = tuple[tuple[str, str, Any], ...] | bool
 

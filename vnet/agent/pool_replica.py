@@ -35,7 +35,7 @@ from vnet.objects import (
     Uplink,
     Vif,
 )
-from vnet.objects.binding import asked_on
+from vnet.objects.binding import NOWHERE, Asked, asked_for
 
 log = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ class PoolReplica:
         rows = [change for change in batch if change.table == "Vif"]
         known = {change.new["id"]: _asked(change.new) for change in rows if change.new is not None}
         gone = {change.old["id"] for change in rows if change.old is not None} - known.keys()
-        touched = [(network, vif) for vif in gone for network in self.compiler.inputs.set_asked(vif, ())]
+        touched = [(network, vif) for vif in gone for network in self.compiler.inputs.set_asked(vif, NOWHERE)]
         touched += [
-            (network, vif) for vif, hosts in known.items() for network in self.compiler.inputs.set_asked(vif, hosts)
+            (network, vif) for vif, asked in known.items() for network in self.compiler.inputs.set_asked(vif, asked)
         ]
         self.touched.update(touched)
         return bool(touched)
@@ -173,7 +173,7 @@ class PoolReplica:
         """Takes where VIFs are asked for, all that a replica holds and no more."""
         known = {row["id"] for row in replica["Vif"].values()}
         gone = [vif for vif in self.compiler.inputs.asked if vif not in known]
-        self.touched.update((network, vif) for vif in gone for network in self.compiler.inputs.set_asked(vif, ()))
+        self.touched.update((network, vif) for vif in gone for network in self.compiler.inputs.set_asked(vif, NOWHERE))
         self.fold_asked(Change("Vif", uuid, None, row) for uuid, row in replica["Vif"].items())
 
     def _kept_row(self, change: Change) -> Row | None:
@@ -475,8 +475,8 @@ def _decided(b: Binding) -> tuple[object, ...]:
     return b.network, b.epoch, b.state, b.link_locals, b.behind, b.listening
 
 
-def _asked(row: Row) -> tuple[str, ...]:
-    return asked_on(row["host"], row["incoming"])
+def _asked(row: Row) -> Asked:
+    return asked_for(row["host"], row["incoming"], row["stays"])
 
 
 def _columns(row: Row, *names: str) -> dict[str, Any]:

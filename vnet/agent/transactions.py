@@ -6,21 +6,20 @@ A row is found by its UUID: by anything else ovsdb-server looks at the whole tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ovsctl.ovsdb import Delete, Insert, Mutate, Operation, Row, Update, Uuid, Wait, Where, by_uuid
 from vnet.agent.pool_replica import BINDING_COLUMNS
 from vnet.db.rows import key_of, new_columns, to_columns
-from vnet.objects import AgentStatus, Binding, BindingState, Event
+from vnet.objects import AgentStatus, Binding, BindingState, Event, Vif
 from vnet.objects.binding import PUBLISHED, acknowledgement
 
 
-def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours: Operation) -> list[Operation]:
-    """Makes this host's binding the decided one. actual: the one in row `mine` of the database; vif: the VIF's row; ours: the host's
-    claim, without which a new binding does not hold.
-
-    A binding with a new epoch, or on another network, takes it from the VIF, so of two hosts that claim at once one is refused.
-    """
+def bind(
+    decided: Binding, actual: Binding | None, vif: Where, mine: Where, still: Sequence[Operation]
+) -> list[Operation]:
+    """Makes this host's binding the decided one. actual: the one in row `mine` of the database; vif: the VIF's row; still: what a binding
+    with a new epoch, or on another network, holds by."""
     if actual is not None and (actual.epoch, actual.network) == (decided.epoch, decided.network):
         columns = to_columns(decided)
         state = {
@@ -35,14 +34,26 @@ def bind(decided: Binding, actual: Binding | None, vif: Where, mine: Where, ours
         if decided.state is BindingState.AWAITED:
             state["ready"] = False
         return [Update("Binding", _still(decided, mine), state)]
-    take: list[Operation] = [
-        ours,
-        Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},)),
-        Update("Vif", vif, {"epoch": decided.epoch}),
-    ]
+    take: list[Operation] = [*still, Update("Vif", vif, {"epoch": decided.epoch})]
     if actual is None:
         return [*take, Insert("Binding", new_columns(decided))]
     return [*take, Update("Binding", mine, _but_key(decided))]
+
+
+def is_first(decided: Binding, vif: Where) -> Operation:
+    """Of two hosts that claim a VIF at once one is refused: each takes the number that follows the one that it knows."""
+    return Wait("Vif", vif, ("epoch",), ({"epoch": decided.epoch - 1},))
+
+
+def is_asked(asked: Vif, vif: Where) -> Operation:
+    """The VIF is asked for where it was: no other host takes it then, whatever it writes into `epoch`."""
+    columns = to_columns(asked)
+    return Wait("Vif", vif, ("host", "incoming"), ({name: columns[name] for name in ("host", "incoming")},))
+
+
+def is_unrenewed(binding: Binding, row: Where) -> Operation:
+    """The other host that a VIF is asked for on has claimed it no more."""
+    return Wait("Binding", row, ("epoch",), ({"epoch": binding.epoch},))
 
 
 def copy(binding: Binding, row: Where) -> Operation:

@@ -572,6 +572,7 @@ class Vif(AnswerStruct, frozen=True, kw_only=True):
     host: str | None
     incoming: str | None
     epoch: int
+    stays: str
     owner: str
     security_groups: list[str]
     qos: str | None

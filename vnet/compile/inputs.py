@@ -30,7 +30,7 @@ from vnet.objects import (
     Vif,
     Way,
 )
-from vnet.objects.binding import asked_on, followed
+from vnet.objects.binding import NOWHERE, Asked, asked_of, followed
 from vnet.objects.carriers import Encapsulation
 from vnet.objects.devices import patch_device
 from vnet.objects.encryption import PLANES, inner_address
@@ -213,13 +213,14 @@ class StateIndex:
     def __init__(self, state: PoolState) -> None:
         self.bindings: dict[str, list[Binding]] = defaultdict(list)  # by network
         self.wanted: dict[str, set[str]] = defaultdict(set)  # host to the networks of the VIFs that are to be there
-        self.asked: dict[str, tuple[str, ...]] = {}  # as in HostInputs
+        self.asked: dict[str, Asked] = {}  # as in HostInputs
         for binding in state.bindings.values():
             self.bindings[binding.network].append(binding)
         for vif in state.vifs.values():
-            if hosts := asked_on(vif.host, vif.incoming):
-                self.asked[vif.id] = hosts
-            for host in hosts:
+            asked = asked_of(vif)
+            if asked.hosts:
+                self.asked[vif.id] = asked
+            for host in asked.hosts:
                 self.wanted[host].add(vif.network)
 
 
@@ -245,7 +246,7 @@ class HostInputs:
         self.flow_collectors: dict[str, FlowCollector] = {}
         self.sampling: tuple[FlowCollector, ...] = ()  # those of single VIFs, by name
         self.mirrors: dict[str, FrameMirror] = {}
-        self.asked: dict[str, tuple[str, ...]] = {}  # VIF id to the hosts that it is asked for on, wherever it is
+        self.asked: dict[str, Asked] = {}  # by VIF id, wherever it is
         self.ports: dict[str, int] = {}  # VIF id to ofport
         self.devices: dict[str, int] = {}  # tunnel or patch port to ofport
         self.inner: dict[str, str] = {}  # a host to its address inside WireGuard; this one too, if it can encrypt
@@ -358,8 +359,8 @@ class HostInputs:
                 return ()
 
     def _forget_empty(self, network: str, index: NetworkIndex) -> None:
-        if not index.bindings and not index.vifs:
-            del self.indexes[network]
+        if not index.bindings and not index.unfollowed and not index.vifs:
+            self.indexes.pop(network, None)
 
     def index(self, network: str) -> NetworkIndex:
         """What is known of a network's VIFs, to read."""
@@ -542,7 +543,8 @@ class HostInputs:
         self.revision += 1
         index = self._index(binding.network)
         old = index.all_bindings(binding.vif)
-        if not old or (len(old) == 1 and old[0].host == binding.host):  # as nearly all are
+        alone = not old or (len(old) == 1 and old[0].host == binding.host)  # as nearly all are
+        if alone and binding.vif not in index.unfollowed and self._asked_for(binding.vif).allows(binding.host):
             self._replace_bindings(index, binding, old, (binding,))
         else:
             others = (other for other in old if other.host != binding.host)
@@ -556,29 +558,35 @@ class HostInputs:
         if len(left) < len(old):
             self._follow(network, index, vif, left)
 
-    def set_asked(self, vif: str, hosts: tuple[str, ...]) -> list[str]:
-        """A VIF is asked for on these hosts, by its row. Returns the networks on which it may have other bindings that count."""
-        if hosts == self.asked.get(vif, ()):
+    def set_asked(self, vif: str, asked: Asked) -> list[str]:
+        """Where a VIF is asked for, by its row. Returns the networks on which other bindings of it count now."""
+        if asked == self.asked.get(vif, NOWHERE):
             return []
         self.revision += 1
-        if hosts:
-            self.asked[vif] = hosts
+        if asked.hosts:
+            self.asked[vif] = asked
         else:
             del self.asked[vif]
         return self._asked_changed(vif)
 
     def _asked_changed(self, vif: str) -> list[str]:
-        found = [name for name, index in self.indexes.items() if vif in index.unsettled or vif in index.unfollowed]
-        for network in found:
-            index = self.indexes[network]
-            self._follow(network, index, vif, index.all_bindings(vif))
-        return found
+        found = [
+            (name, index) for name, index in self.indexes.items() if vif in index.bindings or vif in index.unfollowed
+        ]
+        return [name for name, index in found if self._follow(name, index, vif, index.all_bindings(vif))]
 
-    def _follow(self, network: str, index: NetworkIndex, vif: str, found: tuple[Binding, ...]) -> None:
-        """Takes all bindings of a VIF, and follows those that count. Between two of them there is always one: what goes, goes last."""
-        row = self.vifs.get(vif)  # it may come before, or after, what is known of all
-        asked = {*self.asked.get(vif, ()), *(asked_on(row.host, row.incoming) if row is not None else ())}
-        new = {binding.host: binding for binding in followed(found, asked)}
+    def _asked_for(self, vif: str) -> Asked:
+        asked, row = self.asked.get(vif, NOWHERE), self.vifs.get(vif)
+        if row is None:
+            return asked
+        # It may come before, or after, what is known of all.
+        return asked.and_also(asked_of(row))
+
+    def _follow(self, network: str, index: NetworkIndex, vif: str, found: tuple[Binding, ...]) -> bool:
+        """Takes all bindings of a VIF, and follows those that count; whether these are others now. Between two of them there is always one: what goes,
+        goes last."""
+        new = {binding.host: binding for binding in followed(found, self._asked_for(vif))}
+        before = index.bindings.get(vif, ())
         apart = tuple(binding for binding in found if binding.host not in new)
         if apart != index.unfollowed.get(vif, ()):
             self._note(Input.BINDINGS, vif, network)
@@ -586,7 +594,7 @@ class HostInputs:
             index.unfollowed[vif] = apart
         else:
             index.unfollowed.pop(vif, None)
-        old = {binding.host: binding for binding in index.bindings.get(vif, ())}
+        old = {binding.host: binding for binding in before}
         for binding in (*new.values(), *(it for it in old.values() if it.host not in new)):
             if new.get(binding.host) != old.get(binding.host):
                 now = {host: it for host, it in old.items() if host != binding.host}
@@ -594,6 +602,8 @@ class HostInputs:
                     now[binding.host] = binding
                 self._replace_bindings(index, binding, _by_host(old), _by_host(now))
                 old = now
+        self._forget_empty(network, index)
+        return index.bindings.get(vif, ()) != before
 
     def _replace_bindings(
         self, index: NetworkIndex, changed: Binding, old: tuple[Binding, ...], new: tuple[Binding, ...]
@@ -699,7 +709,7 @@ class HostInputs:
             del self.vifs[vif]
         else:
             self.vifs[vif] = new
-        if (old and (old.host, old.incoming)) != (new and (new.host, new.incoming)):
+        if (old and (old.host, old.incoming, old.stays)) != (new and (new.host, new.incoming, new.stays)):
             self._asked_changed(vif)
         if old is not None and new is not None and replace(old, epoch=new.epoch) == new:
             self._index(new.network).vifs[vif] = self._judged(new)

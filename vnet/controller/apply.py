@@ -27,7 +27,7 @@ from vnet.db.database import now_ms
 from vnet.db.errors import WriteConflict
 from vnet.db.history import Costs
 from vnet.db.view import PoolView
-from vnet.db.writes import Locate, Write, configuration_write
+from vnet.db.writes import Rows, Write, configuration_write
 from vnet.objects import Event, Pool, PoolState
 from vnet.objects.trial import Trial
 from vnet.plan import PoolPlan, desired_state, plan_dict, plan_pool, render_plan
@@ -189,17 +189,17 @@ async def write_plan(
         trial = Trial(pool.revision + 1, ends, author.caller, author.source, author.reason)
         changes = [*changes, InsertObject(trial)]
         event = replace(event, text=f"{event.text}, on trial for {try_s} s")
-    write = await asyncio.to_thread(_write_of, changes, pool, service.database.mirror.locate)
+    write = await asyncio.to_thread(_write_of, changes, pool, service.database.mirror)
     with collector_held():
         await service.write(write, [event], costs)
     shown_trial = show_trial(trial, now_ms()) if trial is not None else None
     return api.Applied(plan=shown, revision=write.revision or 0, generation=write.generation or 0, trial=shown_trial)
 
 
-def _write_of(changes: Sequence[RowChange], pool: Pool | None, locate: Locate) -> Write:
+def _write_of(changes: Sequence[RowChange], pool: Pool | None, rows: Rows) -> Write:
     with collector_held():
         try:
-            return configuration_write(changes, pool, generation=True, locate=locate)
+            return configuration_write(changes, pool, generation=True, rows=rows)
         except WriteConflict as conflict:
             raise Conflict(conflict.code, conflict.message, conflict.subject) from None
 

@@ -183,7 +183,7 @@ async def write(pool: PoolDatabase, desired: PoolState, name: str, author: Autho
     changes = state_changes(live, desired)
     if not changes or live.pool is None:
         return live.pool.revision if live.pool is not None else 0
-    made = configuration_write(changes, live.pool, generation=True, locate=pool.mirror.locate)
+    made = configuration_write(changes, live.pool, generation=True, rows=pool.mirror)
     costs = costs_of(plan_pool(live, desired))
     told = [Event(now_ms(), "restored", f"backup {name}: {len(changes)} changes")]
     await pool.write(made, told, author, costs)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -49,7 +50,7 @@ from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import Step, configuration_write, new_keys, new_pool_id
 from vnet.health.findings import NetworkFinding, by_subject, findings, health_events, stated
 from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Location, Pool, PoolState, TunnelKey, Vif
-from vnet.objects.binding import SWITCH
+from vnet.objects.binding import SWITCH, asked_of, followed, stays
 from vnet.objects.impact import Disruption
 from vnet.objects.retired import RetiredNumber
 from vnet.plan.decide import Inadmissible
@@ -72,6 +73,7 @@ ACCOUNTS_EVERY, ACCOUNTS_FIRST = (
     600,
     540,
 )  # rounds from one look at hosts' accounts to the next, less those before the first
+RESTATED_AT_ONCE = 500  # VIFs, in a round
 PROBES_EVERY = 60  # rounds; who asked takes its own question away, so this is for those who died before
 TABLE = "Leader"  # of one row, which names the term of who leads
 
@@ -118,6 +120,34 @@ def unheard(view: PoolView) -> list[Binding]:
         it for it in view.state.bindings.values()
         if it.listening is not None and it.network in networks and it.host in view.state.hosts and it.host not in view.live
     ]  # fmt: skip
+
+
+def unfollowed(view: PoolView) -> list[Binding]:
+    """The bindings of hosts that may not run a VIF, since it is asked for elsewhere. A host that keeps the rules lets go of it itself."""
+    found: list[Binding] = []
+    for id, bindings in view.bindings_of.items():
+        vif = view.state.vifs.get(id)
+        if vif is None or (len(bindings) == 1 and vif.host in (None, *bindings)):
+            continue
+        counting = followed(list(bindings.values()), asked_of(vif))
+        found += [it for it in bindings.values() if it not in counting]
+    return found
+
+
+def restated(view: PoolView) -> Iterator[tuple[Vif, str]]:
+    """The VIFs of which something else is to be stated of where they may stay, and what: nothing was, as by earlier versions; or they are claimed where they
+    are wanted, and no other host has them any more."""
+    for vif in view.state.vifs.values():
+        if vif.stays == (vif.host or ""):  # as nearly all are
+            continue
+        asked, bindings, at = asked_of(vif), view.bindings_of.get(vif.id, {}), view.location(vif.id)
+        settled = (
+            at.current is not None and at.current.host in asked.hosts and not bindings.keys() & (asked.former or ())
+        )
+        if asked.former is None or settled:
+            stated = stays(vif, vif, at)
+            if stated != vif.stays:
+                yield vif, stated
 
 
 def usurpers(view: PoolView, known: Mapping[str, int]) -> list[Binding]:
@@ -171,7 +201,7 @@ class Epochs:
 def usurper_events(bindings: Iterable[Binding], now: int) -> Iterator[Event]:
     """What to tell of them."""
     for it in bindings:
-        text = f"host {it.host} drew VIF {it.vif} to itself, which runs on another host: its binding is removed"
+        text = f"host {it.host} drew VIF {it.vif} to itself, which runs on another host, or is asked for there: its binding is removed"
         yield Event(now, "problem", text, it.host, it.network, it.vif)
 
 
@@ -208,6 +238,7 @@ class Leader:
         self._pool_id = ""  # as it was seen last
         self.duties = 0  # how often they were done
         self._known: set[tuple[str, str]] = set()  # VIF and host of the usurpers that the last round found
+        self._unfollowed: list[Binding] = []  # in the last round
         self._epochs = Epochs()
         self._trials = TrialGuard(database)
         self._stuck = 0  # the revision on trial that cannot be taken back
@@ -294,7 +325,7 @@ class Leader:
             view = self._database.view()
             mirror = self._database.mirror
             wrong = self._epochs.wrong(view.state.vifs, mirror.locate)
-            taken = usurpers(view, wrong) if not mirror.lacks(Vif, Binding) else []
+            taken = self._taken(view, wrong) if not mirror.lacks(Vif, Binding) else []
             news = [it for it in taken if (it.vif, it.host) not in self._known]
             self._known = {(it.vif, it.host) for it in taken}
             told = [*host_events(alive, view, now_ms()), *usurper_events(news, now_ms())]
@@ -309,6 +340,7 @@ class Leader:
                 *(Insert("Event", to_columns(event)) for event in told),
                 *(Delete("Binding", (*by_key(it), ("epoch", "==", it.epoch))) for it in taken),
                 *(Update(TABLE_OF[Vif], mirror.locate(view.state.vifs[id]), {"epoch": wrong[id]}) for id in wrong),
+                *self._restated(view),
                 *self._unheard(view),
                 *self._pruning(view),
                 *await self._old_records(),
@@ -329,6 +361,19 @@ class Leader:
         if vlans_in_use(view) and len(view.live) > 1:
             with suppress(PoolError):
                 await ask_hosts(self._database, view, LOOK_WAIT_S)
+
+    def _taken(self, view: PoolView, wrong: Mapping[str, int]) -> list[Binding]:
+        """The bindings to remove: those by which a host draws a VIF to itself, or holds on to one that it may not run."""
+        before, self._unfollowed = self._unfollowed, unfollowed(view)
+        found = usurpers(view, wrong)
+        return found + [it for it in self._unfollowed if it in before and it not in found]
+
+    def _restated(self, view: PoolView) -> Iterator[Operation]:
+        locate = self._database.mirror.locate
+        for vif, text in islice(restated(view), RESTATED_AT_ONCE):
+            columns = to_columns(vif)
+            as_it_was = ((name, "==", columns[name]) for name in ("host", "incoming", "stays"))
+            yield Update(TABLE_OF[Vif], (*locate(vif), *as_it_was), {"stays": text})
 
     def _unheard(self, view: PoolView) -> Iterator[Operation]:
         """Has the VIFs of silent hosts get every multicast group; not before a live one would have been heard."""
@@ -364,8 +409,8 @@ class Leader:
         for it in ended:
             told.append(Event(now_ms(), "mirror-expired", f"mirror {it.name} has expired: it is taken off"))
             log.info(told[-1].text)
-        locate = self._database.mirror.locate
-        write = configuration_write(changes, self._database.view().state.pool, generation=True, locate=locate)
+        rows = self._database.mirror
+        write = configuration_write(changes, self._database.view().state.pool, generation=True, rows=rows)
         write = replace(write, steps=(*map(Step, self.guarded()), *write.steps))
         author = Author("controller", "", f"expired: {', '.join(it.name for it in ended)}", "")
         try:

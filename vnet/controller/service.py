@@ -136,11 +136,11 @@ class Service:
         return taken[-1]
 
     def _configuration(self, changes: Sequence[RowChange], view: PoolView) -> Write:
-        return configuration_write(changes, view.state.pool, locate=self.database.mirror.locate)
+        return configuration_write(changes, view.state.pool, rows=self.database.mirror)
 
     async def step(self, decide: Step) -> bool:
         """Write a decision as a step of what runs; whether there was anything to write."""
-        return await self._write(decide, lambda changes, _: runtime_write(changes, locate=self.database.mirror.locate))
+        return await self._write(decide, lambda changes, _: runtime_write(changes, rows=self.database.mirror))
 
     async def note(self, summary: str) -> None:
         """Record what the caller does beside the pool's rows; raises Unavailable, NoRoom."""

@@ -40,11 +40,11 @@ async def taking_back(
     view = database.view()
     admission = take_back(view, [changes], f"revision {trial.revision - 1}", wherever=True)
     ended = DeleteObject(trial)
-    locate = database.mirror.locate
+    rows = database.mirror
     if admission.changes:
-        write = configuration_write([*admission.changes, ended], view.state.pool, generation=True, locate=locate)
+        write = configuration_write([*admission.changes, ended], view.state.pool, generation=True, rows=rows)
     else:
-        write = runtime_write([ended], locate=locate)
+        write = runtime_write([ended], rows=rows)
     steps = (*map(Step, first), still_on(trial), *write.steps)
     return Write(steps, write.changes, write.revision, write.generation), admission
 
@@ -79,7 +79,7 @@ async def confirm(call: Call[None]) -> api.Trial:
     """Keep the revision that is on trial."""
     async with call.service.writing:
         trial = _trial(call)
-        write = runtime_write([DeleteObject(trial)], locate=call.service.database.mirror.locate)
+        write = runtime_write([DeleteObject(trial)], rows=call.service.database.mirror)
         write = Write((still_on(trial), *write.steps), write.changes)
         await call.service.write(write, [Event(now_ms(), "confirmed", f"revision {trial.revision} is confirmed")])
     await call.service.database.wait_for(lambda _: call.service.database.mirror.trial is None, 5.0)

@@ -20,7 +20,7 @@ from vnet.db.changes import OWN_FIELDS, RowChange
 from vnet.grammar.declare import Attr, Declared, Named, SetBy, attr, attrs_of, plain
 from vnet.grammar.noun import Noun
 from vnet.grammar.value_types import Boolean, ListOf
-from vnet.objects import Network, Pool
+from vnet.objects import Network, Pool, Vif
 from vnet.objects.token import Token
 from vnet.objects.words import COUNT, LINE
 
@@ -160,7 +160,7 @@ def _object_change(change: RowChange, costs: Costs) -> RecordedChange:
 
 
 def _words(value: Declared | None) -> dict[str, Any]:
-    left = {Token: ("digest",), Pool: OWN_FIELDS}.get(type(value), ())
+    left = {Token: ("digest",), Pool: OWN_FIELDS, Vif: ("stays",)}.get(type(value), ())
     return {word: content for word, content in words_of(value).items() if word not in left} if value is not None else {}
 
 

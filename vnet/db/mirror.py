@@ -17,7 +17,7 @@ from vnet.db.rows import TABLE_OF, by_key, from_row, key_of
 from vnet.db.tables import TABLES, ObjectTable
 from vnet.db.view import PoolView
 from vnet.grammar.declare import Attr, Declared, attrs_of
-from vnet.objects import AgentStatus, Binding, Event, Pool, PoolState, Vif
+from vnet.objects import AgentStatus, Binding, Event, Location, Pool, PoolState, Vif
 from vnet.objects.follower import ToolstackFollower
 from vnet.objects.index import VifIndex
 from vnet.objects.token import Token
@@ -168,6 +168,10 @@ class PoolMirror:
             (TABLE_OF[type(value)], key[0][1] if len(key) == 1 else tuple(content for _, content in key))
         )
         return by_uuid(uuid) if uuid is not None else by_key(value)
+
+    def location(self, vif: str) -> Location:
+        """Where a VIF is."""
+        return self.view().location(vif)
 
     def view(self, live: Iterable[str] = ()) -> PoolView:
         """The pool with its indexes; `live`: see `live_hosts`."""

@@ -27,7 +27,7 @@ from vnet.grammar.declare import Declared, SetBy, attr
 from vnet.grammar.noun import Noun
 from vnet.objects.words import COUNT, LINE
 
-VERSION = "1.41.0"
+VERSION = "1.42.0"
 COLUMN_DEPTH = 4  # of maps, in the schema: those of one column stand on its line
 
 

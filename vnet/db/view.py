@@ -44,7 +44,7 @@ class PoolView:
     def location(self, vif: str) -> Location:
         """Where one VIF is."""
         found = list(self.bindings_of.get(vif, {}).values())
-        return Location.of(followed(found, self.state.asked_on(vif)) if len(found) > 1 else found)
+        return Location.of(followed(found, self.state.asked(vif)) if found else found)
 
     def acked(self, binding: Binding) -> frozenset[str]:
         """The hosts that have programmed a binding."""

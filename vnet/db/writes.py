@@ -6,9 +6,9 @@ Names are the references, so their integrity is kept here: the database knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 from uuid import uuid4
 
 from ovsctl.ovsdb import Delete as DeleteOp
@@ -21,12 +21,36 @@ from vnet.db.errors import WriteConflict
 from vnet.db.rows import TABLE_OF, by_key, key_of, new_columns, to_columns
 from vnet.db.tables import RUNTIME, Cell, ObjectTable, table_of
 from vnet.grammar.declare import Declared
-from vnet.objects import Binding, FrameMirror, Network, Pool
+from vnet.objects import Binding, FrameMirror, Location, Network, Pool, Vif
+from vnet.objects.binding import stays
 from vnet.objects.renames import RENAMED
 from vnet.objects.retired import RetiredNumber, retired
 from vnet.objects.state import CONFIGURED
 
-Locate = Callable[[Declared], Where]
+
+class Rows(Protocol):
+    """The rows that a write is about, as its maker sees them. PoolMirror is one."""
+
+    def locate(self, value: Declared) -> Where:
+        """How to find the row of a value."""
+        ...
+
+    def location(self, vif: str) -> Location:
+        """Where a VIF is."""
+        ...
+
+
+class UnseenRows:
+    """Rows of a pool whose maker sees none: they are found by their keys."""
+
+    def locate(self, value: Declared) -> Where:
+        return by_key(value)
+
+    def location(self, vif: str) -> Location:
+        return Location()
+
+
+UNSEEN = UnseenRows()
 
 # The tables of objects that stay while others refer to them, by the noun's word.
 _HELD = {declared.NOUN.word: table_of(declared) for declared in CONFIGURED if declared.NOUN.held}
@@ -69,20 +93,21 @@ class Write:
 
 
 def configuration_write(
-    changes: Sequence[RowChange], pool: Pool | None, *, generation: bool = False, locate: Locate = by_key
+    changes: Sequence[RowChange], pool: Pool | None, *, generation: bool = False, rows: Rows = UNSEEN
 ) -> Write:
     """A write of configuration: refused if its revision is no longer `pool`'s, and raises it by one.
 
     `generation` is raised too by an apply, so that agents say when they have followed, and where a network gives up a number.
-    `pool` None: there is none yet, and the changes insert it. `locate`: how to find a value's row, see PoolMirror.locate.
+    `pool` None: there is none yet, and the changes insert it.
     """
     created = next((c.new for c in changes if c.old is None and isinstance(c.new, Pool)), None)
     if pool is None and created is None:
         raise WriteConflict("no-pool", "the pool is empty: apply a document first")
+    changes = _as_asked(changes, rows)
     guard = _pool_is(pool)
     given_up = list(_retired(changes, pool.generation + 1)) if pool is not None else []
     generation = generation or bool(given_up)
-    steps = [guard, *_steps(changes, locate), *given_up]
+    steps = [guard, *_steps(changes, rows), *given_up]
     if pool is None:
         return Write(tuple(steps), tuple(changes), revision=1, generation=1)
     raised = [("revision", "+=", 1), ("generation", "+=", 1)][: 2 if generation else 1]
@@ -101,9 +126,27 @@ def _retired(changes: Sequence[RowChange], generation: int) -> Iterator[Step]:
                 yield Step(InsertOp(TABLE_OF[RetiredNumber], to_columns(number)))
 
 
-def runtime_write(changes: Sequence[RowChange], *, locate: Locate = by_key) -> Write:
+def runtime_write(changes: Sequence[RowChange], *, rows: Rows = UNSEEN) -> Write:
     """A write of locations, such as a step of a migration: it leaves the pool's revision alone."""
-    return Write(tuple(_steps(changes, locate)), tuple(changes))
+    changes = _as_asked(changes, rows)
+    return Write(tuple(_steps(changes, rows)), tuple(changes))
+
+
+def _as_asked(changes: Sequence[RowChange], rows: Rows) -> list[RowChange]:
+    """The changes, with what is stated of VIFs that are asked for elsewhere by them: where they run now, and may stay until they are claimed there."""
+    return [_stating(change, rows) if isinstance(change.new, Vif) else change for change in changes]
+
+
+def _stating(change: RowChange, rows: Rows) -> RowChange:
+    match change:
+        case InsertObject(new=Vif() as new):
+            stated = stays(None, new, Location())
+            return change if stated == new.stays else InsertObject(replace(new, stays=stated))
+        case UpdateObject(old=Vif() as old, new=Vif() as new):
+            asked_anew = (old.host, old.incoming) != (new.host, new.incoming)
+            stated = stays(old, new, rows.location(old.id)) if asked_anew else old.stays
+            return change if stated == new.stays else UpdateObject(old, replace(new, stays=stated))
+    return change
 
 
 def new_keys(pool: Pool, now_ms: int) -> Write:
@@ -121,12 +164,12 @@ def _pool_is(pool: Pool | None) -> Step:
     return Step(Wait("Pool", (), ("revision",), ({"revision": pool.revision},)), changed)
 
 
-def _steps(changes: Sequence[RowChange], locate: Locate) -> Iterator[Step]:
+def _steps(changes: Sequence[RowChange], rows: Rows) -> Iterator[Step]:
     """Guards before the writes, references after them: objects that one transaction makes may refer to each other."""
     for change in changes:
-        yield from _guards(change, locate)
+        yield from _guards(change, rows)
     for change in changes:
-        yield from (Step(operation) for operation in _operations(change, locate))
+        yield from (Step(operation) for operation in _operations(change, rows))
     # One look per name, and none for objects that this transaction makes itself.
     made = {
         (TABLE_OF[type(c.new)], *table_of(type(c.new)).key_of(c.new))
@@ -160,23 +203,24 @@ def _difference(change: UpdateObject) -> tuple[dict[str, object], dict[str, obje
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
-def _guards(change: RowChange, locate: Locate) -> Iterator[Step]:
+def _guards(change: RowChange, rows: Rows) -> Iterator[Step]:
     match change:
         case UpdateObject(old=old):
             before, _ = _difference(change)
+            before.pop("stays", None)  # derived from what the others say
             if before:
                 changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
-                yield Step(Wait(TABLE_OF[type(old)], locate(old), tuple(before), (before,)), changed)
+                yield Step(Wait(TABLE_OF[type(old)], rows.locate(old), tuple(before), (before,)), changed)
         case DeleteObject(old=Binding() as old):
             # These two decided that it may go.
             columns = {"state": old.state.value, "epoch": old.epoch}
             changed = ("row-changed", f"{_named(old)} has changed in the meantime", _named(old))
-            yield Step(Wait("Binding", locate(old), tuple(columns), (columns,)), changed)
+            yield Step(Wait("Binding", rows.locate(old), tuple(columns), (columns,)), changed)
         case _:
             return
 
 
-def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
+def _operations(change: RowChange, rows: Rows) -> Iterator[Operation]:
     match change:
         case InsertObject(new=new):
             first = {"id": new_pool_id(), "revision": 1, "generation": 1} if isinstance(new, Pool) else {}
@@ -185,10 +229,10 @@ def _operations(change: RowChange, locate: Locate) -> Iterator[Operation]:
         case UpdateObject(old=old, new=new):
             _, after = _difference(change)
             if after:
-                yield UpdateOp(TABLE_OF[type(new)], locate(old), after)
+                yield UpdateOp(TABLE_OF[type(new)], rows.locate(old), after)
             yield from _parts(old, new)
         case DeleteObject(old=old):
-            yield DeleteOp(TABLE_OF[type(old)], locate(old))
+            yield DeleteOp(TABLE_OF[type(old)], rows.locate(old))
             for table, column in _following(type(old)):
                 yield DeleteOp(table, tuple((column, "==", content) for _, content in key_of(old)))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -164,21 +164,67 @@ class Event(Declared):
     vif: str = attr(LINE, "The VIF it is about.", default="")
 
 
-def asked_on(host: str | None, incoming: str | None) -> tuple[str, ...]:
-    """The hosts that a VIF is asked for on, by these fields of it."""
-    return tuple(name for name in (host, incoming) if name)
+class Asked(NamedTuple):
+    """Where a VIF is asked for. hosts: the one that it is wanted on, and the destination of its migration; empty where it is any host's to run.
 
-
-def followed(bindings: Sequence[Binding], asked: Collection[str]) -> tuple[Binding, ...]:
-    """The bindings of one VIF that count. asked: the hosts that it is asked for on.
-
-    No host takes a VIF from one that it is asked for on, unless it is asked for there as well: such a binding counts only while it is older. So a host that
-    was taken over draws no such VIF to itself, and one that a VIF has left by a migration relays until it lets go.
+    former: the other hosts that may run it until one of `hosts` has it: those that ran it when it was asked for there. None where nobody has stated them:
+    then any may.
     """
-    newest = max((it.epoch for it in bindings if it.host in asked and not it.state.moving), default=None)
-    if newest is None:
+
+    hosts: tuple[str, ...] = ()
+    former: frozenset[str] | None = None
+
+    def allows(self, host: str) -> bool:
+        """Whether a host may run it where nobody else does."""
+        return not self.hosts or host in self.hosts or self.former is None or host in self.former
+
+    def and_also(self, other: Asked) -> Asked:
+        """Where one of two rows that come by themselves has asked for it."""
+        if not self.hosts or not other.hosts:
+            return self if self.hosts else other
+        both = None if self.former is None or other.former is None else self.former | other.former
+        return Asked(tuple(dict.fromkeys((*self.hosts, *other.hosts))), both)
+
+
+NOWHERE = Asked()
+
+
+def asked_for(host: str | None, incoming: str | None, stays: str) -> Asked:
+    """Where a VIF is asked for, by these fields of it."""
+    hosts = tuple(name for name in (host, incoming) if name)
+    if not hosts:
+        return NOWHERE
+    first, *former = stays.split(" ")
+    return Asked(hosts, frozenset(former) if first == hosts[0] else None)
+
+
+def asked_of(vif: Vif) -> Asked:
+    """Where a VIF is asked for, by its row."""
+    return asked_for(vif.host, vif.incoming, vif.stays)
+
+
+def followed(bindings: Sequence[Binding], asked: Asked) -> tuple[Binding, ...]:
+    """The bindings of one VIF that count.
+
+    No host takes a VIF from one that it is asked for on, nor runs one that is asked for on another, unless it did before: such a binding counts only while
+    it is older than those of the hosts that may. So a host that was taken over draws no such VIF to itself, and one that a VIF has left by a migration
+    relays until it lets go.
+    """
+    if not asked.hosts:
         return tuple(bindings)
-    return tuple(it for it in bindings if it.host in asked or it.epoch < newest)
+    may: Collection[str] = asked.hosts
+    newest = _newest(bindings, may)
+    if newest is None:
+        if asked.former is None:
+            return tuple(bindings)
+        may = {*asked.hosts, *asked.former}
+        newest = _newest(bindings, may)
+    return tuple(it for it in bindings if it.host in may or (newest is not None and it.epoch < newest))
+
+
+def _newest(bindings: Iterable[Binding], hosts: Collection[str]) -> int | None:
+    """The highest epoch of these hosts' bindings, but for those that a migration is to make active."""
+    return max((it.epoch for it in bindings if it.host in hosts and not it.state.moving), default=None)
 
 
 class Location(msgspec.Struct, frozen=True):
@@ -198,3 +244,14 @@ class Location(msgspec.Struct, frozen=True):
         current = active[0] if active else None
         waiting = [b for b in ordered if b.state.moving and (current is None or b.epoch > current.epoch)]
         return cls(current, waiting[0] if waiting else None, tuple(active[1:]))
+
+
+def stays(old: Vif | None, new: Vif, at: Location) -> str:
+    """What is stated of a VIF as it is asked for anew: the host that it is wanted on, and the others that run it now, or ran it where it was asked for before.
+
+    at: where it is. So what a host makes up of where the VIF was before adds nothing.
+    """
+    hosts, before = asked_of(new).hosts, asked_of(old).hosts if old is not None else ()
+    running = [at.current] if at.current is not None else []
+    running += [it for it in at.superseded if it.host in before]
+    return " ".join((*hosts[:1], *sorted({it.host for it in running} - {*hosts})))

@@ -26,7 +26,7 @@ from vnet.objects.vm import Vm
 
 # Fields of a VIF that guard nobody else. The others are as a new VIF has them, or as the network admin made them.
 OWN_FIELDS = frozenset(
-    ["id", "network", "mac", "vm", "index", "addresses", "host", "incoming", "epoch", "owner", "groups", "qos", "awaited", "vm_labels", "vm_groups"]
+    ["id", "network", "mac", "vm", "index", "addresses", "host", "incoming", "epoch", "stays", "owner", "groups", "qos", "awaited", "vm_labels", "vm_groups"]
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from vnet.grammar.declare import Declared, json_word, shape_of
 from vnet.grammar.noun import Noun
 from vnet.objects.address_set import AddressSet
-from vnet.objects.binding import AgentStatus, Binding, Location, asked_on, followed
+from vnet.objects.binding import NOWHERE, AgentStatus, Asked, Binding, Location, asked_of, followed
 from vnet.objects.encryption import TunnelKey
 from vnet.objects.expectation import Expectation
 from vnet.objects.flow_collector import FlowCollector
@@ -88,19 +88,19 @@ class PoolState:
     def location(self, vif: str) -> Location:
         """The location of one VIF. Costs one look per host of the pool at most, never one per binding."""
         found = [b for host in self.hosts if (b := self.bindings.get((vif, host))) is not None]
-        return Location.of(followed(found, self.asked_on(vif)))
+        return Location.of(followed(found, self.asked(vif)))
 
     def locations(self) -> dict[str, Location]:
         """The location of every bound VIF, in one pass."""
         by_vif: dict[str, list[Binding]] = {}
         for binding in self.bindings.values():
             by_vif.setdefault(binding.vif, []).append(binding)
-        return {vif: Location.of(followed(found, self.asked_on(vif))) for vif, found in by_vif.items()}
+        return {vif: Location.of(followed(found, self.asked(vif))) for vif, found in by_vif.items()}
 
-    def asked_on(self, vif: str) -> tuple[str, ...]:
-        """The hosts that a VIF is asked for on."""
+    def asked(self, vif: str) -> Asked:
+        """Where a VIF is asked for."""
         known = self.vifs.get(vif)
-        return asked_on(known.host, known.incoming) if known is not None else ()
+        return asked_of(known) if known is not None else NOWHERE
 
     def lagging(self, generation: int) -> list[str]:
         """The hosts whose agents have not acknowledged a generation yet."""

@@ -19,9 +19,10 @@ from vnet.objects.limits import MAX_GROUPS_OF_VIF, MAX_VIFS_OF_VM
 from vnet.objects.values import Trunk
 from vnet.objects.words import (
     ADDRESS,
-    COUNT,
+    ANY_NUMBER,
     GROUP_REF,
     HOST_REF,
+    LINE,
     MAC_KIND,
     NETWORK_REF,
     OWNER,
@@ -197,7 +198,13 @@ class Vif(Declared):
         HOST_REF, "The destination of its migration.", default=None, set_by=SetBy.RUNTIME, change=_PORT_STAYS
     )
     epoch: int = attr(
-        COUNT, "How many bindings it has had; the next one takes epoch + 1.", default=0, set_by=SetBy.RUNTIME
+        ANY_NUMBER, "How many bindings it has had; the next one takes epoch + 1.", default=0, set_by=SetBy.RUNTIME
+    )
+    stays: str = attr(
+        LINE,
+        "The host that it was asked for on last, and those where it ran then: it may stay there until it is claimed where it is wanted.",
+        default="",
+        set_by=SetBy.RUNTIME,
     )
     owner: Owner = attr(
         OWNER, "The document or the toolstack, as made it.", default=Owner.DOCUMENT, set_by=SetBy.RUNTIME, change=_PORT_STAYS

@@ -358,6 +358,7 @@ ENCRYPTION = choice(
 )
 NUMBER = Integer(f"a number, 1..{MAX_NUMBER}", 1, MAX_NUMBER)
 COUNT = Integer("a number, 0 or more", 0, 2**63 - 1, bounded=False)
+ANY_NUMBER = Integer("a number", -(2**63), 2**63 - 1, bounded=False)
 LINE = Scalar("a text", {"type": "string"}, str)
 
 

@@ -185,3 +185,8 @@ LAB = Network("lab", NetworkType.INTERNAL, 2, 1500)
 def vif(number: int, network: str = "tenant", **more: Any) -> Vif:
     mac = f"0a:00:00:00:00:{number:02x}"
     return Vif(f"vm{number}/0", network, mac, addresses=(f"10.1.0.{number}",), **more)
+
+
+def delivers(host: HostUnderTest, number: int) -> bool:
+    """Whether the host has flows that send frames to a VIF."""
+    return any(f"dl_dst=0a:00:00:00:00:{number:02x}" in flow for flow in host.flows())

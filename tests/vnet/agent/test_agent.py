@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ import pytest
 from ovsctl.openflow import FlowMod
 from ovsctl.ovsdb import Batch, Delete, Update
 from tests.polling import LIMIT_S, until
-from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, pool_of, vif
+from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, PoolUnderTest, delivers, pool_of, vif
 from vnet.agent.flow_reconciler import FlowKey
 from vnet.agent.mac_learning import MacLearning
 from vnet.compile.pipeline import Table
-from vnet.objects import Binding, BindingState, Host, LockingMode, QosClass
+from vnet.objects import Binding, BindingState, Host, LockingMode, QosClass, Vif
+from vnet.objects.binding import Asked
 
 pytestmark = pytest.mark.usefixtures("ovs")
 
@@ -199,19 +201,109 @@ async def test_a_vif_that_another_host_has_drawn_to_itself_is_that_of_the_host_i
             )
 
 
+def asked(number: int, host: str, *former: str) -> Vif:
+    """A VIF that is asked for on a host, as a controller states it."""
+    return vif(number, host=host, stays=" ".join((host, *former)))
+
+
+async def test_a_vif_that_is_asked_for_elsewhere_is_claimed_by_no_other_host() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(asked(1, "xen2"), asked(2, "xen1"))
+        first = pool.hosts["xen1"]
+        for name in ("vm2/0", "vm1/0"):
+            first.add_port(f"p{name[2]}", name)
+        await pool.wait_ready("vm2/0", "xen1")
+        problem = (
+            "VIF vm1/0 is asked for on host xen2; its port here stays silent until it is asked for here "
+            "('vnet vif plug vm1/0 --host xen1')"
+        )
+        await until(lambda: first.agent.bindings.problems == {"vm1/0": problem}, "it says why")
+        await until(lambda: first.programmed, "its flows")
+        assert not delivers(first, 1)
+        assert await pool.bound() == {("vm2/0", "xen1")}
+        await pool.update("Vif", ("id", "vm1/0"), host="xen1", stays="xen1")
+        await pool.wait_ready("vm1/0", "xen1")
+        assert first.agent.bindings.problems == {}
+
+
+async def test_a_vif_stays_where_it_ran_until_it_is_claimed_where_it_is_asked_for() -> None:
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(vif(1))
+        first, second = pool.hosts.values()
+        first.add_port("p1", "vm1/0")
+        binding = await pool.wait_ready("vm1/0", "xen1")
+        await pool.update("Vif", ("id", "vm1/0"), host="xen2", stays="xen2 xen1")
+        await until(lambda: first.agent.compiler.view.vifs["vm1/0"].host == "xen2", "it knows")
+        await until(lambda: first.programmed, "its flows")
+        assert delivers(first, 1)
+        assert (await pool.bindings())["vm1/0", "xen1"] == binding
+        first.switch.server.vsctl("del-port", "p1")
+        await until(lambda: not delivers(first, 1), "its end")
+        first.add_port("p1", "vm1/0")  # as a guest that starts again
+        assert (await pool.wait_ready("vm1/0", "xen1")).epoch == 2
+        second.add_port("p1", "vm1/0")
+        await pool.wait_ready("vm1/0", "xen2")
+
+        async def alone() -> bool:
+            return await pool.bound() == {("vm1/0", "xen2")}
+
+        await until(alone, "the other host has given up")
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["a plug", "a migration"])
+async def test_a_host_that_was_taken_over_neither_has_nor_holds_up_a_vif_that_is_asked_for_elsewhere(
+    *, moves: bool
+) -> None:
+    """It has a binding of the VIF before the hosts that it is asked for on, and writes into `epoch` without an end whatever the column takes."""
+    async with pool_of("xen1", "xen2", networks=(TENANT,)) as pool:
+        await pool.insert(asked(1, "xen2"), vif(2), Host("xen3", "10.99.0.3"))
+        first, second = pool.hosts.values()
+        first.add_port("p2", "vm2/0")
+        await pool.wait_ready("vm2/0", "xen1")
+        if moves:
+            second.add_port("p1", "vm1/0")
+            await pool.wait_ready("vm1/0", "xen2")
+            await pool.update("Vif", ("id", "vm1/0"), incoming="xen1")
+        await pool.insert(Binding("vm1/0", "xen3", "tenant", vif(1).mac, 2**61, ready=True))
+        place = first.agent.compiler.view
+        await until(lambda: place.binding("tenant", "vm1/0", "xen3"), "its binding")
+        assert "xen3" not in {it.host for it in place.bindings_of("tenant", "vm1/0")} | place.members("tenant")
+
+        numbers = itertools.count(1)
+
+        async def write_without_end() -> None:
+            for number in numbers:  # no two alike
+                await pool.update("Vif", ("id", "vm1/0"), epoch=(2**63 - number, -number, 2**40 + number)[number % 3])
+
+        writers = [asyncio.create_task(write_without_end()) for _ in range(16)]
+        try:
+            claims = first if moves else second
+            claims.add_port("p1", "vm1/0")
+            binding = await pool.wait_ready("vm1/0", claims.name)
+        finally:
+            for writer in writers:
+                writer.cancel()
+            await asyncio.gather(*writers, return_exceptions=True)
+        assert binding.state is (BindingState.HELD if moves else BindingState.ACTIVE)
+        hosts = {"xen1", "xen2"} if moves else {"xen2"}
+        await until(lambda: {it.host for it in place.bindings_of("tenant", "vm1/0")} == hosts, "its own hosts alone")
+        at = place.location("tenant", "vm1/0")
+        assert (at.current and at.current.host, at.incoming and at.incoming.host) == ("xen2", "xen1" if moves else None)
+
+
 async def test_of_vifs_elsewhere_a_host_knows_where_they_are_asked_for_on_its_own_networks_alone() -> None:
     async with pool_of("xen1", networks=(TENANT, LAB)) as pool:
         agent = pool.hosts["xen1"].agent
         await pool.insert(vif(1), vif(2, host="xen2"), vif(3, "lab", host="xen3"), vif(4))
         pool.hosts["xen1"].add_port("p1", "vm1/0")
         await pool.wait_ready("vm1/0", "xen1")
-        assert agent.compiler.inputs.asked == {"vm2/0": ("xen2",)}
+        assert agent.compiler.inputs.asked == {"vm2/0": Asked(("xen2",))}
         batches: list[Batch] = []
         assert agent._asked is not None
         agent._asked.subscribe(batches.append)
         await pool.update("Vif", ("id", "vm2/0"), epoch=5)  # as claims do
         await pool.update("Vif", ("id", "vm2/0"), incoming="xen3")
-        await until(lambda: agent.compiler.inputs.asked == {"vm2/0": ("xen2", "xen3")}, "where it goes")
+        await until(lambda: agent.compiler.inputs.asked == {"vm2/0": Asked(("xen2", "xen3"))}, "where it goes")
         assert len(batches) == 1
         await pool.client.transact(Delete("Vif", (("id", "==", "vm2/0"),)))
         await until(lambda: agent.compiler.inputs.asked == {}, "nothing is left of it")
@@ -226,14 +318,14 @@ async def test_where_vifs_are_asked_for_in_a_database_that_is_not_followed_chang
         pool.hosts["xen1"].add_port("p1", "vm1/0")
         await pool.wait_ready("vm1/0", "xen1")
         await until(lambda: agent.pool.generation == 5, "the generation")
-        asked = {"vm2/0": ("xen2", "xen3")}
+        asked = {"vm2/0": Asked(("xen2", "xen3"))}
         assert agent.compiler.inputs.asked == asked
         older = Update("Pool", (), {"generation": 4, "id": "another"})
         await pool.client.transact(older, Update("Vif", (("id", "==", "vm2/0"),), {"incoming": None}))
         await until(lambda: agent.identity.objection, "it is refused")
         assert agent.compiler.inputs.asked == asked
         await pool.client.transact(Update("Pool", (), {"generation": 6, "id": "mine"}))
-        await until(lambda: agent.compiler.inputs.asked == {"vm2/0": ("xen2",)}, "it is followed again")
+        await until(lambda: agent.compiler.inputs.asked == {"vm2/0": Asked(("xen2",))}, "it is followed again")
 
 
 async def test_flows_and_rows_changed_by_hand_are_put_back_and_others_are_left_alone() -> None:

@@ -6,13 +6,9 @@ import pytest
 
 from ovsctl.ovsdb import Delete
 from tests.polling import until
-from tests.vnet.agent.pool import LAB, TENANT, HostUnderTest, pool_of, vif
+from tests.vnet.agent.pool import LAB, TENANT, delivers, pool_of, vif
 
 pytestmark = pytest.mark.usefixtures("ovs")
-
-
-def delivers(host: HostUnderTest, number: int) -> bool:
-    return any(f"dl_dst=0a:00:00:00:00:{number:02x}" in flow for flow in host.flows())
 
 
 async def test_a_vif_that_is_wanted_here_is_plugged_without_a_new_condition() -> None:

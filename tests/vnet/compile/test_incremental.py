@@ -60,6 +60,7 @@ from vnet.objects import (
     Vif,
 )
 from vnet.objects.behind import MacBehind
+from vnet.objects.binding import NOWHERE, Asked
 from vnet.objects.enums import TagType
 from vnet.objects.identity import Identity
 from vnet.objects.link_local import LinkLocal
@@ -255,7 +256,16 @@ changes = st.one_of(
     st.tuples(st.just("set_vif"), vifs()),
     st.tuples(st.just("drop_vif"), vif_ids),
     st.tuples(st.just("set_binding"), bindings()),
-    st.tuples(st.just("set_asked"), vif_ids, st.lists(st.sampled_from(HOSTS), max_size=2).map(tuple)),
+    st.builds(
+        lambda vif, asked: ("set_asked", vif, asked),
+        vif_ids,
+        st.just(NOWHERE)
+        | st.builds(
+            Asked,
+            st.lists(st.sampled_from(HOSTS), min_size=1, max_size=2).map(tuple),
+            st.none() | st.frozensets(st.sampled_from(HOSTS), max_size=2),
+        ),
+    ),
     st.tuples(st.just("drop_binding"), st.sampled_from(NAMES), vif_ids, st.sampled_from(HOSTS)),
     st.tuples(st.just("set_port"), vif_ids, st.one_of(st.none(), st.integers(20, 24))),
     st.tuples(st.just("set_device"), st.sampled_from(DEVICES), st.one_of(st.none(), st.integers(1, 9))),

@@ -13,7 +13,7 @@ from ovsctl.ovsdb import Insert, Select, Update, by_uuid
 from tests.polling import until
 from tests.vnet.controller.databases import opened, pool_server
 from tests.vnet.controller.pools import bound, pool, vif
-from vnet.controller.leader import MOST_CLAIMS, Epochs, Leader, usurpers
+from vnet.controller.leader import MOST_CLAIMS, Epochs, Leader, restated, unfollowed, usurpers
 from vnet.db.database import now_ms
 from vnet.db.rows import to_columns
 from vnet.objects import AgentStatus, Binding, BindingState, Vif
@@ -77,6 +77,58 @@ def test_epochs_that_no_claims_come_to() -> None:
         assert epochs.wrong(later, lambda it: rows[it.id]) == {"a/1": 3, "a/4": 3}
     assert epochs.wrong({}, lambda it: rows[it.id]) == {}
     assert epochs.wrong(later, lambda it: rows[it.id]) == {}
+
+
+def test_what_hosts_do_not_follow() -> None:
+    asked = vif("a/0", 1, host="xen1", epoch=3, stays="xen1 xen2")
+    on = {host: bound(asked, host, epoch) for host, epoch in (("xen1", 4), ("xen2", 3), ("xen3", 9))}
+    assert unfollowed(pool([asked], on.values())) == [on["xen3"]]
+    assert unfollowed(pool([asked], [on["xen2"], on["xen3"]])) == [on["xen3"]]
+    assert unfollowed(pool([asked], [on["xen3"]])) == [on["xen3"]]
+    assert unfollowed(pool([asked], [on["xen1"], on["xen2"]])) == unfollowed(pool([asked], [on["xen2"]])) == []
+    assert unfollowed(pool([vif("a/0", 1, epoch=3)], on.values())) == []
+
+
+def test_what_is_stated_anew_of_where_a_vif_may_stay() -> None:
+    def anew(stays: str, *hosts: str, host: str | None = "xen1") -> list[str]:
+        it = vif("a/0", 1, host=host, stays=stays)
+        return [text for _, text in restated(pool([it], [bound(it, name, n) for n, name in enumerate(hosts, 1)]))]
+
+    assert anew("") == ["xen1"]  # as an earlier version has left it
+    assert anew("", "xen2") == anew("xen3 xen4", "xen2") == ["xen1 xen2"]
+    assert anew("xen1 xen2", "xen1") == ["xen1"]
+    assert anew("xen1 xen2", "xen2") == anew("xen1 xen2", "xen2", "xen1") == anew("xen1 xen2") == []
+    assert anew("xen1") == anew("xen1", "xen1") == anew("xen1", "xen2") == anew("", "xen2", host=None) == []
+
+
+@pytest.mark.usefixtures("ovs")
+async def test_the_leader_takes_away_what_holds_a_vif_that_is_asked_for_elsewhere_and_states_what_is_to_be() -> None:
+    with pool_server() as server:
+        async with opened(server.remote) as database, opened(server.remote) as host:
+            leader = Leader(database)
+            job = asyncio.create_task(leader.run())
+            try:
+                await until(lambda: leader.duties, "its duties")
+                await host.transact(Insert("Vif", to_columns(VIF)))
+
+                async def rows(table: str, column: str) -> list[str]:
+                    (found,) = await host.transact(Select(table, (), (column,)))
+                    return [row[column] for row in found]
+
+                async def stated() -> bool:
+                    return await rows("Vif", "stays") == ["xen1"]
+
+                async def gone() -> bool:
+                    return await rows("Binding", "host") == []
+
+                await until(stated, "where it may stay")
+                await host.transact(Insert("Binding", to_columns(bound(VIF, "xen2", 9999))))
+                await until(gone, "the end of what nobody follows")
+                told = [(it.kind, it.host, it.vif) for it in host.mirror.events.values()]
+                assert ("problem", "xen2", "a/0") in told
+            finally:
+                job.cancel()
+                await asyncio.gather(job, return_exceptions=True)
 
 
 @pytest.mark.usefixtures("ovs")

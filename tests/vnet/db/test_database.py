@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ovsctl.ovsdb import Update as UpdateOp
+from tests.polling import until
 from tests.servers import OvsdbServer
 from tests.vnet.controller.databases import SCHEMA, FakeAgent, opened, pool_server
 from vnet.db.changes import DeleteObject, InsertObject, RowChange, UpdateObject, state_changes
@@ -38,7 +39,7 @@ from vnet.objects import (
     Vm,
 )
 
-VIF = Vif("web1/0", "tenant", "0a:00:00:00:00:01", vm="web1", host="xen1", addresses=("10.1.0.10",))
+VIF = Vif("web1/0", "tenant", "0a:00:00:00:00:01", vm="web1", host="xen1", stays="xen1", addresses=("10.1.0.10",))
 NETWORK = Network("extra", NetworkType.GENEVE, 9, 1450, key=9)
 
 
@@ -64,7 +65,7 @@ async def pool(server: OvsdbServer) -> AsyncIterator[PoolDatabase]:
 
 
 async def write(pool: PoolDatabase, *changes: RowChange, **options: Any) -> None:
-    await pool.write(configuration_write(changes, pool.mirror.state.pool, locate=pool.mirror.locate, **options))
+    await pool.write(configuration_write(changes, pool.mirror.state.pool, rows=pool.mirror, **options))
 
 
 def copy_of(state: PoolState) -> PoolState:
@@ -221,6 +222,29 @@ async def test_a_row_changed_meanwhile_is_not_overwritten(pool: PoolDatabase) ->
     with pytest.raises(WriteConflict, match="binding web1/0 on xen2 has changed"):
         await pool.write(runtime_write([DeleteObject(held)]))
     assert ("web1/0", "xen2") in pool.mirror.state.bindings
+
+
+async def test_what_is_asked_for_elsewhere_may_stay_where_it_runs(pool: PoolDatabase) -> None:
+    async def asked(**fields: str | None) -> str:
+        known = pool.mirror.state.vifs["web1/0"]
+        await write(pool, UpdateObject(known, replace(known, **fields)))  # type: ignore[arg-type]
+        await until(lambda: pool.mirror.state.vifs["web1/0"] is not known, "the VIF")
+        return pool.mirror.state.vifs["web1/0"].stays
+
+    await write(pool, InsertObject(Vm("web1")), InsertObject(replace(VIF, host="xen1")))
+    assert pool.mirror.state.vifs["web1/0"].stays == "xen1"
+    assert await asked(host=None) == ""
+    agent = FakeAgent(pool, "xen2")
+    await agent.claim("web1/0")
+    assert await asked(host="xen1") == "xen1 xen2"
+    assert await asked(mac="0a:00:00:00:00:77") == "xen1 xen2"
+    assert await asked(host="xen2") == "xen2"
+    assert await asked(incoming="xen3") == "xen2"
+    await FakeAgent(pool, "xen3").claim("web1/0")
+    await pool.transact(UpdateOp("Binding", [("host", "==", "xen3")], {"state": "active"}))
+    await until(lambda: (it := pool.mirror.location("web1/0").current) and it.host == "xen3", "it has moved")
+    assert await asked(host="xen3", incoming=None) == "xen3 xen2"
+    assert "stays" not in "".join(record["changes"] for record in await pool.records((), ("changes",)))
 
 
 async def test_events_are_written_with_what_they_tell_of(pool: PoolDatabase) -> None:

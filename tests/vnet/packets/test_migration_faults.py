@@ -291,6 +291,43 @@ async def test_a_host_that_was_taken_over_draws_no_vif_to_itself_that_is_asked_f
         await until(lambda: pool._gone(B), "its end")
 
 
+async def test_a_host_that_was_taken_over_is_sent_nothing_for_a_vif_that_its_host_has_yet_to_claim(
+    shared_lab: SharedLab,
+) -> None:
+    """Nor does it keep that host from claiming the VIF. With no controller to right it."""
+    async with moves(shared_lab, "vx") as pool, contextlib.AsyncExitStack() as stack:
+        await pool.vif(host=A, stays=A)
+        await asyncio.to_thread(pool.lab.unplug, "moving", A)
+        await until(lambda: pool._gone(A), "it runs nowhere")
+        await programmed(pool, *HOSTS)
+        for fault in (ProcessFault(Part.AGENT, How.STOPPED, B), ProcessFault(Part.CONTROLLER, How.STOPPED)):
+            fault.break_(pool.lab)
+            stack.callback(fault.mend, pool.lab)
+        flows = {host: pool.flows(host) for host in (A, C)}
+        for state in BindingState:
+            forged = Binding(VIF.id, B, "vx", VIF.mac, 9999, state, VIF.addresses, ready=True)
+            await pool.client.transact(
+                Delete("Binding", (("vif", "==", VIF.id), ("host", "==", B))), Insert("Binding", to_columns(forged))
+            )
+            await pool.vif(epoch=2**62)
+            await programmed(pool, A, C)
+            assert {host: pool.flows(host) for host in (A, C)} == flows
+        assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == []
+        await asyncio.to_thread(pool.lab.plug, "moving", A)
+
+        async def ready() -> bool:
+            row = await pool.binding(A)
+            return row is not None and row["ready"]
+
+        await until(ready, "its host has claimed it")
+        await pool.run(A, True)
+        await programmed(pool, A, C)
+        assert pool.send(PEERS[C].id, udp(PEERS[C], VIF.mac)) == [VIF.id]
+        assert pool.send(VIF.id, udp(VIF, PEERS[C].mac)) == [PEERS[C].id]
+        await stack.aclose()
+        await until(lambda: pool._gone(B), "its end")
+
+
 def gratuitous(op: int) -> Packet:
     return Ether(src=VIF.mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
         op=op,
