@@ -493,6 +493,9 @@ class HostInputs:
             if self.kernel:
                 self._service_tag_changed(old, new)
         self._refresh_network(name)
+        if (old and old.hosts) != (new and new.hosts) and (index := self.indexes.get(name)) is not None:
+            for vif in sorted(index.bindings.keys() | index.unfollowed.keys()):
+                self._follow(name, index, vif, index.all_bindings(vif))
         if (old and (old.groups, old.labels, old.is_service)) != (new and (new.groups, new.labels, new.is_service)):
             self._rejudge(name)
         if (old and old.labels) != (new and new.labels):
@@ -544,7 +547,8 @@ class HostInputs:
         index = self._index(binding.network)
         old = index.all_bindings(binding.vif)
         alone = not old or (len(old) == 1 and old[0].host == binding.host)  # as nearly all are
-        if alone and binding.vif not in index.unfollowed and self._asked_for(binding.vif).allows(binding.host):
+        counts = self._asked_for(binding.vif).allows(binding.host) and self._is_on(binding.network, binding.host)
+        if alone and counts and binding.vif not in index.unfollowed:
             self._replace_bindings(index, binding, old, (binding,))
         else:
             others = (other for other in old if other.host != binding.host)
@@ -582,10 +586,16 @@ class HostInputs:
         # It may come before, or after, what is known of all.
         return asked.and_also(asked_of(row))
 
+    def _is_on(self, network: str, host: str) -> bool:
+        """Whether a network may be on a host, as far as is known."""
+        row = self.networks.get(network)
+        return row is None or row.on(host)
+
     def _follow(self, network: str, index: NetworkIndex, vif: str, found: tuple[Binding, ...]) -> bool:
         """Takes all bindings of a VIF, and follows those that count; whether these are others now. Between two of them there is always one: what goes,
         goes last."""
-        new = {binding.host: binding for binding in followed(found, self._asked_for(vif))}
+        found_there = [binding for binding in found if self._is_on(network, binding.host)]
+        new = {binding.host: binding for binding in followed(found_there, self._asked_for(vif))}
         before = index.bindings.get(vif, ())
         apart = tuple(binding for binding in found if binding.host not in new)
         if apart != index.unfollowed.get(vif, ()):

@@ -50,7 +50,7 @@ from vnet.db.view import HOST_DOWN_AFTER_S, PoolView
 from vnet.db.writes import Step, configuration_write, new_keys, new_pool_id
 from vnet.health.findings import NetworkFinding, by_subject, findings, health_events, stated
 from vnet.objects import AgentStatus, Binding, BindingState, Event, Host, Location, Pool, PoolState, TunnelKey, Vif
-from vnet.objects.binding import SWITCH, asked_of, followed, stays
+from vnet.objects.binding import SWITCH, asked_of, stays
 from vnet.objects.impact import Disruption
 from vnet.objects.retired import RetiredNumber
 from vnet.plan.decide import Inadmissible
@@ -123,13 +123,14 @@ def unheard(view: PoolView) -> list[Binding]:
 
 
 def unfollowed(view: PoolView) -> list[Binding]:
-    """The bindings of hosts that may not run a VIF, since it is asked for elsewhere. A host that keeps the rules lets go of it itself."""
+    """The bindings of hosts that may not run a VIF, since it is asked for elsewhere, or its network may not be there. A host that keeps the rules lets go of it itself."""
     found: list[Binding] = []
     for id, bindings in view.bindings_of.items():
         vif = view.state.vifs.get(id)
-        if vif is None or (len(bindings) == 1 and vif.host in (None, *bindings)):
-            continue
-        counting = followed(list(bindings.values()), asked_of(vif))
+        network = view.state.networks.get(vif.network) if vif is not None else None
+        if vif is None or (len(bindings) == 1 and vif.host in (None, *bindings) and not (network and network.hosts)):
+            continue  # as nearly all are
+        counting = view.state.followed(id, list(bindings.values()))
         found += [it for it in bindings.values() if it not in counting]
     return found
 
@@ -201,7 +202,7 @@ class Epochs:
 def usurper_events(bindings: Iterable[Binding], now: int) -> Iterator[Event]:
     """What to tell of them."""
     for it in bindings:
-        text = f"host {it.host} drew VIF {it.vif} to itself, which runs on another host, or is asked for there: its binding is removed"
+        text = f"host {it.host} drew VIF {it.vif} to itself, which runs on another host, or may not run there: its binding is removed"
         yield Event(now, "problem", text, it.host, it.network, it.vif)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from vnet.objects import Binding, Location, PoolState, Vif
-from vnet.objects.binding import acknowledgement, followed
+from vnet.objects.binding import acknowledgement
 from vnet.objects.index import VifIndex
 from vnet.objects.scope import Scope
 
@@ -44,7 +44,7 @@ class PoolView:
     def location(self, vif: str) -> Location:
         """Where one VIF is."""
         found = list(self.bindings_of.get(vif, {}).values())
-        return Location.of(followed(found, self.state.asked(vif)) if found else found)
+        return self.state.placed(vif, found)
 
     def acked(self, binding: Binding) -> frozenset[str]:
         """The hosts that have programmed a binding."""

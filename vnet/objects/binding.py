@@ -204,7 +204,7 @@ def asked_of(vif: Vif) -> Asked:
 
 
 def followed(bindings: Sequence[Binding], asked: Asked) -> tuple[Binding, ...]:
-    """The bindings of one VIF that count.
+    """The bindings of one VIF that count, of those on hosts that its network may be on.
 
     No host takes a VIF from one that it is asked for on, nor runs one that is asked for on another, unless it did before: such a binding counts only while
     it is older than those of the hosts that may. So a host that was taken over draws no such VIF to itself, and one that a VIF has left by a migration

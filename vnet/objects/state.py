@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -88,14 +88,23 @@ class PoolState:
     def location(self, vif: str) -> Location:
         """The location of one VIF. Costs one look per host of the pool at most, never one per binding."""
         found = [b for host in self.hosts if (b := self.bindings.get((vif, host))) is not None]
-        return Location.of(followed(found, self.asked(vif)))
+        return self.placed(vif, found)
 
     def locations(self) -> dict[str, Location]:
         """The location of every bound VIF, in one pass."""
         by_vif: dict[str, list[Binding]] = {}
         for binding in self.bindings.values():
             by_vif.setdefault(binding.vif, []).append(binding)
-        return {vif: Location.of(followed(found, self.asked(vif))) for vif, found in by_vif.items()}
+        return {vif: self.placed(vif, found) for vif, found in by_vif.items()}
+
+    def placed(self, vif: str, bindings: Sequence[Binding]) -> Location:
+        """The location of a VIF by its bindings."""
+        return Location.of(self.followed(vif, bindings))
+
+    def followed(self, vif: str, bindings: Sequence[Binding]) -> tuple[Binding, ...]:
+        """Those of a VIF's bindings that count."""
+        networks = ((it, self.networks.get(it.network)) for it in bindings)
+        return followed([it for it, on in networks if on is None or on.on(it.host)], self.asked(vif))
 
     def asked(self, vif: str) -> Asked:
         """Where a VIF is asked for."""

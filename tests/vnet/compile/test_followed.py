@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from vnet.compile import HostInputs, HostView, StateIndex
-from vnet.objects import Binding, BindingState, Location, PoolState, Vif
+from vnet.objects import Binding, BindingState, Location, Network, NetworkType, PoolState, Vif
 from vnet.objects.binding import NOWHERE, Asked, asked_for, asked_of, followed, stays
 
 VIF, NETWORK, MAC = "web/0", "vx", "0a:00:00:00:00:01"
@@ -25,6 +25,10 @@ ACTIVE, HELD, RECEIVING, AWAITED = (
 )
 Bound = Mapping[str, tuple[int, BindingState]]  # epoch and state of each host's binding
 Step = tuple[tuple[str, ...], Bound]  # the hosts that the VIF is asked for on, and its bindings
+
+
+def network_on(hosts: frozenset[str]) -> Network:
+    return Network(NETWORK, NetworkType.VXLAN, 1, 1450, key=1, hosts=hosts)
 
 
 def bindings(bound: Bound) -> list[Binding]:
@@ -195,6 +199,8 @@ changes = st.one_of(
         st.sampled_from(("", "a", "a b", "b a", "b c")),
     ),
     st.just(("drop_vif", VIF)),
+    st.frozensets(hosts, max_size=2).map(lambda on: ("set_network", network_on(on))),
+    st.just(("drop_network", NETWORK)),
 )
 
 
@@ -205,6 +211,8 @@ def test_nothing_is_left_of_the_order_in_which_rows_came(sequence: list[tuple[ob
     for name, *arguments in sequence:
         getattr(inputs, str(name))(*arguments)
     anew = HostInputs("a")
+    for network in inputs.networks.values():
+        anew.set_network(network)
     for vif, asked in inputs.asked.items():
         anew.set_asked(vif, asked)
     for vif_row in inputs.vifs.values():
@@ -213,6 +221,30 @@ def test_nothing_is_left_of_the_order_in_which_rows_came(sequence: list[tuple[ob
         for binding in index.all_bindings(VIF):
             anew.set_binding(binding)
     assert anew.indexes == inputs.indexes
+
+
+def test_no_host_is_followed_that_the_network_may_not_be_on() -> None:
+    inputs = HostInputs("sender")
+    for binding in bindings({"a": (1, ACTIVE), "x": (9999, ACTIVE)}):
+        inputs.set_binding(binding)
+    view = HostView(inputs)
+
+    def seen() -> tuple[str | None, set[str]]:
+        current = view.location(NETWORK, VIF).current
+        return current.host if current is not None else None, set(view.members(NETWORK))
+
+    assert seen() == ("x", {"a", "x"})
+    inputs.set_network(network_on(frozenset("a")))
+    assert seen() == ("a", {"a"})
+    inputs.drop_binding(NETWORK, VIF, "a")
+    assert seen() == (None, set())
+    inputs.set_network(network_on(frozenset("ax")))
+    assert seen() == ("x", {"x"})
+    state = PoolState(
+        networks={NETWORK: network_on(frozenset("a"))},
+        bindings={(VIF, it.host): it for it in bindings({"a": (1, ACTIVE), "x": (9999, ACTIVE)})},
+    )
+    assert [it.host for it in (state.locations()[VIF].current,) if it is not None] == ["a"]
 
 
 def test_the_twin_follows_as_agents_do() -> None:
