@@ -78,6 +78,7 @@ ELSEWHERE = {
     "vnet pool status": "tests/docs/test_cluster.py",
     "vnet pool create-cluster": "tests/docs/test_cluster.py",
     "vnet pool restore": "tests/docs/test_operate.py",
+    "vnet vif plug": "tests/vnet/packets/test_twins.py",
     "modprobe wireguard": "the machines' kernel is this one's, and has no modules of its own",
 }
 PROGRAM = r"(?:vnet|systemctl|systemd-analyze|journalctl|ovs-\w+|ovsdb-\w+|ip|wg|ss|ping|modprobe|apt-get|make) [a-z-]"

@@ -81,7 +81,7 @@ async def _look_at(lab: Lab, state: PoolState, host: str) -> tuple[str, list[Loc
     ):
         replica = await client.monitor(MONITORS)
         found = await switch.dump_flows(cookie=COOKIE_MARK, cookie_mask=COOKIE_MARK_MASK)
-        ports = read_ports(replica, BRIDGE, {})
+        ports = read_ports(replica, BRIDGE)
         lines = list(_host_differences(lab, state, host, replica, ports, [entry.flow for entry in found]))
         return host, ports, [*lines, *await _on_uplinks(lab, host)]
 

@@ -42,7 +42,7 @@ from vnet.agent.encryption import EncryptedTunnels
 from vnet.agent.flow_reconciler import BridgeFlows, vif_number
 from vnet.agent.host_claim import DisplacedAgent, HostClaim
 from vnet.agent.link_locals import LinkLocals
-from vnet.agent.local_ports import MONITORS, LocalPorts, read_ports, vif_of
+from vnet.agent.local_ports import MONITORS, LocalPorts, PortReader, vif_of
 from vnet.agent.mac_learning import MacLearning
 from vnet.agent.measures import Measures
 from vnet.agent.monitoring import Monitoring
@@ -226,6 +226,7 @@ class Agent:
         self.encryption: Final = EncryptedTunnels(self.pool, self.pool_client, options.wireguard, self.wake, now_ms)
         self._replica: Replica | None = None
         self._asked: Replica | None = None
+        self._port_reader: Final = PortReader()
         self._ovs: Replica | None = None
         self._urgent = False  # the next turn is for a port that is new in the switch
         self._work: Final = asyncio.Event()
@@ -552,7 +553,7 @@ class Agent:
         if bridge != self.flows.bridge:
             self.uplinks.bridge_ports_changed()
             return
-        ports = LocalPorts.of(read_ports(self.ovs, bridge, self.flows.ports, self.plugs.unnumbered))
+        ports = LocalPorts.of(self._port_reader.read(self.ovs, bridge, self.flows.ports, self.plugs.unnumbered))
         self.measures.ports(self.bindings.ports.vifs, ports.vifs)
         to_program = self.bindings.see_ports(ports)
         self.uplinks.ports_changed()

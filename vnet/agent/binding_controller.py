@@ -93,7 +93,10 @@ class Bindings:
         programmed for those."""
         before, self.ports = self.ports, ports
         view = self._pool.compiler.view
-        changed = {vif for vif in before.vifs.keys() | ports.vifs.keys() if before.vifs.get(vif) != ports.vifs.get(vif)}
+        changed = {
+            vif for vif in before.vifs.keys() | ports.vifs.keys()
+            if (was := before.vifs.get(vif)) is not (now := ports.vifs.get(vif)) and was != now
+        }  # fmt: skip
         others = [self._place(vif) or vif not in view.ports for vif in sorted(changed)]
         self._pool.touch(changed)
         self._pool.needs_changed |= bool(changed)
@@ -286,13 +289,14 @@ class Bindings:
         )
 
     def _next_epoch(self, vif: Vif) -> int:
-        """The place of a claim among the VIF's bindings. Any host may write the column: what is no count counts for nothing, nor does one that is behind
-        those of the hosts that it is asked for on."""
+        """The place of a claim among the VIF's bindings. Any host may write the column: where the VIF is asked for here, what is no count counts for nothing,
+        nor does one that is behind the bindings of the hosts that it is asked for on."""
+        hosts = asked_of(vif).hosts
+        if self._pool.me not in hosts:
+            return vif.epoch + 1
         epoch = vif.epoch if 0 <= vif.epoch <= MOST_CLAIMS else 0
-        if self._pool.me in (hosts := asked_of(vif).hosts):
-            found = (self._pool.compiler.view.binding(vif.network, vif.id, host) for host in hosts)
-            epoch = max(epoch, *(it.epoch for it in found if it is not None), 0)
-        return epoch + 1
+        found = (self._pool.compiler.view.binding(vif.network, vif.id, host) for host in hosts)
+        return max(epoch, *(it.epoch for it in found if it is not None), 0) + 1
 
     def _reserve(self, vif: Vif) -> int:
         """An ofport for a VIF's port to ask for: the one it has, or the next that is free. They go round, so that one that was

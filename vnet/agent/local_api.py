@@ -179,14 +179,14 @@ class LocalSocket:
             raise RequestRefused("conflict", f"port {device} is that of VIF {vif_of(row['external_ids'])}")
         if OWNER.owns(row):
             raise RequestRefused("conflict", f"port {device} is one that the agent made")
-        if device not in {port.name for port in read_ports(ovs, bridge, {})}:
+        if device not in {port.name for port in read_ports(ovs, bridge)}:
             raise RequestRefused("conflict", f"device {device} is a port of another bridge than {bridge}")
         return row
 
     async def _error_of(self, device: str) -> str | None:
         """The error of an interface, once ovs-vswitchd has looked at it; None if there is none, or ovs-vswitchd does not run."""
         for _ in range(VSWITCHD_POLLS):
-            found = read_ports(self._agent.ovs, self._agent.options.switch.bridge, {})
+            found = read_ports(self._agent.ovs, self._agent.options.switch.bridge)
             port = next((port for port in found if port.name == device), None)
             if port is not None and (port.error or port.ofport):
                 return port.error

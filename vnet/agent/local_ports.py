@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
-from ovsctl.ovsdb import Monitor
+from ovsctl.ovsdb import Monitor, Uuid
 from ovsctl.vswitch import COLUMNS
 from ovsctl.vswitch.snapshot import AnyRow, Tables
 from vnet.objects.limits import VIF_ID
@@ -79,24 +80,39 @@ def vif_of(external_ids: Mapping[str, str]) -> str | None:
     return found if found and VIF_ID.fullmatch(found) else None
 
 
-def read_ports(
-    tables: Tables, bridge: str, ofports: Mapping[str, int], unnumbered: Set[str] = frozenset()
-) -> list[LocalPort]:
-    """The interfaces on a bridge, in the order of their names; nothing where there is no such bridge. `ofports` by name are
-    what the switch itself says, as far as it does; unnumbered: names whose number in the database may be of another bridge."""
-    ports, interfaces = tables["Port"], tables["Interface"]
-    found = []
-    for row in tables["Bridge"].values():
-        if row["name"] != bridge:
-            continue
-        for port in row["ports"]:
-            if port in ports:
-                found += [
-                    _local_port(interfaces[i], ofports, unnumbered)
-                    for i in ports[port]["interfaces"]
-                    if i in interfaces
-                ]
-    return sorted(found, key=lambda port: port.name)
+class PortReader:
+    """Reads the ports of a bridge again and again: anew those whose row or number is another one than the last time."""
+
+    def __init__(self) -> None:
+        self._known: dict[Uuid, tuple[AnyRow, int | None, LocalPort]] = {}
+
+    def read(
+        self, tables: Tables, bridge: str, ofports: Mapping[str, int], unnumbered: Set[str] = frozenset()
+    ) -> list[LocalPort]:
+        """The interfaces on a bridge, in the order of their names; nothing where there is no such bridge. `ofports` by name are
+        what the switch itself says, as far as it does; unnumbered: names whose number in the database may be of another bridge."""
+        ports, interfaces = tables["Port"], tables["Interface"]
+        before, self._known = self._known, {}
+        for row in tables["Bridge"].values():
+            if row["name"] != bridge:
+                continue
+            for port in row["ports"]:
+                for uuid in ports[port]["interfaces"] if port in ports else ():
+                    interface = interfaces.get(uuid)
+                    if interface is None:
+                        continue
+                    name = interface["name"]
+                    ofport = ofports.get(name, interface["ofport"] if name not in unnumbered else None)
+                    known = before.get(uuid)
+                    if known is None or known[0] is not interface or known[1] != ofport:
+                        known = interface, ofport, _local_port(interface, ofport)
+                    self._known[uuid] = known
+        return sorted((port for _, _, port in self._known.values()), key=attrgetter("name"))
+
+
+def read_ports(tables: Tables, bridge: str) -> list[LocalPort]:
+    """The interfaces on a bridge as the database has them, in the order of their names."""
+    return PortReader().read(tables, bridge, {})
 
 
 def vif_ports(found: Iterable[LocalPort]) -> dict[str, LocalPort]:
@@ -108,8 +124,10 @@ def vif_ports(found: Iterable[LocalPort]) -> dict[str, LocalPort]:
             naming[port.vif].append(port)
     chosen = {}
     for vif, ports in naming.items():
-        known = _paired(ports) if len(ports) > 1 else ports
-        first, *others = sorted(known, key=lambda port: (port.use, port.ofport or NO_OFPORT, port.name))
+        if len(ports) == 1:  # as nearly all are
+            chosen[vif] = ports[0]
+            continue
+        first, *others = sorted(_paired(ports), key=lambda port: (port.use, port.ofport or NO_OFPORT, port.name))
         chosen[vif] = replace(first, also=tuple(port.name for port in others if port.use == first.use))
     return chosen
 
@@ -124,8 +142,7 @@ def _paired(ports: Iterable[LocalPort]) -> list[LocalPort]:
     return list(by_name.values())
 
 
-def _local_port(row: AnyRow, ofports: Mapping[str, int], unnumbered: Set[str]) -> LocalPort:
-    ofport = ofports.get(row["name"], row["ofport"] if row["name"] not in unnumbered else None)
+def _local_port(row: AnyRow, ofport: int | None) -> LocalPort:
     usable = ofport if ofport is not None and ofport > 0 else None
     # -1: vswitchd could not add it (ovs-vswitchd.conf.db(5)); it does not always say why.
     error = row["error"] or ("ovs-vswitchd could not add it: see its log" if ofport == -1 else None)

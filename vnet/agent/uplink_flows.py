@@ -53,7 +53,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 def uplink_ports(tables: Tables, uplink: Uplink) -> UplinkPorts | None:
     """The ofports of an uplink's bridge; None until ovs-vswitchd has the patch to br-int."""
-    found = {port.name: port.ofport for port in read_ports(tables, uplink.bridge_name, {})}
+    found = {port.name: port.ofport for port in read_ports(tables, uplink.bridge_name)}
     patch = found.pop(uplink_patch(uplink.name), None)
     if patch is None:
         return None
@@ -73,7 +73,7 @@ class Nic:
 
 def nics_of(tables: Tables, uplink: Uplink) -> dict[str, Nic]:
     """An uplink's NICs by name, as far as ovs-vswitchd has them. Guests' ports on a bridge of the host's own are none."""
-    ports = {port.name: port for port in read_ports(tables, uplink.bridge_name, {}) if port.vif is None}
+    ports = {port.name: port for port in read_ports(tables, uplink.bridge_name) if port.vif is None}
     names, _ = _trunks(tables, uplink.bridge_name)
     nics = names - {uplink_patch(uplink.name), uplink.bridge_name} if uplink.bridge is not None else set(uplink.members)
     rows = {row["name"]: row for row in tables["Interface"].values() if row["name"] in nics}

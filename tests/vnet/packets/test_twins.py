@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from click.testing import CliRunner
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
@@ -16,6 +18,7 @@ from tests.labs import new_name
 from tests.polling import wait_until
 from tests.vnet.converged import flows_of
 from tests.vnet.packets.pools import HOSTS, NETWORKS
+from vnet.cli.main import cli
 from vnet.client import Client
 from vnet.db.rows import SCHEMA_NAME
 from vnet.db.view import PoolView
@@ -107,6 +110,37 @@ def test_of_two_ports_the_wanted_one_works_and_the_other_is_silent(lab: Lab, kin
     assert got(lab, twin, peer) == []
     lab.stop(vm)
     lab.daemons.wait(lambda view: not view.bindings_of.get(twin.id), "nobody has it")
+    lab.daemons.wait(lambda view: not any(agent.problems for agent in view.state.agents.values()), "no problems")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_port_where_the_vif_is_not_asked_for_works_by_the_command_that_its_host_names(lab: Lab, kind: str) -> None:
+    twin, peer, vm = TWINS[kind], PEERS[kind], f"twin-{kind}"
+    with Client(f"unix:{lab.daemons.controller_socket}") as client:
+        client.plug_vif(twin.id, A)
+        lab.plug(vm, B)
+        named: list[str] = []
+
+        def said() -> bool:
+            for reason in client.status().problems:
+                if reason.host == B and f"VIF {twin.id} is asked for on host {A}" in reason.text:
+                    named.extend(re.findall("'vnet (.*?)'", reason.text))
+            return bool(named)
+
+        wait_until(said, "the host says why the port is silent")
+        lab.run(vm, B, announce=True)
+        assert (got(lab, twin, peer), got(lab, peer, twin)) == ([], [])
+        assert client.vif(twin.id).place.host is None
+        done = CliRunner().invoke(
+            cli, ["--controller", lab.daemons.env["VNET_CONTROLLER"], *named[0].split(), "--wait", "10"]
+        )
+        assert done.exit_code == 0, done.output
+        assert (client.vif(twin.id).place.host, client.vif(twin.id).place.state) == (B, "ready")
+        lab.daemons.settle()
+        assert (got(lab, twin, peer), got(lab, peer, twin)) == ([f"{peer.vm}/0"], [f"{vm}/0"])
+        lab.stop(vm)
+        lab.daemons.wait(lambda view: not view.bindings_of.get(twin.id), "nobody has it")
+        client.unplug_vif(twin.id)
     lab.daemons.wait(lambda view: not any(agent.problems for agent in view.state.agents.values()), "no problems")
 
 
