@@ -34,6 +34,7 @@ from ovsctl.ovsdb import (
 )
 from vnet.controller.accounting import take_over
 from vnet.controller.health_queries import ask_hosts, vlans_in_use
+from vnet.controller.old_agents import first_agents
 from vnet.controller.trial_guard import TrialGuard
 from vnet.controller.trials import reverted, taking_back
 from vnet.db.captures import MAX_SECONDS, CaptureRow
@@ -367,7 +368,8 @@ class Leader:
         """The bindings to remove: those by which a host draws a VIF to itself, or holds on to one that it may not run."""
         before, self._unfollowed = self._unfollowed, unfollowed(view)
         found = usurpers(view, wrong)
-        return found + [it for it in self._unfollowed if it in before and it not in found]
+        old = first_agents(view)  # they would claim it again
+        return found + [it for it in self._unfollowed if it in before and it not in found and it.host not in old]
 
     def _restated(self, view: PoolView) -> Iterator[Operation]:
         locate = self._database.mirror.locate

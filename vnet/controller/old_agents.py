@@ -1,4 +1,5 @@
-"""Agents that know nothing of encryption, and would send an encrypted network's frames in clear.
+"""Agents of the first version: they know nothing of encryption, and would send an encrypted network's frames in clear; and they claim a VIF that nobody runs
+wherever its port is.
 
 One rule: no network becomes encrypted while one of them runs. Agents of later versions send to hosts that have stated a key, and to no others.
 """
@@ -12,7 +13,7 @@ from vnet.db.view import PoolView
 from vnet.objects import Network
 
 
-def sending_in_clear(view: PoolView) -> list[str]:
+def first_agents(view: PoolView) -> list[str]:
     """Live hosts with an agent of the first version, 0.1.0 as it was tagged: it states no switch."""
     agents = view.state.agents
     return sorted(host for host in view.live & view.state.hosts.keys() if host in agents and not agents[host].switch)
@@ -21,7 +22,7 @@ def sending_in_clear(view: PoolView) -> list[str]:
 def problems(view: PoolView) -> Iterator[tuple[str, str]]:
     """Host and text, where a network is encrypted."""
     if any(network.encryption is not None for network in view.state.networks.values()):
-        for host in sending_in_clear(view):
+        for host in first_agents(view):
             yield (
                 host,
                 f"host {host}: its agent is of a version that sends frames of encrypted networks in clear: upgrade it, or stop it",
@@ -34,6 +35,6 @@ def check_encryption(view: PoolView, networks: Iterable[Network]) -> None:
         before = view.state.networks.get(network.name)
         if network.encryption is None or (before is not None and before.encryption is not None):
             continue
-        if hosts := sending_in_clear(view):
+        if hosts := first_agents(view):
             text = f"network {network.name} cannot be encrypted yet: agents of an older version would send its frames in clear; upgrade host {', '.join(hosts)}"
             raise Conflict("agent-too-old", text, network.name)

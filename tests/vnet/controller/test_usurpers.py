@@ -109,7 +109,13 @@ async def test_the_leader_takes_away_what_holds_a_vif_that_is_asked_for_elsewher
             job = asyncio.create_task(leader.run())
             try:
                 await until(lambda: leader.duties, "its duties")
-                await host.transact(Insert("Vif", to_columns(VIF)))
+                await host.transact(
+                    Insert("Vif", to_columns(VIF)),
+                    *(
+                        Insert("Agent", to_columns(AgentStatus(name, heartbeat=now_ms(), switch=switch)))
+                        for name, switch in (("xen2", "a switch"), ("xen3", ""))
+                    ),
+                )
 
                 async def rows(table: str, column: str) -> list[str]:
                     (found,) = await host.transact(Select(table, (), (column,)))
@@ -119,10 +125,14 @@ async def test_the_leader_takes_away_what_holds_a_vif_that_is_asked_for_elsewher
                     return await rows("Vif", "stays") == ["xen1"]
 
                 async def gone() -> bool:
-                    return await rows("Binding", "host") == []
+                    return await rows("Binding", "host") == [
+                        "xen3"
+                    ]  # an agent of the first version would claim it again
 
                 await until(stated, "where it may stay")
-                await host.transact(Insert("Binding", to_columns(bound(VIF, "xen2", 9999))))
+                await host.transact(
+                    *(Insert("Binding", to_columns(bound(VIF, name, 9999))) for name in ("xen3", "xen2"))
+                )
                 await until(gone, "the end of what nobody follows")
                 told = [(it.kind, it.host, it.vif) for it in host.mirror.events.values()]
                 assert ("problem", "xen2", "a/0") in told
