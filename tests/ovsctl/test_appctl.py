@@ -79,9 +79,10 @@ async def test_trace_of_a_flow_and_of_a_packet(appctl: Appctl) -> None:
 async def test_connections_tracked_are_listed(switch: Vswitchd, appctl: Appctl) -> None:
     switch.ofctl("add-flow", "br0", "table=0,priority=9,in_port=1,udp,actions=ct(commit,zone=7),normal")
     ip = bytes.fromhex("4500001c00004000401126cf0a0000010a000002") + bytes.fromhex("0400003500080000")
-    await appctl.netdev_dummy_receive("p1", FRAME[:14] + ip + bytes(18))
 
-    async def tracked() -> bool:  # the switch is told of a frame, and takes it later
+    async def tracked() -> bool:
+        # The switch is told of a frame, and takes it later; one that comes before it has looked through its caches goes as before the flow.
+        await appctl.netdev_dummy_receive("p1", FRAME[:14] + ip + bytes(18))
         return any("10.0.0.1" in line for line in await appctl.dpctl_dump_conntrack("zone=7"))
 
     await until(tracked, "the connection")
