@@ -45,13 +45,16 @@ def lab(netns: None) -> Iterator[Lab]:
         yield running
 
 
-def wanted_on(lab: Lab, kind: str, host: str | None) -> int:
-    """Say where a twin is wanted; its epoch."""
+def wanted_on(lab: Lab, kind: str, host: str | None, *former: str) -> int:
+    """Say where a twin is wanted, and who may run it until it is claimed there; its epoch."""
+    stays = " ".join((host, *former)) if host is not None and former else ""
 
     async def work() -> int:
         async with Database([f"unix:{lab.daemons.pool_socket}"], SCHEMA_NAME) as client:
             where = (("id", "==", TWINS[kind].id),)
-            _, (row,) = await client.transact(Update("Vif", where, {"host": host}), Select("Vif", where))
+            _, (row,) = await client.transact(
+                Update("Vif", where, {"host": host, "stays": stays}), Select("Vif", where)
+            )
             return int(row["epoch"])
 
     return call_async(work)
@@ -74,7 +77,7 @@ def settled(lab: Lab, kind: str, winner: str, loser: str) -> None:
     def so(view: PoolView) -> bool:
         bindings = view.bindings_of.get(vif, {})
         agent = view.state.agents.get(loser)
-        told = agent is not None and winner in agent.problems.get(f"vif {vif}", "")
+        told = agent is not None and f"runs on host {winner}" in agent.problems.get(f"vif {vif}", "")
         return told and set(bindings) == {winner} and bindings[winner].ready
 
     lab.daemons.wait(so, f"{vif} on {winner} alone, and {loser} says so")
@@ -148,8 +151,9 @@ def test_a_port_where_the_vif_is_not_asked_for_works_by_the_command_that_its_hos
 def test_a_host_that_claims_what_is_its_own_while_cut_off_has_it_once_it_is_heard(lab: Lab, kind: str) -> None:
     """One has claimed it, the wanted one does while neither can be told: two claims, till the database hears of both."""
     twin, peer, vm = TWINS[kind], PEERS[kind], f"twin-{kind}"
-    wanted_on(lab, kind, A)
+    wanted_on(lab, kind, A, B)
     lab.plug(vm, B)  # B's agent follows the VIF as long as its port is there
+    lab.daemons.wait(lambda view: set(view.bindings_of.get(twin.id, {})) == {B}, "B has claimed it")
     lab.daemons.settle()
     for host in (A, B):
         lab.cut(host, "database")
