@@ -28,7 +28,8 @@ from vnet.db.watches import Marked, Report, columns_of, decode_report, watch_fro
 from vnet.objects import InvalidValue, Network, Vif, Way
 
 TABLE = "Watch"
-LOST_AFTER_S = 1.5  # not seen so long after it was sent, a frame is lost: an agent on a busy host may say late what it has seen
+# Not seen so long after it was sent, a frame is lost: an agent on a busy host may say late what it has seen.
+LOST_AFTER_S = 1.5
 LOST_AFTER_ROUND_TRIPS = 3  # or so many times what hosts took to say that they watch: a slow pool reports as late
 
 
