@@ -721,9 +721,9 @@ class HostInputs:
             self.vifs[vif] = new
         if (old and (old.host, old.incoming, old.stays)) != (new and (new.host, new.incoming, new.stays)):
             self._asked_changed(vif)
-        if old is not None and new is not None and replace(old, epoch=new.epoch) == new:
+        if old is not None and new is not None and replace(old, epoch=new.epoch, stays=new.stays) == new:
             self._index(new.network).vifs[vif] = self._judged(new)
-            return  # its bindings carry what a claim changes
+            return  # its bindings carry what a claim changes, and where it may stay says which of them count
         if old is not None and (new is None or new.network != old.network):
             self._replace_vif(old.network, vif, self.index(old.network).vifs[vif], None)
             old = None
