@@ -128,9 +128,12 @@ def unfollowed(view: PoolView) -> list[Binding]:
     found: list[Binding] = []
     for id, bindings in view.bindings_of.items():
         vif = view.state.vifs.get(id)
-        network = view.state.networks.get(vif.network) if vif is not None else None
-        if vif is None or (len(bindings) == 1 and vif.host in (None, *bindings) and not (network and network.hosts)):
-            continue  # as nearly all are
+        if vif is None:
+            continue
+        if len(bindings) == 1 and (vif.host is None or vif.host in bindings):  # as nearly all are
+            network = view.state.networks.get(vif.network)
+            if network is None or not network.hosts or network.hosts.issuperset(bindings):
+                continue
         counting = view.state.followed(id, list(bindings.values()))
         found += [it for it in bindings.values() if it not in counting]
     return found
